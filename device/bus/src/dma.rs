@@ -1,0 +1,172 @@
+//! Guest-physical memory as devices and the IOMMU reach it.
+//!
+//! Every access names its ordering by purpose. A device *consumes* what the guest published (a doorbell
+//! record, a valid bit) with an acquiring load before it reads what lies behind it, and *publishes* its own
+//! work with a releasing store after writing the rest. The other observer is always a vCPU.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use thiserror::Error;
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress,
+    VolatileMemory, VolatileSlice,
+};
+
+use crate::Gpa;
+
+/// A guest-physical range that is not, or not wholly, memory; or an atomic access that is not aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no guest memory at {gpa}+{len:#x}")]
+pub struct MemoryError {
+    /// First address of the access.
+    pub gpa: Gpa,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// Guest-physical memory: RAM and persistent memory alike, but no MMIO.
+///
+/// An access outside memory fails and changes nothing. Plain reads and writes are not atomic with respect
+/// to vCPUs; the `load`, `store` and `compare_exchange` calls are, and want natural alignment.
+pub trait DmaMemory: Send + Sync {
+    /// Fills `buf` from `gpa`.
+    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError>;
+
+    /// Writes `buf` to `gpa`.
+    fn write(&self, gpa: Gpa, buf: &[u8]) -> Result<(), MemoryError>;
+
+    /// Copies `len` bytes inside guest memory; overlapping ranges behave as `memmove`.
+    fn copy(&self, src: Gpa, dst: Gpa, len: u64) -> Result<(), MemoryError>;
+
+    /// Consumes a 32-bit word the guest published (acquire).
+    fn load_u32(&self, gpa: Gpa) -> Result<u32, MemoryError>;
+
+    /// Consumes a 64-bit word the guest published (acquire).
+    fn load_u64(&self, gpa: Gpa) -> Result<u64, MemoryError>;
+
+    /// Publishes a 32-bit word after all earlier writes (release).
+    fn store_u32(&self, gpa: Gpa, value: u32) -> Result<(), MemoryError>;
+
+    /// Publishes a 64-bit word after all earlier writes (release).
+    fn store_u64(&self, gpa: Gpa, value: u64) -> Result<(), MemoryError>;
+
+    /// Replaces `current` by `new` in one step that no vCPU can split. `Ok(Err(seen))` says that another
+    /// value was there and nothing was written.
+    fn compare_exchange_u64(&self, gpa: Gpa, current: u64, new: u64)
+    -> Result<Result<u64, u64>, MemoryError>;
+}
+
+/// [`DmaMemory`] on vm-memory's mmapped guest memory.
+#[derive(Clone, Debug)]
+pub struct GuestRam(Arc<GuestMemoryMmap>);
+
+impl GuestRam {
+    /// Serves all regions of `memory`.
+    pub fn new(memory: Arc<GuestMemoryMmap>) -> Self {
+        Self(memory)
+    }
+
+    /// `len` bytes at `gpa`, if they lie in one region.
+    fn slice(&self, gpa: Gpa, len: u64) -> Result<VolatileSlice<'_>, MemoryError> {
+        let error = MemoryError { gpa, len };
+        let region = self.0.find_region(GuestAddress(gpa.0)).ok_or(error)?;
+        let offset = gpa.0 - region.start_addr().0;
+        region.get_slice(MemoryRegionAddress(offset), len as usize).map_err(|_| error)
+    }
+}
+
+impl DmaMemory for GuestRam {
+    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
+        self.slice(gpa, buf.len() as u64)?.copy_to(buf);
+        Ok(())
+    }
+
+    fn write(&self, gpa: Gpa, buf: &[u8]) -> Result<(), MemoryError> {
+        self.slice(gpa, buf.len() as u64)?.copy_from(buf);
+        Ok(())
+    }
+
+    fn copy(&self, src: Gpa, dst: Gpa, len: u64) -> Result<(), MemoryError> {
+        let (from, to) = (self.slice(src, len)?, self.slice(dst, len)?);
+        from.copy_to_volatile_slice(to);
+        Ok(())
+    }
+
+    fn load_u32(&self, gpa: Gpa) -> Result<u32, MemoryError> {
+        self.slice(gpa, 4)?.load(0, Ordering::Acquire).map_err(|_| MemoryError { gpa, len: 4 })
+    }
+
+    fn load_u64(&self, gpa: Gpa) -> Result<u64, MemoryError> {
+        self.slice(gpa, 8)?.load(0, Ordering::Acquire).map_err(|_| MemoryError { gpa, len: 8 })
+    }
+
+    fn store_u32(&self, gpa: Gpa, value: u32) -> Result<(), MemoryError> {
+        let slice = self.slice(gpa, 4)?;
+        let word = slice.get_atomic_ref::<AtomicU32>(0).map_err(|_| MemoryError { gpa, len: 4 })?;
+        word.store(value, Ordering::Release);
+        Ok(())
+    }
+
+    fn store_u64(&self, gpa: Gpa, value: u64) -> Result<(), MemoryError> {
+        let slice = self.slice(gpa, 8)?;
+        let word = slice.get_atomic_ref::<AtomicU64>(0).map_err(|_| MemoryError { gpa, len: 8 })?;
+        word.store(value, Ordering::Release);
+        Ok(())
+    }
+
+    fn compare_exchange_u64(
+        &self,
+        gpa: Gpa,
+        current: u64,
+        new: u64,
+    ) -> Result<Result<u64, u64>, MemoryError> {
+        let slice = self.slice(gpa, 8)?;
+        let word = slice.get_atomic_ref::<AtomicU64>(0).map_err(|_| MemoryError { gpa, len: 8 })?;
+        Ok(word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ram() -> GuestRam {
+        let regions = [(GuestAddress(0), 0x4000), (GuestAddress(0x10_0000), 0x4000)];
+        GuestRam::new(Arc::new(GuestMemoryMmap::from_ranges(&regions).unwrap()))
+    }
+
+    #[test]
+    fn an_access_outside_memory_fails_and_changes_nothing() {
+        let ram = ram();
+        assert!(ram.write(Gpa(0x3ffe), &[1, 2, 3, 4]).is_err());
+        assert_eq!(ram.load_u32(Gpa(0x3ffc)), Ok(0));
+        assert!(ram.load_u64(Gpa(0x8000)).is_err());
+        assert!(ram.copy(Gpa(0), Gpa(u64::MAX - 3), 8).is_err());
+    }
+
+    #[test]
+    fn a_misaligned_atomic_fails() {
+        assert!(ram().store_u64(Gpa(0x1004), 1).is_err());
+        assert!(ram().compare_exchange_u64(Gpa(0x1001), 0, 1).is_err());
+    }
+
+    #[test]
+    fn compare_exchange_reports_what_it_saw() {
+        let ram = ram();
+        ram.store_u64(Gpa(0x10_0008), 7).unwrap();
+        assert_eq!(ram.compare_exchange_u64(Gpa(0x10_0008), 6, 9), Ok(Err(7)));
+        assert_eq!(ram.compare_exchange_u64(Gpa(0x10_0008), 7, 9), Ok(Ok(7)));
+        assert_eq!(ram.load_u64(Gpa(0x10_0008)), Ok(9));
+    }
+
+    #[test]
+    fn copies_cross_regions() {
+        let ram = ram();
+        ram.write(Gpa(0x100), b"refault").unwrap();
+        ram.copy(Gpa(0x100), Gpa(0x10_0200), 7).unwrap();
+        let mut back = [0; 7];
+        ram.read(Gpa(0x10_0200), &mut back).unwrap();
+        assert_eq!(&back, b"refault");
+    }
+}

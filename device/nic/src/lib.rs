@@ -1,0 +1,1 @@
+//! The RDMA-like NIC: queues, memory regions, device TLB, page requests.

@@ -1,0 +1,1 @@
+//! PCI Express functions: config space, BARs, MSI-X, ATS, PRI and PASID capabilities.

@@ -1,0 +1,1 @@
+//! What the NIC and its drivers say to each other: registers, rings, commands.

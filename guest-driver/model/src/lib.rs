@@ -1,0 +1,1 @@
+//! A guest without a CPU: page tables, fault handler, driver steps.

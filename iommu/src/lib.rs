@@ -1,0 +1,1 @@
+//! Intel VT-d in scalable mode: PASID tables, first-stage walks, queued invalidation, page requests.

@@ -1,0 +1,4 @@
+//! refault's machine: KVM, files, threads and the command line. This crate alone touches the host; the
+//! models it wires together ([`refault_iommu`], [`refault_nic`], [`refault_pci`]) do not.
+
+pub mod config;

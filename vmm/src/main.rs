@@ -1,0 +1,3 @@
+//! The `refault` command.
+
+fn main() {}
