@@ -1,1 +1,24 @@
-//! What the NIC and its drivers say to each other: registers, rings, commands.
+//! What the NIC and its drivers say to each other.
+//!
+//! One description serves both sides: the device reads these layouts as Rust types, and [`c_header`] prints
+//! them as the C header that the kernel module and the libibverbs provider are built against. Everything is
+//! little endian and naturally aligned; reserved fields are zero when written and ignored when read.
+//! `docs/nic.md` explains how the parts work together.
+#![no_std]
+
+extern crate alloc;
+
+#[macro_use]
+mod layout;
+
+pub mod codes;
+pub mod command;
+pub mod doorbell;
+pub mod event;
+mod header;
+pub mod queue;
+pub mod regs;
+pub mod uverbs;
+
+pub use header::c_header;
+pub use layout::{CField, CLayout};

@@ -1,0 +1,99 @@
+//! Operations, statuses and states. Work completion statuses and access rights have the numbers of
+//! `ibv_wc_status` and `ibv_access_flags`, states those of `ibv_qp_state`.
+
+constants! { OPERATIONS, "Operations":
+    /// SEND.
+    pub const OP_SEND: u8 = 0;
+    /// SEND with immediate.
+    pub const OP_SEND_IMM: u8 = 1;
+    /// RDMA WRITE.
+    pub const OP_RDMA_WRITE: u8 = 2;
+    /// RDMA WRITE with immediate.
+    pub const OP_RDMA_WRITE_IMM: u8 = 3;
+    /// RDMA READ.
+    pub const OP_RDMA_READ: u8 = 4;
+    /// Compare and swap, 8 bytes.
+    pub const OP_COMPARE_SWAP: u8 = 5;
+    /// Fetch and add, 8 bytes.
+    pub const OP_FETCH_ADD: u8 = 6;
+}
+
+constants! { WC_STATUSES, "Work completion status":
+    /// Success.
+    pub const WC_SUCCESS: u8 = 0;
+    /// Local length error.
+    pub const WC_LOC_LEN_ERR: u8 = 1;
+    /// Local queue pair operation error: the request itself is malformed.
+    pub const WC_LOC_QP_OP_ERR: u8 = 2;
+    /// Local protection error.
+    pub const WC_LOC_PROT_ERR: u8 = 4;
+    /// Flushed because the queue pair is in the error state.
+    pub const WC_WR_FLUSH_ERR: u8 = 5;
+    /// Local access error.
+    pub const WC_LOC_ACCESS_ERR: u8 = 8;
+    /// Remote invalid request error.
+    pub const WC_REM_INV_REQ_ERR: u8 = 9;
+    /// Remote access error.
+    pub const WC_REM_ACCESS_ERR: u8 = 10;
+    /// Remote operation error.
+    pub const WC_REM_OP_ERR: u8 = 11;
+    /// Transport retries exceeded: the peer does not answer.
+    pub const WC_RETRY_EXC_ERR: u8 = 12;
+    /// Receiver-not-ready retries exceeded.
+    pub const WC_RNR_RETRY_EXC_ERR: u8 = 13;
+}
+
+constants! { CAUSES, "Vendor error: why an access failed":
+    /// No further cause.
+    pub const CAUSE_NONE: u32 = 0;
+    /// The key names no region, or one of another protection domain.
+    pub const CAUSE_KEY: u32 = 1;
+    /// Outside the region.
+    pub const CAUSE_BOUNDS: u32 = 2;
+    /// The region does not allow it.
+    pub const CAUSE_RIGHTS: u32 = 3;
+    /// The region was revoked.
+    pub const CAUSE_REVOKED: u32 = 4;
+    /// The operating system answered the page request with "invalid request".
+    pub const CAUSE_PAGE_REFUSED: u32 = 5;
+    /// The operating system answered with "response failure".
+    pub const CAUSE_PAGE_FAILURE: u32 = 6;
+    /// No answer to the page request in time.
+    pub const CAUSE_PAGE_TIMEOUT: u32 = 7;
+    /// The page was answered again and again, and never stayed.
+    pub const CAUSE_PAGE_RETRIES: u32 = 8;
+    /// The IOMMU blocked the access, or bus mastering, PASID or ATS is off.
+    pub const CAUSE_BLOCKED: u32 = 9;
+    /// Translated to something that is not memory.
+    pub const CAUSE_NOT_MEMORY: u32 = 10;
+    /// Atomic operand not aligned to 8 bytes.
+    pub const CAUSE_ALIGNMENT: u32 = 11;
+}
+
+constants! { ACCESS, "Access rights":
+    /// The device may write locally; local reads are always allowed.
+    pub const ACCESS_LOCAL_WRITE: u32 = 1 << 0;
+    /// Remote writes.
+    pub const ACCESS_REMOTE_WRITE: u32 = 1 << 1;
+    /// Remote reads.
+    pub const ACCESS_REMOTE_READ: u32 = 1 << 2;
+    /// Remote atomics.
+    pub const ACCESS_REMOTE_ATOMIC: u32 = 1 << 3;
+}
+
+constants! { QP_STATES, "Queue pair states":
+    /// RESET.
+    pub const QPS_RESET: u8 = 0;
+    /// INIT.
+    pub const QPS_INIT: u8 = 1;
+    /// Ready to receive.
+    pub const QPS_RTR: u8 = 2;
+    /// Ready to send.
+    pub const QPS_RTS: u8 = 3;
+    /// Send queue drained.
+    pub const QPS_SQD: u8 = 4;
+    /// Send queue error; not used by RC.
+    pub const QPS_SQE: u8 = 5;
+    /// Error.
+    pub const QPS_ERR: u8 = 6;
+}

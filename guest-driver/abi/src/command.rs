@@ -1,0 +1,368 @@
+//! Commands: how the kernel driver creates, changes and destroys objects.
+//!
+//! A lane is a ring of [`CommandSlot`]s. The driver fills `request` with a token that is not zero and was not
+//! used in this slot's previous turn, and moves the producer index; the device executes the slots of a lane
+//! in order, fills `response` and writes `response.token` last. Lane 1 takes only commands that never wait for
+//! a page fault and executes them whatever lane 0 is doing.
+
+constants! { COMMAND_SIZES, "Command rings":
+    /// Bytes of a slot.
+    pub const CMD_SLOT_SIZE: u32 = 256;
+    /// log2 of the largest ring.
+    pub const CMD_MAX_LOG_SLOTS: u32 = 8;
+}
+
+constants! { OPCODES, "Command opcodes (request body -> response body)":
+    /// Nothing -> DeviceCaps.
+    pub const CMD_QUERY_DEVICE: u16 = 0x01;
+    /// CreateEq -> ObjectId.
+    pub const CMD_CREATE_EQ: u16 = 0x10;
+    /// ObjectId -> nothing.
+    pub const CMD_DESTROY_EQ: u16 = 0x11;
+    /// CreateContext -> ObjectId, which is also the index of its doorbell page.
+    pub const CMD_CREATE_CONTEXT: u16 = 0x20;
+    /// ObjectId -> nothing. Refused while the context has objects.
+    pub const CMD_DESTROY_CONTEXT: u16 = 0x21;
+    /// ObjectId of a context -> ObjectId.
+    pub const CMD_CREATE_PD: u16 = 0x22;
+    /// ObjectId -> nothing. Refused while in use.
+    pub const CMD_DESTROY_PD: u16 = 0x23;
+    /// CreateMr -> ObjectId: the lkey, which is also the rkey.
+    pub const CMD_CREATE_MR: u16 = 0x30;
+    /// ObjectId (the key) -> nothing. When it is answered no access through the region is under way.
+    pub const CMD_DESTROY_MR: u16 = 0x31;
+    /// CreateCq -> ObjectId.
+    pub const CMD_CREATE_CQ: u16 = 0x40;
+    /// ObjectId -> nothing. Refused while in use.
+    pub const CMD_DESTROY_CQ: u16 = 0x41;
+    /// CreateQp -> ObjectId.
+    pub const CMD_CREATE_QP: u16 = 0x50;
+    /// ModifyQp -> nothing.
+    pub const CMD_MODIFY_QP: u16 = 0x51;
+    /// ObjectId -> QpState.
+    pub const CMD_QUERY_QP: u16 = 0x52;
+    /// ObjectId -> nothing. When it is answered nothing more is read, written or completed for it.
+    pub const CMD_DESTROY_QP: u16 = 0x53;
+    /// Lane 1. ObjectId (the key) -> nothing. Accesses fail from now on with CAUSE_REVOKED.
+    pub const CMD_REVOKE_MR: u16 = 0x80;
+    /// Lane 1. ObjectId of a context -> nothing. All its queue pairs go to ERR, its PASID is not used any more.
+    pub const CMD_STOP_CONTEXT: u16 = 0x81;
+}
+
+constants! { COMMAND_STATUSES, "Command status":
+    /// Done.
+    pub const STATUS_OK: u16 = 0;
+    /// Unknown opcode, or not one of this lane's.
+    pub const STATUS_BAD_OPCODE: u16 = 1;
+    /// A field is out of range or inconsistent.
+    pub const STATUS_BAD_PARAMETER: u16 = 2;
+    /// No such object.
+    pub const STATUS_NO_OBJECT: u16 = 3;
+    /// The object is in use by another one.
+    pub const STATUS_BUSY: u16 = 4;
+    /// A limit of DeviceCaps is reached.
+    pub const STATUS_NO_RESOURCES: u16 = 5;
+    /// The queue pair's state does not allow it.
+    pub const STATUS_BAD_STATE: u16 = 6;
+    /// Guest memory named by the command could not be accessed.
+    pub const STATUS_BAD_MEMORY: u16 = 7;
+}
+
+constants! { MR_MODES, "Memory region modes":
+    /// Translated by the region's page table, filled once with pinned pages.
+    pub const MR_PINNED: u8 = 0;
+    /// Addresses are the process' own; the IOMMU translates them in the context's PASID, and faults.
+    pub const MR_PASID: u8 = 1;
+}
+
+constants! { QP_ATTRIBUTES, "ModifyQp mask":
+    /// `state`.
+    pub const QP_ATTR_STATE: u32 = 1 << 0;
+    /// `access`.
+    pub const QP_ATTR_ACCESS: u32 = 1 << 1;
+    /// `pkey_index`.
+    pub const QP_ATTR_PKEY: u32 = 1 << 2;
+    /// `port`.
+    pub const QP_ATTR_PORT: u32 = 1 << 3;
+    /// `path_mtu`.
+    pub const QP_ATTR_PATH_MTU: u32 = 1 << 4;
+    /// `dest_lid`, `dest_gid`, `sgid_index`, `has_grh`, `sl`.
+    pub const QP_ATTR_AV: u32 = 1 << 5;
+    /// `dest_qpn`.
+    pub const QP_ATTR_DEST_QPN: u32 = 1 << 6;
+    /// `rq_psn`.
+    pub const QP_ATTR_RQ_PSN: u32 = 1 << 7;
+    /// `sq_psn`.
+    pub const QP_ATTR_SQ_PSN: u32 = 1 << 8;
+    /// `timeout`.
+    pub const QP_ATTR_TIMEOUT: u32 = 1 << 9;
+    /// `retry_count`.
+    pub const QP_ATTR_RETRY: u32 = 1 << 10;
+    /// `rnr_retry`.
+    pub const QP_ATTR_RNR_RETRY: u32 = 1 << 11;
+    /// `min_rnr_timer`.
+    pub const QP_ATTR_MIN_RNR_TIMER: u32 = 1 << 12;
+    /// `max_rd_atomic`.
+    pub const QP_ATTR_MAX_RD_ATOMIC: u32 = 1 << 13;
+    /// `max_dest_rd_atomic`.
+    pub const QP_ATTR_MAX_DEST_RD_ATOMIC: u32 = 1 << 14;
+}
+
+layouts! { COMMAND_LAYOUTS:
+    /// Head and body of a request.
+    pub struct CommandRequest[128] {
+        /// CMD_*.
+        pub opcode: u16,
+        /// Zero.
+        pub reserved: u16,
+        /// Chosen by the driver, not zero, echoed in the response.
+        pub token: u32,
+        /// The layout that the opcode names.
+        pub body: [u64; 15],
+    }
+
+    /// Head and body of a response.
+    pub struct CommandResponse[128] {
+        /// The request's token; written last.
+        pub token: u32,
+        /// STATUS_*.
+        pub status: u16,
+        /// Zero.
+        pub reserved: u16,
+        /// The layout that the opcode names, if the status is STATUS_OK.
+        pub body: [u64; 15],
+    }
+
+    /// One slot of a command ring.
+    pub struct CommandSlot[256] {
+        /// Written by the driver.
+        pub request: CommandRequest,
+        /// Written by the device.
+        pub response: CommandResponse,
+    }
+
+    /// Number of an object: eqn, context, pd, key, cqn or qpn.
+    pub struct ObjectId[8] {
+        /// The number.
+        pub id: u32,
+        /// Zero.
+        pub reserved: u32,
+    }
+
+    /// A run of pages, named through 0 to 3 levels of 4 KiB tables of 64-bit addresses (all IOVAs of the function).
+    pub struct PageTable[16] {
+        /// Level 0: address of the first byte; else of the top table. Page aligned.
+        pub root: u64,
+        /// Pages in all.
+        pub pages: u32,
+        /// Tables between `root` and the pages, 0..=3.
+        pub levels: u8,
+        /// log2 of the size of the pages: 12 or 21.
+        pub page_shift: u8,
+        /// Zero.
+        pub reserved: u16,
+    }
+
+    /// What the device is and can do.
+    pub struct DeviceCaps[120] {
+        /// Version of the device model.
+        pub version: u64,
+        /// EUI-64 of the node, as a number (most significant byte first on the wire).
+        pub node_guid: u64,
+        /// Largest memory region in bytes.
+        pub max_mr_size: u64,
+        /// Most queue pairs.
+        pub max_qp: u32,
+        /// Most completion queues.
+        pub max_cq: u32,
+        /// Most memory regions.
+        pub max_mr: u32,
+        /// Most protection domains.
+        pub max_pd: u32,
+        /// Most contexts, and doorbell pages in BAR 2.
+        pub max_context: u32,
+        /// Most event queues.
+        pub max_eq: u32,
+        /// Most RDMA reads and atomics in flight per queue pair.
+        pub max_rd_atomic: u32,
+        /// CAP_* bits.
+        pub features: u32,
+        /// Local identifier of port 1.
+        pub lid: u16,
+        /// Entries of the P_Key table.
+        pub pkeys: u16,
+        /// Entries of the GID table; entry 0 is fe80::/64 and the node GUID.
+        pub gids: u16,
+        /// Zero.
+        pub reserved0: u16,
+        /// Page requests that may be outstanding.
+        pub page_requests: u32,
+        /// Zero.
+        pub reserved1: u32,
+        /// Zero.
+        pub reserved2: [u64; 6],
+    }
+
+    /// Creates an event queue.
+    pub struct CreateEq[32] {
+        /// The ring.
+        pub ring: PageTable,
+        /// log2 of its entries, at most MAX_LOG_EQES.
+        pub log_size: u8,
+        /// Zero.
+        pub reserved0: u8,
+        /// MSI-X vector.
+        pub vector: u16,
+        /// Zero.
+        pub reserved1: u32,
+        /// Zero.
+        pub reserved2: u64,
+    }
+
+    /// Creates a context: a process' share of the device.
+    pub struct CreateContext[16] {
+        /// PASID bound to the process, if `has_pasid`.
+        pub pasid: u32,
+        /// 1 if the context has a PASID.
+        pub has_pasid: u32,
+        /// Zero.
+        pub reserved: u64,
+    }
+
+    /// Creates a memory region.
+    pub struct CreateMr[64] {
+        /// First address, as requests name it.
+        pub start: u64,
+        /// Bytes; `start + length` may reach 2^64 (then the whole address space is meant).
+        pub length: u64,
+        /// The pages of a pinned region.
+        pub table: PageTable,
+        /// Bytes from the start of the first page to `start`.
+        pub first_offset: u32,
+        /// Protection domain.
+        pub pd: u32,
+        /// ACCESS_*.
+        pub access: u32,
+        /// MR_*.
+        pub mode: u8,
+        /// Zero.
+        pub reserved0: [u8; 3],
+        /// Zero.
+        pub reserved1: [u64; 2],
+    }
+
+    /// Creates a completion queue.
+    pub struct CreateCq[48] {
+        /// Its memory: ring, then the doorbell record.
+        pub buffer: PageTable,
+        /// Bytes from the start of the buffer to the CqDoorbellRecord, 64-byte aligned.
+        pub record_offset: u32,
+        /// Context whose doorbell page arms it.
+        pub context: u32,
+        /// Event queue that its events go to.
+        pub eqn: u32,
+        /// log2 of its entries, at most MAX_LOG_CQES.
+        pub log_size: u8,
+        /// Zero.
+        pub reserved0: [u8; 3],
+        /// Zero.
+        pub reserved1: [u64; 2],
+    }
+
+    /// Creates a reliable-connected queue pair.
+    pub struct CreateQp[80] {
+        /// Its memory: send ring, receive ring, doorbell record.
+        pub buffer: PageTable,
+        /// Bytes from the start of the buffer to the receive ring, 128-byte aligned.
+        pub rq_offset: u32,
+        /// Bytes from the start of the buffer to the QpDoorbellRecord, 128-byte aligned.
+        pub record_offset: u32,
+        /// Protection domain; its context's doorbell page starts the queue pair.
+        pub pd: u32,
+        /// Completion queue of the send queue.
+        pub send_cq: u32,
+        /// Completion queue of the receive queue.
+        pub recv_cq: u32,
+        /// Event queue of its asynchronous events.
+        pub eqn: u32,
+        /// log2 of the send ring's entries, at most MAX_LOG_WQES.
+        pub log_sq: u8,
+        /// log2 of the receive ring's entries, at most MAX_LOG_WQES.
+        pub log_rq: u8,
+        /// 1: every send request is signaled.
+        pub signal_all: u8,
+        /// Zero.
+        pub reserved0: [u8; 5],
+        /// Zero.
+        pub reserved1: [u64; 4],
+    }
+
+    /// Changes a queue pair; only fields named in `mask` count.
+    pub struct ModifyQp[80] {
+        /// Which.
+        pub qpn: u32,
+        /// QP_ATTR_*.
+        pub mask: u32,
+        /// QPS_*.
+        pub state: u8,
+        /// 1 = 256 bytes up to 5 = 4096 bytes.
+        pub path_mtu: u8,
+        /// Local ACK timeout: 4.096 us * 2^n, 0 = for ever.
+        pub timeout: u8,
+        /// Transport retries, 0..=7.
+        pub retry_count: u8,
+        /// RNR retries, 7 = for ever.
+        pub rnr_retry: u8,
+        /// Delay that a sender is asked for, IB code 0..=31.
+        pub min_rnr_timer: u8,
+        /// Reads and atomics in flight as requester.
+        pub max_rd_atomic: u8,
+        /// Reads and atomics in flight as responder.
+        pub max_dest_rd_atomic: u8,
+        /// ACCESS_REMOTE_* for what arrives.
+        pub access: u32,
+        /// Peer.
+        pub dest_qpn: u32,
+        /// Packet sequence number expected first.
+        pub rq_psn: u32,
+        /// Packet sequence number sent first.
+        pub sq_psn: u32,
+        /// Peer's LID.
+        pub dest_lid: u16,
+        /// Index into the P_Key table.
+        pub pkey_index: u16,
+        /// Port, 1.
+        pub port: u8,
+        /// Service level.
+        pub sl: u8,
+        /// 1: `dest_gid` is valid.
+        pub has_grh: u8,
+        /// Own GID.
+        pub sgid_index: u8,
+        /// Peer's GID, network order.
+        pub dest_gid: [u8; 16],
+        /// Zero.
+        pub reserved: [u64; 3],
+    }
+
+    /// A queue pair's attributes as the device has them.
+    pub struct QpState[96] {
+        /// What was set; `mask` is zero, `state` the present state.
+        pub attributes: ModifyQp,
+        /// Send requests the device is done with.
+        pub sq_consumer: u32,
+        /// Receive requests the device is done with.
+        pub rq_consumer: u32,
+        /// 1 while draining to SQD.
+        pub draining: u32,
+        /// Zero.
+        pub reserved: u32,
+    }
+}
+
+constants! { FEATURES, "DeviceCaps features":
+    /// PASID regions work: the function's PASID, ATS and page request capabilities are enabled.
+    pub const CAP_PASID: u32 = 1 << 0;
+    /// Atomics are atomic with respect to the CPU too.
+    pub const CAP_ATOMIC_GLOBAL: u32 = 1 << 1;
+}

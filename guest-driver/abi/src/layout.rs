@@ -1,0 +1,80 @@
+//! Two macros that define a layout once for Rust and for the C header.
+
+/// One field of a layout, as the C header prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CField {
+    /// Field name, the same in both languages.
+    pub name: &'static str,
+    /// Rust type: an unsigned integer, a layout, or an array of one.
+    pub rust_type: &'static str,
+    /// First line of documentation.
+    pub doc: &'static str,
+}
+
+/// A layout that the C header contains.
+pub trait CLayout {
+    /// Rust name, CamelCase.
+    const NAME: &'static str;
+    /// Size in bytes.
+    const SIZE: usize;
+    /// What it is.
+    const DOC: &'static [&'static str];
+    /// The fields in memory order.
+    const FIELDS: &'static [CField];
+}
+
+/// Defines `#[repr(C)]` structs without padding whose bytes are all meaningful, each asserted to be the given
+/// number of bytes long, and describes them to the header generator.
+macro_rules! layouts {
+    ($table:ident: $($(#[doc = $sdoc:literal])+ pub struct $name:ident[$size:literal] {
+        $($(#[doc = $fdoc:literal])+ pub $field:ident: $type:ty,)+
+    })+) => {
+        $(
+            $(#[doc = $sdoc])+
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, zerocopy::FromBytes, zerocopy::IntoBytes,
+                     zerocopy::KnownLayout, zerocopy::Immutable)]
+            #[repr(C)]
+            pub struct $name {
+                $($(#[doc = $fdoc])+ pub $field: $type,)+
+            }
+
+            const _: () = assert!(core::mem::size_of::<$name>() == $size);
+
+            impl Default for $name {
+                fn default() -> Self {
+                    zerocopy::FromZeros::new_zeroed()
+                }
+            }
+
+            impl crate::layout::CLayout for $name {
+                const NAME: &'static str = stringify!($name);
+                const SIZE: usize = $size;
+                const DOC: &'static [&'static str] = &[$($sdoc),+];
+                const FIELDS: &'static [crate::layout::CField] = &[$(crate::layout::CField {
+                    name: stringify!($field),
+                    rust_type: stringify!($type),
+                    doc: [$($fdoc),+][0],
+                }),+];
+            }
+        )+
+
+        /// What the header prints for this module's layouts.
+        pub(crate) const $table: &[crate::header::Struct] = &[$(crate::header::Struct::of::<$name>()),+];
+    };
+}
+
+/// Defines integer constants and describes them to the header generator, grouped under a heading.
+macro_rules! constants {
+    ($table:ident, $heading:literal: $($(#[doc = $doc:literal])+ pub const $name:ident: $type:ty = $value:expr;)+) => {
+        $(
+            $(#[doc = $doc])+
+            pub const $name: $type = $value;
+        )+
+
+        /// What the header prints for these constants.
+        pub(crate) const $table: crate::header::Constants = crate::header::Constants {
+            heading: $heading,
+            items: &[$((stringify!($name), $value as u64, [$($doc),+][0])),+],
+        };
+    };
+}

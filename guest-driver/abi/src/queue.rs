@@ -1,0 +1,152 @@
+//! Rings in guest memory: send, receive and completion queues, and their doorbell records.
+//!
+//! Indices are free-running 32-bit counters; the slot is the index modulo the (power of two) ring size. The
+//! buffer of a queue pair is page aligned and holds, in this order: the send ring, the receive ring, and the
+//! doorbell record at the offset given when it is created.
+
+constants! { QUEUE_SIZES, "Rings":
+    /// Bytes of a send queue entry.
+    pub const SQ_WQE_SIZE: u32 = 128;
+    /// Bytes of a receive queue entry.
+    pub const RQ_WQE_SIZE: u32 = 128;
+    /// Bytes of a completion queue entry.
+    pub const CQE_SIZE: u32 = 64;
+    /// Most scatter/gather elements of one request.
+    pub const MAX_SGE: u32 = 4;
+    /// Most bytes of inline data in one request.
+    pub const MAX_INLINE: u32 = 64;
+    /// log2 of the largest send or receive ring.
+    pub const MAX_LOG_WQES: u32 = 14;
+    /// log2 of the largest completion ring.
+    pub const MAX_LOG_CQES: u32 = 16;
+}
+
+constants! { WQE_FLAGS, "Send request flags":
+    /// Report success too; failures are always reported.
+    pub const WQE_SIGNALED: u8 = 1 << 0;
+    /// The receiver's completion counts as solicited.
+    pub const WQE_SOLICITED: u8 = 1 << 1;
+    /// Start only when all earlier reads and atomics of this queue pair are complete.
+    pub const WQE_FENCE: u8 = 1 << 2;
+    /// The data is in the request itself: `length` bytes in place of the scatter/gather list.
+    pub const WQE_INLINE: u8 = 1 << 3;
+}
+
+constants! { CQE_FLAGS, "Completion flags":
+    /// `imm` is valid.
+    pub const CQE_WITH_IMM: u8 = 1 << 0;
+    /// Completion of a receive request; otherwise of a send request.
+    pub const CQE_RECEIVE: u8 = 1 << 1;
+    /// Solicited.
+    pub const CQE_SOLICITED: u8 = 1 << 2;
+    /// In `owner`: the phase. The first pass over the ring writes 1, the second 0, and so on.
+    pub const OWNER_PHASE: u32 = 1 << 0;
+}
+
+layouts! { QUEUE_LAYOUTS:
+    /// One piece of a request's local memory.
+    pub struct Sge[16] {
+        /// Virtual address in the memory region.
+        pub addr: u64,
+        /// Bytes.
+        pub length: u32,
+        /// Key of the memory region.
+        pub lkey: u32,
+    }
+
+    /// A request in a send queue.
+    pub struct SqWqe[128] {
+        /// OP_*.
+        pub opcode: u8,
+        /// WQE_*.
+        pub flags: u8,
+        /// Elements of `sge` in use, at most MAX_SGE; 0 for inline data.
+        pub num_sge: u8,
+        /// Zero.
+        pub reserved0: u8,
+        /// Immediate data, passed on as it is.
+        pub imm: u32,
+        /// Given back in the completion.
+        pub wr_id: u64,
+        /// RDMA and atomics: address in the remote region.
+        pub remote_addr: u64,
+        /// RDMA and atomics: key of the remote region.
+        pub rkey: u32,
+        /// Inline data: its length, at most MAX_INLINE.
+        pub inline_length: u32,
+        /// Compare-and-swap: the value expected; fetch-and-add: the value to add.
+        pub compare_add: u64,
+        /// Compare-and-swap: the value to put.
+        pub swap: u64,
+        /// Zero; room for an address handle.
+        pub reserved1: [u64; 2],
+        /// Scatter/gather list; with WQE_INLINE the bytes themselves.
+        pub sge: [Sge; 4],
+    }
+
+    /// A request in a receive queue.
+    pub struct RqWqe[128] {
+        /// Given back in the completion.
+        pub wr_id: u64,
+        /// Elements of `sge` in use, at most MAX_SGE.
+        pub num_sge: u32,
+        /// Zero.
+        pub reserved0: u32,
+        /// Where the message goes.
+        pub sge: [Sge; 4],
+        /// Zero.
+        pub reserved1: [u64; 6],
+    }
+
+    /// A completion. The device writes `owner` last, so an entry whose phase fits is whole.
+    pub struct Cqe[64] {
+        /// From the request.
+        pub wr_id: u64,
+        /// Device clock when the completion was written.
+        pub timestamp_ns: u64,
+        /// Queue pair the request belongs to.
+        pub qpn: u32,
+        /// Queue pair the message came from; receive completions.
+        pub src_qpn: u32,
+        /// Bytes received, read or fetched.
+        pub byte_len: u32,
+        /// Immediate data, with CQE_WITH_IMM.
+        pub imm: u32,
+        /// Free-running index of the request in its ring: all requests up to it are done with.
+        pub wqe_index: u32,
+        /// Diagnosis of a failure: CAUSE_*.
+        pub vendor_error: u32,
+        /// WC_* status.
+        pub status: u8,
+        /// OP_* of the request (send), or of the message that arrived (receive).
+        pub opcode: u8,
+        /// CQE_*.
+        pub flags: u8,
+        /// Zero.
+        pub reserved0: u8,
+        /// Zero.
+        pub reserved1: [u32; 4],
+        /// OWNER_PHASE.
+        pub owner: u32,
+    }
+
+    /// Doorbell record of a queue pair, written by the driver.
+    pub struct QpDoorbellRecord[128] {
+        /// Send producer index.
+        pub sq_producer: u32,
+        /// Zero: the two indices lie in cache lines of their own.
+        pub reserved0: [u32; 15],
+        /// Receive producer index.
+        pub rq_producer: u32,
+        /// Zero.
+        pub reserved1: [u32; 15],
+    }
+
+    /// Doorbell record of a completion queue, written by the driver.
+    pub struct CqDoorbellRecord[64] {
+        /// Consumer index: entries before it may be overwritten.
+        pub consumer: u32,
+        /// Zero.
+        pub reserved0: [u32; 15],
+    }
+}
