@@ -1,0 +1,162 @@
+//! Describing a function: which BARs and capabilities it has, and where they come to lie.
+
+use std::sync::Arc;
+
+use refault_bus::irq::MsiSink;
+use thiserror::Error;
+
+use crate::caps::{self, Capability, CapabilityId};
+use crate::identity::CAPABILITIES;
+use crate::space::{CONFIG_SIZE, Register, Space};
+use crate::{Bar, Endpoint, Identity, MsixLayout};
+
+/// A description that no function can have. These are mistakes of whoever wrote the device, not of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum LayoutError {
+    /// Sizes are powers of two from 4 KiB on; 64-bit BARs start at index 0 to 4.
+    #[error("BAR {index} of {size:#x} bytes: want index 0 to 4 and a power of two from 0x1000 on")]
+    BadBar {
+        /// Its index.
+        index: u8,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A 64-bit BAR occupies two indices.
+    #[error("BAR {index} overlaps another: a 64-bit BAR takes two indices")]
+    OverlappingBar {
+        /// The later one.
+        index: u8,
+    },
+    /// Table or pending bits are misaligned, overlap, lie outside their BAR, or there are too many vectors.
+    #[error("MSI-X layout {0:?} does not fit its BAR")]
+    BadMsix(MsixLayout),
+    /// The capabilities need more room than config space has.
+    #[error("capability {0:#x} does not fit in config space")]
+    NoRoom(u16),
+    /// The same capability twice.
+    #[error("capability {0:#x} is there twice")]
+    Twice(u16),
+}
+
+/// Collects a function's description; see [`Endpoint::builder`].
+pub struct EndpointBuilder {
+    identity: Identity,
+    bars: Vec<Bar>,
+    capabilities: Vec<Capability>,
+    msix: Option<(MsixLayout, Arc<dyn MsiSink>)>,
+}
+
+impl EndpointBuilder {
+    pub(crate) fn new(identity: Identity) -> Self {
+        Self { identity, bars: Vec::new(), capabilities: Vec::new(), msix: None }
+    }
+
+    /// Adds a 64-bit memory BAR of `size` bytes at `index` and `index + 1`.
+    pub fn bar(mut self, index: u8, size: u64, prefetchable: bool) -> Self {
+        self.bars.push(Bar { index, size, prefetchable });
+        self
+    }
+
+    /// Adds a capability; the guest finds them in the order of these calls.
+    pub fn capability(mut self, capability: Capability) -> Self {
+        self.capabilities.push(capability);
+        self
+    }
+
+    /// Adds MSI-X: the capability here in the order, its vectors sent to `sink`.
+    pub fn msix(mut self, layout: MsixLayout, sink: Arc<dyn MsiSink>) -> Self {
+        self.msix = Some((layout, sink));
+        self.capability(caps::msix::msix(layout))
+    }
+
+    /// The function, as after a reset.
+    pub fn build(self) -> Result<Endpoint, LayoutError> {
+        self.check_bars()?;
+        if let Some((layout, _)) = &self.msix {
+            self.check_msix(layout)?;
+        }
+        let mut space = Space::new();
+        for (index, register) in self.identity.header() {
+            space.define(index, register);
+        }
+        for bar in &self.bars {
+            for (register, index) in bar.registers().into_iter().zip(bar.dword()..) {
+                space.define(index, register);
+            }
+        }
+        let places = place(&self.capabilities)?;
+        chain(&mut space, &self.capabilities, &places);
+        let places = self.capabilities.iter().map(|capability| capability.id).zip(places).collect();
+        Ok(Endpoint::new(space, self.bars, places, self.msix))
+    }
+
+    fn check_bars(&self) -> Result<(), LayoutError> {
+        let mut taken = [false; 6];
+        for &bar in &self.bars {
+            if !bar.is_valid() {
+                return Err(LayoutError::BadBar { index: bar.index, size: bar.size });
+            }
+            for slot in &mut taken[usize::from(bar.index)..][..2] {
+                if std::mem::replace(slot, true) {
+                    return Err(LayoutError::OverlappingBar { index: bar.index });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_msix(&self, layout: &MsixLayout) -> Result<(), LayoutError> {
+        let size = self.bars.iter().find(|bar| bar.index == layout.bar).map_or(0, |bar| bar.size);
+        let aligned = (layout.table | layout.pending).is_multiple_of(8);
+        let inside = layout.table_end().max(layout.pending_end()) <= size;
+        let apart = layout.table_end() <= u64::from(layout.pending)
+            || layout.pending_end() <= u64::from(layout.table);
+        let counted = (1..=2048).contains(&layout.vectors);
+        if aligned && inside && apart && counted { Ok(()) } else { Err(LayoutError::BadMsix(*layout)) }
+    }
+}
+
+/// The first dword of each capability: standard ones from 0x40 on, extended ones from 0x100 on, 16 bytes
+/// aligned so that a hex dump is easy to read.
+fn place(capabilities: &[Capability]) -> Result<Vec<usize>, LayoutError> {
+    let (mut standard, mut extended) = (0x40 / 4, 0x100 / 4);
+    let mut seen: Vec<u16> = Vec::new();
+    let mut places = Vec::with_capacity(capabilities.len());
+    for capability in capabilities {
+        let (number, next, end) = match capability.id {
+            CapabilityId::Standard(id) => (u16::from(id), &mut standard, 0x100 / 4),
+            CapabilityId::Extended(id, _) => (0x8000 | id, &mut extended, CONFIG_SIZE / 4),
+        };
+        if seen.contains(&number) {
+            return Err(LayoutError::Twice(number & 0x7fff));
+        }
+        seen.push(number);
+        places.push(*next);
+        if *next + capability.registers.len() > end {
+            return Err(LayoutError::NoRoom(number & 0x7fff));
+        }
+        *next = (*next + capability.registers.len()).next_multiple_of(4);
+    }
+    Ok(places)
+}
+
+/// Writes the capabilities and the links between them. A list starts at a fixed place and each header holds
+/// the byte offset of the next capability of its list, or zero.
+fn chain(space: &mut Space, capabilities: &[Capability], places: &[usize]) {
+    let (mut standard, mut extended) = (0, 0);
+    for (capability, &at) in capabilities.iter().zip(places).rev() {
+        let offset = (at * 4) as u32;
+        let header = match capability.id {
+            CapabilityId::Standard(id) => u32::from(id) | std::mem::replace(&mut standard, offset) << 8,
+            CapabilityId::Extended(id, version) => {
+                let next = std::mem::replace(&mut extended, offset);
+                u32::from(id) | u32::from(version & 0xf) << 16 | next << 20
+            }
+        };
+        for (&register, index) in capability.registers.iter().zip(at..) {
+            let links = if index == at { header } else { 0 };
+            space.define(index, Register { reset: register.reset | links, ..register });
+        }
+    }
+    space.define(CAPABILITIES, Register::constant(standard));
+}

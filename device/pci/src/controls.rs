@@ -1,0 +1,70 @@
+//! What the guest has switched on, and what a config write changed of it.
+
+/// A snapshot of a function's switches, taken without a lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Controls(pub(crate) u32);
+
+macro_rules! switches {
+    ($($(#[$doc:meta])* $name:ident = $bit:literal as $constant:ident;)*) => {
+        impl Controls {
+            $(pub(crate) const $constant: u32 = 1 << $bit;
+
+            $(#[$doc])*
+            pub const fn $name(self) -> bool {
+                self.0 & Self::$constant != 0
+            })*
+        }
+    };
+}
+
+switches! {
+    /// Memory BARs are decoded.
+    memory_space = 0 as MEMORY_SPACE;
+    /// The function may start transactions: DMA, MSI-X, ATS and page requests.
+    bus_master = 1 as BUS_MASTER;
+    /// Translation requests and translated accesses are allowed.
+    ats = 2 as ATS;
+    /// Page requests are allowed.
+    pri = 3 as PRI;
+    /// Requests may carry a PASID.
+    pasid = 4 as PASID;
+    /// MSI-X is on.
+    msix_enabled = 5 as MSIX_ENABLED;
+    /// All MSI-X vectors are masked.
+    msix_masked = 6 as MSIX_MASKED;
+}
+
+impl Controls {
+    /// Whether an unmasked vector may be sent now.
+    pub const fn interrupts(self) -> bool {
+        self.bus_master() && self.msix_enabled() && !self.msix_masked()
+    }
+}
+
+/// What a config write did, for the function and the machine to act upon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct ConfigEffect {
+    /// The switches before.
+    pub before: Controls,
+    /// The switches after.
+    pub after: Controls,
+    /// A BAR points elsewhere, or decoding went on or off: the machine's address map is out of date.
+    pub bars_moved: bool,
+    /// A function-level reset was asked for.
+    pub function_reset: bool,
+    /// The page request interface was reset: credits and pending requests are to be forgotten.
+    pub pri_reset: bool,
+}
+
+impl ConfigEffect {
+    /// Whether `switch` went from on to off.
+    pub fn turned_off(&self, switch: impl Fn(Controls) -> bool) -> bool {
+        switch(self.before) && !switch(self.after)
+    }
+
+    /// Whether `switch` went from off to on.
+    pub fn turned_on(&self, switch: impl Fn(Controls) -> bool) -> bool {
+        !switch(self.before) && switch(self.after)
+    }
+}

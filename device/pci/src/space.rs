@@ -1,0 +1,147 @@
+//! The 4 KiB of config space as registers: what each bit does on a write is data, decided once.
+
+/// Size of an Express function's config space in bytes.
+pub(crate) const CONFIG_SIZE: usize = 4096;
+
+const DWORDS: usize = CONFIG_SIZE / 4;
+
+/// One dword: its value after reset and which bits a guest may write, or clear by writing ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Register {
+    pub(crate) reset: u32,
+    pub(crate) writable: u32,
+    pub(crate) w1c: u32,
+}
+
+impl Register {
+    /// A register no guest can change.
+    pub(crate) const fn constant(value: u32) -> Self {
+        Self { reset: value, writable: 0, w1c: 0 }
+    }
+
+    /// The same with the bits of `mask` writable.
+    pub(crate) const fn writable(self, mask: u32) -> Self {
+        Self { writable: mask, ..self }
+    }
+
+    /// The same with the bits of `mask` cleared by writing ones.
+    pub(crate) const fn cleared_by_ones(self, mask: u32) -> Self {
+        Self { w1c: mask, ..self }
+    }
+}
+
+/// Config space: registers and their current values.
+#[derive(Debug)]
+pub(crate) struct Space {
+    registers: Box<[Register; DWORDS]>,
+    values: Box<[u32; DWORDS]>,
+}
+
+impl Space {
+    pub(crate) fn new() -> Self {
+        Self { registers: Box::new([Register::default(); DWORDS]), values: Box::new([0; DWORDS]) }
+    }
+
+    /// Puts `register` at dword `index`, if there is one.
+    pub(crate) fn define(&mut self, index: usize, register: Register) {
+        if let (Some(slot), Some(value)) = (self.registers.get_mut(index), self.values.get_mut(index)) {
+            *slot = register;
+            *value = register.reset;
+        }
+    }
+
+    /// The dword at `index`; all ones behind the end.
+    pub(crate) fn value(&self, index: usize) -> u32 {
+        self.values.get(index).copied().unwrap_or(u32::MAX)
+    }
+
+    /// The function's own change of a dword: bits of `mask` take the value of those in `bits`.
+    pub(crate) fn assign(&mut self, index: usize, mask: u32, bits: u32) {
+        if let Some(value) = self.values.get_mut(index) {
+            *value = *value & !mask | bits & mask;
+        }
+    }
+
+    /// A read by the guest; bytes behind the end are ones.
+    pub(crate) fn read(&self, offset: u16, data: &mut [u8]) {
+        for (byte, at) in data.iter_mut().zip(usize::from(offset)..) {
+            *byte = (self.value(at / 4) >> (at % 4 * 8)) as u8;
+        }
+    }
+
+    /// A write by the guest. `written` hears of each dword that was touched, with the raw value and the mask
+    /// of the bytes written, after the value changed.
+    pub(crate) fn write(&mut self, offset: u16, data: &[u8], mut written: impl FnMut(Written)) {
+        let (start, end) = (usize::from(offset), usize::from(offset) + data.len());
+        for index in start / 4..end.div_ceil(4).min(DWORDS) {
+            let (mut bits, mut mask) = (0u32, 0u32);
+            for at in (index * 4).max(start)..(index * 4 + 4).min(end) {
+                let shift = at % 4 * 8;
+                bits |= u32::from(data[at - start]) << shift;
+                mask |= 0xff << shift;
+            }
+            let Register { writable, w1c, .. } = self.registers[index];
+            let before = self.values[index];
+            let stored = before & !(writable & mask) | bits & writable & mask;
+            self.values[index] = stored & !(bits & w1c & mask);
+            written(Written { index, bits: bits & mask, before });
+        }
+    }
+
+    /// Everything back to its value after reset.
+    pub(crate) fn reset(&mut self) {
+        for (value, register) in self.values.iter_mut().zip(self.registers.iter()) {
+            *value = register.reset;
+        }
+    }
+}
+
+/// One dword of a config write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    /// Which dword.
+    pub(crate) index: usize,
+    /// The bits as the guest wrote them; zero where it wrote nothing.
+    pub(crate) bits: u32,
+    /// The dword's value before.
+    pub(crate) before: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space() -> Space {
+        let mut space = Space::new();
+        space.define(1, Register::constant(0x1234_5678).writable(0x0000_ffff).cleared_by_ones(0x00ff_0000));
+        space
+    }
+
+    #[test]
+    fn a_byte_write_touches_its_byte_alone() {
+        let mut space = space();
+        space.write(5, &[0xaa], |_| ());
+        assert_eq!(space.value(1), 0x1234_aa78);
+        space.write(6, &[0x30, 0xff], |_| ());
+        assert_eq!(space.value(1), 0x1204_aa78);
+    }
+
+    #[test]
+    fn reset_brings_back_everything() {
+        let mut space = space();
+        space.write(4, &[0xff; 4], |_| ());
+        assert_eq!(space.value(1), 0x1200_ffff);
+        space.reset();
+        assert_eq!(space.value(1), 0x1234_5678);
+    }
+
+    #[test]
+    fn behind_the_end_reads_ones_and_takes_no_write() {
+        let mut space = space();
+        let mut data = [0; 8];
+        space.read(4092, &mut data);
+        assert_eq!(data, [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        space.write(4094, &[0; 64], |_| ());
+        space.write(u16::MAX, &[0; 64], |_| ());
+    }
+}
