@@ -2,3 +2,4 @@
 //! models it wires together ([`refault_iommu`], [`refault_nic`], [`refault_pci`]) do not.
 
 pub mod config;
+pub mod demo;

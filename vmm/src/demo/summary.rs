@@ -1,0 +1,114 @@
+//! What a run came to, as `summary.json` holds it. Every figure is either the guest's own count, read from its
+//! control channel, or the device's, taken from the probes; nothing is derived twice.
+
+use serde::{Deserialize, Serialize};
+
+/// One run of the demo: the whole of `summary.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// refault's version.
+    pub version: String,
+    /// When the run began, UTC, as `2026-01-31T12:34:56Z`.
+    pub started: String,
+    /// Pass only if every scenario passed and the guest's log is clean.
+    pub result: Outcome,
+    /// Why the run as a whole failed, if not through a scenario.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Wall-clock seconds from start to the guest's end.
+    pub seconds: f64,
+    /// Wall-clock seconds until the guest program's first line.
+    pub boot_seconds: f64,
+    /// What the run was made with.
+    pub setup: Setup,
+    /// The scenarios in the order they ran.
+    pub scenarios: Vec<ScenarioSummary>,
+    /// Lines of the guest's log that no healthy run has.
+    pub guest_log: Vec<String>,
+}
+
+/// What a run was made with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Setup {
+    /// `kvm`, or `tcg` if the guest ran one level down.
+    pub accel: String,
+    /// Guest vCPUs.
+    pub cpus: u32,
+    /// Guest kernel release.
+    pub kernel: String,
+    /// Size of the file that is written into, in bytes.
+    pub file_bytes: u64,
+    /// Multiplier of every scenario's operations.
+    pub scale: f64,
+    /// Queue pairs that write at the same time.
+    pub queue_pairs: u32,
+}
+
+/// Passed or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Everything held.
+    Pass,
+    /// Something did not, or it was never finished.
+    #[default]
+    Fail,
+}
+
+/// One scenario in one mode.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScenarioSummary {
+    /// `steady`, `reflink-cow`, `exchange`, `punch`, `truncate`, `fsync`, `kill` or `pinned`.
+    pub name: String,
+    /// Size of the mappings: `4k` or `2m`.
+    pub mode: String,
+    /// Passed or not.
+    pub result: Outcome,
+    /// Why it failed, or what a passing one has to say (`pinned`: the errno the kernel refuses with).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Accesses of the device that missed and were resolved by the guest's kernel.
+    pub faults: u64,
+    /// Page requests sent; more than `faults` where one access had to ask again.
+    pub page_requests: u64,
+    /// Blocks of 4 KiB whose place on the medium changed, by the file's extent maps.
+    pub blocks_moved: u64,
+    /// Bytes read back through the filesystem and found as acknowledged.
+    pub bytes_verified: u64,
+    /// Bytes found otherwise: lost, torn, misplaced, or in somebody else's block.
+    pub bytes_wrong: u64,
+    /// Acknowledged RDMA WRITEs.
+    pub writes: u64,
+    /// Their payload in bytes.
+    pub bytes_written: u64,
+    /// What the filesystem did meanwhile: copies, exchanges, punches, truncations, syncs, kills.
+    pub operations: u64,
+    /// Wall-clock seconds, as the guest measured them.
+    pub seconds: f64,
+    /// From the miss in the device TLB to the copy, in nanoseconds.
+    pub fault_ns: Percentiles,
+    /// Where that time went.
+    pub split: Split,
+}
+
+/// One distribution of durations, in nanoseconds. All zero if nothing was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// Median.
+    pub p50: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+/// The fault latency by who had the fault in hands. The parts' medians need not add up to the whole's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    /// Miss to page request, and matched response to copy.
+    pub device_ns: Percentiles,
+    /// Page request to queue entry and interrupt, and response descriptor to match.
+    pub iommu_ns: Percentiles,
+    /// Interrupt to response descriptor: the guest's kernel and its filesystem.
+    pub guest_ns: Percentiles,
+}
