@@ -43,7 +43,6 @@ impl Controls {
 
 /// What a config write did, for the function and the machine to act upon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use]
 pub struct ConfigEffect {
     /// The switches before.
     pub before: Controls,
