@@ -1,0 +1,146 @@
+//! The unit as devices see it: translations and page requests.
+
+use refault_bus::ats::{RequestKind, Translation, TranslationAgent, TranslationError, TranslationRequest};
+use refault_bus::irq::MsiMessage;
+use refault_bus::pri::{PageGroupResponse, PageRequest, ResponseCode};
+use refault_bus::probe::{ProbeEvent, Stage};
+
+use crate::fault::{AtsAnswer, Fault, Reason, Recorded};
+use crate::page_request::Enqueued;
+use crate::remapping::Refusal;
+use crate::unit::{Iommu, lock};
+use crate::walk::Stop;
+
+impl TranslationAgent for Iommu {
+    fn translate(&self, request: &TranslationRequest) -> Result<Translation, TranslationError> {
+        self.counters.translations.increment();
+        let translated = lock(&self.remapping).translate(&*self.memory, request);
+        match translated {
+            Ok(translation) => Ok(translation),
+            Err(Refusal::Disabled) => Err(unsupported(request)),
+            Err(Refusal::Stopped(stop)) => self.refuse(request, stop),
+        }
+    }
+
+    fn page_request(&self, request: PageRequest) {
+        self.counters.page_requests.increment();
+        let admitted = lock(&self.remapping).admit(&*self.memory, &request);
+        if let Err(refusal) = admitted {
+            return self.refuse_page(&request, refusal);
+        }
+        let enqueued = lock(&self.page_requests).enqueue(&*self.memory, &request);
+        match enqueued {
+            Enqueued::Queued(message) => {
+                self.counters.page_requests_queued.increment();
+                self.note(Stage::Queued, &request);
+                self.signal_page_request(message, &request);
+            }
+            Enqueued::Overflow(message) => {
+                self.counters.page_requests_overflowed.increment();
+                if let Some(count) = self.warnings.overflow.admit() {
+                    tracing::warn!(
+                        count,
+                        "page request queue overflow: {} told to try again",
+                        request.requester
+                    );
+                }
+                self.signal_page_request(message, &request);
+                // "Look again" is the answer the specification gives (table 31).
+                self.answer(&request, ResponseCode::Success);
+            }
+            Enqueued::Unusable => {
+                self.counters.page_requests_refused.increment();
+                if let Some(count) = self.warnings.no_queue.admit() {
+                    tracing::warn!(
+                        count,
+                        "page request of {} refused: no queue in guest memory",
+                        request.requester
+                    );
+                }
+                self.answer(&request, ResponseCode::InvalidRequest);
+            }
+        }
+    }
+}
+
+impl Iommu {
+    /// The answer to a translation that the tables do not allow (§7.1.3).
+    fn refuse(&self, request: &TranslationRequest, stop: Stop) -> Result<Translation, TranslationError> {
+        let fault = Fault::of_translation(request, stop.reason);
+        if request.kind == RequestKind::Untranslated {
+            self.record(&fault, stop);
+            let TranslationRequest { requester, pasid, iova, .. } = *request;
+            return Err(TranslationError::Blocked { requester, pasid, iova });
+        }
+        let answer = stop.reason.ats_answer();
+        if answer != AtsAnswer::NoRights {
+            self.record(&fault, stop);
+        }
+        match answer {
+            AtsAnswer::NoRights | AtsAnswer::NoRightsRecorded => Ok(Translation::NONE),
+            AtsAnswer::UnsupportedRequest => Err(unsupported(request)),
+            AtsAnswer::CompleterAbort => {
+                let TranslationRequest { requester, pasid, iova, .. } = *request;
+                Err(TranslationError::CompleterAbort { requester, pasid, iova })
+            }
+        }
+    }
+
+    /// A page request that may not be queued is answered Invalid Request at once, never Response Failure,
+    /// which would end page requests for the whole device (§7.1.3).
+    fn refuse_page(&self, request: &PageRequest, refusal: Refusal) {
+        self.counters.page_requests_refused.increment();
+        if let Refusal::Stopped(stop) = refusal
+            // A PASID that is being torn down while its faults are in flight is everyday business for a
+            // guest; recording it, as the table has it, would only fill the log of every killed process.
+            && !matches!(stop.reason, Reason::DirectoryNotPresent | Reason::PasidNotPresent)
+        {
+            self.record(&Fault::of_page_request(request, stop.reason), stop);
+        }
+        self.answer(request, ResponseCode::InvalidRequest);
+    }
+
+    fn record(&self, fault: &Fault, stop: Stop) {
+        if !stop.is_recorded() {
+            return;
+        }
+        let recorded = lock(&self.faults).record(fault);
+        match recorded {
+            Recorded::Kept(message) => {
+                self.counters.faults_recorded.increment();
+                tracing::debug!("fault recorded: {fault}");
+                self.signal(message);
+            }
+            Recorded::Compressed => self.counters.faults_compressed.increment(),
+            Recorded::Overflowed => self.counters.faults_overflowed.increment(),
+        }
+    }
+
+    /// Answers a group from inside its page request; only the last request of a group has an answer.
+    fn answer(&self, request: &PageRequest, code: ResponseCode) {
+        if request.last
+            && let Some(endpoint) = self.endpoints.find(request.requester)
+        {
+            let response = PageGroupResponse { pasid: request.pasid, group: request.group, code };
+            endpoint.page_group_response(response);
+        }
+    }
+
+    fn signal_page_request(&self, message: Option<MsiMessage>, request: &PageRequest) {
+        if message.is_some() {
+            self.counters.page_request_interrupts.increment();
+            self.signal(message);
+            self.note(Stage::Interrupt, request);
+        }
+    }
+
+    fn note(&self, stage: Stage, request: &PageRequest) {
+        let event = ProbeEvent::new(stage, request.pasid, request.page);
+        self.probe.record(&ProbeEvent { group: Some(request.group), write: request.write, ..event });
+    }
+}
+
+fn unsupported(request: &TranslationRequest) -> TranslationError {
+    let TranslationRequest { requester, pasid, iova, .. } = *request;
+    TranslationError::UnsupportedRequest { requester, pasid, iova }
+}

@@ -1,0 +1,111 @@
+//! What the unit remembers of the guest's tables: context entries, PASID entries and translations.
+//!
+//! Nothing absent, malformed or without rights is ever put in here: CAP.CM is clear, and a guest does not
+//! announce upgrades.
+
+use refault_bus::ats::Translation;
+use refault_bus::tlb::Tlb;
+use refault_bus::{Bdf, Iova, Pasid};
+use rustc_hash::FxHashMap;
+
+use crate::spec::context::ContextEntry;
+use crate::spec::invalidation::PasidCacheScope;
+use crate::walk::pasid::AddressSpace;
+
+/// Tag of a translation: all SVA address spaces of a Linux guest share one domain, so only both together
+/// name one (§6.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Tag {
+    pub(crate) did: u16,
+    pub(crate) pasid: Pasid,
+}
+
+/// Context cache, PASID cache and IOTLB.
+#[derive(Debug)]
+pub(crate) struct Caches {
+    contexts: FxHashMap<Bdf, ContextEntry>,
+    spaces: FxHashMap<(Bdf, Pasid), AddressSpace>,
+    space_capacity: usize,
+    iotlb: Tlb<Tag>,
+}
+
+impl Caches {
+    /// Empty caches for this many PASID entries and translations.
+    pub(crate) fn new(space_capacity: usize, iotlb_capacity: usize) -> Self {
+        Self {
+            contexts: FxHashMap::default(),
+            spaces: FxHashMap::default(),
+            space_capacity: space_capacity.max(1),
+            iotlb: Tlb::new(iotlb_capacity),
+        }
+    }
+
+    pub(crate) fn context(&self, requester: Bdf) -> Option<ContextEntry> {
+        self.contexts.get(&requester).copied()
+    }
+
+    /// Keeps a present context entry. There are at most 65536 requesters.
+    pub(crate) fn insert_context(&mut self, requester: Bdf, entry: ContextEntry) {
+        self.contexts.insert(requester, entry);
+    }
+
+    pub(crate) fn space(&self, requester: Bdf, pasid: Pasid) -> Option<AddressSpace> {
+        self.spaces.get(&(requester, pasid)).copied()
+    }
+
+    /// Keeps a present PASID entry; a full cache starts anew.
+    pub(crate) fn insert_space(&mut self, requester: Bdf, pasid: Pasid, space: AddressSpace) {
+        if self.spaces.len() >= self.space_capacity {
+            self.spaces.clear();
+        }
+        self.spaces.insert((requester, pasid), space);
+    }
+
+    pub(crate) fn translation(&self, tag: Tag, iova: Iova) -> Option<Translation> {
+        self.iotlb.lookup(tag, iova)
+    }
+
+    pub(crate) fn insert_translation(&mut self, tag: Tag, iova: Iova, translation: Translation) {
+        self.iotlb.insert(tag, iova, translation);
+    }
+
+    /// Forgets the context entries of requesters equal to `device` in the bits of its mask, or all; and what
+    /// was reached through them.
+    pub(crate) fn flush_contexts(&mut self, device: Option<(Bdf, u16)>) {
+        let matches = |bdf: &Bdf| device.is_none_or(|(Bdf(source), mask)| (bdf.0 ^ source) & mask == 0);
+        self.contexts.retain(|requester, _| !matches(requester));
+        self.spaces.retain(|(requester, _), _| !matches(requester));
+    }
+
+    /// Forgets PASID entries (§6.5.2.2).
+    pub(crate) fn flush_spaces(&mut self, scope: PasidCacheScope) {
+        self.spaces.retain(|&(_, pasid), space| match scope {
+            PasidCacheScope::Global => false,
+            PasidCacheScope::Domain(did) => space.did != did,
+            PasidCacheScope::Pasid(did, one) => space.did != did || pasid != one,
+        });
+    }
+
+    /// Forgets translations of one domain, or all (§6.5.2.3).
+    pub(crate) fn flush_domain(&mut self, did: Option<u16>) {
+        match did {
+            Some(did) => self.iotlb.flush_tags(|tag| tag.did == did),
+            None => self.iotlb.flush_all(),
+        }
+    }
+
+    /// Forgets translations of one address space: a block of it, or all (§6.5.2.4).
+    pub(crate) fn flush_tag(&mut self, tag: Tag, block: Option<(Iova, u8)>) {
+        match block {
+            Some((iova, size_shift)) => self.iotlb.flush_range(tag, iova, size_shift),
+            None => self.iotlb.flush_tag(tag),
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn flush_all(&mut self) {
+        self.contexts.clear();
+        self.spaces.clear();
+        self.iotlb.flush_all();
+    }
+}

@@ -1,0 +1,33 @@
+//! The devices below the unit.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+
+use refault_bus::Bdf;
+use refault_bus::ats::AtsEndpoint;
+
+/// Attached devices, found by requester id. Never holds its lock while calling into one.
+#[derive(Default)]
+pub(crate) struct Endpoints(RwLock<Vec<Weak<dyn AtsEndpoint>>>);
+
+impl Endpoints {
+    /// Adds a device; one with the same requester id is replaced.
+    pub(crate) fn attach(&self, endpoint: Weak<dyn AtsEndpoint>) {
+        let requester = endpoint.upgrade().map(|endpoint| endpoint.requester());
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|old| old.upgrade().is_some_and(|old| Some(old.requester()) != requester));
+        all.push(endpoint);
+    }
+
+    /// The device `requester`, if it is there and alive.
+    pub(crate) fn find(&self, requester: Bdf) -> Option<Arc<dyn AtsEndpoint>> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().rev().filter_map(Weak::upgrade).find(|endpoint| endpoint.requester() == requester)
+    }
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoints").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,272 @@
+//! Queued invalidation (§6.5.2): the guest's commands, and the only way back for page group responses.
+//!
+//! A write to the tail register executes everything up to the new tail before it returns, device-TLB
+//! invalidations included: when a wait descriptor writes its status, all before it is done.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use refault_bus::ats::InvalidationRequest;
+use refault_bus::irq::MsiMessage;
+use refault_bus::pri::PageGroupResponse;
+use refault_bus::probe::{ProbeEvent, Stage};
+use refault_bus::{Bdf, Gpa, Iova};
+
+use crate::cache::Tag;
+use crate::interrupt::EventRegisters;
+use crate::remapping::UntranslatedUse;
+use crate::spec::invalidation::{DESCRIPTOR_BYTES, Descriptor, QueueError, Wait, decode};
+use crate::spec::registers::InvalidationQueueAddress;
+use crate::unit::{Iommu, lock};
+
+/// Offset bits of IQH and IQT: 18:4.
+const OFFSET_BITS: u32 = 0x7_fff0;
+
+/// Queue registers, readable while the queue is being executed, and the lock under which it is.
+#[derive(Debug, Default)]
+pub(crate) struct InvalidationQueue {
+    address: AtomicU64,
+    head: AtomicU32,
+    tail: AtomicU32,
+    enabled: AtomicBool,
+    ring: Mutex<Ring>,
+}
+
+/// The queue as it was when it was enabled; software may not move it while it is.
+#[derive(Debug, Default)]
+struct Ring {
+    address: InvalidationQueueAddress,
+    stopped: bool,
+}
+
+impl Ring {
+    fn bytes(&self) -> u32 {
+        0x1000 << self.address.size()
+    }
+}
+
+impl InvalidationQueue {
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn head(&self) -> u32 {
+        self.head.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn tail(&self) -> u32 {
+        self.tail.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn address(&self) -> u64 {
+        self.address.load(Ordering::Relaxed)
+    }
+
+    /// Writes IQA: takes effect when the queue is enabled.
+    pub(crate) fn set_address(&self, value: u64) {
+        self.address.store(value, Ordering::Relaxed);
+    }
+
+    /// All registers as after power-on.
+    pub(crate) fn reset(&self) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        self.enabled.store(false, Ordering::Relaxed);
+        self.address.store(0, Ordering::Relaxed);
+        self.head.store(0, Ordering::Relaxed);
+        self.tail.store(0, Ordering::Relaxed);
+        *ring = Ring::default();
+    }
+}
+
+impl Iommu {
+    /// GCMD.QIE changed. The head returns to zero, and a queue that had stopped starts afresh, though FSTS.IQE
+    /// stays until it is cleared: a kernel that takes over from another does not look at it.
+    pub(crate) fn enable_queue(&self, enable: bool) {
+        {
+            let mut ring = lock(&self.queue.ring);
+            self.queue.enabled.store(enable, Ordering::Relaxed);
+            self.queue.head.store(0, Ordering::Relaxed);
+            ring.address = InvalidationQueueAddress::from_bits(self.queue.address());
+            ring.stopped = false;
+        }
+        self.run_queue();
+    }
+
+    /// IQT was written.
+    pub(crate) fn set_queue_tail(&self, value: u32) {
+        self.queue.tail.store(value & OFFSET_BITS, Ordering::Relaxed);
+        self.run_queue();
+    }
+
+    /// FSTS.IQE was cleared: go on from the head, which software has repaired.
+    pub(crate) fn resume_queue(&self) {
+        lock(&self.queue.ring).stopped = false;
+        self.run_queue();
+    }
+
+    /// Executes descriptors from the head to the tail as it is now. The ring bounds their number.
+    fn run_queue(&self) {
+        let mut ring = lock(&self.queue.ring);
+        if !self.queue.is_enabled() || ring.stopped {
+            return;
+        }
+        if let Err(error) = self.run_ring(&ring) {
+            ring.stopped = true;
+            drop(ring);
+            self.stop_queue(error);
+        }
+    }
+
+    fn run_ring(&self, ring: &Ring) -> Result<(), QueueError> {
+        let tail = self.queue.tail();
+        let mut head = self.queue.head();
+        if head == tail {
+            return Ok(());
+        }
+        if !ring.address.wide() {
+            return Err(QueueError::Width);
+        }
+        if !tail.is_multiple_of(DESCRIPTOR_BYTES as u32) {
+            return Err(QueueError::Alignment { tail });
+        }
+        if tail >= ring.bytes() {
+            return Err(QueueError::Tail { tail });
+        }
+        while head != tail {
+            let descriptor = decode(self.fetch(ring, head)?)?;
+            self.execute(descriptor);
+            head = (head + DESCRIPTOR_BYTES as u32) % ring.bytes();
+            self.queue.head.store(head, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, ring: &Ring, head: u32) -> Result<[u64; 4], QueueError> {
+        let base = Gpa(ring.address.frame() << 12);
+        let at = base.checked_add(u64::from(head)).ok_or(QueueError::Fetch { at: base })?;
+        let mut bytes = [0; DESCRIPTOR_BYTES as usize];
+        self.memory.read(at, &mut bytes).map_err(|_| QueueError::Fetch { at })?;
+        let mut quads = [0; 4];
+        for (quad, bytes) in quads.iter_mut().zip(bytes.as_chunks().0) {
+            *quad = u64::from_le_bytes(*bytes);
+        }
+        Ok(quads)
+    }
+
+    fn stop_queue(&self, error: QueueError) {
+        self.counters.queue_errors.increment();
+        if let Some(count) = self.warnings.queue.admit() {
+            tracing::warn!(
+                count,
+                "guest invalidation queue stopped: {error}; it waits for FSTS.IQE to be cleared"
+            );
+        }
+        let message = lock(&self.faults).queue_stopped(error);
+        self.signal(message);
+    }
+
+    fn execute(&self, descriptor: Descriptor) {
+        match descriptor {
+            Descriptor::ContextCache { device } => {
+                self.counters.context_invalidations.increment();
+                lock(&self.remapping).flush_contexts(device);
+            }
+            Descriptor::PasidCache(scope) => {
+                self.counters.pasid_cache_invalidations.increment();
+                lock(&self.remapping).flush_spaces(scope);
+            }
+            Descriptor::Iotlb { did } => {
+                self.counters.iotlb_invalidations.increment();
+                self.flush_domain(did);
+            }
+            Descriptor::PasidIotlb { did, pasid, block } => {
+                self.counters.pasid_iotlb_invalidations.increment();
+                let users = lock(&self.remapping).flush_tag(Tag { did, pasid }, block);
+                self.drain(&users, block.unwrap_or((Iova(0), 64)));
+            }
+            Descriptor::DeviceTlb { device, request } => {
+                self.counters.device_tlb_invalidations.increment();
+                self.invalidate(device, request);
+            }
+            Descriptor::Wait(wait) => self.complete(wait),
+            Descriptor::PageGroupResponse { device, response } => self.respond(device, response),
+        }
+    }
+
+    /// IOTLB invalidation of a domain or all, from a descriptor or from the register.
+    pub(crate) fn flush_domain(&self, did: Option<u16>) {
+        let users = lock(&self.remapping).flush_domain(did);
+        self.drain(&users, (Iova(0), 64));
+    }
+
+    /// Waits for untranslated accesses that went through a mapping now gone (CAP.DRD, CAP.DWD). A device
+    /// that translates through its own TLB is waited for by the device-TLB invalidation instead.
+    fn drain(&self, users: &[UntranslatedUse], (iova, size_shift): (Iova, u8)) {
+        for user in users {
+            self.invalidate(user.requester, InvalidationRequest { pasid: user.pasid, iova, size_shift });
+        }
+    }
+
+    /// A device that is not there has nothing cached.
+    fn invalidate(&self, device: Bdf, request: InvalidationRequest) {
+        if let Some(endpoint) = self.endpoints.find(device) {
+            endpoint.invalidate(request);
+        }
+    }
+
+    fn complete(&self, wait: Wait) {
+        self.counters.waits.increment();
+        if wait.drain {
+            // Requests reach the ring under this lock: those received before are in it now.
+            drop(lock(&self.page_requests));
+        }
+        if let Some((at, data)) = wait.status
+            && let Err(error) = self.memory.store_u32(at, data)
+            && let Some(count) = self.warnings.queue.admit()
+        {
+            tracing::warn!(count, "invalidation wait status lost: {error}");
+        }
+        if wait.interrupt {
+            let message = lock(&self.completion).complete();
+            self.signal(message);
+        }
+    }
+
+    fn respond(&self, device: Bdf, response: PageGroupResponse) {
+        self.counters.page_group_responses.increment();
+        let event = ProbeEvent::new(Stage::Response, response.pasid, Iova(0));
+        self.probe.record(&ProbeEvent { group: Some(response.group), ..event });
+        match self.endpoints.find(device) {
+            Some(endpoint) => endpoint.page_group_response(response),
+            None => self.counters.page_group_responses_lost.increment(),
+        }
+    }
+}
+
+/// Invalidation completion status and event: ICS and IECTL (§6.5.2.10).
+#[derive(Debug, Default)]
+pub(crate) struct Completion {
+    complete: bool,
+    /// IECTL and its message registers.
+    pub(crate) event: EventRegisters,
+}
+
+impl Completion {
+    /// ICS.IWC.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Writes ICS.
+    pub(crate) fn clear(&mut self, written: u32) {
+        if written & 1 != 0 {
+            self.complete = false;
+            self.event.serviced();
+        }
+    }
+
+    /// A wait descriptor with IF was completed: the message to send, unless an earlier one is not serviced.
+    fn complete(&mut self) -> Option<MsiMessage> {
+        if std::mem::replace(&mut self.complete, true) { None } else { self.event.raise() }
+    }
+}

@@ -1,0 +1,194 @@
+//! The register page: which register lies where, and what writing it sets in motion.
+//!
+//! Registers are served in 32-bit words. Software uses naturally aligned accesses of 4 or 8 bytes (§11.2);
+//! reads of any other shape are put together from words, writes of any other shape are ignored.
+
+use refault_bus::Iova;
+use refault_bus::irq::MsiMessage;
+use refault_bus::mmio::MmioDevice;
+use refault_bus::probe::{ProbeEvent, Stage};
+
+use crate::caps::{CAP, ECAP, FAULT_RECORDS, VERSION};
+use crate::interrupt::EventRegisters;
+use crate::spec::registers::{
+    FaultStatus, GlobalCommand, PageRequestStatus, RootTableAddress, offset as reg,
+};
+use crate::unit::{Iommu, REGISTER_WINDOW, lock};
+
+const FRCD_END: u64 = reg::FRCD + FAULT_RECORDS as u64 * 16;
+
+/// CCMD and IOTLB: bit 63 in the upper word starts an invalidation, which is over at once.
+const START: u32 = 1 << 31;
+
+/// What CCMD and IOTLB read as: the last invalidation was global (CAIG, bits 60:59; IAIG, bits 58:57).
+const CCMD_DONE: u64 = 1 << 59;
+const IOTLB_DONE: u64 = 1 << 57;
+
+/// GCMD, GSTS and RTADDR.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    root: u64,
+    root_set: bool,
+    enabled: bool,
+}
+
+impl MmioDevice for Iommu {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        let mut word = [0; 4];
+        for (index, byte) in (0u64..).zip(data.iter_mut()) {
+            let at = offset.wrapping_add(index);
+            if index == 0 || at % 4 == 0 {
+                word = self.read_word(at & !3).to_le_bytes();
+            }
+            *byte = word[(at % 4) as usize];
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        let (words, rest) = data.as_chunks::<4>();
+        let shape_fits = matches!(data.len(), 4 | 8) && rest.is_empty();
+        if !shape_fits || !offset.is_multiple_of(data.len() as u64) || offset >= REGISTER_WINDOW {
+            if let Some(count) = self.warnings.access.admit() {
+                tracing::warn!(
+                    count,
+                    "ignored a write of {} bytes at IOMMU register {offset:#x}",
+                    data.len()
+                );
+            }
+            return;
+        }
+        for (at, word) in (offset..).step_by(4).zip(words) {
+            self.write_word(at, u32::from_le_bytes(*word));
+        }
+    }
+}
+
+impl Iommu {
+    fn read_word(&self, at: u64) -> u32 {
+        let wide = |base: u64, value: u64| (value >> ((at - base) * 8)) as u32;
+        match at {
+            reg::VERSION => VERSION,
+            reg::CAP..reg::ECAP => wide(reg::CAP, CAP.into_bits()),
+            reg::ECAP..reg::GCMD => wide(reg::ECAP, ECAP.into_bits()),
+            reg::GSTS => self.global_status().into_bits(),
+            reg::RTADDR..reg::CCMD => wide(reg::RTADDR, lock(&self.control).root),
+            reg::CCMD..0x30 => wide(reg::CCMD, CCMD_DONE),
+            reg::FSTS => lock(&self.faults).status().into_bits(),
+            reg::FECTL..0x48 => lock(&self.faults).event.read(at - reg::FECTL),
+            reg::IQH => self.queue.head(),
+            reg::IQT => self.queue.tail(),
+            reg::IQA..0x98 => wide(reg::IQA, self.queue.address()),
+            reg::ICS => u32::from(lock(&self.completion).is_complete()),
+            reg::IECTL..reg::IQERCD => lock(&self.completion).event.read(at - reg::IECTL),
+            reg::IQERCD..0xb8 => wide(reg::IQERCD, lock(&self.faults).queue_error().into_bits()),
+            reg::PQH..reg::PQT => wide(reg::PQH, lock(&self.page_requests).head()),
+            reg::PQT..reg::PQA => wide(reg::PQT, lock(&self.page_requests).tail()),
+            reg::PQA..0xd8 => wide(reg::PQA, lock(&self.page_requests).address()),
+            reg::PRS => lock(&self.page_requests).status().into_bits(),
+            reg::PECTL..reg::IVA => lock(&self.page_requests).event.read(at - reg::PECTL),
+            reg::IOTLB..0x100 => wide(reg::IOTLB, IOTLB_DONE),
+            reg::FRCD..FRCD_END => lock(&self.faults).read_record(at - reg::FRCD),
+            _ => 0,
+        }
+    }
+
+    fn write_word(&self, at: u64, value: u32) {
+        match at {
+            reg::GCMD => self.command(GlobalCommand::from_bits(value)),
+            reg::RTADDR..reg::CCMD => {
+                let mut control = lock(&self.control);
+                control.root = replace_half(control.root, at - reg::RTADDR, value);
+            }
+            0x2c if value & START != 0 => lock(&self.remapping).flush_contexts(None),
+            reg::FSTS => {
+                let resumed = lock(&self.faults).clear_status(FaultStatus::from_bits(value));
+                if resumed {
+                    self.resume_queue();
+                }
+            }
+            reg::FECTL..0x48 => {
+                let message = lock(&self.faults).event.write(at - reg::FECTL, value);
+                self.signal(message);
+            }
+            reg::IQT => self.set_queue_tail(value),
+            reg::IQA..0x98 => {
+                self.queue.set_address(replace_half(self.queue.address(), at - reg::IQA, value));
+            }
+            reg::ICS => lock(&self.completion).clear(value),
+            reg::IECTL..reg::IQERCD => {
+                let message = lock(&self.completion).event.write(at - reg::IECTL, value);
+                self.signal(message);
+            }
+            reg::PQH..reg::IVA => self.write_page_requests(at, value),
+            0xfc if value & START != 0 => self.flush_domain(None),
+            reg::FRCD..FRCD_END => lock(&self.faults).write_record(at - reg::FRCD, value),
+            _ => {}
+        }
+    }
+
+    /// PQH to PEUADDR.
+    fn write_page_requests(&self, at: u64, value: u32) {
+        let mut queue = lock(&self.page_requests);
+        match at {
+            reg::PQH => queue.set_head(u64::from(value)),
+            reg::PQT => queue.set_tail(u64::from(value)),
+            reg::PQA..0xd8 => {
+                let address = replace_half(queue.address(), at - reg::PQA, value);
+                queue.set_address(address);
+            }
+            reg::PRS => queue.clear_status(PageRequestStatus::from_bits(value)),
+            reg::PECTL.. => {
+                let message = queue.event.write(at - reg::PECTL, value);
+                drop(queue);
+                self.signal_latched_page_request(message);
+            }
+            _ => {}
+        }
+    }
+
+    fn signal_latched_page_request(&self, message: Option<MsiMessage>) {
+        if message.is_some() {
+            self.counters.page_request_interrupts.increment();
+            self.signal(message);
+            self.probe.record(&ProbeEvent::new(Stage::Interrupt, None, Iova(0)));
+        }
+    }
+
+    /// GSTS.
+    fn global_status(&self) -> GlobalCommand {
+        let control = lock(&self.control);
+        GlobalCommand::new()
+            .with_te(control.enabled)
+            .with_srtp(control.root_set)
+            .with_qie(self.queue.is_enabled())
+    }
+
+    /// GCMD: done when this returns, so that the next read of GSTS says so.
+    fn command(&self, command: GlobalCommand) {
+        {
+            let mut control = lock(&self.control);
+            if command.srtp() {
+                lock(&self.remapping).set_root(RootTableAddress::from_bits(control.root));
+                control.root_set = true;
+            }
+            if command.te() != control.enabled {
+                control.enabled = command.te();
+                lock(&self.remapping).set_enabled(command.te());
+            }
+        }
+        if !command.te() {
+            lock(&self.faults).rewind();
+        }
+        if command.qie() != self.queue.is_enabled() {
+            self.enable_queue(command.qie());
+        }
+    }
+}
+
+/// `old` with the 32-bit word at byte `offset` (0 or 4) replaced.
+const fn replace_half(old: u64, offset: u64, value: u32) -> u64 {
+    let shift = offset * 8;
+    (old & !(0xffff_ffff << shift)) | ((value as u64) << shift)
+}
+
+const _: () = assert!(EventRegisters::BYTES == 16 && reg::FECTL + 16 == 0x48);

@@ -1,0 +1,78 @@
+//! Plain counters of what the unit did.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts since the unit was made; a reset does not clear them.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Statistics {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> Statistics {
+                Statistics { $($name: self.$name.get(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Translations asked for.
+    translations,
+    /// Those that had to walk first-stage tables.
+    walks,
+    /// Page requests received.
+    page_requests,
+    /// Those that were put into the queue.
+    page_requests_queued,
+    /// Those that found the queue full or its overflow not cleared.
+    page_requests_overflowed,
+    /// Those refused because of tables or queue set-up.
+    page_requests_refused,
+    /// Page request events sent.
+    page_request_interrupts,
+    /// Page group responses read from the invalidation queue.
+    page_group_responses,
+    /// Page group responses for a requester that is not there.
+    page_group_responses_lost,
+    /// Context cache invalidations (type 1).
+    context_invalidations,
+    /// IOTLB invalidations (type 2).
+    iotlb_invalidations,
+    /// Device-TLB invalidations (types 3 and 8).
+    device_tlb_invalidations,
+    /// Wait descriptors (type 5).
+    waits,
+    /// PASID-based IOTLB invalidations (type 6).
+    pasid_iotlb_invalidations,
+    /// PASID cache invalidations (type 7).
+    pasid_cache_invalidations,
+    /// Descriptors that stopped the queue.
+    queue_errors,
+    /// Faults recorded.
+    faults_recorded,
+    /// Faults not recorded because their requester had a record.
+    faults_compressed,
+    /// Faults not recorded for want of room.
+    faults_overflowed,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

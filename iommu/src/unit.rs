@@ -1,0 +1,129 @@
+//! One remapping unit: its parts, its life.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use refault_bus::ats::AtsEndpoint;
+use refault_bus::dma::DmaMemory;
+use refault_bus::irq::{MsiMessage, MsiSink};
+use refault_bus::probe::Probe;
+
+use crate::cache::Caches;
+use crate::endpoints::Endpoints;
+use crate::fault::FaultLog;
+use crate::invalidation::{Completion, InvalidationQueue};
+use crate::page_request::PageRequestQueue;
+use crate::regs::Control;
+use crate::remapping::Remapping;
+use crate::statistics::{Counters, Statistics};
+use crate::warn::WarnLimit;
+
+/// Size of the register page in bytes. Its base is the machine's business, as the DMAR table tells it.
+pub const REGISTER_WINDOW: u64 = 0x1000;
+
+/// What may be chosen about a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IommuConfig {
+    /// Translations the IOTLB holds.
+    pub iotlb_entries: usize,
+    /// PASID entries the PASID cache holds.
+    pub pasid_entries: usize,
+}
+
+impl Default for IommuConfig {
+    fn default() -> Self {
+        Self { iotlb_entries: 8192, pasid_entries: 1024 }
+    }
+}
+
+/// A VT-d remapping unit in scalable mode.
+pub struct Iommu {
+    pub(crate) memory: Arc<dyn DmaMemory>,
+    msi: Arc<dyn MsiSink>,
+    pub(crate) probe: Arc<dyn Probe>,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) control: Mutex<Control>,
+    pub(crate) queue: InvalidationQueue,
+    pub(crate) completion: Mutex<Completion>,
+    pub(crate) remapping: Mutex<Remapping>,
+    pub(crate) page_requests: Mutex<PageRequestQueue>,
+    pub(crate) faults: Mutex<FaultLog>,
+    pub(crate) counters: Counters,
+    pub(crate) warnings: Warnings,
+}
+
+/// One limit for each kind of guest mistake that is worth a line.
+#[derive(Debug, Default)]
+pub(crate) struct Warnings {
+    pub(crate) queue: WarnLimit,
+    pub(crate) overflow: WarnLimit,
+    pub(crate) no_queue: WarnLimit,
+    pub(crate) access: WarnLimit,
+}
+
+impl Iommu {
+    /// A unit as after power-on, with translation off.
+    pub fn new(
+        config: IommuConfig,
+        memory: Arc<dyn DmaMemory>,
+        msi: Arc<dyn MsiSink>,
+        probe: Arc<dyn Probe>,
+    ) -> Self {
+        let caches = Caches::new(config.pasid_entries, config.iotlb_entries);
+        Self {
+            memory,
+            msi,
+            probe,
+            endpoints: Endpoints::default(),
+            control: Mutex::default(),
+            queue: InvalidationQueue::default(),
+            completion: Mutex::default(),
+            remapping: Mutex::new(Remapping::new(caches)),
+            page_requests: Mutex::default(),
+            faults: Mutex::default(),
+            counters: Counters::default(),
+            warnings: Warnings::default(),
+        }
+    }
+
+    /// Connects a device; invalidations and page group responses for its requester id go to it from now on.
+    /// One attached later with the same id takes its place.
+    pub fn attach(&self, endpoint: Weak<dyn AtsEndpoint>) {
+        self.endpoints.attach(endpoint);
+    }
+
+    /// Machine reset: all registers as after power-on, nothing cached. Devices stay attached and counters
+    /// keep counting.
+    pub fn reset(&self) {
+        *lock(&self.control) = Control::default();
+        self.queue.reset();
+        *lock(&self.completion) = Completion::default();
+        lock(&self.remapping).reset();
+        *lock(&self.page_requests) = PageRequestQueue::default();
+        *lock(&self.faults) = FaultLog::default();
+    }
+
+    /// What the unit did so far.
+    pub fn statistics(&self) -> Statistics {
+        let walks = lock(&self.remapping).walks();
+        Statistics { walks, ..self.counters.snapshot() }
+    }
+
+    /// Sends an interrupt message, if there is one. To be called without any of the leaf locks.
+    pub(crate) fn signal(&self, message: Option<MsiMessage>) {
+        if let Some(message) = message {
+            self.msi.signal(message);
+        }
+    }
+}
+
+impl fmt::Debug for Iommu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iommu").field("statistics", &self.statistics()).finish_non_exhaustive()
+    }
+}
+
+/// Locks; a panic elsewhere while it was held leaves nothing half done that matters here.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
