@@ -1,0 +1,8 @@
+//! The guest image: Debian's userland and kernel as packaged, our driver, and what boots them.
+
+pub mod cache;
+pub mod initramfs;
+pub mod mirror;
+pub mod modules;
+pub mod packages;
+pub mod recipe;

@@ -1,0 +1,70 @@
+//! What the guest image is made of. Changing anything here changes the cache keys, and so the image.
+
+/// Debian release of the userland.
+pub const RELEASE: &str = "trixie";
+/// Where the kernel comes from.
+pub const KERNEL_SUITE: &str = "trixie-backports";
+/// Kernel series: the newest of it is taken. Others are not tested: SVA is compiled out of the release's own 6.12.
+pub const KERNEL_SERIES: &str = "7.2";
+/// Flavour of the kernel package, behind the version.
+pub const KERNEL_FLAVOUR: &str = "amd64";
+
+/// Packages of the runtime root, on top of the essential ones.
+pub const RUNTIME_PACKAGES: &[&str] = &[
+    "busybox-static",
+    "ibverbs-providers",
+    "ibverbs-utils",
+    "iproute2",
+    "kmod",
+    "pciutils",
+    "perftest",
+    "procps",
+    "python3-pyverbs",
+    "rdma-core",
+    "strace",
+    "xfsprogs",
+];
+
+/// Packages of the build root, besides the kernel's headers. The headers need binutils without saying so.
+pub const BUILD_PACKAGES: &[&str] =
+    &["binutils", "gcc-14", "kmod", "libc6-dev", "libibverbs-dev", "make", "python3-minimal", "xfslibs-dev"];
+
+/// The C compiler of the build root.
+pub const COMPILER: &str = "gcc-14";
+
+/// Files no guest of ours reads.
+pub const EXCLUDED_PATHS: &[&str] = &[
+    "/usr/share/doc/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/man/*",
+    "/usr/lib/udev/hwdb.*",
+];
+
+/// Kernel modules that must be there before the root file system is.
+pub const BOOT_MODULES: &[&str] = &["nd_e820", "nd_pmem", "erofs", "overlay"];
+
+/// Kernel modules loaded before the command runs, besides our own driver.
+pub const GUEST_MODULES: &[&str] = &["ib_core", "ib_uverbs", "rdma_ucm", "xfs"];
+
+/// Kernel modules that are merely there, for modprobe.
+pub const EXTRA_MODULES: &[&str] = &[
+    "ext4",
+    "ib_umad",
+    "ib_ipoib",
+    "loop",
+    "nd_btt",
+    "nd_pmem",
+    "rdma_rxe",
+    "siw",
+    "tun",
+    "veth",
+    "virtio_blk",
+    "virtio_net",
+];
+
+/// Kernel modules of the outer machine, when there is no hardware virtualization.
+pub const OUTER_MODULES: &[&str] = &["kvm-amd", "9p", "9pnet_virtio"];
+
+/// Source package whose headers the libibverbs provider is built against.
+pub const PROVIDER_SOURCE: &str = "rdma-core";

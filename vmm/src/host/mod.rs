@@ -1,0 +1,5 @@
+//! What the host lends: programs, child processes, places for temporary files.
+
+pub mod process;
+pub mod say;
+pub mod tools;
