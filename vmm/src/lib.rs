@@ -3,5 +3,6 @@
 
 pub mod config;
 pub mod demo;
-pub mod guest;
 pub mod host;
+pub mod guest;
+pub mod trace;

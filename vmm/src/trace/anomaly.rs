@@ -1,0 +1,56 @@
+//! Events that fit nowhere. A count each: what they mean is for the reader of the report to judge.
+
+use std::collections::BTreeMap;
+
+/// Ways in which an event can fit nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(super) enum Anomaly {
+    MissTwice,
+    TooManyOpen,
+    NoGroup,
+    GroupTwice,
+    RequestWithoutMiss,
+    RequestTwice,
+    QueuedWithoutRequest,
+    InterruptWithoutRequest,
+    ResponseWithoutRequest,
+    ResponseForeign,
+    MatchedWithoutRequest,
+    MatchedAfterEnd,
+    EndWithoutMiss,
+    InvalidatedWithoutStart,
+}
+
+const NAMES: [&str; 14] = [
+    "miss on a page whose fault is still open",
+    "more faults open than the recorder tracks",
+    "page request without a group",
+    "group used again before its response was matched",
+    "page request without a miss",
+    "second page request while the first was unanswered",
+    "queue entry of no open group",
+    "interrupt after its group was finished",
+    "response to no open group",
+    "response with another address space than its group's",
+    "match of no open group",
+    "match after the fault had ended",
+    "end of a fault that never began",
+    "completion of an invalidation that never began",
+];
+
+/// How often each happened.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Anomalies([u64; NAMES.len()]);
+
+impl Anomalies {
+    pub(super) fn count(&mut self, anomaly: Anomaly) {
+        self.0[anomaly as usize] += 1;
+    }
+
+    /// Those that happened, in words.
+    pub(super) fn named(&self) -> BTreeMap<String, u64> {
+        let counts = NAMES.iter().zip(self.0).filter(|&(_, count)| count > 0);
+        counts.map(|(name, count)| (name.to_string(), count)).collect()
+    }
+}

@@ -1,0 +1,27 @@
+//! The observation side: events of the models become faults with a time for every stage.
+//!
+//! [`Recorder`] is the probe of a running machine. It hands out counts and percentiles by scenario while the
+//! machine runs ([`Recorder::scenario_summary`]) and everything at the end ([`Recorder::records`]), from which
+//! [`report`](crate::report) writes a run's folder.
+
+mod anomaly;
+mod assemble;
+mod clock;
+mod collect;
+mod durations;
+mod invalidations;
+mod record;
+mod recorder;
+mod stats;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub use clock::WallClock;
+pub use collect::{Observed, Records, ScenarioSpan};
+pub use invalidations::Invalidation;
+pub use record::{Component, FaultOutcome, FaultRecord, FaultSplit, Segment, StageTimes};
+pub use recorder::Recorder;
+pub use stats::FaultSummary;
+pub use store::FaultStore;

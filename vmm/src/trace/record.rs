@@ -1,0 +1,276 @@
+//! What is known of one fault when it is over, and who had it in hands for how long.
+
+use refault_bus::{Iova, Pasid, PrgIndex};
+
+/// One fault of the device, from the miss to the copy. All times are nanoseconds since the recorder's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultRecord {
+    /// Index into [`Records::scenarios`](super::Records::scenarios): the scenario in which the fault began.
+    pub scenario: u16,
+    /// The queue pair whose access missed.
+    pub qpn: u32,
+    /// The address space.
+    pub pasid: Option<Pasid>,
+    /// The page.
+    pub iova: Iova,
+    /// Whether the access was a write.
+    pub write: bool,
+    /// The page request group of the last round.
+    pub group: Option<PrgIndex>,
+    /// Page requests sent for it: 1 normally, more if the page was gone again when the device looked.
+    pub requests: u32,
+    /// How it ended.
+    pub outcome: FaultOutcome,
+    /// When it passed which stage.
+    pub times: StageTimes,
+}
+
+/// How a fault ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FaultOutcome {
+    /// The access was repeated and its bytes were copied.
+    Copied,
+    /// The guest refused the page or the device gave up: the access failed.
+    Failed,
+    /// The access waited on another queue pair's page request for the same page, and was then copied.
+    Coalesced,
+    /// Its end was never seen: the queue pair is gone, or events were lost.
+    Abandoned,
+}
+
+impl FaultOutcome {
+    /// All outcomes, in the order of their codes.
+    pub const ALL: [Self; 4] = [Self::Copied, Self::Failed, Self::Coalesced, Self::Abandoned];
+
+    /// The name in `faults.csv`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Copied => "copied",
+            Self::Failed => "failed",
+            Self::Coalesced => "coalesced",
+            Self::Abandoned => "abandoned",
+        }
+    }
+
+    /// The outcome of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.name() == name)
+    }
+}
+
+/// When a fault passed which stage (`refault_bus::probe::Stage`). `None`: never seen there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StageTimes {
+    /// The first miss: the fault begins.
+    pub miss: u64,
+    /// The miss that began the last round. Equal to [`Self::miss`] unless the page was gone again when the
+    /// device looked; the stages below are those of the last round.
+    pub round: u64,
+    /// The page request left the device.
+    pub page_request: Option<u64>,
+    /// Its entry was in the page request queue.
+    pub queued: Option<u64>,
+    /// The interrupt was sent; not seen if one was pending already.
+    pub interrupt: Option<u64>,
+    /// The guest's response was read from the invalidation queue.
+    pub response: Option<u64>,
+    /// The device matched the response and gave its credit back.
+    pub matched: Option<u64>,
+    /// Copied or failed: the fault is over.
+    pub end: u64,
+}
+
+/// Who has a fault in hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Component {
+    /// The NIC.
+    Device,
+    /// The IOMMU: page request queue, interrupt, response descriptor.
+    Iommu,
+    /// The guest's kernel and its filesystem.
+    Guest,
+}
+
+/// A stretch of a fault's life between two stages that were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// What happens meanwhile.
+    pub name: &'static str,
+    /// Who does it.
+    pub component: Component,
+    /// First nanosecond.
+    pub from: u64,
+    /// End, not before `from`.
+    pub to: u64,
+}
+
+/// A fault's duration by component, in nanoseconds. The four add up to [`StageTimes::total`].
+///
+/// * *device*: miss to page request, and matched response to copy;
+/// * *IOMMU*: page request to queue entry and interrupt, and response descriptor to match;
+/// * *guest*: interrupt to response - or queue entry to response, when no interrupt was sent because one was
+///   pending;
+/// * *again*: everything before the last round, in faults whose page was gone again when the device looked.
+///
+/// A stretch whose end was never seen belongs to the component it began with: a guest that never answers has
+/// the time until the device gives up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultSplit {
+    /// The NIC's part.
+    pub device: u64,
+    /// The IOMMU's part.
+    pub iommu: u64,
+    /// The guest's part.
+    pub guest: u64,
+    /// Rounds that ended with the page gone again.
+    pub again: u64,
+}
+
+impl StageTimes {
+    /// From the first miss to the end.
+    pub fn total(&self) -> u64 {
+        self.end.saturating_sub(self.miss)
+    }
+
+    /// The last round cut at the stages that were seen, gapless and in order. Threads stamp concurrently, so
+    /// a stage may carry a later time than its successor; it is then taken to coincide with it.
+    pub fn segments(&self) -> impl Iterator<Item = Segment> + use<> {
+        let marks = self.marks();
+        let end = self.end.max(self.round);
+        let mut limit = end;
+        let mut starts = [0; 6];
+        for (start, mark) in starts.iter_mut().zip(&marks).rev() {
+            limit = mark.time.unwrap_or(limit).clamp(self.round, limit);
+            *start = limit;
+        }
+        (0..marks.len()).filter_map(move |i| {
+            marks[i].time?;
+            let to = (i + 1..marks.len()).find(|&j| marks[j].time.is_some()).map_or(end, |j| starts[j]);
+            Some(Segment { name: marks[i].name, component: marks[i].component, from: starts[i], to })
+        })
+    }
+
+    /// Who had the fault for how long.
+    pub fn split(&self) -> FaultSplit {
+        let mut split = FaultSplit { again: self.round.saturating_sub(self.miss), ..Default::default() };
+        for segment in self.segments() {
+            let part = match segment.component {
+                Component::Device => &mut split.device,
+                Component::Iommu => &mut split.iommu,
+                Component::Guest => &mut split.guest,
+            };
+            *part += segment.to - segment.from;
+        }
+        split
+    }
+
+    /// The stages of the last round, each with what begins there.
+    fn marks(&self) -> [Mark; 6] {
+        // A guest that was awake already may answer before the interrupt is even sent: then it is no step of
+        // this fault's path.
+        let interrupt = self.interrupt.filter(|&sent| self.response.is_none_or(|answered| sent <= answered));
+        let queued_by = if interrupt.is_some() { Component::Iommu } else { Component::Guest };
+        let queued_name = if interrupt.is_some() { "raise interrupt" } else { GUEST_HANDLES };
+        [
+            Mark { time: Some(self.round), component: Component::Device, name: "send page request" },
+            Mark { time: self.page_request, component: Component::Iommu, name: "queue page request" },
+            Mark { time: self.queued, component: queued_by, name: queued_name },
+            Mark { time: interrupt, component: Component::Guest, name: GUEST_HANDLES },
+            Mark { time: self.response, component: Component::Iommu, name: "deliver response" },
+            Mark { time: self.matched, component: Component::Device, name: "translate and copy" },
+        ]
+    }
+}
+
+/// The segment between interrupt and response.
+const GUEST_HANDLES: &str = "guest handles fault";
+
+/// One stage and the segment that begins there.
+#[derive(Clone, Copy)]
+struct Mark {
+    time: Option<u64>,
+    component: Component,
+    name: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> StageTimes {
+        StageTimes {
+            miss: 100,
+            round: 100,
+            page_request: Some(110),
+            queued: Some(130),
+            interrupt: Some(160),
+            response: Some(1160),
+            matched: Some(1200),
+            end: 1300,
+        }
+    }
+
+    fn split(device: u64, iommu: u64, guest: u64, again: u64) -> FaultSplit {
+        FaultSplit { device, iommu, guest, again }
+    }
+
+    #[test]
+    fn every_nanosecond_belongs_to_somebody() {
+        assert_eq!(full().split(), split(110, 90, 1000, 0));
+        let names: Vec<_> = full().segments().map(|s| s.name).collect();
+        assert_eq!(names.len(), 6);
+        assert_eq!(names[3], GUEST_HANDLES);
+    }
+
+    #[test]
+    fn without_an_interrupt_the_guest_has_it_from_the_queue_on() {
+        assert_eq!(StageTimes { interrupt: None, ..full() }.split(), split(110, 60, 1030, 0));
+    }
+
+    #[test]
+    fn an_interrupt_after_the_response_is_not_on_the_path() {
+        assert_eq!(StageTimes { interrupt: Some(1170), ..full() }.split(), split(110, 60, 1030, 0));
+    }
+
+    #[test]
+    fn an_unanswered_request_is_the_guests_time() {
+        let times = StageTimes { response: None, matched: None, ..full() };
+        assert_eq!(times.split(), split(10, 50, 1140, 0));
+    }
+
+    #[test]
+    fn earlier_rounds_stand_apart() {
+        assert_eq!(StageTimes { miss: 40, ..full() }.split(), split(110, 90, 1000, 60));
+    }
+
+    #[test]
+    fn a_stage_stamped_after_its_successor_takes_no_time() {
+        let late = StageTimes { queued: Some(1165), interrupt: None, ..full() };
+        assert_eq!(late.split(), split(110, 1090, 0, 0));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn segments_are_gapless_whatever_the_stamps(stamps in proptest::array::uniform7(proptest::option::of(0u64..1000)), miss in 0u64..500, more in 0u64..1500) {
+            let times = StageTimes {
+                miss,
+                round: miss + stamps[0].unwrap_or(0),
+                page_request: stamps[1],
+                queued: stamps[2],
+                interrupt: stamps[3],
+                response: stamps[4],
+                matched: stamps[5],
+                end: miss + stamps[0].unwrap_or(0) + more,
+            };
+            let mut at = times.round;
+            for segment in times.segments() {
+                proptest::prop_assert_eq!(segment.from, at);
+                proptest::prop_assert!(segment.to >= segment.from);
+                at = segment.to;
+            }
+            proptest::prop_assert_eq!(at, times.end);
+            let parts = times.split();
+            proptest::prop_assert_eq!(parts.device + parts.iommu + parts.guest + parts.again, times.total());
+        }
+    }
+}
