@@ -1,1 +1,28 @@
-//! A guest without a CPU: page tables, fault handler, driver steps.
+//! A guest without a CPU: it allocates guest-physical memory, builds real x86-64 and VT-d tables in it, and
+//! takes the steps that Linux 7.2 and the NIC's driver take against the register windows - without executing
+//! an instruction of a guest.
+//!
+//! Nothing here starts a thread, reads a clock or needs `unsafe`. Where a driver would wait, it calls a
+//! [`Pause`], so that the same steps run on one thread (the pause lets the devices work) or on several (the
+//! pause yields).
+//!
+//! * [`memory`]: the frame allocator.
+//! * [`paging`]: a process' page tables.
+//! * [`process`]: areas, a page fault handler, and moving pages about.
+//! * [`vtd`]: the IOMMU driver: tables, queued invalidation, page requests, SVA bind and unbind.
+//! * [`nic`]: the NIC's driver: capabilities, command lanes, queues.
+
+pub mod error;
+pub mod interrupts;
+pub mod memory;
+pub mod nic;
+pub mod paging;
+pub mod pause;
+pub mod process;
+pub mod registers;
+pub mod vtd;
+
+pub use error::ModelError;
+pub use memory::GuestMemory;
+pub use pause::Pause;
+pub use process::Process;

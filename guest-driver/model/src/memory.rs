@@ -1,0 +1,186 @@
+//! Guest-physical memory and who owns which frame of it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use refault_bus::Gpa;
+use refault_bus::dma::DmaMemory;
+
+use crate::ModelError;
+
+/// Bytes of the smallest frame.
+pub const FRAME: u64 = 0x1000;
+
+/// Guest memory with an allocator of frames. Freed frames are given out again at once, and lowest first:
+/// whoever still uses one collides with its next owner.
+pub struct GuestMemory {
+    memory: Arc<dyn DmaMemory>,
+    free: Mutex<FreeRuns>,
+}
+
+/// Free runs of bytes, by start; neighbours are always merged.
+#[derive(Default)]
+struct FreeRuns {
+    runs: BTreeMap<u64, u64>,
+    bytes: u64,
+}
+
+impl GuestMemory {
+    /// Manages the `usable` ranges of `memory`, which are whole frames and do not overlap.
+    pub fn new(memory: Arc<dyn DmaMemory>, usable: impl IntoIterator<Item = Range<u64>>) -> Arc<Self> {
+        let mut free = FreeRuns::default();
+        for range in usable {
+            let start = range.start.next_multiple_of(FRAME);
+            free.insert(start, (range.end & !(FRAME - 1)).saturating_sub(start));
+        }
+        Arc::new(Self { memory, free: Mutex::new(free) })
+    }
+
+    /// The memory as devices see it.
+    pub fn dma(&self) -> &Arc<dyn DmaMemory> {
+        &self.memory
+    }
+
+    /// Bytes not allocated.
+    pub fn free_bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
+    /// `bytes` of zeroes, rounded up to whole frames, aligned to `1 << align_shift`.
+    pub fn allocate(&self, bytes: u64, align_shift: u8) -> Result<Gpa, ModelError> {
+        let bytes = bytes.max(1).next_multiple_of(FRAME);
+        let align = FRAME.max(1 << align_shift);
+        let found = self.lock().take(bytes, align);
+        let gpa = found.ok_or(ModelError::OutOfMemory { bytes, align })?;
+        self.zero(Gpa(gpa), bytes)?;
+        Ok(Gpa(gpa))
+    }
+
+    /// One 4 KiB frame of zeroes.
+    pub fn frame(&self) -> Result<Gpa, ModelError> {
+        self.allocate(FRAME, 12)
+    }
+
+    /// Gives `bytes` at `gpa` back, rounded as they were when allocated.
+    pub fn free(&self, gpa: Gpa, bytes: u64) -> Result<(), ModelError> {
+        let bytes = bytes.max(1).next_multiple_of(FRAME);
+        if self.lock().insert(gpa.0, bytes) { Ok(()) } else { Err(ModelError::FreedTwice { gpa, bytes }) }
+    }
+
+    /// Writes zeroes.
+    pub fn zero(&self, gpa: Gpa, bytes: u64) -> Result<(), ModelError> {
+        self.fill(gpa, bytes, 0)
+    }
+
+    /// Writes `byte` all over a range.
+    pub fn fill(&self, gpa: Gpa, bytes: u64, byte: u8) -> Result<(), ModelError> {
+        let chunk = [byte; FRAME as usize];
+        let mut done = 0;
+        while done < bytes {
+            let step = FRAME.min(bytes - done);
+            self.memory.write(Gpa(gpa.0 + done), &chunk[..step as usize])?;
+            done += step;
+        }
+        Ok(())
+    }
+
+    /// A copy of `len` bytes at `gpa`.
+    pub fn bytes(&self, gpa: Gpa, len: usize) -> Result<Vec<u8>, ModelError> {
+        let mut bytes = vec![0; len];
+        self.memory.read(gpa, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FreeRuns> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FreeRuns {
+    /// Adds a run; `false` if part of it is free already.
+    fn insert(&mut self, start: u64, bytes: u64) -> bool {
+        if bytes == 0 {
+            return true;
+        }
+        let (mut start, mut end) = (start, start + bytes);
+        let before = self.runs.range(..=start).next_back().map(|(&at, &len)| (at, at + len));
+        let after = self.runs.range(start..).next().map(|(&at, &len)| (at, at + len));
+        if before.is_some_and(|(_, stop)| stop > start) || after.is_some_and(|(at, _)| at < end) {
+            return false;
+        }
+        if let Some((at, stop)) = before.filter(|&(_, stop)| stop == start) {
+            self.runs.remove(&at);
+            start = at.min(stop);
+        }
+        if let Some((at, stop)) = after.filter(|&(at, _)| at == end) {
+            self.runs.remove(&at);
+            end = stop;
+        }
+        self.runs.insert(start, end - start);
+        self.bytes += bytes;
+        true
+    }
+
+    /// Takes the lowest aligned run of `bytes`.
+    fn take(&mut self, bytes: u64, align: u64) -> Option<u64> {
+        let (run, len, at) = self.runs.iter().find_map(|(&run, &len)| {
+            let at = run.next_multiple_of(align);
+            (at + bytes <= run + len).then_some((run, len, at))
+        })?;
+        self.runs.remove(&run);
+        for (start, end) in [(run, at), (at + bytes, run + len)] {
+            if start < end {
+                self.runs.insert(start, end - start);
+            }
+        }
+        self.bytes -= bytes;
+        Some(at)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use refault_bus::dma::GuestRam;
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    use super::*;
+
+    /// `bytes` of memory at address zero, the first frame not given out.
+    pub(crate) fn memory(bytes: u64) -> Arc<GuestMemory> {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes as usize)]).unwrap();
+        GuestMemory::new(Arc::new(GuestRam::new(Arc::new(ram))), std::iter::once(FRAME..bytes))
+    }
+
+    #[test]
+    fn frames_come_back_merged_and_zeroed() {
+        let memory = memory(0x40_0000);
+        let all = memory.free_bytes();
+        let frames: Vec<_> = (0..16).map(|_| memory.frame().unwrap()).collect();
+        memory.fill(frames[3], FRAME, 7).unwrap();
+        for &frame in frames.iter().step_by(2).chain(frames.iter().skip(1).step_by(2)) {
+            memory.free(frame, FRAME).unwrap();
+        }
+        assert_eq!(memory.free_bytes(), all);
+        assert_eq!(memory.lock().runs.len(), 1);
+        let again = memory.allocate(16 * FRAME, 12).unwrap();
+        assert!(memory.bytes(again, 0x1_0000).unwrap().iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn a_large_page_is_aligned() {
+        let memory = memory(0x60_0000);
+        let large = memory.allocate(0x20_0000, 21).unwrap();
+        assert_eq!(large.offset_in(21), 0);
+        assert!(memory.allocate(0x20_0000, 21).is_ok());
+        assert!(matches!(memory.allocate(0x20_0000, 21), Err(ModelError::OutOfMemory { .. })));
+    }
+
+    #[test]
+    fn freeing_twice_is_an_error() {
+        let memory = memory(0x10_0000);
+        let frame = memory.frame().unwrap();
+        assert!(memory.free(frame, FRAME).is_ok());
+        assert!(matches!(memory.free(frame, FRAME), Err(ModelError::FreedTwice { .. })));
+    }
+}

@@ -1,0 +1,65 @@
+//! The driver's side of an event queue.
+
+use refault_abi::event::{EQE_SIZE, Eqe};
+use refault_abi::queue::OWNER_PHASE;
+use refault_abi::regs::{EQ_ARM, REG_EQ_DOORBELL};
+use refault_bus::Gpa;
+use zerocopy::FromBytes;
+
+use crate::ModelError;
+use crate::nic::Buffer;
+use crate::registers::Registers;
+
+/// A ring of events and the vector that announces them.
+pub struct EventQueue {
+    pub(crate) eqn: u32,
+    registers: Registers,
+    ring: Buffer,
+    log: u32,
+    consumer: u32,
+}
+
+impl EventQueue {
+    pub(crate) fn new(eqn: u32, registers: Registers, ring: Buffer, log: u32) -> Self {
+        Self { eqn, registers, ring, log, consumer: 0 }
+    }
+
+    /// Bytes of a ring of `1 << log` events.
+    pub(crate) fn ring_bytes(log: u32) -> u64 {
+        u64::from(EQE_SIZE) << log
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.eqn
+    }
+
+    /// The next event, if there is one.
+    pub fn poll(&mut self) -> Result<Option<Eqe>, ModelError> {
+        let at = self.ring.gpa().0 + u64::from(self.consumer % (1 << self.log)) * u64::from(EQE_SIZE);
+        let owner = Gpa(at + u64::from(EQE_SIZE) - 4);
+        let phase = (self.consumer >> self.log & 1) ^ 1;
+        if self.ring.memory().dma().load_u32(owner)? & OWNER_PHASE != phase {
+            return Ok(None);
+        }
+        let mut bytes = [0; EQE_SIZE as usize];
+        self.ring.memory().dma().read(Gpa(at), &mut bytes)?;
+        self.consumer = self.consumer.wrapping_add(1);
+        Ok(Eqe::read_from_bytes(&bytes).ok())
+    }
+
+    /// Tells the device how far it was read, and asks for an interrupt with the next event.
+    pub fn arm(&self) {
+        self.doorbell(EQ_ARM);
+    }
+
+    /// Tells the device how far it was read.
+    pub fn acknowledge(&self) {
+        self.doorbell(0);
+    }
+
+    fn doorbell(&self, arm: u32) {
+        let value = self.consumer & !EQ_ARM | arm;
+        self.registers.write32(REG_EQ_DOORBELL + u64::from(self.eqn) * 4, value);
+    }
+}

@@ -1,0 +1,21 @@
+//! The NIC's driver: what the kernel module and the libibverbs provider do, against the register windows and
+//! rings of one function (layouts: `refault_abi`).
+
+mod buffer;
+mod completion;
+mod config;
+mod driver;
+mod event;
+mod lane;
+mod objects;
+mod queue_pair;
+pub mod work;
+
+pub use buffer::{Buffer, DmaDomain, PassThrough, TranslatedDomain, page_table};
+pub use completion::CompletionQueue;
+pub use config::{Config, ConfigAccess};
+pub use driver::{Driver, DriverSetup, FunctionAccess};
+pub use event::EventQueue;
+pub use lane::{Lane, Ticket};
+pub use objects::{Context, QueuePairSetup, Region};
+pub use queue_pair::QueuePair;

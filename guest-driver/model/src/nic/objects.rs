@@ -1,0 +1,276 @@
+//! Creating, connecting and destroying the device's objects.
+
+use refault_abi::codes::{
+    ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, QPS_INIT, QPS_RESET,
+    QPS_RTR, QPS_RTS,
+};
+use refault_abi::command::*;
+use refault_abi::regs::DOORBELL_PAGE_SIZE;
+use refault_bus::{Iova, Pasid};
+
+use crate::ModelError;
+use crate::nic::queue_pair::RingLayout;
+use crate::nic::{Buffer, CompletionQueue, Driver, EventQueue, QueuePair};
+use crate::registers::Registers;
+
+/// Everything that a region may allow.
+const ALL_ACCESS: u32 = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
+
+/// One context's page of BAR 2.
+#[derive(Clone)]
+pub(crate) struct DoorbellPage {
+    registers: Registers,
+    offset: u64,
+}
+
+impl DoorbellPage {
+    pub(crate) fn write(&self, value: u64) {
+        self.registers.write64(self.offset, value);
+    }
+}
+
+/// A process' share of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Its number, and that of its doorbell page.
+    pub id: u32,
+    /// Its address space.
+    pub pasid: Option<Pasid>,
+}
+
+/// A memory region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// lkey and rkey.
+    pub key: u32,
+}
+
+/// What a queue pair is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct QueuePairSetup {
+    /// Protection domain.
+    pub pd: u32,
+    /// Its context.
+    pub context: Context,
+    /// Completion queue of both rings.
+    pub cqn: u32,
+    /// Event queue for asynchronous events.
+    pub eqn: u32,
+    /// log2 of the send ring's entries.
+    pub log_sq: u8,
+    /// log2 of the receive ring's entries.
+    pub log_rq: u8,
+}
+
+impl Driver {
+    /// Creates an event queue of `1 << log` entries on MSI-X vector `vector`.
+    pub fn create_event_queue(&self, vector: u16, log: u8) -> Result<EventQueue, ModelError> {
+        let ring = self.buffer(EventQueue::ring_bytes(u32::from(log)))?;
+        let body = CreateEq { ring: ring.table(), log_size: log, vector, ..CreateEq::default() };
+        let eqn = self.create(CMD_CREATE_EQ, &body)?;
+        Ok(EventQueue::new(eqn, self.bar0().clone(), ring, u32::from(log)))
+    }
+
+    /// Creates a context, for a process or for the kernel itself.
+    pub fn create_context(&self, pasid: Option<Pasid>) -> Result<Context, ModelError> {
+        let body = CreateContext {
+            pasid: pasid.map_or(0, Pasid::get),
+            has_pasid: u32::from(pasid.is_some()),
+            reserved: 0,
+        };
+        Ok(Context { id: self.create(CMD_CREATE_CONTEXT, &body)?, pasid })
+    }
+
+    /// Creates a protection domain.
+    pub fn create_pd(&self, context: Context) -> Result<u32, ModelError> {
+        self.create(CMD_CREATE_PD, &object(context.id))
+    }
+
+    /// Registers the whole address space of the domain's process, for everything.
+    pub fn register_process(&self, pd: u32) -> Result<Region, ModelError> {
+        self.register_range(pd, Iova(0), u64::MAX, ALL_ACCESS)
+    }
+
+    /// Registers part of the process' addresses, translated through its PASID.
+    pub fn register_range(
+        &self,
+        pd: u32,
+        start: Iova,
+        length: u64,
+        access: u32,
+    ) -> Result<Region, ModelError> {
+        let body = CreateMr { start: start.0, length, pd, access, mode: MR_PASID, ..CreateMr::default() };
+        Ok(Region { key: self.create(CMD_CREATE_MR, &body)? })
+    }
+
+    /// Registers pinned pages that `table` names as `length` bytes from `start` on, page aligned.
+    pub fn register_pinned(
+        &self,
+        pd: u32,
+        start: Iova,
+        length: u64,
+        table: PageTable,
+    ) -> Result<Region, ModelError> {
+        let body = CreateMr {
+            start: start.0,
+            length,
+            table,
+            pd,
+            access: ALL_ACCESS,
+            mode: MR_PINNED,
+            ..CreateMr::default()
+        };
+        Ok(Region { key: self.create(CMD_CREATE_MR, &body)? })
+    }
+
+    /// Revokes a region through lane 1.
+    pub fn revoke(&self, region: Region) -> Result<(), ModelError> {
+        self.lane1().execute::<[u8; 0]>(CMD_REVOKE_MR, &object(region.key)).map(drop)
+    }
+
+    /// Stops a context through lane 1.
+    pub fn stop_context(&self, context: Context) -> Result<(), ModelError> {
+        self.lane1().execute::<[u8; 0]>(CMD_STOP_CONTEXT, &object(context.id)).map(drop)
+    }
+
+    /// Destroys an object with the command made for its kind.
+    pub fn destroy(&self, opcode: u16, id: u32) -> Result<(), ModelError> {
+        self.lane0().execute::<[u8; 0]>(opcode, &object(id)).map(drop)
+    }
+
+    /// Creates a completion queue of `1 << log` entries.
+    pub fn create_completion_queue(
+        &self,
+        context: Context,
+        eqn: u32,
+        log: u8,
+    ) -> Result<CompletionQueue, ModelError> {
+        let record_offset = CompletionQueue::record_offset(u32::from(log));
+        let buffer = self.buffer(u64::from(record_offset) + 64)?;
+        let body = CreateCq {
+            buffer: buffer.table(),
+            record_offset,
+            context: context.id,
+            eqn,
+            log_size: log,
+            ..CreateCq::default()
+        };
+        let cqn = self.create(CMD_CREATE_CQ, &body)?;
+        Ok(CompletionQueue::new(cqn, self.page(context), buffer, u32::from(log)))
+    }
+
+    /// Creates a queue pair in RESET.
+    pub fn create_queue_pair(&self, setup: QueuePairSetup) -> Result<QueuePair, ModelError> {
+        let layout = RingLayout { log_sq: u32::from(setup.log_sq), log_rq: u32::from(setup.log_rq) };
+        let buffer = self.buffer(layout.bytes())?;
+        let body = CreateQp {
+            buffer: buffer.table(),
+            rq_offset: layout.rq_offset(),
+            record_offset: layout.record_offset(),
+            pd: setup.pd,
+            send_cq: setup.cqn,
+            recv_cq: setup.cqn,
+            eqn: setup.eqn,
+            log_sq: setup.log_sq,
+            log_rq: setup.log_rq,
+            ..CreateQp::default()
+        };
+        let qpn = self.create(CMD_CREATE_QP, &body)?;
+        Ok(QueuePair::new(qpn, self.page(setup.context), buffer, layout))
+    }
+
+    /// Takes a queue pair from RESET to RTS, connected to `peer`.
+    pub fn connect(&self, qpn: u32, peer: u32) -> Result<(), ModelError> {
+        self.modify(&to_init(qpn))?;
+        self.modify(&to_ready_to_receive(qpn, peer))?;
+        self.modify(&to_ready_to_send(qpn))
+    }
+
+    /// Moves a queue pair back to RESET.
+    pub fn reset_queue_pair(&self, qp: &mut QueuePair) -> Result<(), ModelError> {
+        let mask = QP_ATTR_STATE;
+        self.modify(&ModifyQp { qpn: qp.number(), mask, state: QPS_RESET, ..ModifyQp::default() })?;
+        qp.restart()
+    }
+
+    /// Changes a queue pair.
+    pub fn modify(&self, change: &ModifyQp) -> Result<(), ModelError> {
+        self.lane0().execute::<[u8; 0]>(CMD_MODIFY_QP, change).map(drop)
+    }
+
+    /// A queue pair's attributes.
+    pub fn query(&self, qpn: u32) -> Result<QpState, ModelError> {
+        self.lane0().execute(CMD_QUERY_QP, &object(qpn))
+    }
+
+    fn create(
+        &self,
+        opcode: u16,
+        body: &(impl zerocopy::IntoBytes + zerocopy::Immutable),
+    ) -> Result<u32, ModelError> {
+        Ok(self.lane0().execute::<ObjectId>(opcode, body)?.id)
+    }
+
+    fn page(&self, context: Context) -> DoorbellPage {
+        let offset = u64::from(context.id) * DOORBELL_PAGE_SIZE;
+        DoorbellPage { registers: self.bar2().clone(), offset }
+    }
+
+    fn buffer(&self, bytes: u64) -> Result<Buffer, ModelError> {
+        Buffer::new(self.memory(), self.domain(), bytes)
+    }
+}
+
+/// The body of a command that names one object.
+fn object(id: u32) -> ObjectId {
+    ObjectId { id, reserved: 0 }
+}
+
+fn to_init(qpn: u32) -> ModifyQp {
+    ModifyQp {
+        qpn,
+        mask: QP_ATTR_STATE | QP_ATTR_PKEY | QP_ATTR_PORT | QP_ATTR_ACCESS,
+        state: QPS_INIT,
+        port: 1,
+        access: ALL_ACCESS & !ACCESS_LOCAL_WRITE,
+        ..ModifyQp::default()
+    }
+}
+
+fn to_ready_to_receive(qpn: u32, peer: u32) -> ModifyQp {
+    ModifyQp {
+        qpn,
+        mask: QP_ATTR_STATE
+            | QP_ATTR_AV
+            | QP_ATTR_PATH_MTU
+            | QP_ATTR_DEST_QPN
+            | QP_ATTR_RQ_PSN
+            | QP_ATTR_MAX_DEST_RD_ATOMIC
+            | QP_ATTR_MIN_RNR_TIMER,
+        state: QPS_RTR,
+        path_mtu: 5,
+        dest_lid: 1,
+        dest_qpn: peer,
+        max_dest_rd_atomic: 4,
+        min_rnr_timer: 1,
+        ..ModifyQp::default()
+    }
+}
+
+fn to_ready_to_send(qpn: u32) -> ModifyQp {
+    ModifyQp {
+        qpn,
+        mask: QP_ATTR_STATE
+            | QP_ATTR_SQ_PSN
+            | QP_ATTR_TIMEOUT
+            | QP_ATTR_RETRY
+            | QP_ATTR_RNR_RETRY
+            | QP_ATTR_MAX_RD_ATOMIC,
+        state: QPS_RTS,
+        timeout: 14,
+        retry_count: 7,
+        rnr_retry: 7,
+        max_rd_atomic: 4,
+        ..ModifyQp::default()
+    }
+}

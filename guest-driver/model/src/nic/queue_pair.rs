@@ -1,0 +1,115 @@
+//! The driver's side of a queue pair: two rings and their doorbell record.
+
+use std::mem::offset_of;
+
+use refault_abi::doorbell::{DOORBELL_SQ, Doorbell};
+use refault_abi::queue::{QpDoorbellRecord, RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, SqWqe};
+use refault_bus::Gpa;
+use zerocopy::IntoBytes;
+
+use crate::ModelError;
+use crate::nic::Buffer;
+use crate::nic::objects::DoorbellPage;
+
+/// A reliable-connected queue pair. The driver keeps no count of free slots: it is told by completions, and
+/// a caller that posts more than a ring holds overwrites its own requests.
+pub struct QueuePair {
+    pub(crate) qpn: u32,
+    page: DoorbellPage,
+    buffer: Buffer,
+    layout: RingLayout,
+    sq_producer: u32,
+    rq_producer: u32,
+}
+
+/// Where the parts of a queue pair's buffer lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingLayout {
+    pub(crate) log_sq: u32,
+    pub(crate) log_rq: u32,
+}
+
+impl RingLayout {
+    pub(crate) fn rq_offset(self) -> u32 {
+        SQ_WQE_SIZE << self.log_sq
+    }
+
+    pub(crate) fn record_offset(self) -> u32 {
+        self.rq_offset() + (RQ_WQE_SIZE << self.log_rq)
+    }
+
+    pub(crate) fn bytes(self) -> u64 {
+        u64::from(self.record_offset()) + size_of::<QpDoorbellRecord>() as u64
+    }
+}
+
+impl QueuePair {
+    pub(crate) fn new(qpn: u32, page: DoorbellPage, buffer: Buffer, layout: RingLayout) -> Self {
+        Self { qpn, page, buffer, layout, sq_producer: 0, rq_producer: 0 }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.qpn
+    }
+
+    /// Posts a send request and rings the doorbell. Gives its free-running index.
+    pub fn post(&mut self, wqe: &SqWqe) -> Result<u32, ModelError> {
+        let index = self.stage(wqe)?;
+        self.ring()?;
+        Ok(index)
+    }
+
+    /// Writes a send request without telling the device.
+    pub fn stage(&mut self, wqe: &SqWqe) -> Result<u32, ModelError> {
+        let index = self.sq_producer;
+        let slot = u64::from(index % (1 << self.layout.log_sq)) * u64::from(SQ_WQE_SIZE);
+        self.write(slot, wqe.as_bytes())?;
+        self.sq_producer = index.wrapping_add(1);
+        Ok(index)
+    }
+
+    /// Publishes what was staged and rings the doorbell.
+    pub fn ring(&self) -> Result<(), ModelError> {
+        self.set_sq_producer(self.sq_producer)?;
+        self.doorbell();
+        Ok(())
+    }
+
+    /// Rings the doorbell alone.
+    pub fn doorbell(&self) {
+        let doorbell = Doorbell { kind: DOORBELL_SQ as u8, number: self.qpn, argument: 0 };
+        self.page.write(doorbell.encode());
+    }
+
+    /// Posts a receive request; there is no doorbell for it.
+    pub fn post_receive(&mut self, wqe: &RqWqe) -> Result<u32, ModelError> {
+        let index = self.rq_producer;
+        let slot = u64::from(index % (1 << self.layout.log_rq)) * u64::from(RQ_WQE_SIZE);
+        self.write(u64::from(self.layout.rq_offset()) + slot, wqe.as_bytes())?;
+        self.rq_producer = index.wrapping_add(1);
+        let at = u64::from(self.layout.record_offset()) + offset_of!(QpDoorbellRecord, rq_producer) as u64;
+        self.buffer.memory().dma().store_u32(self.at(at), self.rq_producer)?;
+        Ok(index)
+    }
+
+    /// Writes the send producer index, true or not.
+    pub fn set_sq_producer(&self, producer: u32) -> Result<(), ModelError> {
+        let at = u64::from(self.layout.record_offset()) + offset_of!(QpDoorbellRecord, sq_producer) as u64;
+        Ok(self.buffer.memory().dma().store_u32(self.at(at), producer)?)
+    }
+
+    /// Starts over, as after a move to RESET: the device's indices are zero again.
+    pub fn restart(&mut self) -> Result<(), ModelError> {
+        (self.sq_producer, self.rq_producer) = (0, 0);
+        self.write(u64::from(self.layout.record_offset()), QpDoorbellRecord::default().as_bytes())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), ModelError> {
+        Ok(self.buffer.memory().dma().write(self.at(offset), bytes)?)
+    }
+
+    fn at(&self, offset: u64) -> Gpa {
+        Gpa(self.buffer.gpa().0 + offset)
+    }
+}

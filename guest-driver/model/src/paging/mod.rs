@@ -1,0 +1,7 @@
+//! x86-64 four-level page tables, really built in guest memory (Intel SDM vol. 3, 5.5).
+
+mod entry;
+mod space;
+
+pub use entry::{Entry, PageSize};
+pub use space::{AddressSpace, Leaf, Rights};

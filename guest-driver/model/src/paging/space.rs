@@ -1,0 +1,335 @@
+//! An address space: building, changing and reading its tables.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use refault_bus::{Gpa, Iova};
+
+use crate::memory::FRAME;
+use crate::paging::{Entry, PageSize};
+use crate::{GuestMemory, ModelError};
+
+/// What a page may be used for; reading is always allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Reading only.
+    Read,
+    /// Reading and writing.
+    Write,
+}
+
+/// A mapped page as the tables have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// The page.
+    pub gpa: Gpa,
+    /// Its size.
+    pub size: PageSize,
+    /// The whole entry: rights, accessed and dirty bits.
+    pub entry: Entry,
+}
+
+impl Leaf {
+    /// Writes are allowed.
+    pub const fn writable(&self) -> bool {
+        self.entry.has(Entry::W)
+    }
+
+    /// Written to, by a CPU or a device.
+    pub const fn dirty(&self) -> bool {
+        self.entry.has(Entry::D)
+    }
+
+    /// Used, by a CPU or a device.
+    pub const fn accessed(&self) -> bool {
+        self.entry.has(Entry::A)
+    }
+}
+
+/// Four levels of tables. Every method may be called while devices walk the tables and set accessed and
+/// dirty bits; entries change in one step, and none of those bits is lost. Nothing is flushed: that is the
+/// caller's, as it is the kernel's.
+///
+/// The tables go back to memory when this is dropped; the pages belong to whoever mapped them.
+pub struct AddressSpace {
+    memory: Arc<GuestMemory>,
+    root: Gpa,
+    /// All tables but the root. Held by every change: the page-table lock.
+    tables: Mutex<Vec<Gpa>>,
+}
+
+/// Where an entry lies and at which level its table is.
+#[derive(Clone, Copy)]
+struct Slot {
+    at: Gpa,
+    level: u8,
+    entry: Entry,
+}
+
+impl AddressSpace {
+    /// An empty address space.
+    pub fn new(memory: Arc<GuestMemory>) -> Result<Self, ModelError> {
+        let root = memory.frame()?;
+        Ok(Self { memory, root, tables: Mutex::default() })
+    }
+
+    /// The top table: what CR3 or a PASID entry points to.
+    pub const fn root(&self) -> Gpa {
+        self.root
+    }
+
+    /// Maps one page. Fails if anything is mapped in its place.
+    pub fn map(&self, iova: Iova, gpa: Gpa, size: PageSize, rights: Rights) -> Result<(), ModelError> {
+        for value in [iova.0, gpa.0] {
+            if !value.is_multiple_of(size.bytes()) {
+                return Err(ModelError::Misaligned { value, align: size.bytes() });
+            }
+        }
+        let mut tables = self.lock();
+        let slot = self.reach(&mut tables, iova, size.level())?;
+        if slot.entry.has(Entry::P) {
+            return Err(ModelError::Mapped { iova });
+        }
+        let entry = Entry::leaf(gpa, size, rights == Rights::Write);
+        Ok(self.memory.dma().store_u64(slot.at, entry.0)?)
+    }
+
+    /// Takes out the page around `iova`, whatever its size; what it was, with its last dirty bit.
+    pub fn unmap(&self, iova: Iova) -> Result<Leaf, ModelError> {
+        self.update_leaf(iova, |_| Entry::default())
+    }
+
+    /// Changes the rights of the page around `iova`; what it was.
+    pub fn protect(&self, iova: Iova, rights: Rights) -> Result<Leaf, ModelError> {
+        self.update_leaf(iova, |entry| match rights {
+            Rights::Read => Entry(entry.0 & !Entry::W),
+            Rights::Write => Entry(entry.0 | Entry::W),
+        })
+    }
+
+    /// Clears the accessed and dirty bits of the page around `iova`; what it was.
+    pub fn clean(&self, iova: Iova) -> Result<Leaf, ModelError> {
+        self.update_leaf(iova, |entry| Entry(entry.0 & !(Entry::A | Entry::D)))
+    }
+
+    /// Breaks the large page around `iova` into 512 of the next size, with the same rights and dirty bits.
+    pub fn split(&self, iova: Iova) -> Result<(), ModelError> {
+        let mut tables = self.lock();
+        loop {
+            let slot = self.leaf_slot(iova)?.ok_or(ModelError::NotMapped { iova })?;
+            let size = PageSize::of_level(slot.level).and_then(PageSize::smaller);
+            let size = size.ok_or(ModelError::NotMapped { iova })?;
+            let table = self.memory.frame()?;
+            let page_size = if size == PageSize::Small { 0 } else { Entry::PS };
+            let flags = slot.entry.0 & !slot.entry.address().0 & !Entry::PS | page_size;
+            for index in 0..512 {
+                let page = slot.entry.address().0 + index * size.bytes();
+                self.memory.dma().store_u64(Gpa(table.0 + index * 8), page | flags)?;
+            }
+            if self.replace(slot, Entry::table(table))? {
+                tables.push(table);
+                return Ok(());
+            }
+            self.memory.free(table, FRAME)?;
+        }
+    }
+
+    /// Unlinks the empty table of 4 KiB pages around `iova`, so that a large page can take its place. The
+    /// table is the caller's to free, after a flush.
+    pub fn unlink_empty_table(&self, iova: Iova) -> Result<Gpa, ModelError> {
+        let mut tables = self.lock();
+        let slot = self.slot(iova, 2)?.filter(|slot| slot.level == 2 && !slot.entry.is_leaf(2));
+        let slot = slot.filter(|slot| slot.entry.has(Entry::P)).ok_or(ModelError::NotMapped { iova })?;
+        let table = slot.entry.address();
+        for index in 0..512 {
+            if self.memory.dma().load_u64(Gpa(table.0 + index * 8))? & Entry::P != 0 {
+                return Err(ModelError::Mapped { iova });
+            }
+        }
+        self.memory.dma().store_u64(slot.at, 0)?;
+        tables.retain(|&known| known != table);
+        Ok(table)
+    }
+
+    /// The page around `iova`, if one is mapped.
+    pub fn lookup(&self, iova: Iova) -> Result<Option<Leaf>, ModelError> {
+        Ok(self.leaf_slot(iova)?.map(leaf_of))
+    }
+
+    /// Writes a raw entry of `level` (1 to 4) for `iova`, building tables above it: for tables that no sane
+    /// kernel builds.
+    pub fn set_raw(&self, iova: Iova, level: u8, entry: Entry) -> Result<(), ModelError> {
+        let mut tables = self.lock();
+        let slot = self.reach(&mut tables, iova, level)?;
+        Ok(self.memory.dma().store_u64(slot.at, entry.0)?)
+    }
+
+    /// Changes the leaf around `iova` in one step; what it was.
+    fn update_leaf(&self, iova: Iova, change: impl Fn(Entry) -> Entry) -> Result<Leaf, ModelError> {
+        let _held = self.lock();
+        loop {
+            let slot = self.leaf_slot(iova)?.ok_or(ModelError::NotMapped { iova })?;
+            if self.replace(slot, change(slot.entry))? {
+                return Ok(leaf_of(slot));
+            }
+        }
+    }
+
+    /// Puts `entry` in place of what `slot` held, unless a device changed it meanwhile.
+    fn replace(&self, slot: Slot, entry: Entry) -> Result<bool, ModelError> {
+        Ok(self.memory.dma().compare_exchange_u64(slot.at, slot.entry.0, entry.0)?.is_ok())
+    }
+
+    /// The present leaf around `iova`.
+    fn leaf_slot(&self, iova: Iova) -> Result<Option<Slot>, ModelError> {
+        Ok(self.slot(iova, 1)?.filter(|slot| slot.entry.has(Entry::P) && slot.entry.is_leaf(slot.level)))
+    }
+
+    /// The entry for `iova` at `level`, or the leaf above it; `None` where a table is missing.
+    fn slot(&self, iova: Iova, level: u8) -> Result<Option<Slot>, ModelError> {
+        let mut table = self.root;
+        for at_level in (level..=4).rev() {
+            let slot = self.read_slot(table, iova, at_level)?;
+            if at_level == level || (slot.entry.has(Entry::P) && slot.entry.is_leaf(at_level)) {
+                return Ok(Some(slot));
+            }
+            if !slot.entry.has(Entry::P) {
+                return Ok(None);
+            }
+            table = slot.entry.address();
+        }
+        Ok(None)
+    }
+
+    /// The entry for `iova` at `level`; missing tables are built. Fails at a larger leaf.
+    fn reach(&self, tables: &mut Vec<Gpa>, iova: Iova, level: u8) -> Result<Slot, ModelError> {
+        let mut table = self.root;
+        for at_level in (level + 1..=4).rev() {
+            let slot = self.read_slot(table, iova, at_level)?;
+            if slot.entry.has(Entry::P) && slot.entry.is_leaf(at_level) {
+                return Err(ModelError::Mapped { iova });
+            }
+            table = if slot.entry.has(Entry::P) {
+                slot.entry.address()
+            } else {
+                let new = self.memory.frame()?;
+                tables.push(new);
+                self.memory.dma().store_u64(slot.at, Entry::table(new).0)?;
+                new
+            };
+        }
+        self.read_slot(table, iova, level)
+    }
+
+    fn read_slot(&self, table: Gpa, iova: Iova, level: u8) -> Result<Slot, ModelError> {
+        let index = (iova.0 >> (12 + 9 * (u32::from(level) - 1))) & 0x1ff;
+        let at = Gpa(table.0 + index * 8);
+        Ok(Slot { at, level, entry: Entry(self.memory.dma().load_u64(at)?) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Gpa>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for AddressSpace {
+    fn drop(&mut self) {
+        let tables = std::mem::take(&mut *self.lock());
+        for table in tables.into_iter().chain([self.root]) {
+            let freed = self.memory.free(table, FRAME);
+            debug_assert!(freed.is_ok(), "{freed:?}");
+        }
+    }
+}
+
+fn leaf_of(slot: Slot) -> Leaf {
+    let size = PageSize::of_level(slot.level).unwrap_or(PageSize::Small);
+    Leaf { gpa: slot.entry.address().align_down(size.shift()), size, entry: slot.entry }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::tests::memory;
+
+    fn space() -> AddressSpace {
+        AddressSpace::new(memory(0x100_0000)).unwrap()
+    }
+
+    #[test]
+    fn pages_of_every_size_are_found_again() {
+        let space = space();
+        for (iova, gpa, size) in [
+            (0x7000_0000_1000, 0x5000, PageSize::Small),
+            (0x7000_0020_0000, 0x40_0000, PageSize::Large),
+            (0x7000_4000_0000, 0x1_4000_0000, PageSize::Huge),
+        ] {
+            space.map(Iova(iova), Gpa(gpa), size, Rights::Write).unwrap();
+            let leaf = space.lookup(Iova(iova + 0x123)).unwrap().unwrap();
+            assert_eq!((leaf.gpa, leaf.size, leaf.writable()), (Gpa(gpa), size, true));
+            assert!(matches!(
+                space.map(Iova(iova), Gpa(gpa), size, Rights::Read),
+                Err(ModelError::Mapped { .. })
+            ));
+        }
+        assert_eq!(space.lookup(Iova(0x7000_0000_2000)), Ok(None));
+    }
+
+    #[test]
+    fn a_split_page_keeps_address_rights_and_dirt() {
+        let space = space();
+        space.map(Iova(0x20_0000), Gpa(0x60_0000), PageSize::Large, Rights::Write).unwrap();
+        space.set_raw(Iova(0x20_0000), 2, Entry(0x60_0000 | 0xe7)).unwrap();
+        space.split(Iova(0x20_0000)).unwrap();
+        let leaf = space.lookup(Iova(0x20_0000 + 37 * FRAME)).unwrap().unwrap();
+        assert_eq!((leaf.gpa, leaf.size), (Gpa(0x60_0000 + 37 * FRAME), PageSize::Small));
+        assert!(leaf.writable() && leaf.dirty() && leaf.accessed());
+        assert!(matches!(space.split(Iova(0x20_0000)), Err(ModelError::NotMapped { .. })));
+    }
+
+    #[test]
+    fn a_huge_page_splits_twice() {
+        let space = space();
+        space.map(Iova(1 << 30), Gpa(1 << 30), PageSize::Huge, Rights::Read).unwrap();
+        space.split(Iova(0x4020_0000)).unwrap();
+        space.split(Iova(0x4020_0000)).unwrap();
+        let leaf = space.lookup(Iova(0x4020_3000)).unwrap().unwrap();
+        assert_eq!((leaf.gpa, leaf.size, leaf.writable()), (Gpa(0x4020_3000), PageSize::Small, false));
+        assert_eq!(space.lookup(Iova(0x4040_0000)).unwrap().unwrap().size, PageSize::Large);
+    }
+
+    #[test]
+    fn unmap_protect_and_clean_say_what_was_there() {
+        let space = space();
+        space.map(Iova(0x1000), Gpa(0x9000), PageSize::Small, Rights::Write).unwrap();
+        assert!(space.protect(Iova(0x1000), Rights::Read).unwrap().writable());
+        assert!(!space.protect(Iova(0x1000), Rights::Write).unwrap().writable());
+        let dirty = Entry::leaf(Gpa(0x9000), PageSize::Small, true).0 | Entry::A | Entry::D;
+        space.set_raw(Iova(0x1000), 1, Entry(dirty)).unwrap();
+        assert!(space.clean(Iova(0x1000)).unwrap().dirty());
+        assert!(!space.unmap(Iova(0x1000)).unwrap().dirty());
+        assert!(matches!(space.unmap(Iova(0x1000)), Err(ModelError::NotMapped { .. })));
+    }
+
+    #[test]
+    fn a_large_page_takes_the_place_of_an_empty_table() {
+        let space = space();
+        space.map(Iova(0x20_1000), Gpa(0x9000), PageSize::Small, Rights::Read).unwrap();
+        assert!(space.unlink_empty_table(Iova(0x20_0000)).is_err());
+        space.unmap(Iova(0x20_1000)).unwrap();
+        let table = space.unlink_empty_table(Iova(0x20_0000)).unwrap();
+        space.map(Iova(0x20_0000), Gpa(0x60_0000), PageSize::Large, Rights::Read).unwrap();
+        space.memory.free(table, FRAME).unwrap();
+        assert_eq!(space.lookup(Iova(0x20_1000)).unwrap().unwrap().size, PageSize::Large);
+    }
+
+    #[test]
+    fn tables_go_back_when_the_space_goes() {
+        let memory = memory(0x100_0000);
+        let before = memory.free_bytes();
+        let space = AddressSpace::new(memory.clone()).unwrap();
+        space.map(Iova(0x7fff_ffff_f000), Gpa(0x9000), PageSize::Small, Rights::Read).unwrap();
+        assert_eq!(memory.free_bytes(), before - 4 * FRAME);
+        drop(space);
+        assert_eq!(memory.free_bytes(), before);
+    }
+}

@@ -1,0 +1,19 @@
+//! The IOMMU driver's part: tables in memory and the steps that Linux 7.2 takes against the register window
+//! of one VT-d unit in scalable mode (`drivers/iommu/intel`).
+
+mod context;
+mod descriptor;
+mod fault_log;
+mod function;
+mod invalidation;
+mod page_requests;
+pub mod registers;
+mod sva;
+mod unit;
+
+pub use descriptor::{Descriptor, covering_block};
+pub use fault_log::FaultRecord;
+pub use function::{Function, FunctionSetup};
+pub use invalidation::InvalidationQueue;
+pub use page_requests::{Answer, PageRequestQueue, QueuedRequest};
+pub use unit::{Unit, UnitSetup};

@@ -1,0 +1,169 @@
+//! One unit, from power-on to shutdown, in the order of `init_dmars`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use refault_bus::pri::ResponseCode;
+
+use crate::interrupts::MSI_ADDRESS;
+use crate::registers::Registers;
+use crate::vtd::context::RootTable;
+use crate::vtd::registers as reg;
+use crate::vtd::{
+    Answer, Descriptor, FaultRecord, Function, FunctionSetup, InvalidationQueue, PageRequestQueue,
+    QueuedRequest, fault_log,
+};
+use crate::{GuestMemory, ModelError, Pause};
+
+/// RTADDR: the table is a scalable-mode one.
+const SCALABLE: u64 = 1 << 10;
+/// CAP.ESRTPS: setting the root table flushes everything by itself.
+const FLUSHES_ON_ROOT: u64 = 1 << 63;
+
+/// What the driver needs to bring a unit up.
+#[derive(Clone)]
+pub struct UnitSetup {
+    /// The register window.
+    pub registers: Registers,
+    /// Where tables and rings go.
+    pub memory: Arc<GuestMemory>,
+    /// How to wait.
+    pub pause: Pause,
+    /// Vector of the fault event.
+    pub fault_vector: u8,
+    /// Vector of the page request event.
+    pub page_request_vector: u8,
+}
+
+/// A unit that was brought up.
+pub struct Unit {
+    pub(crate) setup: UnitSetup,
+    /// The invalidation queue.
+    pub queue: InvalidationQueue,
+    /// The page request queue.
+    pub page_requests: PageRequestQueue,
+    pub(crate) contexts: RootTable,
+    /// The level bits of GCMD: every write repeats them.
+    command: AtomicU32,
+}
+
+impl Unit {
+    /// Everything up to, but not including, translation: a unit found translating is stopped first, queued
+    /// invalidation, root table, page request queue, fault event. Functions are probed next.
+    pub fn bring_up(setup: UnitSetup) -> Result<Arc<Self>, ModelError> {
+        let registers = &setup.registers;
+        let missing = |needed: &&reg::Needed| registers.read64(reg::ECAP) >> needed.bit & 1 == 0;
+        if let Some(needed) = reg::NEEDED.iter().find(missing) {
+            return Err(ModelError::MissingCapability(needed.name));
+        }
+        stop_if_running(&setup)?;
+        fault_log::drain(registers);
+        let queue = InvalidationQueue::new(registers.clone(), setup.memory.clone(), setup.pause.clone())?;
+        let command = AtomicU32::new(0);
+        level(&setup, &command, reg::QUEUED_INVALIDATION, true)?;
+        let contexts = RootTable::new(setup.memory.clone())?;
+        registers.write64(reg::RTADDR, contexts.root.0 | SCALABLE);
+        registers.write32(reg::GCMD, command.load(Ordering::Relaxed) | reg::ROOT_TABLE);
+        await_status(&setup, reg::ROOT_TABLE, true)?;
+        if registers.read64(reg::CAP) & FLUSHES_ON_ROOT == 0 {
+            for flush in [Descriptor::contexts(), Descriptor::pasid_cache(), Descriptor::iotlb()] {
+                queue.submit(&[flush], false)?;
+            }
+        }
+        set_event(registers, reg::PECTL, setup.page_request_vector);
+        let page_requests = PageRequestQueue::new(registers.clone(), setup.memory.clone())?;
+        set_event(registers, reg::FECTL, setup.fault_vector);
+        Ok(Arc::new(Self { setup, queue, page_requests, contexts, command }))
+    }
+
+    /// Gives a function its context entry and PASID directory.
+    pub fn probe(self: &Arc<Self>, setup: FunctionSetup) -> Result<Arc<Function>, ModelError> {
+        Function::new(self.clone(), setup)
+    }
+
+    /// Switches translation on: the last step.
+    pub fn enable_translation(&self) -> Result<(), ModelError> {
+        level(&self.setup, &self.command, reg::TRANSLATION, true)
+    }
+
+    /// What `intel_iommu_shutdown` does: translation off, all else as it is.
+    pub fn shut_down(&self) -> Result<(), ModelError> {
+        level(&self.setup, &self.command, reg::TRANSLATION, false)
+    }
+
+    /// One round of the page request thread. What is malformed is refused here; `handle` says what becomes
+    /// of the rest. How many entries were taken.
+    pub fn service_page_requests(
+        &self,
+        mut handle: impl FnMut(&QueuedRequest) -> Answer,
+    ) -> Result<usize, ModelError> {
+        self.page_requests.service(|request| {
+            let answer = if request.is_malformed() {
+                Answer::Now(ResponseCode::InvalidRequest)
+            } else if request.is_stop_marker() {
+                Answer::Later
+            } else {
+                handle(request)
+            };
+            match answer {
+                Answer::Now(code) if request.last => self.respond(request, code),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    /// Answers the group of `request`.
+    pub fn respond(&self, request: &QueuedRequest, code: ResponseCode) -> Result<(), ModelError> {
+        let QueuedRequest { requester, pasid, group, .. } = *request;
+        self.queue.submit(&[Descriptor::page_group_response(requester, pasid, group, code)], false)
+    }
+
+    /// Takes the recorded faults; the flag says whether some were lost.
+    pub fn take_faults(&self) -> (Vec<FaultRecord>, bool) {
+        fault_log::drain(&self.setup.registers)
+    }
+
+    /// The register window.
+    pub fn registers(&self) -> &Registers {
+        &self.setup.registers
+    }
+}
+
+/// A kernel that finds translation on - after a crash or a warm reset - switches it off first.
+fn stop_if_running(setup: &UnitSetup) -> Result<(), ModelError> {
+    let status = setup.registers.read32(reg::GSTS);
+    let command = AtomicU32::new(status & (reg::TRANSLATION | reg::QUEUED_INVALIDATION));
+    for bit in [reg::TRANSLATION, reg::QUEUED_INVALIDATION] {
+        if status & bit != 0 {
+            level(setup, &command, bit, false)?;
+        }
+    }
+    Ok(())
+}
+
+/// Switches one level bit of GCMD and waits for GSTS to follow.
+fn level(setup: &UnitSetup, command: &AtomicU32, bit: u32, on: bool) -> Result<(), ModelError> {
+    let value = if on {
+        command.fetch_or(bit, Ordering::Relaxed) | bit
+    } else {
+        command.fetch_and(!bit, Ordering::Relaxed) & !bit
+    };
+    setup.registers.write32(reg::GCMD, value);
+    await_status(setup, bit, on)
+}
+
+fn await_status(setup: &UnitSetup, bit: u32, on: bool) -> Result<(), ModelError> {
+    setup.pause.until("the global status register", || {
+        let is_on = setup.registers.read32(reg::GSTS) & bit != 0;
+        Ok((is_on == on).then_some(()))
+    })
+}
+
+/// Programs one event's message, unmasks it and reads the control register back.
+fn set_event(registers: &Registers, control: u64, vector: u8) {
+    registers.write32(control + 4, u32::from(vector));
+    registers.write32(control + 8, MSI_ADDRESS);
+    registers.write32(control + 12, 0);
+    registers.write32(control, 0);
+    registers.read32(control);
+}
