@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::trace::Observed;
+
 /// One run of the demo: the whole of `summary.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
@@ -25,6 +27,9 @@ pub struct RunSummary {
     pub scenarios: Vec<ScenarioSummary>,
     /// Lines of the guest's log that no healthy run has.
     pub guest_log: Vec<String>,
+    /// What the recorder saw, kept and lost.
+    #[serde(default)]
+    pub observed: Observed,
 }
 
 /// What a run was made with.
