@@ -1,1 +1,1 @@
-//! Tests that cross crates, real guests included.
+//! What the tests and benches that cross crates share.

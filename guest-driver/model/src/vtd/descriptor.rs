@@ -91,7 +91,7 @@ impl Descriptor {
         Self::new(5 | 1 << 6 | (InFlight::DONE as u64) << 32, 0)
     }
 
-    /// When all before it is done, write [`InFlight::DONE`] to `status`; with `drain`, when the page requests
+    /// When all before it is done, write 2 to `status`; with `drain`, when the page requests
     /// received before it are in their queue, too.
     pub const fn wait(status: Gpa, drain: bool) -> Self {
         let drain = if drain { 1 << 7 } else { 0 };

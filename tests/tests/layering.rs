@@ -1,0 +1,178 @@
+//! Who may import whom, and what the models must do without: the rules of docs/architecture.md, held.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Our crates, where they live, and which of ours each may import.
+const CRATES: [(&str, &str, &[&str]); 8] = [
+    ("refault-bus", "device/bus", &[]),
+    ("refault-pci", "device/pci", &["bus"]),
+    ("refault-nic", "device/nic", &["bus", "pci", "abi"]),
+    ("refault-iommu", "iommu", &["bus"]),
+    ("refault-abi", "guest-driver/abi", &[]),
+    ("refault-model", "guest-driver/model", &["bus", "abi"]),
+    ("refault-vmm", "vmm", &["bus", "pci", "nic", "iommu", "abi", "model"]),
+    ("refault-tests", "tests", &["bus", "pci", "nic", "iommu", "abi", "model", "vmm"]),
+];
+
+/// Crates that only the VMM may use: the machine's own interfaces.
+const MACHINE_CRATES: [&str; 4] = ["kvm-ioctls", "kvm-bindings", "vfio-ioctls", "event-manager"];
+
+/// Crates whose code has no thread, no clock and no file: everything of the kind comes in through traits.
+const PURE: [&str; 5] = ["device/bus", "device/pci", "device/nic", "iommu", "guest-driver/model"];
+
+/// What that means in their code.
+const IMPURE: [&str; 6] = ["std::thread", "std::time", "std::fs", "std::net", "std::process", "std::env"];
+
+/// The places that may use `unsafe`: where the VMM meets KVM, mmap and processes.
+const UNSAFE_ALLOWED: [&str; 4] = ["vmm/src/accel", "vmm/src/kvm", "vmm/src/memory", "vmm/src/host"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace").to_path_buf()
+}
+
+/// Each workspace member's manifest as `cargo metadata` has it, by name.
+fn members() -> BTreeMap<String, Value> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version=1", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
+    let packages = metadata["packages"].as_array().expect("packages").clone();
+    packages.into_iter().map(|package| (text(&package["name"]), package)).collect()
+}
+
+/// Names of the packages that a member depends on in any way, tests and build scripts included.
+fn dependencies(package: &Value) -> Vec<String> {
+    let all = package["dependencies"].as_array().expect("dependencies");
+    all.iter().map(|dependency| text(&dependency["name"])).collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("a string").to_owned()
+}
+
+/// All Rust sources below `folder`.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.expect("a readable folder").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The code of a file: without comments, string contents, and the unit tests at its end. Use trees are
+/// spelled out, so that `use std::{fs, io};` reads `use std::fs; use std::io;`.
+fn code(path: &Path) -> String {
+    let source = std::fs::read_to_string(path).expect("a readable source");
+    let source = source.split("\n#[cfg(test)]\n").next().unwrap_or_default();
+    let mut code = String::new();
+    for line in source.lines() {
+        let pieces: Vec<&str> = line.split('"').step_by(2).collect();
+        let line = pieces.join("\"\"");
+        code.push_str(line.split("//").next().unwrap_or_default());
+        code.push('\n');
+    }
+    code + &spelled_out(source)
+}
+
+/// The members of every `std::{…}` group, each with its path, one level deep.
+fn spelled_out(source: &str) -> String {
+    let mut all = String::new();
+    for group in source.split("std::{").skip(1) {
+        let group = group.split(';').next().unwrap_or_default();
+        for name in group.split([',', '{', '}']) {
+            all.push_str(&format!("std::{}\n", name.trim()));
+        }
+    }
+    all
+}
+
+/// Whether `word` stands in `code` on its own.
+fn has_word(code: &str, word: &str) -> bool {
+    let part_of_word = |character: char| character.is_alphanumeric() || character == '_';
+    code.match_indices(word).any(|(at, _)| {
+        !code[..at].ends_with(part_of_word) && !code[at + word.len()..].starts_with(part_of_word)
+    })
+}
+
+#[test]
+fn every_member_has_a_rule() {
+    let members: Vec<_> = members().into_keys().collect();
+    let mut ruled: Vec<_> = CRATES.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    ruled.sort();
+    assert_eq!(members, ruled, "the table in this file and the workspace's members differ");
+}
+
+#[test]
+fn crates_import_only_what_their_layer_may() {
+    let members = members();
+    for (name, _, allowed) in CRATES {
+        for dependency in dependencies(&members[name]) {
+            if let Some(ours) = dependency.strip_prefix("refault-") {
+                assert!(allowed.contains(&ours), "{name} imports {dependency}, which its layer may not");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_machine_is_the_vmms_alone() {
+    for (name, package) in members() {
+        for dependency in dependencies(&package) {
+            let reserved = MACHINE_CRATES.contains(&dependency.as_str());
+            assert!(!reserved || name == "refault-vmm", "{name} imports {dependency}, which is the VMM's");
+        }
+    }
+}
+
+#[test]
+fn models_have_no_thread_no_clock_and_no_file() {
+    for folder in PURE {
+        let files = sources(&root().join(folder).join("src"));
+        assert!(!files.is_empty(), "{folder} has no sources: is the table out of date?");
+        for file in files {
+            let code = code(&file);
+            for path in IMPURE {
+                assert!(!has_word(&code, path), "{} uses {path}; let it come in by a trait", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_stays_where_the_vmm_meets_the_machine() {
+    let root = root();
+    for (_, folder, _) in CRATES {
+        for part in ["src", "tests", "benches", "examples"] {
+            for file in sources(&root.join(folder).join(part)) {
+                let place = file.strip_prefix(&root).expect("below the root");
+                let allowed = UNSAFE_ALLOWED.iter().any(|allowed| place.starts_with(allowed));
+                assert!(allowed || !has_word(&code(&file), "unsafe"), "{} uses unsafe", place.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_search_finds_what_it_looks_for() {
+    let file = std::env::temp_dir().join(format!("refault-layering-{}.rs", std::process::id()));
+    let source = "use std::{io, thread};\n// std::time\nlet a = \"std::net\";\n#[allow(unsafe_code)]\n\
+                  fn f() { std::fs::read(p) }\n#[cfg(test)]\nmod tests { unsafe {} }\n";
+    std::fs::write(&file, source).expect("a writable temporary folder");
+    let code = code(&file);
+    std::fs::remove_file(&file).expect("the file just written");
+    assert!(has_word(&code, "std::thread") && has_word(&code, "std::fs"));
+    assert!(!has_word(&code, "std::time") && !has_word(&code, "std::net") && !has_word(&code, "unsafe"));
+}
