@@ -168,8 +168,10 @@ fn unsafe_stays_where_the_vmm_meets_the_machine() {
 #[test]
 fn the_search_finds_what_it_looks_for() {
     let file = std::env::temp_dir().join(format!("refault-layering-{}.rs", std::process::id()));
-    let source = "use std::{io, thread};\n// std::time\nlet a = \"std::net\";\n#[allow(unsafe_code)]\n\
-                  fn f() { std::fs::read(p) }\n#[cfg(test)]\nmod tests { unsafe {} }\n";
+    let source = concat!(
+        "use std::{io, thread};\n// std::time\nlet a = \"std::net\";\n#[allow(unsafe_code)]\n",
+        "fn f() { std::fs::read(p) }\n#[cfg(test)]\nmod tests { unsafe {} }\n",
+    );
     std::fs::write(&file, source).expect("a writable temporary folder");
     let code = code(&file);
     std::fs::remove_file(&file).expect("the file just written");
