@@ -1,0 +1,12 @@
+//! The remapping unit from outside: everything here goes through registers, guest memory and the fabric's
+//! traits, as a guest and its devices do.
+
+mod bad_input;
+mod concurrency;
+mod faults;
+mod invalidation;
+mod linux_bring_up;
+mod page_requests;
+mod support;
+mod translation;
+mod walk_against_reference;
