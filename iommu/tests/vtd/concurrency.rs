@@ -1,1 +1,164 @@
+//! Devices translate on their threads while vCPUs flush: nothing stale survives a flush, nothing waits for
+//! what waits for it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use refault_bus::ats::TranslationAgent;
+
+use crate::support::descriptors as d;
+use crate::support::*;
+
+/// How long a thread may take before it counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn no_translation_outlives_the_flush_that_names_it() {
+    let guest = Guest::booted();
+    let leaf = guest.map_user(VA, 0x10_0000);
+    // The oldest frame that may still be seen: raised when the flush of its predecessor is complete.
+    let oldest = AtomicU64::new(0x10_0000);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let bound = oldest.load(Ordering::SeqCst);
+                    let seen = guest.ats(VA, true).unwrap();
+                    assert!(!seen.write || seen.gpa.0 >= bound, "{:#x} after {bound:#x}", seen.gpa.0);
+                }
+            });
+        }
+        for round in 1..2000u64 {
+            let frame = 0x10_0000 + (round << 12);
+            guest.store(leaf, 0);
+            guest.store(leaf, frame | Pte::PRESENT | Pte::USER | Pte::WRITE);
+            assert!(guest.submit(&[d::piotlb(SVA_DOMAIN, PASID, VA, 0)]));
+            oldest.store(frame, Ordering::SeqCst);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn no_mark_is_set_in_a_table_after_its_flush() {
+    // What the guest frees after a flush it may use for anything: no walk may still be marking it.
+    let guest = Guest::booted();
+    let leaf = guest.map_user(VA, 0x10_0000);
+    let table = leaf & !0xfff;
+    let parent = (0..0x1000)
+        .step_by(8)
+        .map(|offset| {
+            let top = guest.load(guest.layout.user_tables + (VA.0 >> 39 & 0x1ff) * 8) & !0xfff;
+            let next = guest.load(top + (VA.0 >> 30 & 0x1ff) * 8) & 0x000f_ffff_ffff_f000;
+            next + offset
+        })
+        .find(|&at| guest.load(at) & 0x000f_ffff_ffff_f000 == table)
+        .unwrap();
+    let (link, entry) = (guest.load(parent), guest.load(leaf));
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    guest.ats(VA, true).unwrap();
+                }
+            });
+        }
+        for _ in 0..2000 {
+            guest.store(leaf, entry & !(Pte::ACCESSED | Pte::DIRTY));
+            guest.store(parent, link);
+            thread::yield_now();
+            guest.store(parent, 0);
+            assert!(guest.submit(&[d::piotlb_all(SVA_DOMAIN, PASID)]));
+            // The page is free: it now holds data that looks like the entry.
+            guest.store(leaf, entry & !(Pte::ACCESSED | Pte::DIRTY));
+            thread::yield_now();
+            assert_eq!(guest.load(leaf) & (Pte::ACCESSED | Pte::DIRTY), 0);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn devices_translate_and_ask_for_pages_while_an_invalidation_waits() {
+    // The device's invalidation waits for a worker that is in the middle of a translation and a page
+    // request: with the wrong lock held this never ends.
+    let guest = Arc::new(Guest::booted());
+    guest.map_user(VA, 0x8000);
+    let (finished, wait) = mpsc::channel();
+    let worker_guest = Arc::downgrade(&guest);
+    guest.device.meanwhile(move || {
+        let Some(guest) = worker_guest.upgrade() else { return };
+        let (done, ready) = mpsc::channel();
+        thread::spawn(move || {
+            guest.ats(VA, true).unwrap();
+            guest.dma(None, VA, true).unwrap_err();
+            guest.iommu.page_request(page_request(VA, true, 1));
+            guest.read32(reg::FSTS);
+            guest.read32(reg::IQH);
+            guest.read32(reg::GSTS);
+            done.send(()).unwrap();
+        });
+        ready.recv_timeout(PATIENCE).expect("a worker is stuck behind an invalidation");
+    });
+    let submitter = guest.clone();
+    thread::spawn(move || {
+        let flushed = submitter.submit(&[d::device_tlb_pasid(NIC, PASID, VA.0, false)]);
+        finished.send(flushed).unwrap();
+    });
+    assert!(wait.recv_timeout(2 * PATIENCE).expect("the invalidation is stuck"));
+}
+
+#[test]
+fn two_vcpus_share_the_queue() {
+    // Linux holds a lock around the tail write; here each vCPU takes turns at the whole submission, so both
+    // run the queue and see their own status.
+    let guest = Guest::booted();
+    let turn = std::sync::Mutex::new(());
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..1000 {
+                    let _turn = turn.lock().unwrap();
+                    assert!(guest.submit(&[d::iotlb_domain(SVA_DOMAIN)]));
+                }
+            });
+        }
+    });
+    assert_eq!(guest.iommu.statistics().iotlb_invalidations, 2000);
+}
+
+#[test]
+fn page_requests_of_many_threads_are_all_queued_and_announced() {
+    let guest = Guest::booted();
+    let (threads, each) = (4u64, 400u64);
+    let sent = AtomicU64::new(0);
+    let mut taken = 0;
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            let (guest, sent) = (&guest, &sent);
+            scope.spawn(move || {
+                for index in 0..each {
+                    guest.ask(VA, true, thread * each + index);
+                    sent.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        // The handler: runs only when told to, and must never be left with entries nobody told of.
+        while taken < threads * each {
+            let all_sent = sent.load(Ordering::SeqCst) == threads * each;
+            if guest.messages().is_empty() {
+                assert!(!all_sent, "an entry without an event");
+                thread::yield_now();
+                continue;
+            }
+            taken += guest.take_page_requests().len() as u64;
+        }
+    });
+    assert_eq!(taken, 1600);
+    assert!(guest.device.responses().is_empty());
+}

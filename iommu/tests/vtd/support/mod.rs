@@ -175,6 +175,16 @@ impl Guest {
         guest.set_command(reg::TE);
     }
 
+    /// Boots again on memory of unknown contents: everything below the first free frame may be rubbish.
+    pub(crate) fn reboot(&mut self) {
+        for at in (0..LOW_BYTES).step_by(0x1000) {
+            self.ram.write(Gpa(at), &[0; 0x1000]).unwrap();
+        }
+        *self.next_frame.get_mut().unwrap() = 0x10;
+        *self.command.get_mut().unwrap() = 0;
+        self.boot();
+    }
+
     /// A zeroed page of low memory.
     pub(crate) fn page(&self) -> u64 {
         self.pages(1)
