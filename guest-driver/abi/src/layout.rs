@@ -74,7 +74,7 @@ macro_rules! constants {
         /// What the header prints for these constants.
         pub(crate) const $table: crate::header::Constants = crate::header::Constants {
             heading: $heading,
-            items: &[$((stringify!($name), $value as u64, [$($doc),+][0])),+],
+            items: &[$((stringify!($name), $name as u64, [$($doc),+][0])),+],
         };
     };
 }

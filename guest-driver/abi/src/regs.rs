@@ -40,7 +40,7 @@ constants! { REGISTER_VALUES, "BAR 0 registers: values":
     pub const STATUS_READY: u32 = 1 << 0;
     /// A command ring could not be read or written: nothing is served until reset.
     pub const STATUS_FATAL: u32 = 1 << 1;
-    /// In an event queue doorbell: send an interrupt with the next event.
+    /// In an event queue doorbell: send an interrupt with the next event, at once if one lies beyond the index.
     pub const EQ_ARM: u32 = 1 << 31;
     /// Size of BAR 0 in bytes.
     pub const BAR0_SIZE: u64 = 0x1000;
