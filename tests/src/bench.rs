@@ -1,0 +1,125 @@
+//! Measuring one thing against another in the same run.
+//!
+//! The machine that runs a bench is never quiet, so nothing is compared with a number of another day: both
+//! sides take turns, in samples of about a millisecond, and what counts is the ratio of their medians.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// What a ratio must keep to.
+#[derive(Clone, Copy, Debug)]
+pub enum Target {
+    /// At most this much of the baseline's time.
+    AtMost(f64),
+    /// At least this much of the baseline's speed.
+    SpeedAtLeast(f64),
+}
+
+/// One comparison.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison<'a> {
+    /// What is measured.
+    pub name: &'a str,
+    /// What it is measured against.
+    pub baseline: &'a str,
+    /// What the promise is.
+    pub target: Target,
+}
+
+/// Does something `n` times and says how long that took, preparations not counted.
+pub type Side<'a> = &'a mut dyn FnMut(u64) -> Duration;
+
+/// A run of comparisons.
+pub struct Bench {
+    rounds: usize,
+    sample: Duration,
+    missed: u32,
+}
+
+/// Nanoseconds per operation: median and the quartiles.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    low: f64,
+    median: f64,
+    high: f64,
+}
+
+impl Bench {
+    /// Reads the command line: `--quick` takes a tenth of the time.
+    pub fn from_arguments() -> Self {
+        let quick = std::env::args().any(|argument| argument == "--quick");
+        let (rounds, millis) = if quick { (31, 1) } else { (301, 2) };
+        println!("median of {rounds} interleaved rounds of {millis} ms a side; quartiles in parentheses");
+        Self { rounds, sample: Duration::from_millis(millis), missed: 0 }
+    }
+
+    /// Measures both sides in turn and prints their ratio beside the target.
+    pub fn compare(&mut self, comparison: Comparison<'_>, measured: Side<'_>, baseline: Side<'_>) {
+        let [measured, baseline] = self.interleave([measured, baseline]);
+        let ratio = measured.median / baseline.median;
+        let (shown, sign, limit, met) = match comparison.target {
+            Target::AtMost(limit) => (ratio, "<=", limit, ratio <= limit),
+            Target::SpeedAtLeast(limit) => (1.0 / ratio, ">=", limit, 1.0 / ratio >= limit),
+        };
+        let verdict = if met { "met" } else { "MISSED" };
+        self.missed += u32::from(!met);
+        println!("\n{}\n    {measured}\n{}\n    {baseline}", comparison.name, comparison.baseline);
+        println!("    ratio {shown:.2}, target {sign} {limit}: {verdict}");
+    }
+
+    /// Measures one thing alone, for reading beside the ratios.
+    pub fn note(&mut self, name: &str, side: Side<'_>) {
+        let [spread] = self.interleave([side]);
+        println!("\n{name}\n    {spread}");
+    }
+
+    /// The run's exit status: not zero if a target was missed.
+    pub fn finish(self) -> ExitCode {
+        println!();
+        if self.missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    fn interleave<const N: usize>(&self, sides: [Side<'_>; N]) -> [Spread; N] {
+        let mut sides = sides.map(|side| (self.calibrate(side), Vec::with_capacity(self.rounds), side));
+        for _ in 0..self.rounds {
+            for (count, samples, side) in &mut sides {
+                samples.push(side(*count).as_secs_f64() * 1e9 / *count as f64);
+            }
+        }
+        sides.map(|(_, samples, _)| Spread::of(samples))
+    }
+
+    /// How many operations fill one sample.
+    fn calibrate(&self, side: &mut dyn FnMut(u64) -> Duration) -> u64 {
+        let mut count = 1;
+        loop {
+            let took = side(count);
+            if took >= self.sample / 2 || count >= 1 << 20 {
+                let per_operation = took.as_secs_f64() / count as f64;
+                return ((self.sample.as_secs_f64() / per_operation) as u64).clamp(1, 1 << 20);
+            }
+            count *= 2;
+        }
+    }
+}
+
+impl Spread {
+    fn of(mut samples: Vec<f64>) -> Self {
+        samples.sort_by(f64::total_cmp);
+        let at = |quarter: usize| samples[(samples.len() - 1) * quarter / 4];
+        Self { low: at(1), median: at(2), high: at(3) }
+    }
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.0} ns ({:.0} to {:.0})", self.median, self.low, self.high)
+    }
+}
+
+/// How long `work` takes.
+pub fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}

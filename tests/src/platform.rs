@@ -1,0 +1,59 @@
+//! Memory, an IOMMU and the kernel's driver for it: everything a device is plugged into.
+
+use std::sync::Arc;
+
+use refault_bus::dma::GuestRam;
+use refault_bus::mmio::MmioDevice;
+use refault_bus::probe::Probe;
+use refault_iommu::{Iommu, IommuConfig};
+use refault_model::interrupts::Interrupts;
+use refault_model::memory::FRAME;
+use refault_model::registers::Registers;
+use refault_model::vtd::{Unit, UnitSetup};
+use refault_model::{GuestMemory, Pause};
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+/// Interrupt vector of the IOMMU's fault event.
+pub const FAULT_VECTOR: u8 = 0x30;
+/// Interrupt vector of the IOMMU's page request event.
+pub const PAGE_REQUEST_VECTOR: u8 = 0x31;
+
+/// A machine without devices, as it is before its kernel runs.
+pub struct Platform {
+    /// Guest memory from address 0 on; nothing else is memory.
+    pub memory: Arc<GuestMemory>,
+    /// The IOMMU.
+    pub iommu: Arc<Iommu>,
+    /// Where all interrupts go.
+    pub interrupts: Arc<Interrupts>,
+}
+
+impl Platform {
+    /// A machine with `bytes` of memory.
+    pub fn new(bytes: u64, config: IommuConfig, probe: Arc<dyn Probe>) -> Self {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes as usize)]).expect("guest memory");
+        let ram = Arc::new(GuestRam::new(Arc::new(ram)));
+        // The frame at zero is never given out: a pointer that was never set points there.
+        let memory = GuestMemory::new(ram, std::iter::once(FRAME..bytes));
+        let interrupts = Arc::new(Interrupts::default());
+        let iommu = Arc::new(Iommu::new(config, memory.dma().clone(), interrupts.clone(), probe));
+        Self { memory, iommu, interrupts }
+    }
+
+    /// What the kernel knows of the IOMMU before it brings it up.
+    pub fn unit_setup(&self, pause: Pause) -> UnitSetup {
+        let window: Arc<dyn MmioDevice> = self.iommu.clone();
+        UnitSetup {
+            registers: Registers::new(window),
+            memory: self.memory.clone(),
+            pause,
+            fault_vector: FAULT_VECTOR,
+            page_request_vector: PAGE_REQUEST_VECTOR,
+        }
+    }
+
+    /// Brings the IOMMU up, translation still off.
+    pub fn bring_up(&self, pause: Pause) -> Arc<Unit> {
+        Unit::bring_up(self.unit_setup(pause)).expect("the IOMMU comes up")
+    }
+}
