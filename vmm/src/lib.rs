@@ -1,8 +1,11 @@
 //! refault's machine: KVM, files, threads and the command line. This crate alone touches the host; the
 //! models it wires together ([`refault_iommu`], [`refault_nic`], [`refault_pci`]) do not.
 
+pub mod accel;
+pub mod cli;
 pub mod config;
 pub mod demo;
-pub mod host;
 pub mod guest;
+pub mod host;
+pub mod relay;
 pub mod trace;

@@ -1,3 +1,7 @@
 //! The `refault` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    refault_vmm::cli::main()
+}

@@ -163,12 +163,32 @@ impl Cache {
         Ok(stage)
     }
 
+    /// Throws a finished stage away.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn forget(&self, name: &str, key: &Key) -> Result<()> {
+        self.discard(&stage_path(&self.root, name, key))
+    }
+
+    /// Takes a stage away whole, and only then removes it piece by piece.
+    fn discard(&self, stage: &Path) -> Result<()> {
+        if !stage.exists() {
+            return Ok(());
+        }
+        let aside = self.work().join("discarded");
+        remove(&aside)?;
+        fs::create_dir_all(self.work())?;
+        fs::rename(stage, &aside).with_context(|| format!("cannot remove {}", stage.display()))?;
+        remove(&aside)
+    }
+
     fn work(&self) -> PathBuf {
         self.root.join("work")
     }
 
     fn sweep(&self) -> Result<()> {
-        if self.work().exists() {
+        if fs::read_dir(self.work()).is_ok_and(|mut left| left.next().is_some()) {
             self.progress.step("removing what an interrupted build left behind");
         }
         remove(&self.work())
@@ -186,7 +206,7 @@ impl Cache {
         }
         old.sort();
         let surplus = (old.len() + 1).saturating_sub(KEPT);
-        old.iter().take(surplus).try_for_each(|(_, path)| remove(path))
+        old.iter().take(surplus).try_for_each(|(_, path)| self.discard(path))
     }
 }
 

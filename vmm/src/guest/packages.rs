@@ -15,18 +15,18 @@ pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Package lists of the guest's release.
 #[derive(Debug)]
-pub struct Packages<'a> {
+pub struct Packages {
     folder: PathBuf,
-    logged: &'a Logged,
+    logged: Logged,
 }
 
-impl<'a> Packages<'a> {
+impl Packages {
     /// Fetches the lists into `folder`; what did not change is not fetched again.
     ///
     /// # Errors
     /// No network, no such mirror, a bad signature.
-    pub fn fetch(folder: &Path, mirror: &Mirror, logged: &'a Logged) -> Result<Self> {
-        let packages = Self { folder: folder.to_path_buf(), logged };
+    pub fn fetch(folder: &Path, mirror: &Mirror, logged: &Logged) -> Result<Self> {
+        let packages = Self { folder: folder.to_path_buf(), logged: logged.clone() };
         for part in ["lists/partial", "archives/partial"] {
             std::fs::create_dir_all(folder.join(part))?;
         }

@@ -1,0 +1,248 @@
+//! The same command one level down: QEMU emulates a machine whose CPU has AMD SVM, its Linux loads kvm-amd, takes
+//! the host's root folder for its own, and runs this very program there with the same arguments.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::agent::Job;
+use crate::guest::kernel::Kernel;
+use crate::host::process::die_with_parent;
+use crate::host::tools::{EMULATION_TOOLS, require};
+use crate::relay::{Credit, Decoder, Frame, PAYLOAD_MAX, pump_input};
+
+/// Set for the program that runs inside.
+const NESTED: &str = "REFAULT_NESTED";
+/// Bytes of standard input on their way.
+const WINDOW: usize = 256 << 10;
+/// Bytes of the outer machine's console that are kept for error messages.
+const CONSOLE_KEPT: usize = 8 << 10;
+/// Memory of the outer machine for itself: its kernel, this program, and cached pages of the host's files.
+const OVERHEAD: u64 = 1 << 30;
+/// What the outer kernel is told: nothing else runs there, so nothing needs to be defended or looked for.
+const CMDLINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr lsm= audit=0 rodata=off \
+                       tsc=reliable no_timer_check cryptomgr.notests edd=off";
+
+/// Whether we run inside such a machine.
+pub fn inside() -> bool {
+    std::env::var_os(NESTED).is_some()
+}
+
+/// One run inside an emulated machine.
+#[derive(Clone, Debug)]
+pub struct Nested {
+    /// The outer kernel, an ELF file with a PVH entry.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initramfs: PathBuf,
+    /// Memory of the outer machine in bytes.
+    pub memory: u64,
+    /// The program to run inside, usually this one, and its arguments.
+    pub command: Vec<OsString>,
+    /// Environment added to our own.
+    pub environment: Vec<(String, OsString)>,
+}
+
+impl Nested {
+    /// This program inside with `arguments`.
+    ///
+    /// # Errors
+    /// The program's path cannot be told.
+    pub fn of_ourselves(kernel: &Kernel, memory: u64, arguments: Vec<OsString>) -> Result<Self> {
+        let command = [this_program()?.into_os_string()].into_iter().chain(arguments).collect();
+        let (elf, initramfs) = (kernel.elf(), kernel.outer_initramfs());
+        Ok(Self { kernel: elf, initramfs, memory: memory + OVERHEAD, command, environment: Vec::new() })
+    }
+
+    /// Runs to the end with our standard streams, and returns the exit status of the program inside.
+    ///
+    /// # Errors
+    /// No QEMU, or the machine ends before the program does: the message shows its console.
+    pub fn run(&self) -> Result<i32> {
+        require(EMULATION_TOOLS, "running without hardware virtualization")?;
+        let program = this_program()?;
+        let job = self.job()?;
+        let mut machine = Machine::start(&mut self.qemu(&program))?;
+        let (input, output) = machine.channel()?;
+        let input = Arc::new(Mutex::new(input));
+        let credit = Arc::new(Credit::new(WINDOW));
+        let (thread_input, thread_credit) = (Arc::clone(&input), Arc::clone(&credit));
+        // Ends with the process: a read of standard input cannot be called off.
+        std::thread::spawn(move || {
+            let send = |frame: &Frame| send(&thread_input, frame);
+            if job.chunks(PAYLOAD_MAX).all(|piece| send(&Frame::Job(piece.to_vec())))
+                && send(&Frame::Job(Vec::new()))
+            {
+                pump_input(std::io::stdin().lock(), &thread_credit, send);
+            }
+        });
+        let status = relay_output(output, &credit);
+        credit.close();
+        match status? {
+            Some(status) => Ok(status),
+            None => bail!("the emulated machine ended before the program in it did; {}", machine.console()),
+        }
+    }
+
+    fn job(&self) -> Result<Vec<u8>> {
+        let mut job = Job::new(std::env::current_dir().context("cannot tell the current folder")?);
+        job.arguments = self.command.clone();
+        job.environment = std::env::vars_os().collect();
+        // Memory-backed, so that a killed run leaves nothing on the host.
+        job.environment.push(("TMPDIR".into(), "/dev/shm".into()));
+        job.environment.push((NESTED.into(), "1".into()));
+        job.environment.extend(self.environment.iter().map(|(name, value)| (name.into(), value.clone())));
+        Ok(job.encode())
+    }
+
+    fn qemu(&self, program: &Path) -> Command {
+        let cpus = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
+        let megabytes = self.memory.div_ceil(1 << 20);
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max,la57=off",
+            "-nodefaults",
+            "-no-user-config",
+        ]);
+        command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-serial", "file:/dev/fd/2"]);
+        command.args(["-smp", &cpus.to_string(), "-m", &format!("{megabytes}M")]);
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
+        command.arg("-append").arg(format!("{CMDLINE} refault.program={}", hex(program.as_os_str())));
+        command.args(["-virtfs", "local,path=/,mount_tag=root,security_model=none,multidevs=remap"]);
+        command.args(["-chardev", "stdio,id=relay,signal=off", "-device", "virtio-serial-pci"]);
+        command.args(["-device", "virtserialport,chardev=relay,name=refault"]);
+        command
+    }
+}
+
+fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().context("cannot tell the path of this program")
+}
+
+/// QEMU, ended when this is dropped.
+struct Machine {
+    child: Child,
+    console: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Machine {
+    fn start(command: &mut Command) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = die_with_parent(command, libc::SIGKILL).spawn().context("cannot start QEMU")?;
+        let console = Arc::new(Mutex::new(Vec::new()));
+        if let Some(mut stderr) = child.stderr.take() {
+            let kept = Arc::clone(&console);
+            std::thread::spawn(move || keep_tail(&mut stderr, &kept));
+        }
+        Ok(Self { child, console })
+    }
+
+    fn channel(&mut self) -> Result<(ChildStdin, impl Read + use<>)> {
+        let pipes = self.child.stdin.take().zip(self.child.stdout.take());
+        pipes.ok_or_else(|| anyhow!("QEMU was started without pipes"))
+    }
+
+    /// What QEMU and the outer kernel said last. Waits for QEMU's end, so that nothing is missed.
+    fn console(&mut self) -> String {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let console = self.console.lock().unwrap_or_else(PoisonError::into_inner);
+        match String::from_utf8_lossy(&console).trim() {
+            "" => "it said nothing".into(),
+            text => format!("its console ends with:\n{text}"),
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Hands on what the program inside writes, until its exit status comes. None if the channel ends without one.
+fn relay_output(mut channel: impl Read, credit: &Credit) -> Result<Option<i32>> {
+    let mut decoder = Decoder::default();
+    let mut buffer = [0u8; 64 << 10];
+    loop {
+        let count = channel.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(None);
+        }
+        for frame in decoder.push(buffer.get(..count).unwrap_or_default())? {
+            match frame {
+                Frame::Output(bytes) => write_out(&mut std::io::stdout(), &bytes)?,
+                Frame::Errors(bytes) => write_out(&mut std::io::stderr(), &bytes)?,
+                Frame::Taken(count) => credit.give(count as usize),
+                Frame::Exit(status) => return Ok(Some(status)),
+                Frame::Job(_) | Frame::Input(_) => {}
+            }
+        }
+    }
+}
+
+fn write_out(out: &mut impl Write, bytes: &[u8]) -> Result<()> {
+    out.write_all(bytes).and_then(|()| out.flush()).context("nobody reads our output any more")
+}
+
+fn send(channel: &Mutex<ChildStdin>, frame: &Frame) -> bool {
+    channel.lock().unwrap_or_else(PoisonError::into_inner).write_all(&frame.encode()).is_ok()
+}
+
+fn keep_tail(from: &mut impl Read, kept: &Mutex<Vec<u8>>) {
+    let mut buffer = [0u8; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(buffer.get(..count).unwrap_or_default());
+        let surplus = kept.len().saturating_sub(CONSOLE_KEPT);
+        kept.drain(..surplus);
+    }
+}
+
+fn hex(text: &OsStr) -> String {
+    text.as_bytes().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_status_is_the_last_word() {
+        let mut bytes = Frame::Taken(5).encode();
+        bytes.extend(Frame::Exit(7).encode());
+        let credit = Credit::new(0);
+        assert_eq!(relay_output(bytes.as_slice(), &credit).expect("valid"), Some(7));
+        assert_eq!(relay_output([].as_slice(), &credit).expect("an early end"), None);
+        assert!(relay_output(b"garbage".as_slice(), &credit).is_err());
+    }
+
+    #[test]
+    fn only_the_end_of_the_console_is_kept() {
+        let kept = Mutex::new(Vec::new());
+        let mut text = vec![b'a'; CONSOLE_KEPT];
+        text.extend(b"the end");
+        keep_tail(&mut text.as_slice(), &kept);
+        let kept = kept.into_inner().expect("not poisoned");
+        assert_eq!(kept.len(), CONSOLE_KEPT);
+        assert!(kept.ends_with(b"the end"));
+    }
+
+    #[test]
+    fn a_path_of_any_characters_fits_the_command_line() {
+        assert_eq!(hex(OsStr::new("/a b")), "2f612062");
+    }
+}

@@ -1,0 +1,22 @@
+#!/bin/busybox sh
+# Init of the machine that QEMU emulates where there is no hardware virtualization: loads KVM, makes the host's
+# root folder its own, and lets refault go on there. Only the kernel's own file systems are put over the host's.
+export PATH=/bin
+busybox mount -t proc proc /proc
+while read -r module; do busybox insmod "/modules/$module"; done < /modules/order
+busybox mount -t 9p -o trans=virtio,version=9p2000.L,access=any,cache=loose,msize=512000 root /host ||
+	{ echo "refault: the host's root folder cannot be mounted"; busybox poweroff -f; }
+busybox mount -t proc proc /host/proc
+busybox mount -t sysfs sys /host/sys
+busybox mount -t devtmpfs dev /host/dev
+busybox mkdir -p /host/dev/shm /host/dev/pts
+busybox mount -t tmpfs shm /host/dev/shm
+busybox mount -t devpts pts /host/dev/pts
+busybox ip link set lo up
+
+# The path of the program is in hex on the kernel's command line, so it may hold any character.
+hex=$(busybox sed -n 's/.*refault\.program=\([0-9a-f]*\).*/\1/p' /proc/cmdline)
+program=$(printf "$(echo "$hex" | busybox sed 's/../\\x&/g')")
+busybox chroot /host "$program" serve
+echo "refault: $program ended without a word"
+busybox poweroff -f

@@ -1,0 +1,74 @@
+//! The command line. Every command is a thin call of what does the work.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::accel::{Nested, serve};
+use crate::guest::build::Build;
+use crate::guest::kernel::kernel;
+
+/// Exit status when refault itself fails, as env, timeout and container tools use it.
+pub const FAILED: u8 = 125;
+
+#[derive(Debug, Parser)]
+#[command(name = "refault", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Inside an emulated machine: serves one command to the host
+    #[command(hide = true)]
+    Serve,
+    /// Runs a host program inside an emulated machine that has KVM
+    #[command(hide = true)]
+    Outer {
+        /// Memory of the machine in MiB
+        #[arg(long, default_value_t = 2048)]
+        memory: u64,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        program: Vec<OsString>,
+    },
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    start_log();
+    match dispatch(Cli::parse().command) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("refault: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<u8> {
+    match command {
+        Command::Serve => serve().map(|()| 0),
+        Command::Outer { memory, program } => {
+            let kernel = kernel(&Build::begin()?, false)?;
+            let mut nested = Nested::of_ourselves(&kernel, memory << 20, Vec::new())?;
+            nested.command = program;
+            Ok(status_byte(nested.run()?))
+        }
+    }
+}
+
+/// A status as the shell sees it.
+fn status_byte(status: i32) -> u8 {
+    status.to_le_bytes().first().copied().unwrap_or(FAILED)
+}
+
+/// Logs go to standard error: warnings, or what `RUST_LOG` asks for.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

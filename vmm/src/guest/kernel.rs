@@ -1,0 +1,153 @@
+//! The guest's kernel, as packaged: which one, its image, its modules.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::build::Build;
+use super::cache::Key;
+use super::modules::ModuleTree;
+use super::recipe::{KERNEL_FLAVOUR, KERNEL_SERIES, KERNEL_SUITE, OUTER_MODULES, RELEASE};
+use crate::accel::outer_initramfs;
+use crate::host::process::Logged;
+
+/// A kernel out of the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// As `uname -r` prints it.
+    pub release: String,
+    folder: PathBuf,
+}
+
+impl Kernel {
+    /// The bzImage.
+    pub fn bzimage(&self) -> PathBuf {
+        self.folder.join("vmlinuz")
+    }
+
+    /// The ELF file that the bzImage carries: it starts without being decompressed first.
+    pub fn elf(&self) -> PathBuf {
+        self.folder.join("vmlinux")
+    }
+
+    /// Folder of the modules of this release.
+    pub fn modules(&self) -> PathBuf {
+        self.folder.join("modules")
+    }
+
+    /// A statically linked busybox.
+    pub fn busybox(&self) -> PathBuf {
+        self.folder.join("busybox")
+    }
+
+    /// What the emulated machine boots from when there is no hardware virtualization.
+    pub fn outer_initramfs(&self) -> PathBuf {
+        self.folder.join("outer.cpio")
+    }
+}
+
+/// The kernel of the recipe: the one chosen before, or the newest of its series. `renew` chooses again.
+///
+/// # Errors
+/// It cannot be fetched.
+pub fn kernel(build: &Build, renew: bool) -> Result<Kernel> {
+    let release = choose(build, renew)?;
+    let key = Key::new("kernel").with("release", &release).with_all("outer", OUTER_MODULES);
+    let key = key.with("outer init", crate::accel::OUTER_INIT);
+    let folder = build.cache.stage("kernel", &key, |work| {
+        build.step(&format!("fetching kernel {release} (about 175 MB)"));
+        fetch(build, &release, work)
+    })?;
+    Ok(Kernel { release, folder })
+}
+
+/// An archive moves on; a guest should not, until somebody says so. So the choice is a stage of its own.
+fn choose(build: &Build, renew: bool) -> Result<String> {
+    let key =
+        Key::new("choice").with("kernel", [RELEASE, KERNEL_SUITE, KERNEL_SERIES, KERNEL_FLAVOUR].join(" "));
+    if renew {
+        build.cache.forget("choice", &key)?;
+    }
+    let stage = build.cache.stage("choice", &key, |work| {
+        let release = build.packages()?.newest_kernel()?;
+        Ok(fs::write(work.join("kernel"), release)?)
+    })?;
+    fs::read_to_string(stage.join("kernel")).context("the chosen kernel cannot be read")
+}
+
+fn fetch(build: &Build, release: &str, work: &Path) -> Result<()> {
+    let unpacked = work.join("unpacked");
+    let packages =
+        [&format!("linux-binary-{release}"), &format!("linux-modules-{release}"), "busybox-static"];
+    build.packages()?.unpack(&packages, &unpacked)?;
+    let tree = unpacked.join("usr/lib/modules").join(release);
+    let image = [tree.join("vmlinuz"), unpacked.join(format!("boot/vmlinuz-{release}"))];
+    let image = image.iter().find(|path| path.exists());
+    let image = image.ok_or_else(|| anyhow!("the package linux-binary-{release} holds no vmlinuz"))?;
+    fs::rename(image, work.join("vmlinuz"))?;
+    fs::rename(&tree, work.join("modules"))?;
+    fs::rename(unpacked.join("usr/bin/busybox"), work.join("busybox"))?;
+    super::cache::remove(&unpacked)?;
+    fs::write(work.join("vmlinux"), elf_of(&build.logged, &work.join("vmlinuz"))?)?;
+    let modules = ModuleTree::open(&work.join("modules"), &build.logged)?.closure(OUTER_MODULES)?;
+    outer_initramfs(&work.join("outer.cpio"), &fs::read(work.join("busybox"))?, &modules)
+}
+
+/// The ELF file in a bzImage: what its decompressor would unpack.
+///
+/// # Errors
+/// The file is no bzImage, or its compression is unknown.
+pub fn elf_of(logged: &Logged, bzimage: &Path) -> Result<Vec<u8>> {
+    let image = fs::read(bzimage).with_context(|| format!("cannot read {}", bzimage.display()))?;
+    let payload = payload(&image).ok_or_else(|| anyhow!("{} is no bzImage", bzimage.display()))?;
+    let tool = match payload {
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        [0xfd, b'7', b'z', b'X', ..] => "xz",
+        [0x1f, 0x8b, ..] => "gzip",
+        _ => bail!("{} is compressed in a way that is not known here", bzimage.display()),
+    };
+    // gzip wants to see its suffix.
+    let packed = tempfile::Builder::new().suffix(".gz").tempfile()?;
+    fs::write(packed.path(), payload)?;
+    let elf = logged.bytes(Command::new(tool).arg("-dc").arg(packed.path()))?;
+    match elf.starts_with(b"\x7fELF") {
+        true => Ok(elf),
+        false => bail!("{} carries something that is no ELF file", bzimage.display()),
+    }
+}
+
+/// The compressed kernel in a bzImage, found by the setup header (Documentation/arch/x86/boot.rst). Its last four
+/// bytes are the size, which some tools take for rubbish.
+fn payload(image: &[u8]) -> Option<&[u8]> {
+    let long = |at: usize| Some(u32::from_le_bytes(*image.get(at..)?.first_chunk()?) as usize);
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let sectors = match usize::from(*image.get(0x1f1)?) {
+        0 => 4,
+        sectors => sectors,
+    };
+    let start = (sectors + 1) * 512 + long(0x248)?;
+    image.get(start..start.checked_add(long(0x24c)?.checked_sub(4)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_payload_lies_where_the_header_says() {
+        let mut image = vec![0u8; 4096];
+        image[0x1f1] = 1;
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x248..0x24c].copy_from_slice(&16u32.to_le_bytes());
+        image[0x24c..0x250].copy_from_slice(&8u32.to_le_bytes());
+        image[1040..1044].copy_from_slice(b"abcd");
+        assert_eq!(payload(&image), Some(b"abcd".as_slice()));
+        image[0x24c..0x250].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(payload(&image), None);
+        assert_eq!(payload(b"MZ"), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! What travels: frames of a type byte, a 16-bit little-endian length, and that many bytes.
+
+/// Longest payload of a frame.
+pub const PAYLOAD_MAX: usize = 4096;
+const HEADER: usize = 3;
+
+const JOB: u8 = 0x00;
+const INPUT: u8 = 0x01;
+const OUTPUT: u8 = 0x11;
+const ERRORS: u8 = 0x12;
+const TAKEN: u8 = 0x13;
+const EXIT: u8 = 0x14;
+
+/// One message. The first two go to the command, the others come from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A piece of the description of what to run; an empty one ends it.
+    Job(Vec<u8>),
+    /// A piece of standard input; an empty one is its end.
+    Input(Vec<u8>),
+    /// A piece of standard output.
+    Output(Vec<u8>),
+    /// A piece of standard error.
+    Errors(Vec<u8>),
+    /// So many bytes of input have been handed to the command, and as many may follow.
+    Taken(u32),
+    /// The command has ended with this status, and nothing follows.
+    Exit(i32),
+}
+
+/// What can be wrong with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A type nobody knows.
+    #[error("frame of unknown type {0:#04x}: the channel carries something that is not ours")]
+    Type(u8),
+    /// A length that does not fit the type.
+    #[error("frame of type {kind:#04x} with a length of {length}: the channel has lost bytes")]
+    Length {
+        /// The type.
+        kind: u8,
+        /// The length that was announced.
+        length: usize,
+    },
+}
+
+impl Frame {
+    /// As it travels. Payloads longer than [`PAYLOAD_MAX`] must have been split.
+    pub fn encode(&self) -> Vec<u8> {
+        let number;
+        let (kind, payload): (u8, &[u8]) = match self {
+            Self::Job(bytes) => (JOB, bytes),
+            Self::Input(bytes) => (INPUT, bytes),
+            Self::Output(bytes) => (OUTPUT, bytes),
+            Self::Errors(bytes) => (ERRORS, bytes),
+            Self::Taken(count) => {
+                number = count.to_le_bytes();
+                (TAKEN, &number)
+            }
+            Self::Exit(status) => {
+                number = status.to_le_bytes();
+                (EXIT, &number)
+            }
+        };
+        debug_assert!(payload.len() <= PAYLOAD_MAX);
+        let mut bytes = vec![kind];
+        bytes.extend((payload.len() as u16).to_le_bytes());
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn decode(kind: u8, payload: Vec<u8>) -> Result<Self, FrameError> {
+        let wrong = FrameError::Length { kind, length: payload.len() };
+        let word = || <[u8; 4]>::try_from(payload.as_slice()).map_err(|_| wrong);
+        Ok(match kind {
+            JOB => Self::Job(payload),
+            INPUT => Self::Input(payload),
+            OUTPUT => Self::Output(payload),
+            ERRORS => Self::Errors(payload),
+            TAKEN => Self::Taken(u32::from_le_bytes(word()?)),
+            EXIT => Self::Exit(i32::from_le_bytes(word()?)),
+            unknown => return Err(FrameError::Type(unknown)),
+        })
+    }
+}
+
+/// Puts frames together from the pieces in which they arrive.
+#[derive(Clone, Debug, Default)]
+pub struct Decoder {
+    pending: Vec<u8>,
+}
+
+impl Decoder {
+    /// Takes what has arrived and returns the frames that are complete with it.
+    ///
+    /// # Errors
+    /// Bytes that are no frame: the channel is of no further use.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Frame>, FrameError> {
+        self.pending.extend(bytes);
+        let mut frames = Vec::new();
+        let mut rest = self.pending.as_slice();
+        while let Some((&[kind, low, high], behind)) = rest.split_first_chunk::<HEADER>() {
+            let length = usize::from(u16::from_le_bytes([low, high]));
+            if length > PAYLOAD_MAX {
+                return Err(FrameError::Length { kind, length });
+            }
+            let Some((payload, behind)) = behind.split_at_checked(length) else { break };
+            frames.push(Frame::decode(kind, payload.to_vec())?);
+            rest = behind;
+        }
+        self.pending = rest.to_vec();
+        Ok(frames)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_kind() -> Vec<Frame> {
+        vec![
+            Frame::Job(b"a\0b".to_vec()),
+            Frame::Input(vec![0xff; PAYLOAD_MAX]),
+            Frame::Input(Vec::new()),
+            Frame::Output(b"out".to_vec()),
+            Frame::Errors(b"err".to_vec()),
+            Frame::Taken(70_000),
+            Frame::Exit(-1),
+        ]
+    }
+
+    #[test]
+    fn frames_survive_any_fragmentation() {
+        let bytes: Vec<u8> = every_kind().iter().flat_map(Frame::encode).collect();
+        for size in [1, 2, 3, 5, 64, bytes.len()] {
+            let mut decoder = Decoder::default();
+            let frames: Vec<_> =
+                bytes.chunks(size).flat_map(|chunk| decoder.push(chunk).expect("valid")).collect();
+            assert_eq!(frames, every_kind(), "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        assert_eq!(Decoder::default().push(&[0x7f, 0, 0]), Err(FrameError::Type(0x7f)));
+        let long = FrameError::Length { kind: INPUT, length: 0xffff };
+        assert_eq!(Decoder::default().push(&[INPUT, 0xff, 0xff]), Err(long));
+        let short = FrameError::Length { kind: EXIT, length: 1 };
+        assert_eq!(Decoder::default().push(&[EXIT, 1, 0, 7]), Err(short));
+    }
+}
