@@ -2,5 +2,8 @@
 
 pub mod bench;
 pub mod first_touch;
+pub mod function;
+pub mod hooked;
+pub mod plain_device;
 pub mod platform;
 pub mod trace;
