@@ -220,7 +220,7 @@ fn perform(guest: &Guest, deed: Deed) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) })]
 
     #[test]
     fn nothing_a_guest_does_breaks_the_unit(deeds in proptest::collection::vec(deeds(), 1..200)) {

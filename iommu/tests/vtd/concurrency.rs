@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use refault_bus::ats::TranslationAgent;
+use refault_bus::dma::GuestRam;
 
 use crate::support::descriptors as d;
 use crate::support::*;
+
+/// Rounds go on until the other threads had their turn this many times.
+const TURNS: u64 = 5_000;
 
 /// How long a thread may take before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,66 +25,67 @@ fn no_translation_outlives_the_flush_that_names_it() {
     let leaf = guest.map_user(VA, 0x10_0000);
     // The oldest frame that may still be seen: raised when the flush of its predecessor is complete.
     let oldest = AtomicU64::new(0x10_0000);
-    let done = AtomicBool::new(false);
+    let (done, turns) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
+        let _finish = Finish(&done);
         for _ in 0..3 {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
+                    turns.fetch_add(1, Ordering::Relaxed);
                     let bound = oldest.load(Ordering::SeqCst);
                     let seen = guest.ats(VA, true).unwrap();
                     assert!(!seen.write || seen.gpa.0 >= bound, "{:#x} after {bound:#x}", seen.gpa.0);
                 }
             });
         }
-        for round in 1..2000u64 {
+        for round in 1u64.. {
             let frame = 0x10_0000 + (round << 12);
             guest.store(leaf, 0);
             guest.store(leaf, frame | Pte::PRESENT | Pte::USER | Pte::WRITE);
             assert!(guest.submit(&[d::piotlb(SVA_DOMAIN, PASID, VA, 0)]));
             oldest.store(frame, Ordering::SeqCst);
+            if round > 2000 && turns.load(Ordering::Relaxed) > TURNS {
+                break;
+            }
+            thread::yield_now();
         }
-        done.store(true, Ordering::Relaxed);
     });
 }
 
 #[test]
 fn no_mark_is_set_in_a_table_after_its_flush() {
-    // What the guest frees after a flush it may use for anything: no walk may still be marking it.
-    let guest = Guest::booted();
+    // What the guest frees after a flush it may use for anything: the flush waits for a walk that has read
+    // an entry and is about to mark it.
+    const PAUSE: Duration = Duration::from_millis(100);
+    let (reached, is_reached) = mpsc::channel();
+    let is_armed = Arc::new(AtomicBool::new(false));
+    let armed = is_armed.clone();
+    let before_exchange = move |_: &GuestRam, _, _| {
+        if armed.swap(false, Ordering::SeqCst) {
+            reached.send(()).unwrap();
+            thread::sleep(PAUSE);
+        }
+    };
+    let mut guest = Guest::powered_with(|ram| Arc::new(Interposed { ram, before_exchange }));
+    guest.boot();
     let leaf = guest.map_user(VA, 0x10_0000);
-    let table = leaf & !0xfff;
-    let parent = (0..0x1000)
-        .step_by(8)
-        .map(|offset| {
-            let top = guest.load(guest.layout.user_tables + (VA.0 >> 39 & 0x1ff) * 8) & !0xfff;
-            let next = guest.load(top + (VA.0 >> 30 & 0x1ff) * 8) & 0x000f_ffff_ffff_f000;
-            next + offset
-        })
-        .find(|&at| guest.load(at) & 0x000f_ffff_ffff_f000 == table)
-        .unwrap();
-    let (link, entry) = (guest.load(parent), guest.load(leaf));
-    let done = AtomicBool::new(false);
+    guest.ats(VA, false).unwrap();
+    let unmarked = guest.load(leaf) & !(Pte::ACCESSED | Pte::DIRTY);
+    guest.store(leaf, unmarked);
+    guest.submit(&[d::piotlb_all(SVA_DOMAIN, PASID)]);
+    is_armed.store(true, Ordering::SeqCst);
     thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    guest.ats(VA, true).unwrap();
-                }
-            });
-        }
-        for _ in 0..2000 {
-            guest.store(leaf, entry & !(Pte::ACCESSED | Pte::DIRTY));
-            guest.store(parent, link);
-            thread::yield_now();
-            guest.store(parent, 0);
-            assert!(guest.submit(&[d::piotlb_all(SVA_DOMAIN, PASID)]));
-            // The page is free: it now holds data that looks like the entry.
-            guest.store(leaf, entry & !(Pte::ACCESSED | Pte::DIRTY));
-            thread::yield_now();
-            assert_eq!(guest.load(leaf) & (Pte::ACCESSED | Pte::DIRTY), 0);
-        }
-        done.store(true, Ordering::Relaxed);
+        let walk = scope.spawn(|| guest.ats(VA, true).unwrap());
+        is_reached.recv_timeout(PATIENCE).expect("the walk marks the leaf");
+        guest.store(guest.layout.user_tables + (VA.0 >> 39 & 0x1ff) * 8, 0);
+        assert!(guest.submit(&[d::piotlb_all(SVA_DOMAIN, PASID)]));
+        // The page table is free, and holds data that looks like the entry.
+        guest.store(leaf, unmarked);
+        walk.join().unwrap();
+        thread::sleep(2 * PAUSE);
+        assert_eq!(guest.load(leaf), unmarked);
     });
+    assert!(!guest.ats(VA, true).unwrap().read);
 }
 
 #[test]
@@ -135,30 +140,46 @@ fn two_vcpus_share_the_queue() {
 #[test]
 fn page_requests_of_many_threads_are_all_queued_and_announced() {
     let guest = Guest::booted();
-    let (threads, each) = (4u64, 400u64);
-    let sent = AtomicU64::new(0);
-    let mut taken = 0;
+    let (threads, each) = (4u64, 1000u64);
+    let (sent, taken, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
+        let _finish = Finish(&done);
         for thread in 0..threads {
-            let (guest, sent) = (&guest, &sent);
+            let (guest, sent, taken, done) = (&guest, &sent, &taken, &done);
             scope.spawn(move || {
                 for index in 0..each {
+                    // A handful in flight, so that the handler is told again and again.
+                    while sent.load(Ordering::SeqCst) > taken.load(Ordering::SeqCst) + 3 {
+                        if done.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        thread::yield_now();
+                    }
                     guest.ask(VA, true, thread * each + index);
                     sent.fetch_add(1, Ordering::SeqCst);
                 }
             });
         }
         // The handler: runs only when told to, and must never be left with entries nobody told of.
-        while taken < threads * each {
-            let all_sent = sent.load(Ordering::SeqCst) == threads * each;
+        let deadline = Instant::now() + PATIENCE;
+        while taken.load(Ordering::SeqCst) < threads * each {
             if guest.messages().is_empty() {
-                assert!(!all_sent, "an entry without an event");
+                assert!(Instant::now() < deadline, "an entry without an event");
                 thread::yield_now();
-                continue;
+            } else {
+                taken.fetch_add(guest.take_page_requests().len() as u64, Ordering::SeqCst);
             }
-            taken += guest.take_page_requests().len() as u64;
         }
     });
-    assert_eq!(taken, 1600);
+    assert_eq!(taken.into_inner(), threads * each);
     assert!(guest.device.responses().is_empty());
+}
+
+/// Ends the other threads of a scope, also when an assertion fails.
+struct Finish<'a>(&'a AtomicBool);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

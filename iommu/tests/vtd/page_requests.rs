@@ -268,3 +268,15 @@ fn a_device_attached_later_takes_the_place_of_one_with_its_id() {
     assert!(guest.submit(&[d::device_tlb(NIC, d::EVERYTHING, true)]));
     assert!(guest.device.invalidations().is_empty());
 }
+
+#[test]
+fn a_device_may_be_attached_while_it_is_being_made() {
+    let guest = Guest::booted();
+    let late = Bdf(0x0020);
+    let made = Arc::new_cyclic(|weak: &std::sync::Weak<Device>| {
+        guest.iommu.attach(weak.clone());
+        Device::new(late)
+    });
+    guest.submit(&[d::device_tlb(late, d::EVERYTHING, true), d::device_tlb(NIC, d::EVERYTHING, true)]);
+    assert_eq!((made.invalidations().len(), guest.device.invalidations().len()), (1, 1));
+}

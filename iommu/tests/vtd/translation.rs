@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use refault_bus::ats::{Translation, TranslationAgent, TranslationError};
-use refault_bus::dma::{DmaMemory, GuestRam, MemoryError};
+use refault_bus::dma::{DmaMemory, GuestRam};
 use refault_bus::{Gpa, Iova, Pasid};
 
 use crate::support::descriptors as d;
@@ -256,61 +256,19 @@ fn a_pasid_torn_down_answers_without_rights_and_without_a_record() {
     assert!(guest.faults().is_empty());
 }
 
-/// Memory in which a vCPU gets in between reading an entry and marking it, a number of times.
-struct Racing {
-    ram: Arc<GuestRam>,
-    losses: Arc<AtomicU32>,
-}
-
-impl DmaMemory for Racing {
-    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
-        self.ram.read(gpa, buf)
-    }
-
-    fn write(&self, gpa: Gpa, buf: &[u8]) -> Result<(), MemoryError> {
-        self.ram.write(gpa, buf)
-    }
-
-    fn copy(&self, src: Gpa, dst: Gpa, len: u64) -> Result<(), MemoryError> {
-        self.ram.copy(src, dst, len)
-    }
-
-    fn load_u32(&self, gpa: Gpa) -> Result<u32, MemoryError> {
-        self.ram.load_u32(gpa)
-    }
-
-    fn load_u64(&self, gpa: Gpa) -> Result<u64, MemoryError> {
-        self.ram.load_u64(gpa)
-    }
-
-    fn store_u32(&self, gpa: Gpa, value: u32) -> Result<(), MemoryError> {
-        self.ram.store_u32(gpa, value)
-    }
-
-    fn store_u64(&self, gpa: Gpa, value: u64) -> Result<(), MemoryError> {
-        self.ram.store_u64(gpa, value)
-    }
-
-    fn compare_exchange_u64(
-        &self,
-        gpa: Gpa,
-        current: u64,
-        new: u64,
-    ) -> Result<Result<u64, u64>, MemoryError> {
-        let count = |left: u32| left.checked_sub(1);
-        if self.losses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_ok() {
-            // The vCPU moves the page by one frame.
-            self.ram.store_u64(gpa, current + 0x1000)?;
-        }
-        self.ram.compare_exchange_u64(gpa, current, new)
-    }
-}
-
-/// A guest whose tables are all marked accessed but for the leaf of [`VA`], and how often it loses.
+/// A guest whose tables are all marked accessed but for the leaf of [`VA`], and how often a vCPU gets in
+/// between a walk reading an entry and marking it.
 fn racing() -> (Guest, u64, Arc<AtomicU32>) {
     let losses = Arc::<AtomicU32>::default();
     let counter = losses.clone();
-    let mut guest = Guest::powered_with(|ram| Arc::new(Racing { ram, losses: counter }));
+    let before_exchange = move |ram: &GuestRam, at: Gpa, seen: u64| {
+        let count = |left: u32| left.checked_sub(1);
+        if counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_ok() {
+            // The vCPU moves the page by one frame.
+            ram.store_u64(at, seen + 0x1000).unwrap();
+        }
+    };
+    let mut guest = Guest::powered_with(|ram| Arc::new(Interposed { ram, before_exchange }));
     guest.boot();
     let leaf = guest.map_user(VA, 0x10_0000);
     guest.ats(VA, true).unwrap();

@@ -50,7 +50,7 @@ fn reference(guest: &Guest, root: u64, iova: u64) -> Option<Found> {
         if large != 0 {
             // Address bits below the page must be zero, but bit 12 is a memory type bit.
             let without_pat = address & !0x1000;
-            if without_pat % size != 0 {
+            if !without_pat.is_multiple_of(size) {
                 return None;
             }
             return Some(Found { gpa: without_pat, size, writable, passed });

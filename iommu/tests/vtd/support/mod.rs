@@ -3,6 +3,7 @@
 
 pub(crate) mod descriptors;
 mod device;
+mod memory;
 mod tables;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,6 +21,7 @@ use refault_iommu::{Iommu, IommuConfig};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub(crate) use device::Device;
+pub(crate) use memory::Interposed;
 pub(crate) use tables::{Pte, context, context_entry_at, map, pasid_entry_at, set_pasid_entry};
 
 use descriptors::Raw;
