@@ -35,6 +35,9 @@ pub struct RunSummary {
 /// What a run was made with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
+    /// The command line that made the run, as one would type it.
+    #[serde(default)]
+    pub command: String,
     /// `kvm`, or `tcg` if the guest ran one level down.
     pub accel: String,
     /// Guest vCPUs.
