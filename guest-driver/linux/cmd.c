@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Commands to the NIC.
+ *
+ * There are two lanes. Lane 0 is for everything that creates, changes and
+ * destroys objects: one command at a time, the caller sleeps. Lane 1 is for
+ * the few commands that must get through whatever lane 0 is doing, with locks
+ * held and without allocating: its caller spins. The NIC answers both without
+ * waiting for a page fault, usually before the doorbell write has returned.
+ */
+
+#include <linux/delay.h>
+#include <linux/io-64-nonatomic-lo-hi.h>
+#include <linux/iopoll.h>
+
+#include "refault.h"
+
+#define REFAULT_LOG_SLOTS 4
+#define REFAULT_RING_BYTES (REFAULT_CMD_SLOT_SIZE << REFAULT_LOG_SLOTS)
+
+#define REFAULT_READY_TIMEOUT_US (10 * USEC_PER_SEC)
+/* Far longer than any command takes, even if the machine is emulated. */
+#define REFAULT_LANE0_TIMEOUT (30 * HZ)
+#define REFAULT_LANE1_TIMEOUT_US (5 * USEC_PER_SEC)
+/* How often a sleeper looks before it sleeps. */
+#define REFAULT_EAGER_LOOKS 100
+
+static int refault_status_to_errno(u16 status)
+{
+	switch (status) {
+	case REFAULT_STATUS_OK:
+		return 0;
+	case REFAULT_STATUS_BAD_OPCODE:
+		return -EOPNOTSUPP;
+	case REFAULT_STATUS_BAD_PARAMETER:
+	case REFAULT_STATUS_BAD_STATE:
+		return -EINVAL;
+	case REFAULT_STATUS_NO_OBJECT:
+		return -ENOENT;
+	case REFAULT_STATUS_BUSY:
+		return -EBUSY;
+	case REFAULT_STATUS_NO_RESOURCES:
+		return -ENOMEM;
+	case REFAULT_STATUS_BAD_MEMORY:
+		return -EFAULT;
+	default:
+		return -EIO;
+	}
+}
+
+static struct refault_command_slot *
+refault_submit(struct refault_dev *dev, struct refault_lane *lane, u16 opcode,
+	       const void *in, size_t in_len)
+{
+	u32 index = lane->producer++ & (BIT(REFAULT_LOG_SLOTS) - 1);
+	struct refault_command_slot *slot = &lane->slots[index];
+
+	if (!++lane->token)
+		lane->token = 1;
+	memset(&slot->request, 0, sizeof(slot->request));
+	slot->request.opcode = cpu_to_le16(opcode);
+	slot->request.token = cpu_to_le32(lane->token);
+	if (in_len)
+		memcpy(slot->request.body, in, in_len);
+
+	/* writel() lets the NIC see the slot before the doorbell. */
+	writel(lane->producer, dev->regs + lane->doorbell);
+	return slot;
+}
+
+static bool refault_answered(const struct refault_lane *lane,
+			     const struct refault_command_slot *slot)
+{
+	if (READ_ONCE(slot->response.token) != cpu_to_le32(lane->token))
+		return false;
+	/* The token is written last: read the rest after it. */
+	dma_rmb();
+	return true;
+}
+
+/* All ones: the function is gone from the bus. */
+static bool refault_serves(struct refault_dev *dev)
+{
+	u32 status = readl(dev->regs + REFAULT_REG_STATUS);
+
+	return status != ~0U && (status & REFAULT_STATUS_READY) &&
+	       !(status & REFAULT_STATUS_FATAL);
+}
+
+static int refault_wait_sleeping(struct refault_dev *dev,
+				 const struct refault_lane *lane,
+				 const struct refault_command_slot *slot)
+{
+	unsigned long end = jiffies + REFAULT_LANE0_TIMEOUT;
+	unsigned int looks;
+
+	for (looks = 0; looks < REFAULT_EAGER_LOOKS; looks++) {
+		if (refault_answered(lane, slot))
+			return 0;
+		cpu_relax();
+	}
+	while (!refault_answered(lane, slot)) {
+		if (!refault_serves(dev)) {
+			refault_die(dev, "the NIC stopped serving commands");
+			return -EIO;
+		}
+		if (time_after(jiffies, end)) {
+			refault_die(dev, "a command was not answered");
+			return -EIO;
+		}
+		usleep_range(50, 200);
+	}
+	return 0;
+}
+
+static int refault_wait_spinning(struct refault_dev *dev,
+				 const struct refault_lane *lane,
+				 const struct refault_command_slot *slot)
+{
+	bool answered;
+
+	if (read_poll_timeout_atomic(refault_answered, answered, answered, 1,
+				     REFAULT_LANE1_TIMEOUT_US, false, lane,
+				     slot)) {
+		refault_die(dev, "an urgent command was not answered");
+		return -EIO;
+	}
+	return 0;
+}
+
+/**
+ * refault_cmd() - Execute a command in lane 0. Sleeps.
+ * @dev: the NIC
+ * @opcode: REFAULT_CMD_*
+ * @in: body of the request
+ * @in_len: its length in bytes, 0 if the command has none
+ * @out: where the body of the response goes
+ * @out_len: its length in bytes, 0 if it does not matter
+ *
+ * Return: 0, -EIO if the NIC is out of service, or its status as an errno.
+ */
+int refault_cmd(struct refault_dev *dev, u16 opcode, const void *in,
+		size_t in_len, void *out, size_t out_len)
+{
+	struct refault_command_slot *slot;
+	int ret = -EIO;
+
+	mutex_lock(&dev->lane0_lock);
+	if (refault_is_dead(dev))
+		goto out_unlock;
+	slot = refault_submit(dev, &dev->lane0, opcode, in, in_len);
+	ret = refault_wait_sleeping(dev, &dev->lane0, slot);
+	if (ret)
+		goto out_unlock;
+	ret = refault_status_to_errno(le16_to_cpu(slot->response.status));
+	if (!ret && out_len)
+		memcpy(out, slot->response.body, out_len);
+out_unlock:
+	mutex_unlock(&dev->lane0_lock);
+	return ret;
+}
+
+/* Executes a command of lane 0 that answers with the number of an object. */
+int refault_cmd_create(struct refault_dev *dev, u16 opcode, const void *in,
+		       size_t in_len, u32 *id)
+{
+	struct refault_object_id object;
+	int ret;
+
+	ret = refault_cmd(dev, opcode, in, in_len, &object, sizeof(object));
+	if (ret)
+		return ret;
+	*id = le32_to_cpu(object.id);
+	return 0;
+}
+
+/*
+ * Destroys an object. With a NIC that is out of service, or does not know the
+ * object, there is nothing to destroy: that is no reason to keep the memory.
+ */
+int refault_cmd_destroy(struct refault_dev *dev, u16 opcode, u32 id)
+{
+	struct refault_object_id object = { .id = cpu_to_le32(id) };
+	int ret;
+
+	ret = refault_cmd(dev, opcode, &object, sizeof(object), NULL, 0);
+	if (ret && refault_is_dead(dev))
+		return 0;
+	if (ret == -ENOENT) {
+		dev_warn_ratelimited(&dev->pdev->dev,
+				     "command %#x: the NIC has no object %#x\n",
+				     opcode, id);
+		return 0;
+	}
+	return ret;
+}
+
+/**
+ * refault_cmd_atomic() - Execute a command in lane 1. Never sleeps or allocates.
+ * @dev: the NIC
+ * @opcode: one of the REFAULT_CMD_* of lane 1
+ * @id: the object it is about
+ *
+ * Return: as refault_cmd().
+ */
+int refault_cmd_atomic(struct refault_dev *dev, u16 opcode, u32 id)
+{
+	struct refault_object_id object = { .id = cpu_to_le32(id) };
+	struct refault_command_slot *slot;
+	int ret = -EIO;
+
+	spin_lock(&dev->lane1_lock);
+	if (refault_is_dead(dev))
+		goto out_unlock;
+	slot = refault_submit(dev, &dev->lane1, opcode, &object,
+			      sizeof(object));
+	ret = refault_wait_spinning(dev, &dev->lane1, slot);
+	if (!ret)
+		ret = refault_status_to_errno(le16_to_cpu(slot->response.status));
+out_unlock:
+	spin_unlock(&dev->lane1_lock);
+	return ret;
+}
+
+static int refault_lane_init(struct refault_dev *dev, struct refault_lane *lane,
+			     unsigned int base, unsigned int log,
+			     unsigned int doorbell)
+{
+	lane->slots = dma_alloc_coherent(&dev->pdev->dev, REFAULT_RING_BYTES,
+					 &lane->dma, GFP_KERNEL);
+	if (!lane->slots)
+		return -ENOMEM;
+	lane->doorbell = doorbell;
+	writeq(lane->dma, dev->regs + base);
+	writel(REFAULT_LOG_SLOTS, dev->regs + log);
+	return 0;
+}
+
+static void refault_lane_free(struct refault_dev *dev, struct refault_lane *lane)
+{
+	if (!lane->slots)
+		return;
+	dma_free_coherent(&dev->pdev->dev, REFAULT_RING_BYTES, lane->slots,
+			  lane->dma);
+	lane->slots = NULL;
+}
+
+/* Sets both lanes up and enables the NIC, which was reset before. */
+int refault_cmd_init(struct refault_dev *dev)
+{
+	u32 status;
+	int ret;
+
+	ret = refault_lane_init(dev, &dev->lane0, REFAULT_REG_CMD0_BASE,
+				REFAULT_REG_CMD0_LOG,
+				REFAULT_REG_CMD0_DOORBELL);
+	if (ret)
+		return ret;
+	ret = refault_lane_init(dev, &dev->lane1, REFAULT_REG_CMD1_BASE,
+				REFAULT_REG_CMD1_LOG,
+				REFAULT_REG_CMD1_DOORBELL);
+	if (ret)
+		goto err_free;
+
+	writel(REFAULT_CONTROL_ENABLE, dev->regs + REFAULT_REG_CONTROL);
+	ret = readl_poll_timeout(dev->regs + REFAULT_REG_STATUS, status,
+				 status & REFAULT_STATUS_READY, 100,
+				 REFAULT_READY_TIMEOUT_US);
+	if (ret) {
+		dev_err(&dev->pdev->dev, "does not get ready (status %#x)\n",
+			status);
+		goto err_free;
+	}
+	return 0;
+
+err_free:
+	refault_cmd_free(dev);
+	return ret;
+}
+
+/* Frees the lanes of a NIC that does not use them any more. */
+void refault_cmd_free(struct refault_dev *dev)
+{
+	refault_lane_free(dev, &dev->lane1);
+	refault_lane_free(dev, &dev->lane0);
+}

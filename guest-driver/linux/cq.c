@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Completion queues. The ring lies in the process' memory; the kernel only
+ * hears of completions that the process asked to be notified of.
+ */
+
+#include <linux/interrupt.h>
+
+#include "refault.h"
+
+static int refault_check_cq(const struct ib_cq_init_attr *attr,
+			    const struct refault_uverbs_create_cq *req)
+{
+	u64 length = le64_to_cpu(req->length);
+	u32 record = le32_to_cpu(req->record_offset);
+	u32 log_size = le32_to_cpu(req->log_size);
+
+	if (attr->flags)
+		return -EOPNOTSUPP;
+	if (log_size > REFAULT_MAX_LOG_CQES || attr->cqe > BIT(log_size))
+		return -EINVAL;
+	if (record < (u64)REFAULT_CQE_SIZE << log_size ||
+	    !IS_ALIGNED(record, sizeof(struct refault_cq_doorbell_record)))
+		return -EINVAL;
+	/* No longer than it must be: all of it gets pinned. */
+	if (length < (u64)record + sizeof(struct refault_cq_doorbell_record) ||
+	    length > PAGE_ALIGN((u64)record + PAGE_SIZE))
+		return -EINVAL;
+	return 0;
+}
+
+static int refault_cmd_create_cq(struct refault_dev *dev, struct refault_cq *cq,
+				 const struct refault_uverbs_create_cq *req,
+				 u32 context)
+{
+	struct refault_create_cq cmd = {
+		.buffer = cq->pbl.table,
+		.record_offset = req->record_offset,
+		.context = cpu_to_le32(context),
+		.eqn = cpu_to_le32(cq->eq->eqn),
+		.log_size = le32_to_cpu(req->log_size),
+	};
+
+	return refault_cmd_create(dev, REFAULT_CMD_CREATE_CQ, &cmd, sizeof(cmd),
+				  &cq->cqn);
+}
+
+/* Takes a CQ out of service: no event of it is under way afterwards. */
+static int refault_cmd_destroy_cq(struct refault_dev *dev, struct refault_cq *cq)
+{
+	int ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_CQ, cq->cqn);
+
+	if (ret)
+		return ret;
+	xa_erase(&dev->cqs, cq->cqn);
+	synchronize_irq(cq->eq->irq);
+	return 0;
+}
+
+int refault_create_cq(struct ib_cq *ibcq, const struct ib_cq_init_attr *attr,
+		      struct uverbs_attr_bundle *attrs)
+{
+	struct ib_udata *udata = &attrs->driver_udata;
+	struct refault_ucontext *uctx = refault_udata_context(udata);
+	struct refault_dev *dev = to_rdev(ibcq->device);
+	struct refault_cq *cq = to_rcq(ibcq);
+	struct refault_uverbs_create_cq req;
+	struct refault_uverbs_cq resp = {};
+	int ret;
+
+	ret = ib_copy_validate_udata_in(udata, req, reserved);
+	if (ret)
+		return ret;
+	ret = refault_check_cq(attr, &req);
+	if (ret)
+		return ret;
+
+	ret = refault_pin_ring(dev, le64_to_cpu(req.buffer),
+			       le64_to_cpu(req.length), &cq->umem, &cq->pbl);
+	if (ret)
+		return ret;
+	cq->eq = refault_comp_eq(dev, attr->comp_vector);
+	ret = refault_cmd_create_cq(dev, cq, &req, uctx->id);
+	if (ret)
+		goto err_unpin;
+	ret = xa_err(xa_store(&dev->cqs, cq->cqn, cq, GFP_KERNEL));
+	if (ret)
+		goto err_destroy;
+
+	ibcq->cqe = BIT(le32_to_cpu(req.log_size));
+	resp.cqn = cpu_to_le32(cq->cqn);
+	ret = ib_respond_udata(udata, resp);
+	if (ret)
+		goto err_destroy;
+	return 0;
+
+err_destroy:
+	if (refault_cmd_destroy_cq(dev, cq))
+		refault_die(dev, "a completion queue could not be destroyed");
+err_unpin:
+	refault_unpin_ring(dev, cq->umem, &cq->pbl);
+	return ret;
+}
+
+int refault_destroy_cq(struct ib_cq *ibcq, struct ib_udata *udata)
+{
+	struct refault_dev *dev = to_rdev(ibcq->device);
+	struct refault_cq *cq = to_rcq(ibcq);
+	int ret;
+
+	ret = refault_cmd_destroy_cq(dev, cq);
+	if (ret)
+		return ret;
+	refault_unpin_ring(dev, cq->umem, &cq->pbl);
+	return 0;
+}
+
+/* Called by the event queue's handler. */
+void refault_cq_complete(struct refault_dev *dev, u32 cqn)
+{
+	struct refault_cq *cq = xa_load(&dev->cqs, cqn);
+
+	if (cq)
+		cq->ibcq.comp_handler(&cq->ibcq, cq->ibcq.cq_context);
+}
+
+/* Called by the event queue's handler. */
+void refault_cq_error(struct refault_dev *dev, u32 cqn)
+{
+	struct refault_cq *cq = xa_load(&dev->cqs, cqn);
+	struct ib_event event = {
+		.device = &dev->ibdev,
+		.event = IB_EVENT_CQ_ERR,
+	};
+
+	if (!cq)
+		return;
+	event.element.cq = &cq->ibcq;
+	cq->ibcq.event_handler(&event, cq->ibcq.cq_context);
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The ib_device: what it offers to the RDMA core, and its registration.
+ *
+ * It serves user space only: there are no kernel verbs, so ib_mad, ib_cm and
+ * their kind stay away, and no netdev is needed.
+ */
+
+#include "refault.h"
+
+const struct ib_device_ops refault_dev_ops = {
+	.owner = THIS_MODULE,
+	.driver_id = RDMA_DRIVER_UNKNOWN,
+	.uverbs_abi_ver = REFAULT_UVERBS_ABI_VERSION,
+	.uverbs_robust_udata = 1,
+
+	.advise_mr = refault_advise_mr,
+	.alloc_pd = refault_alloc_pd,
+	.alloc_ucontext = refault_alloc_ucontext,
+	.create_cq = refault_create_cq,
+	.create_qp = refault_create_qp,
+	.dealloc_pd = refault_dealloc_pd,
+	.dealloc_ucontext = refault_dealloc_ucontext,
+	.dereg_mr = refault_dereg_mr,
+	.destroy_cq = refault_destroy_cq,
+	.destroy_qp = refault_destroy_qp,
+	.disassociate_ucontext = refault_disassociate_ucontext,
+	.fill_res_mr_entry = refault_fill_res_mr_entry,
+	.get_dev_fw_str = refault_get_dev_fw_str,
+	.get_link_layer = refault_get_link_layer,
+	.get_port_immutable = refault_get_port_immutable,
+	.mmap = refault_mmap,
+	.mmap_free = refault_mmap_free,
+	.modify_qp = refault_modify_qp,
+	.query_device = refault_query_device,
+	.query_gid = refault_query_gid,
+	.query_pkey = refault_query_pkey,
+	.query_port = refault_query_port,
+	.query_qp = refault_query_qp,
+	.reg_user_mr = refault_reg_user_mr,
+	.ufile_hw_cleanup = refault_ufile_hw_cleanup,
+
+	INIT_RDMA_OBJ_SIZE(ib_cq, refault_cq, ibcq),
+	INIT_RDMA_OBJ_SIZE(ib_pd, refault_pd, ibpd),
+	INIT_RDMA_OBJ_SIZE(ib_qp, refault_qp, ibqp),
+	INIT_RDMA_OBJ_SIZE(ib_ucontext, refault_ucontext, ibucontext),
+};
+
+int refault_device_register(struct refault_dev *dev)
+{
+	struct ib_device *ibdev = &dev->ibdev;
+	int ret;
+
+	ibdev->node_type = RDMA_NODE_IB_CA;
+	ibdev->node_guid = cpu_to_be64(le64_to_cpu(dev->caps.node_guid));
+	ibdev->phys_port_cnt = 1;
+	ibdev->num_comp_vectors = refault_num_comp_vectors(dev);
+	strscpy(ibdev->node_desc, "refault", sizeof(ibdev->node_desc));
+	ib_set_device_ops(ibdev, &refault_dev_ops);
+
+	ret = ib_register_device(ibdev, "refault_%d", &dev->pdev->dev);
+	if (ret)
+		return dev_err_probe(&dev->pdev->dev, ret,
+				     "cannot register with the RDMA core\n");
+	set_bit(REFAULT_REGISTERED, &dev->state);
+	return 0;
+}
+
+void refault_device_unregister(struct refault_dev *dev)
+{
+	clear_bit(REFAULT_REGISTERED, &dev->state);
+	ib_unregister_device(&dev->ibdev);
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Memory regions.
+ *
+ * A plain region pins its pages for as long as it exists, and the NIC gets
+ * their addresses. An on-demand region pins nothing: the NIC uses the process'
+ * own addresses, which the IOMMU translates in the process' page table; where
+ * a page is absent it asks for it. The implicit region is an on-demand region
+ * over the whole address space.
+ */
+
+#include <linux/sched.h>
+
+#include "refault.h"
+
+#define REFAULT_PAGE_SIZES (SZ_4K | SZ_2M)
+
+static const struct {
+	int ib;
+	u32 nic;
+} refault_access_flags[] = {
+	{ IB_ACCESS_LOCAL_WRITE, REFAULT_ACCESS_LOCAL_WRITE },
+	{ IB_ACCESS_REMOTE_WRITE, REFAULT_ACCESS_REMOTE_WRITE },
+	{ IB_ACCESS_REMOTE_READ, REFAULT_ACCESS_REMOTE_READ },
+	{ IB_ACCESS_REMOTE_ATOMIC, REFAULT_ACCESS_REMOTE_ATOMIC },
+};
+
+/* From IB_ACCESS_* to REFAULT_ACCESS_*. */
+u32 refault_access(int ib_access)
+{
+	u32 nic = 0;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(refault_access_flags); i++)
+		if (ib_access & refault_access_flags[i].ib)
+			nic |= refault_access_flags[i].nic;
+	return nic;
+}
+
+/* From REFAULT_ACCESS_* to IB_ACCESS_*. */
+int refault_ib_access(u32 access)
+{
+	unsigned int i;
+	int ib = 0;
+
+	for (i = 0; i < ARRAY_SIZE(refault_access_flags); i++)
+		if (access & refault_access_flags[i].nic)
+			ib |= refault_access_flags[i].ib;
+	return ib;
+}
+
+static int refault_pin_mr(struct refault_dev *dev, struct refault_mr *mr,
+			  u64 address, int access)
+{
+	int ret;
+
+	if (mr->length > le64_to_cpu(dev->caps.max_mr_size))
+		return -EINVAL;
+	mr->mode = REFAULT_MR_PINNED;
+	mr->umem = ib_umem_get_va(&dev->ibdev, address, mr->length, access);
+	if (IS_ERR(mr->umem))
+		return PTR_ERR(mr->umem);
+	ret = refault_pbl_init(dev, &mr->pbl, mr->umem, REFAULT_PAGE_SIZES,
+			       mr->start);
+	if (ret)
+		ib_umem_release(mr->umem);
+	return ret;
+}
+
+/* An on-demand region has nothing to prepare, only conditions. */
+static int refault_check_odp_mr(const struct refault_ucontext *uctx,
+				struct refault_mr *mr, u64 address)
+{
+	bool implicit = !address && mr->length == U64_MAX;
+
+	if (!uctx->sva)
+		return -EOPNOTSUPP;
+	/* The IOMMU translates addresses of the process, not of our making. */
+	if (mr->start != address)
+		return -EOPNOTSUPP;
+	if (!implicit && !access_ok(u64_to_user_ptr(address), mr->length))
+		return -EFAULT;
+	mr->mode = REFAULT_MR_PASID;
+	return 0;
+}
+
+static void refault_unpin_mr(struct refault_dev *dev, struct refault_mr *mr)
+{
+	refault_pbl_free(dev, &mr->pbl);
+	ib_umem_release(mr->umem);
+}
+
+static int refault_create_mr(struct refault_dev *dev, struct refault_mr *mr,
+			     u32 pd)
+{
+	struct refault_create_mr cmd = {
+		.start = cpu_to_le64(mr->start),
+		.length = cpu_to_le64(mr->length),
+		.table = mr->pbl.table,
+		.first_offset = cpu_to_le32(mr->pbl.first_offset),
+		.pd = cpu_to_le32(pd),
+		.access = cpu_to_le32(mr->access),
+		.mode = mr->mode,
+	};
+	int ret;
+	u32 key;
+
+	ret = refault_cmd_create(dev, REFAULT_CMD_CREATE_MR, &cmd, sizeof(cmd),
+				 &key);
+	if (ret)
+		return ret;
+	mr->ibmr.lkey = key;
+	mr->ibmr.rkey = key;
+	ret = xa_err(xa_store(&dev->mrs, key, mr, GFP_KERNEL));
+	if (ret && refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_MR, key))
+		refault_die(dev, "a memory region could not be destroyed");
+	return ret;
+}
+
+struct ib_mr *refault_reg_user_mr(struct ib_pd *ibpd, u64 start, u64 length,
+				  u64 virt_addr, int access,
+				  struct ib_dmah *dmah, struct ib_udata *udata)
+{
+	struct refault_ucontext *uctx = refault_udata_context(udata);
+	struct refault_dev *dev = to_rdev(ibpd->device);
+	struct refault_mr *mr;
+	int ret;
+
+	if (!uctx || dmah || access & IB_ACCESS_MW_BIND)
+		return ERR_PTR(-EOPNOTSUPP);
+	/* A child inherits the file, not the address space it was opened for. */
+	if (current->mm != uctx->mm)
+		return ERR_PTR(-EPERM);
+	if (!length)
+		return ERR_PTR(-EINVAL);
+	ret = ib_no_udata_io(udata);
+	if (ret)
+		return ERR_PTR(ret);
+
+	mr = kzalloc_obj(*mr);
+	if (!mr)
+		return ERR_PTR(-ENOMEM);
+	mr->start = virt_addr;
+	mr->length = length;
+	mr->access = refault_access(access);
+	mr->ibmr.pd = ibpd;
+
+	if (access & IB_ACCESS_ON_DEMAND)
+		ret = refault_check_odp_mr(uctx, mr, start);
+	else
+		ret = refault_pin_mr(dev, mr, start, access);
+	if (ret)
+		goto err_free;
+	ret = refault_create_mr(dev, mr, to_rpd(ibpd)->id);
+	if (ret)
+		goto err_unpin;
+	return &mr->ibmr;
+
+err_unpin:
+	refault_unpin_mr(dev, mr);
+err_free:
+	kfree(mr);
+	return ERR_PTR(ret);
+}
+
+int refault_dereg_mr(struct ib_mr *ibmr, struct ib_udata *udata)
+{
+	struct refault_dev *dev = to_rdev(ibmr->device);
+	struct refault_mr *mr = to_rmr(ibmr);
+	int ret;
+
+	/* The answer says that no access is under way: only then unpin. */
+	ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_MR, ibmr->lkey);
+	if (ret)
+		return ret;
+	xa_erase(&dev->mrs, ibmr->lkey);
+	refault_unpin_mr(dev, mr);
+	kfree(mr);
+	return 0;
+}

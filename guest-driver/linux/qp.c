@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Queue pairs: creating and destroying them, and what the NIC says of them.
+ * Their rings lie in the process' memory, which posts and rings by itself.
+ */
+
+#include <linux/interrupt.h>
+
+#include "refault.h"
+
+/* All queue pairs report to the vector of asynchronous events. */
+static struct refault_eq *refault_async_eq(struct refault_dev *dev)
+{
+	return &dev->eqs[0];
+}
+
+static int refault_check_qp_attr(const struct ib_qp_init_attr *attr)
+{
+	const struct ib_qp_cap *cap = &attr->cap;
+
+	if (attr->qp_type != IB_QPT_RC || attr->create_flags || attr->srq)
+		return -EOPNOTSUPP;
+	if (cap->max_send_sge > REFAULT_MAX_SGE ||
+	    cap->max_recv_sge > REFAULT_MAX_SGE)
+		return -EINVAL;
+	return 0;
+}
+
+static int refault_check_qp_rings(const struct ib_qp_cap *cap,
+				  const struct refault_uverbs_create_qp *req)
+{
+	u64 length = le64_to_cpu(req->length);
+	u32 rq = le32_to_cpu(req->rq_offset);
+	u32 record = le32_to_cpu(req->record_offset);
+	u32 log_sq = le32_to_cpu(req->log_sq);
+	u32 log_rq = le32_to_cpu(req->log_rq);
+
+	if (log_sq > REFAULT_MAX_LOG_WQES || log_rq > REFAULT_MAX_LOG_WQES ||
+	    cap->max_send_wr > BIT(log_sq) || cap->max_recv_wr > BIT(log_rq))
+		return -EINVAL;
+	if (rq < (u64)REFAULT_SQ_WQE_SIZE << log_sq ||
+	    !IS_ALIGNED(rq, REFAULT_RQ_WQE_SIZE))
+		return -EINVAL;
+	if (record < (u64)rq + ((u64)REFAULT_RQ_WQE_SIZE << log_rq) ||
+	    !IS_ALIGNED(record, sizeof(struct refault_qp_doorbell_record)))
+		return -EINVAL;
+	/* The rings and their page of doorbell record: all of it gets pinned. */
+	if (length < (u64)record + sizeof(struct refault_qp_doorbell_record) ||
+	    length > SZ_8M)
+		return -EINVAL;
+	return 0;
+}
+
+static int refault_cmd_create_qp(struct refault_dev *dev,
+				 struct refault_qp *qp,
+				 const struct ib_qp_init_attr *attr,
+				 const struct refault_uverbs_create_qp *req)
+{
+	struct refault_create_qp cmd = {
+		.buffer = qp->pbl.table,
+		.rq_offset = req->rq_offset,
+		.record_offset = req->record_offset,
+		.pd = cpu_to_le32(to_rpd(qp->ibqp.pd)->id),
+		.send_cq = cpu_to_le32(to_rcq(attr->send_cq)->cqn),
+		.recv_cq = cpu_to_le32(to_rcq(attr->recv_cq)->cqn),
+		.eqn = cpu_to_le32(refault_async_eq(dev)->eqn),
+		.log_sq = le32_to_cpu(req->log_sq),
+		.log_rq = le32_to_cpu(req->log_rq),
+		.signal_all = qp->signal_all,
+	};
+
+	return refault_cmd_create(dev, REFAULT_CMD_CREATE_QP, &cmd, sizeof(cmd),
+				  &qp->ibqp.qp_num);
+}
+
+/* Takes a QP out of service: no event of it is under way afterwards. */
+static int refault_cmd_destroy_qp(struct refault_dev *dev, struct refault_qp *qp)
+{
+	int ret;
+
+	ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_QP,
+				  qp->ibqp.qp_num);
+	if (ret)
+		return ret;
+	xa_erase(&dev->qps, qp->ibqp.qp_num);
+	synchronize_irq(refault_async_eq(dev)->irq);
+	return 0;
+}
+
+/* What the NIC gives, which is at least what was asked for; but for inline. */
+static void refault_set_cap(struct refault_qp *qp, struct ib_qp_cap *cap,
+			    const struct refault_uverbs_create_qp *req)
+{
+	cap->max_send_wr = BIT(le32_to_cpu(req->log_sq));
+	cap->max_recv_wr = BIT(le32_to_cpu(req->log_rq));
+	cap->max_send_sge = REFAULT_MAX_SGE;
+	cap->max_recv_sge = REFAULT_MAX_SGE;
+	cap->max_inline_data = REFAULT_MAX_INLINE;
+	qp->cap = *cap;
+}
+
+int refault_create_qp(struct ib_qp *ibqp, struct ib_qp_init_attr *attr,
+		      struct ib_udata *udata)
+{
+	struct refault_dev *dev = to_rdev(ibqp->device);
+	struct refault_qp *qp = to_rqp(ibqp);
+	struct refault_uverbs_create_qp req;
+	struct refault_uverbs_qp resp = {};
+	int ret;
+
+	if (!udata)
+		return -EOPNOTSUPP;
+	ret = refault_check_qp_attr(attr);
+	if (ret)
+		return ret;
+	ret = ib_copy_validate_udata_in(udata, req, reserved);
+	if (ret)
+		return ret;
+	ret = refault_check_qp_rings(&attr->cap, &req);
+	if (ret)
+		return ret;
+
+	mutex_init(&qp->lock);
+	qp->signal_all = attr->sq_sig_type == IB_SIGNAL_ALL_WR;
+	ret = refault_pin_ring(dev, le64_to_cpu(req.buffer),
+			       le64_to_cpu(req.length), &qp->umem, &qp->pbl);
+	if (ret)
+		return ret;
+	ret = refault_cmd_create_qp(dev, qp, attr, &req);
+	if (ret)
+		goto err_unpin;
+	ret = xa_err(xa_store(&dev->qps, ibqp->qp_num, qp, GFP_KERNEL));
+	if (ret)
+		goto err_destroy;
+
+	refault_set_cap(qp, &attr->cap, &req);
+	resp.qpn = cpu_to_le32(ibqp->qp_num);
+	ret = ib_respond_udata(udata, resp);
+	if (ret)
+		goto err_destroy;
+	return 0;
+
+err_destroy:
+	if (refault_cmd_destroy_qp(dev, qp))
+		refault_die(dev, "a queue pair could not be destroyed");
+err_unpin:
+	refault_unpin_ring(dev, qp->umem, &qp->pbl);
+	return ret;
+}
+
+int refault_destroy_qp(struct ib_qp *ibqp, struct ib_udata *udata)
+{
+	struct refault_dev *dev = to_rdev(ibqp->device);
+	struct refault_qp *qp = to_rqp(ibqp);
+	int ret;
+
+	ret = refault_cmd_destroy_qp(dev, qp);
+	if (ret)
+		return ret;
+	refault_unpin_ring(dev, qp->umem, &qp->pbl);
+	return 0;
+}
+
+static bool refault_qp_event_type(const struct refault_qp *qp, u8 code,
+				  enum ib_event_type *type)
+{
+	switch (code) {
+	case REFAULT_QP_EVENT_FATAL:
+		*type = IB_EVENT_QP_FATAL;
+		return true;
+	case REFAULT_QP_EVENT_REQUEST_ERROR:
+		*type = IB_EVENT_QP_REQ_ERR;
+		return true;
+	case REFAULT_QP_EVENT_ACCESS_ERROR:
+		*type = IB_EVENT_QP_ACCESS_ERR;
+		return true;
+	case REFAULT_QP_EVENT_COMMUNICATION_ESTABLISHED:
+		*type = IB_EVENT_COMM_EST;
+		return true;
+	case REFAULT_QP_EVENT_SQ_DRAINED:
+		*type = IB_EVENT_SQ_DRAINED;
+		return READ_ONCE(qp->sqd_notify);
+	default:
+		return false;
+	}
+}
+
+/* Called by the event queue's handler. */
+void refault_qp_event(struct refault_dev *dev, u32 qpn, u8 code)
+{
+	struct refault_qp *qp = xa_load(&dev->qps, qpn);
+	struct ib_event event = { .device = &dev->ibdev };
+
+	if (!qp || !refault_qp_event_type(qp, code, &event.event))
+		return;
+	event.element.qp = &qp->ibqp;
+	qp->ibqp.event_handler(&event, qp->ibqp.qp_context);
+}

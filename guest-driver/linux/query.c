@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the NIC and its port are. The port has InfiniBand's link layer: a LID
+ * and a GID that never change, no subnet manager, no netdev.
+ */
+
+#include "refault.h"
+
+#define REFAULT_PKEY 0xffff
+#define REFAULT_GID_PREFIX 0xfe80000000000000ULL
+#define REFAULT_MAX_MESSAGE SZ_1G
+
+static void refault_query_odp(struct refault_dev *dev,
+			      struct ib_device_attr *attr)
+{
+	if (!refault_has_pasid(dev) || test_bit(REFAULT_NO_PASID, &dev->state))
+		return;
+	attr->kernel_cap_flags |= IBK_ON_DEMAND_PAGING;
+	attr->odp_caps.general_caps = IB_ODP_SUPPORT | IB_ODP_SUPPORT_IMPLICIT;
+	attr->odp_caps.per_transport_caps.rc_odp_caps =
+		IB_ODP_SUPPORT_SEND | IB_ODP_SUPPORT_RECV |
+		IB_ODP_SUPPORT_WRITE | IB_ODP_SUPPORT_READ |
+		IB_ODP_SUPPORT_ATOMIC;
+}
+
+int refault_query_device(struct ib_device *ibdev, struct ib_device_attr *attr,
+			 struct ib_udata *udata)
+{
+	struct refault_dev *dev = to_rdev(ibdev);
+	const struct refault_device_caps *caps = &dev->caps;
+	u32 features = le32_to_cpu(caps->features);
+	u32 rd_atomic = le32_to_cpu(caps->max_rd_atomic);
+	int ret;
+
+	ret = ib_no_udata_io(udata);
+	if (ret)
+		return ret;
+
+	memset(attr, 0, sizeof(*attr));
+	attr->fw_ver = le64_to_cpu(caps->version);
+	attr->sys_image_guid = ibdev->node_guid;
+	attr->vendor_id = dev->pdev->vendor;
+	attr->vendor_part_id = dev->pdev->device;
+	attr->hw_ver = dev->pdev->revision;
+	attr->page_size_cap = SZ_4K | SZ_2M;
+	attr->device_cap_flags = IB_DEVICE_RC_RNR_NAK_GEN |
+				 IB_DEVICE_SYS_IMAGE_GUID |
+				 IB_DEVICE_CURR_QP_STATE_MOD;
+	attr->max_mr_size = le64_to_cpu(caps->max_mr_size);
+	attr->max_mr = le32_to_cpu(caps->max_mr);
+	attr->max_pd = le32_to_cpu(caps->max_pd);
+	attr->max_cq = le32_to_cpu(caps->max_cq);
+	attr->max_cqe = BIT(REFAULT_MAX_LOG_CQES);
+	attr->max_qp = le32_to_cpu(caps->max_qp);
+	attr->max_qp_wr = BIT(REFAULT_MAX_LOG_WQES);
+	attr->max_send_sge = REFAULT_MAX_SGE;
+	attr->max_recv_sge = REFAULT_MAX_SGE;
+	attr->max_sge_rd = REFAULT_MAX_SGE;
+	attr->max_qp_rd_atom = rd_atomic;
+	attr->max_qp_init_rd_atom = rd_atomic;
+	attr->max_res_rd_atom = min_t(u64, (u64)rd_atomic * attr->max_qp,
+				      INT_MAX);
+	attr->atomic_cap = features & REFAULT_CAP_ATOMIC_GLOBAL ?
+				   IB_ATOMIC_GLOB : IB_ATOMIC_HCA;
+	attr->max_pkeys = le16_to_cpu(caps->pkeys);
+	refault_query_odp(dev, attr);
+	return 0;
+}
+
+int refault_query_port(struct ib_device *ibdev, u32 port,
+		       struct ib_port_attr *attr)
+{
+	const struct refault_device_caps *caps = &to_rdev(ibdev)->caps;
+
+	/* The core has zeroed it. */
+	attr->state = IB_PORT_ACTIVE;
+	attr->phys_state = IB_PORT_PHYS_STATE_LINK_UP;
+	attr->max_mtu = IB_MTU_4096;
+	attr->active_mtu = IB_MTU_4096;
+	attr->gid_tbl_len = le16_to_cpu(caps->gids);
+	attr->pkey_tbl_len = le16_to_cpu(caps->pkeys);
+	attr->lid = le16_to_cpu(caps->lid);
+	attr->sm_lid = attr->lid;
+	attr->max_msg_sz = REFAULT_MAX_MESSAGE;
+	attr->max_vl_num = 1;
+	attr->active_width = IB_WIDTH_4X;
+	attr->active_speed = IB_SPEED_EDR;
+	return 0;
+}
+
+int refault_query_pkey(struct ib_device *ibdev, u32 port, u16 index, u16 *pkey)
+{
+	if (index >= le16_to_cpu(to_rdev(ibdev)->caps.pkeys))
+		return -EINVAL;
+	*pkey = REFAULT_PKEY;
+	return 0;
+}
+
+int refault_query_gid(struct ib_device *ibdev, u32 port, int index,
+		      union ib_gid *gid)
+{
+	if (index < 0 || index >= le16_to_cpu(to_rdev(ibdev)->caps.gids))
+		return -EINVAL;
+	memset(gid, 0, sizeof(*gid));
+	if (index == 0) {
+		gid->global.subnet_prefix = cpu_to_be64(REFAULT_GID_PREFIX);
+		gid->global.interface_id = ibdev->node_guid;
+	}
+	return 0;
+}
+
+int refault_get_port_immutable(struct ib_device *ibdev, u32 port,
+			       struct ib_port_immutable *immutable)
+{
+	const struct refault_device_caps *caps = &to_rdev(ibdev)->caps;
+
+	immutable->core_cap_flags = RDMA_CORE_CAP_PROT_IB;
+	immutable->pkey_tbl_len = le16_to_cpu(caps->pkeys);
+	immutable->gid_tbl_len = le16_to_cpu(caps->gids);
+	return 0;
+}
+
+enum rdma_link_layer refault_get_link_layer(struct ib_device *ibdev, u32 port)
+{
+	return IB_LINK_LAYER_INFINIBAND;
+}
+
+void refault_get_dev_fw_str(struct ib_device *ibdev, char *str)
+{
+	snprintf(str, IB_FW_VERSION_NAME_MAX, "%llu",
+		 le64_to_cpu(to_rdev(ibdev)->caps.version));
+}

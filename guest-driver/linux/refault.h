@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the parts of the refault NIC's driver share.
+ *
+ * The NIC's side of every structure named refault_<something> that is not
+ * here comes from refault_abi.h, which the crate refault-abi generates.
+ */
+#ifndef REFAULT_H
+#define REFAULT_H
+
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 2, 0)
+#error "refault_rdma needs Linux 7.2 or later"
+#endif
+
+#include <linux/pci.h>
+#include <linux/spinlock.h>
+#include <linux/mutex.h>
+#include <linux/xarray.h>
+#include <rdma/ib_umem.h>
+#include <rdma/ib_verbs.h>
+#include <rdma/uverbs_ioctl.h>
+
+#include "refault_abi.h"
+
+#define REFAULT_DRV_NAME "refault_rdma"
+
+struct iommu_sva;
+struct refault_dev;
+
+/* A command ring. Lane 0 is used under a mutex and may sleep, lane 1 never. */
+struct refault_lane {
+	struct refault_command_slot *slots;
+	dma_addr_t dma;
+	u32 producer;
+	u32 token;
+	unsigned int doorbell;
+};
+
+/* An event queue, and the MSI-X vector that announces it. */
+struct refault_eq {
+	struct refault_dev *dev;
+	struct refault_eqe *ring;
+	dma_addr_t dma;
+	u32 consumer;
+	u32 eqn;
+	int irq;
+	char name[48];
+};
+
+enum refault_state_bit {
+	/* Nothing is asked of the NIC any more, and it may not do DMA. */
+	REFAULT_DEAD,
+	/* The ib_device is registered: events can be dispatched. */
+	REFAULT_REGISTERED,
+	/* The log says already why contexts have no PASID. */
+	REFAULT_NO_PASID_TOLD,
+	/* The last context that was opened could not be bound to a PASID. */
+	REFAULT_NO_PASID,
+};
+
+struct refault_dev {
+	struct ib_device ibdev;
+	struct pci_dev *pdev;
+	void __iomem *regs;
+	phys_addr_t doorbells;
+	u64 doorbell_pages;
+	unsigned long state;
+	struct refault_device_caps caps;
+
+	struct mutex lane0_lock;	/* Serialises lane 0. */
+	struct refault_lane lane0;
+	spinlock_t lane1_lock;		/* Serialises lane 1. */
+	struct refault_lane lane1;
+
+	struct refault_eq *eqs;
+	unsigned int num_eqs;
+
+	/* By the NIC's number. */
+	struct xarray contexts;
+	struct xarray cqs;
+	struct xarray qps;
+	struct xarray mrs;
+};
+
+/* The pages of a umem as the NIC reads them. */
+struct refault_pbl {
+	struct refault_page_table table;
+	u32 first_offset;
+	unsigned int num_tables;
+	struct refault_pbl_page {
+		__le64 *entries;
+		dma_addr_t dma;
+	} *tables;
+};
+
+struct refault_mmap_entry {
+	struct rdma_user_mmap_entry rdma_entry;
+	phys_addr_t address;
+};
+
+/* A process' share of the NIC. */
+struct refault_ucontext {
+	struct ib_ucontext ibucontext;
+	struct refault_mmap_entry *doorbell;
+	struct mm_struct *mm;	/* mmgrab()bed: its address stays unique. */
+	struct iommu_sva *sva;	/* NULL: without PASID. */
+	u32 pasid;
+	u32 id;
+};
+
+struct refault_pd {
+	struct ib_pd ibpd;
+	u32 id;
+};
+
+struct refault_cq {
+	struct ib_cq ibcq;
+	struct ib_umem *umem;
+	struct refault_pbl pbl;
+	struct refault_eq *eq;
+	u32 cqn;
+};
+
+struct refault_qp {
+	struct ib_qp ibqp;
+	struct ib_umem *umem;
+	struct refault_pbl pbl;
+	struct mutex lock;	/* One modification at a time. */
+	struct ib_qp_cap cap;
+	bool signal_all;
+	bool sqd_notify;
+};
+
+struct refault_mr {
+	struct ib_mr ibmr;
+	struct ib_umem *umem;	/* NULL: not pinned. */
+	struct refault_pbl pbl;
+	u64 start;
+	u64 length;
+	u32 access;		/* REFAULT_ACCESS_* */
+	u8 mode;		/* REFAULT_MR_* */
+};
+
+static inline struct refault_dev *to_rdev(struct ib_device *ibdev)
+{
+	return container_of(ibdev, struct refault_dev, ibdev);
+}
+
+static inline struct refault_ucontext *to_rucontext(struct ib_ucontext *uc)
+{
+	return container_of(uc, struct refault_ucontext, ibucontext);
+}
+
+/* The context that a user's call came through; NULL for the kernel's own. */
+static inline struct refault_ucontext *
+refault_udata_context(struct ib_udata *udata)
+{
+	return rdma_udata_to_drv_context(udata, struct refault_ucontext,
+					 ibucontext);
+}
+
+static inline struct refault_pd *to_rpd(struct ib_pd *ibpd)
+{
+	return container_of(ibpd, struct refault_pd, ibpd);
+}
+
+static inline struct refault_cq *to_rcq(struct ib_cq *ibcq)
+{
+	return container_of(ibcq, struct refault_cq, ibcq);
+}
+
+static inline struct refault_qp *to_rqp(struct ib_qp *ibqp)
+{
+	return container_of(ibqp, struct refault_qp, ibqp);
+}
+
+static inline struct refault_mr *to_rmr(struct ib_mr *ibmr)
+{
+	return container_of(ibmr, struct refault_mr, ibmr);
+}
+
+static inline bool refault_is_dead(const struct refault_dev *dev)
+{
+	return test_bit(REFAULT_DEAD, &dev->state);
+}
+
+static inline bool refault_has_pasid(const struct refault_dev *dev)
+{
+	return le32_to_cpu(dev->caps.features) & REFAULT_CAP_PASID;
+}
+
+/* pci.c */
+void refault_die(struct refault_dev *dev, const char *why);
+
+/* device.c */
+extern const struct ib_device_ops refault_dev_ops;
+int refault_device_register(struct refault_dev *dev);
+void refault_device_unregister(struct refault_dev *dev);
+
+/* cmd.c */
+int refault_cmd_init(struct refault_dev *dev);
+void refault_cmd_free(struct refault_dev *dev);
+int refault_cmd(struct refault_dev *dev, u16 opcode, const void *in,
+		size_t in_len, void *out, size_t out_len);
+int refault_cmd_create(struct refault_dev *dev, u16 opcode, const void *in,
+		       size_t in_len, u32 *id);
+int refault_cmd_destroy(struct refault_dev *dev, u16 opcode, u32 id);
+int refault_cmd_atomic(struct refault_dev *dev, u16 opcode, u32 id);
+
+/* eq.c */
+int refault_eqs_init(struct refault_dev *dev);
+void refault_eqs_free(struct refault_dev *dev);
+struct refault_eq *refault_comp_eq(struct refault_dev *dev, u32 comp_vector);
+u32 refault_num_comp_vectors(const struct refault_dev *dev);
+
+/* pbl.c */
+int refault_pbl_init(struct refault_dev *dev, struct refault_pbl *pbl,
+		     struct ib_umem *umem, unsigned long page_sizes, u64 virt);
+void refault_pbl_free(struct refault_dev *dev, struct refault_pbl *pbl);
+int refault_pin_ring(struct refault_dev *dev, u64 address, u64 length,
+		     struct ib_umem **umem, struct refault_pbl *pbl);
+void refault_unpin_ring(struct refault_dev *dev, struct ib_umem *umem,
+			struct refault_pbl *pbl);
+
+/* context.c */
+int refault_alloc_ucontext(struct ib_ucontext *ibucontext,
+			   struct ib_udata *udata);
+void refault_dealloc_ucontext(struct ib_ucontext *ibucontext);
+void refault_disassociate_ucontext(struct ib_ucontext *ibucontext);
+void refault_ufile_hw_cleanup(struct ib_uverbs_file *ufile);
+void refault_stop_contexts(struct refault_dev *dev);
+int refault_mmap(struct ib_ucontext *ibucontext, struct vm_area_struct *vma);
+void refault_mmap_free(struct rdma_user_mmap_entry *rdma_entry);
+
+/* pd.c */
+int refault_alloc_pd(struct ib_pd *ibpd, struct ib_udata *udata);
+int refault_dealloc_pd(struct ib_pd *ibpd, struct ib_udata *udata);
+
+/* cq.c */
+int refault_create_cq(struct ib_cq *ibcq, const struct ib_cq_init_attr *attr,
+		      struct uverbs_attr_bundle *attrs);
+int refault_destroy_cq(struct ib_cq *ibcq, struct ib_udata *udata);
+void refault_cq_complete(struct refault_dev *dev, u32 cqn);
+void refault_cq_error(struct refault_dev *dev, u32 cqn);
+
+/* qp.c */
+int refault_create_qp(struct ib_qp *ibqp, struct ib_qp_init_attr *attr,
+		      struct ib_udata *udata);
+int refault_destroy_qp(struct ib_qp *ibqp, struct ib_udata *udata);
+void refault_qp_event(struct refault_dev *dev, u32 qpn, u8 code);
+
+/* qp_modify.c */
+int refault_modify_qp(struct ib_qp *ibqp, struct ib_qp_attr *attr, int mask,
+		      struct ib_udata *udata);
+int refault_query_qp(struct ib_qp *ibqp, struct ib_qp_attr *attr, int mask,
+		     struct ib_qp_init_attr *init_attr);
+
+/* mr.c */
+u32 refault_access(int ib_access);
+int refault_ib_access(u32 access);
+struct ib_mr *refault_reg_user_mr(struct ib_pd *ibpd, u64 start, u64 length,
+				  u64 virt_addr, int access,
+				  struct ib_dmah *dmah, struct ib_udata *udata);
+int refault_dereg_mr(struct ib_mr *ibmr, struct ib_udata *udata);
+
+/* advise.c */
+int refault_advise_mr(struct ib_pd *ibpd,
+		      enum ib_uverbs_advise_mr_advice advice, u32 flags,
+		      struct ib_sge *sg_list, u32 num_sge,
+		      struct uverbs_attr_bundle *attrs);
+
+/* query.c */
+int refault_query_device(struct ib_device *ibdev, struct ib_device_attr *attr,
+			 struct ib_udata *udata);
+int refault_query_port(struct ib_device *ibdev, u32 port,
+		       struct ib_port_attr *attr);
+int refault_query_pkey(struct ib_device *ibdev, u32 port, u16 index, u16 *pkey);
+int refault_query_gid(struct ib_device *ibdev, u32 port, int index,
+		      union ib_gid *gid);
+int refault_get_port_immutable(struct ib_device *ibdev, u32 port,
+			       struct ib_port_immutable *immutable);
+enum rdma_link_layer refault_get_link_layer(struct ib_device *ibdev, u32 port);
+void refault_get_dev_fw_str(struct ib_device *ibdev, char *str);
+
+/* restrack.c */
+int refault_fill_res_mr_entry(struct sk_buff *msg, struct ib_mr *ibmr);
+
+#endif
