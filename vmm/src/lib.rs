@@ -8,4 +8,5 @@ pub mod demo;
 pub mod guest;
 pub mod host;
 pub mod relay;
+pub mod report;
 pub mod trace;

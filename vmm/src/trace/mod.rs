@@ -21,7 +21,7 @@ mod tests;
 pub use clock::WallClock;
 pub use collect::{Observed, Records, ScenarioSpan};
 pub use invalidations::Invalidation;
-pub use record::{Component, FaultOutcome, FaultRecord, FaultSplit, Segment, StageTimes};
+pub use record::{Component, FaultOutcome, FaultRecord, FaultSplit, SEGMENTS, Segment, StageTimes};
 pub use recorder::Recorder;
 pub use stats::FaultSummary;
 pub use store::FaultStore;

@@ -91,10 +91,22 @@ pub enum Component {
     Guest,
 }
 
+/// Names of the segments in the order of the path. The first is that of accesses which sent no request of
+/// their own.
+pub const SEGMENTS: [&str; 7] = [
+    "wait for another's request",
+    "send page request",
+    "queue page request",
+    "raise interrupt",
+    "guest handles fault",
+    "deliver response",
+    "translate and copy",
+];
+
 /// A stretch of a fault's life between two stages that were seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// What happens meanwhile.
+    /// What happens meanwhile: one of [`SEGMENTS`].
     pub name: &'static str,
     /// Who does it.
     pub component: Component,
@@ -170,20 +182,19 @@ impl StageTimes {
         // this fault's path.
         let interrupt = self.interrupt.filter(|&sent| self.response.is_none_or(|answered| sent <= answered));
         let queued_by = if interrupt.is_some() { Component::Iommu } else { Component::Guest };
-        let queued_name = if interrupt.is_some() { "raise interrupt" } else { GUEST_HANDLES };
+        let [wait, send, queue, interrupts, guest, deliver, copy] = SEGMENTS;
+        let begins = if self.page_request.is_some() { send } else { wait };
+        let after_queue = if interrupt.is_some() { interrupts } else { guest };
         [
-            Mark { time: Some(self.round), component: Component::Device, name: "send page request" },
-            Mark { time: self.page_request, component: Component::Iommu, name: "queue page request" },
-            Mark { time: self.queued, component: queued_by, name: queued_name },
-            Mark { time: interrupt, component: Component::Guest, name: GUEST_HANDLES },
-            Mark { time: self.response, component: Component::Iommu, name: "deliver response" },
-            Mark { time: self.matched, component: Component::Device, name: "translate and copy" },
+            Mark { time: Some(self.round), component: Component::Device, name: begins },
+            Mark { time: self.page_request, component: Component::Iommu, name: queue },
+            Mark { time: self.queued, component: queued_by, name: after_queue },
+            Mark { time: interrupt, component: Component::Guest, name: guest },
+            Mark { time: self.response, component: Component::Iommu, name: deliver },
+            Mark { time: self.matched, component: Component::Device, name: copy },
         ]
     }
 }
-
-/// The segment between interrupt and response.
-const GUEST_HANDLES: &str = "guest handles fault";
 
 /// One stage and the segment that begins there.
 #[derive(Clone, Copy)]
@@ -218,8 +229,7 @@ mod tests {
     fn every_nanosecond_belongs_to_somebody() {
         assert_eq!(full().split(), split(110, 90, 1000, 0));
         let names: Vec<_> = full().segments().map(|s| s.name).collect();
-        assert_eq!(names.len(), 6);
-        assert_eq!(names[3], GUEST_HANDLES);
+        assert_eq!(names, SEGMENTS[1..]);
     }
 
     #[test]

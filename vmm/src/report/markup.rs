@@ -1,0 +1,70 @@
+//! Text that becomes HTML or SVG. Whatever comes from a run's files is escaped here and nowhere else.
+
+use std::fmt;
+
+/// A string that shows as itself: in text and in double-quoted attributes.
+pub(super) struct Text<'a>(pub(super) &'a str);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for char in self.0.chars() {
+            match char {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                // What no XML may hold, not even escaped; a guest's log can.
+                '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\x7f' => f.write_str("\u{fffd}")?,
+                other => write!(f, "{other}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows of a table: the first column a row header, the others data.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    head: String,
+    body: String,
+}
+
+impl Table {
+    /// A table with these column titles, each with an explanation that shows on hovering.
+    pub(super) fn new(columns: &[(&str, &str)]) -> Self {
+        let mut head = String::new();
+        for (title, about) in columns {
+            let title = Text(title);
+            match *about {
+                "" => head += &format!("<th scope=\"col\">{title}</th>"),
+                about => head += &format!("<th scope=\"col\" title=\"{}\">{title}</th>", Text(about)),
+            }
+        }
+        Self { head, body: String::new() }
+    }
+
+    /// Adds a row of markup.
+    pub(super) fn row(&mut self, header: &str, cells: &[String]) {
+        let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
+        self.body += &format!("<tr><th scope=\"row\">{header}</th>{cells}</tr>\n");
+    }
+
+    /// The table, in a box that scrolls if it is too wide.
+    pub(super) fn finish(self, class: &str) -> String {
+        let Self { head, body } = self;
+        format!(
+            "<div class=\"scroll\"><table class=\"{class}\"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markup_in_data_shows_as_itself() {
+        let text = Text("<b a=\"1\">&\u{1b}[0m").to_string();
+        assert_eq!(text, "&lt;b a=&quot;1&quot;&gt;&amp;\u{fffd}[0m");
+    }
+}

@@ -1,0 +1,154 @@
+//! The path of one DMA as a picture: four lanes, fifteen steps, and beside them what this run measured.
+//! The steps are those of "One DMA, from doorbell to completion" in docs/architecture.md.
+
+use super::quantities::{Sample, quantile};
+use super::svg::{Drawing, Frame};
+use super::units::duration;
+
+/// A lane: title, subtitle and the class of its steps.
+const LANES: [(&str, &str, &str); 4] = [
+    ("process in the guest", "verbs program", "process"),
+    ("NIC", "refault's device", "device"),
+    ("IOMMU", "refault's VT-d", "iommu"),
+    ("guest kernel", "unmodified, with XFS", "guest"),
+];
+
+/// A step: its lane, its two lines, and the lane to which it hands over with the message that crosses.
+type Step = (usize, [&'static str; 2], Option<(usize, &'static str)>);
+
+const STEPS: [Step; 15] = [
+    (0, ["writes a work request,", "rings the doorbell"], Some((1, "MMIO write"))),
+    (1, ["the write leaves the guest", "and reaches the device"], None),
+    (1, ["fetches the request, finds", "the memory region by key"], None),
+    (1, ["the region says how to trans-", "late: by the process' PASID"], None),
+    (1, ["device TLB: a miss", ""], Some((2, "ATS request"))),
+    (2, ["context entry, PASID entry,", "walk of the page table"], None),
+    (2, ["not present: answers", "without rights"], Some((1, "ATS completion"))),
+    (1, ["page request leaves, the", "queue pair is parked"], Some((2, "PRI request"))),
+    (2, ["entry in the page request", "queue, interrupt"], Some((3, "MSI"))),
+    (3, ["handles the fault: XFS maps", "or allocates the block"], None),
+    (3, ["page group response in the", "invalidation queue"], Some((2, "descriptor"))),
+    (1, ["matches the group, the", "queue pair runs again"], None),
+    (1, ["translates again, copies:", "one guarded step"], None),
+    (1, ["the peer: a queue pair of", "the same device"], None),
+    (1, ["completion entry, interrupt", "if the queue is armed"], Some((0, "completion"))),
+];
+
+/// The segments that are measured: from which step to which (numbered from 1), who, and their names.
+const BRACKETS: [(usize, usize, &str, &[&str]); 5] = [
+    (5, 8, "device", &["send page request"]),
+    (8, 9, "iommu", &["queue page request", "raise interrupt"]),
+    (9, 11, "guest", &["guest handles fault"]),
+    (11, 12, "iommu", &["deliver response"]),
+    (12, 13, "device", &["translate and copy"]),
+];
+
+const TOP: f64 = 58.0;
+const ROW: f64 = 44.0;
+const LANE: f64 = 188.0;
+const BOX: f64 = 166.0;
+const LEFT: f64 = 34.0;
+
+/// The picture, with the medians of `sample` beside it.
+pub(super) fn picture(sample: &Sample) -> String {
+    let height = TOP + ROW * STEPS.len() as f64 + 8.0;
+    let frame = Frame { width: 960.0, height, left: 0.0, right: 0.0, top: 0.0, bottom: 0.0 };
+    let mut out = Drawing::default();
+    lanes(&mut out, height);
+    for (index, step) in STEPS.iter().enumerate() {
+        draw(&mut out, index, step);
+    }
+    for bracket in &BRACKETS {
+        measured(&mut out, sample, bracket);
+    }
+    frame.finish("path", "The path of one DMA through process, NIC, IOMMU and guest kernel", &out)
+}
+
+fn lane_x(lane: usize) -> f64 {
+    LEFT + LANE * lane as f64
+}
+
+fn row_y(index: usize) -> f64 {
+    TOP + ROW * index as f64
+}
+
+fn lanes(out: &mut Drawing, height: f64) {
+    for (lane, (title, about, class)) in LANES.iter().enumerate() {
+        let x = lane_x(lane);
+        out.rect("lane", (x, 4.0), (x + LANE - 6.0, height - 4.0));
+        out.rect(&format!("cap {class}"), (x, 4.0), (x + LANE - 6.0, 8.0));
+        out.text("lane-title", x + 12.0, 28.0, title);
+        out.text("tick", x + 12.0, 44.0, about);
+    }
+    let x = lane_x(LANES.len()) + 6.0;
+    out.text("lane-title", x, 28.0, "measured here");
+    out.text("tick", x, 44.0, "medians of this run");
+}
+
+fn draw(out: &mut Drawing, index: usize, &(lane, [first, second], hand_over): &Step) {
+    let (x, y) = (lane_x(lane) + 8.0, row_y(index));
+    out.text("tick end", LEFT - 8.0, y + 21.0, &(index + 1).to_string());
+    out.rect(&format!("step {}", LANES[lane].2), (x, y), (x + BOX, y + ROW - 10.0));
+    out.rect(&format!("edge {}", LANES[lane].2), (x, y), (x + 3.0, y + ROW - 10.0));
+    let lines = if second.is_empty() { vec![(first, 21.0)] } else { vec![(first, 14.0), (second, 28.0)] };
+    for (line, down) in lines {
+        out.text("step-text", x + 10.0, y + down, line);
+    }
+    if let Some((to, message)) = hand_over {
+        arrow(out, index, (lane, to), message);
+    }
+}
+
+/// From a step's side into the lane that goes on, one row further down.
+fn arrow(out: &mut Drawing, index: usize, (from, to): (usize, usize), message: &str) {
+    let y = row_y(index) + (ROW - 10.0) / 2.0;
+    let rightwards = to > from;
+    let start = lane_x(from) + 8.0 + if rightwards { BOX } else { 0.0 };
+    let end = lane_x(to) + 8.0 + BOX / 2.0;
+    let down = row_y(index + 1) - 2.0;
+    if index + 1 == STEPS.len() {
+        // The last one returns to where it all began.
+        let end = lane_x(to) + 8.0 + BOX;
+        out.line("arrow", (start, y), (end - 50.0, y));
+        head(out, (end - 50.0, y), (-7.0, 0.0));
+        out.text("message mid", end - 104.0, y + 4.0, message);
+        return;
+    }
+    out.path("arrow", [(start, y), (end, y), (end, down - 4.0)].into_iter());
+    head(out, (end, down), (0.0, 7.0));
+    let x = if rightwards { end + 8.0 } else { end - 8.0 };
+    out.text(if rightwards { "message" } else { "message end" }, x, y + 4.0, message);
+}
+
+/// An arrow's head at `tip`, which points along `along`.
+fn head(out: &mut Drawing, (x, y): (f64, f64), (dx, dy): (f64, f64)) {
+    let (side_x, side_y) = (dy * 0.6, dx * 0.6);
+    let base = (x - dx, y - dy);
+    out.path(
+        "head",
+        [(x, y), (base.0 + side_x, base.1 + side_y), (base.0 - side_x, base.1 - side_y), (x, y)].into_iter(),
+    );
+}
+
+fn measured(out: &mut Drawing, sample: &Sample, &(from, to, class, names): &(usize, usize, &str, &[&str])) {
+    let x = lane_x(LANES.len()) + 6.0;
+    let middle = |step: usize| row_y(step - 1) + (ROW - 10.0) / 2.0;
+    let (top, bottom) = (middle(from) + 2.0, middle(to) - 2.0);
+    out.rect(class, (x, top), (x + 6.0, bottom));
+    let lines: Vec<String> = names.iter().map(|name| median(sample, name)).collect();
+    let first = (top + bottom) / 2.0 + 4.0 - 7.0 * (lines.len() as f64 - 1.0);
+    for (index, line) in lines.iter().enumerate() {
+        out.text("measured", x + 14.0, first + 15.0 * index as f64, line);
+    }
+}
+
+fn median(sample: &Sample, name: &str) -> String {
+    let found = sample.segments.iter().find(|(known, ..)| *known == name);
+    match found {
+        Some((_, _, durations)) if name == "raise interrupt" => {
+            format!("+ {} interrupt", duration(quantile(durations, 0.5)))
+        }
+        Some((_, _, durations)) => duration(quantile(durations, 0.5)),
+        None => "–".into(),
+    }
+}

@@ -1,0 +1,268 @@
+//! `trace.json`: the run as a timeline, in the JSON format that Perfetto and chrome://tracing load.
+//!
+//! Three groups of tracks: the scenarios, the device's queue pairs (one track each; a fault is a slice, its
+//! stages are nested in it), and the invalidations with a counter of open faults.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use super::lanes::{Lane, Lanes, fair_shares};
+use crate::trace::{FaultRecord, Invalidation, Records, Segment};
+
+/// Faults shown at most: a fault is about a kilobyte of JSON, and a viewer wants to stay below 100 MB.
+pub(super) const MAX_FAULTS: usize = 20_000;
+
+/// Invalidations shown at most.
+const MAX_INVALIDATIONS: usize = 20_000;
+
+const SCENARIOS: u32 = 1;
+const QUEUE_PAIRS: u32 = 2;
+const MEMORY: u32 = 3;
+
+/// Writes the whole file. If there are more than [`MAX_FAULTS`] faults, every scenario shows its first ones.
+pub(super) fn write(out: &mut impl Write, records: &Records) -> io::Result<()> {
+    let faults = chosen(records);
+    let dropped = records.faults.len() - faults.len();
+    let about = json!({ "faults_shown": faults.len(), "faults_left_out": dropped, "clock": "CLOCK_MONOTONIC since the recorder's start" });
+    write!(out, "{{\"displayTimeUnit\":\"ns\",\"otherData\":{about},\"traceEvents\":[")?;
+    let mut events = Events { out, first: true };
+    events.process(SCENARIOS, "scenarios")?;
+    events.process(QUEUE_PAIRS, "NIC queue pairs: faults")?;
+    events.process(MEMORY, "translation")?;
+    events.scenarios(records)?;
+    events.faults(records, &faults)?;
+    events.open_faults(&faults)?;
+    events.invalidations(&records.invalidations)?;
+    writeln!(out, "\n]}}")
+}
+
+/// The faults to show, in the order in which they began.
+fn chosen(records: &Records) -> Vec<FaultRecord> {
+    let mut counts = vec![0; records.scenarios.len()];
+    for fault in records.faults.iter() {
+        counts[usize::from(fault.scenario)] += 1;
+    }
+    let mut left = fair_shares(&counts, MAX_FAULTS);
+    let mut faults: Vec<_> = records
+        .faults
+        .iter()
+        .filter(|fault| {
+            let left = &mut left[usize::from(fault.scenario)];
+            let take = *left > 0;
+            *left -= usize::from(take);
+            take
+        })
+        .collect();
+    faults.sort_by_key(|fault| (fault.times.miss, fault.qpn, fault.iova));
+    faults
+}
+
+/// The array of events.
+struct Events<'a, W> {
+    out: &'a mut W,
+    first: bool,
+}
+
+impl<W: Write> Events<'_, W> {
+    fn push(&mut self, event: &Value) -> io::Result<()> {
+        let comma = if self.first { "" } else { "," };
+        self.first = false;
+        write!(self.out, "{comma}\n{event}")
+    }
+
+    fn process(&mut self, pid: u32, name: &str) -> io::Result<()> {
+        self.push(&json!({"ph": "M", "pid": pid, "name": "process_name", "args": {"name": name}}))?;
+        self.push(&json!({"ph": "M", "pid": pid, "name": "process_sort_index", "args": {"sort_index": pid}}))
+    }
+
+    fn thread(&mut self, pid: u32, tid: usize, name: &str) -> io::Result<()> {
+        self.push(
+            &json!({"ph": "M", "pid": pid, "tid": tid, "name": "thread_name", "args": {"name": name}}),
+        )?;
+        self.push(&json!({"ph": "M", "pid": pid, "tid": tid, "name": "thread_sort_index", "args": {"sort_index": tid}}))
+    }
+
+    fn scenarios(&mut self, records: &Records) -> io::Result<()> {
+        self.thread(SCENARIOS, 1, "scenario")?;
+        for span in records.scenarios.iter().skip(1) {
+            let name = format!("{} ({})", span.name, span.mode);
+            let (ts, dur) = (micros(span.begin), micros(span.end.saturating_sub(span.begin)));
+            self.push(&json!({"ph": "X", "pid": SCENARIOS, "tid": 1, "cat": "scenario", "name": name, "ts": ts, "dur": dur}))?;
+        }
+        Ok(())
+    }
+
+    fn faults(&mut self, records: &Records, faults: &[FaultRecord]) -> io::Result<()> {
+        let mut lanes = Lanes::default();
+        let placed: Vec<Lane> = faults.iter().map(|fault| lanes.place(fault)).collect();
+        let mut tids = HashMap::new();
+        for (index, lane) in lanes.sorted().enumerate() {
+            let name = match lane.number {
+                0 => format!("QP {:#x}", lane.qpn),
+                more => format!("QP {:#x} ({})", lane.qpn, more + 1),
+            };
+            self.thread(QUEUE_PAIRS, index + 1, &name)?;
+            tids.insert(lane, index + 1);
+        }
+        for (fault, lane) in faults.iter().zip(placed) {
+            let span = &records.scenarios[usize::from(fault.scenario)];
+            self.fault(tids[&lane], fault, &format!("{} ({})", span.name, span.mode))?;
+        }
+        Ok(())
+    }
+
+    /// The outer slice comes first: viewers nest slices with the same start in the order of the file.
+    fn fault(&mut self, tid: usize, fault: &FaultRecord, scenario: &str) -> io::Result<()> {
+        let times = &fault.times;
+        let access = if fault.write { "write" } else { "read" };
+        let args = json!({
+            "scenario": scenario,
+            "outcome": fault.outcome.name(),
+            "qpn": format!("{:#x}", fault.qpn),
+            "pasid": fault.pasid.map(|pasid| pasid.to_string()),
+            "iova": fault.iova.to_string(),
+            "group": fault.group.map(|group| format!("{:#x}", group.get())),
+            "page requests": fault.requests,
+        });
+        let (ts, dur) = (micros(times.miss), micros(times.total()));
+        let name = format!("{access} fault: {}", fault.outcome.name());
+        self.push(&json!({"ph": "X", "pid": QUEUE_PAIRS, "tid": tid, "cat": "fault", "name": name, "ts": ts, "dur": dur, "args": args}))?;
+        if times.round > times.miss {
+            self.segment(tid, "page gone again: earlier rounds", times.miss, times.round)?;
+        }
+        for Segment { name, from, to, .. } in times.segments() {
+            self.segment(tid, name, from, to)?;
+        }
+        Ok(())
+    }
+
+    fn segment(&mut self, tid: usize, name: &str, from: u64, to: u64) -> io::Result<()> {
+        let (ts, dur) = (micros(from), micros(to - from));
+        self.push(&json!({"ph": "X", "pid": QUEUE_PAIRS, "tid": tid, "cat": "stage", "name": name, "ts": ts, "dur": dur}))
+    }
+
+    /// A counter: how many faults are open at a time.
+    fn open_faults(&mut self, faults: &[FaultRecord]) -> io::Result<()> {
+        let begins = faults.iter().map(|fault| (fault.times.miss, 1i64));
+        let ends = faults.iter().map(|fault| (fault.times.end, -1i64));
+        let mut steps: Vec<_> = begins.chain(ends).collect();
+        steps.sort_unstable_by_key(|&(at, step)| (at, -step));
+        let mut open = 0;
+        for (at, step) in steps {
+            open += step;
+            self.push(&json!({"ph": "C", "pid": MEMORY, "name": "open faults", "ts": micros(at), "args": {"faults": open}}))?;
+        }
+        Ok(())
+    }
+
+    fn invalidations(&mut self, invalidations: &[Invalidation]) -> io::Result<()> {
+        self.thread(MEMORY, 1, "invalidations")?;
+        let shown = invalidations.len().min(MAX_INVALIDATIONS);
+        let mut sorted = invalidations[..shown].to_vec();
+        sorted.sort_by_key(|invalidation| invalidation.start);
+        for Invalidation { start, duration, pasid, iova, size_shift } in sorted {
+            let bytes =
+                if size_shift >= 63 { "everything".into() } else { format!("{:#x}", 1u64 << size_shift) };
+            let args = json!({
+                "pasid": pasid.map(|pasid| pasid.to_string()),
+                "iova": iova.to_string(),
+                "bytes": bytes,
+                "took_ns": duration,
+            });
+            self.push(&json!({"ph": "i", "s": "t", "pid": MEMORY, "tid": 1, "cat": "invalidation", "name": "invalidate", "ts": micros(start), "args": args}))?;
+        }
+        Ok(())
+    }
+}
+
+/// Microseconds, the format's unit, right to the nanosecond for the first hundred days.
+fn micros(ns: u64) -> f64 {
+    ns as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::synthetic::{Shape, Synthetic};
+
+    fn events_of(records: &Records) -> Vec<Value> {
+        let mut text = Vec::new();
+        write(&mut text, records).unwrap();
+        let file: Value = serde_json::from_slice(&text).unwrap();
+        file["traceEvents"].as_array().unwrap().clone()
+    }
+
+    /// Begin and end in nanoseconds.
+    fn span(event: &Value) -> (i64, i64) {
+        let ns = |field: &str| (event[field].as_f64().unwrap() * 1000.0).round() as i64;
+        (ns("ts"), ns("ts") + ns("dur"))
+    }
+
+    #[test]
+    fn each_event_has_the_fields_of_its_phase() {
+        for shape in Shape::ALL {
+            for event in events_of(&Synthetic::new(shape, 200).records()) {
+                let has = |fields: &[&str]| fields.iter().all(|field| !event[*field].is_null());
+                assert!(has(&["ph", "pid", "name"]), "{event}");
+                match event["ph"].as_str().unwrap() {
+                    "X" => assert!(has(&["tid", "ts", "dur", "cat"]) && event["dur"].as_f64() >= Some(0.0)),
+                    "M" => assert!(has(&["args"])),
+                    "i" => assert!(has(&["tid", "ts"]) && event["s"] == "t"),
+                    "C" => assert!(has(&["ts", "args"])),
+                    other => panic!("phase {other}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn slices_of_a_track_nest_and_time_goes_on() {
+        let events = events_of(&Synthetic::new(Shape::Mixed, 2000).records());
+        let mut open: HashMap<(u64, u64), Vec<(i64, i64)>> = HashMap::new();
+        let mut slices = 0;
+        for event in events.iter().filter(|event| event["ph"] == "X") {
+            let (from, to) = span(event);
+            let stack =
+                open.entry((event["pid"].as_u64().unwrap(), event["tid"].as_u64().unwrap())).or_default();
+            if event["cat"] == "fault" {
+                assert!(stack.last().is_none_or(|outer| outer.1 <= from), "overlap at {from}");
+                stack.clear();
+                stack.push((from, to));
+            } else if event["cat"] == "stage" {
+                let (outer_from, outer_to) = stack[0];
+                let before = stack[1..].last().map_or(outer_from, |inner| inner.1);
+                assert!(from >= before && to <= outer_to, "{event} in {outer_from}..{outer_to}");
+                stack.push((from, to));
+            }
+            slices += 1;
+        }
+        assert!(slices > 2000 * 6);
+    }
+
+    #[test]
+    fn the_counter_starts_and_ends_at_zero() {
+        let events = events_of(&Synthetic::new(Shape::Mixed, 500).records());
+        let counts: Vec<_> =
+            events.iter().filter(|e| e["ph"] == "C").map(|e| e["args"]["faults"].as_i64().unwrap()).collect();
+        assert_eq!((counts.first(), counts.last()), (Some(&1), Some(&0)));
+        assert!(counts.iter().all(|&count| count >= 0));
+    }
+
+    #[test]
+    fn a_long_run_shows_something_of_every_scenario() {
+        let records = Synthetic::new(Shape::Mixed, 30_000).records();
+        let faults = chosen(&records);
+        assert_eq!(faults.len(), MAX_FAULTS);
+        for scenario in 1..records.scenarios.len() as u16 {
+            assert!(faults.iter().filter(|fault| fault.scenario == scenario).count() > 1000);
+        }
+    }
+
+    #[test]
+    fn an_empty_run_is_a_valid_file() {
+        let events = events_of(&Synthetic::new(Shape::Uniform, 0).records());
+        assert!(events.iter().all(|event| event["cat"] != "fault"));
+    }
+}
