@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use refault_bus::ats::{Translation, TranslationAgent, TranslationError};
+use refault_bus::ats::{Translation, TranslationAgent, TranslationError, TranslationRequest};
 use refault_bus::dma::{DmaMemory, GuestRam};
-use refault_bus::{Gpa, Iova, Pasid};
+use refault_bus::{Bdf, Gpa, Iova, Pasid};
 
 use crate::support::descriptors as d;
 use crate::support::*;
@@ -254,6 +254,24 @@ fn a_pasid_torn_down_answers_without_rights_and_without_a_record() {
     let far = guest.request(Pasid::new(0xf_ffff), VA, true);
     assert_eq!(guest.iommu.translate(&far), Ok(Translation::NONE));
     assert!(guest.faults().is_empty());
+}
+
+#[test]
+fn requesters_are_found_in_both_halves_of_their_bus_root_entry() {
+    let guest = Guest::booted();
+    map(&guest, guest.layout.dma_tables, Iova(0x1000), 0x7000, 12, Pte::USER | Pte::WRITE);
+    for (requester, half) in [(Bdf(0x0100), 0), (Bdf(0x017f), 0), (Bdf(0x0180), 8), (Bdf(0x01ff), 8)] {
+        let at = guest.layout.root + 16 + half;
+        if guest.load(at) == 0 {
+            guest.store(at, guest.page() | 1);
+        }
+        let table = guest.load(at) & !0xfff;
+        let request = TranslationRequest { requester, ..guest.request(None, Iova(0x1000), true) };
+        assert!(guest.iommu.translate(&request).is_err(), "{requester} has no entry yet");
+        guest.service_faults();
+        guest.store(table + u64::from(requester.devfn() & 0x7f) * 32, context(guest.layout.directory));
+        assert_eq!(guest.iommu.translate(&request).unwrap().gpa, Gpa(0x7000), "{requester}");
+    }
 }
 
 /// A guest whose tables are all marked accessed but for the leaf of [`VA`], and how often a vCPU gets in
