@@ -49,6 +49,7 @@ impl Platform {
             pause,
             fault_vector: FAULT_VECTOR,
             page_request_vector: PAGE_REQUEST_VECTOR,
+            page_request_order: 4,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The page request queue: 2048 entries of 32 bytes, consumed as `prq_event_thread` does it.
+//! The page request queue: entries of 32 bytes, consumed as `prq_event_thread` does it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,10 +9,6 @@ use crate::registers::Registers;
 use crate::vtd::registers as reg;
 use crate::{GuestMemory, ModelError};
 
-/// log2 of the ring's pages: 64 KiB.
-const ORDER: u64 = 4;
-/// Which bits of the head and tail registers count.
-const MASK: u64 = (0x1000 << ORDER) - ENTRY;
 /// Bytes of an entry.
 const ENTRY: u64 = 32;
 
@@ -53,18 +49,21 @@ pub struct PageRequestQueue {
     registers: Registers,
     memory: Arc<GuestMemory>,
     ring: Gpa,
+    /// Which bits of the head and tail registers count.
+    mask: u64,
     /// The interrupt thread: there is one.
     thread: Mutex<()>,
 }
 
 impl PageRequestQueue {
-    /// Allocates the ring and tells the unit where it is.
-    pub fn new(registers: Registers, memory: Arc<GuestMemory>) -> Result<Self, ModelError> {
-        let ring = memory.allocate(0x1000 << ORDER, 12 + ORDER as u8)?;
+    /// Allocates a ring of `1 << order` pages and tells the unit where it is.
+    pub fn new(registers: Registers, memory: Arc<GuestMemory>, order: u8) -> Result<Self, ModelError> {
+        let bytes = 0x1000 << order;
+        let ring = memory.allocate(bytes, 12 + order)?;
         registers.write64(reg::PQH, 0);
         registers.write64(reg::PQT, 0);
-        registers.write64(reg::PQA, ring.0 | ORDER);
-        Ok(Self { registers, memory, ring, thread: Mutex::new(()) })
+        registers.write64(reg::PQA, ring.0 | u64::from(order));
+        Ok(Self { registers, memory, ring, mask: bytes - ENTRY, thread: Mutex::new(()) })
     }
 
     /// The interrupt thread's one round: clears the pending bit first, hands every request up to the tail to
@@ -75,12 +74,12 @@ impl PageRequestQueue {
     ) -> Result<usize, ModelError> {
         let _thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         self.registers.write32(reg::PRS, reg::PRS_PENDING);
-        let tail = self.registers.read64(reg::PQT) & MASK;
-        let mut head = self.registers.read64(reg::PQH) & MASK;
+        let tail = self.registers.read64(reg::PQT) & self.mask;
+        let mut head = self.registers.read64(reg::PQH) & self.mask;
         let mut taken = 0;
         while head != tail {
             take(&self.entry(head)?)?;
-            head = (head + ENTRY) & MASK;
+            head = (head + ENTRY) & self.mask;
             taken += 1;
         }
         self.registers.write64(reg::PQH, tail);
@@ -97,25 +96,25 @@ impl PageRequestQueue {
 
     /// Whether the unit has an entry that was not yet taken.
     pub fn is_empty(&self) -> bool {
-        self.registers.read64(reg::PQH) & MASK == self.registers.read64(reg::PQT) & MASK
+        self.registers.read64(reg::PQH) & self.mask == self.registers.read64(reg::PQT) & self.mask
     }
 
     /// Entries not yet taken.
     pub fn len(&self) -> usize {
         let (head, tail) = (self.registers.read64(reg::PQH), self.registers.read64(reg::PQT));
-        ((tail.wrapping_sub(head) & MASK) / ENTRY) as usize
+        ((tail.wrapping_sub(head) & self.mask) / ENTRY) as usize
     }
 
     /// Whether an entry not yet taken belongs to this function and PASID (`None`: its own space).
     pub fn holds(&self, requester: Bdf, pasid: Option<Pasid>) -> Result<bool, ModelError> {
-        let tail = self.registers.read64(reg::PQT) & MASK;
-        let mut head = self.registers.read64(reg::PQH) & MASK;
+        let tail = self.registers.read64(reg::PQT) & self.mask;
+        let mut head = self.registers.read64(reg::PQH) & self.mask;
         while head != tail {
             let entry = self.entry(head)?;
             if entry.requester == requester && entry.pasid == pasid {
                 return Ok(true);
             }
-            head = (head + ENTRY) & MASK;
+            head = (head + ENTRY) & self.mask;
         }
         Ok(false)
     }

@@ -33,6 +33,8 @@ pub struct UnitSetup {
     pub fault_vector: u8,
     /// Vector of the page request event.
     pub page_request_vector: u8,
+    /// log2 of the pages of the page request queue; Linux has 4.
+    pub page_request_order: u8,
 }
 
 /// A unit that was brought up.
@@ -71,7 +73,8 @@ impl Unit {
             }
         }
         set_event(registers, reg::PECTL, setup.page_request_vector);
-        let page_requests = PageRequestQueue::new(registers.clone(), setup.memory.clone())?;
+        let page_requests =
+            PageRequestQueue::new(registers.clone(), setup.memory.clone(), setup.page_request_order)?;
         set_event(registers, reg::FECTL, setup.fault_vector);
         Ok(Arc::new(Self { setup, queue, page_requests, contexts, command }))
     }
