@@ -2,11 +2,20 @@
 //! models it wires together ([`refault_iommu`], [`refault_nic`], [`refault_pci`]) do not.
 
 pub mod accel;
+pub mod acpi;
+pub mod boot;
+pub mod bus_map;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod guest;
 pub mod host;
+pub mod kvm;
+pub mod machine;
+pub mod memory;
+pub mod pci_host;
 pub mod relay;
 pub mod report;
+pub mod serial;
 pub mod trace;

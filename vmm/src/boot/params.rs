@@ -1,0 +1,61 @@
+//! Boot parameters: what the kernel is told before it can ask (Documentation/arch/x86/boot.rst, zero-page.rst).
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+
+use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::BootError;
+use super::kernel::Kernel;
+use crate::memory::layout::{CMDLINE, Layout, SETUP_DATA, ZERO_PAGE};
+
+/// "Undefined" boot loader.
+const LOADER_TYPE: u8 = 0xff;
+/// Setup data that seeds the kernel's random numbers, so that no early reader waits for entropy.
+const SETUP_RNG_SEED: u32 = 9;
+const SEED_SIZE: usize = 32;
+
+/// Writes command line, seed and boot parameters.
+pub(super) fn write(
+    memory: &GuestMemoryMmap,
+    kernel: &Kernel,
+    initrd: Range<u64>,
+    cmdline: &str,
+    layout: &Layout,
+    rsdp: u64,
+) -> Result<(), BootError> {
+    memory.write_slice(cmdline.as_bytes(), GuestAddress(CMDLINE))?;
+    memory.write_slice(&[0], GuestAddress(CMDLINE + cmdline.len() as u64))?;
+
+    let mut params = boot_params { hdr: kernel.header, acpi_rsdp_addr: rsdp, ..boot_params::default() };
+    params.hdr.type_of_loader = LOADER_TYPE;
+    params.hdr.cmd_line_ptr = CMDLINE as u32;
+    params.hdr.ramdisk_image = initrd.start as u32;
+    params.hdr.ramdisk_size = (initrd.end - initrd.start) as u32;
+    if write_seed(memory)? {
+        params.hdr.setup_data = SETUP_DATA;
+    }
+    let map = layout.e820();
+    for (slot, (range, kind)) in params.e820_table.iter_mut().zip(&map) {
+        *slot = boot_e820_entry { addr: range.start, size: range.end - range.start, r#type: *kind as u32 };
+    }
+    params.e820_entries = map.len().min(params.e820_table.len()) as u8;
+    memory.write_obj(params, GuestAddress(ZERO_PAGE))?;
+    Ok(())
+}
+
+/// Writes a seed from the host's random numbers; false if the host has none to give.
+fn write_seed(memory: &GuestMemoryMmap) -> Result<bool, BootError> {
+    let mut seed = [0; SEED_SIZE];
+    if File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed)).is_err() {
+        return Ok(false);
+    }
+    // Next (none), type, length, data.
+    memory.write_obj(0u64, GuestAddress(SETUP_DATA))?;
+    memory.write_obj(SETUP_RNG_SEED, GuestAddress(SETUP_DATA + 8))?;
+    memory.write_obj(SEED_SIZE as u32, GuestAddress(SETUP_DATA + 12))?;
+    memory.write_slice(&seed, GuestAddress(SETUP_DATA + 16))?;
+    Ok(true)
+}

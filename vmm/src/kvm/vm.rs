@@ -1,0 +1,165 @@
+//! One virtual machine: memory slots, interrupt controllers, interrupts.
+
+use std::io;
+use std::sync::Arc;
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_msi, kvm_userspace_memory_region};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
+use refault_bus::irq::{MsiMessage, MsiSink};
+use thiserror::Error;
+use tracing::debug;
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::memory::layout::{KVM_IDENTITY_MAP, KVM_TSS};
+
+/// Why there is no virtual machine.
+#[derive(Debug, Error)]
+pub enum KvmError {
+    /// The kernel has no KVM, or nobody gave this place the device.
+    #[error(
+        "/dev/kvm does not exist: this machine has no KVM (no virtualization in the processor or firmware, \
+         module kvm_intel or kvm_amd not loaded, or a container without the device); \
+         choose software emulation with --accel tcg"
+    )]
+    Missing,
+    /// No permission.
+    #[error("no permission to open /dev/kvm; join the group that owns it, or run as root")]
+    Denied,
+    /// Another reason.
+    #[error("cannot open /dev/kvm: {0}")]
+    Open(io::Error),
+    /// A KVM that is too old or too small.
+    #[error("this host's KVM lacks {0}; use a newer kernel")]
+    Capability(&'static str),
+    /// A call failed.
+    #[error("KVM refused to {action}: {source}")]
+    Call {
+        /// What was asked.
+        action: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Fewer vCPUs than asked for.
+    #[error("this host's KVM gives a guest at most {most} vCPUs, not {wanted}")]
+    Cpus {
+        /// What the configuration says.
+        wanted: u8,
+        /// What KVM offers.
+        most: usize,
+    },
+}
+
+/// Names what was asked of KVM when it says no.
+pub(crate) trait Asking<T> {
+    /// The result, with `action` ("create a vCPU") in its error.
+    fn asking(self, action: &'static str) -> Result<T, KvmError>;
+}
+
+impl<T> Asking<T> for Result<T, kvm_ioctls::Error> {
+    fn asking(self, action: &'static str) -> Result<T, KvmError> {
+        self.map_err(|error| KvmError::Call { action, source: error.into() })
+    }
+}
+
+/// A virtual machine with in-kernel interrupt controllers.
+pub struct Vm {
+    pub(super) fd: VmFd,
+    /// What KVM can show a guest of the processor.
+    supported: CpuId,
+    pub(super) tsc_deadline: bool,
+    most_cpus: usize,
+    /// What the guest sees stays mapped as long as the machine is there.
+    memory: Vec<Arc<GuestMemoryMmap>>,
+}
+
+impl Vm {
+    /// Opens KVM and creates an empty machine.
+    pub fn new() -> Result<Self, KvmError> {
+        let kvm = Kvm::new().map_err(|error| match error.errno() {
+            libc::ENOENT | libc::ENODEV | libc::ENXIO => KvmError::Missing,
+            libc::EACCES | libc::EPERM => KvmError::Denied,
+            _ => KvmError::Open(error.into()),
+        })?;
+        for (cap, name) in [
+            (Cap::UserMemory, "user memory"),
+            (Cap::Irqchip, "in-kernel interrupt controllers"),
+            (Cap::Irqfd, "irqfd"),
+            (Cap::Ioeventfd, "ioeventfd"),
+            (Cap::SignalMsi, "direct MSI"),
+            (Cap::ImmediateExit, "immediate exit"),
+        ] {
+            if !kvm.check_extension(cap) {
+                return Err(KvmError::Capability(name));
+            }
+        }
+        let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).asking("tell its CPUID")?;
+        let fd = kvm.create_vm().asking("create a virtual machine")?;
+        fd.set_identity_map_address(KVM_IDENTITY_MAP).asking("place the identity map")?;
+        fd.set_tss_address(KVM_TSS as usize).asking("place the task state segment")?;
+        fd.create_irq_chip().asking("create interrupt controllers")?;
+        let tsc_deadline = kvm.check_extension(Cap::TscDeadlineTimer);
+        Ok(Self { fd, supported, tsc_deadline, most_cpus: kvm.get_max_vcpus(), memory: Vec::new() })
+    }
+
+    /// What KVM can show a guest of the processor.
+    pub fn supported_cpuid(&self) -> &CpuId {
+        &self.supported
+    }
+
+    /// Whether there can be `wanted` vCPUs.
+    pub fn check_cpus(&self, wanted: u8) -> Result<(), KvmError> {
+        let most = self.most_cpus;
+        if usize::from(wanted) > most { Err(KvmError::Cpus { wanted, most }) } else { Ok(()) }
+    }
+
+    /// Lets the guest see `memory`, one slot a region.
+    pub fn map(&mut self, memory: Arc<GuestMemoryMmap>) -> Result<(), KvmError> {
+        for (region, slot) in memory.iter().zip(0u32..) {
+            let slot = kvm_userspace_memory_region {
+                slot,
+                guest_phys_addr: region.start_addr().0,
+                memory_size: region.len(),
+                userspace_addr: region.as_ptr() as u64,
+                flags: 0,
+            };
+            // SAFETY: the region is mapped with this address and length. It stays so while the machine exists:
+            // `self.memory` keeps it, and every vCPU keeps `self`.
+            unsafe { self.fd.set_user_memory_region(slot) }.asking("map guest memory")?;
+        }
+        self.memory.push(memory);
+        Ok(())
+    }
+
+    /// Makes writes to `event` an edge on interrupt line `gsi`.
+    pub fn attach_irq(&self, event: &EventFd, gsi: u32) -> Result<(), KvmError> {
+        self.fd.register_irqfd(event, gsi).asking("attach an interrupt to an event")
+    }
+
+    /// Makes guest writes of any width and value to `address` events, without an exit to this process.
+    pub fn attach_mmio_event(&self, event: &EventFd, address: u64) -> Result<(), KvmError> {
+        let address = IoEventAddress::Mmio(address);
+        self.fd.register_ioevent(event, &address, NoDatamatch).asking("attach an event to memory-mapped I/O")
+    }
+
+    /// Takes back [`Self::attach_mmio_event`].
+    pub fn detach_mmio_event(&self, event: &EventFd, address: u64) -> Result<(), KvmError> {
+        let address = IoEventAddress::Mmio(address);
+        self.fd.unregister_ioevent(event, &address, NoDatamatch).asking("detach an event")
+    }
+}
+
+impl MsiSink for Vm {
+    fn signal(&self, message: MsiMessage) {
+        let msi = kvm_msi {
+            address_lo: message.address as u32,
+            address_hi: (message.address >> 32) as u32,
+            data: message.data,
+            ..kvm_msi::default()
+        };
+        // A message that addresses no vCPU is a guest's mistake and changes nothing, here as on a real machine.
+        if let Err(error) = self.fd.signal_msi(msi) {
+            debug!(?message, %error, "an interrupt was not delivered");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Guest memory: RAM and persistent regions, mapped into this process.
+
+pub mod layout;
+pub mod pmem;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+
+use crate::config::MachineConfig;
+use layout::Layout;
+use pmem::Backing;
+
+/// Maps all memory of a machine. Pages come into being when they are touched.
+pub fn map(config: &MachineConfig, layout: &Layout) -> anyhow::Result<Arc<GuestMemoryMmap>> {
+    let mut regions = Vec::new();
+    for range in &layout.ram {
+        let ram = Backing { file: None, shared: false };
+        let size = range.end - range.start;
+        let region = map_region(ram, range.start, size)
+            .with_context(|| format!("cannot map {} MiB of guest RAM; use less memory", size >> 20))?;
+        regions.push(region);
+    }
+    for (region, range) in config.pmem.iter().zip(&layout.pmem) {
+        let backing = pmem::open(region)?;
+        let region = map_region(backing, range.start, region.size)
+            .with_context(|| format!("cannot map persistent memory {:?}", region.backing))?;
+        regions.push(region);
+    }
+    Ok(Arc::new(GuestMemoryMmap::from_regions(regions)?))
+}
+
+fn map_region(backing: Backing, start: u64, size: u64) -> anyhow::Result<GuestRegionMmap> {
+    let flags = if backing.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+    let anonymous = if backing.file.is_none() { libc::MAP_ANONYMOUS } else { 0 };
+    let mut builder = MmapRegionBuilder::new(usize::try_from(size)?)
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(flags | anonymous | libc::MAP_NORESERVE);
+    if let Some(file) = backing.file {
+        builder = builder.with_file_offset(file);
+    }
+    GuestRegionMmap::new(builder.build()?, GuestAddress(start)).context("address out of range")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{PmemBacking, PmemConfig};
+    use vm_memory::{Bytes, GuestMemoryBackend};
+
+    fn machine(backing: PmemBacking) -> (MachineConfig, Layout) {
+        let pmem = vec![PmemConfig { backing, size: 2 << 20 }];
+        let config = MachineConfig { memory: 64 << 20, pmem, ..MachineConfig::sample() };
+        let layout = Layout::new(&config, 40).unwrap();
+        (config, layout)
+    }
+
+    fn file() -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(2 << 20).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_shared_file_keeps_what_the_guest_wrote() {
+        let file = file();
+        let (config, layout) = machine(PmemBacking::Shared(file.path().into()));
+        let memory = map(&config, &layout).unwrap();
+        memory.write_slice(b"refault", GuestAddress(layout.pmem[0].start + 4096)).unwrap();
+        drop(memory);
+        assert_eq!(&std::fs::read(file.path()).unwrap()[4096..4103], b"refault");
+    }
+
+    #[test]
+    fn a_private_file_never_changes() {
+        let file = file();
+        let (config, layout) = machine(PmemBacking::Private(file.path().into()));
+        let memory = map(&config, &layout).unwrap();
+        memory.write_slice(b"refault", GuestAddress(layout.pmem[0].start)).unwrap();
+        drop(memory);
+        assert_eq!(std::fs::read(file.path()).unwrap()[..7], [0; 7]);
+    }
+
+    #[test]
+    fn anonymous_memory_needs_no_file() {
+        let (config, layout) = machine(PmemBacking::Anonymous);
+        let memory = map(&config, &layout).unwrap();
+        assert_eq!(memory.num_regions(), 2);
+        assert!(memory.write_slice(&[1], GuestAddress(layout.pmem[0].end)).is_err());
+    }
+
+    #[test]
+    fn the_lock_lasts_as_long_as_the_memory() {
+        let file = file();
+        let (config, layout) = machine(PmemBacking::Shared(file.path().into()));
+        let memory = map(&config, &layout).unwrap();
+        assert!(map(&config, &layout).is_err());
+        drop(memory);
+        assert!(map(&config, &layout).is_ok());
+    }
+}

@@ -1,0 +1,220 @@
+//! Serial ports: 16550s whose output goes to a writer and whose input comes from the host.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use refault_bus::mmio::MmioDevice;
+use tracing::debug;
+use vm_superio::serial::{Error, NoEvents};
+use vm_superio::{Serial, Trigger};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// Where a serial port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// First of its eight I/O ports.
+    pub base: u16,
+    /// Its interrupt line. No two ports share one, for the lines are edge-triggered.
+    pub irq: u32,
+}
+
+/// I/O ports a 16550 occupies.
+pub const SERIAL_SIZE: u16 = 8;
+
+/// The guest's ttyS0, ttyS1 and ttyS2, where Linux looks for them.
+pub const PLACES: [Place; 3] =
+    [Place { base: 0x3f8, irq: 4 }, Place { base: 0x2f8, irq: 3 }, Place { base: 0x3e8, irq: 5 }];
+
+/// An interrupt line as an event that KVM watches.
+struct Line(EventFd);
+
+impl Trigger for Line {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.write(1)
+    }
+}
+
+type Uart = Serial<Line, NoEvents, Box<dyn Write + Send>>;
+
+/// One serial port.
+///
+/// Input waits in a queue until the UART has room. Whoever held the UART moves it there afterwards, so that
+/// putting input in never waits for a guest's output to be written.
+pub struct SerialPort {
+    uart: Mutex<Uart>,
+    input: Mutex<VecDeque<u8>>,
+}
+
+impl SerialPort {
+    /// A port that writes to `output`, and the event to attach to its interrupt line.
+    pub fn new(output: Box<dyn Write + Send>) -> io::Result<(Self, EventFd)> {
+        let line = EventFd::new(EFD_NONBLOCK)?;
+        let uart = Serial::new(Line(line.try_clone()?), output);
+        Ok((Self { uart: Mutex::new(uart), input: Mutex::default() }, line))
+    }
+
+    /// Gives the guest `bytes` to read, as fast as it takes them. Never blocks.
+    pub fn inject(&self, bytes: &[u8]) {
+        self.queue().extend(bytes);
+        self.pump();
+    }
+
+    /// Moves waiting input into the UART. If somebody holds it, that one will do so on leaving.
+    fn pump(&self) {
+        while !self.queue().is_empty() {
+            let mut uart = match self.uart.try_lock() {
+                Ok(uart) => uart,
+                Err(TryLockError::Poisoned(error)) => error.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            let mut queue = self.queue();
+            let count = uart.fifo_capacity().min(queue.len());
+            let bytes: Vec<u8> = queue.iter().take(count).copied().collect();
+            match uart.enqueue_raw_bytes(&bytes) {
+                // In loopback mode nothing is taken, and there may be no room until the guest reads.
+                Ok(0) | Err(Error::FullFifo) => return,
+                Ok(taken) => drop(queue.drain(..taken)),
+                Err(error) => {
+                    // The bytes are in; only the interrupt failed.
+                    debug!(%error, "serial input");
+                    queue.drain(..count);
+                }
+            }
+        }
+    }
+
+    fn uart(&self) -> MutexGuard<'_, Uart> {
+        self.uart.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<u8>> {
+        self.input.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MmioDevice for SerialPort {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        let mut uart = self.uart();
+        for (byte, at) in data.iter_mut().zip(offset..) {
+            *byte = uart.read(at as u8);
+        }
+        drop(uart);
+        self.pump();
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        let mut uart = self.uart();
+        for (&byte, at) in data.iter().zip(offset..) {
+            // A reader of the output that went away is not the guest's affair.
+            if let Err(error) = uart.write(at as u8, byte) {
+                debug!(%error, "serial output");
+            }
+        }
+        drop(uart);
+        self.pump();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const DATA: u64 = 0;
+    const INTERRUPT_ENABLE: u64 = 1;
+    const MODEM_CONTROL: u64 = 4;
+    const LINE_STATUS: u64 = 5;
+
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn port() -> (SerialPort, EventFd, Output) {
+        let output = Output::default();
+        let (port, line) = SerialPort::new(Box::new(output.clone())).unwrap();
+        (port, line, output)
+    }
+
+    fn register(port: &SerialPort, offset: u64) -> u8 {
+        let mut data = [0];
+        port.read(offset, &mut data);
+        data[0]
+    }
+
+    #[test]
+    fn output_reaches_the_writer() {
+        let (port, _, output) = port();
+        for byte in b"hello" {
+            port.write(DATA, &[*byte]);
+        }
+        assert_eq!(*output.0.lock().unwrap(), b"hello");
+    }
+
+    #[test]
+    fn input_longer_than_the_fifo_arrives_whole() {
+        let (port, line, _) = port();
+        port.write(INTERRUPT_ENABLE, &[1]);
+        let text: Vec<u8> = (0..1000u32).map(|index| index as u8).collect();
+        port.inject(&text[..500]);
+        port.inject(&text[500..]);
+        assert!(line.read().is_ok());
+        let mut read = Vec::new();
+        while register(&port, LINE_STATUS) & 1 != 0 {
+            read.push(register(&port, DATA));
+        }
+        assert_eq!(read, text);
+    }
+
+    #[test]
+    fn input_during_loopback_waits() {
+        let (port, _, _) = port();
+        port.write(MODEM_CONTROL, &[0x10]);
+        port.inject(b"x");
+        assert_eq!(register(&port, LINE_STATUS) & 1, 0);
+        port.write(MODEM_CONTROL, &[0]);
+        assert_eq!(register(&port, DATA), b'x');
+    }
+
+    #[test]
+    fn input_does_not_wait_for_output() {
+        let (port, _, _) = port();
+        let held = port.uart();
+        port.inject(b"x");
+        drop(held);
+        assert_eq!(register(&port, LINE_STATUS) & 1, 0, "the holder did not leave through the port");
+        assert_eq!(register(&port, LINE_STATUS) & 1, 1);
+    }
+
+    #[test]
+    fn any_access_is_answered() {
+        let (port, _, _) = port();
+        for offset in 0..8 {
+            for len in 0..=8 {
+                port.write(offset, &vec![0xff; len]);
+                port.read(offset, &mut vec![0; len]);
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_ports_share_anything() {
+        for (index, place) in PLACES.iter().enumerate() {
+            for other in &PLACES[index + 1..] {
+                assert!(place.irq != other.irq && place.base.abs_diff(other.base) >= SERIAL_SIZE);
+            }
+        }
+    }
+}
