@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * What the parts of the libibverbs provider of the refault NIC share.
+ *
+ * All C files of this folder make one shared object. It is built against the
+ * private headers of the rdma-core version that the guest's libibverbs comes
+ * from, laid out as its own build does (infiniband/, ccan/, util/, rdma/,
+ * kernel-abi/, and a config.h that is included first), and against
+ * refault_abi.h, which the crate guest-driver/abi prints:
+ *
+ *   cc -shared -fPIC -include config.h -I... *.c -libverbs
+ *      -Wl,--version-script=provider.map -Wl,-z,defs
+ *      -o librefault-rdmav<private ABI>.so
+ *
+ * The object goes to libibverbs' own folder, refault.driver to
+ * /etc/libibverbs.d.
+ */
+#ifndef REFAULT_PROVIDER_H
+#define REFAULT_PROVIDER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <ccan/container_of.h>
+#include <infiniband/driver.h>
+
+#include "refault_abi.h"
+
+/* QPNs have 24 bits: a table of tables, of which few exist. */
+#define QP_TABLE_BITS 12
+#define QP_TABLE_SIZE (1U << QP_TABLE_BITS)
+
+struct refault_device {
+	struct verbs_device vdev;
+};
+
+/* Memory of a queue, pinned by the kernel while the queue exists. */
+struct refault_buffer {
+	void *base;
+	size_t length;
+};
+
+struct refault_context {
+	struct verbs_context vctx;
+	void *doorbell;
+	size_t doorbell_length;
+	/* Queue pairs by number: written under the lock, read without. */
+	pthread_mutex_t qp_table_lock;
+	_Atomic(struct refault_qp *_Atomic *) qp_table[QP_TABLE_SIZE];
+};
+
+struct refault_cq {
+	struct verbs_cq vcq;
+	struct refault_buffer buffer;
+	struct refault_cqe *ring;
+	struct refault_cq_doorbell_record *record;
+	pthread_spinlock_t lock;	/* Guards the consumer's side. */
+	uint32_t log_size;
+	uint32_t consumer;
+	uint32_t cqn;
+};
+
+/*
+ * A send or receive queue. Both indices run freely. The head belongs to the
+ * poster, who holds the lock; the tail to whoever polls the completion queue.
+ */
+struct refault_queue {
+	void *ring;
+	pthread_spinlock_t lock;
+	uint32_t size;
+	uint32_t head;
+	_Atomic uint32_t tail;
+};
+
+struct refault_qp {
+	struct verbs_qp vqp;
+	struct refault_buffer buffer;
+	struct refault_qp_doorbell_record *record;
+	struct refault_queue sq;
+	struct refault_queue rq;
+	/* A completion told that the NIC put it into the error state. */
+	atomic_bool failed;
+};
+
+static inline struct refault_context *to_context(struct ibv_context *context)
+{
+	return container_of(context, struct refault_context, vctx.context);
+}
+
+static inline struct refault_cq *to_cq(struct ibv_cq *cq)
+{
+	return container_of(cq, struct refault_cq, vcq.cq);
+}
+
+static inline struct refault_qp *to_qp(struct ibv_qp *qp)
+{
+	return container_of(qp, struct refault_qp, vqp.qp);
+}
+
+/* The smallest power of two that is not below `value`, as its logarithm. */
+static inline uint32_t log2_up(uint32_t value)
+{
+	return value > 1 ? 32 - __builtin_clz(value - 1) : 0;
+}
+
+/* doorbell.c */
+void ring_doorbell(struct refault_context *context, uint64_t kind,
+		   uint32_t number, uint32_t argument);
+
+/* buffer.c */
+int buffer_alloc(struct refault_buffer *buffer, size_t length);
+void buffer_free(struct refault_buffer *buffer);
+
+/* device.c */
+int refault_query_device_ex(struct ibv_context *context,
+			    const struct ibv_query_device_ex_input *input,
+			    struct ibv_device_attr_ex *attr, size_t attr_size);
+int refault_query_port(struct ibv_context *context, uint8_t port,
+		       struct ibv_port_attr *attr);
+
+/* memory.c */
+struct ibv_pd *refault_alloc_pd(struct ibv_context *context);
+int refault_dealloc_pd(struct ibv_pd *pd);
+struct ibv_mr *refault_reg_mr(struct ibv_pd *pd, void *addr, size_t length,
+			      uint64_t hca_va, int access);
+int refault_dereg_mr(struct verbs_mr *vmr);
+
+/* cq.c */
+struct ibv_cq *refault_create_cq(struct ibv_context *context, int cqe,
+				 struct ibv_comp_channel *channel,
+				 int comp_vector);
+int refault_destroy_cq(struct ibv_cq *ibcq);
+int refault_req_notify_cq(struct ibv_cq *ibcq, int solicited_only);
+
+/* poll.c */
+int refault_poll_cq(struct ibv_cq *ibcq, int count, struct ibv_wc *wc);
+void cq_lock_pair(struct refault_cq *a, struct refault_cq *b);
+void cq_unlock_pair(struct refault_cq *a, struct refault_cq *b);
+void cq_forget_qp(struct refault_cq *cq, uint32_t qpn);
+
+/* qp_table.c */
+int qp_table_add(struct refault_context *context, struct refault_qp *qp);
+void qp_table_remove(struct refault_context *context, uint32_t qpn);
+struct refault_qp *qp_table_find(struct refault_context *context, uint32_t qpn);
+void qp_table_free(struct refault_context *context);
+
+/* qp.c */
+struct ibv_qp *refault_create_qp(struct ibv_pd *pd,
+				 struct ibv_qp_init_attr *attr);
+int refault_modify_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask);
+int refault_query_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask,
+		     struct ibv_qp_init_attr *init_attr);
+int refault_destroy_qp(struct ibv_qp *ibqp);
+
+/* post.c */
+int refault_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr,
+		      struct ibv_send_wr **bad_wr);
+int refault_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr,
+		      struct ibv_recv_wr **bad_wr);
+
+#endif
