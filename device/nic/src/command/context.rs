@@ -1,0 +1,56 @@
+//! Contexts and protection domains.
+
+use refault_abi::command::CreateContext;
+use refault_bus::Pasid;
+
+use super::objects::{Context, Objects, Pd};
+use super::{DONE, Refused, Reply, created};
+use crate::Nic;
+
+impl Nic {
+    pub(super) fn create_context(&self, objects: &mut Objects, command: &CreateContext) -> Reply {
+        let pasid = match command.has_pasid {
+            0 => None,
+            1 => Some(Pasid::new(command.pasid).ok_or(Refused::BadParameter)?),
+            _ => return Err(Refused::BadParameter),
+        };
+        created(objects.contexts.insert(Context { pasid, stopped: false, users: 0 })?)
+    }
+
+    pub(super) fn destroy_context(&self, objects: &mut Objects, id: u32) -> Reply {
+        if objects.contexts.find(id)?.users > 0 {
+            return Err(Refused::Busy);
+        }
+        objects.contexts.remove(id);
+        DONE
+    }
+
+    /// Everything of the context stops: its queue pairs go to ERR, and when this is answered no access of
+    /// theirs, or to their memory, is under way. Page requests that were sent stay open until answered.
+    pub(super) fn stop_context(&self, objects: &mut Objects, id: u32) -> Reply {
+        objects.contexts.find(id)?.stopped = true;
+        self.qps.iter().filter(|qp| qp.context() == id).for_each(|qp| self.fail_qp(qp, false));
+        self.pass_guards(|_| ());
+        DONE
+    }
+
+    pub(super) fn create_pd(&self, objects: &mut Objects, context: u32) -> Reply {
+        let owner = objects.contexts.find(context)?;
+        owner.users += 1;
+        let pd = objects.pds.insert(Pd { context, users: 0 });
+        if pd.is_err() {
+            objects.contexts.find(context)?.users -= 1;
+        }
+        created(pd?)
+    }
+
+    pub(super) fn destroy_pd(&self, objects: &mut Objects, id: u32) -> Reply {
+        let Pd { context, users } = *objects.pds.find(id)?;
+        if users > 0 {
+            return Err(Refused::Busy);
+        }
+        objects.pds.remove(id);
+        objects.contexts.find(context)?.users -= 1;
+        DONE
+    }
+}

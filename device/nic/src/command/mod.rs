@@ -1,0 +1,192 @@
+//! Commands: how the kernel driver creates, changes and destroys objects.
+
+mod context;
+mod mr;
+pub(crate) mod objects;
+mod qp;
+mod queues;
+
+use std::sync::atomic::Ordering;
+
+use refault_abi::command::*;
+use refault_bus::Iova;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+use crate::Nic;
+use crate::dma::{AccessError, Port};
+use crate::guard::lock;
+use crate::page_table::Pages;
+use crate::regs::CommandPlace;
+use objects::Objects;
+
+/// Commands executed before other work gets its turn.
+const COMMANDS_PER_TURN: u32 = 32;
+
+/// Version of the device model, as DeviceCaps reports it.
+const DEVICE_VERSION: u64 = 1;
+/// Reads and atomics in flight for each queue pair; the device does them one by one.
+pub(crate) const MAX_RD_ATOMIC: u8 = 16;
+/// Entries of the P_Key table.
+pub(crate) const PKEYS: u16 = 1;
+/// Entries of the GID table.
+pub(crate) const GIDS: u8 = 1;
+
+/// Why a command failed: its STATUS_*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    BadOpcode,
+    BadParameter,
+    NoObject,
+    Busy,
+    NoResources,
+    BadState,
+    BadMemory,
+}
+
+impl Refused {
+    const fn status(self) -> u16 {
+        match self {
+            Self::BadOpcode => STATUS_BAD_OPCODE,
+            Self::BadParameter => STATUS_BAD_PARAMETER,
+            Self::NoObject => STATUS_NO_OBJECT,
+            Self::Busy => STATUS_BUSY,
+            Self::NoResources => STATUS_NO_RESOURCES,
+            Self::BadState => STATUS_BAD_STATE,
+            Self::BadMemory => STATUS_BAD_MEMORY,
+        }
+    }
+}
+
+/// Body of a request or response.
+type Body = [u64; 15];
+/// What a command comes to.
+type Reply = Result<Body, Refused>;
+
+/// An empty response.
+const DONE: Reply = Ok([0; 15]);
+
+/// The layout in a request's body. All layouts are shorter than a body.
+fn body<T: FromBytes + KnownLayout + Immutable>(body: &Body) -> Result<T, Refused> {
+    T::read_from_prefix(body.as_bytes()).map(|(value, _)| value).map_err(|_| Refused::BadParameter)
+}
+
+/// A response with a layout.
+fn reply<T: IntoBytes + Immutable>(value: &T) -> Reply {
+    let mut body = [0; 15];
+    if let Some(room) = body.as_mut_bytes().get_mut(..size_of::<T>()) {
+        room.copy_from_slice(value.as_bytes());
+    }
+    Ok(body)
+}
+
+/// A response with an object's number.
+fn created(id: u32) -> Reply {
+    reply(&ObjectId { id, reserved: 0 })
+}
+
+impl Nic {
+    /// Executes what waits in the command lanes: lane 1 first, always.
+    pub(crate) fn serve_commands(&self, worker: usize) {
+        self.commands_scheduled.swap(false, Ordering::SeqCst);
+        for _ in 0..COMMANDS_PER_TURN {
+            // One command is one step: a reset comes before it or after it.
+            let mut objects = lock(&self.objects);
+            let Some(place) = self.registers.next_command().filter(|_| !self.events.is_broken()) else {
+                return;
+            };
+            if let Err(error) = self.serve(worker, &mut objects, place) {
+                tracing::warn!(lane = place.lane, slot = ?place.iova, ?error, "a command ring cannot be reached");
+                self.registers.set_fatal();
+                return;
+            }
+        }
+        self.schedule_commands();
+    }
+
+    fn serve(&self, worker: usize, objects: &mut Objects, place: CommandPlace) -> Result<(), AccessError> {
+        let mut request = CommandRequest::new_zeroed();
+        self.port(worker).read(None, place.iova, request.as_mut_bytes())?;
+        let result = self.execute(worker, objects, place.lane, &request);
+        let (status, body) = match result {
+            Ok(body) => (STATUS_OK, body),
+            Err(refused) => (refused.status(), [0; 15]),
+        };
+        tracing::debug!(lane = place.lane, opcode = request.opcode, status, "command");
+        let response = CommandResponse { token: request.token, status, reserved: 0, body };
+        let at = Iova(place.iova.0.wrapping_add(size_of::<CommandRequest>() as u64));
+        let mut port = self.port(worker);
+        port.shard().stats.commands += 1;
+        let rest = Iova(at.0.wrapping_add(4));
+        self.registers.command_done(place.lane);
+        port.publish(rest, &response.as_bytes()[4..], at, request.token)
+    }
+
+    fn execute(&self, worker: usize, objects: &mut Objects, lane: usize, request: &CommandRequest) -> Reply {
+        let b = &request.body;
+        let id = || body::<ObjectId>(b).map(|object| object.id);
+        match (lane, request.opcode) {
+            (1, CMD_REVOKE_MR) => self.revoke_mr(id()?),
+            (1, CMD_STOP_CONTEXT) => self.stop_context(objects, id()?),
+            (0, CMD_QUERY_DEVICE) => reply(&self.caps()),
+            (0, CMD_CREATE_EQ) => self.create_eq(worker, objects, &body(b)?),
+            (0, CMD_DESTROY_EQ) => self.destroy_eq(objects, id()?),
+            (0, CMD_CREATE_CONTEXT) => self.create_context(objects, &body(b)?),
+            (0, CMD_DESTROY_CONTEXT) => self.destroy_context(objects, id()?),
+            (0, CMD_CREATE_PD) => self.create_pd(objects, id()?),
+            (0, CMD_DESTROY_PD) => self.destroy_pd(objects, id()?),
+            (0, CMD_CREATE_MR) => self.create_mr(worker, objects, &body(b)?),
+            (0, CMD_DESTROY_MR) => self.destroy_mr(objects, id()?),
+            (0, CMD_CREATE_CQ) => self.create_cq(worker, objects, &body(b)?),
+            (0, CMD_DESTROY_CQ) => self.destroy_cq(objects, id()?),
+            (0, CMD_CREATE_QP) => self.create_qp(worker, objects, &body(b)?),
+            (0, CMD_MODIFY_QP) => self.modify_qp(objects, &body(b)?),
+            (0, CMD_QUERY_QP) => self.query_qp(id()?),
+            (0, CMD_DESTROY_QP) => self.destroy_qp(objects, id()?),
+            _ => Err(Refused::BadOpcode),
+        }
+    }
+
+    /// A page table of at least `bytes` that can be reached at each of `offsets`.
+    fn reachable_pages(
+        &self,
+        worker: usize,
+        table: &PageTable,
+        bytes: u64,
+        offsets: &[u64],
+        write: bool,
+    ) -> Result<Pages, Refused> {
+        let identity = self.identities.fetch_add(1, Ordering::Relaxed);
+        let pages = Pages::check(table, identity).filter(|pages| pages.bytes() >= bytes);
+        let pages = pages.ok_or(Refused::BadParameter)?;
+        let mut port: Port<'_> = self.port(worker);
+        for &offset in offsets {
+            let extent = port.page(&pages, offset, write).map_err(|_| Refused::BadMemory)?;
+            self.fabric.memory.read(extent.gpa, &mut [0]).map_err(|_| Refused::BadMemory)?;
+        }
+        Ok(pages)
+    }
+
+    fn caps(&self) -> DeviceCaps {
+        let controls = self.fabric.endpoint.controls();
+        let pasid = controls.ats() && controls.pri() && controls.pasid();
+        let features = if pasid { CAP_PASID } else { 0 } | CAP_ATOMIC_GLOBAL;
+        DeviceCaps {
+            version: DEVICE_VERSION,
+            node_guid: self.config.node_guid,
+            max_mr_size: u64::MAX,
+            max_qp: self.config.max_qp,
+            max_cq: self.config.max_cq,
+            max_mr: self.config.max_mr,
+            max_pd: self.config.max_pd,
+            max_context: self.config.max_context,
+            max_eq: refault_abi::regs::MAX_EQS,
+            max_rd_atomic: u32::from(MAX_RD_ATOMIC),
+            features,
+            lid: self.config.lid,
+            pkeys: PKEYS,
+            gids: u16::from(GIDS),
+            page_requests: self.config.page_request_credits,
+            ..DeviceCaps::default()
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Queue pairs.
+
+use refault_abi::codes::*;
+use refault_abi::command::*;
+use refault_abi::event::EVENT_QP;
+use refault_abi::queue::{MAX_LOG_WQES, RQ_WQE_SIZE, SQ_WQE_SIZE};
+
+use super::objects::{Objects, QpRecord};
+use super::{DONE, GIDS, MAX_RD_ATOMIC, PKEYS, Refused, Reply, created, reply};
+use crate::Nic;
+use crate::guard::lock;
+use crate::page_table::Pages;
+use crate::qp::attributes::{Attributes, Limits};
+use crate::qp::state::may_change;
+use crate::qp::{Qp, Requester, Responder, Setup};
+
+/// Alignment of receive ring and doorbell record, and the record's size.
+const RECORD: u32 = 128;
+
+const LIMITS: Limits = Limits { pkeys: PKEYS, gids: GIDS, max_rd_atomic: MAX_RD_ATOMIC };
+
+impl Nic {
+    pub(super) fn create_qp(&self, worker: usize, objects: &mut Objects, command: &CreateQp) -> Reply {
+        let CreateQp { pd, send_cq, recv_cq, eqn, .. } = *command;
+        let (context, owner) = objects.context_of(pd)?;
+        let same_owner =
+            objects.cqs.find(send_cq)?.context == context && objects.cqs.find(recv_cq)?.context == context;
+        objects.eqs.find(eqn)?;
+        if !same_owner || command.signal_all > 1 {
+            return Err(Refused::BadParameter);
+        }
+        if owner.stopped {
+            return Err(Refused::BadState);
+        }
+        let pages = self.qp_buffer(worker, command)?;
+        let qpn = objects.qps.insert(QpRecord { pd, cqs: [send_cq, recv_cq], eqn })?;
+        let setup = Setup {
+            qpn,
+            pd,
+            context,
+            send_cq,
+            recv_cq,
+            eqn,
+            pages,
+            rq_offset: command.rq_offset,
+            record_offset: command.record_offset,
+            log_sq: command.log_sq,
+            log_rq: command.log_rq,
+            signal_all: command.signal_all == 1,
+        };
+        let Some(qp) = self.qps.slot(qpn) else {
+            objects.qps.remove(qpn)?;
+            return Err(Refused::NoResources);
+        };
+        let mut requester = lock(&qp.requester);
+        let mut responder = lock(&qp.responder);
+        *requester = Requester { setup, ..Default::default() };
+        *responder = Responder { setup, ..Default::default() };
+        qp.occupy(&setup);
+        objects.pds.find(pd)?.users += 1;
+        objects.cqs.find(send_cq)?.users += 1;
+        objects.cqs.find(recv_cq)?.users += 1;
+        *objects.eqs.find(eqn)? += 1;
+        created(qpn)
+    }
+
+    /// The rings and the doorbell record lie behind one another, and inside the buffer.
+    fn qp_buffer(&self, worker: usize, command: &CreateQp) -> Result<Pages, Refused> {
+        let CreateQp { rq_offset, record_offset, log_sq, log_rq, .. } = *command;
+        let logs = u32::from(log_sq.max(log_rq));
+        if logs > MAX_LOG_WQES || (rq_offset | record_offset) & (RECORD - 1) != 0 {
+            return Err(Refused::BadParameter);
+        }
+        let send_end = u64::from(SQ_WQE_SIZE) << log_sq;
+        let receive_end = u64::from(rq_offset) + (u64::from(RQ_WQE_SIZE) << log_rq);
+        if u64::from(rq_offset) < send_end || u64::from(record_offset) < receive_end {
+            return Err(Refused::BadParameter);
+        }
+        let record = u64::from(record_offset);
+        let offsets = [0, u64::from(rq_offset), record];
+        self.reachable_pages(worker, &command.buffer, record + u64::from(RECORD), &offsets, false)
+    }
+
+    pub(super) fn modify_qp(&self, objects: &mut Objects, command: &ModifyQp) -> Reply {
+        let qp = self.qps.find(command.qpn).ok_or(Refused::NoObject)?;
+        let mut requester = lock(&qp.requester);
+        let mut responder = lock(&qp.responder);
+        let from = qp.state();
+        let to = if command.mask & QP_ATTR_STATE != 0 { command.state } else { from };
+        let stopped = objects.contexts.find(requester.setup.context)?.stopped;
+        let live = !matches!(to, QPS_RESET | QPS_ERR);
+        if !may_change(from, to, command.mask) || stopped && live {
+            return Err(Refused::BadState);
+        }
+        let attributes = requester.attributes.with(command, &LIMITS).ok_or(Refused::BadParameter)?;
+        match to {
+            QPS_RESET => self.clear_halves(qp, &mut requester, &mut responder),
+            // Whoever was faster took it to ERR as well.
+            QPS_ERR => drop(qp.change_state(from, QPS_ERR)),
+            _ if !qp.change_state(from, to) => return Err(Refused::BadState),
+            _ => apply(&attributes, &mut requester, &mut responder),
+        }
+        requester.draining |= (from, to) == (QPS_RTS, QPS_SQD);
+        drop((requester, responder));
+        if (from, to) == (QPS_INIT, QPS_RTR) {
+            self.wake_peer(&attributes);
+        }
+        self.schedule(qp);
+        DONE
+    }
+
+    /// Whoever tried to reach a queue pair before it was ready may try again now.
+    fn wake_peer(&self, attributes: &Attributes) {
+        if let Some(peer) = self.qps.find(attributes.dest_qpn()) {
+            peer.nudge();
+            self.schedule(peer);
+        }
+    }
+
+    pub(super) fn query_qp(&self, qpn: u32) -> Reply {
+        let qp = self.qps.find(qpn).ok_or(Refused::NoObject)?;
+        let requester = lock(&qp.requester);
+        let responder = lock(&qp.responder);
+        reply(&QpState {
+            attributes: requester.attributes.reported(qpn, qp.state()),
+            sq_consumer: requester.consumer,
+            rq_consumer: responder.consumer,
+            draining: u32::from(requester.draining),
+            reserved: 0,
+        })
+    }
+
+    /// When this is answered nothing more is read, written or completed for the queue pair: its own work is
+    /// done with its requester locked, its peer's with its responder locked.
+    pub(super) fn destroy_qp(&self, objects: &mut Objects, qpn: u32) -> Reply {
+        let qp = self.qps.find(qpn).ok_or(Refused::NoObject)?;
+        let QpRecord { pd, cqs, eqn } = objects.qps.remove(qpn)?;
+        self.empty_qp(qp);
+        self.events.forget(eqn, |event| event.kind == EVENT_QP && event.number == qpn);
+        objects.pds.find(pd)?.users -= 1;
+        for cqn in cqs {
+            objects.cqs.find(cqn)?.users -= 1;
+        }
+        *objects.eqs.find(eqn)? -= 1;
+        DONE
+    }
+
+    /// Leaves the slot empty.
+    pub(crate) fn empty_qp(&self, qp: &Qp) {
+        let mut requester = lock(&qp.requester);
+        let mut responder = lock(&qp.responder);
+        self.clear_halves(qp, &mut requester, &mut responder);
+        requester.setup = Setup::default();
+        responder.setup = Setup::default();
+        qp.occupy(&Setup::default());
+    }
+
+    /// Both halves as after creation, in RESET.
+    fn clear_halves(&self, qp: &Qp, requester: &mut Requester, responder: &mut Responder) {
+        self.end_wait(requester);
+        self.settle_faults(requester, false);
+        let setup = requester.setup;
+        *requester = Requester { setup, ..Default::default() };
+        *responder = Responder { setup, ..Default::default() };
+        qp.occupy(&setup);
+    }
+}
+
+/// Gives both halves the attributes they work by.
+fn apply(attributes: &Attributes, requester: &mut Requester, responder: &mut Responder) {
+    requester.attributes = *attributes;
+    responder.peer_qpn = attributes.dest_qpn();
+    responder.access = attributes.access();
+    responder.min_rnr_timer = attributes.min_rnr_timer();
+}

@@ -1,0 +1,82 @@
+//! What one NIC is made like.
+
+use refault_abi::regs::MAX_EQS;
+use refault_bus::{Bdf, PrgIndex};
+
+/// What one NIC is made like: its place on the bus, its size and its patience.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NicConfig {
+    /// Requester id on the bus.
+    pub bdf: Bdf,
+    /// Workers, each with a share of the queue pairs and of the device TLB; at least 1.
+    pub workers: usize,
+    /// Translations the device TLB holds, over all workers.
+    pub atc_entries: usize,
+    /// Page requests the device can have outstanding, at most 512; the operating system may allow fewer.
+    pub page_request_credits: u32,
+    /// How long an answer to a page request may take, in nanoseconds.
+    pub page_request_timeout_ns: u64,
+    /// How often a page that was answered with success, and is still missing, is asked for again.
+    pub page_retry_limit: u32,
+    /// Pages requested ahead on a miss inside one request; 1 asks for the missing page alone.
+    pub fault_window: u32,
+    /// EUI-64 of the node, most significant byte first on the wire.
+    pub node_guid: u64,
+    /// Local identifier of the port; not zero.
+    pub lid: u16,
+    /// MSI-X vectors, 1 to 64.
+    pub vectors: u16,
+    /// Most queue pairs.
+    pub max_qp: u32,
+    /// Most completion queues.
+    pub max_cq: u32,
+    /// Most memory regions.
+    pub max_mr: u32,
+    /// Most protection domains.
+    pub max_pd: u32,
+    /// Most contexts; BAR 2 has a doorbell page for each. A power of two.
+    pub max_context: u32,
+}
+
+impl Default for NicConfig {
+    fn default() -> Self {
+        Self {
+            bdf: Bdf::new(0, 3, 0),
+            workers: 2,
+            atc_entries: 8192,
+            page_request_credits: 256,
+            page_request_timeout_ns: 10_000_000_000,
+            page_retry_limit: 64,
+            fault_window: 8,
+            node_guid: 0x0200_5246_4c54_0001,
+            lid: 1,
+            vectors: 32,
+            max_qp: 16_384,
+            max_cq: 16_384,
+            max_mr: 1 << 18,
+            max_pd: 4096,
+            max_context: 1024,
+        }
+    }
+}
+
+impl NicConfig {
+    /// The same with every number brought into the range the device can serve.
+    pub(crate) fn clamped(self) -> Self {
+        Self {
+            workers: self.workers.clamp(1, 64),
+            atc_entries: self.atc_entries.max(1),
+            page_request_credits: self.page_request_credits.clamp(1, PrgIndex::COUNT as u32),
+            page_retry_limit: self.page_retry_limit.max(1),
+            fault_window: self.fault_window.clamp(1, 64),
+            lid: self.lid.max(1),
+            vectors: self.vectors.clamp(1, MAX_EQS as u16),
+            max_qp: self.max_qp.clamp(2, 1 << 14),
+            max_cq: self.max_cq.clamp(1, 1 << 14),
+            max_mr: self.max_mr.clamp(1, 1 << 20),
+            max_pd: self.max_pd.clamp(1, 1 << 14),
+            max_context: self.max_context.clamp(1, 1 << 12).next_power_of_two(),
+            ..self
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The DMA port: how everything in the device reaches memory.
+//!
+//! A [`Port`] exists only while its worker's guard is held, so a translation cannot outlive its guard, and
+//! translate-and-copy is one step that an invalidation waits for.
+
+use std::sync::MutexGuard;
+
+use refault_bus::ats::{RequestKind, Translation, TranslationRequest};
+use refault_bus::dma::MemoryError;
+use refault_bus::{Gpa, Iova, Pasid};
+
+use crate::atc::{Atc, Space};
+use crate::cause::Cause;
+use crate::fabric::Fabric;
+use crate::guard::Guarded;
+use crate::region::{RegionCache, RegionTable};
+use crate::stats::ShardStats;
+
+/// What belongs to one worker and lies under its guard.
+pub(crate) struct Shard {
+    pub(crate) atc: Atc,
+    pub(crate) regions: RegionCache,
+    pub(crate) stats: ShardStats,
+}
+
+impl Shard {
+    pub(crate) fn new(atc_entries: usize) -> Self {
+        Self { atc: Atc::new(atc_entries), regions: RegionCache::default(), stats: ShardStats::default() }
+    }
+}
+
+/// Why an access did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AccessError {
+    /// The page of a process is not there, or does not allow it, now: the operating system may be asked.
+    Miss(PageMiss),
+    /// It will not happen.
+    Denied(Cause),
+}
+
+/// A page to ask the operating system for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PageMiss {
+    pub(crate) pasid: Pasid,
+    /// 4 KiB aligned.
+    pub(crate) page: Iova,
+    pub(crate) write: bool,
+}
+
+impl From<MemoryError> for AccessError {
+    fn from(_: MemoryError) -> Self {
+        Self::Denied(Cause::NotMemory)
+    }
+}
+
+/// A piece of memory without a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) gpa: Gpa,
+    pub(crate) bytes: u64,
+}
+
+impl Extent {
+    /// From `iova` to the end of its block.
+    pub(crate) fn of(translation: Translation, iova: Iova) -> Self {
+        Self { gpa: translation.gpa_of(iova), bytes: translation.bytes_from(iova) }
+    }
+
+    /// The same, provided that `bytes` fit.
+    pub(crate) fn holding(self, bytes: u64) -> Result<Self, AccessError> {
+        if bytes <= self.bytes { Ok(self) } else { Err(AccessError::Denied(Cause::Bounds)) }
+    }
+
+    /// The address `bytes` further on, which must lie inside.
+    pub(crate) fn after(self, bytes: u64) -> Gpa {
+        Gpa(self.gpa.0.wrapping_add(bytes))
+    }
+}
+
+/// Access to memory, under a worker's guard.
+pub(crate) struct Port<'a> {
+    fabric: &'a Fabric,
+    pub(crate) regions: &'a RegionTable,
+    guard: &'a Guarded<Shard>,
+    shard: MutexGuard<'a, Shard>,
+}
+
+impl<'a> Port<'a> {
+    /// Enters the guard.
+    pub(crate) fn enter(fabric: &'a Fabric, regions: &'a RegionTable, guard: &'a Guarded<Shard>) -> Self {
+        Self { fabric, regions, guard, shard: guard.enter() }
+    }
+
+    /// Lets an invalidation that waits go first. What was looked up before must be looked up again.
+    pub(crate) fn step_aside(self) -> Self {
+        if !self.guard.is_wanted() {
+            return self;
+        }
+        let Self { fabric, regions, guard, shard } = self;
+        drop(shard);
+        Self::enter(fabric, regions, guard)
+    }
+
+    pub(crate) fn fabric(&self) -> &'a Fabric {
+        self.fabric
+    }
+
+    pub(crate) fn shard(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+
+    /// Whether translations may be cached: only what ATS answered may be.
+    pub(crate) fn may_use_atc(&self) -> bool {
+        let controls = self.fabric.endpoint.controls();
+        controls.ats() && controls.bus_master()
+    }
+
+    /// Translates one address of the function's own space or of a process.
+    pub(crate) fn translate(
+        &mut self,
+        pasid: Option<Pasid>,
+        iova: Iova,
+        write: bool,
+    ) -> Result<Extent, AccessError> {
+        let controls = self.fabric.endpoint.controls();
+        if !controls.bus_master() || pasid.is_some() && !controls.pasid() {
+            return Err(AccessError::Denied(Cause::Blocked));
+        }
+        if !controls.ats() {
+            let answer = self.ask(pasid, iova, write, RequestKind::Untranslated)?;
+            return Ok(Extent::of(answer, iova));
+        }
+        let space = Space::of(pasid);
+        if let Some(hit) = self.shard.atc.recent(space, iova.0).filter(|hit| hit.allows(write)) {
+            return Ok(Extent::of(hit, iova));
+        }
+        let cached = self.shard.atc.lookup(pasid, iova).filter(|hit| hit.allows(write));
+        let translation = match cached {
+            Some(hit) => hit,
+            None => {
+                self.shard.stats.atc_misses += 1;
+                let answer = self.ask(pasid, iova, write, RequestKind::Translation)?;
+                self.shard.atc.insert(pasid, iova, answer);
+                answer
+            }
+        };
+        self.shard.atc.remember(space, iova.0, translation);
+        Ok(Extent::of(translation, iova))
+    }
+
+    /// Asks the IOMMU; an answer without the right that is wanted is a miss.
+    fn ask(
+        &mut self,
+        pasid: Option<Pasid>,
+        iova: Iova,
+        write: bool,
+        kind: RequestKind,
+    ) -> Result<Translation, AccessError> {
+        let request = TranslationRequest { requester: self.fabric.bdf, pasid, iova, write, kind };
+        let answer = self.fabric.agent.translate(&request);
+        let miss = match (answer, pasid, kind) {
+            (Ok(answer), _, _) if answer.allows(write) => return Ok(answer),
+            (Ok(_), Some(pasid), RequestKind::Translation) => {
+                AccessError::Miss(PageMiss { pasid, page: iova.align_down(12), write })
+            }
+            _ => AccessError::Denied(Cause::Blocked),
+        };
+        Err(miss)
+    }
+
+    /// Consumes a 64-bit word in one piece.
+    pub(crate) fn load_u64(&mut self, pasid: Option<Pasid>, iova: Iova) -> Result<u64, AccessError> {
+        let extent = self.translate(pasid, iova, false)?.holding(8)?;
+        Ok(self.fabric.memory.load_u64(extent.gpa)?)
+    }
+
+    /// Fills `buffer`, which must not cross a page.
+    pub(crate) fn read(
+        &mut self,
+        pasid: Option<Pasid>,
+        iova: Iova,
+        buffer: &mut [u8],
+    ) -> Result<(), AccessError> {
+        let extent = self.translate(pasid, iova, false)?.holding(buffer.len() as u64)?;
+        Ok(self.fabric.memory.read(extent.gpa, buffer)?)
+    }
+
+    /// Writes `bytes`, which must not cross a page, and then publishes `word` at `word_at`, in the same page.
+    pub(crate) fn publish(
+        &mut self,
+        iova: Iova,
+        bytes: &[u8],
+        word_at: Iova,
+        word: u32,
+    ) -> Result<(), AccessError> {
+        let extent = self.translate(None, iova, true)?.holding(bytes.len() as u64)?;
+        self.fabric.memory.write(extent.gpa, bytes)?;
+        let word_at = self.translate(None, word_at, true)?.holding(4)?;
+        Ok(self.fabric.memory.store_u32(word_at.gpa, word)?)
+    }
+}

@@ -1,0 +1,209 @@
+//! The transfer engine: workers take turns with queue pairs that have something to do.
+//!
+//! A turn works off a bounded burst of one queue pair's send requests, in order. It ends when there is
+//! nothing left to do, when the burst is over (then the queue pair goes to the end of its worker's queue), or
+//! when the request must wait: for a page, for the peer, for a moment in time. A waiting queue pair is parked;
+//! it occupies no worker, no guard and no lock.
+
+mod copy;
+mod faults;
+mod flush;
+mod requester;
+mod responder;
+pub(crate) mod timers;
+
+use std::sync::Arc;
+
+use crossbeam::channel::Receiver;
+use refault_abi::event::{EVENT_QP, QP_EVENT_FATAL};
+
+use crate::Nic;
+use crate::dma::Port;
+use crate::guard::lock;
+use crate::qp::{PageAnswer, Qp, Setup};
+use crate::queue::completion::slot_of;
+use crate::queue::event::Event;
+
+/// Requests of one turn.
+const REQUESTS_PER_TURN: u32 = 64;
+/// Payload bytes of one turn.
+const BYTES_PER_TURN: u32 = 1 << 20;
+
+/// Something for a worker to do.
+#[derive(Debug)]
+pub struct Work(pub(crate) Task);
+
+/// What it is. A queue pair is named by its slot: whoever occupies it when its turn comes has the turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// A queue pair may have something to do.
+    QueuePair(u32),
+    /// A command lane may have something to do.
+    Commands,
+}
+
+/// One worker: whoever owns it does the work of a share of the queue pairs.
+///
+/// It has no thread of its own. Its owner waits for [`Self::receiver`] or [`Self::next_deadline_ns`], whichever
+/// comes first, and calls [`Self::process`] or [`Self::expire`].
+pub struct Worker {
+    nic: Arc<Nic>,
+    index: usize,
+    receiver: Receiver<Work>,
+}
+
+impl Worker {
+    pub(crate) fn new(nic: Arc<Nic>, index: usize) -> Self {
+        let index = index % nic.workers.len();
+        let receiver = nic.workers[index].receiver.clone();
+        Self { nic, index, receiver }
+    }
+
+    /// Where work arrives. Nothing else wakes a worker but its deadline.
+    pub fn receiver(&self) -> &Receiver<Work> {
+        &self.receiver
+    }
+
+    /// Does one piece of work. Never blocks for long: a copy is bounded, and nothing waits for a page.
+    pub fn process(&mut self, work: Work) {
+        match work.0 {
+            Task::QueuePair(slot) => self.nic.turn(self.index, slot),
+            Task::Commands => self.nic.serve_commands(self.index),
+        }
+    }
+
+    /// Does one piece of work, if there is one: for owners of several workers on one thread.
+    pub fn poll(&mut self) -> bool {
+        let work = self.receiver.try_recv();
+        work.map(|work| self.process(work)).is_ok()
+    }
+
+    /// When [`Self::expire`] has something to do, on the NIC's clock.
+    pub fn next_deadline_ns(&self) -> Option<u64> {
+        lock(&self.nic.workers[self.index].timers).next_ns()
+    }
+
+    /// Does what is due: requests that waited for a moment in time are queued, page requests that nobody
+    /// answered are given up.
+    pub fn expire(&mut self) {
+        self.nic.expire(self.index);
+    }
+}
+
+/// What one turn may still do.
+struct Budget {
+    requests: u32,
+    bytes: u32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { requests: REQUESTS_PER_TURN, bytes: BYTES_PER_TURN }
+    }
+}
+
+impl Budget {
+    fn spend(&mut self, requests: u32, bytes: u32) {
+        self.requests = self.requests.saturating_sub(requests);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.requests == 0 || self.bytes == 0
+    }
+}
+
+impl Nic {
+    /// Access to memory as worker `worker`.
+    pub(crate) fn port(&self, worker: usize) -> Port<'_> {
+        Port::enter(&self.fabric, &self.regions, &self.guards[worker])
+    }
+
+    /// Queues a turn of `qp`, unless one is queued already.
+    pub(crate) fn schedule(&self, qp: &Qp) {
+        let slot = slot_of(qp.qpn());
+        if qp.qpn() != 0 && qp.mark_scheduled() {
+            self.send(slot as usize % self.workers.len(), Task::QueuePair(slot));
+        }
+    }
+
+    pub(crate) fn send(&self, worker: usize, task: Task) {
+        // The receiver lives as long as the NIC.
+        let _ = self.workers[worker].sender.send(Work(task));
+    }
+
+    /// One turn of whoever occupies `slot`.
+    fn turn(&self, worker: usize, slot: u32) {
+        let Some(qp) = self.qps.occupant(slot) else { return };
+        qp.unmark_scheduled();
+        let mut requester = lock(&qp.requester);
+        if requester.setup.qpn != 0 && self.run(worker, qp, &mut requester) == Turn::Again {
+            self.schedule(qp);
+        }
+    }
+
+    /// Takes a queue pair to ERR, and queues a turn in which it is flushed. `fatal` tells its driver.
+    pub(crate) fn fail_qp(&self, qp: &Qp, fatal: bool) {
+        if qp.fail() {
+            if fatal {
+                qp.mark_fatal();
+            }
+            self.schedule(qp);
+        }
+    }
+
+    /// A completion queue failed: so do all queue pairs that use it.
+    pub(crate) fn fail_users_of_cq(&self, cqn: u32) {
+        self.qps.iter().filter(|qp| qp.uses_cq(cqn)).for_each(|qp| self.fail_qp(qp, true));
+    }
+
+    /// Tells the driver something about a queue pair.
+    pub(crate) fn tell_qp_event(&self, port: &mut Port<'_>, setup: &Setup, code: u8) {
+        self.events.raise(port, setup.eqn, Event { kind: EVENT_QP, code, number: setup.qpn });
+    }
+
+    /// Tells the driver of a fatal error that was noted, once.
+    pub(crate) fn tell_fatal(&self, port: &mut Port<'_>, qp: &Qp, setup: &Setup) {
+        if qp.take_fatal() {
+            self.tell_qp_event(port, setup, QP_EVENT_FATAL);
+        }
+    }
+
+    /// Hands out answers to page requests.
+    pub(crate) fn tell_waiters(&self, told: Vec<(crate::pri::Waiter, PageAnswer)>) {
+        for (waiter, answer) in told {
+            if let Some(qp) = self.qps.find(waiter.qpn) {
+                qp.leave_answer(waiter.ticket, answer);
+                self.schedule(qp);
+            }
+        }
+    }
+
+    fn expire(&self, worker: usize) {
+        let now = self.fabric.now_ns();
+        let due = |worker: usize| lock(&self.workers[worker].timers).pop(now);
+        while let Some(qpn) = due(worker) {
+            if let Some(qp) = self.qps.find(qpn) {
+                self.schedule(qp);
+            }
+        }
+        let overdue = lock(&self.workers[worker].timers).page_requests_ns.is_some_and(|at| at <= now);
+        if overdue {
+            let (closed, next) = self.pages.expire(now);
+            lock(&self.workers[worker].timers).page_requests_ns = next;
+            for group in closed {
+                tracing::debug!(group = ?group.group, page = ?group.miss, "page request timed out");
+                self.tell_waiters(group.told);
+            }
+        }
+    }
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Nothing to do until something wakes the queue pair.
+    Over,
+    /// There is more to do.
+    Again,
+}

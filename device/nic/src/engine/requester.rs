@@ -1,0 +1,317 @@
+//! The requester: works off a queue pair's send queue.
+
+use refault_abi::codes::*;
+use refault_abi::event::QP_EVENT_SQ_DRAINED;
+use refault_abi::queue::Cqe;
+
+use super::copy::{CHUNK, Stopped};
+use super::responder::Refusal;
+use super::{Budget, Turn};
+use crate::Nic;
+use crate::cause::Cause;
+use crate::dma::{AccessError, Port};
+use crate::guard::lock;
+use crate::qp::attributes::rnr_delay_ns;
+use crate::qp::{End, PageAnswer, Qp, Requester, Wait};
+use crate::queue::completion::PostError;
+use crate::queue::send::{Message, Operation};
+
+/// What came of working on a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All is moved, and the peer knows.
+    Done,
+    /// Some bytes were moved, more are to come.
+    Moved(u32),
+    /// One end of the copy is in the way.
+    Stopped(Stopped),
+    /// Nobody answers.
+    NoPeer,
+    /// The peer has no receive request; it names the code of a delay.
+    NotReady(u8),
+    /// The peer refuses.
+    Refused(Refusal),
+    /// Too many tries at an atomic: another processor is at the same word.
+    Contended,
+}
+
+/// What there is to work on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// A request is active.
+    Ready,
+    /// Nothing, for now.
+    Nothing,
+    /// The state changed.
+    Changed,
+}
+
+/// Whether a wait is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    Over,
+    NotYet,
+    InVain(Cause),
+}
+
+impl Nic {
+    /// One turn. The caller holds the requester, and nothing else.
+    pub(super) fn run(&self, worker: usize, qp: &Qp, requester: &mut Requester) -> Turn {
+        let mut port = self.port(worker);
+        let mut budget = Budget::default();
+        loop {
+            port = port.step_aside();
+            // Looked at under the guard: whoever changes the state and then passes the guards knows that no
+            // copy for the old state is under way.
+            let state = qp.state();
+            match state {
+                QPS_ERR => return self.flush(&mut port, qp, requester),
+                QPS_RTS | QPS_SQD => {}
+                _ => return Turn::Over,
+            }
+            match self.waited(qp, requester) {
+                Waited::Over => {}
+                Waited::NotYet => return Turn::Over,
+                Waited::InVain(cause) => {
+                    self.fail_access(&mut port, qp, requester, requester.trouble.end, cause);
+                    continue;
+                }
+            }
+            match self.next_request(&mut port, qp, requester, state) {
+                Next::Ready => {}
+                Next::Nothing => return Turn::Over,
+                Next::Changed => continue,
+            }
+            if budget.is_spent() {
+                return Turn::Again;
+            }
+            match self.deliver(&mut port, requester) {
+                Outcome::Done => {
+                    budget.spend(1, 0);
+                    self.complete_request(&mut port, qp, requester, WC_SUCCESS, Cause::None);
+                }
+                Outcome::Moved(bytes) => {
+                    budget.spend(0, bytes.max(CHUNK));
+                    self.note_progress(requester);
+                }
+                Outcome::Contended => return Turn::Again,
+                Outcome::Stopped(Stopped { end, error: AccessError::Denied(cause) }) => {
+                    self.fail_access(&mut port, qp, requester, end, cause);
+                }
+                Outcome::Stopped(Stopped { end, error: AccessError::Miss(miss) }) => {
+                    let ahead = self.pages_ahead(&mut port, requester, end);
+                    drop(port);
+                    match self.ask_for_pages(worker, requester, end, miss, ahead) {
+                        Ok(()) => return Turn::Over,
+                        Err(cause) => {
+                            port = self.port(worker);
+                            self.fail_access(&mut port, qp, requester, end, cause);
+                        }
+                    }
+                }
+                Outcome::Refused(refusal) => self.refused(&mut port, qp, requester, refusal),
+                Outcome::NoPeer => {
+                    if self.wait_for_peer(&mut port, worker, qp, requester) {
+                        return Turn::Over;
+                    }
+                }
+                Outcome::NotReady(code) => {
+                    self.note_progress(requester);
+                    if self.wait_for_receive(&mut port, worker, qp, requester, code) {
+                        return Turn::Over;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether what the requester waited for has come.
+    fn waited(&self, qp: &Qp, requester: &mut Requester) -> Waited {
+        let answered = |ticket| match qp.answer(ticket) {
+            None => Waited::NotYet,
+            Some(PageAnswer::LookAgain) => Waited::Over,
+            Some(PageAnswer::Failed(cause)) => Waited::InVain(cause),
+        };
+        let waited = match requester.wait {
+            Wait::None => return Waited::Over,
+            Wait::Page { ticket } => answered(ticket),
+            Wait::Credit { ticket, deadline_ns } => match answered(ticket) {
+                Waited::NotYet if self.fabric.now_ns() >= deadline_ns && self.pages.leave_queue(ticket) => {
+                    Waited::InVain(Cause::PageTimeout)
+                }
+                waited => waited,
+            },
+            Wait::Until { deadline_ns } if qp.take_nudge() || self.fabric.now_ns() >= deadline_ns => {
+                Waited::Over
+            }
+            Wait::Peer if qp.take_nudge() => Waited::Over,
+            Wait::Until { .. } | Wait::Peer => Waited::NotYet,
+        };
+        if waited != Waited::NotYet {
+            self.end_wait(requester);
+        }
+        waited
+    }
+
+    /// The requester waits no longer, whatever for. A credit it was given, or did not wait for to the end, may
+    /// be of use to the next in the queue.
+    pub(crate) fn end_wait(&self, requester: &mut Requester) {
+        if let Wait::Credit { ticket, .. } = std::mem::take(&mut requester.wait) {
+            self.pages.leave_queue(ticket);
+            self.tell_waiters(self.pages.pass_on().into_iter().collect());
+        }
+    }
+
+    /// Makes the next request the active one.
+    fn next_request(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester, state: u8) -> Next {
+        if requester.active.is_some() {
+            return Next::Ready;
+        }
+        if state == QPS_SQD {
+            if std::mem::take(&mut requester.draining) {
+                self.tell_qp_event(port, &requester.setup, QP_EVENT_SQ_DRAINED);
+            }
+            return Next::Nothing;
+        }
+        let Requester { setup, consumer, known, .. } = requester;
+        if *known == 0 {
+            match port.send_requests(setup, *consumer) {
+                Ok(0) => return Next::Nothing,
+                Ok(count) => *known = count,
+                Err(_) => {
+                    self.fail_qp(qp, true);
+                    return Next::Changed;
+                }
+            }
+        }
+        let Ok(wqe) = port.send_request(setup, *consumer) else {
+            self.fail_qp(qp, true);
+            return Next::Changed;
+        };
+        match Message::decode(wqe) {
+            Some(message) => {
+                requester.active = Some(message);
+                Next::Ready
+            }
+            None => {
+                requester.active = Some(Message::malformed(wqe));
+                self.complete_request(port, qp, requester, WC_LOC_QP_OP_ERR, Cause::None);
+                Next::Changed
+            }
+        }
+    }
+
+    /// The active request is done with: reports it, if it is to be reported.
+    pub(super) fn complete_request(
+        &self,
+        port: &mut Port<'_>,
+        qp: &Qp,
+        requester: &mut Requester,
+        status: u8,
+        cause: Cause,
+    ) {
+        let report = status != WC_SUCCESS || requester.signaled();
+        self.settle_faults(requester, status == WC_SUCCESS);
+        let Some(message) = requester.active.take() else { return };
+        let wqe_index = requester.consumer;
+        requester.consumer = requester.consumer.wrapping_add(1);
+        requester.known = requester.known.saturating_sub(1);
+        requester.trouble = Default::default();
+        (requester.transport_retries, requester.rnr_retries) = (0, 0);
+        port.shard().stats.requests += 1;
+        if report {
+            let entry = Cqe {
+                wr_id: message.wqe.wr_id,
+                timestamp_ns: self.fabric.now_ns(),
+                qpn: requester.setup.qpn,
+                byte_len: if message.operation.fetches() { message.length } else { 0 },
+                wqe_index,
+                vendor_error: cause.code(),
+                status,
+                opcode: message.wqe.opcode,
+                ..Cqe::default()
+            };
+            self.post(port, qp, requester.setup.send_cq, entry);
+        }
+        if status != WC_SUCCESS {
+            self.fail_qp(qp, false);
+        }
+    }
+
+    /// Writes a completion. If it cannot be written, the queue pair is lost, and all others of that queue.
+    pub(super) fn post(&self, port: &mut Port<'_>, qp: &Qp, cqn: u32, entry: Cqe) {
+        match self.cqs.post(port, &self.events, cqn, entry) {
+            Ok(()) => {}
+            Err(PostError::JustFailed) => self.fail_users_of_cq(cqn),
+            Err(PostError::Dead) => self.fail_qp(qp, true),
+        }
+    }
+
+    /// The active request fails because memory at one end cannot be reached.
+    fn fail_access(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester, end: End, cause: Cause) {
+        let operation = requester.active.as_ref().map(|message| message.operation);
+        match (end, operation) {
+            (End::Local, _) => self.complete_request(port, qp, requester, WC_LOC_PROT_ERR, cause),
+            (End::Remote, Some(Operation::Send)) => {
+                self.refused(port, qp, requester, Refusal::Receive(WC_LOC_PROT_ERR, cause));
+            }
+            (End::Remote, _) => self.refused(port, qp, requester, Refusal::Access(cause)),
+        }
+    }
+
+    /// The active request fails because the peer refuses it; the peer suffers what the refusal says.
+    fn refused(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester, refusal: Refusal) {
+        let peer = self.qps.find(requester.attributes.dest_qpn());
+        if let Some(peer) = peer {
+            let mut responder = lock(&peer.responder);
+            if responder.peer_qpn == requester.setup.qpn {
+                self.suffer(port, peer, &mut responder, refusal);
+            }
+        }
+        let (status, cause) = refusal.seen_by_requester();
+        self.complete_request(port, qp, requester, status, cause);
+    }
+
+    /// Nobody answers: waits, or gives up and says `false`.
+    fn wait_for_peer(&self, port: &mut Port<'_>, worker: usize, qp: &Qp, requester: &mut Requester) -> bool {
+        let Some(timeout) = requester.attributes.timeout_ns() else {
+            requester.wait = Wait::Peer;
+            return true;
+        };
+        if requester.transport_retries > requester.attributes.retry_count() {
+            self.complete_request(port, qp, requester, WC_RETRY_EXC_ERR, Cause::None);
+            return false;
+        }
+        requester.transport_retries += 1;
+        port.shard().stats.transport_retries += 1;
+        self.wait_until(worker, requester, self.fabric.now_ns().saturating_add(timeout));
+        true
+    }
+
+    /// The peer has no receive request: waits, or gives up and says `false`.
+    fn wait_for_receive(
+        &self,
+        port: &mut Port<'_>,
+        worker: usize,
+        qp: &Qp,
+        requester: &mut Requester,
+        code: u8,
+    ) -> bool {
+        if let Some(limit) = requester.attributes.rnr_retry() {
+            if requester.rnr_retries >= limit {
+                self.complete_request(port, qp, requester, WC_RNR_RETRY_EXC_ERR, Cause::None);
+                return false;
+            }
+            requester.rnr_retries += 1;
+        }
+        port.shard().stats.rnr_waits += 1;
+        self.wait_until(worker, requester, self.fabric.now_ns().saturating_add(rnr_delay_ns(code)));
+        true
+    }
+
+    /// Parks the requester until a moment in time.
+    pub(super) fn wait_until(&self, worker: usize, requester: &mut Requester, deadline_ns: u64) {
+        requester.wait = Wait::Until { deadline_ns };
+        lock(&self.workers[worker].timers).set(requester.setup.qpn, deadline_ns);
+    }
+}

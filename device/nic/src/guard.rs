@@ -1,0 +1,82 @@
+//! The guard: what makes translate-and-copy one step that an invalidation cannot split.
+//!
+//! A worker holds its guard while it translates and copies a bounded chunk. An invalidation passes through
+//! every guard in turn. A mutex that is released and taken again at once may never be handed over, and the
+//! guest waits for invalidations with interrupts off; so whoever interrupts announces it first, and a worker
+//! steps aside at its next chunk, behind the interrupter, on a second mutex.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Something that one worker uses most of the time, and others may interrupt.
+pub(crate) struct Guarded<T> {
+    /// Interrupters that wait or are inside.
+    wanted: AtomicU32,
+    /// Held by the interrupter at work. Lock order: before `inner`, and never while holding it.
+    turnstile: Mutex<()>,
+    inner: Mutex<T>,
+}
+
+impl<T> Guarded<T> {
+    pub(crate) fn new(inner: T) -> Self {
+        Self { wanted: AtomicU32::new(0), turnstile: Mutex::new(()), inner: Mutex::new(inner) }
+    }
+
+    /// Enters, after every interrupter that is waiting.
+    pub(crate) fn enter(&self) -> MutexGuard<'_, T> {
+        if self.is_wanted() {
+            drop(lock(&self.turnstile));
+        }
+        lock(&self.inner)
+    }
+
+    /// Whether an interrupter waits: whoever is inside should leave soon, and enter again.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) != 0
+    }
+
+    /// Runs `work` inside, as soon as whoever is inside leaves.
+    pub(crate) fn interrupt<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        self.wanted.fetch_add(1, Ordering::SeqCst);
+        let turn = lock(&self.turnstile);
+        let result = work(&mut lock(&self.inner));
+        self.wanted.fetch_sub(1, Ordering::SeqCst);
+        drop(turn);
+        result
+    }
+}
+
+/// Locks, whatever became of a thread that held the lock before: all state is valid between statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[test]
+    fn a_busy_worker_does_not_starve_an_interrupter() {
+        let guarded = Arc::new(Guarded::new(0u64));
+        let stop = Arc::new(AtomicBool::new(false));
+        let worker = std::thread::spawn({
+            let (guarded, stop) = (guarded.clone(), stop.clone());
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut inside = guarded.enter();
+                    while !guarded.is_wanted() && !stop.load(Ordering::Relaxed) {
+                        *inside += 1;
+                    }
+                }
+            }
+        });
+        for _ in 0..1000 {
+            guarded.interrupt(|count| *count += 1);
+        }
+        stop.store(true, Ordering::Relaxed);
+        worker.join().unwrap();
+    }
+}

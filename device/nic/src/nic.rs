@@ -1,0 +1,206 @@
+//! The NIC: its parts, and how they are wired.
+//!
+//! Lock order, outermost first: control-plane objects; a requester; a worker's guard; a responder; a
+//! completion queue; an event queue. Leaves, held across no other lock of ours: registers, region slots,
+//! timers, page requests. An invalidation takes guards alone, one after the other. While the IOMMU is called
+//! with a page request, nothing but a requester is held; while it is asked for a translation, a guard may be.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use refault_bus::Bdf;
+use refault_bus::ats::{AtsEndpoint, InvalidationRequest, TranslationAgent};
+use refault_bus::clock::Clock;
+use refault_bus::dma::DmaMemory;
+use refault_bus::irq::MsiSink;
+use refault_bus::pri::{PageGroupResponse, ResponseCode};
+use refault_bus::probe::{Probe, ProbeEvent, Stage};
+
+use crate::command::objects::Objects;
+use crate::config::NicConfig;
+use crate::dma::{Port, Shard};
+use crate::engine::timers::Timers;
+use crate::engine::{Task, Work, Worker};
+use crate::fabric::Fabric;
+use crate::function;
+use crate::guard::{Guarded, lock};
+use crate::pri::PageRequests;
+use crate::qp::QueuePairs;
+use crate::queue::completion::CompletionQueues;
+use crate::queue::event::EventQueues;
+use crate::region::RegionTable;
+use crate::regs::Registers;
+use crate::stats::NicStats;
+
+/// What belongs to one worker and is not under its guard.
+pub(crate) struct WorkerCell {
+    pub(crate) sender: Sender<Work>,
+    pub(crate) receiver: Receiver<Work>,
+    pub(crate) timers: Mutex<Timers>,
+}
+
+/// The RDMA-like NIC.
+///
+/// Register accesses only note things and queue work; the work is done by whoever owns the [`Worker`]s.
+pub struct Nic {
+    pub(crate) config: NicConfig,
+    pub(crate) fabric: Fabric,
+    pub(crate) registers: Registers,
+    pub(crate) objects: Mutex<Objects>,
+    /// One for each worker, and the last for register accesses.
+    pub(crate) guards: Box<[Guarded<Shard>]>,
+    pub(crate) workers: Box<[WorkerCell]>,
+    pub(crate) regions: RegionTable,
+    pub(crate) qps: QueuePairs,
+    pub(crate) cqs: CompletionQueues,
+    pub(crate) events: EventQueues,
+    pub(crate) pages: PageRequests,
+    /// Commands are in worker 0's queue.
+    pub(crate) commands_scheduled: AtomicBool,
+    /// Next ticket of a page wait. Zero is none.
+    pub(crate) tickets: AtomicU64,
+    /// Next identity of a page table.
+    pub(crate) identities: AtomicU64,
+    invalidations: AtomicU64,
+}
+
+impl Nic {
+    /// A NIC as after a reset. Values of `config` that it cannot serve are brought into range.
+    pub fn new(
+        config: NicConfig,
+        memory: Arc<dyn DmaMemory>,
+        agent: Arc<dyn TranslationAgent>,
+        msi: Arc<dyn MsiSink>,
+        clock: Arc<dyn Clock>,
+        probe: Arc<dyn Probe>,
+    ) -> Arc<Self> {
+        let config = config.clamped();
+        let endpoint = function::endpoint(&config, msi);
+        let shares = config.workers;
+        let worker = |_| {
+            let (sender, receiver) = unbounded();
+            WorkerCell { sender, receiver, timers: Mutex::default() }
+        };
+        let entries = config.atc_entries.div_ceil(shares);
+        let nic = Self {
+            fabric: Fabric { bdf: config.bdf, endpoint, memory, agent, clock, probe },
+            registers: Registers::default(),
+            objects: Mutex::new(Objects::new(&config)),
+            guards: (0..=shares).map(|_| Guarded::new(Shard::new(entries))).collect(),
+            workers: (0..shares).map(worker).collect(),
+            regions: RegionTable::new(config.max_mr),
+            qps: QueuePairs::new(config.max_qp),
+            cqs: CompletionQueues::new(config.max_cq),
+            events: EventQueues::new(),
+            pages: PageRequests::new(config.page_request_credits),
+            commands_scheduled: AtomicBool::new(false),
+            tickets: AtomicU64::new(1),
+            identities: AtomicU64::new(1),
+            invalidations: AtomicU64::new(0),
+            config,
+        };
+        Arc::new(nic)
+    }
+
+    /// The worker with that number, modulo the number of workers. Each is to be owned once.
+    pub fn worker(self: &Arc<Self>, index: usize) -> Worker {
+        Worker::new(self.clone(), index)
+    }
+
+    /// What the NIC did so far.
+    pub fn stats(&self) -> NicStats {
+        let pages = self.pages.stats();
+        let mut stats = NicStats {
+            page_requests: pages.requests,
+            page_waits_joined: pages.joined,
+            page_responses: pages.responses,
+            page_responses_unexpected: pages.unexpected,
+            page_timeouts: pages.timeouts,
+            invalidations: self.invalidations.load(Ordering::Relaxed),
+            ..NicStats::default()
+        };
+        for guard in &self.guards {
+            guard.interrupt(|shard| stats.add(&shard.stats));
+        }
+        stats
+    }
+
+    /// GID 0: link-local prefix and node GUID.
+    pub(crate) fn gid(&self) -> [u8; 16] {
+        let mut gid = [0; 16];
+        gid[..2].copy_from_slice(&[0xfe, 0x80]);
+        gid[8..].copy_from_slice(&self.config.node_guid.to_be_bytes());
+        gid
+    }
+
+    /// Access to memory for register accesses.
+    pub(crate) fn front_port(&self) -> Port<'_> {
+        self.port(self.workers.len())
+    }
+
+    /// Passes through every guard: afterwards no copy is under way that did not see what the caller changed
+    /// before.
+    pub(crate) fn pass_guards(&self, mut work: impl FnMut(&mut Shard)) {
+        for guard in &self.guards {
+            guard.interrupt(&mut work);
+        }
+    }
+
+    /// Has worker 0 look at the command lanes.
+    pub(crate) fn schedule_commands(&self) {
+        if !self.commands_scheduled.swap(true, Ordering::SeqCst) {
+            self.send(0, Task::Commands);
+        }
+    }
+
+    /// Destroys every object. Nothing is in flight afterwards but page requests that were sent; their answers
+    /// will meet nobody.
+    pub(crate) fn destroy_everything(&self) {
+        let mut objects = lock(&self.objects);
+        self.registers.reset();
+        for qp in self.qps.iter() {
+            self.empty_qp(qp);
+        }
+        self.cqs.clear();
+        self.events.clear();
+        self.regions.clear();
+        *objects = Objects::new(&self.config);
+        self.pass_guards(|shard| {
+            shard.atc.flush();
+            shard.regions.forget_all();
+        });
+    }
+}
+
+impl AtsEndpoint for Nic {
+    fn requester(&self) -> Bdf {
+        self.config.bdf
+    }
+
+    fn invalidate(&self, request: InvalidationRequest) {
+        let event = |stage| {
+            let event = ProbeEvent::new(stage, request.pasid, request.iova);
+            ProbeEvent { size_shift: request.size_shift, ..event }
+        };
+        self.fabric.record(event(Stage::Invalidate));
+        self.pass_guards(|shard| shard.atc.invalidate(&request));
+        self.invalidations.fetch_add(1, Ordering::Relaxed);
+        self.fabric.record(event(Stage::Invalidated));
+    }
+
+    fn page_group_response(&self, response: PageGroupResponse) {
+        let endpoint = &self.fabric.endpoint;
+        let Some(closed) = self.pages.answer(endpoint, &response) else {
+            endpoint.set_pri_unexpected_group();
+            return;
+        };
+        if response.code == ResponseCode::ResponseFailure {
+            endpoint.set_pri_response_failure();
+        }
+        let miss = closed.miss;
+        let event = ProbeEvent::new(Stage::Matched, Some(miss.pasid), miss.page);
+        self.fabric.record(ProbeEvent { group: Some(closed.group), write: miss.write, ..event });
+        self.tell_waiters(closed.told);
+    }
+}

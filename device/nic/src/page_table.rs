@@ -1,0 +1,151 @@
+//! Runs of pages named by tables in guest memory: rings, and regions of pinned pages.
+//!
+//! The device never copies a table: it walks it when it needs a page, through the DMA port, so a guest's
+//! tables cost the device nothing, and a table that loops or points nowhere costs one bounded walk.
+
+use refault_abi::command::PageTable;
+use refault_bus::Iova;
+use refault_bus::ats::Translation;
+
+use crate::atc::Space;
+use crate::cause::Cause;
+use crate::dma::{AccessError, Extent, Port};
+
+/// Entries of one table, as log2.
+const TABLE_BITS: u32 = 9;
+/// Most levels of tables.
+const MAX_LEVELS: u8 = 3;
+
+/// A checked [`PageTable`]. `identity` is never used again for another one, so that walked pages can be
+/// remembered by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pages {
+    root: u64,
+    identity: u64,
+    pages: u32,
+    levels: u8,
+    page_shift: u8,
+}
+
+impl Pages {
+    /// Checks what a command says; `None` if no driver can mean it.
+    pub(crate) fn check(table: &PageTable, identity: u64) -> Option<Self> {
+        let PageTable { root, pages, levels, page_shift, .. } = *table;
+        let alignment = if levels == 0 { page_shift } else { 12 };
+        let reach = if levels == 0 { u64::MAX } else { 1 << (TABLE_BITS * u32::from(levels)) };
+        let bytes = u64::from(pages).checked_shl(u32::from(page_shift))?;
+        let contiguous = levels > 0 || root.checked_add(bytes).is_some();
+        let valid = levels <= MAX_LEVELS
+            && matches!(page_shift, 12 | 21)
+            && Iova(root).offset_in(alignment) == 0
+            && pages > 0
+            && u64::from(pages) <= reach
+            && contiguous;
+        valid.then_some(Self { root, identity, pages, levels, page_shift })
+    }
+
+    /// Bytes of all pages together.
+    pub(crate) const fn bytes(&self) -> u64 {
+        (self.pages as u64) << self.page_shift
+    }
+}
+
+impl Port<'_> {
+    /// Where byte `offset` of `pages` lies in memory, and how much of it lies there in one piece.
+    pub(crate) fn page(&mut self, pages: &Pages, offset: u64, write: bool) -> Result<Extent, AccessError> {
+        let space = Space::of_table(pages.identity);
+        if self.may_use_atc()
+            && let Some(hit) = self.shard().atc.recent(space, offset).filter(|hit| hit.allows(write))
+        {
+            return Ok(Extent::of(hit, Iova(offset)));
+        }
+        let start = offset & !0xfff;
+        let iova = self.walk(pages, start)?;
+        let translated = self.translate(None, iova, write)?;
+        let page = Translation { gpa: translated.gpa, page_shift: 12, read: true, write };
+        if self.may_use_atc() {
+            self.shard().atc.remember(space, start, page);
+        }
+        Ok(Extent::of(page, Iova(offset)))
+    }
+
+    /// The address of the 4 KiB page at `offset`: one load for each level.
+    fn walk(&mut self, pages: &Pages, offset: u64) -> Result<Iova, AccessError> {
+        if offset >= pages.bytes() {
+            return Err(AccessError::Denied(Cause::Bounds));
+        }
+        if pages.levels == 0 {
+            return Ok(Iova(pages.root + offset));
+        }
+        let index = offset >> pages.page_shift;
+        let mut table = pages.root;
+        for level in (0..u32::from(pages.levels)).rev() {
+            let entry = index >> (TABLE_BITS * level) & ((1 << TABLE_BITS) - 1);
+            table = self.load_u64(None, Iova(table + entry * 8))?;
+            if table & 0xfff != 0 {
+                return Err(AccessError::Denied(Cause::NotMemory));
+            }
+        }
+        let inside = Iova(offset).offset_in(pages.page_shift);
+        let page = Iova(table).checked_add(inside).ok_or(AccessError::Denied(Cause::NotMemory))?;
+        Ok(page)
+    }
+
+    /// Fills `buffer` from `offset`; both must lie in one 4 KiB page.
+    pub(crate) fn pages_read(
+        &mut self,
+        pages: &Pages,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), AccessError> {
+        let extent = self.page(pages, offset, false)?.holding(buffer.len() as u64)?;
+        Ok(self.fabric().memory.read(extent.gpa, buffer)?)
+    }
+
+    /// Writes `bytes` at `offset`, then publishes `word` right behind them; all in one 4 KiB page.
+    pub(crate) fn pages_publish(
+        &mut self,
+        pages: &Pages,
+        offset: u64,
+        bytes: &[u8],
+        word: u32,
+    ) -> Result<(), AccessError> {
+        let extent = self.page(pages, offset, true)?.holding(bytes.len() as u64 + 4)?;
+        let memory = &self.fabric().memory;
+        memory.write(extent.gpa, bytes)?;
+        Ok(memory.store_u32(extent.after(bytes.len() as u64), word)?)
+    }
+
+    /// Consumes a word that the driver published at `offset`.
+    pub(crate) fn pages_load_u32(&mut self, pages: &Pages, offset: u64) -> Result<u32, AccessError> {
+        let extent = self.page(pages, offset, false)?.holding(4)?;
+        Ok(self.fabric().memory.load_u32(extent.gpa)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(root: u64, pages: u32, levels: u8, page_shift: u8) -> PageTable {
+        PageTable { root, pages, levels, page_shift, reserved: 0 }
+    }
+
+    #[test]
+    fn a_table_that_no_driver_can_mean_is_refused() {
+        assert!(Pages::check(&table(0x1000, 1, 0, 12), 0).is_some());
+        assert!(Pages::check(&table(0x1000, 512, 1, 21), 0).is_some());
+        for bad in [
+            table(0x1000, 1, 4, 12),
+            table(0x1000, 1, 0, 21),
+            table(0x1001, 1, 1, 12),
+            table(0x1000, 0, 0, 12),
+            table(0x1000, 513, 1, 12),
+            table(0x1000, 1, 1, 13),
+            table(0x1000, 1, 1, 255),
+            table(!0xfff, 2, 0, 12),
+        ] {
+            assert_eq!(Pages::check(&bad, 0), None, "{bad:?}");
+        }
+    }
+}

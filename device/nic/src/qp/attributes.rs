@@ -1,0 +1,148 @@
+//! A queue pair's attributes, and whether what a driver sets makes sense.
+
+use refault_abi::codes::*;
+use refault_abi::command::*;
+
+/// Attributes as set so far; all zero in RESET.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attributes(ModifyQp);
+
+/// What the device has, for attributes to refer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) pkeys: u16,
+    pub(crate) gids: u8,
+    pub(crate) max_rd_atomic: u8,
+}
+
+/// 4.096 us: the unit of the local ACK timeout.
+const TIMEOUT_UNIT_NS: u64 = 4096;
+
+/// Delays that a receiver asks for, in units of 10 us, by code (InfiniBand 1.4, table 46).
+const RNR_DELAYS: [u32; 32] = [
+    65_536, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
+    3072, 4096, 6144, 8192, 12_288, 16_384, 24_576, 32_768, 49_152,
+];
+
+/// The delay of a receiver-not-ready timer code in nanoseconds.
+pub(crate) fn rnr_delay_ns(code: u8) -> u64 {
+    u64::from(RNR_DELAYS[usize::from(code & 31)]) * 10_000
+}
+
+impl Attributes {
+    /// Takes the fields that `change.mask` names; `None` if one of them is out of range.
+    pub(crate) fn with(mut self, change: &ModifyQp, limits: &Limits) -> Option<Self> {
+        let set = &mut self.0;
+        let named = |bit: u32| change.mask & bit != 0;
+        let mut valid = true;
+        macro_rules! take {
+            ($($bit:ident => $($field:ident),+ if $check:expr;)+) => {$(
+                if named($bit) {
+                    valid &= $check;
+                    $(set.$field = change.$field;)+
+                }
+            )+};
+        }
+        const REMOTE: u32 = ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
+        take! {
+            QP_ATTR_ACCESS => access if change.access & !(REMOTE | ACCESS_LOCAL_WRITE) == 0;
+            QP_ATTR_PKEY => pkey_index if change.pkey_index < limits.pkeys;
+            QP_ATTR_PORT => port if change.port == 1;
+            QP_ATTR_PATH_MTU => path_mtu if (1..=5).contains(&change.path_mtu);
+            QP_ATTR_AV => dest_lid, dest_gid, sgid_index, has_grh, sl
+                if change.has_grh <= 1 && change.sl < 16 && change.sgid_index < limits.gids;
+            QP_ATTR_DEST_QPN => dest_qpn if change.dest_qpn >> 24 == 0;
+            QP_ATTR_RQ_PSN => rq_psn if change.rq_psn >> 24 == 0;
+            QP_ATTR_SQ_PSN => sq_psn if change.sq_psn >> 24 == 0;
+            QP_ATTR_TIMEOUT => timeout if change.timeout < 32;
+            QP_ATTR_RETRY => retry_count if change.retry_count < 8;
+            QP_ATTR_RNR_RETRY => rnr_retry if change.rnr_retry < 8;
+            QP_ATTR_MIN_RNR_TIMER => min_rnr_timer if change.min_rnr_timer < 32;
+            QP_ATTR_MAX_RD_ATOMIC => max_rd_atomic if change.max_rd_atomic <= limits.max_rd_atomic;
+            QP_ATTR_MAX_DEST_RD_ATOMIC => max_dest_rd_atomic
+                if change.max_dest_rd_atomic <= limits.max_rd_atomic;
+        }
+        valid.then_some(self)
+    }
+
+    /// As QUERY_QP answers: no mask, the present state.
+    pub(crate) fn reported(&self, qpn: u32, state: u8) -> ModifyQp {
+        ModifyQp { qpn, state, mask: 0, ..self.0 }
+    }
+
+    pub(crate) fn dest_qpn(&self) -> u32 {
+        self.0.dest_qpn
+    }
+
+    pub(crate) fn access(&self) -> u32 {
+        self.0.access
+    }
+
+    pub(crate) fn min_rnr_timer(&self) -> u8 {
+        self.0.min_rnr_timer
+    }
+
+    pub(crate) fn retry_count(&self) -> u8 {
+        self.0.retry_count
+    }
+
+    /// Retries after receiver-not-ready; `None` is for ever.
+    pub(crate) fn rnr_retry(&self) -> Option<u8> {
+        (self.0.rnr_retry != 7).then_some(self.0.rnr_retry)
+    }
+
+    /// How long to wait for an acknowledgement; `None` is for ever.
+    pub(crate) fn timeout_ns(&self) -> Option<u64> {
+        (self.0.timeout != 0).then_some(TIMEOUT_UNIT_NS << self.0.timeout)
+    }
+
+    /// Whether its path leads to the port with that LID and GID.
+    pub(crate) fn leads_to(&self, lid: u16, gid: [u8; 16]) -> bool {
+        self.0.dest_lid == lid && (self.0.has_grh == 0 || self.0.dest_gid == gid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { pkeys: 1, gids: 1, max_rd_atomic: 16 };
+
+    #[test]
+    fn only_named_fields_count() {
+        let change =
+            ModifyQp { mask: QP_ATTR_TIMEOUT, timeout: 14, dest_qpn: 9, port: 77, ..Default::default() };
+        let set = Attributes::default().with(&change, &LIMITS).unwrap();
+        assert_eq!((set.timeout_ns(), set.dest_qpn()), (Some(4096 << 14), 0));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        let all = u32::MAX;
+        let good = ModifyQp { mask: all, port: 1, path_mtu: 5, ..Default::default() };
+        assert!(Attributes::default().with(&good, &LIMITS).is_some());
+        for bad in [
+            ModifyQp { port: 2, ..good },
+            ModifyQp { path_mtu: 6, ..good },
+            ModifyQp { timeout: 32, ..good },
+            ModifyQp { retry_count: 8, ..good },
+            ModifyQp { rnr_retry: 8, ..good },
+            ModifyQp { min_rnr_timer: 32, ..good },
+            ModifyQp { max_rd_atomic: 17, ..good },
+            ModifyQp { dest_qpn: 1 << 24, ..good },
+            ModifyQp { pkey_index: 1, ..good },
+            ModifyQp { sgid_index: 1, ..good },
+            ModifyQp { access: 1 << 4, ..good },
+        ] {
+            assert!(Attributes::default().with(&bad, &LIMITS).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_receiver_not_ready_delays_are_those_of_the_specification() {
+        assert_eq!(rnr_delay_ns(0), 655_360_000);
+        assert_eq!(rnr_delay_ns(1), 10_000);
+        assert_eq!(rnr_delay_ns(12), 640_000);
+        assert_eq!(rnr_delay_ns(31), 491_520_000);
+    }
+}

@@ -1,0 +1,326 @@
+//! Queue pairs.
+//!
+//! A queue pair has two halves with a lock each: the requester, which works off the send queue, and the
+//! responder, which takes what the peer sends. Lock order: requester of A, then a worker's guard, then
+//! responder of B (A and B may be one). Nobody takes a requester or a guard with a responder in hand.
+
+pub(crate) mod attributes;
+pub(crate) mod state;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use refault_abi::codes::*;
+use refault_abi::queue::{RqWqe, WQE_SIGNALED};
+use refault_bus::{Iova, Pasid, PrgIndex};
+
+use crate::cause::Cause;
+use crate::page_table::Pages;
+use crate::qp::attributes::Attributes;
+use crate::queue::completion::slot_of;
+use crate::queue::send::Message;
+use crate::slab::Slab;
+
+/// What stays the same while a queue pair lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Setup {
+    pub(crate) qpn: u32,
+    pub(crate) pd: u32,
+    pub(crate) context: u32,
+    pub(crate) send_cq: u32,
+    pub(crate) recv_cq: u32,
+    pub(crate) eqn: u32,
+    pub(crate) pages: Pages,
+    pub(crate) rq_offset: u32,
+    pub(crate) record_offset: u32,
+    pub(crate) log_sq: u8,
+    pub(crate) log_rq: u8,
+    pub(crate) signal_all: bool,
+}
+
+/// What a requester waits for before it looks at its request again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Nothing.
+    #[default]
+    None,
+    /// The answer to a page request, which bears the ticket.
+    Page { ticket: u64 },
+    /// A credit to send a page request, but not for ever.
+    Credit { ticket: u64, deadline_ns: u64 },
+    /// A moment in time.
+    Until { deadline_ns: u64 },
+    /// The peer getting ready.
+    Peer,
+}
+
+/// Which end of a copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The requester's own memory.
+    #[default]
+    Local,
+    /// The responder's memory.
+    Remote,
+}
+
+/// A page this request asked for, until it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Faulted {
+    pub(crate) group: PrgIndex,
+    pub(crate) pasid: Pasid,
+    pub(crate) page: Iova,
+    pub(crate) write: bool,
+    /// Byte of the message that is first on the page.
+    pub(crate) at: u32,
+}
+
+/// How often a request asked for pages since it last moved a byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PageTrouble {
+    /// Where the page was missing last.
+    pub(crate) end: End,
+    pub(crate) asked: u32,
+    /// It waited before it looks once more and then asks again.
+    pub(crate) backed_off: bool,
+}
+
+/// The sending half.
+#[derive(Debug, Default)]
+pub(crate) struct Requester {
+    pub(crate) setup: Setup,
+    pub(crate) attributes: Attributes,
+    /// Index of the next request that is not done.
+    pub(crate) consumer: u32,
+    /// Requests known to wait behind `consumer`, the active one included.
+    pub(crate) known: u32,
+    pub(crate) active: Option<Message>,
+    pub(crate) wait: Wait,
+    pub(crate) trouble: PageTrouble,
+    pub(crate) faulted: Vec<Faulted>,
+    pub(crate) transport_retries: u8,
+    pub(crate) rnr_retries: u8,
+    /// Going to SQD, and not yet told so.
+    pub(crate) draining: bool,
+    /// The rings cannot be read: nothing is left to flush.
+    pub(crate) lost: bool,
+}
+
+impl Requester {
+    /// Whether the success of the active request is to be reported.
+    pub(crate) fn signaled(&self) -> bool {
+        let flagged = |message: &Message| message.wqe.flags & WQE_SIGNALED != 0;
+        self.setup.signal_all || self.active.as_ref().is_some_and(flagged)
+    }
+}
+
+/// A receive request being filled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receiving {
+    pub(crate) wqe: RqWqe,
+    /// Its free-running index.
+    pub(crate) index: u32,
+}
+
+/// The receiving half.
+#[derive(Debug, Default)]
+pub(crate) struct Responder {
+    pub(crate) setup: Setup,
+    pub(crate) peer_qpn: u32,
+    /// ACCESS_REMOTE_* for what arrives.
+    pub(crate) access: u32,
+    pub(crate) min_rnr_timer: u8,
+    /// Index of the next receive request.
+    pub(crate) consumer: u32,
+    /// Requests known to wait behind `consumer`.
+    pub(crate) known: u32,
+    pub(crate) current: Option<Receiving>,
+    /// A message has arrived.
+    pub(crate) established: bool,
+}
+
+/// One queue pair's slot. QPN zero is none.
+#[derive(Debug, Default)]
+pub(crate) struct Qp {
+    qpn: AtomicU32,
+    state: AtomicU8,
+    /// Context, whose doorbell page starts it.
+    context: AtomicU32,
+    send_cq: AtomicU32,
+    recv_cq: AtomicU32,
+    /// It is in its worker's queue.
+    scheduled: AtomicBool,
+    /// It went to ERR for a reason that its driver must hear of, and has not yet.
+    fatal: AtomicBool,
+    /// The peer became ready: look again before the time is up.
+    nudged: AtomicBool,
+    /// Last answer to a page request of this slot: `ticket << 3 | code`. Tickets only grow.
+    answer: AtomicU64,
+    pub(crate) requester: Mutex<Requester>,
+    pub(crate) responder: Mutex<Responder>,
+}
+
+impl Qp {
+    pub(crate) fn qpn(&self) -> u32 {
+        self.qpn.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn state(&self) -> u8 {
+        self.state.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn context(&self) -> u32 {
+        self.context.load(Ordering::Acquire)
+    }
+
+    /// Whether its completions go to queue `cqn`.
+    pub(crate) fn uses_cq(&self, cqn: u32) -> bool {
+        self.send_cq.load(Ordering::Acquire) == cqn || self.recv_cq.load(Ordering::Acquire) == cqn
+    }
+
+    /// Starts or, with the default, ends the queue pair. The caller holds both halves.
+    pub(crate) fn occupy(&self, setup: &Setup) {
+        self.state.store(QPS_RESET, Ordering::Release);
+        self.context.store(setup.context, Ordering::Release);
+        self.send_cq.store(setup.send_cq, Ordering::Release);
+        self.recv_cq.store(setup.recv_cq, Ordering::Release);
+        self.nudged.store(false, Ordering::Release);
+        self.fatal.store(false, Ordering::Release);
+        self.qpn.store(setup.qpn, Ordering::Release);
+    }
+
+    /// From one state to another that the driver asked for; `false` if the state is not `from` any more.
+    pub(crate) fn change_state(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// To ERR, unless it is in RESET. Anybody may do so at any time; whether it was in another state.
+    pub(crate) fn fail(&self) -> bool {
+        let live = |state| (state != QPS_RESET && state != QPS_ERR).then_some(QPS_ERR);
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, live).is_ok()
+    }
+
+    /// Notes that it is queued; `false` if it already was.
+    pub(crate) fn mark_scheduled(&self) -> bool {
+        !self.scheduled.swap(true, Ordering::SeqCst)
+    }
+
+    /// Notes that it was taken from the queue. What is rung after this queues it again.
+    pub(crate) fn unmark_scheduled(&self) {
+        self.scheduled.swap(false, Ordering::SeqCst);
+    }
+
+    /// Notes that the driver must hear of it.
+    pub(crate) fn mark_fatal(&self) {
+        self.fatal.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn take_fatal(&self) -> bool {
+        self.fatal.load(Ordering::Relaxed) && self.fatal.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn nudge(&self) {
+        self.nudged.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn take_nudge(&self) -> bool {
+        self.nudged.load(Ordering::Relaxed) && self.nudged.swap(false, Ordering::AcqRel)
+    }
+
+    /// Leaves the answer to the page request with `ticket`, unless a later one was answered already.
+    pub(crate) fn leave_answer(&self, ticket: u64, answer: PageAnswer) {
+        self.answer.fetch_max(ticket << 3 | answer.bits(), Ordering::AcqRel);
+    }
+
+    /// The answer to the page request with `ticket`, if it is there.
+    pub(crate) fn answer(&self, ticket: u64) -> Option<PageAnswer> {
+        let left = self.answer.load(Ordering::Acquire);
+        (left >> 3 == ticket).then(|| PageAnswer::from_bits(left))
+    }
+}
+
+/// What became of a page request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PageAnswer {
+    /// Look again.
+    LookAgain,
+    /// It will not be there.
+    Failed(Cause),
+}
+
+impl PageAnswer {
+    const fn bits(self) -> u64 {
+        match self {
+            Self::LookAgain => 0,
+            Self::Failed(Cause::PageRefused) => 1,
+            Self::Failed(Cause::PageFailure) => 2,
+            Self::Failed(Cause::PageTimeout) => 3,
+            Self::Failed(_) => 4,
+        }
+    }
+
+    const fn from_bits(bits: u64) -> Self {
+        match bits & 7 {
+            0 => Self::LookAgain,
+            1 => Self::Failed(Cause::PageRefused),
+            2 => Self::Failed(Cause::PageFailure),
+            3 => Self::Failed(Cause::PageTimeout),
+            _ => Self::Failed(Cause::Blocked),
+        }
+    }
+}
+
+/// All queue pairs.
+pub(crate) struct QueuePairs(Slab<Qp>);
+
+impl QueuePairs {
+    pub(crate) fn new(limit: u32) -> Self {
+        Self(Slab::new(limit))
+    }
+
+    /// The queue pair with that number.
+    pub(crate) fn find(&self, qpn: u32) -> Option<&Qp> {
+        self.0.find(slot_of(qpn)).filter(|qp| qpn != 0 && qp.qpn() == qpn)
+    }
+
+    /// Whoever occupies a slot now, if anybody ever did.
+    pub(crate) fn occupant(&self, slot: u32) -> Option<&Qp> {
+        self.0.find(slot)
+    }
+
+    /// The slot for a new queue pair.
+    pub(crate) fn slot(&self, qpn: u32) -> Option<&Qp> {
+        self.0.grow_to(slot_of(qpn))
+    }
+
+    /// All that exist.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Qp> {
+        self.0.iter().filter(|qp| qp.qpn() != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_answer_does_not_replace_a_newer_one() {
+        let qp = Qp::default();
+        qp.leave_answer(7, PageAnswer::LookAgain);
+        qp.leave_answer(6, PageAnswer::Failed(Cause::PageRefused));
+        assert_eq!(qp.answer(6), None);
+        assert_eq!(qp.answer(7), Some(PageAnswer::LookAgain));
+        qp.leave_answer(8, PageAnswer::Failed(Cause::PageTimeout));
+        assert_eq!(qp.answer(8), Some(PageAnswer::Failed(Cause::PageTimeout)));
+    }
+
+    #[test]
+    fn an_error_takes_every_state_but_reset() {
+        let qp = Qp::default();
+        assert!(!qp.fail());
+        assert!(qp.change_state(QPS_RESET, QPS_SQD));
+        assert!(qp.fail());
+        assert_eq!(qp.state(), QPS_ERR);
+        assert!(!qp.fail());
+    }
+}

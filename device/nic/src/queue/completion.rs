@@ -1,0 +1,185 @@
+//! Completion queues.
+
+use std::sync::Mutex;
+
+use refault_abi::event::{EVENT_COMPLETION, EVENT_CQ_ERROR};
+use refault_abi::queue::{CQE_SIZE, CQE_SOLICITED, Cqe};
+use zerocopy::IntoBytes;
+
+use crate::dma::Port;
+use crate::guard::lock;
+use crate::page_table::Pages;
+use crate::queue::event::{Event, EventQueues};
+use crate::queue::{phase, published};
+use crate::slab::Slab;
+
+/// Bits of a CQN or QPN that name the slot; the slot's variant is above them.
+pub(crate) const SLOT_BITS: u32 = 14;
+/// Variants of a slot that fit in 24 bits.
+pub(crate) const SLOT_VARIANTS: u32 = (1 << (24 - SLOT_BITS)) - 1;
+
+/// The slot of a CQN or QPN.
+pub(crate) const fn slot_of(number: u32) -> u32 {
+    number & ((1 << SLOT_BITS) - 1)
+}
+
+/// What the driver wants to be told about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Armed {
+    /// Nothing.
+    #[default]
+    No,
+    /// The next completion.
+    Next,
+    /// The next solicited or failed one.
+    Solicited,
+}
+
+/// What stays the same while a completion queue lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CqSetup {
+    pub(crate) cqn: u32,
+    pub(crate) pages: Pages,
+    pub(crate) record_offset: u32,
+    pub(crate) context: u32,
+    pub(crate) eqn: u32,
+    pub(crate) log: u8,
+}
+
+/// One completion queue. CQN zero is none.
+#[derive(Debug, Default)]
+struct CompletionQueue {
+    setup: CqSetup,
+    producer: u32,
+    /// The driver's consumer index when it was last looked at.
+    consumer: u32,
+    /// Index behind the last completion that counts as solicited.
+    solicited_end: u32,
+    armed: Armed,
+    /// Overrun, or its memory is gone: nothing more is written.
+    failed: bool,
+}
+
+/// A completion could not be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PostError {
+    /// The queue failed just now: its queue pairs must hear of it.
+    JustFailed,
+    /// The queue failed before, or does not exist.
+    Dead,
+}
+
+/// All completion queues. A queue's lock comes before those of event queues.
+pub(crate) struct CompletionQueues(Slab<Mutex<CompletionQueue>>);
+
+impl CompletionQueues {
+    pub(crate) fn new(limit: u32) -> Self {
+        Self(Slab::new(limit))
+    }
+
+    /// Starts a queue; `false` beyond the limit.
+    pub(crate) fn create(&self, setup: CqSetup) -> bool {
+        let slot = self.0.grow_to(slot_of(setup.cqn));
+        slot.map(|slot| *lock(slot) = CompletionQueue { setup, ..Default::default() }).is_some()
+    }
+
+    /// Ends a queue.
+    pub(crate) fn destroy(&self, cqn: u32) {
+        if let Some(slot) = self.0.find(slot_of(cqn)) {
+            *lock(slot) = CompletionQueue::default();
+        }
+    }
+
+    /// Ends all queues.
+    pub(crate) fn clear(&self) {
+        self.0.iter().for_each(|slot| *lock(slot) = CompletionQueue::default());
+    }
+
+    /// Writes one completion: everything but its owner word is the caller's. `solicited` says that it is so,
+    /// or reports a failure.
+    pub(crate) fn post(
+        &self,
+        port: &mut Port<'_>,
+        events: &EventQueues,
+        cqn: u32,
+        entry: Cqe,
+    ) -> Result<(), PostError> {
+        let slot = self.0.find(slot_of(cqn)).ok_or(PostError::Dead)?;
+        let mut queue = lock(slot);
+        if queue.setup.cqn != cqn || queue.failed {
+            return Err(PostError::Dead);
+        }
+        if queue.write(port, &entry).is_none() {
+            queue.failed = true;
+            events.raise(port, queue.setup.eqn, Event { kind: EVENT_CQ_ERROR, code: 0, number: cqn });
+            return Err(PostError::JustFailed);
+        }
+        let solicited = entry.flags & CQE_SOLICITED != 0 || entry.status != 0;
+        if solicited {
+            queue.solicited_end = queue.producer;
+        }
+        if queue.armed == Armed::Next || queue.armed == Armed::Solicited && solicited {
+            queue.tell(port, events);
+        }
+        Ok(())
+    }
+
+    /// The driver's arm doorbell, rung in the page of `context`, with its consumer index: completions it has
+    /// not seen yet are told of at once.
+    pub(crate) fn arm(&self, port: &mut Port<'_>, events: &EventQueues, doorbell: ArmDoorbell) {
+        let Some(slot) = self.0.find(slot_of(doorbell.cqn)) else { return };
+        let mut queue = lock(slot);
+        let CqSetup { cqn, context, log, .. } = queue.setup;
+        if cqn == 0 || cqn != doorbell.cqn || context != doorbell.context || queue.failed {
+            return;
+        }
+        // A consumer index that cannot be is as good as an old one: the driver will look.
+        let unseen = published(queue.producer, doorbell.consumer, log).unwrap_or(1);
+        let unseen_solicited = queue.solicited_end.wrapping_sub(doorbell.consumer) as i32 > 0;
+        let armed = if doorbell.solicited { Armed::Solicited } else { Armed::Next };
+        // Asking for any completion is not undone by asking for solicited ones.
+        if queue.armed != Armed::Next {
+            queue.armed = armed;
+        }
+        if unseen > 0 && (queue.armed == Armed::Next || unseen_solicited) {
+            queue.tell(port, events);
+        }
+    }
+}
+
+/// An arm doorbell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ArmDoorbell {
+    pub(crate) cqn: u32,
+    pub(crate) context: u32,
+    pub(crate) consumer: u32,
+    pub(crate) solicited: bool,
+}
+
+impl CompletionQueue {
+    /// Writes an entry; `None` if there is no room or no memory.
+    fn write(&mut self, port: &mut Port<'_>, entry: &Cqe) -> Option<()> {
+        let CqSetup { pages, record_offset, log, .. } = self.setup;
+        if self.producer.wrapping_sub(self.consumer) >= 1 << log {
+            let consumer = port.pages_load_u32(&pages, u64::from(record_offset)).ok()?;
+            let waiting = published(self.producer, consumer, log).ok()?;
+            self.consumer = consumer;
+            if waiting >= 1 << log {
+                return None;
+            }
+        }
+        let at = u64::from(self.producer & ((1 << log) - 1)) * u64::from(CQE_SIZE);
+        let bytes = &entry.as_bytes()[..CQE_SIZE as usize - 4];
+        port.pages_publish(&pages, at, bytes, phase(self.producer, log)).ok()?;
+        self.producer = self.producer.wrapping_add(1);
+        port.shard().stats.completions += 1;
+        Some(())
+    }
+
+    /// Sends the event that was asked for, once.
+    fn tell(&mut self, port: &mut Port<'_>, events: &EventQueues) {
+        self.armed = Armed::No;
+        let event = Event { kind: EVENT_COMPLETION, code: 0, number: self.setup.cqn };
+        events.raise(port, self.setup.eqn, event);
+    }
+}

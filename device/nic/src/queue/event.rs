@@ -1,0 +1,176 @@
+//! Event queues: what the device tells the kernel driver, one ring for each interrupt vector.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use refault_abi::event::{EQE_SIZE, Eqe};
+use refault_abi::regs::MAX_EQS;
+use rustc_hash::FxHashSet;
+use zerocopy::IntoBytes;
+
+use crate::dma::{AccessError, Port};
+use crate::guard::lock;
+use crate::page_table::Pages;
+use crate::queue::phase;
+
+/// Consumer indices have 31 bits: bit 31 of their register arms.
+const INDEX: u32 = !(1 << 31);
+
+/// Something to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Event {
+    /// EVENT_*.
+    pub(crate) kind: u8,
+    /// Code of the kind.
+    pub(crate) code: u8,
+    /// Object number.
+    pub(crate) number: u32,
+}
+
+/// One event queue.
+struct EventQueue {
+    pages: Pages,
+    log: u8,
+    vector: u16,
+    producer: u32,
+    consumer: u32,
+    armed: bool,
+    /// Events that found the ring full, in order, each once: no more than objects have kinds of events.
+    backlog: VecDeque<Event>,
+    in_backlog: FxHashSet<Event>,
+}
+
+/// All event queues. Their locks come after those of completion queues.
+pub(crate) struct EventQueues {
+    queues: Box<[Mutex<Option<EventQueue>>]>,
+    /// The memory of an event queue could not be written: the device has no way left to tell.
+    broken: AtomicBool,
+}
+
+impl EventQueues {
+    pub(crate) fn new() -> Self {
+        let queues = (0..MAX_EQS).map(|_| Mutex::new(None)).collect();
+        Self { queues, broken: AtomicBool::new(false) }
+    }
+
+    /// Whether an event was lost because its ring could not be written.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Starts queue `eqn`, not armed.
+    pub(crate) fn create(&self, eqn: u32, pages: Pages, log: u8, vector: u16) {
+        if let Some(slot) = self.queues.get(eqn as usize) {
+            let (backlog, in_backlog) = Default::default();
+            *lock(slot) = Some(EventQueue {
+                pages,
+                log,
+                vector,
+                producer: 0,
+                consumer: 0,
+                armed: false,
+                backlog,
+                in_backlog,
+            });
+        }
+    }
+
+    /// Ends queue `eqn`.
+    pub(crate) fn destroy(&self, eqn: u32) {
+        if let Some(slot) = self.queues.get(eqn as usize) {
+            *lock(slot) = None;
+        }
+    }
+
+    /// Ends all queues.
+    pub(crate) fn clear(&self) {
+        self.queues.iter().for_each(|slot| *lock(slot) = None);
+        self.broken.store(false, Ordering::Release);
+    }
+
+    /// Writes an event, or keeps it until the ring has room.
+    pub(crate) fn raise(&self, port: &mut Port<'_>, eqn: u32, event: Event) {
+        let Some(slot) = self.queues.get(eqn as usize) else { return };
+        let mut slot = lock(slot);
+        let Some(queue) = slot.as_mut() else { return };
+        if queue.is_full() || !queue.backlog.is_empty() {
+            if queue.in_backlog.insert(event) {
+                queue.backlog.push_back(event);
+            }
+            return;
+        }
+        self.checked(queue.write(port, event));
+        queue.fire(port);
+    }
+
+    /// The driver's doorbell: entries before `consumer` are free; `arm` asks for an interrupt with the next
+    /// event, which is at once if there is one already.
+    pub(crate) fn doorbell(&self, port: &mut Port<'_>, eqn: u32, consumer: u32, arm: bool) {
+        let Some(slot) = self.queues.get(eqn as usize) else { return };
+        let mut slot = lock(slot);
+        let Some(queue) = slot.as_mut() else { return };
+        if queue.producer.wrapping_sub(consumer) & INDEX <= 1 << queue.log {
+            queue.consumer = consumer & INDEX;
+        }
+        queue.armed |= arm;
+        self.checked(queue.send_backlog(port));
+        queue.fire(port);
+    }
+
+    /// Forgets what was kept about objects that are gone.
+    pub(crate) fn forget(&self, eqn: u32, gone: impl Fn(&Event) -> bool) {
+        let Some(slot) = self.queues.get(eqn as usize) else { return };
+        if let Some(queue) = lock(slot).as_mut() {
+            queue.backlog.retain(|event| !gone(event));
+            queue.in_backlog.retain(|event| !gone(event));
+        }
+    }
+
+    fn checked(&self, result: Result<(), AccessError>) {
+        if let Err(error) = result
+            && !self.broken.swap(true, Ordering::AcqRel)
+        {
+            tracing::warn!(?error, "an event queue cannot be written; the device stops until reset");
+        }
+    }
+}
+
+impl EventQueue {
+    fn unconsumed(&self) -> u32 {
+        self.producer.wrapping_sub(self.consumer) & INDEX
+    }
+
+    fn is_full(&self) -> bool {
+        self.unconsumed() >= 1 << self.log
+    }
+
+    fn write(&mut self, port: &mut Port<'_>, event: Event) -> Result<(), AccessError> {
+        let Event { kind, code, number } = event;
+        let timestamp_ns = port.fabric().now_ns();
+        let entry = Eqe { kind, code, number, timestamp_ns, ..Eqe::default() };
+        let at = u64::from(self.producer & ((1 << self.log) - 1)) * u64::from(EQE_SIZE);
+        let bytes = &entry.as_bytes()[..EQE_SIZE as usize - 4];
+        port.pages_publish(&self.pages, at, bytes, phase(self.producer, self.log))?;
+        self.producer = self.producer.wrapping_add(1);
+        port.shard().stats.events += 1;
+        Ok(())
+    }
+
+    fn send_backlog(&mut self, port: &mut Port<'_>) -> Result<(), AccessError> {
+        while !self.is_full() {
+            let Some(event) = self.backlog.pop_front() else { break };
+            self.in_backlog.remove(&event);
+            self.write(port, event)?;
+        }
+        Ok(())
+    }
+
+    /// Interrupts if armed and there is something to see; once for each arming.
+    fn fire(&mut self, port: &Port<'_>) {
+        if self.armed && self.unconsumed() != 0 {
+            self.armed = false;
+            port.fabric().endpoint.notify(self.vector);
+        }
+    }
+}

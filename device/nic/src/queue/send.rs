@@ -1,0 +1,186 @@
+//! Send queues: fetching and decoding of send requests.
+
+use refault_abi::codes::*;
+use refault_abi::queue::*;
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::cause::Cause;
+use crate::dma::{AccessError, Port};
+use crate::qp::Setup;
+use crate::queue::published;
+
+/// Longest message: InfiniBand's limit.
+const MAX_MESSAGE: u64 = 1 << 31;
+
+/// What a send request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// SEND, with or without immediate data.
+    Send,
+    /// RDMA WRITE.
+    Write,
+    /// RDMA WRITE that also consumes a receive request.
+    WriteImm,
+    /// RDMA READ.
+    Read,
+    /// Compare and swap.
+    CompareSwap,
+    /// Fetch and add.
+    FetchAdd,
+}
+
+impl Operation {
+    fn decode(opcode: u8) -> Option<Self> {
+        Some(match opcode {
+            OP_SEND | OP_SEND_IMM => Self::Send,
+            OP_RDMA_WRITE => Self::Write,
+            OP_RDMA_WRITE_IMM => Self::WriteImm,
+            OP_RDMA_READ => Self::Read,
+            OP_COMPARE_SWAP => Self::CompareSwap,
+            OP_FETCH_ADD => Self::FetchAdd,
+            _ => return None,
+        })
+    }
+
+    /// Whether it fetches data into local memory.
+    pub(crate) fn fetches(self) -> bool {
+        matches!(self, Self::Read | Self::CompareSwap | Self::FetchAdd)
+    }
+
+    /// Whether it is an atomic.
+    pub(crate) fn is_atomic(self) -> bool {
+        matches!(self, Self::CompareSwap | Self::FetchAdd)
+    }
+
+    /// What the remote region must allow.
+    pub(crate) fn remote_rights(self) -> u32 {
+        match self {
+            Self::Send => 0,
+            Self::Write | Self::WriteImm => ACCESS_REMOTE_WRITE,
+            Self::Read => ACCESS_REMOTE_READ,
+            Self::CompareSwap | Self::FetchAdd => ACCESS_REMOTE_ATOMIC,
+        }
+    }
+}
+
+/// A send request on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message {
+    pub(crate) wqe: SqWqe,
+    pub(crate) operation: Operation,
+    /// Bytes in all.
+    pub(crate) length: u32,
+    /// Bytes moved.
+    pub(crate) done: u32,
+    /// All checks that come before the first byte were passed.
+    pub(crate) checked: bool,
+}
+
+impl Message {
+    /// Decodes a request; `None` if it is malformed.
+    pub(crate) fn decode(wqe: SqWqe) -> Option<Self> {
+        let operation = Operation::decode(wqe.opcode)?;
+        let inline = wqe.flags & WQE_INLINE != 0;
+        let sges = wqe.sge.get(..usize::from(wqe.num_sge))?;
+        let length = if inline {
+            let fits = wqe.inline_length <= MAX_INLINE && sges.is_empty() && !operation.fetches();
+            fits.then_some(u64::from(wqe.inline_length))?
+        } else {
+            sges.iter().map(|sge| u64::from(sge.length)).sum()
+        };
+        let fits = if operation.is_atomic() { length == 8 } else { length <= MAX_MESSAGE };
+        let length = fits.then_some(length as u32)?;
+        Some(Self { wqe, operation, length, done: 0, checked: false })
+    }
+
+    /// A request of which nothing but its identity counts.
+    pub(crate) fn malformed(wqe: SqWqe) -> Self {
+        let wqe = SqWqe { num_sge: 0, ..wqe };
+        Self { wqe, operation: Operation::Send, length: 0, done: 0, checked: false }
+    }
+
+    /// The scatter/gather list; empty for inline data.
+    pub(crate) fn sges(&self) -> &[Sge] {
+        self.wqe.sge.get(..usize::from(self.wqe.num_sge)).unwrap_or_default()
+    }
+
+    /// Inline data, if the request has it.
+    pub(crate) fn inline(&self) -> Option<&[u8]> {
+        let inline = self.wqe.flags & WQE_INLINE != 0;
+        inline.then(|| self.wqe.sge.as_bytes().get(..self.length as usize).unwrap_or_default())
+    }
+
+    /// Whether it carries immediate data.
+    pub(crate) fn has_imm(&self) -> bool {
+        matches!(self.wqe.opcode, OP_SEND_IMM | OP_RDMA_WRITE_IMM)
+    }
+}
+
+impl Port<'_> {
+    /// How many send requests wait behind `consumer`.
+    pub(crate) fn send_requests(&mut self, setup: &Setup, consumer: u32) -> Result<u32, AccessError> {
+        let producer = self.pages_load_u32(&setup.pages, u64::from(setup.record_offset))?;
+        published(producer, consumer, setup.log_sq).map_err(AccessError::Denied)
+    }
+
+    /// One send request, read once.
+    pub(crate) fn send_request(&mut self, setup: &Setup, index: u32) -> Result<SqWqe, AccessError> {
+        let slot = u64::from(index & ((1 << setup.log_sq) - 1));
+        let mut wqe = SqWqe::new_zeroed();
+        self.pages_read(&setup.pages, slot * u64::from(SQ_WQE_SIZE), wqe.as_mut_bytes())?;
+        Ok(wqe)
+    }
+}
+
+/// A ring that cannot be read, whatever the reason.
+impl From<Cause> for AccessError {
+    fn from(cause: Cause) -> Self {
+        Self::Denied(cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wqe(opcode: u8, lengths: &[u32]) -> SqWqe {
+        let mut wqe = SqWqe { opcode, num_sge: lengths.len() as u8, ..SqWqe::default() };
+        for (sge, &length) in wqe.sge.iter_mut().zip(lengths) {
+            sge.length = length;
+        }
+        wqe
+    }
+
+    #[test]
+    fn malformed_requests_are_refused() {
+        let inline = |opcode, inline_length, num_sge| SqWqe {
+            opcode,
+            num_sge,
+            inline_length,
+            flags: WQE_INLINE,
+            ..SqWqe::default()
+        };
+        for bad in [
+            wqe(7, &[]),
+            SqWqe { num_sge: 5, ..SqWqe::default() },
+            wqe(OP_SEND, &[u32::MAX, u32::MAX]),
+            wqe(OP_RDMA_WRITE, &[1 << 31, 1]),
+            wqe(OP_COMPARE_SWAP, &[4]),
+            wqe(OP_FETCH_ADD, &[]),
+            inline(OP_SEND, MAX_INLINE + 1, 0),
+            inline(OP_SEND, 8, 1),
+            inline(OP_RDMA_READ, 8, 0),
+        ] {
+            assert!(Message::decode(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn well_formed_requests_have_their_length() {
+        assert_eq!(Message::decode(wqe(OP_SEND, &[])).unwrap().length, 0);
+        assert_eq!(Message::decode(wqe(OP_RDMA_WRITE, &[1 << 30, 1 << 30])).unwrap().length, 1 << 31);
+        assert_eq!(Message::decode(wqe(OP_FETCH_ADD, &[3, 5])).unwrap().length, 8);
+        let inline = SqWqe { flags: WQE_INLINE, inline_length: 64, ..SqWqe::default() };
+        assert_eq!(Message::decode(inline).unwrap().inline().unwrap().len(), 64);
+    }
+}

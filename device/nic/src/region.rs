@@ -1,0 +1,211 @@
+//! Memory regions: keys, bounds and rights. All of it is checked before an address is translated.
+
+use std::sync::Mutex;
+
+use refault_abi::codes::ACCESS_LOCAL_WRITE;
+use refault_bus::{Iova, Pasid};
+
+use crate::cause::Cause;
+use crate::dma::{AccessError, Extent, Port};
+use crate::guard::lock;
+use crate::page_table::Pages;
+use crate::slab::Slab;
+
+/// Bits of a key that tell a slot's regions apart; the slot is above them.
+pub(crate) const KEY_VARIANT_BITS: u32 = 8;
+/// Regions a worker remembers; a power of two.
+const REMEMBERED: usize = 64;
+
+/// What translates a region's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backing {
+    /// Pinned pages; the region starts so many bytes into the first.
+    Pinned { pages: Pages, first_offset: u32 },
+    /// The process' own page table, by way of the IOMMU.
+    Process(Pasid),
+}
+
+/// A registered range of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Region {
+    pub(crate) start: u64,
+    pub(crate) length: u64,
+    pub(crate) backing: Backing,
+    /// lkey and rkey at once.
+    pub(crate) key: u32,
+    pub(crate) pd: u32,
+    /// ACCESS_*.
+    pub(crate) access: u32,
+    /// Accesses fail from now on.
+    pub(crate) revoked: bool,
+}
+
+impl Region {
+    /// Whether a request of protection domain `pd` may do `access` to all of the range.
+    fn allows(&self, pd: u32, addr: u64, length: u64, access: u32) -> Result<(), Cause> {
+        if self.pd != pd {
+            return Err(Cause::Key);
+        }
+        if self.revoked {
+            return Err(Cause::Revoked);
+        }
+        let inside = addr >= self.start && length <= self.length && addr - self.start <= self.length - length;
+        if !inside {
+            return Err(Cause::Bounds);
+        }
+        if self.access & access == access { Ok(()) } else { Err(Cause::Rights) }
+    }
+}
+
+/// All regions, by slot.
+pub(crate) struct RegionTable {
+    /// A leaf lock each.
+    slots: Slab<Mutex<Option<Region>>>,
+}
+
+impl RegionTable {
+    pub(crate) fn new(limit: u32) -> Self {
+        Self { slots: Slab::new(limit) }
+    }
+
+    /// The region named by `key`.
+    pub(crate) fn find(&self, key: u32) -> Option<Region> {
+        let slot = self.slots.find(key >> KEY_VARIANT_BITS)?;
+        lock(slot).filter(|region| region.key == key)
+    }
+
+    /// Puts a region at its key's slot; `false` beyond the limit.
+    pub(crate) fn put(&self, region: Region) -> bool {
+        let slot = self.slots.grow_to(region.key >> KEY_VARIANT_BITS);
+        slot.map(|slot| *lock(slot) = Some(region)).is_some()
+    }
+
+    /// Changes the region named by `key`, or takes it away. Workers may remember it until
+    /// [`RegionCache::forget`].
+    pub(crate) fn update(&self, key: u32, change: impl FnOnce(Region) -> Option<Region>) -> Option<Region> {
+        let mut slot = lock(self.slots.find(key >> KEY_VARIANT_BITS)?);
+        let region = slot.filter(|region| region.key == key)?;
+        *slot = change(region);
+        Some(region)
+    }
+
+    /// Takes away all.
+    pub(crate) fn clear(&self) {
+        for slot in self.slots.iter() {
+            *lock(slot) = None;
+        }
+    }
+}
+
+/// Regions that one worker used last, under its guard: a warm access takes no lock. Whoever changes or takes
+/// away a region tells every worker's cache before it says that it is done.
+pub(crate) struct RegionCache([Option<Region>; REMEMBERED]);
+
+impl Default for RegionCache {
+    fn default() -> Self {
+        Self([None; REMEMBERED])
+    }
+}
+
+impl RegionCache {
+    fn slot(&mut self, key: u32) -> &mut Option<Region> {
+        &mut self.0[(key >> KEY_VARIANT_BITS) as usize % REMEMBERED]
+    }
+
+    pub(crate) fn forget(&mut self, key: u32) {
+        *self.slot(key) = None;
+    }
+
+    pub(crate) fn forget_all(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// One access to a region: all that the checks need.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access {
+    pub(crate) key: u32,
+    pub(crate) pd: u32,
+    pub(crate) addr: u64,
+    pub(crate) length: u64,
+    /// ACCESS_* that the region must have.
+    pub(crate) rights: u32,
+}
+
+impl Access {
+    /// ACCESS_* that a local access needs: local reads are always allowed.
+    pub(crate) const fn local_rights(write: bool) -> u32 {
+        if write { ACCESS_LOCAL_WRITE } else { 0 }
+    }
+}
+
+impl Port<'_> {
+    /// The region of an access that passes all checks.
+    pub(crate) fn region(&mut self, access: &Access) -> Result<Region, Cause> {
+        let regions = self.regions;
+        let remembered = self.shard().regions.slot(access.key);
+        let region = match remembered {
+            Some(region) if region.key == access.key => *region,
+            _ => *remembered.insert(regions.find(access.key).ok_or(Cause::Key)?),
+        };
+        region.allows(access.pd, access.addr, access.length, access.rights)?;
+        Ok(region)
+    }
+
+    /// Where `addr` of a region lies in memory, and how much of it in one piece. The caller has checked that
+    /// `addr` is inside.
+    pub(crate) fn locate(&mut self, region: &Region, addr: u64, write: bool) -> Result<Extent, AccessError> {
+        match &region.backing {
+            Backing::Process(pasid) => self.translate(Some(*pasid), Iova(addr), write),
+            Backing::Pinned { pages, first_offset } => {
+                let offset = addr.wrapping_sub(region.start).wrapping_add(u64::from(*first_offset));
+                self.page(pages, offset, write)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use refault_abi::codes::{ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE};
+
+    use super::*;
+
+    fn region(start: u64, length: u64) -> Region {
+        let backing = Backing::Process(Pasid::truncated(1));
+        Region { start, length, backing, key: 0x101, pd: 3, access: ACCESS_REMOTE_READ, revoked: false }
+    }
+
+    #[test]
+    fn bounds_hold_at_both_ends_and_do_not_wrap() {
+        let part = region(0x1000, 0x1000);
+        assert_eq!(part.allows(3, 0x1000, 0x1000, 0), Ok(()));
+        assert_eq!(part.allows(3, 0x2000, 0, 0), Ok(()));
+        for (addr, length) in [(0xfff, 1), (0x1fff, 2), (0x2001, 0), (0x1000, u64::MAX), (u64::MAX, 2)] {
+            assert_eq!(part.allows(3, addr, length, 0), Err(Cause::Bounds), "{addr:#x}+{length:#x}");
+        }
+        let whole = region(0, u64::MAX);
+        assert_eq!(whole.allows(3, u64::MAX - 8, 8, 0), Ok(()));
+        assert_eq!(whole.allows(3, u64::MAX - 7, 9, 0), Err(Cause::Bounds));
+    }
+
+    #[test]
+    fn the_domain_is_checked_before_anything_is_told() {
+        let mut revoked = region(0, 16);
+        revoked.revoked = true;
+        assert_eq!(revoked.allows(4, 99, 99, ACCESS_REMOTE_WRITE), Err(Cause::Key));
+        assert_eq!(revoked.allows(3, 0, 1, 0), Err(Cause::Revoked));
+        assert_eq!(region(0, 16).allows(3, 0, 1, ACCESS_REMOTE_WRITE), Err(Cause::Rights));
+    }
+
+    #[test]
+    fn a_key_of_another_variant_names_nothing() {
+        let table = RegionTable::new(16);
+        assert!(table.put(region(0, 16)));
+        assert!(table.find(0x101).is_some());
+        assert_eq!(table.find(0x102), None);
+        assert!(table.update(0x102, |_| None).is_none());
+        assert!(table.update(0x101, |_| None).is_some());
+        assert_eq!(table.find(0x101), None);
+    }
+}

@@ -1,0 +1,95 @@
+//! Slots that are found by number without a lock and never move; memory grows with the highest number in use.
+
+use std::collections::VecDeque;
+use std::sync::OnceLock;
+
+/// Slots of one chunk.
+const CHUNK: usize = 256;
+
+/// Slots `0..limit`. A slot that was never grown to does not exist yet.
+pub(crate) struct Slab<T> {
+    chunks: Box<[OnceLock<Box<[T]>>]>,
+}
+
+impl<T: Default> Slab<T> {
+    /// Room for `limit` slots, none of them there yet.
+    pub(crate) fn new(limit: u32) -> Self {
+        Self { chunks: (0..(limit as usize).div_ceil(CHUNK)).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// Slot `index`, if its chunk exists.
+    pub(crate) fn find(&self, index: u32) -> Option<&T> {
+        let index = index as usize;
+        self.chunks.get(index / CHUNK)?.get()?.get(index % CHUNK)
+    }
+
+    /// Slot `index`, made if need be; `None` beyond the limit.
+    pub(crate) fn grow_to(&self, index: u32) -> Option<&T> {
+        let index = index as usize;
+        let chunk = self.chunks.get(index / CHUNK)?;
+        chunk.get_or_init(|| (0..CHUNK).map(|_| T::default()).collect()).get(index % CHUNK)
+    }
+
+    /// All slots there are.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.chunks.iter().filter_map(OnceLock::get).flatten()
+    }
+}
+
+/// Gives out slot numbers together with a variant that differs from the slot's last one, so that a stale
+/// number of a destroyed object does not name its successor.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    limit: u32,
+    next: u32,
+    variants: u32,
+    free: VecDeque<(u32, u32)>,
+}
+
+impl Numbers {
+    /// Numbers `0..limit`, each in turn with variants `1..=variants`.
+    pub(crate) fn new(limit: u32, variants: u32) -> Self {
+        Self { limit, next: 0, variants, free: VecDeque::new() }
+    }
+
+    /// A free slot and its variant. The slot that has been free longest comes first.
+    pub(crate) fn take(&mut self) -> Option<(u32, u32)> {
+        if let Some(free) = self.free.pop_front() {
+            return Some(free);
+        }
+        (self.next < self.limit).then(|| {
+            self.next += 1;
+            (self.next - 1, 1)
+        })
+    }
+
+    /// Takes a slot back.
+    pub(crate) fn give_back(&mut self, index: u32, variant: u32) {
+        self.free.push_back((index, variant % self.variants + 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_comes_back_with_another_variant() {
+        let mut numbers = Numbers::new(1, 3);
+        for variant in [1, 2, 3, 1] {
+            assert_eq!(numbers.take(), Some((0, variant)));
+            assert_eq!(numbers.take(), None);
+            numbers.give_back(0, variant);
+        }
+    }
+
+    #[test]
+    fn slots_exist_once_grown_to() {
+        let slab = Slab::<u32>::new(1000);
+        assert_eq!(slab.find(300), None);
+        assert_eq!(slab.grow_to(300), Some(&0));
+        assert_eq!(slab.find(511), Some(&0));
+        assert_eq!((slab.find(0), slab.grow_to(1024)), (None, None));
+        assert_eq!(slab.iter().count(), 256);
+    }
+}
