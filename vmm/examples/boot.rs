@@ -11,6 +11,7 @@ use refault_vmm::config::{CpuModel, ExitReason, MachineConfig, PmemBacking, Pmem
 use refault_vmm::machine::{Consoles, Devices, Machine};
 
 fn main() -> anyhow::Result<()> {
+    let start = std::time::Instant::now();
     let mut args = std::env::args().skip(1);
     let [Some(kernel), Some(initrd), Some(cmdline)] = [args.next(), args.next(), args.next()] else {
         anyhow::bail!("usage: boot KERNEL INITRD CMDLINE [PMEM-FILE]...");
@@ -37,8 +38,9 @@ fn main() -> anyhow::Result<()> {
     };
     let consoles = Consoles { outputs: [Box::new(stdout()), Box::new(stderr()), Box::new(std::io::sink())] };
     let machine = Machine::new(config, consoles, |_| Ok(Devices::default()))?;
+    eprintln!("built after {} ms", start.elapsed().as_millis());
     let reason = machine.run()?;
-    eprintln!("ended: {reason:?}");
+    eprintln!("ended after {} ms: {reason:?}", start.elapsed().as_millis());
     if let ExitReason::Failed(text) = reason {
         anyhow::bail!(text);
     }
