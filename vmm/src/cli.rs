@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::accel::{Nested, serve};
 use crate::guest::build::Build;
+use crate::guest::image::{GuestImage, clean};
 use crate::guest::kernel::kernel;
 
 /// Exit status when refault itself fails, as env, timeout and container tools use it.
@@ -22,6 +23,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Makes, finds or removes the guest image
+    #[command(subcommand)]
+    Guest(GuestCommand),
     /// Inside an emulated machine: serves one command to the host
     #[command(hide = true)]
     Serve,
@@ -35,6 +39,20 @@ enum Command {
         #[arg(last = true, required = true)]
         program: Vec<OsString>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum GuestCommand {
+    /// Builds the image if anything it is made of has changed, and prints its folder
+    Build {
+        /// Ask the archive for a newer kernel
+        #[arg(long)]
+        update: bool,
+    },
+    /// Prints the image's folder, building it first if need be
+    Path,
+    /// Removes everything that building kept
+    Clean,
 }
 
 /// Parses the command line and does what it says.
@@ -51,6 +69,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<u8> {
     match command {
+        Command::Guest(command) => guest(command),
         Command::Serve => serve().map(|()| 0),
         Command::Outer { memory, program } => {
             let kernel = kernel(&Build::begin()?, false)?;
@@ -59,6 +78,17 @@ fn dispatch(command: Command) -> Result<u8> {
             Ok(status_byte(nested.run()?))
         }
     }
+}
+
+fn guest(command: GuestCommand) -> Result<u8> {
+    let update = matches!(command, GuestCommand::Build { update: true });
+    match command {
+        GuestCommand::Clean => println!("removed {} MB", clean()? >> 20),
+        GuestCommand::Build { .. } | GuestCommand::Path => {
+            println!("{}", GuestImage::ensure(update)?.folder().display());
+        }
+    }
+    Ok(0)
 }
 
 /// A status as the shell sees it.

@@ -2,9 +2,16 @@
 
 pub mod build;
 pub mod cache;
+mod chroot;
+mod driver;
+pub mod image;
 pub mod initramfs;
 pub mod kernel;
 pub mod mirror;
 pub mod modules;
 pub mod packages;
+mod provider;
 pub mod recipe;
+mod runtime;
+
+pub use image::{GuestImage, IMAGE_VARIABLE, Manifest};

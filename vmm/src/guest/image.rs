@@ -1,0 +1,197 @@
+//! The finished guest image: a folder that holds all a machine boots from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::build::Build;
+use super::cache::{Key, location, remove};
+use super::driver::{boot_archive, driver_archive, toolchain};
+use super::kernel::{Kernel, kernel};
+use super::provider::provider_sdk;
+use super::runtime::{Runtime, runtime};
+
+/// Names the folder of a finished image that is taken as it is. Set for programs inside an emulated machine, which
+/// have no network and no business building anything.
+pub const IMAGE_VARIABLE: &str = "REFAULT_IMAGE";
+
+/// What an image was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// As `uname -r` prints it.
+    pub kernel: String,
+    /// Version of rdma-core, for which the provider was built.
+    pub rdma_core: String,
+    /// Bytes of the root file system.
+    pub root_bytes: u64,
+    /// Binary packages of the root file system with their versions.
+    pub packages: Vec<(String, String)>,
+}
+
+/// A finished image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestImage {
+    folder: PathBuf,
+}
+
+impl GuestImage {
+    /// The image: from the cache if nothing it is made of has changed, else built. `renew` asks the archive for
+    /// newer packages.
+    ///
+    /// # Errors
+    /// It cannot be built; what was there before stays.
+    pub fn ensure(renew: bool) -> Result<Self> {
+        if let Some(folder) = std::env::var_os(IMAGE_VARIABLE) {
+            return Self::open(Path::new(&folder));
+        }
+        let build = Build::begin()?;
+        let kernel = kernel(&build, renew)?;
+        let runtime = runtime(&build, &kernel)?;
+        let toolchain = toolchain(&build, &kernel)?;
+        let rdma_core = runtime.source_version("libibverbs1")?;
+        let sdk = provider_sdk(&build, &rdma_core, &toolchain)?;
+        let boot = boot_archive(&build, &kernel, &toolchain)?;
+        let driver = driver_archive(&build, &kernel, &toolchain, &sdk)?;
+        let parts = [kernel.bzimage(), kernel.elf(), kernel.outer_initramfs(), runtime.image(), boot, driver];
+        assemble(&build, &kernel, &runtime, &rdma_core, &parts)
+    }
+
+    /// An image that was built before.
+    ///
+    /// # Errors
+    /// There is none, or part of it is missing.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let image = Self { folder: folder.to_path_buf() };
+        image.manifest()?;
+        Ok(image)
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The kernel, an ELF file.
+    pub fn kernel(&self) -> PathBuf {
+        self.folder.join("vmlinux")
+    }
+
+    /// The kernel as packaged, a bzImage.
+    pub fn bzimage(&self) -> PathBuf {
+        self.folder.join("vmlinuz")
+    }
+
+    /// Init and kernel modules.
+    pub fn boot_archive(&self) -> PathBuf {
+        self.folder.join("boot.cpio")
+    }
+
+    /// Our driver and programs.
+    pub fn driver_archive(&self) -> PathBuf {
+        self.folder.join("driver.cpio")
+    }
+
+    /// The root file system.
+    pub fn root(&self) -> PathBuf {
+        self.folder.join("root.erofs")
+    }
+
+    /// The initramfs of the machine that QEMU emulates.
+    pub fn outer_initramfs(&self) -> PathBuf {
+        self.folder.join("outer.cpio")
+    }
+
+    /// What it was made of.
+    ///
+    /// # Errors
+    /// The manifest is missing or was written by another version of refault.
+    pub fn manifest(&self) -> Result<Manifest> {
+        let path = self.folder.join("manifest.json");
+        let text = fs::read(&path).with_context(|| {
+            format!("{} is no guest image: `refault guest build` makes one", self.folder.display())
+        })?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is not understood", path.display()))
+    }
+}
+
+fn assemble(
+    build: &Build,
+    kernel: &Kernel,
+    runtime: &Runtime,
+    rdma_core: &str,
+    parts: &[PathBuf],
+) -> Result<GuestImage> {
+    let key = parts
+        .iter()
+        .fold(Key::new("image"), |key, part| key.with("part", part.as_os_str().as_encoded_bytes()));
+    let folder = build.cache.stage("image", &key, |work| {
+        for part in parts {
+            // Links, so that an image stays whole when the stages it was made from are thrown away.
+            let name = part.file_name().unwrap_or_default();
+            fs::hard_link(part, work.join(name))
+                .with_context(|| format!("cannot take {}", part.display()))?;
+        }
+        let packages = fs::read_to_string(runtime.package_list())?;
+        let manifest = Manifest {
+            kernel: kernel.release.clone(),
+            rdma_core: rdma_core.to_string(),
+            root_bytes: fs::metadata(runtime.image())?.len(),
+            packages: packages.lines().filter_map(name_and_version).collect(),
+        };
+        fs::write(work.join("manifest.json"), serde_json::to_vec_pretty(&manifest)?)?;
+        build.step("the guest image is ready");
+        Ok(())
+    })?;
+    Ok(GuestImage { folder })
+}
+
+fn name_and_version(line: &str) -> Option<(String, String)> {
+    let mut fields = line.split('\t').map(ToString::to_string);
+    Some((fields.next()?, fields.next()?))
+}
+
+/// Removes every stage and list that building left, under the lock of builds.
+///
+/// # Errors
+/// A build is at work, or something cannot be removed.
+pub fn clean() -> Result<u64> {
+    let root = location()?;
+    let lock = match fs::File::options().append(true).open(root.join("lock")) {
+        Ok(lock) => lock,
+        Err(_) => return Ok(0),
+    };
+    if lock.try_lock().is_err() {
+        bail!("a build is at work in {}: wait for it, or end it", root.display());
+    }
+    let bytes = size(&root);
+    for part in ["work", "stages", "apt"] {
+        remove(&root.join(part))?;
+    }
+    Ok(bytes)
+}
+
+/// Bytes on disk of everything below a folder, hard links counted each time.
+fn size(folder: &Path) -> u64 {
+    let files = super::cache::files_below(folder).unwrap_or_default();
+    files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_without_a_manifest_is_no_image() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let error = GuestImage::open(folder.path()).expect_err("it is empty");
+        assert!(error.to_string().contains("refault guest build"), "{error}");
+    }
+
+    #[test]
+    fn the_package_list_gives_names_and_versions() {
+        assert_eq!(name_and_version("a\t1\tb\t2"), Some(("a".into(), "1".into())));
+        assert_eq!(name_and_version("a"), None);
+    }
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* Init of refault's guest. It is linked statically: it starts before there is any other file system. */
+#ifndef REFAULT_INIT_H
+#define REFAULT_INIT_H
+
+#include <stddef.h>
+
+#define MAX_ITEMS 512
+
+/* What the host wants run: /refault/job, records of a letter, text and NUL. See vmm/src/run/job.rs. */
+struct job {
+	char *arguments[MAX_ITEMS + 1];
+	char *environment[MAX_ITEMS + 1];
+	char *collect[MAX_ITEMS + 1]; /* files the host wants back */
+	const char *folder;
+	const char *root;     /* block device of the root file system */
+	const char *results;  /* block device that takes the files */
+	const char *terminal; /* "COLUMNSxROWS", when the command gets a terminal */
+};
+
+/* The serial ports that speak with the host, after the console. */
+#define STREAM_PORT "/dev/ttyS1"
+#define CONTROL_PORT "/dev/ttyS2"
+
+/* The host reads statuses as a shell does. */
+#define STATUS_NOT_EXECUTABLE 126
+#define STATUS_NOT_FOUND 127
+
+void read_job(struct job *job);
+void load_modules(const char *list);
+void prepare_root(const struct job *job);
+void release_mounts(void);
+int relay_command(const struct job *job, int port);
+int collect_files(const struct job *job, int busybox);
+
+int open_raw_port(const char *path);
+void write_all(int fd, const void *bytes, size_t count);
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void give_up(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+#endif

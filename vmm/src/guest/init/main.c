@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+/* From the kernel's first process to the host's command, and back to power-off. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "init.h"
+
+/* Lines for the kernel's log, and so for the host's serial log. */
+static void log_line(const char *format, va_list arguments)
+{
+	char line[512];
+	int length = snprintf(line, sizeof(line), "<4>refault: ");
+	int log = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+
+	length += vsnprintf(line + length, sizeof(line) - length, format, arguments);
+	if (length > (int)sizeof(line) - 1)
+		length = sizeof(line) - 1;
+	if (write(log >= 0 ? log : STDERR_FILENO, line, length) < 0) {
+		/* There is nobody else to tell. */
+	}
+	if (log >= 0)
+		close(log);
+}
+
+void say(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	log_line(format, arguments);
+	va_end(arguments);
+}
+
+static void power_off(void)
+{
+	sync();
+	reboot(RB_POWER_OFF);
+	for (;;)
+		pause();
+}
+
+void give_up(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	log_line(format, arguments);
+	va_end(arguments);
+	power_off();
+	__builtin_unreachable();
+}
+
+void write_all(int fd, const void *bytes, size_t count)
+{
+	const char *from = bytes;
+
+	while (count > 0) {
+		ssize_t done = write(fd, from, count);
+
+		if (done < 0 && errno != EINTR)
+			return;
+		if (done > 0) {
+			from += done;
+			count -= done;
+		}
+	}
+}
+
+/* A serial port that carries bytes as they are. */
+int open_raw_port(const char *path)
+{
+	struct termios settings;
+	int port = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+	if (port < 0)
+		return -1;
+	if (tcgetattr(port, &settings) == 0) {
+		cfmakeraw(&settings);
+		settings.c_cflag |= CLOCAL | CREAD;
+		cfsetspeed(&settings, B115200);
+		tcsetattr(port, TCSANOW, &settings);
+	}
+	return port;
+}
+
+static void bring_up_loopback(void)
+{
+	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd >= 0) {
+		ioctl(fd, SIOCSIFFLAGS, &request);
+		close(fd);
+	}
+}
+
+int main(void)
+{
+	static struct job job;
+	char line[32];
+	int busybox, control, port, status, failed;
+
+	mount("dev", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
+	mount("proc", "/proc", "proc", 0, NULL);
+	mount("sys", "/sys", "sysfs", 0, NULL);
+	read_job(&job);
+	load_modules("/modules/boot");
+	load_modules("/modules/guest");
+	load_modules("/modules/driver");
+	load_modules("/refault/modules");
+	busybox = open("/bin/busybox", O_PATH | O_CLOEXEC);
+	prepare_root(&job);
+	bring_up_loopback();
+
+	port = open_raw_port(STREAM_PORT);
+	control = open_raw_port(CONTROL_PORT);
+	if (port < 0 || control < 0)
+		give_up("no serial ports %s and %s: %s", STREAM_PORT, CONTROL_PORT, strerror(errno));
+	if (symlink(CONTROL_PORT, "/dev/refault-control") != 0)
+		say("no /dev/refault-control: %s", strerror(errno));
+	write_all(control, "ready\n", 6);
+	status = relay_command(&job, port);
+	failed = collect_files(&job, busybox);
+	tcdrain(port);
+
+	/* Nobody but us is wanted any more; what is mounted goes down clean. */
+	kill(-1, SIGKILL);
+	release_mounts();
+	sync();
+	if (failed)
+		write_all(control, "collect-failed\n", 15);
+	snprintf(line, sizeof(line), "exit %d\n", status);
+	write_all(control, line, strlen(line));
+	tcdrain(control);
+	power_off();
+}

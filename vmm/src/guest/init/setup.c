@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+/* What must be there before the command: the job, the kernel's modules, the root file system. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <mntent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "init.h"
+
+#define ROOT_WAIT_MS 10000
+
+static void append(char **list, char *item)
+{
+	size_t count = 0;
+
+	while (list[count])
+		count++;
+	if (count == MAX_ITEMS)
+		give_up("more than %d items of one kind in the job", MAX_ITEMS);
+	list[count] = item;
+}
+
+static void take_record(struct job *job, char *record)
+{
+	char *text = record + 1;
+
+	switch (record[0]) {
+	case 'a': append(job->arguments, text); break;
+	case 'e': append(job->environment, text); break;
+	case 'c': append(job->collect, text); break;
+	case 'd': job->folder = text; break;
+	case 'r': job->root = text; break;
+	case 'o': job->results = text; break;
+	case 't': job->terminal = text; break;
+	default: give_up("a record of unknown kind '%c' in the job", record[0]);
+	}
+}
+
+void read_job(struct job *job)
+{
+	struct stat info;
+	char *text, *record;
+	int fd = open("/refault/job", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || fstat(fd, &info) != 0)
+		give_up("no /refault/job in the initramfs: this image is booted by `refault run`");
+	text = malloc(info.st_size + 1);
+	if (!text || read(fd, text, info.st_size) != info.st_size)
+		give_up("the job cannot be read");
+	text[info.st_size] = 0;
+	close(fd);
+	for (record = text; record < text + info.st_size; record += strlen(record) + 1)
+		take_record(job, record);
+}
+
+static void load_module(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	/* A module that is built in, or there already, is as good as loaded. */
+	if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) != 0 && errno != EEXIST))
+		say("module %s is not loaded: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Loads what a list names, a path per line, in its order. */
+void load_modules(const char *list)
+{
+	char path[512];
+	FILE *lines = fopen(list, "re");
+
+	while (lines && fgets(path, sizeof(path), lines)) {
+		path[strcspn(path, "\n")] = 0;
+		load_module(path);
+	}
+	if (lines)
+		fclose(lines);
+}
+
+static void wait_for(const char *path)
+{
+	struct timespec pause = { .tv_nsec = 1000000 };
+	int waited;
+
+	for (waited = 0; access(path, F_OK) != 0; waited++) {
+		if (waited == ROOT_WAIT_MS)
+			give_up("there is no %s to take the root file system from", path);
+		nanosleep(&pause, NULL);
+	}
+}
+
+/* Read-only file systems that a root may come in. */
+static int mount_image(const char *device)
+{
+	if (mount(device, "/image", "erofs", MS_RDONLY, "dax=always") == 0 ||
+	    mount(device, "/image", "erofs", MS_RDONLY, NULL) == 0 ||
+	    mount(device, "/image", "xfs", MS_RDONLY, NULL) == 0 ||
+	    mount(device, "/image", "ext4", MS_RDONLY, NULL) == 0 ||
+	    mount(device, "/image", "squashfs", MS_RDONLY, NULL) == 0)
+		return 0;
+	return -1;
+}
+
+static void mount_into_root(const char *name, const char *type, const char *options)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/root/%s", name);
+	mkdir(path, 0755);
+	if (mount(type, path, type, MS_NOSUID, options) != 0)
+		say("cannot mount %s: %s", path, strerror(errno));
+}
+
+/* The root is an overlay: writes go to memory, above files the host added, above the image. The first root stays
+ * below, for its folder /extra is part of the overlay. */
+void prepare_root(const struct job *job)
+{
+	char device[64], options[128];
+	const char *added = access("/extra", F_OK) == 0 ? "/extra:" : "";
+
+	if (!job->root)
+		give_up("the job names no root file system");
+	snprintf(device, sizeof(device), "/dev/%s", job->root);
+	wait_for(device);
+	mkdir("/image", 0755);
+	mkdir("/memory", 0755);
+	mkdir("/root", 0755);
+	if (mount_image(device) != 0)
+		give_up("the root file system on %s cannot be mounted: %s", device, strerror(errno));
+	mount("memory", "/memory", "tmpfs", 0, "mode=0755");
+	mkdir("/memory/upper", 0755);
+	mkdir("/memory/work", 0755);
+	snprintf(options, sizeof(options), "lowerdir=%s/image,upperdir=/memory/upper,workdir=/memory/work", added);
+	if (mount("root", "/root", "overlay", 0, options) != 0)
+		give_up("the root file system cannot be made writable: %s", strerror(errno));
+
+	mount_into_root("proc", "proc", NULL);
+	mount_into_root("sys", "sysfs", NULL);
+	mount_into_root("dev", "devtmpfs", "mode=0755");
+	mount_into_root("dev/shm", "tmpfs", "mode=1777");
+	mount_into_root("dev/pts", "devpts", "mode=0620,ptmxmode=0666");
+	if (chdir("/root") != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0 || chroot(".") != 0 || chdir("/") != 0)
+		give_up("the new root cannot be entered: %s", strerror(errno));
+}
+
+/* Unmounts what lies on block devices, the last first, but not the root. */
+void release_mounts(void)
+{
+	char *folders[MAX_ITEMS];
+	struct mntent *entry;
+	size_t count = 0;
+	FILE *mounts = setmntent("/proc/mounts", "re");
+
+	while (mounts && count < MAX_ITEMS && (entry = getmntent(mounts)))
+		if (strncmp(entry->mnt_fsname, "/dev/", 5) == 0)
+			folders[count++] = strdup(entry->mnt_dir);
+	if (mounts)
+		endmntent(mounts);
+	while (count > 0)
+		if (umount2(folders[--count], 0) != 0)
+			say("%s is not unmounted: %s", folders[count], strerror(errno));
+}

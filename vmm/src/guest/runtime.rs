@@ -1,0 +1,104 @@
+//! The guest's root file system: packages and kernel modules in an erofs image, and the list of what is in it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::build::Build;
+use super::cache::Key;
+use super::chroot::Chroot;
+use super::kernel::Kernel;
+use super::modules::ModuleTree;
+use super::recipe::{EXCLUDED_PATHS, EXTRA_MODULES, GUEST_MODULES, RELEASE, RUNTIME_PACKAGES};
+
+/// A finished root file system.
+#[derive(Clone, Debug)]
+pub(super) struct Runtime {
+    folder: PathBuf,
+}
+
+impl Runtime {
+    /// The erofs image, uncompressed, so that it can be mapped instead of read.
+    pub(super) fn image(&self) -> PathBuf {
+        self.folder.join("root.erofs")
+    }
+
+    /// Lines of package, version, source package and source version, with tabs between.
+    pub(super) fn package_list(&self) -> PathBuf {
+        self.folder.join("packages.tsv")
+    }
+
+    /// Version of the source package that a package was built from.
+    ///
+    /// # Errors
+    /// The package is not in the image.
+    pub(super) fn source_version(&self, package: &str) -> Result<String> {
+        let list =
+            fs::read_to_string(self.package_list()).context("the image's package list cannot be read")?;
+        source_version(&list, package).ok_or_else(|| anyhow!("package {package} is not in the guest image"))
+    }
+}
+
+/// The root file system for `kernel`.
+///
+/// # Errors
+/// Packages cannot be fetched or installed.
+pub(super) fn runtime(build: &Build, kernel: &Kernel) -> Result<Runtime> {
+    let key = Key::new("runtime").with("release", RELEASE).with_all("packages", RUNTIME_PACKAGES);
+    let key = key.with_all("excluded", EXCLUDED_PATHS).with("kernel", &kernel.release);
+    let key = key.with_all("modules", EXTRA_MODULES).with_all("modules", GUEST_MODULES);
+    let folder = build.cache.stage("runtime", &key, |work| {
+        build.step(&format!("installing {} and {} packages for the guest", RELEASE, RUNTIME_PACKAGES.len()));
+        let root = work.join("root");
+        let chroot = Chroot::install(build, RUNTIME_PACKAGES, &root)?;
+        add_modules(build, kernel, &chroot)?;
+        let format = "-f=${Package}\\t${Version}\\t${source:Package}\\t${source:Version}\\n";
+        let list = build.logged.output(chroot.command("dpkg-query").args(["-W", format]))?;
+        fs::write(work.join("packages.tsv"), list)?;
+        build.step("packing the root file system");
+        pack(build, &root, &work.join("root.erofs"))?;
+        super::cache::remove(&root)
+    })?;
+    Ok(Runtime { folder })
+}
+
+/// Modules for modprobe in the guest, decompressed: the guest need not spend its time on that.
+fn add_modules(build: &Build, kernel: &Kernel, chroot: &Chroot) -> Result<()> {
+    let tree = ModuleTree::open(&kernel.modules(), &build.logged)?;
+    let folder = chroot.path("usr/lib/modules").join(&kernel.release);
+    for module in tree.closure(&[GUEST_MODULES, EXTRA_MODULES].concat())? {
+        let path = folder.join(&module.path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(path, &module.image)?;
+    }
+    build.logged.run(chroot.command("depmod").arg(&kernel.release))
+}
+
+fn pack(build: &Build, root: &Path, image: &Path) -> Result<()> {
+    let mut command =
+        Command::new(crate::host::tools::locate("mkfs.erofs").unwrap_or_else(|| "mkfs.erofs".into()));
+    build.logged.run(command.arg("--all-root").arg(image).arg(root))
+}
+
+fn source_version(list: &str, package: &str) -> Option<String> {
+    list.lines().find_map(|line| {
+        let mut fields = line.split('\t');
+        (fields.next()? == package).then(|| fields.nth(2).map(ToString::to_string))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_version_is_the_fourth_field() {
+        let list = "libibverbs-dev\t1\tx\t1\nlibibverbs1\t56.1-1+b1\trdma-core\t56.1-1\n";
+        assert_eq!(source_version(list, "libibverbs1").as_deref(), Some("56.1-1"));
+        assert_eq!(source_version(list, "perftest"), None);
+    }
+}
