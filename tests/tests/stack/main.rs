@@ -1,0 +1,6 @@
+//! NIC, IOMMU and model guest in one process: on one thread where a test is about an order of events, on
+//! several where it is about a race.
+
+mod basics;
+mod races;
+mod support;

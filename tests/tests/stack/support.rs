@@ -1,0 +1,76 @@
+//! What these tests share.
+
+use refault_abi::codes::WC_SUCCESS;
+use refault_abi::queue::Cqe;
+use refault_bus::Iova;
+use refault_bus::probe::Stage;
+use refault_model::memory::FRAME;
+use refault_model::paging::{PageSize, Rights};
+use refault_tests::machine::{Machine, MachineSetup};
+use refault_tests::session::Session;
+
+/// Where the bytes come from.
+pub(crate) const SOURCE: Iova = Iova(0x7f00_0000_0000);
+/// Where they go.
+pub(crate) const TARGET: Iova = Iova(0x7f80_0000_0000);
+/// Bytes of both areas.
+pub(crate) const AREA: u64 = 256 * FRAME;
+
+/// A machine and one process with a source area, filled and present, and a target area without a page.
+pub(crate) fn ready(setup: MachineSetup) -> (Machine, Session) {
+    let machine = Machine::new(setup);
+    let session = open(&machine, 1);
+    (machine, session)
+}
+
+/// A process as [`ready`] has one.
+pub(crate) fn open(machine: &Machine, pasid: u32) -> Session {
+    let session = machine.open(pasid);
+    session.process.map_area(SOURCE, AREA, Rights::Write, PageSize::Small);
+    session.process.map_area(TARGET, AREA, Rights::Write, PageSize::Small);
+    session.process.populate(SOURCE, AREA).unwrap();
+    session
+}
+
+/// Fills the first `len` bytes of the source with a pattern that depends on `seed`.
+pub(crate) fn fill_source(session: &Session, len: usize, seed: u64) -> Vec<u8> {
+    let bytes = pattern(len, seed);
+    session.process.write(SOURCE, &bytes).unwrap();
+    bytes
+}
+
+/// Bytes that differ from seed to seed and from place to place.
+pub(crate) fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let step = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..len).map(step).collect()
+}
+
+/// What the process finds at `at`.
+pub(crate) fn bytes_at(session: &Session, at: Iova, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    session.process.read(at, &mut bytes).unwrap();
+    bytes
+}
+
+/// Asserts that exactly these requests completed, in this order, with success.
+#[track_caller]
+pub(crate) fn assert_success(completions: &[Cqe], ids: impl IntoIterator<Item = u64>) {
+    let expected: Vec<_> = ids.into_iter().map(|id| (id, WC_SUCCESS, 0)).collect();
+    assert_eq!(outcomes(completions), expected);
+}
+
+/// Request, status and cause of each completion.
+pub(crate) fn outcomes(completions: &[Cqe]) -> Vec<(u64, u8, u32)> {
+    completions.iter().map(|cqe| (cqe.wr_id, cqe.status, cqe.vendor_error)).collect()
+}
+
+/// How often the NIC asked for a page.
+pub(crate) fn page_requests(machine: &Machine) -> usize {
+    machine.trace.count(Stage::PageRequest)
+}
