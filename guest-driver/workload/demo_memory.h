@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* What the kernel holds: for showing that dead processes leave nothing behind. */
+#ifndef DEMO_MEMORY_H
+#define DEMO_MEMORY_H
+
+#include "demo_util.h"
+
+#include <stdio.h>
+
+/* In KiB, from /proc/meminfo, and the RDMA objects as the kernel's resource tracker counts them. */
+struct kernel_state {
+	uint64_t available;
+	uint64_t unreclaimable;		/* slab */
+	uint64_t page_tables;		/* of processes and of IOMMUs */
+	uint64_t stacks;
+	uint64_t percpu;
+	char rdma[512];			/* a line per device */
+};
+
+/* Drops caches, waits for deferred freeing, and looks. */
+void kernel_state_settled(struct kernel_state *state);
+
+/* True if `after` holds no more than `before`, within what an idle system varies; else says what. */
+bool kernel_state_returned(const struct kernel_state *before, const struct kernel_state *after, char *what,
+			   size_t size);
+
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef DEMO_OPTIONS_H
+#define DEMO_OPTIONS_H
+
+#include "demo_fs.h"
+
+/* What is broken on purpose, to see that the checker notices. */
+enum sabotage {
+	SABOTAGE_NONE,
+	SABOTAGE_FLIP,	/* one bit of the file, behind everybody's back */
+	SABOTAGE_DROP,	/* a write is acknowledged and not made (cpu engine) */
+	SABOTAGE_COPY,	/* one bit of a reflink copy or of an exchanged twin */
+	SABOTAGE_HEIR,	/* one bit of the file that took freed blocks */
+};
+
+#define MAX_SCENARIOS 16
+
+struct options {
+	bool cpu_engine;
+	const char *device;	/* RDMA device, NULL for the first */
+	bool explicit_mr;
+	struct filesystem fs;
+	bool mkfs;		/* false: fs.mount is somebody else's, used as it is */
+	uint64_t file_bytes;
+	uint32_t qps, depth;
+	const char *scenarios[MAX_SCENARIOS];
+	uint32_t scenario_count;	/* 0: all */
+	bool mode_4k, mode_2m;
+	double seconds;		/* each scenario runs at least so long */
+	double limit;		/* and gives up after so long without having reached its goals */
+	double scale;		/* multiplies the goals */
+	const char *control;	/* NULL: none */
+	uint64_t seed;
+	enum sabotage sabotage;
+	bool list;
+};
+
+/* Fills in defaults and the command line; ends the program at --help or with a reason. */
+void options_parse(struct options *options, int argc, char **argv);
+
+#endif

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+/*
+ * `punch`: ranges are punched out under the stream, which fills the holes again: the device's write into a
+ * hole makes the filesystem allocate a block. A second file takes the freed ones and must never change.
+ */
+#include "demo_heir.h"
+
+#include <inttypes.h>
+
+#define ROOM		(24 * MIB)	/* free space: the heir's and the refill's, and some for metadata */
+#define ROUND_TOUCHES	200
+#define ROUND_NS	1000000000ull
+
+static void punch_range(struct run *run, uint64_t offset, uint64_t length)
+{
+	struct moment moment;
+
+	moment_begin(&moment, &run->ledger, offset, length);
+	fs_punch(run->fd, offset, length);
+	moment_end(&moment, &run->ledger);
+	ledger_replace(&run->ledger, &moment, VERSION_ZEROS);
+	moment_free(&moment);
+	stream_new_epoch(run->stream);
+	run->counters->operations++;
+}
+
+static void let_it_refill(struct run *run)
+{
+	uint64_t start = now_ns(), touches = run->counters->touches;
+
+	while (run->counters->touches - touches < ROUND_TOUCHES && now_ns() - start < ROUND_NS &&
+	       !stream_broken(run->stream)) {
+		verify_samples(run, 16);
+		sleep_ms(20);
+	}
+}
+
+static void punch(struct run *run)
+{
+	struct heir heir = { .fd = -1 };
+	uint64_t inherited = 0, units = run->layout.file_bytes / LAYOUT_UNIT;
+
+	heir_fill_up(run, ROOM);
+	while (run_go_on(run, run->counters->operations >= run_goal(run, 8) && inherited)) {
+		uint64_t offset = rng_below(&run->rng, units) * LAYOUT_UNIT;
+		struct block_map before;
+
+		heir_retire(&heir, run);
+		block_map_read(&before, run->fd, run->layout.file_bytes);
+		punch_range(run, offset, LAYOUT_UNIT);
+		inherited += heir_create(&heir, run, &before, offset, LAYOUT_UNIT);
+		block_map_free(&before);
+		let_it_refill(run);
+		heir_verify(&heir, run);
+		run_count_moved(run);
+	}
+	run_quiesce(run);
+	heir_retire(&heir, run);
+	heir_release_space(run);
+	run_note(run, "%" PRIu64 " freed blocks went to the second file", inherited);
+}
+
+const struct scenario scenario_punch = {
+	.name = "punch",
+	.what = "ranges punched and refilled, their blocks given to a second file",
+	.run = punch,
+};

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+#define _GNU_SOURCE
+#include "demo_run.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define INITIAL VERSION_FILL(0)
+
+void run_fail(struct run *run, const char *fmt, ...)
+{
+	va_list args;
+
+	if (run->failed)
+		return;
+	run->failed = true;
+	va_start(args, fmt);
+	vsnprintf(run->reason, sizeof(run->reason), fmt, args);
+	va_end(args);
+}
+
+void run_note(struct run *run, const char *fmt, ...)
+{
+	va_list args;
+
+	if (run->failed)
+		return;
+	va_start(args, fmt);
+	vsnprintf(run->reason, sizeof(run->reason), fmt, args);
+	va_end(args);
+}
+
+bool run_go_on(struct run *run, bool goals_reached)
+{
+	const char *broken = run->stream ? stream_broken(run->stream) : NULL;
+	double elapsed = seconds_since(run->start_ns);
+
+	if (broken)
+		run_fail(run, "%s", broken);
+	if (run->failed || (goals_reached && elapsed >= run->options->seconds))
+		return false;
+	if (elapsed < run->options->limit)
+		return true;
+	if (!goals_reached)
+		run_fail(run, "goals not reached in %.0f s: %" PRIu64 " operations, %" PRIu64
+			 " blocks moved, %" PRIu64 " mappings written anew",
+			 run->options->limit, run->counters->operations, run->counters->blocks_moved,
+			 run->counters->touches);
+	return false;
+}
+
+uint64_t run_goal(const struct run *run, uint64_t goal)
+{
+	double scaled = (double)goal * run->options->scale;
+
+	return scaled < 1 ? 1 : (uint64_t)scaled;
+}
+
+void run_count_moved(struct run *run)
+{
+	struct block_map now;
+
+	block_map_read(&now, run->fd, run->layout.file_bytes);
+	run->counters->blocks_moved += block_map_moved(&run->last_map, &now);
+	block_map_free(&now);
+}
+
+/* Nothing can be trusted or torn down while a write may still land: so this ends the program. */
+static void __attribute__((noreturn)) give_up(struct run *run)
+{
+	run_fail(run, "writes never completed: %s",
+		 stream_broken(run->stream) ? stream_broken(run->stream) : "no completion in time");
+	control_end(run->control, false, run->reason);
+	control_done(run->control, false);
+	exit(1);
+}
+
+void run_quiesce(struct run *run)
+{
+	if (!stream_pause(run->stream))
+		give_up(run);
+}
+
+struct engine *run_open_engine(struct run *run)
+{
+	const struct options *o = run->options;
+	struct engine_config config = {
+		.device = o->device,
+		.explicit_mr = o->explicit_mr,
+		.qps = o->qps,
+		.depth = o->depth,
+		.drop_one_in = o->sabotage == SABOTAGE_DROP ? 50 : 0,
+		.target = run->mapping,
+		.target_bytes = run->layout.file_bytes,
+		.source = run->source,
+		.source_bytes = stream_source_bytes(o->qps, o->depth),
+	};
+
+	return o->cpu_engine ? engine_open_cpu(&config) : engine_open_verbs(&config);
+}
+
+struct stream_config run_stream_config(struct run *run)
+{
+	return (struct stream_config){
+		.engine = run->engine,
+		.ledger = &run->ledger,
+		.counters = run->counters,
+		.target = run->mapping,
+		.source = run->source,
+		.depth = run->options->depth,
+		.touch_unit = run->mode == MAPPING_2M ? HUGE_BLOCK : BLOCK,
+		.seed = run->id,
+	};
+}
+
+static void *map_source(const struct run *run)
+{
+	size_t bytes = stream_source_bytes(run->options->qps, run->options->depth);
+	void *source = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (source == MAP_FAILED)
+		die("out of memory for the records: %zu bytes", bytes);
+	return source;
+}
+
+/* The file, every slot of it filled by write(2), in extents that suit the mode. */
+static void make_file(struct run *run)
+{
+	uint64_t bytes = run->layout.file_bytes;
+
+	run->fd = fs_create_file(&run->options->fs, FILE_NAME);
+	if (run->mode == MAPPING_2M)
+		fs_hint_extent_size(run->fd, HUGE_BLOCK);
+	fs_truncate(run->fd, bytes);
+	fill_records(run, run->fd, 0, bytes, INITIAL);
+	fs_sync(run->fd);
+	block_map_read(&run->last_map, run->fd, bytes);
+	if (run->mode == MAPPING_2M && block_map_huge_bytes(&run->last_map) < bytes / 10 * 9)
+		run_fail(run, "only %" PRIu64 " of %" PRIu64 " MiB lie in aligned extents of 2 MiB",
+			 block_map_huge_bytes(&run->last_map) / MIB, bytes / MIB);
+	run->mapping = fs_map(run->fd, bytes, run->mode);
+}
+
+/* Are the mappings of the size that the mode promises? Only the process that has them can see. */
+static void check_mappings(struct run *run)
+{
+	uint64_t huge;
+
+	/* One write of our own, so that there is at least one mapping to look at; it changes nothing. */
+	__atomic_fetch_add((uint64_t *)run->mapping, 0, __ATOMIC_SEQ_CST);
+	huge = fs_huge_mapped(run->mapping, run->layout.file_bytes);
+	if (run->mode == MAPPING_2M && huge < HUGE_BLOCK)
+		run_fail(run, "the kernel mapped no 2 MiB page of the file");
+	if (run->mode == MAPPING_4K && huge)
+		run_fail(run, "the kernel mapped %" PRIu64 " bytes by 2 MiB pages", huge);
+}
+
+static void begin(struct run *run, const struct scenario *scenario)
+{
+	const struct options *o = run->options;
+
+	layout_build(&run->layout, o->file_bytes, o->qps, o->file_bytes / 4 * scenario->tail_quarters, run->id);
+	ledger_init(&run->ledger, &run->layout, run->id, INITIAL);
+	run->source = map_source(run);
+	make_file(run);
+	check_mappings(run);
+	run->start_ns = now_ns();
+	control_begin(run->control, run->counters);
+	if (scenario->bare)
+		return;
+	run->engine = run_open_engine(run);
+	struct stream_config config = run_stream_config(run);
+	run->stream = stream_start(&config);
+}
+
+/* Drains, reads everything back, and reads it back once more from a filesystem mounted anew. */
+static void finish(struct run *run, const struct scenario *scenario)
+{
+	const struct filesystem *fs = &run->options->fs;
+
+	if (!scenario->bare) {
+		const char *broken = stream_broken(run->stream);
+
+		if (broken)
+			run_fail(run, "%s", broken);
+		if (!stream_stop(run->stream))
+			give_up(run);
+		run->engine->ops->close(run->engine);
+		run->stream = NULL;
+	}
+	run_count_moved(run);
+	sabotage_file(run, SABOTAGE_FLIP, run->fd, 0, run->layout.file_bytes);
+	verify_file(run, run->fd);
+	fs_unmap(run->mapping, run->layout.file_bytes);
+	fs_sync(run->fd);
+	close(run->fd);
+	if (!fs->ours)
+		return;
+	fs_unmount(fs);
+	fs_mount(fs);
+	run->fd = fs_open_file(fs, FILE_NAME);
+	verify_file(run, run->fd);
+	close(run->fd);
+}
+
+static void clean_up(struct run *run)
+{
+	munmap(run->source, stream_source_bytes(run->options->qps, run->options->depth));
+	block_map_free(&run->last_map);
+	ledger_free(&run->ledger);
+	layout_free(&run->layout);
+	munmap(run->counters, sizeof(*run->counters));
+	fs_remove(&run->options->fs, FILE_NAME);
+}
+
+bool run_scenario(const struct options *options, struct control *control, const struct scenario *scenario,
+		  enum mapping_mode mode)
+{
+	static uint64_t runs;
+	struct run run = {
+		.options = options,
+		.control = control,
+		.counters = xshared(sizeof(struct counters)),
+		.mode = mode,
+		.id = mix64(options->seed + 1000 * ++runs),
+	};
+
+	run.rng.state = mix64(run.id);
+	control_subject(control, scenario->name, mode == MAPPING_4K ? "4k" : "2m");
+	begin(&run, scenario);
+	if (!run.failed)
+		scenario->run(&run);
+	finish(&run, scenario);
+	control_end(control, !run.failed, run.reason);
+	clean_up(&run);
+	return !run.failed;
+}
