@@ -108,6 +108,11 @@ impl Nic {
         Worker::new(self.clone(), index)
     }
 
+    /// How many workers there are: each wants an owner.
+    pub fn worker_count(&self) -> usize {
+        self.workers.len()
+    }
+
     /// What the NIC did so far.
     pub fn stats(&self) -> NicStats {
         let pages = self.pages.stats();

@@ -1,0 +1,4 @@
+//! The NIC driven through its registers and rings, as a driver drives it.
+
+mod support;
+mod transfers;
