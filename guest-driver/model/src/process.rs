@@ -2,6 +2,7 @@
 //! away and moves them - always in the kernel's order: tables first, then the flush, and only then is the
 //! page somebody else's.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use refault_bus::pri::ResponseCode;
@@ -33,6 +34,8 @@ pub struct Process {
 struct Map {
     areas: Vec<Area>,
     bindings: Vec<(Arc<Function>, Pasid)>,
+    /// Contents of pages that were swapped out, by address.
+    swapped: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Process {
@@ -77,8 +80,8 @@ impl Process {
 
     /// As [`Self::fault`], for an access by the process itself. Gives the page.
     pub fn fault_at(&self, iova: Iova, write: bool) -> Result<Leaf, ModelError> {
-        let map = self.lock();
-        let area = map.area(iova).ok_or(ModelError::NotMapped { iova })?;
+        let mut map = self.lock();
+        let area = *map.area(iova).ok_or(ModelError::NotMapped { iova })?;
         if write && area.rights == Rights::Read {
             return Err(ModelError::NotMapped { iova });
         }
@@ -86,8 +89,12 @@ impl Process {
             Some(leaf) if leaf.writable() || !write => return Ok(leaf),
             Some(_) => drop(self.space.protect(iova, Rights::Write)?),
             None => {
+                let start = iova.align_down(area.size.shift());
                 let page = self.memory.allocate(area.size.bytes(), area.size.shift())?;
-                self.space.map(iova.align_down(area.size.shift()), page, area.size, area.rights)?;
+                if let Some(contents) = map.swapped.remove(&start.0) {
+                    self.memory.dma().write(page, &contents)?;
+                }
+                self.space.map(start, page, area.size, area.rights)?;
             }
         }
         self.space.lookup(iova)?.ok_or(ModelError::NotMapped { iova })
@@ -139,6 +146,17 @@ impl Process {
         Ok(leaf.gpa)
     }
 
+    /// Takes the page around `iova` away and keeps its contents, to be found in another frame at the next
+    /// fault; gives the old frame, which is the caller's now.
+    pub fn swap_out(&self, iova: Iova) -> Result<Leaf, ModelError> {
+        let mut map = self.lock();
+        let leaf = self.space.unmap(iova)?;
+        let start = iova.align_down(leaf.size.shift());
+        map.flush(start, leaf.size.bytes())?;
+        map.swapped.insert(start.0, self.memory.bytes(leaf.gpa, leaf.size.bytes() as usize)?);
+        Ok(leaf)
+    }
+
     /// Write-protects the page around `iova` and flushes it, as fsync does; what it was.
     pub fn write_protect(&self, iova: Iova) -> Result<Leaf, ModelError> {
         let map = self.lock();
@@ -152,6 +170,7 @@ impl Process {
         let mut map = self.lock();
         let end = start.0 + bytes;
         map.areas.retain(|area| area.start < start.0 || area.end > end);
+        map.swapped.retain(|&page, _| page < start.0 || page >= end);
         let mut taken = Vec::new();
         let mut at = start.0;
         while at < end {
@@ -227,13 +246,15 @@ mod tests {
     }
 
     #[test]
-    fn moved_and_protected_pages_keep_their_bytes() {
+    fn moved_swapped_and_protected_pages_keep_their_bytes() {
         let process = Process::new(memory(0x100_0000)).unwrap();
         process.map_area(Iova(0x1_0000), 0x4000, Rights::Write, PageSize::Small);
         process.write(Iova(0x1_0ffe), b"over the edge").unwrap();
         let old = process.move_page(Iova(0x1_1000)).unwrap();
         assert_ne!(process.fault_at(Iova(0x1_1000), false).unwrap().gpa, old);
+        let swapped = process.swap_out(Iova(0x1_1000)).unwrap();
         process.memory.fill(old, FRAME, 0xee).unwrap();
+        process.memory.fill(swapped.gpa, FRAME, 0xdd).unwrap();
         assert!(process.write_protect(Iova(0x1_0000)).unwrap().writable());
         let mut back = [0; 13];
         process.read(Iova(0x1_0ffe), &mut back).unwrap();

@@ -3,4 +3,5 @@
 
 mod basics;
 mod races;
+mod storms;
 mod support;
