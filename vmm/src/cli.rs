@@ -1,6 +1,7 @@
 //! The command line. Every command is a thin call of what does the work.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -10,6 +11,7 @@ use crate::accel::{Nested, serve};
 use crate::guest::build::Build;
 use crate::guest::image::{GuestImage, clean};
 use crate::guest::kernel::kernel;
+use crate::report;
 
 /// Exit status when refault itself fails, as env, timeout and container tools use it.
 pub const FAILED: u8 = 125;
@@ -26,6 +28,11 @@ enum Command {
     /// Makes, finds or removes the guest image
     #[command(subcommand)]
     Guest(GuestCommand),
+    /// Makes a run's report.html again from its faults.csv and summary.json, and prints its path
+    Report {
+        /// The folder of the run, such as target/refault/latest
+        run: PathBuf,
+    },
     /// Inside an emulated machine: serves one command to the host
     #[command(hide = true)]
     Serve,
@@ -70,6 +77,10 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<u8> {
     match command {
         Command::Guest(command) => guest(command),
+        Command::Report { run } => {
+            println!("{}", report::regenerate(&run)?.display());
+            Ok(0)
+        }
         Command::Serve => serve().map(|()| 0),
         Command::Outer { memory, program } => {
             let kernel = kernel(&Build::begin()?, false)?;
