@@ -160,7 +160,7 @@ fn distribution(sample: &Sample, bins: &LogBins) -> String {
         out.line("grid", (frame.left, height(share)), (frame.x_end(), height(share)));
         out.text("tick end", frame.left - 8.0, height(share) + 4.0, label);
     }
-    out.turned("label mid", 14.0, frame.top + frame.inner_height() / 2.0, "share of faults");
+    out.turned("label mid", (14.0, frame.top + frame.inner_height() / 2.0), -90, "share of faults");
     for (name, class, field) in
         [("device", "device", 1), ("IOMMU", "iommu", 2), ("guest", "guest", 3), ("whole fault", "whole", 0)]
     {
@@ -190,9 +190,9 @@ fn stages(sample: &Sample) -> String {
         ("in whose hands", ""),
         ("faults", "faults in which both ends of the stage were seen"),
         ("median", ""),
-        ("90 %", "nine of ten are no longer"),
-        ("99 %", ""),
-        ("99.9 %", ""),
+        ("90\u{a0}%", "nine of ten are no longer"),
+        ("99\u{a0}%", ""),
+        ("99.9\u{a0}%", ""),
         ("longest", ""),
         ("share of all time", ""),
     ]);
@@ -221,7 +221,7 @@ fn stage_cells(who: &str, class: &str, sorted: &[u64], whole: u64) -> Vec<String
     let sum: u64 = sorted.iter().sum();
     let width = 100.0 * sum as f64 / whole.max(1) as f64;
     let share = format!(
-        "<span class=\"share\"><span class=\"{class}\" style=\"width:{width:.1}%\"></span></span>{}",
+        "<span class=\"share\"><span class=\"{class}\" style=\"width:{width:.1}%\"></span></span><span class=\"percent\">{}</span>",
         percent(sum, whole)
     );
     let at = |share| duration(quantile(sorted, share));

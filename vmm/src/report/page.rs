@@ -67,28 +67,29 @@ fn head(summary: &RunSummary, all: &Sample) -> String {
     let (faults, written) = (sum(|s| s.faults), sum(|s| s.bytes_written));
     let passed = summary.scenarios.iter().filter(|s| s.result == Outcome::Pass).count();
     let totals = all.sorted(0);
+    let time = |share| if totals.is_empty() { "–".into() } else { duration(quantile(&totals, share)) };
     let reason = match &summary.reason {
         Some(reason) => format!("<p class=\"fail\">✗ {}</p>\n", Text(reason)),
         None => String::new(),
     };
     let tiles = [
         (format!("{passed} of {}", summary.scenarios.len()), "scenarios passed"),
-        (bytes(wrong), "wrong"),
+        (count(wrong), "bytes wrong"),
         (bytes(sum(|s| s.bytes_verified)), "verified by reading back"),
         (count(moved), "blocks moved under DMA"),
         (count(faults), "faults resolved"),
-        (duration(quantile(&totals, 0.5)), "median fault"),
-        (duration(quantile(&totals, 0.99)), "99th percentile"),
+        (time(0.5), "median fault"),
+        (time(0.99), "99th percentile"),
     ];
     let tiles: String =
         tiles.iter().map(|(value, name)| format!("<li><b>{value}</b><span>{name}</span></li>\n")).collect();
     format!(
-        "<header>\n<h1>refault run {}</h1>\n<p class=\"lead\">An unmodified Linux guest (kernel {}) wrote {} by RDMA into a DAX file on XFS, while the filesystem moved {} of the file. Nothing was pinned: where a page was gone, the NIC took a fault – {} times – and tried again.</p>\n{reason}<ul class=\"tiles\">\n{tiles}</ul>\n</header>\n",
+        "<header>\n<h1>refault run {}</h1>\n<p class=\"lead\">An unmodified Linux guest (kernel {}) wrote {} by RDMA into a DAX file on XFS, while the filesystem moved {} of the file. Nothing was pinned: where a page was gone, the NIC took a fault and tried again, {}.</p>\n{reason}<ul class=\"tiles\">\n{tiles}</ul>\n</header>\n",
         verdict(summary.result),
         Text(&summary.setup.kernel),
         bytes(written),
         plural(moved, "block", "blocks"),
-        count(faults),
+        plural(faults, "time", "times"),
     )
 }
 

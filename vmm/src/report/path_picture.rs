@@ -7,10 +7,10 @@ use super::units::duration;
 
 /// A lane: title, subtitle and the class of its steps.
 const LANES: [(&str, &str, &str); 4] = [
-    ("process in the guest", "verbs program", "process"),
+    ("process", "in the guest, a verbs program", "process"),
     ("NIC", "refault's device", "device"),
     ("IOMMU", "refault's VT-d", "iommu"),
-    ("guest kernel", "unmodified, with XFS", "guest"),
+    ("guest", "unmodified kernel, XFS", "guest"),
 ];
 
 /// A step: its lane, its two lines, and the lane to which it hands over with the message that crosses.
@@ -18,18 +18,18 @@ type Step = (usize, [&'static str; 2], Option<(usize, &'static str)>);
 
 const STEPS: [Step; 15] = [
     (0, ["writes a work request,", "rings the doorbell"], Some((1, "MMIO write"))),
-    (1, ["the write leaves the guest", "and reaches the device"], None),
+    (1, ["the write has left the guest", "and reaches the device"], None),
     (1, ["fetches the request, finds", "the memory region by key"], None),
-    (1, ["the region says how to trans-", "late: by the process' PASID"], None),
+    (1, ["the region says how: by the", "process' PASID"], None),
     (1, ["device TLB: a miss", ""], Some((2, "ATS request"))),
     (2, ["context entry, PASID entry,", "walk of the page table"], None),
     (2, ["not present: answers", "without rights"], Some((1, "ATS completion"))),
     (1, ["page request leaves, the", "queue pair is parked"], Some((2, "PRI request"))),
     (2, ["entry in the page request", "queue, interrupt"], Some((3, "MSI"))),
-    (3, ["handles the fault: XFS maps", "or allocates the block"], None),
-    (3, ["page group response in the", "invalidation queue"], Some((2, "descriptor"))),
+    (3, ["handles the fault: XFS maps", "or allocates the block"], Some((2, "descriptor"))),
+    (2, ["reads the response from the", "invalidation queue"], Some((1, "PRI response"))),
     (1, ["matches the group, the", "queue pair runs again"], None),
-    (1, ["translates again, copies:", "one guarded step"], None),
+    (1, ["translates again and copies:", "one guarded step"], None),
     (1, ["the peer: a queue pair of", "the same device"], None),
     (1, ["completion entry, interrupt", "if the queue is armed"], Some((0, "completion"))),
 ];
@@ -45,14 +45,14 @@ const BRACKETS: [(usize, usize, &str, &[&str]); 5] = [
 
 const TOP: f64 = 58.0;
 const ROW: f64 = 44.0;
-const LANE: f64 = 188.0;
-const BOX: f64 = 166.0;
+const LANE: f64 = 212.0;
+const BOX: f64 = 190.0;
 const LEFT: f64 = 34.0;
 
 /// The picture, with the medians of `sample` beside it.
 pub(super) fn picture(sample: &Sample) -> String {
     let height = TOP + ROW * STEPS.len() as f64 + 8.0;
-    let frame = Frame { width: 960.0, height, left: 0.0, right: 0.0, top: 0.0, bottom: 0.0 };
+    let frame = Frame { width: 1060.0, height, left: 0.0, right: 0.0, top: 0.0, bottom: 0.0 };
     let mut out = Drawing::default();
     lanes(&mut out, height);
     for (index, step) in STEPS.iter().enumerate() {
@@ -135,20 +135,20 @@ fn measured(out: &mut Drawing, sample: &Sample, &(from, to, class, names): &(usi
     let middle = |step: usize| row_y(step - 1) + (ROW - 10.0) / 2.0;
     let (top, bottom) = (middle(from) + 2.0, middle(to) - 2.0);
     out.rect(class, (x, top), (x + 6.0, bottom));
-    let lines: Vec<String> = names.iter().map(|name| median(sample, name)).collect();
+    let who = LANES.iter().find(|lane| lane.2 == class).map_or("", |lane| lane.0);
+    let mut lines: Vec<String> = names.iter().filter_map(|name| median(sample, name)).collect();
+    match lines.first_mut() {
+        Some(first) => *first = format!("{who} {first}"),
+        None => lines.push(format!("{who} –")),
+    }
     let first = (top + bottom) / 2.0 + 4.0 - 7.0 * (lines.len() as f64 - 1.0);
     for (index, line) in lines.iter().enumerate() {
         out.text("measured", x + 14.0, first + 15.0 * index as f64, line);
     }
 }
 
-fn median(sample: &Sample, name: &str) -> String {
-    let found = sample.segments.iter().find(|(known, ..)| *known == name);
-    match found {
-        Some((_, _, durations)) if name == "raise interrupt" => {
-            format!("+ {} interrupt", duration(quantile(durations, 0.5)))
-        }
-        Some((_, _, durations)) => duration(quantile(durations, 0.5)),
-        None => "–".into(),
-    }
+fn median(sample: &Sample, name: &str) -> Option<String> {
+    let (_, _, durations) = sample.segments.iter().find(|(known, ..)| *known == name)?;
+    let median = duration(quantile(durations, 0.5));
+    Some(if name == "raise interrupt" { format!("+ {median} interrupt") } else { median })
 }

@@ -110,6 +110,9 @@ impl LogBins {
     }
 }
 
+/// Steps shorter than this make a rate of a single fault.
+const SHORTEST_STEP: u64 = 10_000_000;
+
 /// Something per equal step of time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Series {
@@ -129,7 +132,7 @@ impl Series {
         let first = faults.iter().map(|fault| fault.times.miss).min();
         let last = faults.iter().map(|fault| fault.times.end.max(fault.times.miss)).max();
         let (Some(first), Some(last)) = (first, last) else { return Self::default() };
-        let step = nice_step((last - first) / steps.max(1) as u64 + 1);
+        let step = nice_step(((last - first) / steps.max(1) as u64 + 1).max(SHORTEST_STEP));
         let origin = first / step * step;
         let len = ((last - origin) / step + 1) as usize;
         let mut series = Self { step, origin, ended: vec![0; len], open: vec![0; len] };
@@ -218,7 +221,7 @@ mod tests {
         let copied = faults.iter().filter(|fault| fault.outcome == FaultOutcome::Copied).count();
         let series = Series::of(&faults, 100);
         assert_eq!(series.ended.iter().sum::<u64>() as usize, copied);
-        assert!(series.open.iter().max() > Some(&0) && series.ended.len() <= 101);
+        assert!(series.open.iter().max() > Some(&0) && series.ended.len() <= 102);
         assert_eq!(Series::of(&[], 100).ended.len(), 0);
     }
 

@@ -39,11 +39,12 @@ pub(super) fn table(summary: &RunSummary) -> String {
         ("verified", "bytes read back through the filesystem and found as acknowledged"),
         ("wrong", "bytes found otherwise"),
         ("median", "fault latency from miss to copy"),
-        ("99 %", "fault latency: 99 of 100 are no longer"),
+        ("99\u{a0}%", "fault latency: 99 of 100 are no longer"),
         ("longest", "longest fault"),
     ]);
-    for scenario in &summary.scenarios {
-        table.row(&name(scenario), &cells(scenario));
+    for (index, scenario) in summary.scenarios.iter().enumerate() {
+        let again = summary.scenarios[..index].iter().any(|before| before.name == scenario.name);
+        table.row(&name(scenario, again), &cells(scenario));
     }
     table.finish("numbers scenarios")
 }
@@ -65,13 +66,15 @@ pub(super) fn label(name: &str, mode: &str) -> String {
     }
 }
 
-fn name(scenario: &ScenarioSummary) -> String {
-    let about = ABOUT.iter().find(|(name, _)| *name == scenario.name).map_or("", |(_, about)| about);
+/// Name and reason; what the scenario does only where it stands for the first time.
+fn name(scenario: &ScenarioSummary, again: bool) -> String {
+    let about = ABOUT.iter().find(|(name, _)| *name == scenario.name && !again);
+    let about = about.map_or(String::new(), |(_, about)| format!("<small>{about}</small>"));
     let reason = match scenario.reason.as_str() {
         "" => String::new(),
         reason => format!("<small>{}</small>", Text(reason)),
     };
-    format!("{}<small>{about}</small>{reason}", Text(&scenario.name))
+    format!("{}{about}{reason}", Text(&scenario.name))
 }
 
 fn cells(scenario: &ScenarioSummary) -> Vec<String> {

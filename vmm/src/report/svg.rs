@@ -139,7 +139,7 @@ impl CountAxis {
             out.line(if tick == 0 { "axis" } else { "grid" }, (frame.left, y), (frame.x_end(), y));
             out.text("tick end", frame.left - 8.0, y + 4.0, &units::count(tick));
         }
-        out.turned("label mid", 16.0, (self.top + self.bottom) / 2.0, title);
+        out.turned("label mid", (14.0, (self.top + self.bottom) / 2.0), -90, title);
     }
 }
 
@@ -172,11 +172,11 @@ impl Drawing {
         self.put(format_args!("<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{text}</text>\n"));
     }
 
-    /// Text from below to above.
-    pub(super) fn turned(&mut self, class: &str, x: f64, y: f64, text: &str) {
-        let (x, y, text) = (N(x), N(y), Text(text));
+    /// Text turned clockwise by so many degrees.
+    pub(super) fn turned(&mut self, class: &str, at: (f64, f64), degrees: i32, text: &str) {
+        let (x, y, text) = (N(at.0), N(at.1), Text(text));
         self.put(format_args!(
-            "<text class=\"{class}\" transform=\"translate({x} {y}) rotate(-90)\">{text}</text>\n"
+            "<text class=\"{class}\" transform=\"translate({x} {y}) rotate({degrees})\">{text}</text>\n"
         ));
     }
 

@@ -127,7 +127,7 @@ impl Synthetic {
             self.at = start;
             for number in 0..share / QUEUE_PAIRS + usize::from(pair < share % QUEUE_PAIRS) {
                 self.fault(index as u64, pair as u64, number as u64);
-                if number % 7 == 0 {
+                if number.is_multiple_of(7) {
                     self.invalidation(number as u64);
                 }
             }
@@ -145,23 +145,25 @@ impl Synthetic {
     /// A fault whose times spread over two decades, a little longer in every scenario.
     fn fault(&mut self, scenario: u64, pair: u64, number: u64) {
         let (qpn, group) = (17 + pair, pair * 64 + number % 64);
-        let page = 0x7f12_3456_7000 + (self.next() % 0x4000 << 12);
+        let page = 0x7f12_3456_7000 + ((self.next() % 0x4000) << 12);
         let mixed = self.shape == Shape::Mixed;
+        let lost = mixed && number % 97 == 50;
+        let page = if lost { page + (number << 32) } else { page };
         self.pass(300, Stage::Miss, group, qpn, page);
         let rounds = if mixed && number % 29 == 5 { 2 } else { 1 };
         for _ in 0..rounds {
             self.pass(700, Stage::PageRequest, group, qpn, page);
             self.pass(900, Stage::Queued, group, qpn, page);
-            if mixed && number % 5 != 0 {
+            if mixed && !number.is_multiple_of(5) {
                 self.pass(2_500, Stage::Interrupt, group, qpn, page);
             }
             self.pass(30_000 + scenario * 9_000, Stage::Response, group, qpn, page);
             self.pass(1_500, Stage::Matched, group, qpn, page);
         }
-        if mixed && number % 97 == 50 {
+        if lost {
             return;
         }
-        let failed = self.shape == Shape::Failing || mixed && scenario % 8 == 4 && number % 3 == 0;
+        let failed = self.shape == Shape::Failing || mixed && scenario % 8 == 4 && number.is_multiple_of(3);
         let end = if failed { Stage::Failed } else { Stage::Copied };
         self.pass(1_800, end, group, qpn, page);
         self.at += self.random % 400_000;
@@ -188,7 +190,7 @@ impl Synthetic {
     /// A factor in 256ths: mostly near one, rarely up to thirty.
     fn spread(&mut self) -> u64 {
         let (a, b) = (self.next() % 256, self.next() % 256);
-        let tail = if self.next() % 100 == 0 { 256 * (self.next() % 30) } else { 0 };
+        let tail = if self.next().is_multiple_of(100) { 256 * (self.next() % 30) } else { 0 };
         128 + (a + b) / 2 + tail
     }
 

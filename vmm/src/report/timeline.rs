@@ -8,8 +8,8 @@ use crate::trace::FaultRecord;
 /// Steps of time that the chart shows.
 const STEPS: usize = 240;
 
-/// Labels of scenarios narrower than this are left to hovering.
-const LABEL_CHAR: f64 = 6.6;
+/// Labels nearer to the one before than this are left to hovering.
+const LABEL_GAP: f64 = 13.0;
 
 /// The two charts over one axis of time; nothing if there is no fault.
 pub(super) fn chart(faults: &[FaultRecord], labels: &[String]) -> String {
@@ -17,7 +17,7 @@ pub(super) fn chart(faults: &[FaultRecord], labels: &[String]) -> String {
     if series.ended.is_empty() {
         return String::new();
     }
-    let frame = Frame { top: 30.0, ..Frame::new(400.0) };
+    let frame = Frame { left: 88.0, top: 92.0, ..Frame::new(470.0) };
     let time = Time { frame, series: &series };
     let middle = frame.top + frame.inner_height() / 2.0;
     let mut out = Drawing::default();
@@ -67,14 +67,17 @@ impl Time<'_> {
         }
         let mut seen: Vec<_> = spans.into_iter().zip(labels).filter(|((from, to), _)| from <= to).collect();
         seen.sort();
+        let mut labelled = 0.0;
         for (index, ((from, to), label)) in seen.into_iter().enumerate() {
             let (left, right) = (self.x_of(from), self.x_of(to));
-            let class = if index % 2 == 0 { "band even" } else { "band odd" };
-            let top = self.frame.top - 22.0;
+            let class = if index % 2 == 0 { "even" } else { "odd" };
+            let top = self.frame.top - 14.0;
             out.group(class, &format!("{label}\n{}", duration(to - from)), |out| {
                 out.rect("band", (left, top), (right, self.frame.y_end()));
-                if right - left > LABEL_CHAR * label.chars().count() as f64 {
-                    out.text("tick mid", (left + right) / 2.0, top + 15.0, label);
+                let middle = (left + right) / 2.0;
+                if middle - labelled > LABEL_GAP {
+                    out.turned("tick end", (middle + 3.0, top - 5.0), 35, label);
+                    labelled = middle;
                 }
             });
         }

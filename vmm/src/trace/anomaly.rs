@@ -13,7 +13,6 @@ pub(super) enum Anomaly {
     RequestWithoutMiss,
     RequestTwice,
     QueuedWithoutRequest,
-    InterruptWithoutRequest,
     ResponseWithoutRequest,
     ResponseForeign,
     MatchedWithoutRequest,
@@ -22,7 +21,7 @@ pub(super) enum Anomaly {
     InvalidatedWithoutStart,
 }
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 13] = [
     "miss on a page whose fault is still open",
     "more faults open than the recorder tracks",
     "page request without a group",
@@ -30,7 +29,6 @@ const NAMES: [&str; 14] = [
     "page request without a miss",
     "second page request while the first was unanswered",
     "queue entry of no open group",
-    "interrupt after its group was finished",
     "response to no open group",
     "response with another address space than its group's",
     "match of no open group",

@@ -1,10 +1,10 @@
 //! From single events to whole faults.
 //!
 //! A fault is known by its queue pair and page from the miss on, by its page request group from the page
-//! request to the match, and by queue pair and page again until it ends. Events come in the order of their
-//! causes, but any of them may be missing, doubled, or belong to nothing: a guest answers groups it was never
-//! asked about, queue pairs die with faults in flight, events are lost under load. Then a count goes up, the
-//! record stays incomplete, and nothing else happens.
+//! request to the match, and by queue pair and page again until it ends. A queue pair may have several open,
+//! on different pages. Events come in the order of their causes, but any of them may be missing, doubled, or
+//! belong to nothing: a guest answers groups it was never asked about, queue pairs die with faults in flight,
+//! events are lost under load. Then a count goes up, the record stays incomplete, and nothing else happens.
 
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::{Pasid, PrgIndex};
@@ -26,8 +26,8 @@ pub(super) struct Assembler {
     pub(super) anomalies: Anomalies,
 }
 
-/// Queue pair and page.
-type Key = (u32, u64);
+/// Queue pair, page, and whether it is wanted for writing.
+type Key = (u32, u64, bool);
 
 /// A fault under way.
 #[derive(Clone, Copy, Debug)]
@@ -68,10 +68,7 @@ impl Assembler {
                 self.last_queued = event.group;
                 self.stamp(event.group, Anomaly::QueuedWithoutRequest, |group| &mut group.queued, at);
             }
-            Stage::Interrupt => {
-                let group = event.group.or(self.last_queued);
-                self.stamp(group, Anomaly::InterruptWithoutRequest, |group| &mut group.interrupt, at);
-            }
+            Stage::Interrupt => self.interrupt(at, event),
             Stage::Response => self.response(at, event),
             Stage::Matched => self.matched(at, event),
             Stage::Copied => self.end(at, event, FaultOutcome::Copied, done),
@@ -88,9 +85,11 @@ impl Assembler {
     fn miss(&mut self, at: u64, scenario: u16, event: &ProbeEvent, done: &mut Vec<FaultRecord>) {
         let key = key_of(event);
         match self.open.get_mut(&key) {
+            // The device had to wait before it could ask, for a credit or its turn: it is still the same fault.
+            Some(open) if open.is_idle_in(scenario, event) && open.record.requests == 0 => {}
             // The page was gone again when the device looked: a further round of the same fault.
-            Some(open) if !open.waiting && open.record.times.matched.is_some() => open.next_round(at),
-            // A second waiter of the same queue pair, or a new owner of its number: the older one's end is lost.
+            Some(open) if open.is_idle_in(scenario, event) => open.next_round(at),
+            // The number has a new owner, and the end of the old one's fault was never seen.
             Some(_) => {
                 self.anomalies.count(Anomaly::MissTwice);
                 self.abandon(key, at, done);
@@ -168,6 +167,16 @@ impl Assembler {
         }
     }
 
+    /// A guest that was awake already may have answered before the interrupt is even stamped, and the group may
+    /// have its next owner: that is no anomaly, and no step of anybody's path.
+    fn interrupt(&mut self, at: u64, event: &ProbeEvent) {
+        let group = event.group.or(self.last_queued.take());
+        let waiting = group.and_then(|group| self.groups[usize::from(group.get())].as_mut());
+        if let Some(waiting) = waiting.filter(|waiting| waiting.queued.is_some()) {
+            waiting.interrupt = waiting.interrupt.or(Some(at));
+        }
+    }
+
     fn response(&mut self, at: u64, event: &ProbeEvent) {
         let expected = event.group.and_then(|group| self.groups[usize::from(group.get())]);
         if expected.is_some_and(|waiting| waiting.pasid != event.pasid) {
@@ -188,7 +197,13 @@ impl Assembler {
     }
 
     fn end(&mut self, at: u64, event: &ProbeEvent, outcome: FaultOutcome, done: &mut Vec<FaultRecord>) {
-        let Some(mut record) = self.close(key_of(event)) else {
+        let key = key_of(event);
+        let last_group = self.open.get(&key).and_then(|open| open.record.group);
+        if last_group.is_some() && event.group.is_some() && last_group != event.group {
+            // The end of an earlier round of this fault: the device reports each.
+            return;
+        }
+        let Some(mut record) = self.close(key) else {
             return self.anomalies.count(Anomaly::EndWithoutMiss);
         };
         record.times.end = at;
@@ -223,6 +238,11 @@ impl Assembler {
 }
 
 impl Open {
+    /// Whether a miss like `event` is this fault's: nothing is being waited for, and the owner is the same.
+    fn is_idle_in(&self, scenario: u16, event: &ProbeEvent) -> bool {
+        !self.waiting && self.record.scenario == scenario && self.record.pasid == event.pasid
+    }
+
     /// Starts over: what counts from now on are the stages of the new round.
     fn next_round(&mut self, at: u64) {
         let times = &mut self.record.times;
@@ -240,5 +260,5 @@ impl Open {
 }
 
 fn key_of(event: &ProbeEvent) -> Key {
-    (event.qpn, event.iova.0 >> 12)
+    (event.qpn, event.iova.0 >> 12, event.write)
 }

@@ -50,7 +50,7 @@ impl Bench {
         self.then(10, Stage::Miss, 0, qpn, page)
             .then(40, Stage::PageRequest, group, qpn, page)
             .answered(group)
-            .then(60, Stage::Copied, 0, qpn, page)
+            .then(60, Stage::Copied, group, qpn, page)
     }
 
     fn anomalies(&self) -> u64 {
@@ -90,8 +90,8 @@ fn groups_are_reused_while_their_faults_still_copy() {
     let bench = Bench::new(16);
     bench.then(0, Stage::Miss, 0, 1, 0xa).then(1, Stage::PageRequest, 7, 1, 0xa).answered(7);
     bench.then(0, Stage::Miss, 0, 2, 0xb).then(1, Stage::PageRequest, 7, 2, 0xb);
-    bench.then(5, Stage::Copied, 0, 1, 0xa);
-    bench.answered(7).then(5, Stage::Copied, 0, 2, 0xb);
+    bench.then(5, Stage::Copied, 7, 1, 0xa);
+    bench.answered(7).then(5, Stage::Copied, 7, 2, 0xb);
     let totals: Vec<_> = bench.recorder.faults().iter().map(|fault| fault.times.total()).collect();
     assert_eq!(totals, [1 + 2000 + 6, 1 + 5 + 2000 + 5]);
     assert_eq!(bench.anomalies(), 0);
@@ -117,11 +117,58 @@ fn a_page_that_is_gone_again_costs_a_round_of_the_same_fault() {
 }
 
 #[test]
+fn rounds_that_report_their_own_end_do_not_end_the_fault() {
+    let bench = Bench::new(16);
+    bench.then(0, Stage::Miss, 0, 1, 0xa).then(50, Stage::PageRequest, 7, 1, 0xa).answered(7);
+    bench.then(20, Stage::Miss, 0, 1, 0xa).then(30, Stage::PageRequest, 8, 1, 0xa).answered(8);
+    bench.then(60, Stage::Copied, 7, 1, 0xa).then(1, Stage::Copied, 8, 1, 0xa);
+    let [fault] = bench.recorder.faults()[..] else { panic!("one fault") };
+    assert_eq!((fault.times.total(), bench.anomalies()), (4161, 0));
+}
+
+#[test]
+fn waiting_for_a_credit_is_the_devices_time() {
+    let bench = Bench::new(16);
+    bench.then(0, Stage::Miss, 0, 1, 0xa).then(5000, Stage::Miss, 0, 1, 0xa);
+    bench.then(50, Stage::PageRequest, 7, 1, 0xa).answered(7).then(60, Stage::Copied, 7, 1, 0xa);
+    let [fault] = bench.recorder.faults()[..] else { panic!("one fault") };
+    assert_eq!((fault.requests, fault.times.split().device, fault.times.split().again), (1, 5110, 0));
+    assert_eq!(bench.anomalies(), 0);
+}
+
+#[test]
+fn a_queue_pairs_next_owner_does_not_inherit_its_faults() {
+    let bench = Bench::new(16);
+    bench.then(0, Stage::Miss, 0, 1, 0xa).then(50, Stage::PageRequest, 7, 1, 0xa).answered(7);
+    bench.recorder.begin("kill", "4k");
+    bench.clock.advance(1_000_000);
+    bench.fault(9, 1, 0xa);
+    let outcomes: Vec<_> = bench.recorder.faults().iter().map(|f| (f.outcome, f.requests)).collect();
+    assert_eq!(outcomes, [(FaultOutcome::Abandoned, 1), (FaultOutcome::Copied, 1)]);
+    assert_eq!(bench.recorder.scenario_summary("kill", "4k").fault_ns.max, 2100);
+}
+
+#[test]
+fn a_queue_pair_waits_for_several_pages_at_once() {
+    let bench = Bench::new(16);
+    for page in 0..4 {
+        bench.then(1, Stage::Miss, 0, 1, page).then(1, Stage::PageRequest, page, 1, page);
+    }
+    for page in 0..4 {
+        bench.answered(page);
+    }
+    for page in 0..4 {
+        bench.then(1, Stage::Copied, page, 1, page);
+    }
+    assert_eq!((bench.recorder.faults().len(), bench.anomalies()), (4, 0));
+}
+
+#[test]
 fn waiters_on_anothers_request_are_counted_apart() {
     let bench = Bench::new(16);
     bench.then(0, Stage::Miss, 0, 1, 0xa).then(1, Stage::PageRequest, 7, 1, 0xa);
     bench.then(1, Stage::Miss, 0, 2, 0xa).answered(7);
-    bench.then(5, Stage::Copied, 0, 2, 0xa).then(5, Stage::Copied, 0, 1, 0xa);
+    bench.then(5, Stage::Copied, 7, 2, 0xa).then(5, Stage::Copied, 7, 1, 0xa);
     let outcomes: Vec<_> = bench.recorder.faults().iter().map(|fault| fault.outcome).collect();
     assert_eq!(outcomes, [FaultOutcome::Coalesced, FaultOutcome::Copied]);
     assert_eq!((bench.recorder.observed().coalesced, bench.anomalies()), (1, 0));
