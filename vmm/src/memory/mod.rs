@@ -25,8 +25,13 @@ pub fn map(config: &MachineConfig, layout: &Layout) -> anyhow::Result<Arc<GuestM
     }
     for (region, range) in config.pmem.iter().zip(&layout.pmem) {
         let backing = pmem::open(region)?;
-        let region = map_region(backing, range.start, region.size)
-            .with_context(|| format!("cannot map persistent memory {:?}", region.backing))?;
+        let region = map_region(backing, range.start, region.size).with_context(|| {
+            format!(
+                "cannot map persistent memory {:?}; a shared file must lie on a file system that can map it \
+                 (9p only with cache=mmap)",
+                region.backing
+            )
+        })?;
         regions.push(region);
     }
     Ok(Arc::new(GuestMemoryMmap::from_regions(regions)?))
