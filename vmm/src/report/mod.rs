@@ -51,7 +51,7 @@ pub mod names {
 #[derive(Debug, Error)]
 pub enum ReportError {
     /// A file of the run is missing or cannot be read.
-    #[error("cannot read {}: {source}; give the folder of a run, such as target/refault/latest", path.display())]
+    #[error("cannot read {}; give the folder of a run, such as target/refault/latest", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum ReportError {
         source: io::Error,
     },
     /// A file cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -67,7 +67,7 @@ pub enum ReportError {
         source: io::Error,
     },
     /// The records of faults are damaged.
-    #[error("{}: {source}; make the run again", path.display())]
+    #[error("{} is damaged or another version's; make the run again", path.display())]
     Faults {
         /// The file.
         path: PathBuf,
@@ -75,7 +75,7 @@ pub enum ReportError {
         source: CsvError,
     },
     /// The summary is damaged, or another version's.
-    #[error("{}: {source}; make the run again", path.display())]
+    #[error("{} is damaged or another version's; make the run again", path.display())]
     Summary {
         /// The file.
         path: PathBuf,

@@ -100,19 +100,27 @@ fn losses_are_on_the_page() {
     assert!(page.contains("7\u{a0}events did not fit: match of no open group"));
 }
 
+/// An error with its causes, as the command line prints it.
+fn in_words<T>(result: Result<T, ReportError>) -> String {
+    match result {
+        Ok(_) => panic!("no error"),
+        Err(error) => format!("{:#}", anyhow::Error::new(error)),
+    }
+}
+
 #[test]
 fn errors_name_the_file_and_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
-    let error = || regenerate(folder.path()).unwrap_err().to_string();
-    assert!(error().contains("summary.json") && error().contains("give the folder of a run"));
+    let error = || in_words(regenerate(folder.path()));
+    assert!(error().contains("summary.json; give the folder of a run"), "{}", error());
     std::fs::write(folder.path().join(names::SUMMARY), "{}").unwrap();
-    assert!(error().contains("missing field"), "{}", error());
+    assert!(error().contains("make the run again: missing field"), "{}", error());
     let synthetic = Synthetic::new(Shape::Uniform, 3);
     write(folder.path(), &synthetic.records(), &synthetic.summary()).unwrap();
     std::fs::write(folder.path().join(names::FAULTS), "something else").unwrap();
-    assert!(error().contains("faults.csv") && error().contains("no column"));
-    let nowhere = write(Path::new("/nonexistent"), &synthetic.records(), &synthetic.summary());
-    assert!(nowhere.unwrap_err().to_string().contains("cannot write /nonexistent/summary.json"));
+    assert!(error().contains("faults.csv is damaged") && error().contains("no column"), "{}", error());
+    let nowhere = in_words(write(Path::new("/nonexistent"), &synthetic.records(), &synthetic.summary()));
+    assert!(nowhere.starts_with("cannot write /nonexistent/summary.json: No such file"), "{nowhere}");
 }
 
 #[test]
