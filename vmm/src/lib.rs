@@ -17,5 +17,7 @@ pub mod memory;
 pub mod pci_host;
 pub mod relay;
 pub mod report;
+pub mod run;
 pub mod serial;
 pub mod trace;
+pub mod wiring;

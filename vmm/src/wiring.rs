@@ -1,0 +1,109 @@
+//! Puts the IOMMU and the NIC into a machine, and gives the NIC's workers their threads.
+
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::Context;
+use crossbeam::channel::{Receiver, Sender, after, bounded, never, select};
+use refault_bus::ats::{AtsEndpoint, TranslationAgent};
+use refault_bus::clock::Clock;
+use refault_bus::mmio::MmioDevice;
+use refault_bus::probe::{NoProbe, Probe};
+use refault_iommu::{Iommu, IommuConfig};
+use refault_nic::{Nic, NicConfig, Worker};
+use refault_pci::PciFunction;
+
+use crate::machine::{Devices, MachineParts};
+use crate::trace::WallClock;
+
+/// Pieces of work between two looks at deadlines and the end.
+const BURST: u32 = 64;
+
+/// How the devices of a machine are to be, and who watches them.
+pub struct DeviceOptions {
+    /// The IOMMU.
+    pub iommu: IommuConfig,
+    /// The NIC.
+    pub nic: NicConfig,
+    /// Time for the NIC's time-outs and completion stamps.
+    pub clock: Arc<dyn Clock>,
+    /// Sees every stage of every fault.
+    pub probe: Arc<dyn Probe>,
+}
+
+impl Default for DeviceOptions {
+    fn default() -> Self {
+        Self {
+            iommu: IommuConfig::default(),
+            nic: NicConfig::default(),
+            clock: Arc::new(WallClock::new()),
+            probe: Arc::new(NoProbe),
+        }
+    }
+}
+
+/// The devices of one machine while it lives. Dropping it ends the NIC's threads.
+pub struct Wired {
+    /// The IOMMU, for its counters.
+    pub iommu: Arc<Iommu>,
+    /// The NIC, for its counters.
+    pub nic: Arc<Nic>,
+    stop: Option<Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Wired {
+    fn drop(&mut self) {
+        self.stop = None;
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has said so on stderr; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Builds the devices of a machine and starts the NIC's workers.
+pub fn devices(parts: &MachineParts, options: DeviceOptions) -> anyhow::Result<(Devices, Wired)> {
+    let DeviceOptions { iommu, nic, clock, probe } = options;
+    let iommu = Arc::new(Iommu::new(iommu, parts.ram.clone(), parts.msi.clone(), probe.clone()));
+    let agent: Arc<dyn TranslationAgent> = iommu.clone();
+    let nic = Nic::new(nic, parts.ram.clone(), agent, parts.msi.clone(), clock.clone(), probe);
+    let endpoint: Arc<dyn AtsEndpoint> = nic.clone();
+    iommu.attach(Arc::downgrade(&endpoint) as Weak<dyn AtsEndpoint>);
+
+    let (stop, stopped) = bounded::<()>(0);
+    let threads = (0..nic.worker_count())
+        .map(|index| {
+            let (worker, clock, stopped) = (nic.worker(index), clock.clone(), stopped.clone());
+            thread::Builder::new()
+                .name(format!("nic-{index}"))
+                .spawn(move || work(worker, &*clock, &stopped))
+                .context("cannot start a thread for the NIC")
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+
+    let registers: Arc<dyn MmioDevice> = iommu.clone();
+    let function: Arc<dyn PciFunction> = nic.clone();
+    let devices = Devices { iommu: Some(registers), functions: vec![function] };
+    Ok((devices, Wired { iommu, nic, stop: Some(stop), threads }))
+}
+
+/// A worker's thread: sleeps until there is work, a deadline, or the end. Under a steady stream of work it
+/// still looks up now and then.
+fn work(mut worker: Worker, clock: &dyn Clock, stopped: &Receiver<()>) {
+    loop {
+        (0..BURST).take_while(|_| worker.poll()).for_each(drop);
+        worker.expire();
+        let patience = worker.next_deadline_ns().map(|at| at.saturating_sub(clock.now_ns()));
+        let due = patience.map_or_else(never, |ns| after(Duration::from_nanos(ns)));
+        select! {
+            recv(worker.receiver()) -> work => match work {
+                Ok(work) => worker.process(work),
+                Err(_) => return,
+            },
+            recv(due) -> _ => {},
+            recv(stopped) -> _ => return,
+        }
+    }
+}
