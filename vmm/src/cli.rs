@@ -12,9 +12,7 @@ use crate::guest::build::Build;
 use crate::guest::image::{GuestImage, clean};
 use crate::guest::kernel::kernel;
 use crate::report;
-
-/// Exit status when refault itself fails, as env, timeout and container tools use it.
-pub const FAILED: u8 = 125;
+use crate::run::{FAILED, RunArgs, execute};
 
 #[derive(Debug, Parser)]
 #[command(name = "refault", version, about, max_term_width = 100)]
@@ -25,6 +23,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Boots a guest; runs a command in it, if one is given, and exits with its status
+    ///
+    /// Exit status: the command's own; 123 if the guest ended without telling it (crashed, powered off), 124 if the
+    /// time was up, 125 if refault itself failed.
+    Run(Box<RunArgs>),
     /// Makes, finds or removes the guest image
     #[command(subcommand)]
     Guest(GuestCommand),
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<u8> {
     match command {
+        Command::Run(args) => execute(&args),
         Command::Guest(command) => guest(command),
         Command::Report { run } => {
             println!("{}", report::regenerate(&run)?.display());
@@ -84,7 +88,8 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Serve => serve().map(|()| 0),
         Command::Outer { memory, program } => {
             let kernel = kernel(&Build::begin()?, false)?;
-            let mut nested = Nested::of_ourselves(&kernel, memory << 20, Vec::new())?;
+            let mut nested =
+                Nested::of_ourselves(kernel.elf(), kernel.outer_initramfs(), memory << 20, Vec::new())?;
             nested.command = program;
             Ok(status_byte(nested.run()?))
         }

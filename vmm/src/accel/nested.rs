@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::agent::Job;
-use crate::guest::kernel::Kernel;
 use crate::host::process::die_with_parent;
 use crate::host::tools::{EMULATION_TOOLS, require};
 use crate::relay::{Credit, Decoder, Frame, PAYLOAD_MAX, pump_input};
@@ -50,14 +49,18 @@ pub struct Nested {
 }
 
 impl Nested {
-    /// This program inside with `arguments`.
+    /// This program with `arguments`, for a guest with `memory` bytes.
     ///
     /// # Errors
     /// The program's path cannot be told.
-    pub fn of_ourselves(kernel: &Kernel, memory: u64, arguments: Vec<OsString>) -> Result<Self> {
+    pub fn of_ourselves(
+        kernel: PathBuf,
+        initramfs: PathBuf,
+        memory: u64,
+        arguments: Vec<OsString>,
+    ) -> Result<Self> {
         let command = [this_program()?.into_os_string()].into_iter().chain(arguments).collect();
-        let (elf, initramfs) = (kernel.elf(), kernel.outer_initramfs());
-        Ok(Self { kernel: elf, initramfs, memory: memory + OVERHEAD, command, environment: Vec::new() })
+        Ok(Self { kernel, initramfs, memory: memory + OVERHEAD, command, environment: Vec::new() })
     }
 
     /// Runs to the end with our standard streams, and returns the exit status of the program inside.

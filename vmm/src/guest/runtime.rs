@@ -12,6 +12,7 @@ use super::chroot::Chroot;
 use super::kernel::Kernel;
 use super::modules::ModuleTree;
 use super::recipe::{EXCLUDED_PATHS, EXTRA_MODULES, GUEST_MODULES, RELEASE, RUNTIME_PACKAGES};
+use crate::config::PMEM_ALIGN;
 
 /// A finished root file system.
 #[derive(Clone, Debug)]
@@ -48,7 +49,10 @@ impl Runtime {
 pub(super) fn runtime(build: &Build, kernel: &Kernel) -> Result<Runtime> {
     let key = Key::new("runtime").with("release", RELEASE).with_all("packages", RUNTIME_PACKAGES);
     let key = key.with_all("excluded", EXCLUDED_PATHS).with("kernel", &kernel.release);
-    let key = key.with_all("modules", EXTRA_MODULES).with_all("modules", GUEST_MODULES);
+    let key = key
+        .with_all("modules", EXTRA_MODULES)
+        .with("image", "erofs in units of 2 MiB")
+        .with_all("modules", GUEST_MODULES);
     let folder = build.cache.stage("runtime", &key, |work| {
         build.step(&format!("installing {} and {} packages for the guest", RELEASE, RUNTIME_PACKAGES.len()));
         let root = work.join("root");
@@ -81,7 +85,10 @@ fn add_modules(build: &Build, kernel: &Kernel, chroot: &Chroot) -> Result<()> {
 fn pack(build: &Build, root: &Path, image: &Path) -> Result<()> {
     let mut command =
         Command::new(crate::host::tools::locate("mkfs.erofs").unwrap_or_else(|| "mkfs.erofs".into()));
-    build.logged.run(command.arg("--all-root").arg(image).arg(root))
+    build.logged.run(command.arg("--all-root").arg(image).arg(root))?;
+    // As a memory region is to be.
+    let file = fs::File::options().write(true).open(image)?;
+    Ok(file.set_len(file.metadata()?.len().next_multiple_of(PMEM_ALIGN))?)
 }
 
 fn source_version(list: &str, package: &str) -> Option<String> {

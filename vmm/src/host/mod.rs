@@ -2,4 +2,5 @@
 
 pub mod process;
 pub mod say;
+pub mod terminal;
 pub mod tools;

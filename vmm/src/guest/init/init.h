@@ -15,6 +15,7 @@ struct job {
 	const char *folder;
 	const char *root;     /* block device of the root file system */
 	const char *results;  /* block device that takes the files */
+	int foreign_kernel;   /* the modules of the image do not fit it */
 	const char *terminal; /* "COLUMNSxROWS", when the command gets a terminal */
 };
 

@@ -18,7 +18,9 @@
 
 #include "init.h"
 
-/* Lines for the kernel's log, and so for the host's serial log. */
+static int control = -1;
+
+/* Lines for the kernel's log, and so for the host's serial log, and for the user. */
 static void log_line(const char *format, va_list arguments)
 {
 	char line[512];
@@ -33,6 +35,8 @@ static void log_line(const char *format, va_list arguments)
 	}
 	if (log >= 0)
 		close(log);
+	if (control >= 0)
+		dprintf(control, "say %s\n", line + strlen("<4>refault: "));
 }
 
 void say(const char *format, ...)
@@ -111,22 +115,24 @@ int main(void)
 {
 	static struct job job;
 	char line[32];
-	int busybox, control, port, status, failed;
+	int busybox, port, status, failed;
 
 	mount("dev", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
 	mount("proc", "/proc", "proc", 0, NULL);
 	mount("sys", "/sys", "sysfs", 0, NULL);
+	control = open_raw_port(CONTROL_PORT);
 	read_job(&job);
-	load_modules("/modules/boot");
-	load_modules("/modules/guest");
-	load_modules("/modules/driver");
+	if (!job.foreign_kernel) {
+		load_modules("/modules/boot");
+		load_modules("/modules/guest");
+		load_modules("/modules/driver");
+	}
 	load_modules("/refault/modules");
 	busybox = open("/bin/busybox", O_PATH | O_CLOEXEC);
 	prepare_root(&job);
 	bring_up_loopback();
 
 	port = open_raw_port(STREAM_PORT);
-	control = open_raw_port(CONTROL_PORT);
 	if (port < 0 || control < 0)
 		give_up("no serial ports %s and %s: %s", STREAM_PORT, CONTROL_PORT, strerror(errno));
 	if (symlink(CONTROL_PORT, "/dev/refault-control") != 0)

@@ -39,6 +39,7 @@ static void take_record(struct job *job, char *record)
 	case 'd': job->folder = text; break;
 	case 'r': job->root = text; break;
 	case 'o': job->results = text; break;
+	case 'f': job->foreign_kernel = 1; break;
 	case 't': job->terminal = text; break;
 	default: give_up("a record of unknown kind '%c' in the job", record[0]);
 	}

@@ -1,0 +1,234 @@
+//! What the guest writes to its three serial ports: the kernel's log, the command's streams, the control lines.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::relay::{Credit, Decoder, Frame};
+
+/// Bytes of the kernel's log that are kept for error messages.
+const LOG_KEPT: usize = 6 << 10;
+/// Longest control line; what is longer is cut.
+const LINE_MAX: usize = 64 << 10;
+/// Bytes of input on their way to the guest: its serial driver drops what does not fit its buffers.
+pub(super) const INPUT_WINDOW: usize = 4096;
+
+/// What the guest has told on its control port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The command's exit status.
+    pub(super) status: Option<i32>,
+    /// Files to bring out could not be collected.
+    pub(super) collect_failed: bool,
+    /// The channel of the command's streams broke.
+    pub(super) broken: Option<String>,
+}
+
+/// Shared between the ports' writers and the run.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    told: Mutex<Told>,
+    log: Mutex<Vec<u8>>,
+}
+
+impl Shared {
+    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The end of the kernel's log.
+    pub(super) fn log(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+/// ttyS0: the kernel's log, kept, written to a file, and shown if wanted.
+pub(super) struct LogPort {
+    pub(super) shared: Arc<Shared>,
+    pub(super) copies: Vec<Box<dyn Write + Send>>,
+}
+
+impl Write for LogPort {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for copy in &mut self.copies {
+            copy.write_all(bytes)?;
+        }
+        let mut log = self.shared.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.extend(bytes);
+        if log.len() > 2 * LOG_KEPT {
+            let surplus = log.len() - LOG_KEPT;
+            log.drain(..surplus);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.copies.iter_mut().try_for_each(Write::flush)
+    }
+}
+
+/// ttyS1: the command's standard streams.
+pub(super) struct StreamPort {
+    pub(super) shared: Arc<Shared>,
+    pub(super) decoder: Decoder,
+    pub(super) credit: Arc<Credit>,
+    pub(super) output: Box<dyn Write + Send>,
+    pub(super) errors: Box<dyn Write + Send>,
+    /// Called when nobody reads the output any more, or the channel is broken.
+    pub(super) stop: Box<dyn Fn() + Send>,
+}
+
+impl StreamPort {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), String> {
+        for frame in self.decoder.push(bytes).map_err(|error| error.to_string())? {
+            let written = match frame {
+                Frame::Output(bytes) => self.output.write_all(&bytes).and_then(|()| self.output.flush()),
+                Frame::Errors(bytes) => self.errors.write_all(&bytes).and_then(|()| self.errors.flush()),
+                Frame::Taken(count) => {
+                    self.credit.give(count as usize);
+                    Ok(())
+                }
+                Frame::Job(_) | Frame::Input(_) | Frame::Exit(_) => Ok(()),
+            };
+            written.map_err(|error| format!("the command's output cannot be written: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Write for StreamPort {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.shared.told().broken.is_none()
+            && let Err(why) = self.take(bytes)
+        {
+            self.shared.told().broken = Some(why);
+            (self.stop)();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// ttyS2: lines. Init's are understood here, others go to whoever asked for them.
+pub(super) struct ControlPort {
+    pub(super) shared: Arc<Shared>,
+    pub(super) line: Vec<u8>,
+    pub(super) credit: Arc<Credit>,
+    pub(super) listener: Box<dyn FnMut(&str) + Send>,
+    /// Called when the guest has said its last word.
+    pub(super) ended: Box<dyn Fn() + Send>,
+}
+
+impl ControlPort {
+    fn take(&mut self, line: &str) {
+        if line == "ready" {
+            self.credit.give(INPUT_WINDOW);
+        } else if line == "collect-failed" {
+            self.shared.told().collect_failed = true;
+        } else if let Some(text) = line.strip_prefix("say ") {
+            crate::host::say::note(&format!("guest: {text}"));
+        } else if let Some(status) = line.strip_prefix("exit ").and_then(|text| text.parse().ok()) {
+            self.shared.told().status = Some(status);
+            (self.ended)();
+        } else {
+            (self.listener)(line);
+        }
+    }
+}
+
+impl Write for ControlPort {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for byte in bytes {
+            match byte {
+                b'\n' => {
+                    let line = std::mem::take(&mut self.line);
+                    self.take(String::from_utf8_lossy(&line).trim_end_matches('\r'));
+                }
+                byte if self.line.len() < LINE_MAX => self.line.push(*byte),
+                _ => {}
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn control(
+        shared: &Arc<Shared>,
+        lines: &Arc<Mutex<Vec<String>>>,
+        ended: &Arc<AtomicUsize>,
+    ) -> ControlPort {
+        let (lines, ended) = (Arc::clone(lines), Arc::clone(ended));
+        ControlPort {
+            shared: Arc::clone(shared),
+            line: Vec::new(),
+            credit: Arc::new(Credit::new(0)),
+            listener: Box::new(move |line| lines.lock().expect("not poisoned").push(line.to_string())),
+            ended: Box::new(move || {
+                ended.fetch_add(1, Ordering::Relaxed);
+            }),
+        }
+    }
+
+    #[test]
+    fn control_lines_are_taken_byte_by_byte() {
+        let (shared, lines, ended) = (Arc::default(), Arc::default(), Arc::default());
+        let mut port = control(&shared, &lines, &ended);
+        for byte in b"ready\n{\"scenario\":1}\r\nexit 300x\ncollect-failed\nexit 42\n" {
+            port.write_all(&[*byte]).expect("never fails");
+        }
+        assert_eq!(*lines.lock().expect("not poisoned"), ["{\"scenario\":1}", "exit 300x"]);
+        assert_eq!(shared.told().status, Some(42));
+        assert!(shared.told().collect_failed);
+        assert_eq!(ended.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn an_endless_line_is_cut() {
+        let (shared, lines, ended) = (Arc::default(), Arc::default(), Arc::default());
+        let mut port = control(&shared, &lines, &ended);
+        port.write_all(&vec![b'x'; 3 * LINE_MAX]).expect("never fails");
+        assert_eq!(port.line.len(), LINE_MAX);
+    }
+
+    #[test]
+    fn a_broken_stream_stops_the_run_once() {
+        let (shared, stops) = (Arc::<Shared>::default(), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&stops);
+        let mut port = StreamPort {
+            shared: Arc::clone(&shared),
+            decoder: Decoder::default(),
+            credit: Arc::new(Credit::new(0)),
+            output: Box::new(io::sink()),
+            errors: Box::new(io::sink()),
+            stop: Box::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            }),
+        };
+        port.write_all(b"garbage").expect("never fails");
+        port.write_all(b"more").expect("never fails");
+        assert!(shared.told().broken.is_some());
+        assert_eq!(stops.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn the_log_keeps_its_end() {
+        let shared = Arc::<Shared>::default();
+        let mut port = LogPort { shared: Arc::clone(&shared), copies: Vec::new() };
+        for index in 0..10_000 {
+            port.write_all(format!("line {index}\n").as_bytes()).expect("never fails");
+        }
+        assert!(shared.log().ends_with("line 9999\n") && shared.log().len() <= 2 * LOG_KEPT);
+    }
+}

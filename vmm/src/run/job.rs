@@ -1,0 +1,157 @@
+//! What the guest's init is told: an initramfs archive with the job, the user's modules and the user's files.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use super::parse::Add;
+use crate::guest::initramfs::Initramfs;
+use crate::guest::modules::load_order;
+
+/// Folders that are links in a Debian system: a folder of that name in the overlay would hide the whole system.
+const MERGED: &[&str] = &["bin", "sbin", "lib", "lib64"];
+/// Where the overlay's files are in the initramfs.
+const OVERLAY: &str = "extra";
+/// Items of one kind that init has room for.
+const ITEMS_MAX: usize = 512;
+
+/// A command for the guest and what belongs to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Job {
+    /// The command, its name first.
+    pub(super) command: Vec<OsString>,
+    /// Environment, whole.
+    pub(super) environment: Vec<(String, OsString)>,
+    /// Columns and rows, if it is to have a terminal.
+    pub(super) terminal: Option<(u16, u16)>,
+    /// Files for the guest.
+    pub(super) add: Vec<Add>,
+    /// Paths to be collected behind the command.
+    pub(super) collect: Vec<String>,
+    /// Kernel modules to load besides the image's.
+    pub(super) modules: Vec<PathBuf>,
+    /// The image's modules do not fit the kernel: leave them.
+    pub(super) foreign_kernel: bool,
+    /// Block device of the root file system.
+    pub(super) root: String,
+    /// Block device for what is collected.
+    pub(super) results: Option<String>,
+}
+
+impl Job {
+    /// Writes the archive.
+    ///
+    /// # Errors
+    /// A file that cannot be read, an argument with a NUL in it, or too many of them.
+    pub(super) fn write<W: Write>(&self, out: W) -> Result<()> {
+        let mut archive = Initramfs::new(out);
+        archive.file("refault/job", 0o644, &self.records()?)?;
+        let mut list = String::new();
+        for module in load_order(&self.modules)? {
+            let path = format!("/refault/{}.ko", module.name);
+            archive.file(&path, 0o644, &module.image)?;
+            list += &format!("{path}\n");
+        }
+        archive.file("refault/modules", 0o644, list.as_bytes())?;
+        for add in &self.add {
+            archive.host(&add.host, &overlay_path(&add.guest))?;
+        }
+        archive.finish()
+    }
+
+    /// Records of a letter, text and NUL, as `guest/init/setup.c` reads them.
+    fn records(&self) -> Result<Vec<u8>> {
+        let mut records = Records::default();
+        self.command.iter().try_for_each(|argument| records.add(b'a', argument.as_bytes()))?;
+        for (name, value) in &self.environment {
+            records.add(b'e', &[name.as_bytes(), b"=", value.as_bytes()].concat())?;
+        }
+        self.collect.iter().try_for_each(|path| records.add(b'c', path.as_bytes()))?;
+        records.add(b'r', self.root.as_bytes())?;
+        if let Some(results) = &self.results {
+            records.add(b'o', results.as_bytes())?;
+        }
+        if let Some((columns, rows)) = self.terminal {
+            records.add(b't', format!("{columns}x{rows}").as_bytes())?;
+        }
+        if self.foreign_kernel {
+            records.add(b'f', b"")?;
+        }
+        if self.command.len().max(self.environment.len()).max(self.collect.len()) > ITEMS_MAX {
+            bail!(
+                "more than {ITEMS_MAX} arguments, variables or files; put the command into a script and --add it"
+            );
+        }
+        Ok(records.bytes)
+    }
+}
+
+#[derive(Default)]
+struct Records {
+    bytes: Vec<u8>,
+}
+
+impl Records {
+    fn add(&mut self, kind: u8, text: &[u8]) -> Result<()> {
+        if text.contains(&0) {
+            bail!("an argument holds a NUL byte: {}", String::from_utf8_lossy(text));
+        }
+        self.bytes.push(kind);
+        self.bytes.extend(text);
+        self.bytes.push(0);
+        Ok(())
+    }
+}
+
+fn overlay_path(guest: &str) -> String {
+    let path = guest.trim_start_matches('/');
+    let first = path.split('/').next().unwrap_or_default();
+    let merged = if MERGED.contains(&first) { "usr/" } else { "" };
+    format!("{OVERLAY}/{merged}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_records_say_everything() {
+        let job = Job {
+            command: vec!["sh".into(), "-c".into(), "".into()],
+            environment: vec![("A".into(), "b=c".into())],
+            terminal: Some((80, 25)),
+            collect: vec!["/var/log".into()],
+            foreign_kernel: true,
+            root: "pmem1".into(),
+            results: Some("pmem0".into()),
+            ..Job::default()
+        };
+        let records = job.records().expect("valid");
+        assert_eq!(records, b"ash\0a-c\0a\0eA=b=c\0c/var/log\0rpmem1\0opmem0\0t80x25\0f\0");
+    }
+
+    #[test]
+    fn what_init_cannot_take_is_refused() {
+        let many = Job { command: vec!["x".into(); ITEMS_MAX + 1], ..Job::default() };
+        assert!(many.records().is_err());
+        let nul = Job { command: vec!["a\0b".into()], ..Job::default() };
+        assert!(nul.records().is_err());
+    }
+
+    #[test]
+    fn added_files_do_not_hide_the_systems_links() {
+        assert_eq!(overlay_path("/lib/firmware/x"), "extra/usr/lib/firmware/x");
+        assert_eq!(overlay_path("/library/x"), "extra/library/x");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let add = Add { host: "/nonexistent/file".into(), guest: "/file".into() };
+        let job = Job { add: vec![add], ..Job::default() };
+        let error = job.write(std::io::sink()).expect_err("there is none");
+        assert!(format!("{error:#}").contains("/nonexistent/file"), "{error:#}");
+    }
+}

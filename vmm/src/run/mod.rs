@@ -1,0 +1,221 @@
+//! Boots a guest, runs a command in it, and brings back its output, its files and its exit status.
+
+mod collect;
+mod console;
+mod end;
+mod job;
+mod options;
+pub mod parse;
+mod plan;
+mod watch;
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use self::console::{ControlPort, INPUT_WINDOW, LogPort, Shared, StreamPort};
+pub use self::end::{End, FAILED, NO_STATUS, TIMED_OUT};
+pub use self::options::{RunArgs, execute};
+use self::parse::{Add, Out, Pmem};
+use self::plan::Plan;
+use self::watch::{Event, Watch};
+use crate::config::CpuModel;
+use crate::guest::GuestImage;
+use crate::machine::{Consoles, Devices, Machine, MachineHandle, MachineParts};
+use crate::relay::{Credit, Decoder, Frame, pump_input};
+
+/// A guest and what it is to do.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Kernel, modules, root file system, driver. None is enough when kernel and initrd are the user's own.
+    pub image: Option<GuestImage>,
+    /// A kernel in place of the image's.
+    pub kernel: Option<PathBuf>,
+    /// An initramfs in place of the image's: it boots as it likes, and no command can be run.
+    pub initrd: Option<PathBuf>,
+    /// A root file system in place of the image's.
+    pub rootfs: Option<PathBuf>,
+    /// More kernel command line.
+    pub append: String,
+    /// Number of vCPUs.
+    pub cpus: u8,
+    /// Guest RAM in bytes.
+    pub memory: u64,
+    /// Which CPU the guest sees.
+    pub cpu_model: CpuModel,
+    /// Persistent memory regions: /dev/pmem0 and up.
+    pub pmem: Vec<Pmem>,
+    /// Kernel modules to load.
+    pub modules: Vec<PathBuf>,
+    /// Files for the guest.
+    pub add: Vec<Add>,
+    /// Files from the guest, when the command has ended.
+    pub out: Vec<Out>,
+    /// Room for those, in bytes.
+    pub out_size: u64,
+    /// The command, its name first.
+    pub command: Vec<std::ffi::OsString>,
+    /// Its environment besides a plain one.
+    pub environment: Vec<(String, std::ffi::OsString)>,
+    /// Columns and rows of its terminal, if it gets one.
+    pub terminal: Option<(u16, u16)>,
+    /// How long all this may take.
+    pub timeout: Option<Duration>,
+    /// Let the kernel log everything.
+    pub verbose: bool,
+}
+
+/// Where a guest's streams go.
+pub struct Streams {
+    /// Standard input of the command.
+    pub input: Option<Box<dyn Read + Send>>,
+    /// Its standard output.
+    pub output: Box<dyn Write + Send>,
+    /// Its standard error.
+    pub errors: Box<dyn Write + Send>,
+    /// Copies of the kernel's log.
+    pub log: Vec<Box<dyn Write + Send>>,
+    /// Is called with every line that a program writes to /dev/refault-control in the guest.
+    pub control: Box<dyn FnMut(&str) + Send>,
+}
+
+/// Runs it to its end. `devices` builds what is on the PCI bus.
+///
+/// # Errors
+/// The guest cannot be built, its streams break, or a wanted file does not come out. A command that fails, and a
+/// guest that crashes, are no errors: see [`End`].
+pub fn run(
+    spec: &Spec,
+    streams: Streams,
+    devices: impl FnOnce(&MachineParts) -> Result<Devices>,
+) -> Result<End> {
+    let plan = Plan::new(spec)?;
+    let shared = Arc::<Shared>::default();
+    let credit = Arc::new(Credit::new(0));
+    let handle = Arc::new(OnceLock::new());
+    let (watch, events) = Watch::new(spec.timeout);
+    let input = streams.input;
+    let ended = {
+        let events = events.clone();
+        move || {
+            let _ = events.send(Event::Told);
+        }
+    };
+    let outputs = Outputs {
+        output: streams.output,
+        errors: streams.errors,
+        log: streams.log,
+        control: streams.control,
+    };
+    let consoles = match plan.relayed {
+        true => outputs.relayed(&shared, &credit, &handle, ended),
+        false => outputs.plain(&shared),
+    };
+    let machine = Machine::new(plan.config.clone(), consoles, devices)?;
+    let hand = handle.get_or_init(|| machine.handle()).clone();
+    if let Some(input) = input {
+        feed(input, hand.clone(), Arc::clone(&credit), plan.relayed);
+    }
+    let watching = watch.start(hand);
+    let reason = machine.run();
+    let _ = events.send(Event::Over);
+    credit.close();
+    let timed_out = watching.join().unwrap_or(false);
+    let told = shared.told().clone();
+    if let Some(why) = told.broken {
+        bail!(why);
+    }
+    let end = End {
+        status: told.status,
+        reason: reason?,
+        timeout: spec.timeout.filter(|_| timed_out && told.status.is_none()),
+        log: shared.log(),
+    };
+    if end.status.is_some() {
+        bring_out(&plan, &spec.out, told.collect_failed)?;
+    }
+    Ok(end)
+}
+
+/// What the consoles write to.
+struct Outputs {
+    output: Box<dyn Write + Send>,
+    errors: Box<dyn Write + Send>,
+    log: Vec<Box<dyn Write + Send>>,
+    control: Box<dyn FnMut(&str) + Send>,
+}
+
+impl Outputs {
+    /// With our init in the guest: log, streams, control lines.
+    fn relayed(
+        self,
+        shared: &Arc<Shared>,
+        credit: &Arc<Credit>,
+        handle: &Arc<OnceLock<MachineHandle>>,
+        ended: impl Fn() + Send + 'static,
+    ) -> Consoles {
+        let handle = Arc::clone(handle);
+        let streams = StreamPort {
+            shared: Arc::clone(shared),
+            decoder: Decoder::default(),
+            credit: Arc::clone(credit),
+            output: self.output,
+            errors: self.errors,
+            stop: Box::new(move || {
+                if let Some(handle) = handle.get() {
+                    handle.stop();
+                }
+            }),
+        };
+        let control = ControlPort {
+            shared: Arc::clone(shared),
+            line: Vec::new(),
+            credit: Arc::clone(credit),
+            listener: self.control,
+            ended: Box::new(ended),
+        };
+        let log = LogPort { shared: Arc::clone(shared), copies: self.log };
+        Consoles { outputs: [Box::new(log), Box::new(streams), Box::new(control)] }
+    }
+
+    /// With somebody else's: the console is all there is.
+    fn plain(self, shared: &Arc<Shared>) -> Consoles {
+        let copies = self.log.into_iter().chain([self.output]).collect();
+        let log = LogPort { shared: Arc::clone(shared), copies };
+        Consoles { outputs: [Box::new(log), Box::new(std::io::sink()), Box::new(std::io::sink())] }
+    }
+}
+
+/// Hands the guest its input from a thread of its own, which a read of standard input may keep for ever.
+fn feed(mut input: Box<dyn Read + Send>, handle: MachineHandle, credit: Arc<Credit>, relayed: bool) {
+    std::thread::spawn(move || {
+        if relayed {
+            pump_input(input, &credit, |frame: &Frame| {
+                handle.inject(1, &frame.encode());
+                true
+            });
+            return;
+        }
+        let mut buffer = [0u8; INPUT_WINDOW];
+        while let Ok(count @ 1..) = input.read(&mut buffer) {
+            handle.inject(0, buffer.get(..count).unwrap_or_default());
+        }
+    });
+}
+
+fn bring_out(plan: &Plan, wanted: &[Out], failed: bool) -> Result<()> {
+    let Some(results) = plan.results() else { return Ok(()) };
+    let unpacked = collect::unpack(results, wanted);
+    if failed && unpacked.is_ok() {
+        bail!("the guest could not collect all files; is there enough room (--out-size)?");
+    }
+    unpacked.with_context(|| match failed {
+        true => {
+            "the guest could not collect all files; do they exist, and is there enough room (--out-size)?"
+        }
+        false => "files could not be brought out",
+    })
+}

@@ -1,0 +1,299 @@
+//! `refault run`: options, the choice of where it runs, and the user's own streams.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::parse::{Add, Out, Pmem, Size};
+use super::{FAILED, Spec, Streams, TIMED_OUT, run};
+use crate::accel::{Accel, Nested, choose, inside};
+use crate::config::CpuModel;
+use crate::guest::{GuestImage, IMAGE_VARIABLE};
+use crate::host::say::note;
+use crate::host::terminal::{Raw, size};
+use crate::wiring::{self, DeviceOptions};
+
+/// Tells the program inside an emulated machine that our standard streams are a terminal of this size.
+const TERMINAL_VARIABLE: &str = "REFAULT_TERMINAL";
+/// What an emulated machine may take longer than the guest's own limit.
+const NESTED_GRACE: Duration = Duration::from_secs(60);
+/// The environment of a command in the guest, besides what the user gives.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("HOME", "/root"),
+    ("LANG", "C.UTF-8"),
+];
+
+/// Options of `refault run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// Kernel: a bzImage or an ELF vmlinux [default: the guest image's]
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Initramfs that boots by itself; no COMMAND is possible then
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Root file system image: erofs, xfs, ext4 or squashfs; never written to [default: the guest image's]
+    #[arg(long, value_name = "FILE")]
+    rootfs: Option<PathBuf>,
+    /// More for the kernel's command line
+    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
+    append: String,
+    /// Number of CPUs
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: u8,
+    /// Memory
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    memory: Size,
+    /// Persistent memory, /dev/pmem0 and up: FILE, FILE,size=SIZE (made if absent) or size=SIZE (no file)
+    #[arg(long, value_name = "SPEC")]
+    pmem: Vec<Pmem>,
+    /// Kernel module to load in the guest, uncompressed
+    #[arg(long, value_name = "FILE.ko")]
+    module: Vec<PathBuf>,
+    /// File or folder for the guest
+    #[arg(long, value_name = "HOST:GUEST")]
+    add: Vec<Add>,
+    /// File or folder from the guest, when the command has ended
+    #[arg(long, value_name = "GUEST:HOST")]
+    out: Vec<Out>,
+    /// Room for those
+    #[arg(long, value_name = "SIZE", default_value = "256M")]
+    out_size: Size,
+    /// Environment variable for the command
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(String, OsString)>,
+    /// What runs the guest
+    #[arg(long, value_enum, default_value_t)]
+    accel: Accel,
+    /// CPU that the guest sees
+    #[arg(long, value_enum, default_value_t)]
+    cpu_model: CpuModel,
+    /// Write the kernel's log here
+    #[arg(long, value_name = "FILE")]
+    serial_log: Option<PathBuf>,
+    /// Stop after this time
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Give the command a terminal even so; without a COMMAND the shell gets one anyway
+    #[arg(long, short)]
+    tty: bool,
+    /// Show the kernel's log, all of it
+    #[arg(long, short)]
+    verbose: bool,
+    /// What to run in the guest [default: a shell]
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+fn variable(text: &str) -> Result<(String, OsString), String> {
+    let (name, value) = text.split_once('=').ok_or("want NAME=VALUE")?;
+    Ok((name.to_string(), value.into()))
+}
+
+/// Does it, and returns the exit status for the shell.
+///
+/// # Errors
+/// refault itself failed; the exit status is then 125.
+pub fn execute(args: &RunArgs) -> Result<u8> {
+    let whole = args.kernel.is_some() && args.initrd.is_some();
+    if inside() {
+        let image = (!whole).then(|| GuestImage::ensure(false)).transpose()?;
+        return here(args, image);
+    }
+    let choice = choose(args.accel)?;
+    note(&choice.why);
+    let image = (!whole || !choice.kvm).then(|| GuestImage::ensure(false)).transpose()?;
+    match image {
+        Some(image) if !choice.kvm => nested(args, &image),
+        image => here(args, image),
+    }
+}
+
+/// On this machine's KVM.
+fn here(args: &RunArgs, image: Option<GuestImage>) -> Result<u8> {
+    let spec = args.spec(image);
+    // Until the end, whatever that is: the terminal is the user's.
+    let _raw = spec.terminal.filter(|_| !inside()).and_then(|_| Raw::enter());
+    let mut wired = None;
+    let end = run(&spec, args.streams()?, |parts| {
+        let (devices, keep) = wiring::devices(parts, DeviceOptions::default())?;
+        wired = Some(keep);
+        Ok(devices)
+    })?;
+    drop(_raw);
+    if args.initrd.is_some() && end.timeout.is_none() {
+        return Ok(0);
+    }
+    if let Some(complaint) = end.complaint() {
+        note(&complaint);
+    }
+    Ok(end.code())
+}
+
+/// One level down. The arguments are our own, and say the same there.
+fn nested(args: &RunArgs, image: &GuestImage) -> Result<u8> {
+    let anonymous: u64 =
+        args.pmem.iter().filter(|pmem| pmem.file.is_none()).filter_map(|pmem| pmem.size).sum();
+    let out = if args.out.is_empty() { 0 } else { args.out_size.0 };
+    let arguments = std::env::args_os().skip(1).collect();
+    let memory = args.memory.0.saturating_add(anonymous).saturating_add(out);
+    let mut nested = Nested::of_ourselves(image.kernel(), image.outer_initramfs(), memory, arguments)?;
+    nested.environment.push((IMAGE_VARIABLE.into(), image.folder().into()));
+    let terminal = args.terminal();
+    if let Some((columns, rows)) = terminal {
+        nested.environment.push((TERMINAL_VARIABLE.into(), format!("{columns}x{rows}").into()));
+    }
+    if let Some(seconds) = args.timeout {
+        let limit = Duration::from_secs(seconds).saturating_add(NESTED_GRACE);
+        std::thread::spawn(move || {
+            std::thread::sleep(limit);
+            note("the emulated machine was stopped (--timeout)");
+            // QEMU ends with us.
+            std::process::exit(TIMED_OUT.into());
+        });
+    }
+    let locks = args.lock_pmem()?;
+    let raw = terminal.and_then(|_| Raw::enter());
+    let status = nested.run();
+    drop((raw, locks));
+    Ok(status?.to_le_bytes().first().copied().unwrap_or(FAILED))
+}
+
+impl RunArgs {
+    fn spec(&self, image: Option<GuestImage>) -> Spec {
+        let mut environment: Vec<_> =
+            ENVIRONMENT.iter().map(|(name, value)| ((*name).to_string(), OsString::from(value))).collect();
+        let terminal = self.terminal();
+        if let Some(term) = std::env::var_os("TERM").filter(|_| terminal.is_some()) {
+            environment.push(("TERM".into(), term));
+        }
+        environment.extend(self.env.iter().cloned());
+        let shell = || vec![OsString::from("/bin/sh")];
+        let command =
+            if self.command.is_empty() && self.initrd.is_none() { shell() } else { self.command.clone() };
+        Spec {
+            image,
+            kernel: self.kernel.clone(),
+            initrd: self.initrd.clone(),
+            rootfs: self.rootfs.clone(),
+            append: self.append.clone(),
+            cpus: self.cpus,
+            memory: self.memory.0,
+            cpu_model: self.cpu_model,
+            pmem: self.pmem.clone(),
+            modules: self.module.clone(),
+            add: self.add.clone(),
+            out: self.out.clone(),
+            out_size: self.out_size.0,
+            command,
+            environment,
+            terminal: terminal.filter(|_| self.initrd.is_none()),
+            timeout: self.timeout.map(Duration::from_secs),
+            verbose: self.verbose,
+        }
+    }
+
+    fn streams(&self) -> Result<Streams> {
+        let mut log: Vec<Box<dyn Write + Send>> = Vec::new();
+        if let Some(path) = &self.serial_log {
+            let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            log.push(Box::new(std::io::LineWriter::new(file)));
+        }
+        if self.verbose && self.initrd.is_none() {
+            log.push(Box::new(std::io::LineWriter::new(std::io::stderr())));
+        }
+        Ok(Streams {
+            input: Some(Box::new(std::io::stdin())),
+            output: Box::new(std::io::stdout()),
+            errors: Box::new(std::io::stderr()),
+            log,
+            control: Box::new(|line| note(&format!("guest: {line}"))),
+        })
+    }
+
+    /// The size of the command's terminal, if it gets one: of ours, or of the one an emulated machine was told of.
+    fn terminal(&self) -> Option<(u16, u16)> {
+        if !self.tty && !self.command.is_empty() {
+            return None;
+        }
+        let told = std::env::var(TERMINAL_VARIABLE).ok();
+        let told = told.as_deref().and_then(|text| text.split_once('x'));
+        match told {
+            Some((columns, rows)) => Some((columns.parse().ok()?, rows.parse().ok()?)),
+            None if std::io::stdin().is_terminal() => Some(size().unwrap_or((80, 25))),
+            None => None,
+        }
+    }
+
+    /// Locks as the machine itself would; one in an emulated machine locks where nobody sees it.
+    fn lock_pmem(&self) -> Result<Vec<File>> {
+        let mut locks = Vec::new();
+        for path in self.pmem.iter().filter_map(|pmem| pmem.file.as_ref()) {
+            let Ok(file) = File::open(path) else { continue };
+            if file.try_lock().is_err() {
+                anyhow::bail!(
+                    "persistent memory file {} is in use by another machine; stop that one, or copy the file",
+                    path.display()
+                );
+            }
+            locks.push(file);
+        }
+        Ok(locks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn parse(line: &[&str]) -> Result<RunArgs, clap::Error> {
+        Line::try_parse_from([&["run"], line].concat()).map(|line| line.run)
+    }
+
+    #[test]
+    fn everything_behind_two_dashes_is_the_command() {
+        let args = parse(&["--cpus", "2", "--memory", "512M", "--", "ls", "--cpus", "-l"]).expect("valid");
+        let spec = args.spec(None);
+        assert_eq!((spec.cpus, spec.memory), (2, 512 << 20));
+        assert_eq!(spec.command, ["ls", "--cpus", "-l"]);
+        assert_eq!(spec.terminal, None);
+    }
+
+    #[test]
+    fn without_a_command_there_is_a_shell() {
+        assert_eq!(parse(&[]).expect("valid").spec(None).command, ["/bin/sh"]);
+        assert!(parse(&["--initrd", "x"]).expect("valid").spec(None).command.is_empty());
+    }
+
+    #[test]
+    fn wrong_options_are_refused() {
+        for line in [&["--no-such"][..], &["ls"], &["--cpus", "many"], &["--add", "x"], &["--env", "x"]] {
+            assert_eq!(parse(line).expect_err("wrong").exit_code(), 2, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_pmem_file_is_locked_for_an_emulated_machine_too() {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        let path = file.path().to_str().expect("UTF-8");
+        let args = parse(&["--pmem", path, "--pmem", "size=2M"]).expect("valid");
+        let locks = args.lock_pmem().expect("free");
+        assert_eq!(locks.len(), 1);
+        assert!(args.lock_pmem().is_err());
+        drop(locks);
+        assert!(args.lock_pmem().is_ok());
+    }
+}

@@ -1,0 +1,232 @@
+//! From what the user wants to what the machine is made of.
+
+use std::fs::File;
+use std::io::{BufWriter, Read};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::Spec;
+use super::job::Job;
+use super::parse::Pmem;
+use crate::config::{MachineConfig, PMEM_ALIGN, PmemBacking, PmemConfig};
+use crate::guest::GuestImage;
+use crate::host::say::note;
+
+/// What every guest of ours is told: log to the first serial port, warnings and worse; a panic ends the machine.
+const CMDLINE: &str = "console=ttyS0 panic=-1";
+/// Memory-backed, where there is such a folder.
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// A machine's configuration and the files that live as long as it does. They have no names: whatever ends us
+/// leaves nothing behind.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) config: MachineConfig,
+    /// Our init runs in the guest.
+    pub(super) relayed: bool,
+    results: Option<File>,
+    _job: Option<File>,
+}
+
+impl Plan {
+    pub(super) fn new(spec: &Spec) -> Result<Self> {
+        let mut plan = Self {
+            config: MachineConfig {
+                kernel: PathBuf::new(),
+                initrds: Vec::new(),
+                cmdline: cmdline(spec),
+                cpus: spec.cpus,
+                memory: spec.memory,
+                pmem: spec.pmem.iter().map(region).collect::<Result<_>>()?,
+                cpu_model: spec.cpu_model,
+            },
+            relayed: spec.initrd.is_none(),
+            results: None,
+            _job: None,
+        };
+        plan.config.kernel = match (&spec.kernel, &spec.image) {
+            (Some(kernel), _) => kernel.clone(),
+            (None, Some(image)) => image.kernel(),
+            (None, None) => bail!("no kernel: give --kernel, or let refault build its guest image"),
+        };
+        match &spec.initrd {
+            Some(initrd) => plan.foreign(spec, initrd)?,
+            None => plan.ours(spec)?,
+        }
+        Ok(plan)
+    }
+
+    /// The archive of collected files.
+    pub(super) fn results(&self) -> Option<&File> {
+        self.results.as_ref()
+    }
+
+    /// With the user's own initramfs, which does not know how to take a command.
+    fn foreign(&mut self, spec: &Spec, initrd: &Path) -> Result<()> {
+        let ours = !spec.command.is_empty()
+            || !spec.add.is_empty()
+            || !spec.out.is_empty()
+            || !spec.modules.is_empty();
+        if ours {
+            bail!("a COMMAND, --add, --out and --module need refault's own initramfs: leave out --initrd");
+        }
+        self.config.initrds = vec![initrd.to_path_buf()];
+        if let Some(root) = &spec.rootfs {
+            self.config.pmem.push(private(root)?);
+        }
+        Ok(())
+    }
+
+    fn ours(&mut self, spec: &Spec) -> Result<()> {
+        let image =
+            spec.image.as_ref().ok_or_else(|| anyhow!("no guest image: `refault guest build` makes one"))?;
+        let mut job = Job {
+            command: spec.command.clone(),
+            environment: spec.environment.clone(),
+            terminal: spec.terminal,
+            add: spec.add.clone(),
+            collect: spec.out.iter().map(|out| out.guest.clone()).collect(),
+            modules: spec.modules.clone(),
+            foreign_kernel: is_foreign(spec.kernel.as_deref(), image)?,
+            ..Job::default()
+        };
+        if !spec.out.is_empty() {
+            let file = nameless()?;
+            let size = spec.out_size.next_multiple_of(PMEM_ALIGN);
+            file.set_len(size).context("no room for the files to bring out")?;
+            job.results =
+                Some(self.add_region(PmemConfig { backing: PmemBacking::Shared(path_of(&file)), size }));
+            self.results = Some(file);
+        }
+        job.root = self.add_region(private(spec.rootfs.as_deref().unwrap_or(&image.root()))?);
+        let file = nameless()?;
+        job.write(BufWriter::new(&file))?;
+        self.config.initrds = vec![image.boot_archive(), image.driver_archive(), path_of(&file)];
+        self._job = Some(file);
+        Ok(())
+    }
+
+    /// Adds a region and returns its name in the guest.
+    fn add_region(&mut self, region: PmemConfig) -> String {
+        let name = format!("pmem{}", self.config.pmem.len());
+        self.config.pmem.push(region);
+        name
+    }
+}
+
+fn cmdline(spec: &Spec) -> String {
+    let level = if spec.verbose { 7 } else { 5 };
+    format!("{CMDLINE} loglevel={level} {}", spec.append).trim_end().to_string()
+}
+
+/// A region of the user's. A file that is not there is made, if a size is given.
+fn region(pmem: &Pmem) -> Result<PmemConfig> {
+    let Some(path) = &pmem.file else {
+        let size = pmem.size.unwrap_or_default();
+        return Ok(PmemConfig { backing: PmemBacking::Anonymous, size });
+    };
+    let size = match (std::fs::metadata(path), pmem.size) {
+        (Ok(meta), size) => size.unwrap_or(meta.len()),
+        (Err(_), Some(size)) if size.is_multiple_of(PMEM_ALIGN) => {
+            let made = File::create_new(path).and_then(|file| file.set_len(size));
+            made.with_context(|| format!("cannot make persistent memory file {}", path.display()))?;
+            size
+        }
+        (Err(_), Some(size)) => bail!("--pmem {}: {size} bytes are not a multiple of 2 MiB", path.display()),
+        (Err(error), None) => bail!("--pmem {0}: {error}; {0},size=1G makes one of 1 GiB", path.display()),
+    };
+    Ok(PmemConfig { backing: PmemBacking::Shared(path.clone()), size })
+}
+
+fn private(path: &Path) -> Result<PmemConfig> {
+    let meta =
+        std::fs::metadata(path).with_context(|| format!("cannot use root file system {}", path.display()))?;
+    Ok(PmemConfig { backing: PmemBacking::Private(path.to_path_buf()), size: meta.len() })
+}
+
+/// Whether the image's modules do not fit the user's kernel.
+fn is_foreign(kernel: Option<&Path>, image: &GuestImage) -> Result<bool> {
+    let Some(kernel) = kernel else { return Ok(false) };
+    let ours = image.manifest()?.kernel;
+    let mut bytes = Vec::new();
+    let opened = File::open(kernel).and_then(|mut file| file.read_to_end(&mut bytes));
+    opened.with_context(|| format!("cannot read kernel {}", kernel.display()))?;
+    match release_of(&bytes) {
+        Some(release) if release == ours => Ok(false),
+        release => {
+            let release = release.unwrap_or("of unknown release");
+            note(&format!(
+                "kernel {release} is not the image's {ours}: none of the image's modules is loaded; give --module \
+                 what is not built in: pmem, erofs, overlay, and the driver"
+            ));
+            Ok(true)
+        }
+    }
+}
+
+/// What `uname -r` will say: from a bzImage's header (Documentation/arch/x86/boot.rst), or from the banner in an
+/// ELF file.
+fn release_of(kernel: &[u8]) -> Option<&str> {
+    const BANNER: &[u8] = b"Linux version ";
+    let start = match kernel.get(0x202..0x206) {
+        Some(b"HdrS") => 0x200 + usize::from(u16::from_le_bytes(*kernel.get(0x20e..)?.first_chunk()?)),
+        _ => kernel.windows(BANNER.len()).position(|window| window == BANNER)? + BANNER.len(),
+    };
+    let text = kernel.get(start..)?.split(|byte| matches!(byte, b' ' | 0)).next()?;
+    std::str::from_utf8(text).ok()
+}
+
+/// A file without a name, in memory if possible.
+fn nameless() -> Result<File> {
+    let folder = Path::new(SHARED_MEMORY);
+    let made = if folder.is_dir() {
+        tempfile::tempfile_in(folder).or_else(|_| tempfile::tempfile())
+    } else {
+        tempfile::tempfile()
+    };
+    made.context("cannot make a temporary file")
+}
+
+/// By which a file without a name can be opened again while we hold it.
+fn path_of(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernels_release_is_read_from_both_kinds_of_file() {
+        let mut bzimage = vec![0u8; 0x1000];
+        bzimage[0x202..0x206].copy_from_slice(b"HdrS");
+        bzimage[0x20e..0x210].copy_from_slice(&0x300u16.to_le_bytes());
+        bzimage[0x500..0x512].copy_from_slice(b"7.2.12+deb13-amd64");
+        assert_eq!(release_of(&bzimage), Some("7.2.12+deb13-amd64"));
+        assert_eq!(release_of(b"\x7fELF....Linux version 6.1.0-x (me) #1"), Some("6.1.0-x"));
+        assert_eq!(release_of(b"\x7fELF"), None);
+    }
+
+    #[test]
+    fn a_pmem_file_is_made_only_when_its_size_is_known() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let file = Some(folder.path().join("disk"));
+        let error = region(&Pmem { file: file.clone(), size: None }).expect_err("no file, no size");
+        assert!(error.to_string().contains("size=1G"), "{error}");
+        assert!(region(&Pmem { file: file.clone(), size: Some(4097) }).is_err());
+        assert!(!folder.path().join("disk").exists());
+        let made = region(&Pmem { file: file.clone(), size: Some(4 << 20) }).expect("made");
+        assert_eq!(made.size, 4 << 20);
+        assert_eq!(region(&Pmem { file, size: None }).expect("there now").size, 4 << 20);
+    }
+
+    #[test]
+    fn a_nameless_file_can_be_opened_again() {
+        let file = nameless().expect("a file");
+        file.set_len(4096).expect("grow");
+        let again = File::options().read(true).write(true).open(path_of(&file)).expect("the same file");
+        assert_eq!(again.metadata().expect("metadata").len(), 4096);
+    }
+}
