@@ -31,16 +31,15 @@ impl Pages {
     /// Checks what a command says; `None` if no driver can mean it.
     pub(crate) fn check(table: &PageTable, identity: u64) -> Option<Self> {
         let PageTable { root, pages, levels, page_shift, .. } = *table;
+        if levels > MAX_LEVELS || !matches!(page_shift, 12 | 21) {
+            return None;
+        }
         let alignment = if levels == 0 { page_shift } else { 12 };
         let reach = if levels == 0 { u64::MAX } else { 1 << (TABLE_BITS * u32::from(levels)) };
-        let bytes = u64::from(pages).checked_shl(u32::from(page_shift))?;
+        let bytes = u64::from(pages) << page_shift;
         let contiguous = levels > 0 || root.checked_add(bytes).is_some();
-        let valid = levels <= MAX_LEVELS
-            && matches!(page_shift, 12 | 21)
-            && Iova(root).offset_in(alignment) == 0
-            && pages > 0
-            && u64::from(pages) <= reach
-            && contiguous;
+        let valid =
+            Iova(root).offset_in(alignment) == 0 && pages > 0 && u64::from(pages) <= reach && contiguous;
         valid.then_some(Self { root, identity, pages, levels, page_shift })
     }
 
@@ -143,6 +142,7 @@ mod tests {
             table(0x1000, 513, 1, 12),
             table(0x1000, 1, 1, 13),
             table(0x1000, 1, 1, 255),
+            table(0x1000, 1, 255, 12),
             table(!0xfff, 2, 0, 12),
         ] {
             assert_eq!(Pages::check(&bad, 0), None, "{bad:?}");

@@ -80,19 +80,28 @@ impl Nic {
             return Ok(());
         }
         let qpn = requester.setup.qpn;
-        self.record(Stage::Miss, None, miss, qpn);
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let deadline_ns = self.fabric.now_ns().saturating_add(self.config.page_request_timeout_ns);
         let waiter = Waiter { qpn, ticket };
         let at = requester.active.as_ref().map_or(0, |message| message.done);
         // Parked before the request leaves: the answer may be there before the call returns.
         requester.wait = Wait::Page { ticket };
-        match self.pages.want(&self.fabric.endpoint, miss, waiter, deadline_ns) {
+        let wanted = self.pages.want(&self.fabric.endpoint, miss, waiter, deadline_ns);
+        // A page foreseen by this very request was told of when it was.
+        let own = |group| requester.faulted.iter().any(|fault| fault.group == group);
+        let told =
+            requester.trouble.noted == Some(miss) || matches!(wanted, Wanted::Joined(group) if own(group));
+        if !told {
+            self.record(Stage::Miss, None, miss, qpn);
+        }
+        requester.trouble.noted = None;
+        match wanted {
             Wanted::New(group) => {
                 self.send_page_request(worker, requester, (group, miss), at, deadline_ns);
             }
             Wanted::Joined(group) => note_fault(requester, group, miss, at),
             Wanted::NoCredit => {
+                requester.trouble.noted = Some(miss);
                 requester.wait = Wait::Credit { ticket, deadline_ns };
                 lock(&self.workers[worker].timers).set(qpn, deadline_ns);
                 return Ok(());
@@ -184,7 +193,8 @@ impl Faulted {
 
 fn note_fault(requester: &mut Requester, group: PrgIndex, miss: PageMiss, at: u32) {
     let PageMiss { pasid, page, write } = miss;
-    if requester.faulted.len() < MAX_FAULTED {
+    let known = requester.faulted.iter().any(|fault| fault.group == group && fault.page == page);
+    if !known && requester.faulted.len() < MAX_FAULTED {
         requester.faulted.push(Faulted { group, pasid, page, write, at });
     }
 }

@@ -15,7 +15,7 @@ impl Nic {
     /// Flushes a burst of both queues.
     pub(super) fn flush(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester) -> Turn {
         self.end_wait(requester);
-        self.tell_fatal(port, qp, &requester.setup);
+        self.tell_fatal(port, qp, requester);
         if requester.lost {
             return Turn::Over;
         }
@@ -29,7 +29,7 @@ impl Nic {
             None => {
                 requester.lost = true;
                 qp.mark_fatal();
-                self.tell_fatal(port, qp, &requester.setup);
+                self.tell_fatal(port, qp, requester);
                 Turn::Over
             }
         }

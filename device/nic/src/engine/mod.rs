@@ -20,7 +20,7 @@ use refault_abi::event::{EVENT_QP, QP_EVENT_FATAL};
 use crate::Nic;
 use crate::dma::Port;
 use crate::guard::lock;
-use crate::qp::{PageAnswer, Qp, Setup};
+use crate::qp::{PageAnswer, Qp, Requester, Setup};
 use crate::queue::completion::slot_of;
 use crate::queue::event::Event;
 
@@ -162,10 +162,10 @@ impl Nic {
         self.events.raise(port, setup.eqn, Event { kind: EVENT_QP, code, number: setup.qpn });
     }
 
-    /// Tells the driver of a fatal error that was noted, once.
-    pub(crate) fn tell_fatal(&self, port: &mut Port<'_>, qp: &Qp, setup: &Setup) {
-        if qp.take_fatal() {
-            self.tell_qp_event(port, setup, QP_EVENT_FATAL);
+    /// Tells the driver of a fatal error that was noted, once in the queue pair's life between two resets.
+    pub(crate) fn tell_fatal(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester) {
+        if qp.take_fatal() && !std::mem::replace(&mut requester.told_fatal, true) {
+            self.tell_qp_event(port, &requester.setup, QP_EVENT_FATAL);
         }
     }
 

@@ -15,6 +15,7 @@ use refault_abi::queue::{RqWqe, WQE_SIGNALED};
 use refault_bus::{Iova, Pasid, PrgIndex};
 
 use crate::cause::Cause;
+use crate::dma::PageMiss;
 use crate::page_table::Pages;
 use crate::qp::attributes::Attributes;
 use crate::queue::completion::slot_of;
@@ -83,6 +84,8 @@ pub(crate) struct PageTrouble {
     pub(crate) asked: u32,
     /// It waited before it looks once more and then asks again.
     pub(crate) backed_off: bool,
+    /// The page whose absence was told of, and that could not be asked for yet.
+    pub(crate) noted: Option<PageMiss>,
 }
 
 /// The sending half.
@@ -104,6 +107,8 @@ pub(crate) struct Requester {
     pub(crate) draining: bool,
     /// The rings cannot be read: nothing is left to flush.
     pub(crate) lost: bool,
+    /// The driver was told of a fatal error.
+    pub(crate) told_fatal: bool,
 }
 
 impl Requester {

@@ -1,4 +1,12 @@
 //! The NIC driven through its registers and rings, as a driver drives it.
 
+mod commands;
+mod errors;
+mod events;
+mod faults;
+mod function;
+mod hostile;
+mod races;
+mod states;
 mod support;
 mod transfers;

@@ -94,7 +94,7 @@ fn inline_data_comes_from_the_request_itself() {
         ..request(OP_RDMA_WRITE, 1, &[])
     };
     wqe.sge[0] = sge(0x0807_0605_0403_0201, 0x0c0b_0a09, 0x100f_0e0d);
-    wqe.sge[1] = sge(0x14_1312_11, 0, 0);
+    wqe.sge[1] = sge(0x1413_1211, 0, 0);
     pair.run(&wqe);
     pair.cq_a.expect(&pair.bench, WC_SUCCESS);
     assert_eq!(pair.bench.bytes(pair.to + 0xff8, 20), (1..=20).collect::<Vec<u8>>());

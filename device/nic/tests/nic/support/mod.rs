@@ -252,8 +252,7 @@ impl Bench {
     pub(crate) fn settle(&self) {
         let mut workers = self.workers.borrow_mut();
         for _ in 0..100_000 {
-            let busy = workers.iter_mut().fold(false, |busy, worker| worker.poll() || busy);
-            if !busy {
+            if !workers.iter_mut().any(Worker::poll) {
                 return;
             }
         }

@@ -1,0 +1,255 @@
+//! Commands with wrong handles, sizes and states, and the books they keep.
+
+use refault_abi::codes::*;
+use refault_abi::command::*;
+use refault_abi::queue::*;
+use refault_abi::regs::*;
+use refault_nic::NicConfig;
+use zerocopy::IntoBytes;
+
+use crate::support::driver::*;
+use crate::support::*;
+
+fn create<Q: IntoBytes + zerocopy::Immutable>(bench: &Bench, opcode: u16, command: &Q) -> Result<u32, u16> {
+    bench.command::<_, ObjectId>(opcode, command).map(|object| object.id)
+}
+
+#[test]
+fn opcodes_belong_to_their_lane() {
+    let bench = Bench::default();
+    for opcode in [0, 2, 0x7f, 0x82, 0xffff, CMD_REVOKE_MR, CMD_STOP_CONTEXT] {
+        assert_eq!(bench.id_command(opcode, 0), Err(STATUS_BAD_OPCODE), "{opcode:#x}");
+    }
+    for opcode in [CMD_QUERY_DEVICE, CMD_CREATE_PD, CMD_DESTROY_QP, 0x83] {
+        assert_eq!(bench.urgent_command(opcode, 0), Err(STATUS_BAD_OPCODE), "{opcode:#x}");
+    }
+}
+
+#[test]
+fn the_urgent_lane_goes_first() {
+    let bench = Bench::default();
+    let context = bench.context(None);
+    let (first, second) = (bench.read32(REG_MAGIC), bench.read32(REG_VERSION));
+    assert_ne!(first, second);
+    let pd = bench.pd(context);
+    let key = bench.pinned(pd, 0x10_0000, 0x10_0000, 64, 0);
+    bench.post_command(0, CMD_DESTROY_MR, ObjectId { id: key, reserved: 0 }.as_bytes());
+    bench.post_command(1, CMD_REVOKE_MR, ObjectId { id: key, reserved: 0 }.as_bytes());
+    bench.settle();
+    // Behind the destruction there would be nothing to revoke.
+    assert_eq!(bench.response(1, 0).status, STATUS_OK);
+}
+
+#[test]
+fn a_ring_works_all_the_way_round() {
+    let bench = Bench::default();
+    for _ in 0..11 {
+        assert!(bench.command::<_, DeviceCaps>(CMD_QUERY_DEVICE, &[0u8; 0]).is_ok());
+    }
+    let tokens: Vec<u32> = (0..4).map(|_| bench.post_command(0, CMD_QUERY_DEVICE, &[])).collect();
+    bench.settle();
+    let answered: Vec<u32> = (11..15).map(|index| bench.response(0, index).token).collect();
+    assert_eq!(answered, tokens);
+}
+
+#[test]
+fn handles_that_name_nothing_are_refused() {
+    let pair = Pair::unconnected(Bench::default());
+    let bench = &pair.bench;
+    for id in [9999, u32::MAX, pair.a.qpn ^ 3 << 14, pair.rkey ^ 1] {
+        for opcode in [
+            CMD_DESTROY_EQ,
+            CMD_DESTROY_CONTEXT,
+            CMD_CREATE_PD,
+            CMD_DESTROY_PD,
+            CMD_DESTROY_MR,
+            CMD_DESTROY_CQ,
+            CMD_QUERY_QP,
+            CMD_DESTROY_QP,
+        ] {
+            assert_eq!(bench.id_command(opcode, id), Err(STATUS_NO_OBJECT), "{opcode:#x} {id:#x}");
+        }
+        assert_eq!(bench.urgent_command(CMD_REVOKE_MR, id), Err(STATUS_NO_OBJECT));
+        assert_eq!(bench.urgent_command(CMD_STOP_CONTEXT, id), Err(STATUS_NO_OBJECT));
+    }
+    let good = Qp::command(bench, pair.pd, [pair.cq_a.cqn; 2], pair.eq.eqn, LOG);
+    for bad in [
+        CreateQp { pd: 77, ..good },
+        CreateQp { send_cq: 77, ..good },
+        CreateQp { recv_cq: 77, ..good },
+        CreateQp { eqn: 63, ..good },
+    ] {
+        assert_eq!(create(bench, CMD_CREATE_QP, &bad), Err(STATUS_NO_OBJECT));
+    }
+    let good = Cq::command(bench, pair.context, pair.eq.eqn, 4);
+    for bad in [CreateCq { context: 77, ..good }, CreateCq { eqn: 64, ..good }] {
+        assert_eq!(create(bench, CMD_CREATE_CQ, &bad), Err(STATUS_NO_OBJECT));
+    }
+}
+
+#[test]
+fn sizes_and_offsets_out_of_range_are_refused() {
+    let pair = Pair::unconnected(Bench::default());
+    let bench = &pair.bench;
+    let good = Qp::command(bench, pair.pd, [pair.cq_a.cqn; 2], pair.eq.eqn, LOG);
+    let short = PageTable { pages: 1, ..good.buffer };
+    for bad in [
+        CreateQp { log_sq: 15, ..good },
+        CreateQp { log_rq: 255, ..good },
+        CreateQp { rq_offset: 64, ..good },
+        CreateQp { rq_offset: good.rq_offset + 64, ..good },
+        CreateQp { record_offset: good.rq_offset, ..good },
+        CreateQp { record_offset: u32::MAX - 127, ..good },
+        CreateQp { signal_all: 2, ..good },
+        CreateQp { buffer: short, ..good },
+        CreateQp { buffer: PageTable { levels: 4, ..good.buffer }, ..good },
+        CreateQp { buffer: PageTable { page_shift: 13, ..good.buffer }, ..good },
+        CreateQp { buffer: PageTable { root: good.buffer.root + 8, ..good.buffer }, ..good },
+    ] {
+        assert_eq!(create(bench, CMD_CREATE_QP, &bad), Err(STATUS_BAD_PARAMETER), "{bad:?}");
+    }
+    let good = Cq::command(bench, pair.context, pair.eq.eqn, 4);
+    for bad in [
+        CreateCq { log_size: 17, ..good },
+        CreateCq { log_size: 255, ..good },
+        CreateCq { record_offset: 1023, ..good },
+        CreateCq { record_offset: 0, ..good },
+        CreateCq { record_offset: 0x1000, ..good },
+    ] {
+        assert_eq!(create(bench, CMD_CREATE_CQ, &bad), Err(STATUS_BAD_PARAMETER), "{bad:?}");
+    }
+    let good = CreateEq { ring: bench.table(0x3000, 0x1000, 0), log_size: 7, ..CreateEq::default() };
+    for bad in [
+        CreateEq { log_size: 8, ..good },
+        CreateEq { log_size: 17, ..good },
+        CreateEq { log_size: 200, ..good },
+        CreateEq { vector: 32, ..good },
+    ] {
+        assert_eq!(create(bench, CMD_CREATE_EQ, &bad), Err(STATUS_BAD_PARAMETER), "{bad:?}");
+    }
+}
+
+#[test]
+fn memory_that_cannot_be_reached_is_refused() {
+    let pair = Pair::unconnected(Bench::default());
+    let bench = &pair.bench;
+    let nowhere = PageTable { root: 1 << 40, pages: 4, levels: 0, page_shift: 12, reserved: 0 };
+    let lost = PageTable { levels: 2, ..nowhere };
+    for table in [nowhere, lost] {
+        let eq = CreateEq { ring: table, log_size: 4, ..CreateEq::default() };
+        assert_eq!(create(bench, CMD_CREATE_EQ, &eq), Err(STATUS_BAD_MEMORY));
+        let cq = CreateCq { buffer: table, ..Cq::command(bench, pair.context, pair.eq.eqn, 4) };
+        assert_eq!(create(bench, CMD_CREATE_CQ, &cq), Err(STATUS_BAD_MEMORY));
+        let qp = Qp::command(bench, pair.pd, [pair.cq_a.cqn; 2], pair.eq.eqn, LOG);
+        assert_eq!(create(bench, CMD_CREATE_QP, &CreateQp { buffer: table, ..qp }), Err(STATUS_BAD_MEMORY));
+        let mr = CreateMr { length: 0x4000, table, pd: pair.pd, ..CreateMr::default() };
+        assert_eq!(create(bench, CMD_CREATE_MR, &mr), Err(STATUS_BAD_MEMORY));
+    }
+}
+
+#[test]
+fn a_table_that_loops_costs_one_bounded_walk() {
+    let mut pair = Pair::new();
+    let table = pair.bench.allocate(0x1000);
+    for entry in 0..512u64 {
+        pair.bench.fill(table + entry * 8, &table.to_le_bytes());
+    }
+    let root = PageTable { root: table, pages: 1 << 27, levels: 3, page_shift: 12, reserved: 0 };
+    let command =
+        CreateMr { length: 1 << 39, table: root, pd: pair.pd, access: ALL_RIGHTS, ..CreateMr::default() };
+    let key = create(&pair.bench, CMD_CREATE_MR, &command).unwrap();
+    pair.run(&pair.write(1, 0x1000, 0x77_7777_7000, key));
+    // The table itself is the page it names.
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    assert_eq!(pair.bench.bytes(table, 16), pair.bench.bytes(pair.from, 16));
+    pair.run(&pair.write(2, 0x1000, 0x77_7777_8000, key));
+    assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, CAUSE_NOT_MEMORY);
+}
+
+#[test]
+fn regions_that_make_no_sense_are_refused() {
+    let bench = Bench::default();
+    let context = bench.context(None);
+    let pd = bench.pd(context);
+    let table = bench.table(0x10_0000, 0x2000, 1);
+    let good =
+        CreateMr { start: 0x123, length: 0x1000, table, first_offset: 0x123, pd, ..CreateMr::default() };
+    assert!(create(&bench, CMD_CREATE_MR, &good).is_ok());
+    for bad in [
+        CreateMr { length: 0x1ede, ..good },
+        CreateMr { first_offset: 0x1000, ..good },
+        CreateMr { start: u64::MAX, ..good },
+        CreateMr { access: 1 << 4, ..good },
+        CreateMr { access: ACCESS_REMOTE_WRITE, ..good },
+        CreateMr { access: ACCESS_REMOTE_ATOMIC, ..good },
+        CreateMr { mode: 2, ..good },
+        CreateMr { mode: MR_PASID, ..good },
+        CreateMr { table: PageTable { pages: 0, ..table }, ..good },
+    ] {
+        assert_eq!(create(&bench, CMD_CREATE_MR, &bad), Err(STATUS_BAD_PARAMETER), "{bad:?}");
+    }
+    let bad = CreateContext { pasid: 1 << 20, has_pasid: 1, reserved: 0 };
+    assert_eq!(create(&bench, CMD_CREATE_CONTEXT, &bad), Err(STATUS_BAD_PARAMETER));
+}
+
+#[test]
+fn what_is_in_use_stays_and_what_is_free_goes() {
+    let pair = Pair::unconnected(Bench::default());
+    let bench = &pair.bench;
+    assert_eq!(bench.id_command(CMD_DESTROY_CONTEXT, pair.context), Err(STATUS_BUSY));
+    assert_eq!(bench.id_command(CMD_DESTROY_PD, pair.pd), Err(STATUS_BUSY));
+    assert_eq!(bench.id_command(CMD_DESTROY_CQ, pair.cq_a.cqn), Err(STATUS_BUSY));
+    assert_eq!(bench.id_command(CMD_DESTROY_EQ, pair.eq.eqn), Err(STATUS_BUSY));
+    pair.a.destroy(bench).unwrap();
+    pair.b.destroy(bench).unwrap();
+    for key in [pair.lkey, pair.rkey, pair.process] {
+        bench.id_command(CMD_DESTROY_MR, key).unwrap();
+    }
+    for cqn in [pair.cq_a.cqn, pair.cq_b.cqn] {
+        bench.id_command(CMD_DESTROY_CQ, cqn).unwrap();
+    }
+    bench.id_command(CMD_DESTROY_PD, pair.pd).unwrap();
+    bench.id_command(CMD_DESTROY_CONTEXT, pair.context).unwrap();
+    bench.id_command(CMD_DESTROY_EQ, pair.eq.eqn).unwrap();
+}
+
+#[test]
+fn queue_pairs_use_completion_queues_of_their_own_context() {
+    let pair = Pair::unconnected(Bench::default());
+    let other = pair.bench.context(None);
+    let foreign = Cq::new(&pair.bench, other, pair.eq.eqn, 4);
+    let command = Qp::command(&pair.bench, pair.pd, [foreign.cqn, pair.cq_a.cqn], pair.eq.eqn, LOG);
+    assert_eq!(create(&pair.bench, CMD_CREATE_QP, &command), Err(STATUS_BAD_PARAMETER));
+}
+
+#[test]
+fn limits_hold_and_nothing_leaks() {
+    let config =
+        NicConfig { max_qp: 4, max_cq: 2, max_mr: 3, max_pd: 2, max_context: 2, ..NicConfig::default() };
+    let bench = Bench::new(config);
+    for _ in 0..3 {
+        let eq = Eq::new(&bench, 4, 0);
+        let contexts = [bench.context(None), bench.context(None)];
+        let none = CreateContext::default();
+        assert_eq!(create(&bench, CMD_CREATE_CONTEXT, &none), Err(STATUS_NO_RESOURCES));
+        let pds = [bench.pd(contexts[0]), bench.pd(contexts[1])];
+        assert_eq!(bench.id_command(CMD_CREATE_PD, contexts[0]), Err(STATUS_NO_RESOURCES));
+        let cqs = [0, 0].map(|_| Cq::new(&bench, contexts[0], eq.eqn, 2));
+        let full = Cq::command(&bench, contexts[0], eq.eqn, 2);
+        assert_eq!(create(&bench, CMD_CREATE_CQ, &full), Err(STATUS_NO_RESOURCES));
+        let qp = || Qp::command(&bench, pds[0], [cqs[0].cqn, cqs[1].cqn], eq.eqn, 0);
+        let qps = [0; 4].map(|_| Qp::create(&bench, contexts[0], &qp()));
+        assert_eq!(create(&bench, CMD_CREATE_QP, &qp()), Err(STATUS_NO_RESOURCES));
+        let keys = [0; 3].map(|_| bench.pinned(pds[0], 0x10_0000, 0x10_0000, 64, 0));
+        let mr =
+            CreateMr { length: 64, table: bench.table(0x10_0000, 64, 0), pd: pds[0], ..CreateMr::default() };
+        assert_eq!(create(&bench, CMD_CREATE_MR, &mr), Err(STATUS_NO_RESOURCES));
+        qps.iter().for_each(|qp| qp.destroy(&bench).unwrap());
+        keys.iter().for_each(|&key| bench.id_command(CMD_DESTROY_MR, key).unwrap());
+        cqs.iter().for_each(|cq| bench.id_command(CMD_DESTROY_CQ, cq.cqn).unwrap());
+        pds.iter().for_each(|&pd| bench.id_command(CMD_DESTROY_PD, pd).unwrap());
+        contexts.iter().for_each(|&id| bench.id_command(CMD_DESTROY_CONTEXT, id).unwrap());
+        bench.id_command(CMD_DESTROY_EQ, eq.eqn).unwrap();
+    }
+    assert_eq!(CQE_SIZE, 64);
+}

@@ -1,0 +1,177 @@
+//! A guest that writes anything anywhere: the device neither panics nor hangs, and still serves the next one.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use refault_abi::codes::*;
+use refault_abi::command::*;
+use refault_abi::regs::*;
+use refault_bus::pri::ResponseCode;
+use refault_bus::{Pasid, PrgIndex};
+use refault_pci::PciFunction;
+
+use crate::support::driver::*;
+use crate::support::*;
+
+/// One thing a guest does.
+#[derive(Clone, Debug)]
+enum Act {
+    Command { lane: usize, opcode: u16, body: Vec<u64> },
+    Send { opcode: u8, flags: u8, num_sge: u8, inline: u32, words: Vec<u64>, lengths: Vec<u32> },
+    Receive { addr: u64, length: u32, key: u32 },
+    Doorbell { page: u32, kind: u64, number: u32, argument: u32 },
+    Record { which: u8, value: u32 },
+    Register { offset: u64, data: Vec<u8> },
+    Config { offset: u16, data: Vec<u8> },
+    Answer { group: u64, pasid: u32, code: u8 },
+    Invalidate { pasid: Option<u32>, iova: u64, shift: u8 },
+    Scribble { at: u64, bytes: Vec<u8> },
+    Map { page: u64, gpa: u64 },
+    Time(u64),
+}
+
+/// Small numbers, for they name things, and everything else.
+fn word() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        3 => 0..20u64,
+        2 => (0..12_000u64).prop_map(|page| page << 12),
+        1 => any::<u64>(),
+        2 => (0..8u64, 0..4u64).prop_map(|(slot, variant)| slot << 8 | variant),
+        2 => (0..4u64, 0..3u64).prop_map(|(slot, variant)| variant << 14 | slot),
+    ]
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let opcode = prop::sample::select(vec![
+        CMD_QUERY_DEVICE,
+        CMD_CREATE_EQ,
+        CMD_DESTROY_EQ,
+        CMD_CREATE_CONTEXT,
+        CMD_DESTROY_CONTEXT,
+        CMD_CREATE_PD,
+        CMD_DESTROY_PD,
+        CMD_CREATE_MR,
+        CMD_DESTROY_MR,
+        CMD_CREATE_CQ,
+        CMD_DESTROY_CQ,
+        CMD_CREATE_QP,
+        CMD_MODIFY_QP,
+        CMD_QUERY_QP,
+        CMD_DESTROY_QP,
+        CMD_REVOKE_MR,
+        CMD_STOP_CONTEXT,
+        0xff,
+    ]);
+    let narrow = || word().prop_map(|word| word as u32);
+    prop_oneof![
+        4 => (0..2usize, opcode, vec(word(), 15))
+            .prop_map(|(lane, opcode, body)| Act::Command { lane, opcode, body }),
+        6 => (0..9u8, 0..16u8, 0..6u8, 0..70u32, vec(word(), 12), vec(0..200_000u32, 4)).prop_map(
+            |(opcode, flags, num_sge, inline, words, lengths)| Act::Send {
+                opcode, flags, num_sge, inline, words, lengths
+            }
+        ),
+        2 => (word(), narrow(), narrow())
+            .prop_map(|(addr, length, key)| Act::Receive { addr, length, key }),
+        2 => (0..4u32, 0..5u64, narrow(), narrow())
+            .prop_map(|(page, kind, number, argument)| Act::Doorbell { page, kind, number, argument }),
+        1 => (0..6u8, narrow()).prop_map(|(which, value)| Act::Record { which, value }),
+        1 => (0..0x240u64, vec(any::<u8>(), 1..9))
+            .prop_map(|(offset, data)| Act::Register { offset, data }),
+        1 => (0..0x180u16, vec(any::<u8>(), 1..5)).prop_map(|(offset, data)| Act::Config { offset, data }),
+        2 => (0..4u64, 0x32..0x35u32, 0..4u8)
+            .prop_map(|(group, pasid, code)| Act::Answer { group, pasid, code }),
+        1 => (prop::option::of(0x32..0x35u32), word(), 12..65u8)
+            .prop_map(|(pasid, iova, shift)| Act::Invalidate { pasid, iova, shift }),
+        1 => (0x10_0000..0x20_0000u64, vec(any::<u8>(), 1..64))
+            .prop_map(|(at, bytes)| Act::Scribble { at, bytes }),
+        2 => (0..12_000u64, word()).prop_map(|(page, gpa)| Act::Map { page: page << 12, gpa: gpa & !0xfff }),
+        1 => (0..40_000_000u64).prop_map(Act::Time),
+    ]
+}
+
+fn play(pair: &mut Pair, act: &Act) {
+    let bench = &pair.bench;
+    match act {
+        Act::Command { lane, opcode, body } => {
+            let bytes: Vec<u8> = body.iter().flat_map(|word| word.to_le_bytes()).collect();
+            bench.post_command(*lane, *opcode, &bytes);
+        }
+        Act::Send { opcode, flags, num_sge, inline, words, lengths } => {
+            let mut wqe = request(*opcode, 1, &[]);
+            (wqe.flags, wqe.num_sge, wqe.inline_length) = (*flags, *num_sge, *inline);
+            (wqe.remote_addr, wqe.rkey) = (words[0], words[1] as u32);
+            if words[10] % 2 == 0 {
+                (wqe.remote_addr, wqe.rkey) = (pair.to + words[0] % BUFFER, pair.rkey);
+            }
+            for ((slot, pair_of), length) in wqe.sge.iter_mut().zip(words[2..].chunks(2)).zip(lengths) {
+                *slot = sge(pair_of[0], *length, pair_of[1] as u32);
+                if pair_of[0] % 3 != 0 {
+                    *slot = sge(pair.from, *length, pair.lkey);
+                }
+            }
+            pair.a.send(&pair.bench, &wqe);
+        }
+        Act::Receive { addr, length, key } => pair.b.receive(bench, 1, &[sge(*addr, *length, *key)]),
+        Act::Doorbell { page, kind, number, argument } => bench.doorbell(*page, *kind, *number, *argument),
+        Act::Record { which, value } => {
+            let records = [
+                pair.a.record,
+                pair.a.record + 64,
+                pair.b.record,
+                pair.b.record + 64,
+                pair.cq_a.record,
+                pair.cq_b.record,
+            ];
+            bench.fill(records[usize::from(*which)], &value.to_le_bytes());
+        }
+        Act::Register { offset, data } => bench.nic.bar_write(0, *offset, data),
+        Act::Config { offset, data } => drop(bench.nic.config_write(*offset, data)),
+        Act::Answer { group, pasid, code } => {
+            let group = PrgIndex::truncated(*group);
+            bench.iommu.respond(Pasid::new(*pasid), group, ResponseCode::from_bits(*code));
+        }
+        Act::Invalidate { pasid, iova, shift } => bench.iommu.invalidate(*pasid, *iova, *shift),
+        Act::Scribble { at, bytes } => bench.fill(*at, bytes),
+        Act::Map { page, gpa } => bench.iommu.map(PASID, *page, *gpa, true),
+        Act::Time(ns) => bench.advance(*ns),
+    }
+    pair.bench.settle();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 96,
+        max_shrink_iters: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_a_guest_writes_the_device_comes_to_rest_and_serves_the_next(
+        acts in vec(act(), 1..120),
+    ) {
+        let mut pair = Pair::new();
+        for act in &acts {
+            play(&mut pair, act);
+        }
+        // Sanity: after a reset of everything it works as new.
+        let bench = &pair.bench;
+        bench.nic.reset();
+        bench.nic.endpoint().reset();
+        bench.iommu.unblock_all();
+        bench.settle();
+        bench.fill(0x1000, &[0; 0x2000]);
+        bench.switch_on();
+        bench.enable();
+        let mut next = Pair::on(pair.bench, PATIENT);
+        next.run(&next.write(1, 5000, next.to, next.rkey));
+        next.cq_a.expect(&next.bench, WC_SUCCESS);
+    }
+
+    #[test]
+    fn any_register_reads_at_any_width(offset in 0..0x1010u64, width in 1..9usize, bar in 0..6u8) {
+        let bench = Bench::default();
+        let mut data = vec![0; width];
+        bench.nic.bar_read(bar, offset, &mut data);
+        prop_assert_eq!(bench.read32(REG_MAGIC), MAGIC_VALUE);
+    }
+}

@@ -1,0 +1,177 @@
+//! Threads: workers, an operating system that moves pages, and drivers that destroy things meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use refault_abi::codes::*;
+use refault_abi::command::*;
+use refault_abi::doorbell::{DOORBELL_SQ, Doorbell};
+use refault_abi::queue::*;
+use refault_bus::Gpa;
+use refault_bus::dma::DmaMemory;
+use refault_bus::pri::ResponseCode;
+use refault_nic::{NicConfig, Worker};
+use refault_pci::PciFunction;
+use zerocopy::IntoBytes;
+
+use crate::support::driver::*;
+use crate::support::*;
+
+const HEAP: u64 = 0x7f00_0000_0000;
+
+/// Runs the workers as a machine does, until told to stop.
+fn spawn(workers: Vec<Worker>, stop: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
+    let run = |mut worker: Worker| {
+        let stop = stop.clone();
+        thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let received = worker.receiver().recv_timeout(Duration::from_millis(1));
+                if let Ok(work) = received {
+                    worker.process(work);
+                }
+                worker.expire();
+            }
+        })
+    };
+    workers.into_iter().map(run).collect()
+}
+
+/// The page a stream of writes goes to moves between two frames all the time. When an invalidation returns, no
+/// write may land in the frame that was taken away, though the stream never stops.
+#[test]
+fn after_an_invalidation_nothing_lands_where_the_page_was() {
+    let mut pair = Pair::new();
+    let frames = [pair.bench.allocate(0x1_0000), pair.bench.allocate(0x1_0000)];
+    let pages = 16;
+    let map = |iommu: &crate::support::iommu::ScriptedIommu, frame: u64| {
+        for page in 0..pages {
+            iommu.map(PASID, HEAP + page * 0x1000, frame + page * 0x1000, true);
+        }
+    };
+    map(&pair.bench.iommu, frames[0]);
+    let current = Arc::new(AtomicU64::new(frames[0]));
+    let faults = Arc::new(AtomicU64::new(0));
+    let (now, count) = (current.clone(), faults.clone());
+    pair.bench.iommu.handle(move |iommu, request| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let frame = now.load(Ordering::Acquire);
+        iommu.map(PASID, request.page.0, frame + (request.page.0 & 0xffff), true);
+        Some(ResponseCode::Success)
+    });
+    for _ in 0..8 {
+        pair.a.prepare(&pair.bench, &pair.write(1, 0x1_0000, HEAP, pair.process));
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads = spawn(pair.bench.take_workers(), &stop);
+    let deadline = Instant::now() + Duration::from_millis(1500);
+    let mut moves = 0;
+    let marker = [0xee; 0x1_0000];
+    while Instant::now() < deadline {
+        // Keep the stream going.
+        if pair.cq_a.poll(&pair.bench).is_some_and(|entry| entry.status == WC_SUCCESS) {
+            pair.a.send(&pair.bench, &pair.write(1, 0x1_0000, HEAP, pair.process));
+        }
+        pair.a.ring(&pair.bench);
+        let old = current.load(Ordering::Acquire);
+        let new = if old == frames[0] { frames[1] } else { frames[0] };
+        // As the kernel does: the new place first, then unmap, then wait for the device.
+        current.store(new, Ordering::Release);
+        for page in 0..pages {
+            pair.bench.iommu.unmap(PASID, HEAP + page * 0x1000);
+            // Whoever faulted in between may have mapped the old place no more: the handler uses the new one.
+        }
+        pair.bench.fill(old, &marker);
+        thread::yield_now();
+        assert!(pair.bench.bytes(old, 0x1_0000) == marker, "a write landed in a page that was taken away");
+        moves += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(moves > 20 && faults.load(Ordering::Relaxed) > 20, "{moves} moves, {faults:?} faults");
+}
+
+/// Destroying a region while writes go through it: when the command is answered, nothing more lands.
+#[test]
+fn a_destroyed_region_is_silent_when_the_command_is_answered() {
+    let mut pair = Pair::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    let key = pair.rkey;
+    let marker = [0xdd; 0x1_0000];
+    for _ in 0..10 {
+        pair.a.prepare(&pair.bench, &pair.write(1, 0x1_0000, pair.to, key));
+    }
+    let threads = spawn(pair.bench.take_workers(), &stop);
+    pair.a.ring(&pair.bench);
+    let token = pair.bench.post_command(0, CMD_DESTROY_MR, ObjectId { id: key, reserved: 0 }.as_bytes());
+    let index = (0..4).find(|&slot| pair.bench.response(0, slot).token + 4 == token + 4).unwrap_or(0);
+    let answered = || (0..4).any(|slot| pair.bench.response(0, slot).token == token);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !answered() && Instant::now() < deadline {
+        thread::yield_now();
+    }
+    assert!(answered(), "slot {index}");
+    pair.bench.fill(pair.to, &marker);
+    thread::sleep(Duration::from_millis(20));
+    assert!(pair.bench.bytes(pair.to, 0x1_0000) == marker);
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+/// Queue pairs that write to each other from several workers, in both directions, while one of them is reset
+/// again and again: nobody waits for ever.
+#[test]
+fn peers_on_different_workers_do_not_block_one_another() {
+    let config = NicConfig { workers: 3, fault_window: 1, ..NicConfig::default() };
+    let mut pair = Pair::on(Bench::new(config), ModifyQp { timeout: 1, ..PATIENT });
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads = spawn(pair.bench.take_workers(), &stop);
+    let mut done = 0;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while done < 2000 && Instant::now() < deadline {
+        for _ in 0..4 {
+            pair.a.prepare(&pair.bench, &pair.write(1, 4096, pair.to, pair.rkey));
+            let back = request(OP_RDMA_READ, 2, &[sge(pair.to + 0x8000, 4096, pair.rkey)]);
+            pair.b.prepare(&pair.bench, &SqWqe { remote_addr: pair.from, rkey: pair.lkey, ..back });
+        }
+        pair.a.ring(&pair.bench);
+        pair.b.ring(&pair.bench);
+        let mut round = 0;
+        while round < 8 && Instant::now() < deadline {
+            let entries = [pair.cq_a.drain(&pair.bench), pair.cq_b.drain(&pair.bench)].concat();
+            assert!(entries.iter().all(|entry| entry.status == WC_SUCCESS), "{entries:?}");
+            round += entries.len();
+        }
+        done += round;
+    }
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(done >= 2000, "{done} requests in 20 s");
+}
+
+/// Function-level resets from another thread while workers are busy.
+#[test]
+fn a_reset_under_load_ends_and_nothing_lands_afterwards() {
+    let mut pair = Pair::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    for _ in 0..16 {
+        pair.a.prepare(&pair.bench, &pair.write(1, 0x1_0000, pair.to, pair.rkey));
+    }
+    let threads = spawn(pair.bench.take_workers(), &stop);
+    pair.a.ring(&pair.bench);
+    let value = Doorbell { kind: DOORBELL_SQ as u8, number: pair.a.qpn, argument: 0 }.encode();
+    thread::scope(|scope| {
+        let nic = &pair.bench.nic;
+        let page = u64::from(pair.context) << 12;
+        scope.spawn(move || (0..1000).for_each(|_| nic.bar_write(2, page, &value.to_le_bytes())));
+        nic.reset();
+    });
+    let marker = [0xcc; 0x1_0000];
+    pair.bench.fill(pair.to, &marker);
+    thread::sleep(Duration::from_millis(20));
+    assert!(pair.bench.bytes(pair.to, 0x1_0000) == marker);
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let _ = pair.bench.ram.load_u32(Gpa(0));
+}
