@@ -8,6 +8,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::accel::{Nested, serve};
+use crate::demo::options::DemoArgs;
+use crate::demo::session;
 use crate::guest::build::Build;
 use crate::guest::image::{GuestImage, clean};
 use crate::guest::kernel::kernel;
@@ -28,6 +30,10 @@ enum Command {
     /// Exit status: the command's own; 123 if the guest ended without telling it (crashed, powered off), 124 if the
     /// time was up, 125 if refault itself failed.
     Run(Box<RunArgs>),
+    /// Boots a guest whose file system moves the blocks of a file under DMA, and checks every byte
+    ///
+    /// Exit status: 0 if every scenario passed and the guest's log is clean, 1 if not, 125 if refault itself failed.
+    Demo(Box<DemoArgs>),
     /// Makes, finds or removes the guest image
     #[command(subcommand)]
     Guest(GuestCommand),
@@ -80,6 +86,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<u8> {
     match command {
         Command::Run(args) => execute(&args),
+        Command::Demo(args) => session::execute(&args),
         Command::Guest(command) => guest(command),
         Command::Report { run } => {
             println!("{}", report::regenerate(&run)?.display());

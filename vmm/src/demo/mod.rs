@@ -1,3 +1,16 @@
 //! `refault demo`: a stock guest whose XFS moves DAX blocks under live DMA, watched and judged from outside.
+//!
+//! [`session`] boots a guest that runs `refault-demo` (guest-driver/workload); [`protocol`] reads what it says,
+//! [`board`] holds it beside the recorder's counts, [`table`] shows it, [`summary`] is what remains, and
+//! [`folder`] is where. A guest whose log has a line of trouble ([`guest_log`]) has failed.
 
+pub mod board;
+pub mod folder;
+pub mod guest_log;
+pub mod options;
+mod pasids;
+pub mod protocol;
+pub mod session;
 pub mod summary;
+pub mod table;
+mod view;

@@ -1,0 +1,115 @@
+//! `refault demo`: its options, and what they mean for the guest's program.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::accel::Accel;
+use crate::run::parse::Size;
+
+/// Where runs are kept, in the current folder.
+pub const RUNS: &str = "target/refault";
+
+/// Which sizes of mappings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// 4 KiB.
+    #[value(name = "4k")]
+    Small,
+    /// 2 MiB.
+    #[value(name = "2m")]
+    Large,
+    /// First the one, then the other.
+    #[default]
+    Both,
+}
+
+/// Options of `refault demo`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DemoArgs {
+    /// Scenario to run: steady, reflink-cow, exchange, punch, truncate, fsync, kill, pinned [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub scenario: Vec<String>,
+    /// Size of the file's mappings
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: Mode,
+    /// Multiplies what each scenario has to reach: operations, blocks moved, faults, kills
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub scale: f64,
+    /// Size of the file that is written into
+    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    pub size: Size,
+    /// Least time for each scenario, in the guest
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub seconds: f64,
+    /// Most time for each scenario to reach what it has to
+    #[arg(long, value_name = "SECONDS", default_value_t = 90.0)]
+    pub limit: f64,
+    /// Queue pairs that write at the same time
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub queue_pairs: u32,
+    /// Of all random choices
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Number of guest CPUs
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub cpus: u8,
+    /// Guest memory
+    #[arg(long, value_name = "SIZE", default_value = "768M")]
+    pub memory: Size,
+    /// Persistent memory for the file system, gone with the guest
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub pmem: Size,
+    /// Folder that the run's folder is made in
+    #[arg(long, value_name = "DIR", default_value = RUNS)]
+    pub out: PathBuf,
+    /// What runs the guest
+    #[arg(long, value_enum, default_value_t)]
+    pub accel: Accel,
+    /// Stop after this time
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub timeout: u64,
+}
+
+impl DemoArgs {
+    /// The guest's command.
+    pub fn command(&self) -> Vec<OsString> {
+        let mode = match self.mode {
+            Mode::Small => "4k",
+            Mode::Large => "2m",
+            Mode::Both => "both",
+        };
+        let mut words: Vec<String> =
+            ["refault-demo", "--control", "/dev/refault-control", "--mode", mode].map(Into::into).into();
+        let mut option = |name: &str, value: String| words.extend([name.to_string(), value]);
+        option("--scale", self.scale.to_string());
+        option("--seconds", self.seconds.to_string());
+        option("--limit", self.limit.to_string());
+        option("--file-size", self.size.0.to_string());
+        option("--qps", self.queue_pairs.to_string());
+        option("--seed", self.seed.to_string());
+        self.scenario.iter().for_each(|name| option("--scenario", name.clone()));
+        words.into_iter().map(OsString::from).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        demo: DemoArgs,
+    }
+
+    #[test]
+    fn the_guest_is_told_what_was_asked_for() {
+        let line = ["demo", "--mode", "2m", "--scenario", "kill", "--scenario", "punch", "--size", "128M"];
+        let command = Line::try_parse_from(line).expect("valid").demo.command();
+        let text = command.join(&OsString::from(" ")).into_string().expect("UTF-8");
+        assert!(text.contains("--mode 2m") && text.contains("--file-size 134217728"), "{text}");
+        assert!(text.ends_with("--scenario kill --scenario punch"), "{text}");
+    }
+}

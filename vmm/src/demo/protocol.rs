@@ -1,0 +1,118 @@
+//! The guest program's events: one JSON object per line on the control channel
+//! (guest-driver/workload/demo_control.h). What the guest writes is data: a line that is no event is no event.
+
+use serde::Deserialize;
+
+/// A scenario in a mode.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Subject {
+    /// The scenario's name.
+    pub scenario: String,
+    /// `4k` or `2m`.
+    pub mode: String,
+}
+
+/// The guest's counters of the scenario that runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+pub struct Counters {
+    /// Since the scenario began, by the guest's clock.
+    pub seconds: f64,
+    /// What the filesystem was made to do.
+    pub operations: u64,
+    /// Acknowledged RDMA WRITEs.
+    pub writes: u64,
+    /// Their payload.
+    pub bytes_written: u64,
+    /// Blocks of 4 KiB that lie elsewhere, by the file's extent maps.
+    pub blocks_moved: u64,
+    /// Bytes read back as expected.
+    pub bytes_verified: u64,
+    /// Bytes read back otherwise.
+    pub bytes_wrong: u64,
+}
+
+/// One line of the guest's.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// What will be done.
+    Plan {
+        /// As `uname -r` prints it.
+        kernel: String,
+        /// Size of the file.
+        file_bytes: u64,
+        /// Queue pairs that write at the same time.
+        queue_pairs: u32,
+        /// All scenarios in their order.
+        scenarios: Vec<Subject>,
+    },
+    /// A scenario begins.
+    Begin(Subject),
+    /// How far it is.
+    Progress {
+        /// Which.
+        #[serde(flatten)]
+        subject: Subject,
+        /// How far.
+        #[serde(flatten)]
+        counters: Counters,
+    },
+    /// It has ended, and no DMA is under way.
+    End {
+        /// Which.
+        #[serde(flatten)]
+        subject: Subject,
+        /// `pass` or `fail`.
+        result: super::summary::Outcome,
+        /// Why it failed, or a remark.
+        reason: String,
+        /// What it came to.
+        #[serde(flatten)]
+        counters: Counters,
+    },
+    /// What xfs_repair says of the file system after all scenarios of a mode.
+    Check {
+        /// The mode.
+        mode: String,
+        /// `pass` or `fail`.
+        result: super::summary::Outcome,
+    },
+    /// The guest program is through.
+    Done {
+        /// `pass` or `fail`.
+        result: super::summary::Outcome,
+    },
+}
+
+impl Event {
+    /// Reads one line.
+    pub fn parse(line: &str) -> Option<Self> {
+        serde_json::from_str(line.trim()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::summary::Outcome;
+
+    #[test]
+    fn events_are_read_as_the_guest_writes_them() {
+        let line = r#"{"event":"end","scenario":"punch","mode":"4k","result":"pass","reason":"a \"b\"","seconds":2.500,"operations":8,"writes":100,"bytes_written":4096,"blocks_moved":7,"bytes_verified":64,"bytes_wrong":0,"touches":5,"refused":0}"#;
+        let Some(Event::End { subject, result, reason, counters }) = Event::parse(line) else {
+            panic!("no event");
+        };
+        assert_eq!((subject.scenario.as_str(), subject.mode.as_str()), ("punch", "4k"));
+        assert_eq!((result, reason.as_str()), (Outcome::Pass, "a \"b\""));
+        assert_eq!((counters.operations, counters.blocks_moved, counters.seconds), (8, 7, 2.5));
+        let begin = Event::parse("{\"event\":\"begin\",\"scenario\":\"kill\",\"mode\":\"2m\"}\r\n");
+        assert_eq!(begin, Some(Event::Begin(Subject { scenario: "kill".into(), mode: "2m".into() })));
+    }
+
+    #[test]
+    fn what_is_no_event_is_none() {
+        for line in ["", "ready", "{}", r#"{"event":"end"}"#, r#"{"event":"done","result":"perhaps"}"#] {
+            assert_eq!(Event::parse(line), None, "{line}");
+        }
+    }
+}

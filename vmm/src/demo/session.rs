@@ -1,0 +1,248 @@
+//! One run of the demo from the command line to its folder, on this machine's KVM or one level down.
+
+use std::fs::{self, File};
+use std::io::{LineWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result};
+
+use super::folder::{LATEST, RunFolder, timestamp};
+use super::options::DemoArgs;
+use super::summary::{Outcome, RunSummary, Setup};
+use super::view::{View, live};
+use super::{guest_log, pasids};
+use crate::accel::{Nested, choose, inside};
+use crate::config::CpuModel;
+use crate::guest::{GuestImage, IMAGE_VARIABLE};
+use crate::host::say::note;
+use crate::report::{self, names};
+use crate::run::parse::Pmem;
+use crate::run::{End, Spec, Streams, run};
+use crate::trace::{Recorder, WallClock};
+use crate::wiring::{self, DeviceOptions};
+
+/// Tells the program inside an emulated machine where the run's files go.
+const FOLDER_VARIABLE: &str = "REFAULT_DEMO_FOLDER";
+/// Tells it that its standard output ends on a terminal.
+const LIVE_VARIABLE: &str = "REFAULT_DEMO_LIVE";
+/// What the guest's program writes for people.
+const OUTPUT: &str = "output.log";
+/// Exit status when a scenario failed.
+const SCENARIO_FAILED: u8 = 1;
+
+/// Does it, and returns the exit status for the shell: 0 only if every scenario passed and the guest's log is
+/// clean.
+///
+/// # Errors
+/// refault itself failed.
+pub fn execute(args: &DemoArgs) -> Result<u8> {
+    if let Some(folder) = std::env::var_os(FOLDER_VARIABLE).filter(|_| inside()) {
+        here(args, Path::new(&folder), std::env::var_os(LIVE_VARIABLE).is_some(), "tcg")?;
+        return Ok(0);
+    }
+    let choice = choose(args.accel)?;
+    note(&choice.why);
+    let image = GuestImage::ensure(false)?;
+    let (started, clock) = (SystemTime::now(), Instant::now());
+    let folder = RunFolder::create(&args.out, started)?;
+    note("booting the guest");
+    if choice.kvm {
+        here(args, folder.path(), live(), "kvm")?;
+    } else {
+        nested(args, &image, folder.path())?;
+    }
+    let summary = stamp(folder.path(), started, clock.elapsed())?;
+    let path = folder.finish()?;
+    conclude(&summary, &path);
+    Ok(if summary.result == Outcome::Pass { 0 } else { SCENARIO_FAILED })
+}
+
+/// One level down, with our own arguments.
+fn nested(args: &DemoArgs, image: &GuestImage, folder: &Path) -> Result<()> {
+    let arguments = std::env::args_os().skip(1).collect();
+    let memory = args.memory.0.saturating_add(args.pmem.0);
+    let mut nested = Nested::of_ourselves(image.kernel(), image.outer_initramfs(), memory, arguments)?;
+    nested.environment.push((IMAGE_VARIABLE.into(), image.folder().into()));
+    nested.environment.push((FOLDER_VARIABLE.into(), folder.into()));
+    if live() {
+        nested.environment.push((LIVE_VARIABLE.into(), "1".into()));
+    }
+    let status = nested.run()?;
+    anyhow::ensure!(status == 0, "the run inside the emulated machine failed");
+    Ok(())
+}
+
+/// On this machine's KVM: runs the guest and writes the run's files into `folder`.
+fn here(args: &DemoArgs, folder: &Path, live: bool, accel: &str) -> Result<()> {
+    let start = Instant::now();
+    let clock = Arc::new(WallClock::new());
+    let recorder = Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND);
+    let view = Arc::new(Mutex::new(View::new(recorder.clone(), live)));
+    let mut wired = None;
+    let spec = spec(args, GuestImage::ensure(false)?);
+    let end = run(&spec, streams(folder, view.clone())?, |parts| {
+        let options = DeviceOptions { clock, probe: recorder.clone(), ..DeviceOptions::default() };
+        let (devices, keep) = wiring::devices(parts, options)?;
+        wired = Some(keep);
+        Ok(devices)
+    });
+    // The NIC's threads end before the records are taken.
+    drop(wired);
+    let mut view = lock(&view);
+    view.finish();
+    let summary = summarize(args, &view, &recorder, end?, folder, accel, start.elapsed());
+    report::write(folder, &recorder.records(), &summary)?;
+    Ok(())
+}
+
+fn spec(args: &DemoArgs, image: GuestImage) -> Spec {
+    Spec {
+        image: Some(image),
+        kernel: None,
+        initrd: None,
+        rootfs: None,
+        append: String::new(),
+        cpus: args.cpus,
+        memory: args.memory.0,
+        cpu_model: CpuModel::default(),
+        pmem: vec![Pmem { file: None, size: Some(args.pmem.0) }],
+        modules: Vec::new(),
+        add: Vec::new(),
+        out: Vec::new(),
+        out_size: 0,
+        command: args.command(),
+        environment: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
+        terminal: None,
+        timeout: Some(Duration::from_secs(args.timeout)),
+        verbose: false,
+    }
+}
+
+fn streams(folder: &Path, view: Arc<Mutex<View>>) -> Result<Streams> {
+    let create = |name: &str| {
+        let path = folder.join(name);
+        let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok::<_, anyhow::Error>(LineWriter::new(file))
+    };
+    let output = Arc::new(Mutex::new(create(OUTPUT)?));
+    Ok(Streams {
+        input: None,
+        output: Box::new(Shared(output.clone())),
+        errors: Box::new(Shared(output)),
+        log: vec![Box::new(create(names::SERIAL)?)],
+        control: Box::new(move |line| lock(&view).take(line)),
+    })
+}
+
+/// Standard output and standard error of the guest's program, in one file.
+struct Shared(Arc<Mutex<LineWriter<File>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        lock(&self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        lock(&self.0).flush()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn summarize(
+    args: &DemoArgs,
+    view: &View,
+    recorder: &Recorder,
+    end: End,
+    folder: &Path,
+    accel: &str,
+    elapsed: Duration,
+) -> RunSummary {
+    let board = &view.board;
+    let log = fs::read(folder.join(names::SERIAL)).unwrap_or_default();
+    let guest_log = guest_log::findings(&String::from_utf8_lossy(&log));
+    let mut scenarios = board.scenarios();
+    pasids::judge(&mut scenarios, &recorder.records());
+    let reason = end
+        .complaint()
+        .or_else(|| board.trouble())
+        .map(|reason| with_output(&reason, folder))
+        .or_else(|| (!guest_log.is_empty()).then(|| "the guest's log has lines of trouble".to_string()));
+    let passed = reason.is_none() && scenarios.iter().all(|scenario| scenario.result == Outcome::Pass);
+    RunSummary {
+        version: env!("CARGO_PKG_VERSION").into(),
+        started: String::new(),
+        result: if passed { Outcome::Pass } else { Outcome::Fail },
+        reason,
+        seconds: elapsed.as_secs_f64(),
+        boot_seconds: view.boot.unwrap_or(elapsed).as_secs_f64(),
+        setup: Setup {
+            command: command_line(),
+            accel: accel.into(),
+            cpus: args.cpus.into(),
+            kernel: board.kernel.clone(),
+            file_bytes: args.size.0,
+            scale: args.scale,
+            queue_pairs: args.queue_pairs,
+        },
+        scenarios,
+        guest_log,
+        observed: recorder.observed(),
+    }
+}
+
+/// A reason, and what the guest's program said last.
+fn with_output(reason: &str, folder: &Path) -> String {
+    let output = fs::read(folder.join(OUTPUT)).unwrap_or_default();
+    let output = String::from_utf8_lossy(&output);
+    match output.lines().rfind(|line| line.starts_with("refault-demo:")) {
+        Some(line) => format!("{reason}; {line}"),
+        None => reason.to_string(),
+    }
+}
+
+fn command_line() -> String {
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    ["refault".to_string()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// Gives the summary the time as it passed out here, and makes the page anew with it.
+fn stamp(folder: &Path, started: SystemTime, elapsed: Duration) -> Result<RunSummary> {
+    let path = folder.join(names::SUMMARY);
+    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut summary: RunSummary = serde_json::from_slice(&text)?;
+    let outside = elapsed.as_secs_f64();
+    summary.boot_seconds += outside - summary.seconds;
+    summary.seconds = outside;
+    summary.started = timestamp(started);
+    let mut text = serde_json::to_vec_pretty(&summary)?;
+    text.push(b'\n');
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    report::regenerate(folder)?;
+    Ok(summary)
+}
+
+/// What the user is told in the end.
+fn conclude(summary: &RunSummary, path: &Path) {
+    for scenario in summary.scenarios.iter().filter(|scenario| scenario.result == Outcome::Fail) {
+        note(&format!("{} ({}) failed: {}", scenario.name, scenario.mode, scenario.reason));
+    }
+    if let Some(reason) = &summary.reason {
+        note(&format!("the run failed: {reason}"));
+    }
+    summary.guest_log.iter().for_each(|line| note(&format!("guest: {line}")));
+    let passed = summary.scenarios.iter().filter(|scenario| scenario.result == Outcome::Pass).count();
+    let faults: u64 = summary.scenarios.iter().map(|scenario| scenario.faults).sum();
+    note(&format!(
+        "{passed} of {} scenarios passed with {faults} faults in {:.0} s, {:.0} s of them to boot",
+        summary.scenarios.len(),
+        summary.seconds,
+        summary.boot_seconds
+    ));
+    let latest: PathBuf = path.with_file_name(LATEST);
+    note(&format!("report: {} (also at {})", path.join(names::REPORT).display(), latest.display()));
+}

@@ -1,0 +1,61 @@
+//! Brings the guest's events, the recorder and the table together, line by line of the control channel.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::board::Board;
+use super::protocol::Event;
+use super::table::Table;
+use crate::trace::Recorder;
+
+/// A run while it goes on.
+pub(super) struct View {
+    recorder: Arc<Recorder>,
+    table: Table<Box<dyn Write + Send>>,
+    start: Instant,
+    /// What is known of it.
+    pub(super) board: Board,
+    /// How long the guest took to its program's first line.
+    pub(super) boot: Option<Duration>,
+}
+
+impl View {
+    /// A run that begins now; the table goes to standard output, redrawn in place if `live`.
+    pub(super) fn new(recorder: Arc<Recorder>, live: bool) -> Self {
+        let table = Table::new(Box::new(std::io::stdout()) as Box<dyn Write + Send>, live);
+        Self { recorder, table, start: Instant::now(), board: Board::default(), boot: None }
+    }
+
+    /// One line of the guest's program.
+    pub(super) fn take(&mut self, line: &str) {
+        let Some(event) = Event::parse(line) else {
+            tracing::debug!(line, "not an event");
+            return;
+        };
+        self.boot.get_or_insert_with(|| self.start.elapsed());
+        // Between begin and end no other scenario's DMA is under way, so the recorder can be told from here.
+        match &event {
+            Event::Begin(subject) => self.recorder.begin(&subject.scenario, &subject.mode),
+            Event::End { .. } => self.recorder.end(),
+            _ => {}
+        }
+        let recorder = &self.recorder;
+        let faults =
+            |subject: &super::protocol::Subject| recorder.scenario_summary(&subject.scenario, &subject.mode);
+        let changed = self.board.take(event, faults);
+        let changed = changed.and_then(|index| self.board.rows.get(index));
+        // Whoever watched has gone; the run goes on for its files.
+        let _ = self.table.show(&self.board, changed);
+    }
+
+    /// The last drawing.
+    pub(super) fn finish(&mut self) {
+        let _ = self.table.finish(&self.board);
+    }
+}
+
+/// Whether the table is redrawn in place: standard output is a terminal that moves its cursor.
+pub(super) fn live() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
