@@ -16,6 +16,7 @@ use refault_model::nic::{DmaDomain, Driver, DriverSetup, PassThrough, Translated
 use refault_model::vtd::{Answer, Function, FunctionSetup, QueuedRequest, Unit, UnitSetup};
 use refault_model::{GuestMemory, Pause, Process};
 use refault_nic::{Nic, NicConfig, Worker};
+use vm_memory::GuestMemoryMmap;
 
 use crate::function;
 use crate::hooked::HookedMemory;
@@ -75,6 +76,8 @@ impl Default for MachineSetup {
 pub struct Machine {
     /// Guest memory.
     pub memory: Arc<GuestMemory>,
+    /// The same as the host has it mapped.
+    pub ram: Arc<GuestMemoryMmap>,
     /// The IOMMU.
     pub iommu: Arc<Iommu>,
     /// Where all interrupts go.
@@ -121,11 +124,12 @@ impl Machine {
             Arc::new(Mutex::new((0..setup.nic.workers).map(|index| nic.worker(index)).collect()));
         let pause = pause_that_works(&workers);
         let (unit, function, driver) = bring_up(&platform, &nic, &setup, pause);
-        let Platform { memory, iommu, interrupts } = platform;
+        let Platform { memory, ram, iommu, interrupts } = platform;
         let processes = Mutex::default();
         let driver = Arc::new(driver);
         Self {
             memory,
+            ram,
             iommu,
             interrupts,
             trace,

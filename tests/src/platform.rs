@@ -22,6 +22,8 @@ pub const PAGE_REQUEST_VECTOR: u8 = 0x31;
 pub struct Platform {
     /// Guest memory from address 0 on; nothing else is memory.
     pub memory: Arc<GuestMemory>,
+    /// The same as the host has it mapped.
+    pub ram: Arc<GuestMemoryMmap>,
     /// The IOMMU.
     pub iommu: Arc<Iommu>,
     /// Where all interrupts go.
@@ -32,12 +34,13 @@ impl Platform {
     /// A machine with `bytes` of memory.
     pub fn new(bytes: u64, config: IommuConfig, probe: Arc<dyn Probe>) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes as usize)]).expect("guest memory");
-        let ram = Arc::new(GuestRam::new(Arc::new(ram)));
+        let ram = Arc::new(ram);
+        let dma = Arc::new(GuestRam::new(ram.clone()));
         // The frame at zero is never given out: a pointer that was never set points there.
-        let memory = GuestMemory::new(ram, std::iter::once(FRAME..bytes));
+        let memory = GuestMemory::new(dma, std::iter::once(FRAME..bytes));
         let interrupts = Arc::new(Interrupts::default());
         let iommu = Arc::new(Iommu::new(config, memory.dma().clone(), interrupts.clone(), probe));
-        Self { memory, iommu, interrupts }
+        Self { memory, ram, iommu, interrupts }
     }
 
     /// What the kernel knows of the IOMMU before it brings it up.

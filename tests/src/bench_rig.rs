@@ -1,0 +1,111 @@
+//! A machine to measure: its NIC has one worker, which the bench itself drives, and the wall's clock.
+
+use std::sync::Arc;
+
+use refault_abi::queue::WQE_SIGNALED;
+use refault_bus::probe::NoProbe;
+use refault_bus::{Gpa, Iova};
+use refault_iommu::IommuConfig;
+use refault_model::nic::work;
+use refault_model::paging::{PageSize, Rights};
+use refault_nic::{NicConfig, Worker};
+
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
+
+use crate::machine::{Machine, MachineSetup};
+use crate::session::Session;
+use crate::threads::WallClock;
+
+/// Where the bytes come from.
+pub const SOURCE: Iova = Iova(0x7f00_0000_0000);
+/// Where they go.
+pub const TARGET: Iova = Iova(0x7f80_0000_0000);
+/// Bytes of both areas.
+pub const AREA: u64 = 16 << 20;
+
+/// The machine, a process on it, and the NIC's only worker.
+pub struct Rig {
+    /// The machine.
+    pub machine: Machine,
+    /// A process with a source and a target area, neither with a page.
+    pub session: Session,
+    /// The NIC's worker.
+    pub worker: Worker,
+    next: u64,
+}
+
+impl Rig {
+    /// A machine whose caches hold `entries` translations each.
+    pub fn new(entries: usize) -> Self {
+        let machine = Machine::new(MachineSetup {
+            memory: 256 << 20,
+            iommu: IommuConfig { iotlb_entries: entries, ..IommuConfig::default() },
+            nic: NicConfig { workers: 1, atc_entries: entries, ..NicConfig::default() },
+            probe: Some(Arc::new(NoProbe)),
+            clock: Some(Arc::new(WallClock::default())),
+            ..MachineSetup::default()
+        });
+        let session = machine.open(1);
+        for start in [SOURCE, TARGET] {
+            session.process.map_area(start, AREA, Rights::Write, PageSize::Small);
+        }
+        let worker = machine.take_workers().pop().expect("one worker");
+        Self { machine, session, worker, next: 0 }
+    }
+
+    /// One RDMA WRITE from post to completion, which must need no page.
+    pub fn write_warm(&mut self, from: Iova, to: Iova, length: u32) {
+        self.post(from, to, length);
+        while self.worker.poll() {}
+        self.take_completion();
+    }
+
+    /// As many RDMA WRITEs of `length` as there are offsets, between the areas, under one doorbell; only the
+    /// last one reports its completion.
+    pub fn stream_warm(&mut self, offsets: impl ExactSizeIterator<Item = u64>, length: u32) {
+        let last = offsets.len() - 1;
+        for (offset, index) in offsets.zip(0..) {
+            self.next += 1;
+            let (key, id) = (self.session.region.key, self.next);
+            let local = work::piece(Iova(SOURCE.0 + offset), length, key);
+            let mut wqe = work::rdma_write(id, local, Iova(TARGET.0 + offset), key);
+            wqe.flags = if index == last { WQE_SIGNALED } else { 0 };
+            self.session.sender.stage(&wqe).expect("the ring is memory");
+        }
+        self.session.sender.ring().expect("the ring is memory");
+        while self.worker.poll() {}
+        self.take_completion();
+    }
+
+    /// Posts one RDMA WRITE.
+    pub fn post(&mut self, from: Iova, to: Iova, length: u32) {
+        self.next += 1;
+        self.session.write(self.next, from, to, length);
+    }
+
+    /// Takes the completion of the request posted last, which must be there and a success.
+    pub fn take_completion(&mut self) {
+        let cqe = self.session.poll().expect("a completion");
+        assert_eq!((cqe.wr_id, cqe.status), (self.next, 0));
+    }
+
+    /// Maps `bytes` at `start` to frames, and gives them in order. With `gap`, no two pages are neighbours in
+    /// memory; without, all are.
+    pub fn map(&self, start: Iova, bytes: u64, gap: bool) -> Vec<Gpa> {
+        let page = PageSize::Small.bytes();
+        let stride = if gap { 2 * page } else { page };
+        let memory = self.machine.memory.allocate(bytes / page * stride, 12).expect("frames");
+        let frames: Vec<_> =
+            (memory.0..).step_by(stride as usize).take((bytes / page) as usize).map(Gpa).collect();
+        for (&frame, at) in frames.iter().zip((start.0..).step_by(page as usize)) {
+            let mapped = self.session.process.space.map(Iova(at), frame, PageSize::Small, Rights::Write);
+            mapped.expect("an empty page");
+        }
+        frames
+    }
+}
+
+/// `bytes` of guest memory at `gpa`, as the host has it mapped.
+pub fn slice(ram: &GuestMemoryMmap, gpa: Gpa, bytes: u64) -> VolatileSlice<'_> {
+    ram.get_slice(GuestAddress(gpa.0), bytes as usize).expect("guest memory")
+}
