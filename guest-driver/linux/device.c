@@ -54,6 +54,7 @@ int refault_device_register(struct refault_dev *dev)
 	ibdev->node_type = RDMA_NODE_IB_CA;
 	ibdev->node_guid = cpu_to_be64(le64_to_cpu(dev->caps.node_guid));
 	ibdev->phys_port_cnt = 1;
+	ibdev->dev.parent = &dev->pdev->dev;
 	ibdev->num_comp_vectors = refault_num_comp_vectors(dev);
 	strscpy(ibdev->node_desc, "refault", sizeof(ibdev->node_desc));
 	ib_set_device_ops(ibdev, &refault_dev_ops);
