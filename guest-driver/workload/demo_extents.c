@@ -84,23 +84,39 @@ uint64_t block_map_moved(struct block_map *last, const struct block_map *now)
 	return moved;
 }
 
-static int by_number(const void *a, const void *b)
+void block_set_add(struct block_set *set, const struct block_map *map)
 {
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	for (uint64_t i = 0; i < map->count; i++) {
+		uint64_t block = map->blocks[i], size = set->size;
 
-	return x < y ? -1 : x > y;
+		if (!block)
+			continue;
+		if (block >= size) {
+			/* Both sizes are multiples of 8. */
+			set->size = (block / 8 + 8 * 1024) * 8;
+			set->bits = realloc(set->bits, set->size / 8);
+			if (!set->bits)
+				die("out of memory for a set of blocks");
+			memset(set->bits + size / 8, 0, (set->size - size) / 8);
+		}
+		set->bits[block / 8] |= (unsigned char)(1u << block % 8);
+	}
 }
 
-uint64_t block_map_inherited(const struct block_map *map, const struct block_map *old, uint64_t first,
-			     uint64_t count)
+void block_set_free(struct block_set *set)
 {
-	uint64_t *sorted = xcalloc(count, sizeof(*sorted)), inherited = 0;
+	free(set->bits);
+	*set = (struct block_set){ 0 };
+}
 
-	memcpy(sorted, old->blocks + first, count * sizeof(*sorted));
-	qsort(sorted, count, sizeof(*sorted), by_number);
-	for (uint64_t i = 0; i < map->count; i++)
-		if (map->blocks[i])
-			inherited += bsearch(&map->blocks[i], sorted, count, sizeof(*sorted), by_number) != NULL;
-	free(sorted);
-	return inherited;
+uint64_t block_set_count(const struct block_set *set, const struct block_map *map)
+{
+	uint64_t count = 0;
+
+	for (uint64_t i = 0; i < map->count; i++) {
+		uint64_t block = map->blocks[i];
+
+		count += block && block < set->size && (set->bits[block / 8] >> block % 8 & 1);
+	}
+	return count;
 }

@@ -23,8 +23,16 @@ uint64_t block_map_huge_bytes(const struct block_map *map);
  */
 uint64_t block_map_moved(struct block_map *last, const struct block_map *now);
 
-/* How many blocks of `map` lie where `old`'s blocks [first, first + count) lay. */
-uint64_t block_map_inherited(const struct block_map *map, const struct block_map *old, uint64_t first,
-			     uint64_t count);
+/* A set of places on the medium. */
+struct block_set {
+	uint64_t size;		/* places that the bits reach to */
+	unsigned char *bits;
+};
+
+void block_set_add(struct block_set *set, const struct block_map *map);
+void block_set_free(struct block_set *set);
+
+/* How many blocks of `map` lie in places of the set. */
+uint64_t block_set_count(const struct block_set *set, const struct block_map *map);
 
 #endif

@@ -196,6 +196,12 @@ void fs_truncate(int fd, uint64_t bytes)
 		die("ftruncate to %#llx: %s", (unsigned long long)bytes, strerror(errno));
 }
 
+void fs_allocate(int fd, uint64_t offset, uint64_t length)
+{
+	if (fallocate(fd, 0, (off_t)offset, (off_t)length))
+		die("fallocate of %llu bytes: %s", (unsigned long long)length, strerror(errno));
+}
+
 void fs_punch(int fd, uint64_t offset, uint64_t length)
 {
 	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length))

@@ -53,6 +53,7 @@ void fs_write(int fd, const void *data, uint64_t length, uint64_t offset);
 void fs_read(int fd, void *data, uint64_t length, uint64_t offset);
 void fs_sync(int fd);
 void fs_truncate(int fd, uint64_t bytes);
+void fs_allocate(int fd, uint64_t offset, uint64_t length);
 void fs_punch(int fd, uint64_t offset, uint64_t length);
 
 /* Makes the file `copy` share all blocks of the file `fd`. */

@@ -38,26 +38,23 @@ static void let_it_refill(struct run *run)
 static void punch(struct run *run)
 {
 	struct heir heir = { .fd = -1 };
-	uint64_t inherited = 0, units = run->layout.file_bytes / LAYOUT_UNIT;
+	uint64_t units = run->layout.file_bytes / LAYOUT_UNIT;
 
-	heir_fill_up(run, ROOM);
-	while (run_go_on(run, run->counters->operations >= run_goal(run, 8) && inherited)) {
+	heir_fill_up(run, ROOM, 0);
+	while (run_go_on(run, run->counters->operations >= run_goal(run, 8) && heir.inherited)) {
 		uint64_t offset = rng_below(&run->rng, units) * LAYOUT_UNIT;
-		struct block_map before;
 
 		heir_retire(&heir, run);
-		block_map_read(&before, run->fd, run->layout.file_bytes);
+		heir_note_blocks(&heir, run);
 		punch_range(run, offset, LAYOUT_UNIT);
-		inherited += heir_create(&heir, run, &before, offset, LAYOUT_UNIT);
-		block_map_free(&before);
+		heir_create(&heir, run, LAYOUT_UNIT);
 		let_it_refill(run);
 		heir_verify(&heir, run);
 		run_count_moved(run);
 	}
 	run_quiesce(run);
-	heir_retire(&heir, run);
-	heir_release_space(run);
-	run_note(run, "%" PRIu64 " freed blocks went to the second file", inherited);
+	heir_finish(&heir, run);
+	run_note(run, "%" PRIu64 " of its blocks went to the second file", heir.inherited);
 }
 
 const struct scenario scenario_punch = {

@@ -10,7 +10,7 @@
 #include <inttypes.h>
 #include <sys/stat.h>
 
-#define ROOM		(24 * MIB)
+#define ROOM		(3 * MIB)	/* free space: less than the smallest cut, so that an heir must inherit */
 #define REFUSALS	3	/* per cut: the queue pair fails and is recovered at least so often */
 #define WAIT_NS		(30ull * 1000000000ull)
 
@@ -55,20 +55,18 @@ static void check_size(struct run *run, uint64_t bytes)
 			 (long long)info.st_size, bytes);
 }
 
-/* One cut, from the truncation to the tail written again; returns the blocks that the heir took over. */
-static uint64_t cut_and_grow(struct run *run, struct heir *heir, uint64_t cut)
+/* One cut, from the truncation to the tail grown back. */
+static void cut_and_grow(struct run *run, struct heir *heir, uint64_t cut)
 {
-	uint64_t bytes = run->layout.file_bytes, inherited, recoveries;
+	uint64_t bytes = run->layout.file_bytes, recoveries;
 	struct moment moment;
-	struct block_map before;
 
-	block_map_read(&before, run->fd, bytes);
+	heir_note_blocks(heir, run);
 	stream_expect_refusals(run->stream, tail_qp(run), true);
 	moment_begin(&moment, &run->ledger, cut, bytes - cut);
 	fs_truncate(run->fd, cut);
 	recoveries = run->counters->recoveries[tail_qp(run)];
-	inherited = heir_create(heir, run, &before, cut, bytes - cut);
-	block_map_free(&before);
+	heir_create(heir, run, bytes - cut);
 	await(run, &run->counters->recoveries[tail_qp(run)], recoveries + REFUSALS,
 	      "requests beyond the end do not fail");
 	others_go_on(run);
@@ -78,6 +76,7 @@ static uint64_t cut_and_grow(struct run *run, struct heir *heir, uint64_t cut)
 		run_fail(run, "requests beyond the end never completed");
 	check_size(run, cut);
 	stream_expect_refusals(run->stream, tail_qp(run), false);
+	heir_lend_reserve(run);
 	fs_truncate(run->fd, bytes);
 	moment_end(&moment, &run->ledger);
 	/* Nothing was under way while the file grew: the tail holds zeros and nothing else. */
@@ -86,30 +85,30 @@ static uint64_t cut_and_grow(struct run *run, struct heir *heir, uint64_t cut)
 	verify_range(run, run->fd, cut, bytes - cut);
 	stream_new_epoch(run->stream);
 	stream_unmute(run->stream, tail_qp(run));
-	return inherited;
 }
 
 static void truncate_tail(struct run *run)
 {
 	struct heir heir = { .fd = -1 };
-	uint64_t inherited = 0, tail_units = run->layout.file_bytes / 4 / LAYOUT_UNIT;
+	uint64_t tail_units = run->layout.file_bytes / 4 / LAYOUT_UNIT;
 
-	heir_fill_up(run, ROOM + run->layout.file_bytes / 4);
-	while (run_go_on(run, run->counters->operations >= run_goal(run, 4) && inherited)) {
+	heir_fill_up(run, ROOM, run->layout.file_bytes / 4);
+	while (run_go_on(run, run->counters->operations >= run_goal(run, 4) && heir.inherited)) {
 		uint64_t units = 1 + rng_below(&run->rng, tail_units), written;
 
-		inherited += cut_and_grow(run, &heir, run->layout.file_bytes - units * LAYOUT_UNIT);
+		cut_and_grow(run, &heir, run->layout.file_bytes - units * LAYOUT_UNIT);
 		written = run->counters->acked[tail_qp(run)];
 		await(run, &run->counters->acked[tail_qp(run)], written + 20, "the tail is not written again");
 		heir_retire(&heir, run);
+		heir_take_reserve(run, run->layout.file_bytes / 4);
 		run->counters->operations++;
 		run_count_moved(run);
 	}
 	run_quiesce(run);
-	heir_release_space(run);
+	heir_finish(&heir, run);
 	run_note(run, "%" PRIu64 " requests refused with remote access error, %" PRIu64
-		 " recoveries; %" PRIu64 " freed blocks went to the second file",
-		 run->counters->refused, run->counters->recoveries[tail_qp(run)], inherited);
+		 " recoveries; %" PRIu64 " of its blocks went to the second file",
+		 run->counters->refused, run->counters->recoveries[tail_qp(run)], heir.inherited);
 }
 
 const struct scenario scenario_truncate = {
