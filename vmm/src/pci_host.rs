@@ -267,3 +267,6 @@ impl PciFunction for HostBridge {
 
     fn reset(&self) {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 mod initrd;
 mod kernel;
 mod params;
+mod reset_vector;
 
 use std::path::PathBuf;
 
@@ -73,6 +74,7 @@ pub fn load(
     let initrd =
         initrd::load(memory, &config.initrds, kernel.end..layout.low_ram_end().min(kernel.initrd_max))?;
     params::write(memory, &kernel, initrd, &config.cmdline, layout, rsdp)?;
+    reset_vector::write(memory)?;
     Ok(kernel.entry)
 }
 

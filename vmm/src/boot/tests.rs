@@ -62,6 +62,16 @@ fn a_bzimage_is_entered_at_its_64_bit_entry() {
 }
 
 #[test]
+fn the_reset_vector_resets() {
+    let (config, layout, memory) = machine();
+    let kernel = file(&bzimage(0x20f, 1));
+    load(&memory, &MachineConfig { kernel: kernel.path().into(), ..config }, &layout, 0).unwrap();
+    let mut code = [0; 9];
+    memory.read_slice(&mut code, GuestAddress(0xf_fff0)).unwrap();
+    assert_eq!(code, [0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4, 0xeb, 0xfd]);
+}
+
+#[test]
 fn archives_lie_one_behind_the_other_at_the_top() {
     let (config, layout, memory) = machine();
     let (kernel, first, second) = (file(&bzimage(0x20f, 3)), file(b"first"), file(b"second!!"));

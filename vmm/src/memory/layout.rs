@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! 0000_0000 .. 000a_0000   RAM: boot structures
-//! 000e_0000 .. 0010_0000   ACPI tables (RAM, reserved)
+//! 000e_0000 .. 000f_0000   ACPI tables (RAM, reserved)
+//! 000f_fff0                real-mode reset vector (RAM, reserved)
 //! 0010_0000 .. c000_0000   RAM: kernel, initial RAM file systems
 //! c000_0000 .. e000_0000   PCI memory, 32 bits
 //! e000_0000 .. e010_0000   ECAM: config space of bus 0
@@ -37,7 +38,9 @@ pub const CMDLINE_SIZE: usize = 0x1_0000;
 /// End of the RAM below the ISA hole that the kernel may use.
 pub const LOW_RAM_END: u64 = 0x9_fc00;
 /// ACPI tables, in the region where firmware keeps them.
-pub const ACPI: Range<u64> = 0xe_0000..0x10_0000;
+pub const ACPI: Range<u64> = 0xe_0000..0xf_0000;
+/// Where a processor in real mode goes to be reset: the last 16 bytes below 1 MiB.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
 /// First byte of the RAM above the ISA hole; kernels are loaded from here.
 pub const HIGH_RAM: u64 = 0x10_0000;
 /// PCI memory that 32-bit BARs can reach.
