@@ -12,27 +12,23 @@ pub(super) enum Anomaly {
     GroupTwice,
     RequestWithoutMiss,
     RequestTwice,
-    QueuedWithoutRequest,
     ResponseWithoutRequest,
     ResponseForeign,
     MatchedWithoutRequest,
-    MatchedAfterEnd,
     EndWithoutMiss,
     InvalidatedWithoutStart,
 }
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 11] = [
     "miss on a page whose fault is still open",
     "more faults open than the recorder tracks",
     "page request without a group",
     "group used again before its response was matched",
     "page request without a miss",
     "second page request while the first was unanswered",
-    "queue entry of no open group",
     "response to no open group",
     "response with another address space than its group's",
     "match of no open group",
-    "match after the fault had ended",
     "end of a fault that never began",
     "completion of an invalidation that never began",
 ];

@@ -6,6 +6,8 @@
 //! belong to nothing: a guest answers groups it was never asked about, queue pairs die with faults in flight,
 //! events are lost under load. Then a count goes up, the record stays incomplete, and nothing else happens.
 
+use std::collections::VecDeque;
+
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::{Pasid, PrgIndex};
 use rustc_hash::FxHashMap;
@@ -16,6 +18,9 @@ use super::record::{FaultOutcome, FaultRecord, StageTimes};
 /// Faults that can be open at one time; far more than the 512 groups of a function.
 const MAX_OPEN: usize = 4096;
 
+/// How many faults that ended are remembered.
+const MAX_ENDED: usize = 256;
+
 /// The state of all faults that have begun and not ended.
 #[derive(Debug)]
 pub(super) struct Assembler {
@@ -23,6 +28,8 @@ pub(super) struct Assembler {
     groups: Vec<Option<Waiting>>,
     /// The group whose entry was queued last: an interrupt event that names no group is about it.
     last_queued: Option<PrgIndex>,
+    /// Faults that ended last.
+    ended: VecDeque<Key>,
     pub(super) anomalies: Anomalies,
 }
 
@@ -54,6 +61,7 @@ impl Assembler {
             open: FxHashMap::default(),
             groups: vec![None; PrgIndex::COUNT],
             last_queued: None,
+            ended: VecDeque::with_capacity(MAX_ENDED),
             anomalies: Anomalies::default(),
         }
     }
@@ -64,10 +72,7 @@ impl Assembler {
         match event.stage {
             Stage::Miss => self.miss(at, scenario, event, done),
             Stage::PageRequest => self.page_request(at, scenario, event, done),
-            Stage::Queued => {
-                self.last_queued = event.group;
-                self.stamp(event.group, Anomaly::QueuedWithoutRequest, |group| &mut group.queued, at);
-            }
+            Stage::Queued => self.queued(at, event),
             Stage::Interrupt => self.interrupt(at, event),
             Stage::Response => self.response(at, event),
             Stage::Matched => self.matched(at, event),
@@ -85,10 +90,7 @@ impl Assembler {
     fn miss(&mut self, at: u64, scenario: u16, event: &ProbeEvent, done: &mut Vec<FaultRecord>) {
         let key = key_of(event);
         match self.open.get_mut(&key) {
-            // The device had to wait before it could ask, for a credit or its turn: it is still the same fault.
-            Some(open) if open.is_idle_in(scenario, event) && open.record.requests == 0 => {}
-            // The page was gone again when the device looked: a further round of the same fault.
-            Some(open) if open.is_idle_in(scenario, event) => open.next_round(at),
+            Some(open) if open.is_of(scenario, event) => open.miss_again(at),
             // The number has a new owner, and the end of the old one's fault was never seen.
             Some(_) => {
                 self.anomalies.count(Anomaly::MissTwice);
@@ -124,7 +126,9 @@ impl Assembler {
     fn page_request(&mut self, at: u64, scenario: u16, event: &ProbeEvent, done: &mut Vec<FaultRecord>) {
         let Some(group) = event.group else { return self.anomalies.count(Anomaly::NoGroup) };
         let key = key_of(event);
-        if let Some(older) = self.groups[usize::from(group.get())].take() {
+        if let Some(older) = self.groups[usize::from(group.get())].take()
+            && self.open.get(&older.key).is_some_and(|open| open.waits_for(group))
+        {
             self.anomalies.count(Anomaly::GroupTwice);
             if older.key != key {
                 self.abandon(older.key, at, done);
@@ -152,66 +156,66 @@ impl Assembler {
             Some(Waiting { key, pasid: event.pasid, queued: None, interrupt: None, response: None });
     }
 
-    /// Notes a time in an open group.
-    fn stamp(
-        &mut self,
-        group: Option<PrgIndex>,
-        otherwise: Anomaly,
-        field: impl FnOnce(&mut Waiting) -> &mut Option<u64>,
-        at: u64,
-    ) {
-        let waiting = group.and_then(|group| self.groups[usize::from(group.get())].as_mut());
-        match waiting.map(field) {
-            Some(time) => *time = time.or(Some(at)),
-            None => self.anomalies.count(otherwise),
+    /// A guest that is awake already may answer before the entry is even stamped: that is no anomaly.
+    fn queued(&mut self, at: u64, event: &ProbeEvent) {
+        self.last_queued = event.group;
+        if let Some(waiting) = self.waiting(event.group) {
+            waiting.queued = waiting.queued.or(Some(at));
         }
     }
 
-    /// A guest that was awake already may have answered before the interrupt is even stamped, and the group may
-    /// have its next owner: that is no anomaly, and no step of anybody's path.
+    /// So may it before the interrupt is stamped, and the group may have its next owner by then.
     fn interrupt(&mut self, at: u64, event: &ProbeEvent) {
         let group = event.group.or(self.last_queued.take());
-        let waiting = group.and_then(|group| self.groups[usize::from(group.get())].as_mut());
-        if let Some(waiting) = waiting.filter(|waiting| waiting.queued.is_some()) {
+        if let Some(waiting) = self.waiting(group).filter(|waiting| waiting.queued.is_some()) {
             waiting.interrupt = waiting.interrupt.or(Some(at));
         }
     }
 
     fn response(&mut self, at: u64, event: &ProbeEvent) {
-        let expected = event.group.and_then(|group| self.groups[usize::from(group.get())]);
-        if expected.is_some_and(|waiting| waiting.pasid != event.pasid) {
+        match self.waiting(event.group) {
+            None => self.anomalies.count(Anomaly::ResponseWithoutRequest),
             // A group is matched by index and PASID: the answer is to somebody else.
-            return self.anomalies.count(Anomaly::ResponseForeign);
+            Some(waiting) if waiting.pasid != event.pasid => self.anomalies.count(Anomaly::ResponseForeign),
+            Some(waiting) => waiting.response = waiting.response.or(Some(at)),
         }
-        self.stamp(event.group, Anomaly::ResponseWithoutRequest, |group| &mut group.response, at);
     }
 
     fn matched(&mut self, at: u64, event: &ProbeEvent) {
         let waiting = event.group.and_then(|group| self.groups[usize::from(group.get())].take());
         let Some(waiting) = waiting else { return self.anomalies.count(Anomaly::MatchedWithoutRequest) };
-        let Some(open) = self.open.get_mut(&waiting.key) else {
-            return self.anomalies.count(Anomaly::MatchedAfterEnd);
-        };
-        open.record.times.matched = Some(at);
-        open.adopt(&waiting);
+        // A page asked for ahead may be copied, or the device may give up, before the answer is there.
+        let open =
+            self.open.get_mut(&waiting.key).filter(|open| event.group.is_some_and(|g| open.waits_for(g)));
+        if let Some(open) = open {
+            open.record.times.matched = Some(at);
+            open.adopt(&waiting);
+        }
     }
 
     fn end(&mut self, at: u64, event: &ProbeEvent, outcome: FaultOutcome, done: &mut Vec<FaultRecord>) {
         let key = key_of(event);
-        let last_group = self.open.get(&key).and_then(|open| open.record.group);
-        if last_group.is_some() && event.group.is_some() && last_group != event.group {
-            // The end of an earlier round of this fault: the device reports each.
-            return;
-        }
         let Some(mut record) = self.close(key) else {
-            return self.anomalies.count(Anomaly::EndWithoutMiss);
+            // Each round of a fault may report its own end; the first is the fault's.
+            if !self.ended.contains(&key) {
+                self.anomalies.count(Anomaly::EndWithoutMiss);
+            }
+            return;
         };
+        if self.ended.len() >= MAX_ENDED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(key);
         record.times.end = at;
         record.outcome = match outcome {
             FaultOutcome::Copied if record.requests == 0 => FaultOutcome::Coalesced,
             other => other,
         };
         done.push(record);
+    }
+
+    fn waiting(&mut self, group: Option<PrgIndex>) -> Option<&mut Waiting> {
+        group.and_then(|group| self.groups[usize::from(group.get())].as_mut())
     }
 
     fn abandon(&mut self, key: Key, at: u64, done: &mut Vec<FaultRecord>) {
@@ -222,25 +226,35 @@ impl Assembler {
         }
     }
 
-    /// Takes a fault out of both tables, with what its group has seen.
+    /// Takes a fault out of the table, with what its group has seen. The group stays: its answer is still to come.
     fn close(&mut self, key: Key) -> Option<FaultRecord> {
         let mut open = self.open.remove(&key)?;
-        if open.waiting
-            && let Some(group) = open.record.group
-        {
-            let slot = &mut self.groups[usize::from(group.get())];
-            if let Some(waiting) = slot.take_if(|waiting| waiting.key == key) {
-                open.adopt(&waiting);
-            }
+        let group = open.record.group.filter(|_| open.waiting);
+        let waiting = group.and_then(|group| self.groups[usize::from(group.get())]);
+        if let Some(waiting) = waiting.filter(|waiting| waiting.key == key) {
+            open.adopt(&waiting);
         }
         Some(open.record)
     }
 }
 
 impl Open {
-    /// Whether a miss like `event` is this fault's: nothing is being waited for, and the owner is the same.
-    fn is_idle_in(&self, scenario: u16, event: &ProbeEvent) -> bool {
-        !self.waiting && self.record.scenario == scenario && self.record.pasid == event.pasid
+    /// Whether a miss like `event` is this fault's, not that of a later owner of the queue pair's number.
+    fn is_of(&self, scenario: u16, event: &ProbeEvent) -> bool {
+        self.record.scenario == scenario && self.record.pasid == event.pasid
+    }
+
+    /// Whether the answer to `group` is still to come, and is this fault's.
+    fn waits_for(&self, group: PrgIndex) -> bool {
+        self.waiting && self.record.group == Some(group)
+    }
+
+    /// After its match, a miss says that the page was gone again when the device looked. Before, the device
+    /// only says it once more: when it gets a credit, or comes to a page that it had asked for ahead.
+    fn miss_again(&mut self, at: u64) {
+        if !self.waiting && self.record.times.matched.is_some() {
+            self.next_round(at);
+        }
     }
 
     /// Starts over: what counts from now on are the stages of the new round.

@@ -1,0 +1,144 @@
+//! The recorder behind the real models: whatever the NIC and the IOMMU do to a fault must fit together in it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use refault_abi::codes::WC_SUCCESS;
+use refault_bus::Iova;
+use refault_bus::clock::Clock;
+use refault_model::Process;
+use refault_model::memory::FRAME;
+use refault_model::nic::{QueuePair, work};
+use refault_model::paging::{PageSize, Rights};
+use refault_model::vtd::Answer;
+use refault_nic::NicConfig;
+use refault_tests::machine::{Machine, MachineSetup};
+use refault_tests::session::Session;
+use refault_tests::threads::{self, WallClock};
+use refault_vmm::trace::{FaultOutcome, Recorder};
+
+const SOURCE: Iova = Iova(0x7f00_0000_0000);
+const TARGET: Iova = Iova(0x7f80_0000_0000);
+const AREA: u64 = 16 * FRAME;
+/// Queue pairs that write at the same time.
+const STREAMS: usize = 4;
+/// Writes of each in one go.
+const WRITES: u64 = 50;
+/// Faults that make a storm.
+const FAULTS: u64 = 1000;
+/// Bytes of each: they reach over several pages.
+const LENGTH: u32 = 5 * FRAME as u32 / 2;
+
+/// A machine that a recorder watches, a process with a target without a page, and the clock of both.
+fn watched(nic: NicConfig) -> (Machine, Session, Arc<Recorder>, Arc<WallClock>) {
+    let clock = Arc::new(WallClock::default());
+    let recorder = Recorder::new(clock.clone(), 1 << 20);
+    let machine = Machine::new(MachineSetup {
+        nic,
+        clock: Some(clock.clone()),
+        probe: Some(recorder.clone()),
+        ..MachineSetup::default()
+    });
+    let session = machine.open(1);
+    session.process.map_area(SOURCE, AREA, Rights::Write, PageSize::Small);
+    session.process.map_area(TARGET, AREA, Rights::Write, PageSize::Small);
+    session.process.populate(SOURCE, AREA).unwrap();
+    recorder.begin("storm", "4k");
+    (machine, session, recorder, clock)
+}
+
+fn post(session: &Session, queue_pair: &mut QueuePair, id: u64) {
+    let to = Iova(TARGET.0 + id.wrapping_mul(0x9e37_79b9) % (AREA - u64::from(LENGTH)));
+    let key = session.region.key;
+    let wqe = work::rdma_write(id, work::piece(SOURCE, LENGTH, key), to, key);
+    queue_pair.post(&wqe).unwrap();
+}
+
+/// Lets every stream write, one request at a time each, until all are done.
+fn write_all(machine: &Machine, session: &mut Session, streams: &mut [QueuePair]) {
+    let mut left = vec![WRITES; streams.len()];
+    for stream in streams.iter_mut() {
+        post(session, stream, WRITES);
+    }
+    while left.iter().any(|&left| left > 0) {
+        let cqe = machine.driver.pause().until("a completion", || Ok(session.poll())).unwrap();
+        assert_eq!(cqe.status, WC_SUCCESS);
+        let index = streams.iter().position(|stream| stream.number() == cqe.qpn).unwrap();
+        left[index] -= 1;
+        if left[index] > 0 {
+            post(session, &mut streams[index], left[index]);
+        }
+    }
+}
+
+/// Takes page after page of the target away until told to stop.
+fn disturb(machine: &Machine, process: &Process, stop: &AtomicBool) {
+    for step in 0u64.. {
+        if stop.load(Ordering::Acquire) {
+            break;
+        }
+        let page = Iova(TARGET.0 + step.wrapping_mul(0x85eb_ca6b) % (AREA / FRAME) * FRAME);
+        if let Ok(leaf) = process.swap_out(page) {
+            machine.memory.free(leaf.gpa, FRAME).unwrap();
+        }
+        if step % 4 == 0 {
+            thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn a_storm_of_faults_fits_together() {
+    let nic = NicConfig { workers: 2, page_retry_limit: u32::MAX, ..NicConfig::default() };
+    let (machine, mut session, recorder, clock) = watched(nic);
+    let mut streams: Vec<_> = (0..STREAMS).map(|_| session.add_pair(&machine.driver).0).collect();
+    let (process, stop) = (session.process.clone(), AtomicBool::new(false));
+    threads::run(&machine, clock.as_ref() as &dyn Clock, || {
+        thread::scope(|scope| {
+            scope.spawn(|| disturb(&machine, &process, &stop));
+            while recorder.scenario_summary("storm", "4k").faults < FAULTS {
+                write_all(&machine, &mut session, &mut streams);
+            }
+            stop.store(true, Ordering::Release);
+        });
+    });
+    let (observed, sum) = (recorder.observed(), recorder.scenario_summary("storm", "4k"));
+    assert_eq!((observed.events_lost, observed.faults_open, sum.abandoned, sum.failed), (0, 0, 0, 0));
+    assert!(observed.anomalies.is_empty(), "{observed:?}");
+    assert!(sum.page_requests >= sum.faults && observed.invalidations >= FAULTS, "{sum:?} {observed:?}");
+    let copied = recorder.faults().into_iter().filter(|fault| fault.outcome == FaultOutcome::Copied);
+    let whole = copied.filter(|fault| {
+        let times = fault.times;
+        let path = [times.page_request, times.queued, times.response, times.matched];
+        let seen: Vec<_> = path.into_iter().flatten().collect();
+        assert!(times.miss <= times.round && times.round <= times.end, "{fault:?}");
+        assert!(times.response.is_none_or(|at| times.page_request < Some(at)), "{fault:?}");
+        seen.len() == path.len()
+    });
+    // The others were overtaken: somebody else brought the page before the answer came.
+    assert!(whole.count() as u64 * 2 > sum.faults, "{sum:?}");
+}
+
+#[test]
+fn a_refused_page_is_one_failed_fault() {
+    let (machine, mut session, recorder, _) = watched(NicConfig { workers: 1, ..NicConfig::default() });
+    session.write(1, SOURCE, Iova(TARGET.0 + AREA), 64);
+    machine.settle();
+    let [fault] = recorder.faults()[..] else { panic!("{:?}", recorder.faults()) };
+    assert_eq!((fault.outcome, fault.iova), (FaultOutcome::Failed, Iova(TARGET.0 + AREA)));
+    assert!(fault.times.response.is_some() && fault.times.matched.is_some(), "{fault:?}");
+    assert!(recorder.observed().anomalies.is_empty(), "{:?}", recorder.observed());
+}
+
+#[test]
+fn a_queue_pair_destroyed_in_the_middle_leaves_no_fault_open() {
+    let (machine, mut session, recorder, _) = watched(NicConfig { workers: 1, ..NicConfig::default() });
+    session.write(1, SOURCE, TARGET, 64);
+    machine.settle_with(|_| Answer::Later);
+    assert_eq!(recorder.observed().faults_open, 1);
+    session.reconnect(&machine.driver);
+    machine.settle();
+    let observed = recorder.observed();
+    assert_eq!((observed.faults_open, observed.failed), (0, 1), "{observed:?}");
+}
