@@ -154,6 +154,16 @@ impl Machine {
         Session::open(&self.driver, process, pasid)
     }
 
+    /// What process exit does, in the kernel's order: the tables are taken from the device before the driver
+    /// hears of it, the driver stops and destroys the context, the PASID is unbound, and all memory goes back.
+    pub fn kill(&self, session: Session) {
+        self.function.release(session.pasid).expect("the flushes end");
+        self.driver.stop_context(session.context).expect("lane 1 answers");
+        self.unbind(&session);
+        let process = session.close(&self.driver);
+        process.unmap_everything().expect("the flushes end");
+    }
+
     /// Unbinds the session's process, which drains its page requests; faults are served meanwhile.
     pub fn unbind(&self, session: &Session) {
         let mut service = || {
@@ -259,6 +269,27 @@ fn pause_that_works(workers: &Workers) -> Pause {
 
 fn lock(workers: &Mutex<Vec<Worker>>) -> MutexGuard<'_, Vec<Worker>> {
     workers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Machine {
+    /// Function-level reset as Linux 7.2 does it: the function is blocked in the IOMMU, reset, and given its own
+    /// space back; config space is restored, and the driver starts again, with nothing created. Processes were
+    /// unbound before.
+    pub fn reset_function(&mut self) {
+        self.function.detach_domain().expect("the flushes end");
+        self.driver.config().function_reset().expect("a resettable function");
+        self.function.attach_pass_through().expect("a free entry");
+        self.restart_driver();
+    }
+
+    /// Restores config space and starts the driver anew.
+    pub fn restart_driver(&mut self) {
+        let access = function::access(self.nic.clone());
+        access.config.enable_translation().expect("PASID, ATS and page requests");
+        access.config.enable();
+        let setup = DriverSetup { function: access, ..self.driver.setup().clone() };
+        self.driver = Arc::new(Driver::start(setup).expect("the NIC comes up"));
+    }
 }
 
 fn bring_up(

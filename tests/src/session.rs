@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use refault_abi::command::*;
 use refault_abi::queue::{Cqe, SqWqe};
 use refault_bus::{Iova, Pasid};
 use refault_model::Process;
@@ -75,6 +76,22 @@ impl Session {
         driver.reset_queue_pair(&mut self.sender).expect("RESET");
         driver.reset_queue_pair(&mut self.receiver).expect("RESET");
         self.connect(driver);
+    }
+
+    /// Destroys everything but the process: what closing the device's file does.
+    pub fn close(self, driver: &Driver) -> Arc<Process> {
+        for (opcode, id) in [
+            (CMD_DESTROY_QP, self.sender.number()),
+            (CMD_DESTROY_QP, self.receiver.number()),
+            (CMD_DESTROY_MR, self.region.key),
+            (CMD_DESTROY_CQ, self.completions.number()),
+            (CMD_DESTROY_EQ, self.events.number()),
+            (CMD_DESTROY_PD, self.pd),
+            (CMD_DESTROY_CONTEXT, self.context.id),
+        ] {
+            driver.destroy(opcode, id).expect("nothing else uses it");
+        }
+        self.process
     }
 
     /// Posts an RDMA WRITE of `length` bytes.

@@ -187,6 +187,12 @@ impl Process {
         taken.iter().try_for_each(|leaf| self.memory.free(leaf.gpa, leaf.size.bytes()))
     }
 
+    /// What exit does with memory: every area goes, and every page goes back.
+    pub fn unmap_everything(&self) -> Result<(), ModelError> {
+        let areas = self.lock().areas.clone();
+        areas.iter().try_for_each(|area| self.unmap_area(Iova(area.start), area.end - area.start))
+    }
+
     /// Flushes `bytes` at `start` in every function that the process is bound to.
     pub fn flush(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
         self.lock().flush(start, bytes)

@@ -5,3 +5,4 @@ mod basics;
 mod races;
 mod storms;
 mod support;
+mod teardown;

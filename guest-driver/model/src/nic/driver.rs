@@ -77,6 +77,11 @@ impl Driver {
         Ok(Self { setup, bar0, bar2, lanes })
     }
 
+    /// What it was given.
+    pub fn setup(&self) -> &DriverSetup {
+        &self.setup
+    }
+
     /// What the device can do.
     pub fn capabilities(&self) -> Result<DeviceCaps, ModelError> {
         self.lane0().execute(CMD_QUERY_DEVICE, &[0u8; 0])
