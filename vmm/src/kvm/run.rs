@@ -89,8 +89,12 @@ fn install_kick() -> io::Result<()> {
     result.map_err(Into::into)
 }
 
+/// How often in a row an instruction is repeated that KVM could not emulate for a pending event.
+const RETRIES: u32 = 16;
+
 /// Runs one vCPU until the machine ends; the reason, if this vCPU is the one that knows it.
 fn run(mut vcpu: Vcpu, bus: &BusMap, exit: &Exit, stop: &AtomicBool) -> Option<ExitReason> {
+    let mut undelivered = 0;
     while !stop.load(Ordering::Acquire) && !exit.is_requested() {
         match vcpu.fd.run() {
             Ok(VcpuExit::MmioRead(address, data)) => bus.mmio_read(address, data),
@@ -101,7 +105,13 @@ fn run(mut vcpu: Vcpu, bus: &BusMap, exit: &Exit, stop: &AtomicBool) -> Option<E
             Ok(VcpuExit::Shutdown) => return Some(ExitReason::TripleFault),
             Ok(VcpuExit::SystemEvent(event, _)) => return Some(system_event(event)),
             Ok(VcpuExit::FailEntry(reason, cpu)) => return Some(fail_entry(reason, cpu)),
-            Ok(VcpuExit::InternalError) => return Some(internal_error(&mut vcpu.fd)),
+            Ok(VcpuExit::InternalError) => {
+                undelivered += 1;
+                if undelivered > RETRIES || !was_delivering(&mut vcpu.fd) {
+                    return Some(internal_error(&mut vcpu.fd));
+                }
+                continue;
+            }
             Ok(other) => {
                 let text = format!("KVM left the guest for a reason refault does not know: {other:?}");
                 return Some(ExitReason::Failed(text));
@@ -111,6 +121,7 @@ fn run(mut vcpu: Vcpu, bus: &BusMap, exit: &Exit, stop: &AtomicBool) -> Option<E
                 return Some(ExitReason::Failed(format!("KVM cannot run vCPU {}: {error}", vcpu.index)));
             }
         }
+        undelivered = 0;
     }
     None
 }
@@ -129,6 +140,17 @@ fn fail_entry(reason: u64, cpu: u32) -> ExitReason {
         "the processor refused to enter the guest (reason {reason:#x} on host CPU {cpu}); \
          `dmesg` on the host may say more; choose software emulation with --accel tcg"
     ))
+}
+
+/// Whether KVM believes that the guest touched a device while an exception was delivered to it.
+///
+/// One level down in QEMU's emulation this is a mistake: EXITINTINFO keeps the type of the last exception, with
+/// the valid bit clear, and kvm-amd looks at the type alone. The next entry finds it cleared and repeats the
+/// instruction.
+fn was_delivering(fd: &mut VcpuFd) -> bool {
+    // SAFETY: as in `internal_error`.
+    let internal = unsafe { fd.get_kvm_run().__bindgen_anon_1.internal };
+    internal.suberror == kvm_bindings::KVM_INTERNAL_ERROR_DELIVERY_EV
 }
 
 /// KVM_EXIT_INTERNAL_ERROR, with what it says about itself.
