@@ -45,6 +45,8 @@ pub mod names {
     pub const SUMMARY: &str = "summary.json";
     /// What the guest's kernel said.
     pub const SERIAL: &str = "serial.log";
+    /// What the program in the guest said.
+    pub const OUTPUT: &str = "output.log";
 }
 
 /// Why a report could not be made.

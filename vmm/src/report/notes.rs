@@ -121,7 +121,7 @@ pub(super) fn files() -> String {
         table.row(&format!("<code>{name}</code>"), &[about.into()]);
     }
     format!(
-        "<ul>\n<li><a href=\"summary.json\">summary.json</a>: the table of scenarios, for programs</li>\n<li><a href=\"faults.csv\">faults.csv</a>: one line per fault</li>\n<li><a href=\"trace.json\">trace.json</a>: the timeline, for Perfetto (ui.perfetto.dev, “Open trace file”) or chrome://tracing; up to {} faults</li>\n<li><a href=\"serial.log\">serial.log</a>: what the guest's kernel said</li>\n</ul>\n<details><summary>Columns of faults.csv</summary>\n<p>Ids are in hex, times in nanoseconds; stages that were not seen are empty.</p>\n{}</details>\n",
+        "<ul>\n<li><a href=\"summary.json\">summary.json</a>: the table of scenarios, for programs</li>\n<li><a href=\"faults.csv\">faults.csv</a>: one line per fault</li>\n<li><a href=\"trace.json\">trace.json</a>: the timeline, for Perfetto (ui.perfetto.dev, “Open trace file”) or chrome://tracing; up to {} faults</li>\n<li><a href=\"serial.log\">serial.log</a>: what the guest's kernel said</li>\n<li><a href=\"output.log\">output.log</a>: what the program in the guest said</li>\n</ul>\n<details><summary>Columns of faults.csv</summary>\n<p>Ids are in hex, times in nanoseconds; stages that were not seen are empty.</p>\n{}</details>\n",
         count(MAX_FAULTS as u64),
         table.finish("columns")
     )

@@ -82,12 +82,12 @@ fn cells(scenario: &ScenarioSummary) -> Vec<String> {
         0 => "0".into(),
         wrong => format!("<span class=\"fail\">{}</span>", bytes(wrong)),
     };
-    let written = format!(
-        "{}<small>{} in {}</small>",
-        bytes(scenario.bytes_written),
-        bytes_per_second(scenario.bytes_written, scenario.seconds),
-        seconds(scenario.seconds)
-    );
+    let rate = match scenario.bytes_written {
+        0 => String::new(),
+        written => format!("{} ", bytes_per_second(written, scenario.seconds)),
+    };
+    let written =
+        format!("{}<small>{rate}in {}</small>", bytes(scenario.bytes_written), seconds(scenario.seconds));
     let time = |ns| if scenario.faults == 0 { "–".into() } else { duration(ns) };
     vec![
         Text(&scenario.mode).to_string(),

@@ -51,7 +51,7 @@ fn the_page_needs_nothing_but_itself() {
         assert_eq!(found, None, "{outside}");
     }
     let links: Vec<_> = page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-    assert_eq!(links, [names::SUMMARY, names::FAULTS, names::TRACE, names::SERIAL]);
+    assert_eq!(links, [names::SUMMARY, names::FAULTS, names::TRACE, names::SERIAL, names::OUTPUT]);
 }
 
 #[test]
