@@ -103,7 +103,7 @@ fn write_fault(out: &mut impl Write, name: &str, mode: &str, fault: &FaultRecord
     writeln!(out, "{},{device},{iommu},{guest},{again},{}", times.end, times.total())
 }
 
-/// Reads what [`write`] wrote, whatever the order of its columns.
+/// Reads what [`write()`] wrote, whatever the order of its columns.
 pub(super) fn read(input: impl BufRead) -> Result<FaultTable, CsvError> {
     let mut lines = input.lines();
     let header = lines.next().transpose()?.unwrap_or_default();
