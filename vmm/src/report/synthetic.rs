@@ -46,7 +46,7 @@ impl Synthetic {
     /// A run with `faults` faults, the same for the same arguments.
     pub(crate) fn new(shape: Shape, faults: usize) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let recorder = Recorder::new(clock.clone(), (4 * faults).max(64) * 4);
+        let recorder = Recorder::new(clock.clone(), faults.max(64) * 16);
         let mut run = Self {
             clock,
             recorder,

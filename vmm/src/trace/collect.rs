@@ -14,7 +14,7 @@ use crate::demo::summary::Percentiles;
 
 /// A scenario may fill this part of the room that is left when it begins: a long one leaves enough to the
 /// next.
-const SHARE: usize = 4;
+const SHARE: usize = 8;
 
 /// Scenarios that can be told apart; the rest count as outside.
 const MAX_SCENARIOS: usize = 256;
