@@ -120,6 +120,11 @@ impl Buffer {
         &self.memory
     }
 
+    /// Unmaps the buffer before its time; its frames then stay allocated.
+    pub(crate) fn unmap_early(&self) -> Result<(), ModelError> {
+        self.domain.unmap(self.iova, self.bytes)
+    }
+
     /// The buffer as a command names it: one run.
     pub fn table(&self) -> PageTable {
         let pages = (self.bytes / FRAME) as u32;
