@@ -6,7 +6,7 @@ use refault_bus::irq::MsiSink;
 use thiserror::Error;
 
 use crate::caps::{self, Capability, CapabilityId};
-use crate::identity::CAPABILITIES;
+use crate::identity::{CAPABILITIES, COMMAND, STATUS_CAPABILITIES};
 use crate::space::{CONFIG_SIZE, Register, Space};
 use crate::{Bar, Endpoint, Identity, MsixLayout};
 
@@ -159,4 +159,8 @@ fn chain(space: &mut Space, capabilities: &[Capability], places: &[usize]) {
         }
     }
     space.define(CAPABILITIES, Register::constant(standard));
+    if standard != 0 {
+        let command = space.register(COMMAND);
+        space.define(COMMAND, Register { reset: command.reset | STATUS_CAPABILITIES, ..command });
+    }
 }

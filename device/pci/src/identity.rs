@@ -33,7 +33,7 @@ pub(crate) const COMMAND_BUS_MASTER: u32 = 1 << 2;
 /// Command: parity error response, SERR# enable and interrupt disable can be written, to no effect here.
 const COMMAND_OTHERS: u32 = 1 << 6 | 1 << 8 | 1 << 10;
 /// Status: there is a capability list.
-const STATUS_CAPABILITIES: u32 = 1 << (16 + 4);
+pub(crate) const STATUS_CAPABILITIES: u32 = 1 << (16 + 4);
 /// Status: the error bits, cleared by writing ones.
 const STATUS_ERRORS: u32 = 0xf900 << 16;
 
@@ -47,7 +47,7 @@ impl Identity {
             (0, Register::constant(id)),
             (
                 COMMAND,
-                Register::constant(STATUS_CAPABILITIES)
+                Register::constant(0)
                     .writable(COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_OTHERS)
                     .cleared_by_ones(STATUS_ERRORS),
             ),

@@ -50,6 +50,11 @@ impl Space {
         }
     }
 
+    /// What the dword at `index` does; nothing behind the end.
+    pub(crate) fn register(&self, index: usize) -> Register {
+        self.registers.get(index).copied().unwrap_or_default()
+    }
+
     /// The dword at `index`; all ones behind the end.
     pub(crate) fn value(&self, index: usize) -> u32 {
         self.values.get(index).copied().unwrap_or(u32::MAX)

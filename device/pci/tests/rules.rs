@@ -255,6 +255,16 @@ fn descriptions_no_function_can_have_are_refused() {
 }
 
 #[test]
+fn a_function_without_capabilities_says_so() {
+    let plain = Endpoint::builder(IDENTITY).build().unwrap();
+    let mut status = [0; 2];
+    plain.config_read(6, &mut status);
+    assert_eq!(status, [0, 0]);
+    endpoint(Arc::default()).config_read(6, &mut status);
+    assert_eq!(status, [0x10, 0]);
+}
+
+#[test]
 fn queue_depths_are_written_as_the_specification_has_them() {
     for (depth, bits) in [(1, 1), (31, 31), (32, 0), (200, 0), (0, 1)] {
         let endpoint =
