@@ -123,7 +123,7 @@ fn latency(all: &Sample, samples: &[(String, Sample)]) -> String {
         );
     }
     format!(
-        "<p><b>Device</b>: from the miss to the page request, and from the matched response to the end of the copy. <b>IOMMU</b>: from the page request to its queue entry and interrupt, and from the response descriptor to the match. <b>Guest</b>: from the interrupt to the response; that is the kernel and the filesystem, and the time until a CPU of the guest runs them.</p>\n{}<style>\n{rules}</style>\n<div class=\"picker\">\n{inputs}<div class=\"chips\">\n{chips}</div>\n<div class=\"panels\">\n{panels}</div>\n</div>\n",
+        "<p><b>Device</b>: from the miss to the page request, and from the matched response to the end of the copy; pages of a long request are asked for ahead, and wait for their turn. <b>IOMMU</b>: from the page request to its queue entry and interrupt, and from the response descriptor to the match. <b>Guest</b>: from the interrupt to the response; that is the kernel and the filesystem, and the time until a CPU of the guest runs them.</p>\n{}<style>\n{rules}</style>\n<div class=\"picker\">\n{inputs}<div class=\"chips\">\n{chips}</div>\n<div class=\"panels\">\n{panels}</div>\n</div>\n",
         overview::chart(samples)
     )
 }

@@ -70,9 +70,10 @@ pub(super) fn label(name: &str, mode: &str) -> String {
 fn name(scenario: &ScenarioSummary, again: bool) -> String {
     let about = ABOUT.iter().find(|(name, _)| *name == scenario.name && !again);
     let about = about.map_or(String::new(), |(_, about)| format!("<small>{about}</small>"));
-    let reason = match scenario.reason.as_str() {
-        "" => String::new(),
-        reason => format!("<small>{}</small>", Text(reason)),
+    let reason = match (scenario.reason.as_str(), scenario.result) {
+        ("", _) => String::new(),
+        (reason, Outcome::Pass) => format!("<small class=\"remark\">{}</small>", Text(reason)),
+        (reason, Outcome::Fail) => format!("<small class=\"fail\">{}</small>", Text(reason)),
     };
     format!("{}{about}{reason}", Text(&scenario.name))
 }
@@ -82,12 +83,11 @@ fn cells(scenario: &ScenarioSummary) -> Vec<String> {
         0 => "0".into(),
         wrong => format!("<span class=\"fail\">{}</span>", bytes(wrong)),
     };
-    let rate = match scenario.bytes_written {
-        0 => String::new(),
-        written => format!("{} ", bytes_per_second(written, scenario.seconds)),
-    };
-    let written =
-        format!("{}<small>{rate}in {}</small>", bytes(scenario.bytes_written), seconds(scenario.seconds));
+    let mut written = bytes(scenario.bytes_written);
+    if scenario.seconds > 0.0 {
+        let rate = bytes_per_second(scenario.bytes_written, scenario.seconds);
+        written += &format!("<small>{rate} in {}</small>", seconds(scenario.seconds));
+    }
     let time = |ns| if scenario.faults == 0 { "–".into() } else { duration(ns) };
     vec![
         Text(&scenario.mode).to_string(),

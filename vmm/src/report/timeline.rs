@@ -9,7 +9,7 @@ use crate::trace::FaultRecord;
 const STEPS: usize = 240;
 
 /// Labels nearer to the one before than this are left to hovering.
-const LABEL_GAP: f64 = 13.0;
+const LABEL_GAP: f64 = 22.0;
 
 /// The two charts over one axis of time; nothing if there is no fault.
 pub(super) fn chart(faults: &[FaultRecord], labels: &[String]) -> String {

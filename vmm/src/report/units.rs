@@ -26,9 +26,9 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// A rate of data; nothing if no time passed.
+/// A rate of data; a dash if no time passed.
 pub(super) fn bytes_per_second(amount: u64, seconds: f64) -> String {
-    if seconds <= 0.0 || amount == 0 {
+    if seconds <= 0.0 {
         return "–".into();
     }
     format!("{}/s", bytes((amount as f64 / seconds) as u64))
