@@ -16,6 +16,7 @@ use refault_model::nic::{DmaDomain, Driver, DriverSetup, PassThrough, Translated
 use refault_model::vtd::{Answer, Function, FunctionSetup, QueuedRequest, Unit, UnitSetup};
 use refault_model::{GuestMemory, Pause, Process};
 use refault_nic::{Nic, NicConfig, Worker};
+use refault_pci::PciFunction;
 use vm_memory::GuestMemoryMmap;
 
 use crate::function;
@@ -30,7 +31,7 @@ pub const NIC_VECTOR: u8 = 0x40;
 pub const NIC_VECTORS: u16 = 4;
 /// Domain id of a translated own space.
 const OWN_DOMAIN: u16 = 2;
-/// Rounds of a wait on one thread before it counts as stuck: in each the device works.
+/// Rounds in which the machine must come to rest.
 const PATIENCE: u64 = 100_000;
 /// Polls without a nap when the device works on threads of its own, and what comes then: two minutes of naps.
 const BRISK_POLLS: u64 = 10_000;
@@ -55,6 +56,8 @@ pub struct MachineSetup {
     pub clock: Option<Arc<dyn Clock>>,
     /// The NIC's memory can be trapped.
     pub hooked: bool,
+    /// Polls of a wait on one thread before it counts as stuck: in each the device works.
+    pub patience: u64,
 }
 
 impl Default for MachineSetup {
@@ -68,6 +71,7 @@ impl Default for MachineSetup {
             probe: None,
             clock: None,
             hooked: false,
+            patience: PATIENCE,
         }
     }
 }
@@ -120,13 +124,32 @@ impl Machine {
         let nic = Nic::new(setup.nic.clone(), dma, iommu.clone(), msi, device_clock, probe);
         let endpoint: Weak<dyn AtsEndpoint> = Arc::<Nic>::downgrade(&nic);
         iommu.attach(endpoint);
-        let workers: Workers =
-            Arc::new(Mutex::new((0..setup.nic.workers).map(|index| nic.worker(index)).collect()));
-        let pause = pause_that_works(&workers);
-        let (unit, function, driver) = bring_up(&platform, &nic, &setup, pause);
+        let workers = (0..setup.nic.workers).map(|index| nic.worker(index)).collect();
+        Self::boot(platform, nic, Arc::new(Mutex::new(workers)), hooked, setup, (trace, clock))
+    }
+
+    /// Resets the machine and boots another kernel on it, which knows nothing of the one before.
+    pub fn reboot(self, setup: MachineSetup) -> Self {
+        let Self { ram, iommu, interrupts, nic, workers, hooked, trace, clock, .. } = self;
+        nic.reset();
+        nic.endpoint().reset();
+        iommu.reset();
+        let platform = Platform::restarted(ram, iommu, interrupts);
+        Self::boot(platform, nic, workers, hooked, setup, (trace, clock))
+    }
+
+    fn boot(
+        platform: Platform,
+        nic: Arc<Nic>,
+        workers: Workers,
+        hooked: Option<Arc<HookedMemory>>,
+        setup: MachineSetup,
+        (trace, clock): (Arc<Trace>, Arc<ManualClock>),
+    ) -> Self {
+        let (unit, function, driver) =
+            bring_up(&platform, &nic, &setup, pause_that_works(&workers, setup.patience));
         let Platform { memory, ram, iommu, interrupts } = platform;
-        let processes = Mutex::default();
-        let driver = Arc::new(driver);
+        let (driver, processes) = (Arc::new(driver), Mutex::default());
         Self {
             memory,
             ram,
@@ -251,12 +274,12 @@ fn poll(workers: &Mutex<Vec<Worker>>) -> bool {
 }
 
 /// Waiting: on one thread the device works meanwhile; if it has threads of its own they get the processor.
-fn pause_that_works(workers: &Workers) -> Pause {
+fn pause_that_works(workers: &Workers, patience: u64) -> Pause {
     let workers = workers.clone();
     Pause::new(move |polls| {
         if !lock(&workers).is_empty() {
             poll(&workers);
-            return polls < PATIENCE;
+            return polls < patience;
         }
         if polls < BRISK_POLLS {
             std::thread::yield_now();

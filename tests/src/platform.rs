@@ -11,7 +11,7 @@ use refault_model::memory::FRAME;
 use refault_model::registers::Registers;
 use refault_model::vtd::{Unit, UnitSetup};
 use refault_model::{GuestMemory, Pause};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// Interrupt vector of the IOMMU's fault event.
 pub const FAULT_VECTOR: u8 = 0x30;
@@ -35,12 +35,15 @@ impl Platform {
     pub fn new(bytes: u64, config: IommuConfig, probe: Arc<dyn Probe>) -> Self {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes as usize)]).expect("guest memory");
         let ram = Arc::new(ram);
-        let dma = Arc::new(GuestRam::new(ram.clone()));
-        // The frame at zero is never given out: a pointer that was never set points there.
-        let memory = GuestMemory::new(dma, std::iter::once(FRAME..bytes));
+        let memory = frames(&ram);
         let interrupts = Arc::new(Interrupts::default());
         let iommu = Arc::new(Iommu::new(config, memory.dma().clone(), interrupts.clone(), probe));
         Self { memory, ram, iommu, interrupts }
+    }
+
+    /// The same machine after a reset: no frame is given out.
+    pub fn restarted(ram: Arc<GuestMemoryMmap>, iommu: Arc<Iommu>, interrupts: Arc<Interrupts>) -> Self {
+        Self { memory: frames(&ram), ram, iommu, interrupts }
     }
 
     /// What the kernel knows of the IOMMU before it brings it up.
@@ -60,4 +63,10 @@ impl Platform {
     pub fn bring_up(&self, pause: Pause) -> Arc<Unit> {
         Unit::bring_up(self.unit_setup(pause)).expect("the IOMMU comes up")
     }
+}
+
+/// All of memory but the frame at zero: a pointer that was never set points there.
+fn frames(ram: &Arc<GuestMemoryMmap>) -> Arc<GuestMemory> {
+    let bytes = ram.last_addr().0 + 1;
+    GuestMemory::new(Arc::new(GuestRam::new(ram.clone())), std::iter::once(FRAME..bytes))
 }

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod basics;
+mod hostile;
 mod properties;
 mod races;
 mod storms;
