@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod basics;
+mod bring_up;
 mod hostile;
 mod properties;
 mod races;
