@@ -1,0 +1,57 @@
+//! The demo's scenarios at small size, with one and with two vCPUs.
+
+use std::fs;
+
+use refault_vmm::demo::summary::{Outcome, RunSummary};
+
+use crate::support::{Refault, assert_clean};
+
+const SCENARIOS: [&str; 8] =
+    ["steady", "reflink-cow", "exchange", "punch", "truncate", "fsync", "kill", "pinned"];
+
+fn small_demo(cpus: &str, mode: &str) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().display().to_string();
+    let said = Refault::new([
+        "demo",
+        "--cpus",
+        cpus,
+        "--mode",
+        mode,
+        "--scale",
+        "0.1",
+        "--seconds",
+        "1",
+        "--out",
+        &out,
+    ])
+    .run();
+    assert_eq!(said.status, 0, "{said:#?}");
+    let latest = folder.path().join("latest");
+    let summary = fs::read_to_string(latest.join("summary.json")).expect("a summary");
+    let summary: RunSummary = serde_json::from_str(&summary).expect("of the known form");
+    assert_eq!(summary.result, Outcome::Pass, "{summary:#?}");
+    let names: Vec<&str> = summary.scenarios.iter().map(|scenario| &*scenario.name).collect();
+    assert_eq!(names, SCENARIOS);
+    for scenario in &summary.scenarios {
+        assert_eq!((scenario.result, scenario.bytes_wrong), (Outcome::Pass, 0), "{scenario:#?}");
+        let moves = matches!(&*scenario.name, "reflink-cow" | "exchange");
+        assert!(!moves || scenario.blocks_moved > 0, "{scenario:#?}");
+        let faults = moves || scenario.name == "fsync";
+        assert!(!faults || scenario.faults > 0, "{scenario:#?}");
+    }
+    assert_clean(&fs::read_to_string(latest.join("serial.log")).expect("a log"), &said);
+    for file in ["report.html", "faults.csv", "trace.json"] {
+        assert!(latest.join(file).is_file(), "no {file}");
+    }
+}
+
+#[test]
+fn every_scenario_passes_with_one_cpu() {
+    small_demo("1", "2m");
+}
+
+#[test]
+fn every_scenario_passes_with_two_cpus() {
+    small_demo("2", "4k");
+}

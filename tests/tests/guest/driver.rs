@@ -1,0 +1,62 @@
+//! The kernel module and the provider under stock verbs programs, and whether they leave anything behind.
+
+use crate::support::script;
+
+/// Server and client of one ping-pong over loopback, with `options`.
+const PINGPONG: &str = r#"
+ip link set lo up
+pingpong() {
+    ibv_rc_pingpong "$@" >/tmp/server 2>&1 &
+    sleep 1
+    ibv_rc_pingpong "$@" localhost || { cat /tmp/server; return 1; }
+    wait $!
+}
+"#;
+
+#[test]
+fn stock_pingpong_runs_pinned_and_on_demand() {
+    let text = format!(
+        "{PINGPONG}
+        pingpong -g 0 -n 100
+        pingpong -g 0 -n 100 -e
+        pingpong -g 0 -n 100 -O
+        pingpong -g 0 -n 100 -o
+        pingpong -g 0 -n 20 -s 100000 -O"
+    );
+    let (said, _) = script(2, &[], &text);
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert_eq!(said.stdout.matches("iters in").count(), 5, "{said:#?}");
+}
+
+#[test]
+fn the_driver_can_be_unbound_unloaded_and_killed_and_leaves_nothing_behind() {
+    let text = format!(
+        "{PINGPONG}
+        device=$(basename $(dirname $(ls -d /sys/bus/pci/devices/*/infiniband)))
+        pingpong -g 0 -n 50 -O
+        for round in 1 2 3; do
+            ibv_rc_pingpong -g 0 -n 1000000 -O >/dev/null 2>&1 &
+            server=$!
+            sleep 1
+            ibv_rc_pingpong -g 0 -n 1000000 -O localhost >/dev/null 2>&1 &
+            client=$!
+            sleep 1
+            kill -9 $client $server
+            wait || true
+        done
+        test -z \"$(rdma resource show qp | grep -v kernel)\"
+        test -z \"$(rdma resource show mr)\"
+        echo $device >/sys/bus/pci/drivers/refault_rdma/unbind
+        test ! -e /sys/class/infiniband/refault_0
+        echo $device >/sys/bus/pci/drivers/refault_rdma/bind
+        pingpong -g 0 -n 50 -O
+        rmmod refault_rdma
+        depmod
+        modprobe refault_rdma
+        pingpong -g 0 -n 50 -O
+        echo all done"
+    );
+    let (said, _) = script(2, &[], &text);
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert!(said.stdout.contains("all done"), "{said:#?}");
+}

@@ -1,0 +1,8 @@
+//! Real guests: the stock kernel, stock rdma-core and XFS judge the whole of refault. Where there is no hardware
+//! virtualization they run one level down, which takes a minute each; so a test asks much of one boot.
+
+mod demo;
+mod device;
+mod driver;
+mod run;
+mod support;

@@ -1,0 +1,62 @@
+//! `refault run` as a user meets it.
+
+use std::fs;
+
+use crate::support::{Refault, script};
+
+#[test]
+fn the_commands_status_is_refaults() {
+    let said = Refault::new(["run", "--", "false"]).run();
+    assert_eq!(said.status, 1, "{said:#?}");
+}
+
+#[test]
+fn files_go_in_come_out_and_persist() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (input, output, pmem) =
+        (folder.path().join("in"), folder.path().join("out"), folder.path().join("pmem"));
+    fs::write(&input, "hello from the host\n").expect("written");
+    let add = format!("{}:/tmp/greeting", input.display());
+    let out = format!("/tmp/answer:{}", output.display());
+    let file = format!("{},size=64M", pmem.display());
+    let text = "
+        cat /tmp/greeting
+        echo to the error stream >&2
+        echo answer >/tmp/answer
+        echo a lasting word | dd of=/dev/pmem1 bs=4096 conv=sync,fsync
+        exit 7";
+    let (said, _) = script(1, &["--add", &add, "--out", &out, "--pmem", &file], text);
+    assert_eq!(said.status, 7, "{said:#?}");
+    assert_eq!(said.stdout, "hello from the host\n");
+    assert!(said.stderr.contains("to the error stream"), "{said:#?}");
+    assert_eq!(fs::read_to_string(&output).expect("it came out"), "answer\n");
+    let kept = fs::read(&pmem).expect("the file is there");
+    assert_eq!(kept.len(), 64 << 20);
+    assert!(kept.starts_with(b"a lasting word\n"));
+}
+
+#[test]
+fn mistakes_are_named_before_anything_starts() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let odd = folder.path().join("odd");
+    fs::write(&odd, [0; 1000]).expect("written");
+    let odd = odd.display().to_string();
+    let text = folder.path().join("text");
+    fs::write(&text, "no kernel at all").expect("written");
+    let text = text.display().to_string();
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["run", "--no-such-option"], 2, "--no-such-option"),
+        (&["run", "--cpus", "0", "--", "true"], 125, "0 vCPUs"),
+        (&["run", "--pmem", &odd, "--", "true"], 125, &odd),
+        (&["run", "--kernel", "/no/such/kernel", "--", "true"], 125, "/no/such/kernel"),
+        (&["run", "--kernel", &text, "--", "true"], 125, &text),
+        (&["run", "--module", "/no/such/module.ko", "--", "true"], 125, "/no/such/module.ko"),
+        (&["run", "--add", "/no/such/file:/tmp/x", "--", "true"], 125, "/no/such/file"),
+        (&["report", "/no/such/run"], 125, "/no/such/run"),
+    ];
+    for (arguments, status, named) in cases {
+        let said = Refault::new(*arguments).run();
+        assert_eq!(said.status, *status, "{arguments:?}: {said:#?}");
+        assert!(said.stderr.contains(named), "{arguments:?} does not name {named}: {said:#?}");
+    }
+}

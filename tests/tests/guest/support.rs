@@ -1,0 +1,92 @@
+//! The `refault` command as a user has it, one guest at a time.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use refault_vmm::demo::guest_log;
+
+/// Two emulated machines side by side on two cores would only slow each other down.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// A command line of refault that is about to run.
+pub(crate) struct Refault {
+    command: Command,
+    _machine: MutexGuard<'static, ()>,
+}
+
+/// What it said and how it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Refault {
+    /// `refault ARGUMENTS`, in the workspace's root. Waits for the machine to be free.
+    pub(crate) fn new<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(arguments: I) -> Self {
+        let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut command = Command::new(binary());
+        command.args(arguments).current_dir(workspace()).stdin(Stdio::null());
+        Self { command, _machine: machine }
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn run(mut self) -> Said {
+        let Output { status, stdout, stderr } = self.command.output().expect("refault starts");
+        Said {
+            status: status.code().expect("refault was not killed"),
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+}
+
+/// Runs a shell script in a guest with `cpus` CPUs and a persistent memory of 512 MiB; its kernel's log must be
+/// clean and comes back too.
+pub(crate) fn script(cpus: u8, extra: &[&str], text: &str) -> (Said, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let log = folder.path().join("serial.log");
+    let cpus = cpus.to_string();
+    let fixed = ["run", "--cpus", &cpus, "--pmem", "size=512M", "--timeout", "600", "--serial-log"];
+    let arguments = fixed.iter().map(OsStr::new).chain([log.as_os_str()]).chain(extra.iter().map(OsStr::new));
+    let command = ["--", "sh", "-ec", text].map(OsStr::new);
+    let said = Refault::new(arguments.chain(command)).run();
+    let log = std::fs::read_to_string(&log).unwrap_or_default();
+    assert_clean(&log, &said);
+    (said, log)
+}
+
+/// No line of trouble in a guest's log.
+pub(crate) fn assert_clean(log: &str, said: &Said) {
+    let findings = guest_log::findings(log);
+    assert!(findings.is_empty(), "the guest's log has trouble:\n{}\n{said:#?}", findings.join("\n"));
+    assert!(log.contains("refault_rdma: loading"), "no kernel log, or no driver in it: {said:#?}");
+}
+
+/// The workspace's root.
+pub(crate) fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The binary, built once, as the profile of the tests has it.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--package", "refault-vmm", "--bin", "refault", "--message-format", "json"])
+            .current_dir(workspace())
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo starts");
+        assert!(built.status.success(), "the refault binary does not build");
+        String::from_utf8_lossy(&built.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .next_back()
+            .expect("cargo names the executable")
+    })
+}
