@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_msi, kvm_userspace_memory_region};
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
+use kvm_ioctls::{Cap, Kvm, VmFd};
 use refault_bus::irq::{MsiMessage, MsiSink};
 use thiserror::Error;
 use tracing::debug;
@@ -85,7 +85,6 @@ impl Vm {
             (Cap::UserMemory, "user memory"),
             (Cap::Irqchip, "in-kernel interrupt controllers"),
             (Cap::Irqfd, "irqfd"),
-            (Cap::Ioeventfd, "ioeventfd"),
             (Cap::SignalMsi, "direct MSI"),
             (Cap::ImmediateExit, "immediate exit"),
         ] {
@@ -134,18 +133,6 @@ impl Vm {
     /// Makes writes to `event` an edge on interrupt line `gsi`.
     pub fn attach_irq(&self, event: &EventFd, gsi: u32) -> Result<(), KvmError> {
         self.fd.register_irqfd(event, gsi).asking("attach an interrupt to an event")
-    }
-
-    /// Makes guest writes of any width and value to `address` events, without an exit to this process.
-    pub fn attach_mmio_event(&self, event: &EventFd, address: u64) -> Result<(), KvmError> {
-        let address = IoEventAddress::Mmio(address);
-        self.fd.register_ioevent(event, &address, NoDatamatch).asking("attach an event to memory-mapped I/O")
-    }
-
-    /// Takes back [`Self::attach_mmio_event`].
-    pub fn detach_mmio_event(&self, event: &EventFd, address: u64) -> Result<(), KvmError> {
-        let address = IoEventAddress::Mmio(address);
-        self.fd.unregister_ioevent(event, &address, NoDatamatch).asking("detach an event")
     }
 }
 

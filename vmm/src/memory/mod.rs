@@ -1,5 +1,6 @@
 //! Guest memory: RAM and persistent regions, mapped into this process.
 
+mod huge_pages;
 pub mod layout;
 pub mod pmem;
 
@@ -21,6 +22,7 @@ pub fn map(config: &MachineConfig, layout: &Layout) -> anyhow::Result<Arc<GuestM
         let size = range.end - range.start;
         let region = map_region(ram, range.start, size)
             .with_context(|| format!("cannot map {} MiB of guest RAM; use less memory", size >> 20))?;
+        huge_pages::advise(&region);
         regions.push(region);
     }
     for (region, range) in config.pmem.iter().zip(&layout.pmem) {
