@@ -1,16 +1,20 @@
 //! The device TLB (ATC) of one worker.
 //!
-//! Two layers: the tagged [`Tlb`], whose pages can be invalidated one by one, and before it a small
-//! direct-mapped array of pages used last, which any invalidation of their kind of space empties at once by
-//! raising a generation. The array also holds pages of queue rings and pinned regions, named by the identity
+//! Two layers: the tagged [`Tlb`], whose pages can be invalidated one by one, and before it an array
+//! of pages used last, which any invalidation of their kind of space empties at once by raising a generation. The array also holds pages of queue rings and pinned regions, named by the identity
 //! of their page table, so that a table is not walked again for every entry of a ring.
 
 use refault_bus::ats::{InvalidationRequest, Translation};
 use refault_bus::tlb::Tlb;
-use refault_bus::{Iova, Pasid};
+use refault_bus::{Gpa, Iova, Pasid};
 
-/// Entries of the array; a power of two.
-const RECENT: usize = 256;
+/// Sets of the array, a power of two; with two sectors of four pages each, 4096 pages. All of it stays in a
+/// processor's second-level cache.
+const SETS: usize = 512;
+/// log2 of the pages of a sector.
+const SECTOR: u32 = 2;
+/// log2 of the bytes of a sector.
+const SECTOR_SHIFT: u32 = 12 + SECTOR;
 
 /// What an address in the array belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +40,46 @@ impl Space {
     }
 }
 
-/// One page used lately.
+/// Neighbouring pages used lately: one cache line.
 #[derive(Clone, Copy)]
-struct Recent {
+#[repr(align(64))]
+struct Sector {
     space: Space,
-    page: u64,
+    number: u64,
     generation: u64,
-    translation: Translation,
+    /// Of each page, the block around it: its first address, with [`SHIFT`], [`READ`] and [`WRITE`] in the bits
+    /// that a page leaves free. Zero is none.
+    blocks: [u64; 1 << SECTOR],
+}
+
+impl Sector {
+    const EMPTY: Self = Self { space: Space::NOTHING, number: 0, generation: 0, blocks: [0; 1 << SECTOR] };
+
+    fn is(&self, space: Space, number: u64, generation: u64) -> bool {
+        self.number == number && self.space == space && self.generation == generation
+    }
+}
+
+const SHIFT: u64 = 0x3f;
+const READ: u64 = 1 << 6;
+const WRITE: u64 = 1 << 7;
+const ADDRESS: u64 = !0xfff;
+
+const fn pack(block: Translation) -> u64 {
+    let rights = if block.read { READ } else { 0 } | if block.write { WRITE } else { 0 };
+    block.gpa.0 & ADDRESS | rights | block.page_shift as u64 & SHIFT
+}
+
+const fn unpack(block: u64) -> Translation {
+    let gpa = Gpa(block & ADDRESS);
+    let page_shift = (block & SHIFT) as u8;
+    Translation { gpa, page_shift, read: block & READ != 0, write: block & WRITE != 0 }
 }
 
 /// The device TLB of one worker.
 pub(crate) struct Atc {
     tlb: Tlb<Option<Pasid>>,
-    recent: Box<[Recent; RECENT]>,
+    recent: Box<[[Sector; 2]]>,
     /// Of the function's own space, and of all process spaces.
     generations: [u64; 2],
 }
@@ -56,26 +87,42 @@ pub(crate) struct Atc {
 impl Atc {
     /// An empty cache of at most `entries` translations.
     pub(crate) fn new(entries: usize) -> Self {
-        let nothing =
-            Recent { space: Space::NOTHING, page: 0, generation: 0, translation: Translation::NONE };
-        Self { tlb: Tlb::new(entries), recent: Box::new([nothing; RECENT]), generations: [0; 2] }
+        let recent = vec![[Sector::EMPTY; 2]; SETS].into();
+        Self { tlb: Tlb::new(entries), recent, generations: [0; 2] }
     }
 
     /// A page used lately: the fast answer.
     #[inline]
     pub(crate) fn recent(&self, space: Space, at: u64) -> Option<Translation> {
-        let page = at >> 12;
-        let entry = &self.recent[slot(space, page)];
-        let hit =
-            entry.page == page && entry.space == space && entry.generation == self.generations[space.kind()];
-        hit.then_some(entry.translation)
+        let block = self.sector(space, at)?.blocks[page_of_sector(at)];
+        (block != 0).then(|| unpack(block))
+    }
+
+    /// The pages around one, if they were used lately.
+    #[inline]
+    fn sector(&self, space: Space, at: u64) -> Option<&Sector> {
+        let (number, generation) = (at >> SECTOR_SHIFT, self.generations[space.kind()]);
+        let sectors = self.recent.get(set(space, number))?;
+        sectors.iter().find(|sector| sector.is(space, number, generation))
+    }
+
+    /// A walk over pages used lately, from `at` on.
+    pub(crate) fn walk(&self, space: Space, at: u64, write: bool) -> RecentWalk<'_> {
+        let needed = if write { WRITE } else { READ };
+        RecentWalk { atc: self, space, needed, number: at >> SECTOR_SHIFT, sector: self.sector(space, at) }
     }
 
     /// Notes a page for [`Self::recent`].
     pub(crate) fn remember(&mut self, space: Space, at: u64, translation: Translation) {
-        let page = at >> 12;
-        let generation = self.generations[space.kind()];
-        self.recent[slot(space, page)] = Recent { space, page, generation, translation };
+        let (number, generation) = (at >> SECTOR_SHIFT, self.generations[space.kind()]);
+        let Some(sectors) = self.recent.get_mut(set(space, number)) else { return };
+        let known = sectors.iter().position(|sector| sector.is(space, number, generation));
+        let way = known.unwrap_or_else(|| {
+            sectors.swap(0, 1);
+            sectors[0] = Sector { space, number, generation, ..Sector::EMPTY };
+            0
+        });
+        sectors[way].blocks[page_of_sector(at)] = pack(translation);
     }
 
     /// A cached translation.
@@ -106,15 +153,44 @@ impl Atc {
     }
 }
 
-/// Where a page goes in the array: neighbouring pages side by side, spaces shifted against one another.
-fn slot(space: Space, page: u64) -> usize {
-    (page ^ page >> 8 ^ space.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % RECENT
+/// Looks up one page after the other, and each sector once.
+pub(crate) struct RecentWalk<'a> {
+    atc: &'a Atc,
+    space: Space,
+    /// The right that a page must have.
+    needed: u64,
+    number: u64,
+    sector: Option<&'a Sector>,
+}
+
+impl RecentWalk<'_> {
+    /// Where the byte at `at` lies, if its page was used lately and allows the access.
+    #[inline]
+    pub(crate) fn find(&mut self, at: u64) -> Option<Gpa> {
+        if at >> SECTOR_SHIFT != self.number {
+            self.number = at >> SECTOR_SHIFT;
+            self.sector = self.atc.sector(self.space, at);
+        }
+        let block = self.sector?.blocks[page_of_sector(at)];
+        let inside = at & ((1 << (block & SHIFT)) - 1);
+        (block & self.needed != 0).then_some(Gpa((block & ADDRESS) + inside))
+    }
+}
+
+const fn page_of_sector(at: u64) -> usize {
+    (at >> 12) as usize % (1 << SECTOR)
+}
+
+/// The set a sector belongs to. Neighbouring sectors are spread evenly; where they begin is shuffled, for
+/// buffers tend to begin at round addresses.
+fn set(space: Space, number: u64) -> usize {
+    let start = (number >> 9 ^ space.0 << 42).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+    number.wrapping_add(start) as usize % SETS
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use refault_bus::Gpa;
 
     fn page(gpa: u64) -> Translation {
         Translation { gpa: Gpa(gpa), page_shift: 12, read: true, write: true }
@@ -128,6 +204,30 @@ mod tests {
         }
         atc.remember(Space::of_table(7), 0x1000, page(0x6000));
         atc
+    }
+
+    #[test]
+    fn packed_blocks_come_back_whole() {
+        for page_shift in [12, 21, 30, 48] {
+            for (read, write) in [(true, false), (true, true), (false, true)] {
+                let block = Translation { gpa: Gpa(0x000f_ffff_c000_0000), page_shift, read, write };
+                assert_eq!(unpack(pack(block)), block);
+            }
+        }
+        assert_eq!(size_of::<Sector>(), 64);
+    }
+
+    #[test]
+    fn a_page_remembered_again_replaces_itself() {
+        let mut atc = Atc::new(8);
+        let space = Space::of(None);
+        atc.remember(space, 0x1000, page(0x5000));
+        atc.remember(space, 0x1000 + (SETS as u64) * 0x4000 * 1024, page(0x6000));
+        for gpa in [0x7000, 0x8000] {
+            atc.remember(space, 0x1000, page(gpa));
+            assert_eq!(atc.recent(space, 0x1abc), Some(page(gpa)));
+            assert_eq!(atc.recent(space, 0x2000), None);
+        }
     }
 
     #[test]

@@ -91,6 +91,11 @@ impl<'a> Port<'a> {
         Self { fabric, regions, guard, shard: guard.enter() }
     }
 
+    /// Whether an invalidation waits: no more than a chunk may be copied before it has its turn.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.guard.is_wanted()
+    }
+
     /// Lets an invalidation that waits go first. What was looked up before must be looked up again.
     pub(crate) fn step_aside(self) -> Self {
         if !self.guard.is_wanted() {
@@ -113,6 +118,11 @@ impl<'a> Port<'a> {
     pub(crate) fn may_use_atc(&self) -> bool {
         let controls = self.fabric.endpoint.controls();
         controls.ats() && controls.bus_master()
+    }
+
+    /// Whether requests may carry a PASID.
+    pub(crate) fn may_use_pasid(&self) -> bool {
+        self.fabric.endpoint.controls().pasid()
     }
 
     /// Translates one address of the function's own space or of a process.

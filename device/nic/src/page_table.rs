@@ -43,6 +43,11 @@ impl Pages {
         valid.then_some(Self { root, identity, pages, levels, page_shift })
     }
 
+    /// Where the device TLB's array has the pages.
+    pub(crate) fn space(&self) -> Space {
+        Space::of_table(self.identity)
+    }
+
     /// Bytes of all pages together.
     pub(crate) const fn bytes(&self) -> u64 {
         (self.pages as u64) << self.page_shift
@@ -52,7 +57,7 @@ impl Pages {
 impl Port<'_> {
     /// Where byte `offset` of `pages` lies in memory, and how much of it lies there in one piece.
     pub(crate) fn page(&mut self, pages: &Pages, offset: u64, write: bool) -> Result<Extent, AccessError> {
-        let space = Space::of_table(pages.identity);
+        let space = pages.space();
         if self.may_use_atc()
             && let Some(hit) = self.shard().atc.recent(space, offset).filter(|hit| hit.allows(write))
         {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use refault_abi::codes::ACCESS_LOCAL_WRITE;
 use refault_bus::{Iova, Pasid};
 
+use crate::atc::Space;
 use crate::cause::Cause;
 use crate::dma::{AccessError, Extent, Port};
 use crate::guard::lock;
@@ -19,8 +20,8 @@ const REMEMBERED: usize = 64;
 /// What translates a region's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backing {
-    /// Pinned pages; the region starts so many bytes into the first.
-    Pinned { pages: Pages, first_offset: u32 },
+    /// Pinned pages; what is added to an address, modulo 2^64, to get its offset in them.
+    Pinned { pages: Pages, shift: u64 },
     /// The process' own page table, by way of the IOMMU.
     Process(Pasid),
 }
@@ -139,15 +140,49 @@ impl Access {
     }
 }
 
+/// Where the device TLB's array has a region's pages, as long as nothing is switched off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shortcut {
+    pub(crate) space: Space,
+    /// What is added to an address to get its place in that space.
+    shift: u64,
+}
+
+impl Shortcut {
+    /// The place of an address in the space.
+    pub(crate) fn place(&self, addr: u64) -> u64 {
+        addr.wrapping_add(self.shift)
+    }
+}
+
 impl Port<'_> {
+    /// The shortcut to the region of an access that passes all checks, if there may be one now. It must not
+    /// outlive the guard.
+    pub(crate) fn resolve(&mut self, access: &Access) -> Result<Option<Shortcut>, Cause> {
+        let (own, process) = (self.may_use_atc(), self.may_use_atc() && self.may_use_pasid());
+        Ok(match &self.checked(access)?.backing {
+            Backing::Process(pasid) => process.then(|| Shortcut { space: Space::of(Some(*pasid)), shift: 0 }),
+            Backing::Pinned { pages, shift } => own.then(|| Shortcut { space: pages.space(), shift: *shift }),
+        })
+    }
+
     /// The region of an access that passes all checks.
     pub(crate) fn region(&mut self, access: &Access) -> Result<Region, Cause> {
+        self.checked(access).copied()
+    }
+
+    /// Whether an access passes all checks.
+    pub(crate) fn check(&mut self, access: &Access) -> Result<(), Cause> {
+        self.checked(access).map(|_| ())
+    }
+
+    fn checked(&mut self, access: &Access) -> Result<&Region, Cause> {
         let regions = self.regions;
         let remembered = self.shard().regions.slot(access.key);
-        let region = match remembered {
-            Some(region) if region.key == access.key => *region,
-            _ => *remembered.insert(regions.find(access.key).ok_or(Cause::Key)?),
-        };
+        if remembered.is_none_or(|region| region.key != access.key) {
+            *remembered = Some(regions.find(access.key).ok_or(Cause::Key)?);
+        }
+        let region = remembered.as_ref().ok_or(Cause::Key)?;
         region.allows(access.pd, access.addr, access.length, access.rights)?;
         Ok(region)
     }
@@ -157,10 +192,7 @@ impl Port<'_> {
     pub(crate) fn locate(&mut self, region: &Region, addr: u64, write: bool) -> Result<Extent, AccessError> {
         match &region.backing {
             Backing::Process(pasid) => self.translate(Some(*pasid), Iova(addr), write),
-            Backing::Pinned { pages, first_offset } => {
-                let offset = addr.wrapping_sub(region.start).wrapping_add(u64::from(*first_offset));
-                self.page(pages, offset, write)
-            }
+            Backing::Pinned { pages, shift } => self.page(pages, addr.wrapping_add(*shift), write),
         }
     }
 }

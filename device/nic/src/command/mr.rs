@@ -45,7 +45,7 @@ impl Nic {
         let write = command.access & ACCESS_LOCAL_WRITE != 0;
         let ends = [0, bytes.saturating_sub(1)];
         let pages = self.reachable_pages(worker, table, bytes, &ends, write)?;
-        Ok(Backing::Pinned { pages, first_offset: *first_offset })
+        Ok(Backing::Pinned { pages, shift: u64::from(*first_offset).wrapping_sub(command.start) })
     }
 
     /// When this is answered no access through the region is under way.

@@ -3,13 +3,16 @@
 use refault_abi::queue::Sge;
 use refault_bus::Gpa;
 
+use crate::atc::{Atc, Space};
 use crate::cause::Cause;
 use crate::dma::{AccessError, Extent, PageMiss, Port};
 use crate::qp::End;
-use crate::region::{Access, Backing, Region};
+use crate::region::{Access, Backing, Shortcut};
 
 /// Most bytes copied before an invalidation that waits gets its turn.
-pub(crate) const CHUNK: u32 = 64 << 10;
+const CHUNK: u64 = 64 << 10;
+/// Most bytes copied in one step, if no invalidation waits.
+const BURST: u32 = 1 << 20;
 
 /// One end of a copy: pieces of memory, and on whose behalf they are accessed.
 #[derive(Clone, Copy, Debug)]
@@ -41,20 +44,21 @@ impl<'a> List<'a> {
         }
     }
 
-    /// Checks keys, bounds and rights of every piece; empty ones name no memory.
+    /// Checks keys, bounds and rights of every piece before a byte is moved; empty ones name no memory. A piece
+    /// that is alone is checked when the copy begins with it.
     pub(crate) fn check(&self, port: &mut Port<'_>) -> Result<(), Cause> {
+        if self.pieces.len() == 1 {
+            return Ok(());
+        }
         let mut pieces = self.pieces.iter().filter(|piece| piece.length > 0);
-        pieces.try_for_each(|piece| port.region(&self.access(piece)).map(|_| ()))
+        pieces.try_for_each(|piece| port.check(&self.access(piece)))
     }
 
     /// A place in the list, `offset` bytes from its start.
     fn at(&self, offset: u32) -> Cursor<'_, 'a> {
-        let (mut index, mut inside) = (0, offset);
-        while let Some(piece) = self.pieces.get(index).filter(|piece| piece.length <= inside) {
-            inside -= piece.length;
-            index += 1;
-        }
-        Cursor { list: self, index, inside, region: None }
+        let mut cursor = Cursor { list: self, index: 0, inside: offset, found: None };
+        cursor.skip();
+        cursor
     }
 
     fn stopped(&self, error: impl Into<AccessError>) -> Stopped {
@@ -99,91 +103,207 @@ impl<'a> List<'a> {
             let extent = cursor.extent(port)?;
             let bytes = extent.bytes.min(u64::from(length - found));
             extents.push(Extent { bytes, ..extent });
-            cursor.advance(bytes as u32);
+            cursor.advance(bytes);
             found += bytes as u32;
         }
         Ok(extents)
     }
 }
 
-/// A place in a list. It holds the region of its piece, so it must not outlive the guard.
+/// A place in a list. What it found must not outlive the guard.
 struct Cursor<'l, 'a> {
     list: &'l List<'a>,
     index: usize,
     inside: u32,
-    region: Option<Region>,
+    /// Where the device TLB's array has the piece's region, once that passed its checks.
+    found: Option<Option<Shortcut>>,
 }
 
 impl Cursor<'_, '_> {
+    /// Checks the piece against its region, unless that was done.
+    #[inline]
+    fn resolve(&mut self, port: &mut Port<'_>) -> Result<(), Stopped> {
+        if self.found.is_none() {
+            let list = self.list;
+            let piece = list.pieces.get(self.index).ok_or_else(|| list.stopped(Cause::Bounds))?;
+            self.found = Some(port.resolve(&list.access(piece)).map_err(|cause| list.stopped(cause))?);
+        }
+        Ok(())
+    }
+
     /// The memory from here on, to the end of the piece at most.
     fn extent(&mut self, port: &mut Port<'_>) -> Result<Extent, Stopped> {
         let list = self.list;
         let piece = list.pieces.get(self.index).ok_or_else(|| list.stopped(Cause::Bounds))?;
-        let region = match &self.region {
-            Some(region) => region,
-            None => {
-                let region = port.region(&list.access(piece)).map_err(|cause| list.stopped(cause))?;
-                self.region.insert(region)
-            }
-        };
+        let region = port.region(&list.access(piece)).map_err(|cause| list.stopped(cause))?;
         let addr = piece.addr.wrapping_add(u64::from(self.inside));
-        let extent = port.locate(region, addr, list.write).map_err(|error| list.stopped(error))?;
+        let extent = port.locate(&region, addr, list.write).map_err(|error| list.stopped(error))?;
         Ok(Extent { bytes: extent.bytes.min(u64::from(piece.length - self.inside)), ..extent })
     }
 
-    /// Moves on, inside the piece or to the start of the next one that is not empty.
-    fn advance(&mut self, bytes: u32) {
-        self.inside += bytes;
+    /// The rest of the piece as pages of the array, if its region was looked up and has a place there.
+    fn track(&self) -> Option<Track> {
+        let shortcut = self.found.as_ref()?.as_ref()?;
+        let piece = self.list.pieces.get(self.index)?;
+        let addr = piece.addr.wrapping_add(u64::from(self.inside));
+        let rest = u64::from(piece.length - self.inside);
+        Some(Track { space: shortcut.space, at: shortcut.place(addr), rest, write: self.list.write })
+    }
+
+    /// Moves on, by no more than the extent found last.
+    fn advance(&mut self, bytes: u64) {
+        self.inside += bytes as u32;
+        self.skip();
+    }
+
+    /// From the end of a piece to the start of the next one that is not empty.
+    fn skip(&mut self) {
         while let Some(piece) = self.list.pieces.get(self.index).filter(|piece| piece.length <= self.inside) {
             self.inside -= piece.length;
             self.index += 1;
-            self.region = None;
+            self.found = None;
         }
     }
 }
 
 /// Neighbouring copies gathered into one.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Run {
-    from: u64,
-    to: u64,
-    bytes: u64,
+    src: Gpa,
+    dst: Gpa,
+    len: u64,
 }
 
-impl Run {
-    /// Adds a copy, if it continues this one at both ends.
-    fn extend(&mut self, from: Gpa, to: Gpa, bytes: u64) -> bool {
-        let continues =
-            self.from.wrapping_add(self.bytes) == from.0 && self.to.wrapping_add(self.bytes) == to.0;
-        if continues && self.bytes > 0 {
-            self.bytes += bytes;
+/// Copies page by page what could not be copied in one piece: pages may be neighbours across two pieces of
+/// memory; and the one that is none must be named.
+#[cold]
+fn copy_slowly(port: &Port<'_>, run: &Run, ends: (End, End)) -> Result<(), Stopped> {
+    let memory = &port.fabric().memory;
+    let mut done = 0;
+    while done < run.len {
+        let (from, to) = (run.src.0.wrapping_add(done), run.dst.0.wrapping_add(done));
+        let step = (0x1000 - (from & 0xfff)).min(0x1000 - (to & 0xfff)).min(run.len - done);
+        if memory.copy(Gpa(from), Gpa(to), step).is_err() {
+            let readable = memory.read(Gpa(from), &mut [0; 0x1000][..step as usize]).is_ok();
+            let end = if readable { ends.1 } else { ends.0 };
+            return Err(Stopped { end, error: AccessError::Denied(Cause::NotMemory) });
         }
-        continues && self.bytes > 0
+        done += step;
+    }
+    Ok(())
+}
+
+/// Runs of one chunk: pages at different offsets make two runs of each, at most.
+const RUNS: usize = 2 * (CHUNK as usize >> 12) + 2;
+
+/// What one step copies. All of it is translated first and copied then: a copy pushes what translation needs
+/// out of the processor's first-level cache.
+struct Plan {
+    runs: [Run; RUNS],
+    count: usize,
+}
+
+impl Plan {
+    /// Adds a copy, joined to the one before if they are neighbours at both ends; `false` if there is no room.
+    #[inline]
+    fn add(&mut self, src: Gpa, dst: Gpa, len: u64) -> bool {
+        if let Some(last) = self.count.checked_sub(1).and_then(|last| self.runs.get_mut(last))
+            && last.src.0.wrapping_add(last.len) == src.0
+            && last.dst.0.wrapping_add(last.len) == dst.0
+        {
+            last.len += len;
+            return true;
+        }
+        let room = self.runs.get_mut(self.count);
+        self.count += usize::from(room.is_some());
+        room.map(|run| *run = Run { src, dst, len }).is_some()
     }
 
     fn copy(&self, port: &Port<'_>, ends: (End, End)) -> Result<(), Stopped> {
         let memory = &port.fabric().memory;
-        if memory.copy(Gpa(self.from), Gpa(self.to), self.bytes).is_ok() {
-            return Ok(());
-        }
-        // Pages may be neighbours across two pieces of memory; and the one that is none must be named.
-        let mut done = 0;
-        while done < self.bytes {
-            let (from, to) = (self.from.wrapping_add(done), self.to.wrapping_add(done));
-            let step = (0x1000 - (from & 0xfff)).min(0x1000 - (to & 0xfff)).min(self.bytes - done);
-            if memory.copy(Gpa(from), Gpa(to), step).is_err() {
-                let readable = memory.read(Gpa(from), &mut [0; 0x1000][..step as usize]).is_ok();
-                let end = if readable { ends.1 } else { ends.0 };
-                return Err(Stopped { end, error: AccessError::Denied(Cause::NotMemory) });
-            }
-            done += step;
-        }
-        Ok(())
+        let mut runs = self.runs.iter().take(self.count);
+        runs.try_for_each(|run| match memory.copy(run.src, run.dst, run.len) {
+            Ok(()) => Ok(()),
+            Err(_) => copy_slowly(port, run, ends),
+        })
     }
 }
 
-/// Copies up to `limit` bytes, `done` bytes into both lists. Says how many; an obstacle counts only if there
-/// were none.
+/// What is left of a piece, as pages of the device TLB's array.
+struct Track {
+    space: Space,
+    at: u64,
+    rest: u64,
+    write: bool,
+}
+
+/// Plans as many bytes as the array of pages used last knows at both ends, up to `limit` of two pieces. This is
+/// the loop that decides how fast warm data moves.
+fn plan_warm(atc: &Atc, from: &Track, to: &Track, limit: u64, plan: &mut Plan) -> u64 {
+    let limit = limit.min(from.rest).min(to.rest);
+    let mut reads = atc.walk(from.space, from.at, from.write);
+    let mut writes = atc.walk(to.space, to.at, to.write);
+    let mut done = 0;
+    while done < limit {
+        let (read_at, write_at) = (from.at.wrapping_add(done), to.at.wrapping_add(done));
+        let (Some(read), Some(written)) = (reads.find(read_at), writes.find(write_at)) else { break };
+        // By pages, not by what was found: so the next lookup need not wait for this one.
+        let bytes = (0x1000 - (read_at & 0xfff)).min(0x1000 - (write_at & 0xfff)).min(limit - done);
+        if !plan.add(read, written, bytes) {
+            break;
+        }
+        done += bytes;
+    }
+    done
+}
+
+/// Plans a step inside two pieces: warm pages if there are any, else one that must be translated. Zero if the
+/// plan is full.
+fn plan_step(
+    port: &mut Port<'_>,
+    source: &mut Cursor<'_, '_>,
+    target: &mut Cursor<'_, '_>,
+    limit: u64,
+    plan: &mut Plan,
+) -> Result<u64, Stopped> {
+    source.resolve(port)?;
+    target.resolve(port)?;
+    if let (Some(from), Some(to)) = (source.track(), target.track()) {
+        let warm = plan_warm(&port.shard().atc, &from, &to, limit, plan);
+        if warm > 0 {
+            return Ok(warm);
+        }
+    }
+    let (read, written) = (source.extent(port)?, target.extent(port)?);
+    let bytes = read.bytes.min(written.bytes).min(limit);
+    Ok(if plan.add(read.gpa, written.gpa, bytes) { bytes } else { 0 })
+}
+
+/// Plans up to `limit` bytes. Says how many, and what is in the way of more.
+fn plan_chunk(
+    port: &mut Port<'_>,
+    source: &mut Cursor<'_, '_>,
+    target: &mut Cursor<'_, '_>,
+    limit: u64,
+    plan: &mut Plan,
+) -> (u64, Option<Stopped>) {
+    let mut planned = 0;
+    while planned < limit {
+        match plan_step(port, source, target, limit - planned, plan) {
+            Ok(0) => break,
+            Ok(bytes) => {
+                source.advance(bytes);
+                target.advance(bytes);
+                planned += bytes;
+            }
+            Err(stopped) => return (planned, Some(stopped)),
+        }
+    }
+    (planned, None)
+}
+
+/// Copies up to `limit` bytes, `done` bytes into both lists, in chunks, and as long as no invalidation waits.
+/// Says how many; an obstacle counts only if there were none.
 pub(crate) fn copy(
     port: &mut Port<'_>,
     from: &List<'_>,
@@ -191,36 +311,22 @@ pub(crate) fn copy(
     done: u32,
     limit: u32,
 ) -> Result<u32, Stopped> {
-    let limit = limit.min(CHUNK);
+    let limit = u64::from(limit.min(BURST));
     let (mut source, mut target) = (from.at(done), to.at(done));
-    let (mut run, mut moved) = (Run::default(), 0);
-    let obstacle = loop {
-        if moved == limit {
-            break None;
+    let mut plan = Plan { runs: [Run::default(); RUNS], count: 0 };
+    let mut moved = 0;
+    loop {
+        plan.count = 0;
+        let chunk = (limit - moved).min(CHUNK);
+        let (planned, obstacle) = plan_chunk(port, &mut source, &mut target, chunk, &mut plan);
+        plan.copy(port, (from.end, to.end))?;
+        moved += planned;
+        port.shard().stats.bytes_copied += planned;
+        match obstacle {
+            Some(stopped) if moved == 0 => return Err(stopped),
+            None if moved < limit && planned > 0 && !port.is_wanted() => {}
+            _ => return Ok(moved as u32),
         }
-        let found = source.extent(port).and_then(|source| Ok((source, target.extent(port)?)));
-        let (read, written) = match found {
-            Ok(found) => found,
-            Err(stopped) => break Some(stopped),
-        };
-        let bytes = read.bytes.min(written.bytes).min(u64::from(limit - moved));
-        if !run.extend(read.gpa, written.gpa, bytes) {
-            if run.bytes > 0 {
-                run.copy(port, (from.end, to.end))?;
-            }
-            run = Run { from: read.gpa.0, to: written.gpa.0, bytes };
-        }
-        source.advance(bytes as u32);
-        target.advance(bytes as u32);
-        moved += bytes as u32;
-    };
-    if run.bytes > 0 {
-        run.copy(port, (from.end, to.end))?;
-    }
-    port.shard().stats.bytes_copied += u64::from(moved);
-    match obstacle {
-        Some(stopped) if moved == 0 => Err(stopped),
-        _ => Ok(moved),
     }
 }
 

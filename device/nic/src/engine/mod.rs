@@ -94,11 +94,13 @@ impl Worker {
 struct Budget {
     requests: u32,
     bytes: u32,
+    /// The send queue's producer index was looked at.
+    looked: bool,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { requests: REQUESTS_PER_TURN, bytes: BYTES_PER_TURN }
+        Self { requests: REQUESTS_PER_TURN, bytes: BYTES_PER_TURN, looked: false }
     }
 }
 

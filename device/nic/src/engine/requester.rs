@@ -4,7 +4,7 @@ use refault_abi::codes::*;
 use refault_abi::event::QP_EVENT_SQ_DRAINED;
 use refault_abi::queue::Cqe;
 
-use super::copy::{CHUNK, Stopped};
+use super::copy::Stopped;
 use super::responder::Refusal;
 use super::{Budget, Turn};
 use crate::Nic;
@@ -15,6 +15,9 @@ use crate::qp::attributes::rnr_delay_ns;
 use crate::qp::{End, PageAnswer, Qp, Requester, Wait};
 use crate::queue::completion::PostError;
 use crate::queue::send::{Message, Operation};
+
+/// What a step counts for at least, however few bytes it moved.
+const LEAST_STEP: u32 = 64 << 10;
 
 /// What came of working on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +63,9 @@ impl Nic {
         let mut port = self.port(worker);
         let mut budget = Budget::default();
         loop {
-            port = port.step_aside();
+            if port.is_wanted() {
+                port = port.step_aside();
+            }
             // Looked at under the guard: whoever changes the state and then passes the guards knows that no
             // copy for the old state is under way.
             let state = qp.state();
@@ -77,7 +82,7 @@ impl Nic {
                     continue;
                 }
             }
-            match self.next_request(&mut port, qp, requester, state) {
+            match self.next_request(&mut port, qp, requester, state, &mut budget) {
                 Next::Ready => {}
                 Next::Nothing => return Turn::Over,
                 Next::Changed => continue,
@@ -91,7 +96,7 @@ impl Nic {
                     self.complete_request(&mut port, qp, requester, WC_SUCCESS, Cause::None);
                 }
                 Outcome::Moved(bytes) => {
-                    budget.spend(0, bytes.max(CHUNK));
+                    budget.spend(0, bytes.max(LEAST_STEP));
                     self.note_progress(requester);
                 }
                 Outcome::Contended => return Turn::Again,
@@ -163,7 +168,14 @@ impl Nic {
     }
 
     /// Makes the next request the active one.
-    fn next_request(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester, state: u8) -> Next {
+    fn next_request(
+        &self,
+        port: &mut Port<'_>,
+        qp: &Qp,
+        requester: &mut Requester,
+        state: u8,
+        budget: &mut Budget,
+    ) -> Next {
         if requester.active.is_some() {
             return Next::Ready;
         }
@@ -175,6 +187,10 @@ impl Nic {
         }
         let Requester { setup, consumer, known, .. } = requester;
         if *known == 0 {
+            // What was posted since the turn began is announced by a doorbell that begins another.
+            if std::mem::replace(&mut budget.looked, true) {
+                return Next::Nothing;
+            }
             match port.send_requests(setup, *consumer) {
                 Ok(0) => return Next::Nothing,
                 Ok(count) => *known = count,
