@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::accel::{Nested, serve};
 use crate::demo::options::DemoArgs;
 use crate::demo::session;
+use crate::doctor::doctor;
 use crate::guest::build::Build;
 use crate::guest::image::{GuestImage, clean};
 use crate::guest::kernel::kernel;
@@ -42,6 +43,8 @@ enum Command {
         /// The folder of the run, such as target/refault/latest
         run: PathBuf,
     },
+    /// Tells what this machine can do, what would be used, and what is missing
+    Doctor,
     /// Inside an emulated machine: serves one command to the host
     #[command(hide = true)]
     Serve,
@@ -92,6 +95,7 @@ fn dispatch(command: Command) -> Result<u8> {
             println!("{}", report::regenerate(&run)?.display());
             Ok(0)
         }
+        Command::Doctor => doctor(),
         Command::Serve => serve().map(|()| 0),
         Command::Outer { memory, program } => {
             let kernel = kernel(&Build::begin()?, false)?;

@@ -4,6 +4,7 @@ mod agent;
 mod nested;
 mod outer;
 mod probe;
+mod tsc;
 
 pub use agent::serve;
 pub use nested::{Nested, inside};

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::agent::Job;
+use super::tsc::tsc_khz;
 use crate::host::process::die_with_parent;
 use crate::host::tools::{EMULATION_TOOLS, require};
 use crate::relay::{Credit, Decoder, Frame, PAYLOAD_MAX, pump_input};
@@ -119,7 +120,8 @@ impl Nested {
         command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-serial", "file:/dev/fd/2"]);
         command.args(["-smp", &cpus.to_string(), "-m", &format!("{megabytes}M")]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
-        command.arg("-append").arg(format!("{CMDLINE} refault.program={}", hex(program.as_os_str())));
+        let clock = tsc_khz().map(|khz| format!(" tsc_early_khz={khz}")).unwrap_or_default();
+        command.arg("-append").arg(format!("{CMDLINE}{clock} refault.program={}", hex(program.as_os_str())));
         command.args(["-virtfs", "local,path=/,mount_tag=root,security_model=none,multidevs=remap"]);
         command.args(["-chardev", "stdio,id=relay,signal=off", "-device", "virtio-serial-pci"]);
         command.args(["-device", "virtserialport,chardev=relay,name=refault"]);

@@ -152,6 +152,15 @@ fn name_and_version(line: &str) -> Option<(String, String)> {
     Some((fields.next()?, fields.next()?))
 }
 
+/// The image in a cache that was used last; it may be older than its sources.
+pub fn newest(root: &Path) -> Option<GuestImage> {
+    let used = |entry: fs::DirEntry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()));
+    let stages = fs::read_dir(root.join("stages")).ok()?.flatten();
+    let images = stages.filter(|entry| entry.file_name().to_string_lossy().starts_with("image-"));
+    let (_, folder) = images.filter_map(used).max()?;
+    GuestImage::open(&folder).ok()
+}
+
 /// Removes every stage and list that building left, under the lock of builds.
 ///
 /// # Errors

@@ -1,0 +1,64 @@
+//! How fast this machine's time stamp counter runs. An emulated machine has the very same counter, but its kernel
+//! would measure it against an emulated timer, and on a busy host be wrong by a factor: then every duration in the
+//! guest is wrong too.
+#![expect(unsafe_code, reason = "reading the counter is an intrinsic that the language calls unsafe")]
+
+use std::time::{Duration, Instant};
+
+/// Long enough that reading both clocks, some 100 ns, does not matter.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// Tries to read both clocks without being interrupted in between.
+const TRIES: usize = 20;
+
+/// Ticks in a millisecond; none where there is no such counter.
+pub(super) fn tsc_khz() -> Option<u64> {
+    let start = read_both()?;
+    std::thread::sleep(INTERVAL);
+    let end = read_both()?;
+    khz(end.1.checked_sub(start.1)?, end.0.duration_since(start.0))
+}
+
+fn khz(ticks: u64, time: Duration) -> Option<u64> {
+    let khz = u128::from(ticks) * 1_000_000 / time.as_nanos().max(1);
+    u64::try_from(khz).ok().filter(|khz| *khz > 0)
+}
+
+/// Both clocks at as nearly the same moment as can be had.
+fn read_both() -> Option<(Instant, u64)> {
+    let read = || {
+        let before = Instant::now();
+        let ticks = counter()?;
+        let took = before.elapsed();
+        Some((took, (before + took / 2, ticks)))
+    };
+    (0..TRIES).filter_map(|_| read()).min_by_key(|(took, _)| *took).map(|(_, both)| both)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn counter() -> Option<u64> {
+    // SAFETY: every x86-64 CPU has the instruction, and Linux lets programs use it.
+    Some(unsafe { core::arch::x86_64::_rdtsc() })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn counter() -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_in_a_millisecond() {
+        assert_eq!(khz(2_500_000, Duration::from_millis(1)), Some(2_500_000));
+        assert_eq!(khz(0, Duration::from_millis(1)), None);
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn two_measurements_agree_even_on_a_busy_machine() {
+        let (one, two) = (tsc_khz().expect("a counter"), tsc_khz().expect("a counter"));
+        assert!(one.abs_diff(two) * 200 < one, "{one} kHz, then {two} kHz");
+    }
+}

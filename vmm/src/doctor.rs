@@ -1,0 +1,198 @@
+//! `refault doctor`: what this machine can do, what would be used, what is missing and the command that installs it.
+
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::accel::{Verdict, probe};
+use crate::guest::cache::{CACHE_VARIABLE, location};
+use crate::guest::image::newest;
+use crate::guest::mirror::Mirror;
+use crate::host::tools::{
+    EMULATION_TOOLS, IMAGE_TOOLS, ROOTLESS_TOOLS, Tool, install_line, is_root, missing,
+};
+
+/// Free space that building the image takes at its peak, in MiB.
+const BUILD_SPACE_MIB: u64 = 3000;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Grade {
+    Good,
+    /// It works, but not as well as it could.
+    Note,
+    /// Something will not work until it is mended.
+    Bad,
+}
+
+/// One thing looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Finding {
+    grade: Grade,
+    subject: &'static str,
+    text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.grade {
+            Grade::Good => "ok     ",
+            Grade::Note => "note   ",
+            Grade::Bad => "MISSING",
+        };
+        write!(formatter, "{mark}  {:<12}  {}", self.subject, self.text)
+    }
+}
+
+/// Looks at everything and prints it. The exit status is 1 if something that is needed is missing.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn doctor() -> Result<u8> {
+    let verdict = probe();
+    let mut findings = vec![kvm(&verdict), emulation(&verdict, missing(EMULATION_TOOLS))];
+    findings.extend(tools(missing(IMAGE_TOOLS), missing(ROOTLESS_TOOLS), is_root()));
+    findings.extend([mirror(Mirror::find()), cache(), image()]);
+    for finding in &findings {
+        println!("{finding}");
+    }
+    println!("{}", conclusion(&findings, &verdict));
+    Ok(u8::from(findings.iter().any(|finding| finding.grade == Grade::Bad)))
+}
+
+fn finding(grade: Grade, subject: &'static str, text: impl Into<String>) -> Finding {
+    Finding { grade, subject, text: text.into() }
+}
+
+fn kvm(verdict: &Verdict) -> Finding {
+    match verdict {
+        Verdict::Works => finding(Grade::Good, "kvm", "/dev/kvm runs code, SSE included"),
+        Verdict::Absent(why) | Verdict::Broken(why) => finding(Grade::Note, "kvm", why),
+    }
+}
+
+/// QEMU is needed only where KVM is not to be had.
+fn emulation(verdict: &Verdict, lacking: Vec<Tool>) -> Finding {
+    let remedy = || format!("no QEMU; as root: {}", install_line(&lacking));
+    match (lacking.is_empty(), verdict, is_root()) {
+        (true, ..) => finding(Grade::Good, "emulation", version("qemu-system-x86_64")),
+        (false, Verdict::Works, _) => {
+            finding(Grade::Note, "emulation", format!("{} (not needed here)", remedy()))
+        }
+        (false, _, true) => finding(Grade::Note, "emulation", format!("{} (done when needed)", remedy())),
+        (false, _, false) => finding(Grade::Bad, "emulation", remedy()),
+    }
+}
+
+fn tools(lacking: Vec<Tool>, rootless: Vec<Tool>, root: bool) -> Vec<Finding> {
+    let mut lacking = lacking;
+    if !root {
+        lacking.extend(rootless);
+    }
+    let line = install_line(&lacking);
+    vec![match (lacking.is_empty(), root) {
+        (true, true) => finding(Grade::Good, "image tools", "all there"),
+        (true, false) => finding(Grade::Good, "image tools", "all there, to be used in a user namespace"),
+        (false, true) => finding(Grade::Note, "image tools", format!("{line} (done when needed)")),
+        (false, false) => finding(Grade::Bad, "image tools", format!("as root: {line}")),
+    }]
+}
+
+fn mirror(found: Result<Mirror>) -> Finding {
+    match found {
+        Ok(mirror) => finding(Grade::Good, "mirror", mirror.main),
+        Err(error) => finding(Grade::Bad, "mirror", error.to_string()),
+    }
+}
+
+fn cache() -> Finding {
+    let root = match location() {
+        Ok(root) => root,
+        Err(error) => return finding(Grade::Bad, "cache", error.to_string()),
+    };
+    let text = format!("{} ({CACHE_VARIABLE} moves it)", root.display());
+    match free_mib(&root) {
+        Some(free) if free < BUILD_SPACE_MIB => finding(
+            Grade::Bad,
+            "cache",
+            format!("{text}: {free} MiB free, building the image takes up to {BUILD_SPACE_MIB}"),
+        ),
+        Some(free) => finding(Grade::Good, "cache", format!("{text}: {free} MiB free")),
+        None => finding(Grade::Note, "cache", text),
+    }
+}
+
+fn image() -> Finding {
+    let newest = location().ok().and_then(|root| newest(&root));
+    match newest.and_then(|image| Some((image.manifest().ok()?, image))) {
+        Some((manifest, image)) => finding(
+            Grade::Good,
+            "guest image",
+            format!(
+                "kernel {}, rdma-core {}, in {}",
+                manifest.kernel,
+                manifest.rdma_core,
+                image.folder().display()
+            ),
+        ),
+        None => {
+            finding(Grade::Note, "guest image", "not built yet; `refault guest build` or any run makes it")
+        }
+    }
+}
+
+fn conclusion(findings: &[Finding], verdict: &Verdict) -> String {
+    let worst = findings.iter().map(|finding| finding.grade).max().unwrap_or(Grade::Good);
+    match (worst, verdict) {
+        (Grade::Bad, _) => "Mend what is marked MISSING, then guests can run.".into(),
+        (_, Verdict::Works) => "Guests run on this machine's KVM.".into(),
+        _ => "Guests run inside a machine that QEMU emulates: slower, the same otherwise.".into(),
+    }
+}
+
+/// The first line that a program says of its version.
+fn version(program: &str) -> String {
+    let output = Command::new(program).arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().next().unwrap_or("installed").to_string()
+}
+
+/// Free space where `path` is, or would be.
+fn free_mib(path: &Path) -> Option<u64> {
+    let there = path.ancestors().find(|ancestor| ancestor.exists())?;
+    let output = Command::new("df").args(["--output=avail", "-BM"]).arg(there).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().nth(1)?.trim().trim_end_matches('M').parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LACKING: Tool = Tool { name: "x", package: "x-tools" };
+
+    #[test]
+    fn what_is_missing_comes_with_the_command_that_installs_it() {
+        let found = &tools(vec![LACKING], Vec::new(), false)[0];
+        assert_eq!(found.grade, Grade::Bad);
+        assert!(found.text.contains("apt-get install --no-install-recommends x-tools"), "{found}");
+        assert_eq!(tools(vec![LACKING], Vec::new(), true)[0].grade, Grade::Note);
+        assert_eq!(tools(Vec::new(), vec![LACKING], true)[0].grade, Grade::Good);
+        assert_eq!(tools(Vec::new(), vec![LACKING], false)[0].grade, Grade::Bad);
+    }
+
+    #[test]
+    fn kvm_that_does_not_work_is_no_reason_to_give_up() {
+        let verdict = Verdict::Broken("internal error".into());
+        let findings = [kvm(&verdict), emulation(&verdict, Vec::new())];
+        assert!(findings.iter().all(|finding| finding.grade < Grade::Bad));
+        assert!(conclusion(&findings, &verdict).contains("QEMU"));
+    }
+
+    #[test]
+    fn free_space_is_that_of_the_place() {
+        assert!(free_mib(Path::new("/nonexistent/below/root")).is_some());
+    }
+}
