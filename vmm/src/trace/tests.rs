@@ -298,45 +298,6 @@ fn what_the_queue_cannot_hold_is_lost_and_counted() {
     assert_eq!(observed.events_lost, 20_000 - 16 * 1024);
 }
 
-/// Nanoseconds for which this thread has run: what others do on the machine does not count.
-fn thread_ns() -> u64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap()
-}
-
-/// What an event costs its thread, assembly included, in nanoseconds: the best of a few rounds.
-fn cost_of_an_event(threads: u32) -> u64 {
-    const FAULTS: u64 = 100_000;
-    let record_all = |recorder: &Recorder, thread: u32| {
-        let before = thread_ns();
-        for page in 0..FAULTS {
-            let group = u64::from(thread) * 100 + page % 100;
-            for stage in ANSWERED {
-                recorder.record(&event(stage, group, thread, page));
-            }
-        }
-        thread_ns() - before
-    };
-    let round = || -> u64 {
-        let recorder = Recorder::new(Arc::new(WallClock::new()), 1 << 18);
-        let (recorder, record_all) = (&recorder, &record_all);
-        std::thread::scope(|scope| {
-            let all: Vec<_> =
-                (0..threads).map(|thread| scope.spawn(move || record_all(recorder, thread))).collect();
-            all.into_iter().map(|thread| thread.join().unwrap()).sum()
-        })
-    };
-    let best = (0..5).map(|_| round()).min().unwrap();
-    best / (FAULTS * ANSWERED.len() as u64 * u64::from(threads))
-}
-
-#[test]
-fn recording_an_event_costs_well_under_a_microsecond() {
-    let (one, two) = (cost_of_an_event(1), cost_of_an_event(2));
-    println!("one event: {one} ns; with two threads that do nothing else: {two} ns each");
-    assert!(one < 500 && two < 1000, "{one} ns, {two} ns");
-}
-
 proptest::proptest! {
     /// Whatever comes in whatever order: no panic, and every miss is in exactly one place afterwards.
     #[test]
