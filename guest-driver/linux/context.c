@@ -10,11 +10,15 @@
  * anything new; destroy its objects; destroy the context; unbind the PASID.
  */
 
+#include <linux/delay.h>
 #include <linux/iommu.h>
 #include <linux/sched/mm.h>
 #include <rdma/uverbs_types.h>
 
 #include "refault.h"
+
+/* For the kernel to answer all page requests of a process; a filesystem may be slow. */
+#define REFAULT_ANSWERS_TIMEOUT (60 * HZ)
 
 static const char *refault_no_pasid_reason(struct refault_dev *dev, int err)
 {
@@ -162,6 +166,26 @@ static void refault_stop_context(struct refault_dev *dev, u32 id)
 				     ERR_PTR(ret));
 }
 
+/*
+ * The NIC stays busy until the kernel has answered every page request of the
+ * process. Unbinding must wait for that: when the process has died before, the
+ * IOMMU driver of 7.2 does not drain its page requests at unbind (it clears the
+ * present bit of the PASID entry first, and then takes the entry for one that
+ * was drained), but frees those that its workers still have in hand.
+ */
+static int refault_destroy_context(struct refault_dev *dev, u32 id)
+{
+	unsigned long limit = jiffies + REFAULT_ANSWERS_TIMEOUT;
+	int ret;
+
+	for (;;) {
+		ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_CONTEXT, id);
+		if (ret != -EBUSY || time_after(jiffies, limit))
+			return ret;
+		msleep(1);
+	}
+}
+
 void refault_dealloc_ucontext(struct ib_ucontext *ibucontext)
 {
 	struct refault_ucontext *uctx = to_rucontext(ibucontext);
@@ -171,7 +195,7 @@ void refault_dealloc_ucontext(struct ib_ucontext *ibucontext)
 	/* Locks out refault_stop_contexts(), which must not see a reused id. */
 	xa_erase(&dev->contexts, uctx->id);
 	/* An address space must not be unbound while the NIC may still use it. */
-	if (refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_CONTEXT, uctx->id))
+	if (refault_destroy_context(dev, uctx->id))
 		refault_die(dev, "a context could not be destroyed");
 	refault_unbind_mm(uctx);
 	mmdrop(uctx->mm);

@@ -10,8 +10,8 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use refault_bus::PrgIndex;
 use refault_bus::pri::{PageGroupResponse, ResponseCode};
+use refault_bus::{Pasid, PrgIndex};
 use refault_pci::Endpoint;
 use rustc_hash::FxHashMap;
 
@@ -109,6 +109,14 @@ impl PageRequests {
     /// Notes how many requests the operating system allows.
     pub(crate) fn set_allocation(&self, allocation: u32) {
         lock(&self.state).credits = allocation.clamp(1, self.capacity);
+    }
+
+    /// Whether the operating system owes an answer to a request of `pasid`.
+    pub(crate) fn awaits_answer(&self, pasid: Pasid) -> bool {
+        lock(&self.state).groups.iter().any(|group| match group {
+            Group::Free => false,
+            Group::Open { miss, .. } | Group::Quarantined { miss } => miss.pasid == pasid,
+        })
     }
 
     /// `waiter` wants a page.

@@ -21,7 +21,8 @@ constants! { OPCODES, "Command opcodes (request body -> response body)":
     pub const CMD_DESTROY_EQ: u16 = 0x11;
     /// CreateContext -> ObjectId, which is also the index of its doorbell page.
     pub const CMD_CREATE_CONTEXT: u16 = 0x20;
-    /// ObjectId -> nothing. Refused while the context has objects.
+    /// ObjectId -> nothing. Busy while the context has objects, or is the last of its PASID and a page request
+    /// of the PASID is not answered yet.
     pub const CMD_DESTROY_CONTEXT: u16 = 0x21;
     /// ObjectId of a context -> ObjectId.
     pub const CMD_CREATE_PD: u16 = 0x22;

@@ -17,8 +17,13 @@ impl Nic {
         created(objects.contexts.insert(Context { pasid, stopped: false, users: 0 })?)
     }
 
+    /// The last context of a PASID stays until every page request of the PASID is answered: as with a PASID
+    /// stop request (PCIe 6.0, 6.20.1), the operating system may forget the process when this is done.
     pub(super) fn destroy_context(&self, objects: &mut Objects, id: u32) -> Reply {
-        if objects.contexts.find(id)?.users > 0 {
+        let Context { pasid, users, .. } = *objects.contexts.find(id)?;
+        let last = |pasid| objects.contexts.iter().filter(|other| other.pasid == Some(pasid)).count() == 1;
+        let owed = pasid.is_some_and(|pasid| last(pasid) && self.pages.awaits_answer(pasid));
+        if users > 0 || owed {
             return Err(Refused::Busy);
         }
         objects.contexts.remove(id);

@@ -70,6 +70,10 @@ impl<T> Table<T> {
         self.slots.get_mut(id as usize).and_then(Option::as_mut).ok_or(Refused::NoObject)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().flatten()
+    }
+
     pub(crate) fn remove(&mut self, id: u32) {
         if let Some(slot) = self.slots.get_mut(id as usize) {
             *slot = None;

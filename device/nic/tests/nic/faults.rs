@@ -1,6 +1,7 @@
 //! Missing pages: asked for, waited for, refused, given up.
 
 use refault_abi::codes::*;
+use refault_abi::command::*;
 use refault_abi::queue::*;
 use refault_abi::regs::{REG_STATUS, STATUS_FATAL};
 use refault_bus::dma::DmaMemory;
@@ -576,4 +577,26 @@ fn a_reset_of_the_interface_forgets_groups_and_strands_nobody() {
     assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, CAUSE_BLOCKED);
     pair.bench.iommu.answer(&request, ResponseCode::Success);
     assert_eq!(pair.bench.nic.stats().page_responses_unexpected, 1);
+}
+
+#[test]
+fn the_last_context_of_a_process_stays_until_its_page_requests_are_answered() {
+    let mut pair = Pair::new();
+    pair.run(&pair.write(1, 8, HEAP, pair.process));
+    let request = pair.bench.iommu.take_requests()[0];
+    let bench = &pair.bench;
+    pair.a.destroy(bench).unwrap();
+    pair.b.destroy(bench).unwrap();
+    for key in [pair.lkey, pair.rkey, pair.process] {
+        bench.id_command(CMD_DESTROY_MR, key).unwrap();
+    }
+    for cqn in [pair.cq_a.cqn, pair.cq_b.cqn] {
+        bench.id_command(CMD_DESTROY_CQ, cqn).unwrap();
+    }
+    bench.id_command(CMD_DESTROY_PD, pair.pd).unwrap();
+    let another = bench.context(Some(PASID));
+    bench.id_command(CMD_DESTROY_CONTEXT, pair.context).unwrap();
+    assert_eq!(bench.id_command(CMD_DESTROY_CONTEXT, another), Err(STATUS_BUSY));
+    bench.iommu.answer(&request, ResponseCode::InvalidRequest);
+    bench.id_command(CMD_DESTROY_CONTEXT, another).unwrap();
 }
