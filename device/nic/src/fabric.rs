@@ -9,6 +9,8 @@ use refault_bus::dma::DmaMemory;
 use refault_bus::probe::{Probe, ProbeEvent};
 use refault_pci::Endpoint;
 
+use crate::warn::WarnLimit;
+
 /// The outside of the NIC.
 pub(crate) struct Fabric {
     pub(crate) bdf: Bdf,
@@ -17,6 +19,8 @@ pub(crate) struct Fabric {
     pub(crate) agent: Arc<dyn TranslationAgent>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) probe: Arc<dyn Probe>,
+    /// Of warnings about rings that cannot be served.
+    pub(crate) ring_warnings: WarnLimit,
 }
 
 impl Fabric {

@@ -27,6 +27,7 @@ mod region;
 mod regs;
 mod slab;
 mod stats;
+mod warn;
 
 pub use config::NicConfig;
 pub use engine::{Work, Worker};

@@ -32,6 +32,7 @@ use crate::queue::event::EventQueues;
 use crate::region::RegionTable;
 use crate::regs::Registers;
 use crate::stats::NicStats;
+use crate::warn::WarnLimit;
 
 /// What belongs to one worker and is not under its guard.
 pub(crate) struct WorkerCell {
@@ -84,7 +85,15 @@ impl Nic {
         };
         let entries = config.atc_entries.div_ceil(shares);
         let nic = Self {
-            fabric: Fabric { bdf: config.bdf, endpoint, memory, agent, clock, probe },
+            fabric: Fabric {
+                bdf: config.bdf,
+                endpoint,
+                memory,
+                agent,
+                clock,
+                probe,
+                ring_warnings: WarnLimit::default(),
+            },
             registers: Registers::default(),
             objects: Mutex::new(Objects::new(&config)),
             guards: (0..=shares).map(|_| Guarded::new(Shard::new(entries))).collect(),

@@ -151,7 +151,10 @@ impl Nic {
         let mut state = lock(&self.registers.0);
         let Some(ring) = state.enabled.then_some(()).and(state.lanes.get_mut(lane)) else { return };
         if producer.wrapping_sub(ring.consumer) > 1 << ring.log {
-            tracing::warn!(lane, producer, consumer = ring.consumer, "command producer index out of range");
+            let consumer = ring.consumer;
+            if let Some(number) = self.fabric.ring_warnings.next() {
+                tracing::warn!(number, lane, producer, consumer, "command producer index out of range");
+            }
             state.fatal = true;
             return;
         }

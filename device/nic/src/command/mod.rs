@@ -95,7 +95,10 @@ impl Nic {
                 return;
             };
             if let Err(error) = self.serve(worker, &mut objects, place) {
-                tracing::warn!(lane = place.lane, slot = ?place.iova, ?error, "a command ring cannot be reached");
+                if let Some(number) = self.fabric.ring_warnings.next() {
+                    let CommandPlace { lane, iova } = place;
+                    tracing::warn!(number, lane, slot = ?iova, ?error, "a command ring cannot be reached");
+                }
                 self.registers.set_fatal();
                 return;
             }

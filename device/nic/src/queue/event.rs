@@ -100,7 +100,8 @@ impl EventQueues {
             }
             return;
         }
-        self.checked(queue.write(port, event));
+        let written = queue.write(port, event);
+        self.checked(port, written);
         queue.fire(port);
     }
 
@@ -114,7 +115,8 @@ impl EventQueues {
             queue.consumer = consumer & INDEX;
         }
         queue.armed |= arm;
-        self.checked(queue.send_backlog(port));
+        let written = queue.send_backlog(port);
+        self.checked(port, written);
         queue.fire(port);
     }
 
@@ -127,11 +129,11 @@ impl EventQueues {
         }
     }
 
-    fn checked(&self, result: Result<(), AccessError>) {
-        if let Err(error) = result
-            && !self.broken.swap(true, Ordering::AcqRel)
-        {
-            tracing::warn!(?error, "an event queue cannot be written; the device stops until reset");
+    fn checked(&self, port: &Port<'_>, result: Result<(), AccessError>) {
+        let Err(error) = result else { return };
+        self.broken.store(true, Ordering::Release);
+        if let Some(number) = port.fabric().ring_warnings.next() {
+            tracing::warn!(number, ?error, "an event queue cannot be written; the device stops until reset");
         }
     }
 }
