@@ -1,170 +1,17 @@
 //! Copying between two scatter/gather lists: translate both ends, copy, in one guarded step.
 
-use refault_abi::queue::Sge;
 use refault_bus::Gpa;
 
-use crate::atc::{Atc, Space};
+use super::list::{Cursor, List, Stopped, Track};
+use crate::atc::Atc;
 use crate::cause::Cause;
-use crate::dma::{AccessError, Extent, PageMiss, Port};
+use crate::dma::{AccessError, Extent, Port};
 use crate::qp::End;
-use crate::region::{Access, Backing, Shortcut};
 
 /// Most bytes copied before an invalidation that waits gets its turn.
 const CHUNK: u64 = 64 << 10;
 /// Most bytes copied in one step, if no invalidation waits.
 const BURST: u32 = 1 << 20;
-
-/// One end of a copy: pieces of memory, and on whose behalf they are accessed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct List<'a> {
-    pub(crate) pieces: &'a [Sge],
-    pub(crate) pd: u32,
-    /// ACCESS_* that each piece's region must have.
-    pub(crate) rights: u32,
-    /// It is written.
-    pub(crate) write: bool,
-    pub(crate) end: End,
-}
-
-/// A copy stopped at one end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stopped {
-    pub(crate) end: End,
-    pub(crate) error: AccessError,
-}
-
-impl<'a> List<'a> {
-    fn access(&self, piece: &Sge) -> Access {
-        Access {
-            key: piece.lkey,
-            pd: self.pd,
-            addr: piece.addr,
-            length: u64::from(piece.length),
-            rights: self.rights,
-        }
-    }
-
-    /// Checks keys, bounds and rights of every piece before a byte is moved; empty ones name no memory. A piece
-    /// that is alone is checked when the copy begins with it.
-    pub(crate) fn check(&self, port: &mut Port<'_>) -> Result<(), Cause> {
-        if self.pieces.len() == 1 {
-            return Ok(());
-        }
-        let mut pieces = self.pieces.iter().filter(|piece| piece.length > 0);
-        pieces.try_for_each(|piece| port.check(&self.access(piece)))
-    }
-
-    /// A place in the list, `offset` bytes from its start.
-    fn at(&self, offset: u32) -> Cursor<'_, 'a> {
-        let mut cursor = Cursor { list: self, index: 0, inside: offset, found: None };
-        cursor.skip();
-        cursor
-    }
-
-    fn stopped(&self, error: impl Into<AccessError>) -> Stopped {
-        Stopped { end: self.end, error: error.into() }
-    }
-
-    /// Pages of a process behind the one at `offset`, in the same piece, that are missing too: at most
-    /// `count`, each with the offset of its first byte.
-    pub(crate) fn missing_behind(
-        &self,
-        port: &mut Port<'_>,
-        offset: u32,
-        count: u32,
-    ) -> Vec<(PageMiss, u32)> {
-        let mut missing = Vec::new();
-        let cursor = self.at(offset);
-        let Some(piece) = self.pieces.get(cursor.index) else { return missing };
-        let Ok(region) = port.region(&self.access(piece)) else { return missing };
-        let Backing::Process(pasid) = region.backing else { return missing };
-        let start = piece.addr.wrapping_add(u64::from(cursor.inside));
-        let rest = u64::from(piece.length - cursor.inside);
-        for page in 1..=u64::from(count) {
-            let ahead = (page << 12) - (start & 0xfff);
-            if ahead >= rest {
-                break;
-            }
-            match port.translate(Some(pasid), refault_bus::Iova(start.wrapping_add(ahead)), self.write) {
-                Err(AccessError::Miss(miss)) => missing.push((miss, offset + ahead as u32)),
-                Err(AccessError::Denied(_)) => break,
-                Ok(_) => {}
-            }
-        }
-        missing
-    }
-
-    /// The memory of the first `length` bytes, piece by piece.
-    pub(crate) fn extents(&self, port: &mut Port<'_>, length: u32) -> Result<Vec<Extent>, Stopped> {
-        let mut extents = Vec::new();
-        let mut cursor = self.at(0);
-        let mut found = 0;
-        while found < length {
-            let extent = cursor.extent(port)?;
-            let bytes = extent.bytes.min(u64::from(length - found));
-            extents.push(Extent { bytes, ..extent });
-            cursor.advance(bytes);
-            found += bytes as u32;
-        }
-        Ok(extents)
-    }
-}
-
-/// A place in a list. What it found must not outlive the guard.
-struct Cursor<'l, 'a> {
-    list: &'l List<'a>,
-    index: usize,
-    inside: u32,
-    /// Where the device TLB's array has the piece's region, once that passed its checks.
-    found: Option<Option<Shortcut>>,
-}
-
-impl Cursor<'_, '_> {
-    /// Checks the piece against its region, unless that was done.
-    #[inline]
-    fn resolve(&mut self, port: &mut Port<'_>) -> Result<(), Stopped> {
-        if self.found.is_none() {
-            let list = self.list;
-            let piece = list.pieces.get(self.index).ok_or_else(|| list.stopped(Cause::Bounds))?;
-            self.found = Some(port.resolve(&list.access(piece)).map_err(|cause| list.stopped(cause))?);
-        }
-        Ok(())
-    }
-
-    /// The memory from here on, to the end of the piece at most.
-    fn extent(&mut self, port: &mut Port<'_>) -> Result<Extent, Stopped> {
-        let list = self.list;
-        let piece = list.pieces.get(self.index).ok_or_else(|| list.stopped(Cause::Bounds))?;
-        let region = port.region(&list.access(piece)).map_err(|cause| list.stopped(cause))?;
-        let addr = piece.addr.wrapping_add(u64::from(self.inside));
-        let extent = port.locate(&region, addr, list.write).map_err(|error| list.stopped(error))?;
-        Ok(Extent { bytes: extent.bytes.min(u64::from(piece.length - self.inside)), ..extent })
-    }
-
-    /// The rest of the piece as pages of the array, if its region was looked up and has a place there.
-    fn track(&self) -> Option<Track> {
-        let shortcut = self.found.as_ref()?.as_ref()?;
-        let piece = self.list.pieces.get(self.index)?;
-        let addr = piece.addr.wrapping_add(u64::from(self.inside));
-        let rest = u64::from(piece.length - self.inside);
-        Some(Track { space: shortcut.space, at: shortcut.place(addr), rest, write: self.list.write })
-    }
-
-    /// Moves on, by no more than the extent found last.
-    fn advance(&mut self, bytes: u64) {
-        self.inside += bytes as u32;
-        self.skip();
-    }
-
-    /// From the end of a piece to the start of the next one that is not empty.
-    fn skip(&mut self) {
-        while let Some(piece) = self.list.pieces.get(self.index).filter(|piece| piece.length <= self.inside) {
-            self.inside -= piece.length;
-            self.index += 1;
-            self.found = None;
-        }
-    }
-}
 
 /// Neighbouring copies gathered into one.
 #[derive(Clone, Copy, Default)]
@@ -227,14 +74,6 @@ impl Plan {
             Err(_) => copy_slowly(port, run, ends),
         })
     }
-}
-
-/// What is left of a piece, as pages of the device TLB's array.
-struct Track {
-    space: Space,
-    at: u64,
-    rest: u64,
-    write: bool,
 }
 
 /// Plans as many bytes as the array of pages used last knows at both ends, up to `limit` of two pieces. This is

@@ -8,7 +8,7 @@ use refault_bus::PrgIndex;
 use refault_bus::pri::PageRequest;
 use refault_bus::probe::{ProbeEvent, Stage};
 
-use super::copy::List;
+use super::list::List;
 use crate::Nic;
 use crate::cause::Cause;
 use crate::dma::{PageMiss, Port};
@@ -76,7 +76,7 @@ impl Nic {
         if self.fabric.endpoint.pri_response_failure() {
             return Err(Cause::PageFailure);
         }
-        if self.back_off(worker, requester, end)? {
+        if self.back_off(requester, end)? {
             return Ok(());
         }
         let qpn = requester.setup.qpn;
@@ -117,7 +117,7 @@ impl Nic {
 
     /// Counts how often pages were asked for without a byte moved since: source and destination may push one
     /// another out. `true` if the requester shall wait before it asks again.
-    fn back_off(&self, worker: usize, requester: &mut Requester, end: End) -> Result<bool, Cause> {
+    fn back_off(&self, requester: &mut Requester, end: End) -> Result<bool, Cause> {
         let trouble = &mut requester.trouble;
         trouble.end = end;
         if trouble.asked > self.config.page_retry_limit {
@@ -127,7 +127,7 @@ impl Nic {
             trouble.backed_off = true;
             let doublings = (trouble.asked - PROMPT).min(20);
             let delay = (BACK_OFF_NS.0 << doublings).min(BACK_OFF_NS.1);
-            self.wait_until(worker, requester, self.fabric.now_ns().saturating_add(delay));
+            self.wait_until(requester, self.fabric.now_ns().saturating_add(delay));
             return Ok(true);
         }
         trouble.asked += 1;

@@ -8,6 +8,7 @@
 mod copy;
 mod faults;
 mod flush;
+mod list;
 mod requester;
 mod responder;
 pub(crate) mod timers;
@@ -121,11 +122,16 @@ impl Nic {
         Port::enter(&self.fabric, &self.regions, &self.guards[worker])
     }
 
+    /// Who works for a slot, whoever occupies it.
+    fn worker_of(&self, slot: u32) -> usize {
+        slot as usize % self.workers.len()
+    }
+
     /// Queues a turn of `qp`, unless one is queued already.
     pub(crate) fn schedule(&self, qp: &Qp) {
         let slot = slot_of(qp.qpn());
         if qp.qpn() != 0 && qp.mark_scheduled() {
-            self.send(slot as usize % self.workers.len(), Task::QueuePair(slot));
+            self.send(self.worker_of(slot), Task::QueuePair(slot));
         }
     }
 

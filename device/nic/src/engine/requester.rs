@@ -4,16 +4,16 @@ use refault_abi::codes::*;
 use refault_abi::event::QP_EVENT_SQ_DRAINED;
 use refault_abi::queue::Cqe;
 
-use super::copy::Stopped;
+use super::list::Stopped;
 use super::responder::Refusal;
 use super::{Budget, Turn};
 use crate::Nic;
 use crate::cause::Cause;
-use crate::dma::{AccessError, Port};
+use crate::dma::{AccessError, PageMiss, Port};
 use crate::guard::lock;
 use crate::qp::attributes::rnr_delay_ns;
 use crate::qp::{End, PageAnswer, Qp, Requester, Wait};
-use crate::queue::completion::PostError;
+use crate::queue::completion::{PostError, slot_of};
 use crate::queue::send::{Message, Operation};
 
 /// What a step counts for at least, however few bytes it moved.
@@ -47,6 +47,17 @@ enum Next {
     Nothing,
     /// The state changed.
     Changed,
+}
+
+/// What follows from an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reaction {
+    /// The next step.
+    GoOn,
+    /// The turn is over.
+    End(Turn),
+    /// The operating system must be asked for a page, without the guard.
+    Ask(End, PageMiss),
 }
 
 /// Whether a wait is over.
@@ -90,44 +101,61 @@ impl Nic {
             if budget.is_spent() {
                 return Turn::Again;
             }
-            match self.deliver(&mut port, requester) {
-                Outcome::Done => {
-                    budget.spend(1, 0);
-                    self.complete_request(&mut port, qp, requester, WC_SUCCESS, Cause::None);
-                }
-                Outcome::Moved(bytes) => {
-                    budget.spend(0, bytes.max(LEAST_STEP));
-                    self.note_progress(requester);
-                }
-                Outcome::Contended => return Turn::Again,
-                Outcome::Stopped(Stopped { end, error: AccessError::Denied(cause) }) => {
-                    self.fail_access(&mut port, qp, requester, end, cause);
-                }
-                Outcome::Stopped(Stopped { end, error: AccessError::Miss(miss) }) => {
+            let outcome = self.deliver(&mut port, requester);
+            match self.react(&mut port, qp, requester, outcome, &mut budget) {
+                Reaction::GoOn => {}
+                Reaction::End(turn) => return turn,
+                Reaction::Ask(end, miss) => {
                     let ahead = self.pages_ahead(&mut port, requester, end);
                     drop(port);
-                    match self.ask_for_pages(worker, requester, end, miss, ahead) {
-                        Ok(()) => return Turn::Over,
-                        Err(cause) => {
-                            port = self.port(worker);
-                            self.fail_access(&mut port, qp, requester, end, cause);
-                        }
-                    }
-                }
-                Outcome::Refused(refusal) => self.refused(&mut port, qp, requester, refusal),
-                Outcome::NoPeer => {
-                    if self.wait_for_peer(&mut port, worker, qp, requester) {
-                        return Turn::Over;
-                    }
-                }
-                Outcome::NotReady(code) => {
-                    self.note_progress(requester);
-                    if self.wait_for_receive(&mut port, worker, qp, requester, code) {
-                        return Turn::Over;
-                    }
+                    let asked = self.ask_for_pages(worker, requester, end, miss, ahead);
+                    let Err(cause) = asked else { return Turn::Over };
+                    port = self.port(worker);
+                    self.fail_access(&mut port, qp, requester, end, cause);
                 }
             }
         }
+    }
+
+    /// What an outcome means for the request and for the turn.
+    fn react(
+        &self,
+        port: &mut Port<'_>,
+        qp: &Qp,
+        requester: &mut Requester,
+        outcome: Outcome,
+        budget: &mut Budget,
+    ) -> Reaction {
+        let parked = match outcome {
+            Outcome::Done => {
+                budget.spend(1, 0);
+                self.complete_request(port, qp, requester, WC_SUCCESS, Cause::None);
+                false
+            }
+            Outcome::Moved(bytes) => {
+                budget.spend(0, bytes.max(LEAST_STEP));
+                self.note_progress(requester);
+                false
+            }
+            Outcome::Contended => return Reaction::End(Turn::Again),
+            Outcome::Stopped(Stopped { end, error: AccessError::Miss(miss) }) => {
+                return Reaction::Ask(end, miss);
+            }
+            Outcome::Stopped(Stopped { end, error: AccessError::Denied(cause) }) => {
+                self.fail_access(port, qp, requester, end, cause);
+                false
+            }
+            Outcome::Refused(refusal) => {
+                self.refused(port, qp, requester, refusal);
+                false
+            }
+            Outcome::NoPeer => self.wait_for_peer(port, qp, requester),
+            Outcome::NotReady(code) => {
+                self.note_progress(requester);
+                self.wait_for_receive(port, qp, requester, code)
+            }
+        };
+        if parked { Reaction::End(Turn::Over) } else { Reaction::GoOn }
     }
 
     /// Whether what the requester waited for has come.
@@ -289,7 +317,7 @@ impl Nic {
     }
 
     /// Nobody answers: waits, or gives up and says `false`.
-    fn wait_for_peer(&self, port: &mut Port<'_>, worker: usize, qp: &Qp, requester: &mut Requester) -> bool {
+    fn wait_for_peer(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester) -> bool {
         let Some(timeout) = requester.attributes.timeout_ns() else {
             requester.wait = Wait::Peer;
             return true;
@@ -300,19 +328,12 @@ impl Nic {
         }
         requester.transport_retries += 1;
         port.shard().stats.transport_retries += 1;
-        self.wait_until(worker, requester, self.fabric.now_ns().saturating_add(timeout));
+        self.wait_until(requester, self.fabric.now_ns().saturating_add(timeout));
         true
     }
 
     /// The peer has no receive request: waits, or gives up and says `false`.
-    fn wait_for_receive(
-        &self,
-        port: &mut Port<'_>,
-        worker: usize,
-        qp: &Qp,
-        requester: &mut Requester,
-        code: u8,
-    ) -> bool {
+    fn wait_for_receive(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester, code: u8) -> bool {
         if let Some(limit) = requester.attributes.rnr_retry() {
             if requester.rnr_retries >= limit {
                 self.complete_request(port, qp, requester, WC_RNR_RETRY_EXC_ERR, Cause::None);
@@ -321,13 +342,14 @@ impl Nic {
             requester.rnr_retries += 1;
         }
         port.shard().stats.rnr_waits += 1;
-        self.wait_until(worker, requester, self.fabric.now_ns().saturating_add(rnr_delay_ns(code)));
+        self.wait_until(requester, self.fabric.now_ns().saturating_add(rnr_delay_ns(code)));
         true
     }
 
     /// Parks the requester until a moment in time.
-    pub(super) fn wait_until(&self, worker: usize, requester: &mut Requester, deadline_ns: u64) {
+    pub(super) fn wait_until(&self, requester: &mut Requester, deadline_ns: u64) {
         requester.wait = Wait::Until { deadline_ns };
-        lock(&self.workers[worker].timers).set(requester.setup.qpn, deadline_ns);
+        let qpn = requester.setup.qpn;
+        lock(&self.workers[self.worker_of(slot_of(qpn))].timers).set(qpn, deadline_ns);
     }
 }

@@ -8,7 +8,8 @@ use refault_abi::event::*;
 use refault_abi::queue::*;
 use zerocopy::FromZeros;
 
-use super::copy::{self, List, Stopped};
+use super::copy;
+use super::list::{List, Stopped};
 use super::requester::Outcome;
 use crate::Nic;
 use crate::cause::Cause;

@@ -320,6 +320,12 @@ mod tests {
     }
 
     #[test]
+    fn what_the_manual_says_of_memory_is_true() {
+        assert!(size_of::<Qp>() < 2048, "{}", size_of::<Qp>());
+        assert!(size_of::<Mutex<Option<crate::region::Region>>>() < 128);
+    }
+
+    #[test]
     fn an_error_takes_every_state_but_reset() {
         let qp = Qp::default();
         assert!(!qp.fail());

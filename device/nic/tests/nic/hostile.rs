@@ -9,24 +9,71 @@ use refault_bus::pri::ResponseCode;
 use refault_bus::{Pasid, PrgIndex};
 use refault_pci::PciFunction;
 
+use zerocopy::IntoBytes;
+
 use crate::support::driver::*;
 use crate::support::*;
 
 /// One thing a guest does.
 #[derive(Clone, Debug)]
 enum Act {
-    Command { lane: usize, opcode: u16, body: Vec<u64> },
-    Send { opcode: u8, flags: u8, num_sge: u8, inline: u32, words: Vec<u64>, lengths: Vec<u32> },
-    Receive { addr: u64, length: u32, key: u32 },
-    Doorbell { page: u32, kind: u64, number: u32, argument: u32 },
-    Record { which: u8, value: u32 },
-    Register { offset: u64, data: Vec<u8> },
-    Config { offset: u16, data: Vec<u8> },
-    Answer { group: u64, pasid: u32, code: u8 },
-    Invalidate { pasid: Option<u32>, iova: u64, shift: u8 },
-    Scribble { at: u64, bytes: Vec<u8> },
-    Map { page: u64, gpa: u64 },
+    Command {
+        lane: usize,
+        opcode: u16,
+        body: Vec<u64>,
+    },
+    Send {
+        opcode: u8,
+        flags: u8,
+        num_sge: u8,
+        inline: u32,
+        words: Vec<u64>,
+        lengths: Vec<u32>,
+    },
+    Receive {
+        addr: u64,
+        length: u32,
+        key: u32,
+    },
+    Doorbell {
+        page: u32,
+        kind: u64,
+        number: u32,
+        argument: u32,
+    },
+    Record {
+        which: u8,
+        value: u32,
+    },
+    Register {
+        offset: u64,
+        data: Vec<u8>,
+    },
+    Config {
+        offset: u16,
+        data: Vec<u8>,
+    },
+    Answer {
+        group: u64,
+        pasid: u32,
+        code: u8,
+    },
+    Invalidate {
+        pasid: Option<u32>,
+        iova: u64,
+        shift: u8,
+    },
+    Scribble {
+        at: u64,
+        bytes: Vec<u8>,
+    },
+    Map {
+        page: u64,
+        gpa: u64,
+    },
     Time(u64),
+    /// A driver that sets things right again: both queue pairs reset and connected.
+    Revive,
 }
 
 /// Small numbers, for they name things, and everything else.
@@ -86,6 +133,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(at, bytes)| Act::Scribble { at, bytes }),
         2 => (0..12_000u64, word()).prop_map(|(page, gpa)| Act::Map { page: page << 12, gpa: gpa & !0xfff }),
         1 => (0..40_000_000u64).prop_map(Act::Time),
+        2 => Just(Act::Revive),
     ]
 }
 
@@ -134,13 +182,31 @@ fn play(pair: &mut Pair, act: &Act) {
         Act::Scribble { at, bytes } => bench.fill(*at, bytes),
         Act::Map { page, gpa } => bench.iommu.map(PASID, *page, *gpa, true),
         Act::Time(ns) => bench.advance(*ns),
+        Act::Revive => revive(pair),
     }
     pair.bench.settle();
 }
 
+/// What a driver does; whether it works depends on what the guest did before.
+fn revive(pair: &mut Pair) {
+    let bench = &pair.bench;
+    bench.switch_on();
+    let peers = [pair.b.qpn, pair.a.qpn];
+    for (qp, peer) in [&mut pair.a, &mut pair.b].into_iter().zip(peers) {
+        (qp.sent, qp.received) = (0, 0);
+        bench.fill(qp.record, &[0; 128]);
+        let change = ModifyQp { mask: QP_ATTR_STATE, qpn: qp.qpn, ..ModifyQp::default() };
+        bench.post_command(0, CMD_MODIFY_QP, change.as_bytes());
+        bench.settle();
+        for change in qp.steps(peer, QPS_RTS, PATIENT) {
+            bench.post_command(0, CMD_MODIFY_QP, change.as_bytes());
+            bench.settle();
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 96,
         max_shrink_iters: 2000,
         failure_persistence: None,
         ..ProptestConfig::default() })]

@@ -211,37 +211,36 @@ impl Qp {
 
     /// From RESET as far as `state`, connected to `peer`.
     pub(crate) fn raise(&self, bench: &Bench, peer: u32, state: u8, with: ModifyQp) {
-        const ALL: u32 = ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
-        let steps = [
-            (QPS_INIT, QP_ATTR_ACCESS | QP_ATTR_PKEY | QP_ATTR_PORT),
-            (
-                QPS_RTR,
-                QP_ATTR_PATH_MTU
-                    | QP_ATTR_AV
-                    | QP_ATTR_DEST_QPN
-                    | QP_ATTR_RQ_PSN
-                    | QP_ATTR_MAX_DEST_RD_ATOMIC
-                    | QP_ATTR_MIN_RNR_TIMER,
-            ),
-            (
-                QPS_RTS,
-                QP_ATTR_SQ_PSN | QP_ATTR_TIMEOUT | QP_ATTR_RETRY | QP_ATTR_RNR_RETRY | QP_ATTR_MAX_RD_ATOMIC,
-            ),
-        ];
-        let access = if with.access != 0 { with.access } else { ALL };
-        for (next, mask) in steps.into_iter().filter(|(next, _)| *next <= state) {
-            let change = ModifyQp {
-                mask: mask | QP_ATTR_STATE,
-                state: next,
-                access,
-                port: 1,
-                path_mtu: 3,
-                dest_qpn: peer,
-                dest_lid: if with.dest_lid != 0 { with.dest_lid } else { 1 },
-                ..with
-            };
+        for change in self.steps(peer, state, with) {
             self.modify(bench, &change).unwrap();
         }
+    }
+
+    /// The changes that lead from RESET to `state`.
+    pub(crate) fn steps(&self, peer: u32, state: u8, with: ModifyQp) -> Vec<ModifyQp> {
+        const ALL: u32 = ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
+        const INIT: u32 = QP_ATTR_ACCESS | QP_ATTR_PKEY | QP_ATTR_PORT;
+        const RTR: u32 = QP_ATTR_PATH_MTU
+            | QP_ATTR_AV
+            | QP_ATTR_DEST_QPN
+            | QP_ATTR_RQ_PSN
+            | QP_ATTR_MAX_DEST_RD_ATOMIC
+            | QP_ATTR_MIN_RNR_TIMER;
+        const RTS: u32 =
+            QP_ATTR_SQ_PSN | QP_ATTR_TIMEOUT | QP_ATTR_RETRY | QP_ATTR_RNR_RETRY | QP_ATTR_MAX_RD_ATOMIC;
+        let steps = [(QPS_INIT, INIT), (QPS_RTR, RTR), (QPS_RTS, RTS)];
+        let change = |(next, mask)| ModifyQp {
+            qpn: self.qpn,
+            mask: mask | QP_ATTR_STATE,
+            state: next,
+            access: if with.access != 0 { with.access } else { ALL },
+            port: 1,
+            path_mtu: 3,
+            dest_qpn: peer,
+            dest_lid: if with.dest_lid != 0 { with.dest_lid } else { 1 },
+            ..with
+        };
+        steps.into_iter().filter(|(next, _)| *next <= state).map(change).collect()
     }
 
     pub(crate) fn query(&self, bench: &Bench) -> QpState {
