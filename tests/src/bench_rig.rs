@@ -85,8 +85,14 @@ impl Rig {
 
     /// Takes the completion of the request posted last, which must be there and a success.
     pub fn take_completion(&mut self) {
-        let cqe = self.session.poll().expect("a completion");
+        assert!(self.is_complete(), "the request is not done");
+    }
+
+    /// Takes the completion of the request posted last, if it is there; it must be a success.
+    pub fn is_complete(&mut self) -> bool {
+        let Some(cqe) = self.session.poll() else { return false };
         assert_eq!((cqe.wr_id, cqe.status), (self.next, 0));
+        true
     }
 
     /// Maps `bytes` at `start` to frames, and gives them in order. With `gap`, no two pages are neighbours in
