@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::settle::settle;
 use crate::relay::{Decoder, Frame, PAYLOAD_MAX};
 
 /// Exit status when the program cannot even be started, as refault's own failures are told.
@@ -75,6 +76,7 @@ type Port = Arc<Mutex<File>>;
 /// # Errors
 /// There is no channel: this is not a machine that [`Nested`](super::Nested) made.
 pub fn serve() -> Result<()> {
+    let _settled = settle();
     let path = port_path()?;
     let file = File::options().read(true).write(true).open(&path);
     let file = file.with_context(|| format!("cannot open the channel {}", path.display()))?;

@@ -4,11 +4,12 @@ mod agent;
 mod nested;
 mod outer;
 mod probe;
+mod settle;
 mod tsc;
 
 pub use agent::serve;
 pub use nested::{Nested, inside};
-pub use outer::{OUTER_INIT, outer_initramfs};
+pub use outer::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
 pub use probe::{Verdict, probe};
 
 use anyhow::{Result, bail};

@@ -25,8 +25,11 @@ const WINDOW: usize = 256 << 10;
 const CONSOLE_KEPT: usize = 8 << 10;
 /// Memory of the outer machine for itself: its kernel, this program, and cached pages of the host's files.
 const OVERHEAD: u64 = 1 << 30;
-/// What the outer kernel is told: nothing else runs there, so nothing needs to be defended or looked for.
-const CMDLINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr lsm= audit=0 rodata=off \
+/// Clock ticks a second of Debian's kernels.
+const KERNEL_HZ: u64 = 250;
+/// What the outer kernel is told: nothing else runs there, so nothing needs to be defended or looked for. Its other
+/// CPUs are switched on later, see [`settle`](super::settle).
+const CMDLINE: &str = "maxcpus=1 console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr lsm= audit=0 rodata=off \
                        tsc=reliable no_timer_check cryptomgr.notests edd=off";
 
 /// Whether we run inside such a machine.
@@ -120,7 +123,9 @@ impl Nested {
         command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-serial", "file:/dev/fd/2"]);
         command.args(["-smp", &cpus.to_string(), "-m", &format!("{megabytes}M")]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
-        let clock = tsc_khz().map(|khz| format!(" tsc_early_khz={khz}")).unwrap_or_default();
+        // Its delay loop waits for counter ticks, so the loops of a clock tick are known too.
+        let clock = |khz| format!(" tsc_early_khz={khz} lpj={}", khz * 1000 / KERNEL_HZ);
+        let clock = tsc_khz().map(clock).unwrap_or_default();
         command.arg("-append").arg(format!("{CMDLINE}{clock} refault.program={}", hex(program.as_os_str())));
         command.args(["-virtfs", "local,path=/,mount_tag=root,security_model=none,multidevs=remap"]);
         command.args(["-chardev", "stdio,id=relay,signal=off", "-device", "virtio-serial-pci"]);

@@ -9,6 +9,8 @@ use crate::guest::modules::Module;
 
 /// The outer machine's init.
 pub const OUTER_INIT: &str = include_str!("outer-init.sh");
+/// Changes when the archive is laid out differently, so that archives in a cache are not mistaken for it.
+pub const OUTER_LAYOUT: &str = "modules/NAME.ko, unsigned";
 /// What the kernel's build appends to a signed module.
 const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
 /// Bytes of the description between the signature and the mark; the last four hold the signature's length.
@@ -27,8 +29,8 @@ pub fn outer_initramfs(path: &Path, busybox: &[u8], modules: &[Module]) -> Resul
     }
     let mut order = String::new();
     for module in modules {
-        archive.file(&format!("modules/{}", module.name), 0o644, unsigned(&module.image))?;
-        order += &format!("{}\n", module.name);
+        archive.file(&format!("modules/{}.ko", module.name), 0o644, unsigned(&module.image))?;
+        order += &format!("{}.ko\n", module.name);
     }
     archive.file("modules/order", 0o644, order.as_bytes())?;
     archive.finish()

@@ -10,7 +10,7 @@ use super::build::Build;
 use super::cache::Key;
 use super::modules::ModuleTree;
 use super::recipe::{KERNEL_FLAVOUR, KERNEL_SERIES, KERNEL_SUITE, OUTER_MODULES, RELEASE};
-use crate::accel::outer_initramfs;
+use crate::accel::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
 use crate::host::process::Logged;
 
 /// A kernel out of the cache.
@@ -19,6 +19,7 @@ pub struct Kernel {
     /// As `uname -r` prints it.
     pub release: String,
     folder: PathBuf,
+    outer: PathBuf,
 }
 
 impl Kernel {
@@ -44,7 +45,7 @@ impl Kernel {
 
     /// What the emulated machine boots from when there is no hardware virtualization.
     pub fn outer_initramfs(&self) -> PathBuf {
-        self.folder.join("outer.cpio")
+        self.outer.join("outer.cpio")
     }
 }
 
@@ -54,13 +55,21 @@ impl Kernel {
 /// It cannot be fetched.
 pub fn kernel(build: &Build, renew: bool) -> Result<Kernel> {
     let release = choose(build, renew)?;
-    let key = Key::new("kernel").with("release", &release).with_all("outer", OUTER_MODULES);
-    let key = key.with("outer init", crate::accel::OUTER_INIT);
+    let key = Key::new("kernel").with("release", &release);
     let folder = build.cache.stage("kernel", &key, |work| {
         build.step(&format!("fetching kernel {release} (about 175 MB)"));
         fetch(build, &release, work)
     })?;
-    Ok(Kernel { release, folder })
+    let outer = outer(build, &release, &folder)?;
+    Ok(Kernel { release, folder, outer })
+}
+
+fn outer(build: &Build, release: &str, kernel: &Path) -> Result<PathBuf> {
+    let key = Key::new("outer").with("release", release).with("modules", OUTER_MODULES.join(" "));
+    build.cache.stage("outer", &key.with("init", OUTER_INIT).with("layout", OUTER_LAYOUT), |work| {
+        let modules = ModuleTree::open(&kernel.join("modules"), &build.logged)?.closure(OUTER_MODULES)?;
+        outer_initramfs(&work.join("outer.cpio"), &fs::read(kernel.join("busybox"))?, &modules)
+    })
 }
 
 /// An archive moves on; a guest should not, until somebody says so. So the choice is a stage of its own.
@@ -90,9 +99,7 @@ fn fetch(build: &Build, release: &str, work: &Path) -> Result<()> {
     fs::rename(&tree, work.join("modules"))?;
     fs::rename(unpacked.join("usr/bin/busybox"), work.join("busybox"))?;
     super::cache::remove(&unpacked)?;
-    fs::write(work.join("vmlinux"), elf_of(&build.logged, &work.join("vmlinuz"))?)?;
-    let modules = ModuleTree::open(&work.join("modules"), &build.logged)?.closure(OUTER_MODULES)?;
-    outer_initramfs(&work.join("outer.cpio"), &fs::read(work.join("busybox"))?, &modules)
+    Ok(fs::write(work.join("vmlinux"), elf_of(&build.logged, &work.join("vmlinuz"))?)?)
 }
 
 /// The ELF file in a bzImage: what its decompressor would unpack.

@@ -10,12 +10,16 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::Spec;
 use super::job::Job;
 use super::parse::Pmem;
+use crate::accel::inside;
 use crate::config::{MachineConfig, PMEM_ALIGN, PmemBacking, PmemConfig};
 use crate::guest::GuestImage;
 use crate::host::say::note;
 
 /// What every guest of ours is told: log to the first serial port, warnings and worse; a panic ends the machine.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
+/// In an emulated machine the guest's kernel rewrites itself while it comes up, and had better do so with one CPU: see
+/// `accel/settle.rs`. Init switches the others on.
+const ONE_CPU_FIRST: &str = " maxcpus=1";
 /// Memory-backed, where there is such a folder.
 const SHARED_MEMORY: &str = "/dev/shm";
 
@@ -118,7 +122,8 @@ impl Plan {
 
 fn cmdline(spec: &Spec) -> String {
     let level = if spec.verbose { 7 } else { 5 };
-    format!("{CMDLINE} loglevel={level} {}", spec.append).trim_end().to_string()
+    let cpus = if inside() { ONE_CPU_FIRST } else { "" };
+    format!("{CMDLINE} loglevel={level}{cpus} {}", spec.append).trim_end().to_string()
 }
 
 /// A region of the user's. A file that is not there is made, if a size is given.

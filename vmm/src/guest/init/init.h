@@ -31,6 +31,7 @@ void read_job(struct job *job);
 void load_modules(const char *list);
 void prepare_root(const struct job *job);
 void release_mounts(void);
+void start_cpus(void);
 int relay_command(const struct job *job, int port);
 int collect_files(const struct job *job, int busybox);
 

@@ -131,6 +131,7 @@ int main(void)
 	busybox = open("/bin/busybox", O_PATH | O_CLOEXEC);
 	prepare_root(&job);
 	bring_up_loopback();
+	start_cpus();
 
 	port = open_raw_port(STREAM_PORT);
 	if (port < 0 || control < 0)

@@ -16,6 +16,7 @@
 #include "init.h"
 
 #define ROOT_WAIT_MS 10000
+#define MAX_CPUS 256
 
 static void append(char **list, char *item)
 {
@@ -151,6 +152,23 @@ void prepare_root(const struct job *job)
 	mount_into_root("dev/pts", "devpts", "mode=0620,ptmxmode=0666");
 	if (chdir("/root") != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0 || chroot(".") != 0 || chdir("/") != 0)
 		give_up("the new root cannot be entered: %s", strerror(errno));
+}
+
+/* Switches on the CPUs that are there and off. */
+void start_cpus(void)
+{
+	char path[64];
+	int cpu, fd;
+
+	for (cpu = 1; cpu < MAX_CPUS; cpu++) {
+		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			return;
+		if (write(fd, "1", 1) != 1)
+			say("cpu%d is not started: %s", cpu, strerror(errno));
+		close(fd);
+	}
 }
 
 /* Unmounts what lies on block devices, the last first, but not the root. */
