@@ -1,5 +1,6 @@
 //! What a machine is made of: plain data, already validated, with no wiring in it.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -55,6 +56,15 @@ pub enum PmemBacking {
     Anonymous,
 }
 
+impl fmt::Display for PmemBacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shared(file) | Self::Private(file) => write!(f, "{}", file.display()),
+            Self::Anonymous => write!(f, "no file"),
+        }
+    }
+}
+
 /// CPU models the guest can be given. Never simply the host's: see docs/architecture.md.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum CpuModel {
@@ -90,10 +100,14 @@ pub enum ConfigError {
     #[error("{0:#x} bytes of memory: want a multiple of 2 MiB, at least {min} MiB", min = MEMORY_MIN >> 20)]
     Memory(u64),
     /// A persistent region of an odd size.
-    #[error("persistent memory region {index} has {size:#x} bytes: want a multiple of 2 MiB, at least one")]
+    #[error(
+        "persistent memory region {index} ({backing}) has {size:#x} bytes: want a multiple of 2 MiB, at least one"
+    )]
     Pmem {
         /// Which of the regions, from zero.
         index: usize,
+        /// What lies behind it.
+        backing: PmemBacking,
         /// Its size in bytes.
         size: u64,
     },
@@ -116,7 +130,8 @@ impl MachineConfig {
         }
         let odd = |region: &PmemConfig| region.size == 0 || !region.size.is_multiple_of(PMEM_ALIGN);
         if let Some(index) = self.pmem.iter().position(odd) {
-            return Err(ConfigError::Pmem { index, size: self.pmem[index].size });
+            let PmemConfig { backing, size } = self.pmem[index].clone();
+            return Err(ConfigError::Pmem { index, backing, size });
         }
         if self.cmdline.len() > CMDLINE_MAX {
             return Err(ConfigError::CmdlineTooLong(self.cmdline.len()));
@@ -176,7 +191,7 @@ mod tests {
     fn persistent_regions_are_named_by_their_place() {
         let region = |size| PmemConfig { backing: PmemBacking::Anonymous, size };
         let odd = error(|config| config.pmem = vec![region(2 << 20), region(4096)]);
-        assert_eq!(odd, ConfigError::Pmem { index: 1, size: 4096 });
+        assert_eq!(odd, ConfigError::Pmem { index: 1, backing: PmemBacking::Anonymous, size: 4096 });
         assert!(odd.to_string().contains("region 1"));
     }
 
