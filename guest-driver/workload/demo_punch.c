@@ -6,8 +6,10 @@
 #include "demo_heir.h"
 
 #include <inttypes.h>
+#include <sys/statvfs.h>
 
 #define ROOM		(24 * MIB)	/* free space: the heir's and the refill's, and some for metadata */
+#define SPARE		(8 * MIB)	/* what the heir leaves of it */
 #define ROUND_TOUCHES	200
 #define ROUND_NS	1000000000ull
 
@@ -35,6 +37,20 @@ static void let_it_refill(struct run *run)
 	}
 }
 
+/* Nearly all that is free: so the heir takes the freed blocks wherever the filesystem begins to look. */
+static uint64_t heir_bytes(const struct run *run)
+{
+	struct statvfs space;
+	uint64_t free_bytes;
+
+	if (fstatvfs(run->fd, &space))
+		return LAYOUT_UNIT;
+	free_bytes = (uint64_t)space.f_bavail * space.f_frsize;
+	if (free_bytes < SPARE + LAYOUT_UNIT)
+		return LAYOUT_UNIT;
+	return (free_bytes - SPARE) / LAYOUT_UNIT * LAYOUT_UNIT;
+}
+
 static void punch(struct run *run)
 {
 	struct heir heir = { .fd = -1 };
@@ -47,7 +63,7 @@ static void punch(struct run *run)
 		heir_retire(&heir, run);
 		heir_note_blocks(&heir, run);
 		punch_range(run, offset, LAYOUT_UNIT);
-		heir_create(&heir, run, LAYOUT_UNIT);
+		heir_create(&heir, run, heir_bytes(run));
 		let_it_refill(run);
 		heir_verify(&heir, run);
 		run_count_moved(run);
