@@ -211,9 +211,14 @@ static void refault_shutdown(struct pci_dev *pdev)
 	pci_clear_master(pdev);
 }
 
+/* Quiet before it loses its objects, so that it does not stumble over them. */
 static void refault_reset_prepare(struct pci_dev *pdev)
 {
-	refault_die(pci_get_drvdata(pdev), "the function is being reset");
+	struct refault_dev *dev = pci_get_drvdata(pdev);
+
+	if (!refault_is_dead(dev))
+		refault_reset(dev);
+	refault_die(dev, "the function is being reset");
 }
 
 static const struct pci_error_handlers refault_err_handlers = {
