@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::first_cpu::leave_first_cpu;
 use super::settle::settle;
+use crate::host::say::note;
 use crate::relay::{Decoder, Frame, PAYLOAD_MAX};
 
 /// Exit status when the program cannot even be started, as refault's own failures are told.
@@ -77,6 +79,9 @@ type Port = Arc<Mutex<File>>;
 /// There is no channel: this is not a machine that [`Nested`](super::Nested) made.
 pub fn serve() -> Result<()> {
     let _settled = settle();
+    if let Err(error) = leave_first_cpu() {
+        note(&format!("the emulated machine may fail: {error:#}"));
+    }
     let path = port_path()?;
     let file = File::options().read(true).write(true).open(&path);
     let file = file.with_context(|| format!("cannot open the channel {}", path.display()))?;

@@ -1,6 +1,7 @@
 //! Which accelerator runs the guest: the machine's own KVM, or one inside a machine that QEMU emulates.
 
 mod agent;
+mod first_cpu;
 mod nested;
 mod outer;
 mod probe;

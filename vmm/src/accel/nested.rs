@@ -109,7 +109,8 @@ impl Nested {
     }
 
     fn qemu(&self, program: &Path) -> Command {
-        let cpus = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
+        // One more than there are, for guests do not run on the first: see `first_cpu`.
+        let cpus = 1 + std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
         let megabytes = self.memory.div_ceil(1 << 20);
         let mut command = Command::new("qemu-system-x86_64");
         command.args([
