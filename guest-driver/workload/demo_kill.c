@@ -109,8 +109,7 @@ static void kill_loop(struct run *run)
 			kernel_state_settled(&before);
 		kill_one(run, number);
 	}
-	kernel_state_settled(&after);
-	if (!kernel_state_returned(&before, &after, what, sizeof(what)))
+	if (!kernel_state_awaited(&before, &after, what, sizeof(what)))
 		run_fail(run, "after %" PRIu64 " kills %s", kills - warm_up, what);
 	free_every_block(run);
 	run_note(run, "available memory %+" PRId64 " KiB, slab %+" PRId64 " KiB, page tables %+" PRId64

@@ -17,6 +17,8 @@
 #define ALLOW_STACKS		128
 #define ALLOW_PERCPU		128
 
+#define LOOKS			10	/* of 0.3 s or more each, until what is to come back has */
+
 static void drop_caches(void)
 {
 	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
@@ -37,6 +39,22 @@ static uint64_t meminfo(const char *text, const char *field)
 	return value;
 }
 
+/* Free pages that the page allocator keeps at hand for each CPU, in KiB: megabytes, and not counted as free. */
+static uint64_t kept_by_cpus(void)
+{
+	FILE *zones = fopen("/proc/zoneinfo", "re");
+	uint64_t pages, sum = 0;
+	char line[256];
+
+	if (!zones)
+		die("/proc/zoneinfo: not readable");
+	while (fgets(line, sizeof(line), zones))
+		if (sscanf(line, " count: %" SCNu64, &pages) == 1)
+			sum += pages;
+	fclose(zones);
+	return sum * BLOCK / KIB;
+}
+
 static void read_memory(struct kernel_state *state)
 {
 	char text[8192];
@@ -47,7 +65,7 @@ static void read_memory(struct kernel_state *state)
 		die("/proc/meminfo: not readable");
 	close(fd);
 	text[length] = '\0';
-	state->available = meminfo(text, "MemAvailable:");
+	state->available = meminfo(text, "MemAvailable:") + kept_by_cpus();
 	state->unreclaimable = meminfo(text, "SUnreclaim:");
 	state->page_tables = meminfo(text, "\nPageTables:") + meminfo(text, "SecPageTables:");
 	state->stacks = meminfo(text, "KernelStack:");
@@ -92,8 +110,7 @@ static bool within(const char *name, uint64_t before, uint64_t after, uint64_t a
 	return false;
 }
 
-bool kernel_state_returned(const struct kernel_state *before, const struct kernel_state *after, char *what,
-			   size_t size)
+static bool returned(const struct kernel_state *before, const struct kernel_state *after, char *what, size_t size)
 {
 	if (strcmp(before->rdma, after->rdma)) {
 		snprintf(what, size, "RDMA objects are left: %s", after->rdma);
@@ -109,4 +126,14 @@ bool kernel_state_returned(const struct kernel_state *before, const struct kerne
 	       within("page tables", before->page_tables, after->page_tables, ALLOW_PAGE_TABLES, what, size) &&
 	       within("kernel stacks", before->stacks, after->stacks, ALLOW_STACKS, what, size) &&
 	       within("per-CPU memory", before->percpu, after->percpu, ALLOW_PERCPU, what, size);
+}
+
+bool kernel_state_awaited(const struct kernel_state *before, struct kernel_state *after, char *what, size_t size)
+{
+	for (int looks = 0; looks < LOOKS; looks++) {
+		kernel_state_settled(after);
+		if (returned(before, after, what, size))
+			return true;
+	}
+	return false;
 }

@@ -9,7 +9,7 @@
 
 /* In KiB, from /proc/meminfo, and the RDMA objects as the kernel's resource tracker counts them. */
 struct kernel_state {
-	uint64_t available;
+	uint64_t available;		/* with the free pages kept for each CPU */
 	uint64_t unreclaimable;		/* slab */
 	uint64_t page_tables;		/* of processes and of IOMMUs */
 	uint64_t stacks;
@@ -20,8 +20,10 @@ struct kernel_state {
 /* Drops caches, waits for deferred freeing, and looks. */
 void kernel_state_settled(struct kernel_state *state);
 
-/* True if `after` holds no more than `before`, within what an idle system varies; else says what. */
-bool kernel_state_returned(const struct kernel_state *before, const struct kernel_state *after, char *what,
-			   size_t size);
+/*
+ * Looks until the kernel holds no more than `before`, within what an idle system varies, for some seconds: what
+ * is leaked never comes back. False and what is left over if it does not; `after` is what was seen last.
+ */
+bool kernel_state_awaited(const struct kernel_state *before, struct kernel_state *after, char *what, size_t size);
 
 #endif
