@@ -2,6 +2,11 @@
 /*
  * `punch`: ranges are punched out under the stream, which fills the holes again: the device's write into a
  * hole makes the filesystem allocate a block. A second file takes the freed ones and must never change.
+ *
+ * While a fault waits for its block, XFS holds back as much as it might allocate: a large page, where mappings are
+ * large. With tens of faults in a hole at the same time, a file system that is nearly full refuses some of them. So
+ * with 2 MiB mappings every other hole is punched while the stream pauses, with the filesystem full but for the
+ * freed blocks, and the stream goes on when there is room again. The others are punched under it, in ample room.
  */
 #include "demo_heir.h"
 
@@ -10,6 +15,8 @@
 
 #define ROOM		(24 * MIB)	/* free space: the heir's and the refill's, and some for metadata */
 #define SPARE		(8 * MIB)	/* what the heir leaves of it */
+#define CROWDED_ROOM	(6 * MIB)	/* the same while the stream pauses, and nothing is refilled */
+#define CROWDED_SPARE	(2 * MIB)
 #define ROUND_TOUCHES	200
 #define ROUND_NS	1000000000ull
 
@@ -37,33 +44,61 @@ static void let_it_refill(struct run *run)
 	}
 }
 
-/* Nearly all that is free: so the heir takes the freed blocks wherever the filesystem begins to look. */
-static uint64_t heir_bytes(const struct run *run)
+static uint64_t free_bytes(const struct run *run)
 {
 	struct statvfs space;
-	uint64_t free_bytes;
 
 	if (fstatvfs(run->fd, &space))
+		return 0;
+	return (uint64_t)space.f_bavail * space.f_frsize;
+}
+
+/* Nearly all that is free: so the heir takes the freed blocks wherever the filesystem begins to look. */
+static uint64_t heir_bytes(const struct run *run, uint64_t spare)
+{
+	uint64_t bytes = free_bytes(run);
+
+	if (bytes < spare + LAYOUT_UNIT)
 		return LAYOUT_UNIT;
-	free_bytes = (uint64_t)space.f_bavail * space.f_frsize;
-	if (free_bytes < SPARE + LAYOUT_UNIT)
-		return LAYOUT_UNIT;
-	return (free_bytes - SPARE) / LAYOUT_UNIT * LAYOUT_UNIT;
+	return (bytes - spare) / LAYOUT_UNIT * LAYOUT_UNIT;
+}
+
+/* Under the stream, whose writes fill the hole again at once. */
+static void punch_live(struct run *run, struct heir *heir, uint64_t offset)
+{
+	punch_range(run, offset, LAYOUT_UNIT);
+	heir_create(heir, run, run->mode == MAPPING_2M ? LAYOUT_UNIT : heir_bytes(run, SPARE));
+}
+
+/* With the filesystem full but for the hole; the stream's translations outlive the pause, if nothing takes them. */
+static void punch_crowded(struct run *run, struct heir *heir, uint64_t offset, uint64_t reserve)
+{
+	if (!stream_pause(run->stream))
+		return;
+	heir_take_reserve(run, reserve);
+	punch_range(run, offset, LAYOUT_UNIT);
+	heir_create(heir, run, heir_bytes(run, CROWDED_SPARE));
+	heir_lend_reserve(run);
+	stream_resume(run->stream);
 }
 
 static void punch(struct run *run)
 {
 	struct heir heir = { .fd = -1 };
 	uint64_t units = run->layout.file_bytes / LAYOUT_UNIT;
+	uint64_t reserve = run->mode == MAPPING_2M ? free_bytes(run) * 2 / 3 / MIB * MIB : 0;
 
-	heir_fill_up(run, ROOM, 0);
+	heir_fill_up(run, reserve ? CROWDED_ROOM : ROOM, reserve);
+	heir_lend_reserve(run);
 	while (run_go_on(run, run->counters->operations >= run_goal(run, 8) && heir.inherited)) {
 		uint64_t offset = rng_below(&run->rng, units) * LAYOUT_UNIT;
 
 		heir_retire(&heir, run);
 		heir_note_blocks(&heir, run);
-		punch_range(run, offset, LAYOUT_UNIT);
-		heir_create(&heir, run, heir_bytes(run));
+		if (reserve && run->counters->operations % 2)
+			punch_crowded(run, &heir, offset, reserve);
+		else
+			punch_live(run, &heir, offset);
 		let_it_refill(run);
 		heir_verify(&heir, run);
 		run_count_moved(run);
