@@ -159,17 +159,37 @@ void fs_fill_up(const struct filesystem *fs, const char *name, uint64_t leave)
 	close(fd);
 }
 
+static void get_attributes(int fd, struct fsxattr *attr)
+{
+	if (ioctl(fd, FS_IOC_FSGETXATTR, attr))
+		die("FS_IOC_FSGETXATTR: %s", strerror(errno));
+}
+
+static void set_attributes(int fd, const struct fsxattr *attr)
+{
+	if (ioctl(fd, FS_IOC_FSSETXATTR, attr))
+		die("FS_IOC_FSSETXATTR: %s", strerror(errno));
+}
+
 void fs_hint_extent_size(int fd, uint64_t bytes)
 {
 	struct fsxattr attr;
 
-	if (ioctl(fd, FS_IOC_FSGETXATTR, &attr))
-		die("FS_IOC_FSGETXATTR: %s", strerror(errno));
+	get_attributes(fd, &attr);
 	attr.fsx_xflags |= FS_XFLAG_EXTSIZE | FS_XFLAG_COWEXTSIZE;
 	attr.fsx_extsize = (uint32_t)bytes;
 	attr.fsx_cowextsize = (uint32_t)bytes;
-	if (ioctl(fd, FS_IOC_FSSETXATTR, &attr))
-		die("FS_IOC_FSSETXATTR: %s", strerror(errno));
+	set_attributes(fd, &attr);
+}
+
+void fs_unhint_copy_on_write(int fd)
+{
+	struct fsxattr attr;
+
+	get_attributes(fd, &attr);
+	attr.fsx_xflags &= ~(uint32_t)FS_XFLAG_COWEXTSIZE;
+	attr.fsx_cowextsize = 0;
+	set_attributes(fd, &attr);
 }
 
 void fs_write(int fd, const void *data, uint64_t length, uint64_t offset)

@@ -42,6 +42,9 @@ void fs_fill_up(const struct filesystem *fs, const char *name, uint64_t leave);
 /* Asks for allocations in aligned units of `bytes`, for new extents and for copy-on-write. */
 void fs_hint_extent_size(int fd, uint64_t bytes);
 
+/* Copy-on-write as the filesystem does it by itself. */
+void fs_unhint_copy_on_write(int fd);
+
 /* Maps the whole file shared and writable, aligned as `mode` wants it. */
 char *fs_map(int fd, uint64_t bytes, enum mapping_mode mode);
 void fs_unmap(char *mapping, uint64_t bytes);

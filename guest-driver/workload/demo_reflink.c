@@ -2,10 +2,17 @@
 /*
  * `reflink-cow`: reflink copies are taken again and again. Each shares all blocks with the file, so the next
  * write to any of them goes to a new block: the file's data moves, and the copy keeps the old.
+ *
+ * With 2 MiB mappings there are two halves. First the file asks for copy-on-write in units of 2 MiB: each
+ * fault then moves 512 blocks, and the mappings stay large. Then it no longer asks, and the filesystem does
+ * what it does by itself: the first write after a copy breaks the large mapping, and blocks move one by one.
  */
 #include "demo_snapshot.h"
 
 #define LIVE_COPIES	3
+#define LARGE_ROUNDS	6	/* copies with large mappings */
+#define SMALL_ROUNDS	8	/* and then with small ones, at least */
+#define ENOUGH		300	/* small mappings written anew before the next copy is taken */
 #define ROUND_NS	1500000000ull
 
 static bool done(const struct run *run)
@@ -25,11 +32,11 @@ static void take_copy(struct run *run, struct snapshot *copy)
 	run->counters->operations++;
 }
 
-/* Until a good part of the file, or enough small pages of it, lies elsewhere than the copy. */
-static void let_it_write(struct run *run)
+/* Until enough of the file lies elsewhere than the copy. */
+static void let_it_write(struct run *run, bool large)
 {
 	uint64_t start = now_ns(), touches = run->counters->touches;
-	uint64_t enough = run->mode == MAPPING_2M ? run->layout.file_bytes / HUGE_BLOCK * 7 / 8 : 300;
+	uint64_t enough = large ? run->layout.file_bytes / HUGE_BLOCK * 3 / 4 : ENOUGH;
 
 	while (run->counters->touches - touches < enough && now_ns() - start < ROUND_NS &&
 	       !stream_broken(run->stream))
@@ -39,13 +46,21 @@ static void let_it_write(struct run *run)
 static void reflink_cow(struct run *run)
 {
 	struct snapshot copies[LIVE_COPIES];
+	uint64_t large = run->mode == MAPPING_2M ? run_goal(run, LARGE_ROUNDS) : 0;
+	uint64_t small = run_goal(run, SMALL_ROUNDS);
 
 	for (int i = 0; i < LIVE_COPIES; i++)
 		copies[i].fd = -1;
-	for (unsigned int i = 0; run_go_on(run, done(run)); i = (i + 1) % LIVE_COPIES) {
-		snapshot_retire(&copies[i], run);
-		take_copy(run, &copies[i]);
-		let_it_write(run);
+	for (uint64_t round = 0; run_go_on(run, done(run) && (!large || round >= large + small)); round++) {
+		struct snapshot *copy = &copies[round % LIVE_COPIES];
+
+		if (large && round == large) {
+			fs_unhint_copy_on_write(run->fd);
+			stream_set_touch_unit(run->stream, BLOCK);
+		}
+		snapshot_retire(copy, run);
+		take_copy(run, copy);
+		let_it_write(run, round < large);
 		run_count_moved(run);
 	}
 	run_quiesce(run);

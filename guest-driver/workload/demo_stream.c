@@ -31,6 +31,7 @@ struct stream {
 	unsigned char *busy;		/* per slot */
 	uint32_t *touched;		/* per mapping: epoch + 1 of its last touch */
 	_Atomic uint32_t epoch;
+	_Atomic uint64_t touch_unit;
 	_Atomic bool pausing, idle, stopping, broken;
 	char reason[160];
 	pthread_t thread;
@@ -115,7 +116,7 @@ static bool post_some(struct stream *stream)
 
 static void count_touches(struct stream *stream, const struct write *write)
 {
-	uint64_t unit = stream->config.touch_unit;
+	uint64_t unit = stream->touch_unit;
 	uint64_t last = (write->slot->offset + write->slot->length - 1) / unit;
 
 	for (uint64_t i = write->slot->offset / unit; i <= last; i++) {
@@ -242,7 +243,9 @@ struct stream *stream_start(const struct stream_config *config)
 	stream->config = *config;
 	stream->qps = layout->qps;
 	stream->busy = xcalloc(layout->count, 1);
-	stream->touched = xcalloc(layout->file_bytes / config->touch_unit, sizeof(*stream->touched));
+	stream->touch_unit = config->touch_unit;
+	/* As many as the smallest mappings need. */
+	stream->touched = xcalloc(layout->file_bytes / BLOCK, sizeof(*stream->touched));
 	give_buffers(stream);
 	if (pthread_create(&stream->thread, NULL, stream_main, stream))
 		die("cannot start a thread");
@@ -292,6 +295,12 @@ void stream_expect_refusals(struct stream *stream, uint32_t qp, bool expected)
 
 void stream_new_epoch(struct stream *stream)
 {
+	stream->epoch++;
+}
+
+void stream_set_touch_unit(struct stream *stream, uint64_t bytes)
+{
+	stream->touch_unit = bytes;
 	stream->epoch++;
 }
 

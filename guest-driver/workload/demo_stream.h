@@ -35,7 +35,7 @@ struct stream_config {
 	char *target;			/* where the file is mapped */
 	void *source;			/* stream_source_bytes() of memory */
 	uint32_t depth;
-	uint64_t touch_unit;		/* bytes per mapping: 4 KiB or 2 MiB */
+	uint64_t touch_unit;		/* bytes per mapping at first: 4 KiB or 2 MiB */
 	uint64_t seed;
 };
 
@@ -65,6 +65,9 @@ void stream_unmute(struct stream *stream, uint32_t qp);
 
 /* A new epoch for counters.touches: all mappings are gone or write-protected. */
 void stream_new_epoch(struct stream *stream);
+
+/* From the next epoch on, mappings have this size. */
+void stream_set_touch_unit(struct stream *stream, uint64_t bytes);
 
 /* Why the stream is broken, or NULL. */
 const char *stream_broken(const struct stream *stream);
