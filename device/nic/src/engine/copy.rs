@@ -1,6 +1,7 @@
 //! Copying between two scatter/gather lists: translate both ends, copy, in one guarded step.
 
 use refault_bus::Gpa;
+use refault_bus::dma::CopyPiece;
 
 use super::list::{Cursor, List, Stopped, Track};
 use crate::atc::Atc;
@@ -13,18 +14,10 @@ const CHUNK: u64 = 64 << 10;
 /// Most bytes copied in one step, if no invalidation waits.
 const BURST: u32 = 1 << 20;
 
-/// Neighbouring copies gathered into one.
-#[derive(Clone, Copy, Default)]
-struct Run {
-    src: Gpa,
-    dst: Gpa,
-    len: u64,
-}
-
 /// Copies page by page what could not be copied in one piece: pages may be neighbours across two pieces of
 /// memory; and the one that is none must be named.
 #[cold]
-fn copy_slowly(port: &Port<'_>, run: &Run, ends: (End, End)) -> Result<(), Stopped> {
+fn copy_slowly(port: &Port<'_>, run: &CopyPiece, ends: (End, End)) -> Result<(), Stopped> {
     let memory = &port.fabric().memory;
     let mut done = 0;
     while done < run.len {
@@ -46,7 +39,7 @@ const RUNS: usize = 2 * (CHUNK as usize >> 12) + 2;
 /// What one step copies. All of it is translated first and copied then: a copy pushes what translation needs
 /// out of the processor's first-level cache.
 struct Plan {
-    runs: [Run; RUNS],
+    runs: [CopyPiece; RUNS],
     count: usize,
 }
 
@@ -63,16 +56,19 @@ impl Plan {
         }
         let room = self.runs.get_mut(self.count);
         self.count += usize::from(room.is_some());
-        room.map(|run| *run = Run { src, dst, len }).is_some()
+        room.map(|run| *run = CopyPiece { src, dst, len }).is_some()
     }
 
     fn copy(&self, port: &Port<'_>, ends: (End, End)) -> Result<(), Stopped> {
-        let memory = &port.fabric().memory;
-        let mut runs = self.runs.iter().take(self.count);
-        runs.try_for_each(|run| match memory.copy(run.src, run.dst, run.len) {
-            Ok(()) => Ok(()),
-            Err(_) => copy_slowly(port, run, ends),
-        })
+        let mut rest = self.runs.get(..self.count).unwrap_or_default();
+        loop {
+            let done = port.fabric().memory.copy_all(rest);
+            let Some((failed, behind)) = rest.get(done..).and_then(<[CopyPiece]>::split_first) else {
+                return Ok(());
+            };
+            copy_slowly(port, failed, ends)?;
+            rest = behind;
+        }
     }
 }
 
@@ -152,7 +148,7 @@ pub(crate) fn copy(
 ) -> Result<u32, Stopped> {
     let limit = u64::from(limit.min(BURST));
     let (mut source, mut target) = (from.at(done), to.at(done));
-    let mut plan = Plan { runs: [Run::default(); RUNS], count: 0 };
+    let mut plan = Plan { runs: [CopyPiece::default(); RUNS], count: 0 };
     let mut moved = 0;
     loop {
         plan.count = 0;
