@@ -182,7 +182,7 @@ static int refault_destroy_context(struct refault_dev *dev, u32 id)
 		ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_CONTEXT, id);
 		if (ret != -EBUSY || time_after(jiffies, limit))
 			return ret;
-		msleep(1);
+		usleep_range(1000, 2000);
 	}
 }
 

@@ -94,6 +94,21 @@ static int refault_eq_create(struct refault_eq *eq, u16 vector)
 				  sizeof(cmd), &eq->eqn);
 }
 
+/*
+ * Spreads the completion vectors over the CPUs. It is only a start: whoever
+ * runs the machine may move them, and they survive their CPU.
+ */
+static void refault_spread_vector(struct refault_eq *eq, unsigned int vector)
+{
+	int node = dev_to_node(&eq->dev->pdev->dev);
+	unsigned int cpu;
+
+	if (!vector)
+		return;
+	cpu = cpumask_local_spread(vector - 1, node);
+	irq_set_affinity_and_hint(eq->irq, cpumask_of(cpu));
+}
+
 static int refault_eq_init(struct refault_dev *dev, unsigned int vector)
 {
 	struct refault_eq *eq = &dev->eqs[vector];
@@ -118,6 +133,7 @@ static int refault_eq_init(struct refault_dev *dev, unsigned int vector)
 	ret = request_irq(eq->irq, refault_eq_interrupt, 0, eq->name, eq);
 	if (ret)
 		goto err_destroy;
+	refault_spread_vector(eq, vector);
 	refault_eq_arm(eq);
 	return 0;
 
@@ -134,6 +150,7 @@ static void refault_eq_free(struct refault_eq *eq)
 
 	if (refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_EQ, eq->eqn))
 		refault_die(dev, "an event queue could not be destroyed");
+	irq_update_affinity_hint(eq->irq, NULL);
 	free_irq(eq->irq, eq);
 	dma_free_coherent(&dev->pdev->dev, REFAULT_EQ_BYTES, eq->ring, eq->dma);
 }
@@ -141,14 +158,12 @@ static void refault_eq_free(struct refault_eq *eq)
 /* One vector for events, and one per CPU for completions, if there are. */
 static int refault_alloc_vectors(struct refault_dev *dev)
 {
-	struct irq_affinity affinity = { .pre_vectors = 1 };
-	unsigned int most = min3(1 + num_online_cpus(), REFAULT_MAX_EQS,
+	unsigned int most = min3(1 + num_present_cpus(), REFAULT_MAX_EQS,
 				 le32_to_cpu(dev->caps.max_eq));
 	int vectors;
 
-	vectors = pci_alloc_irq_vectors_affinity(dev->pdev, 1, max(most, 1U),
-						 PCI_IRQ_MSIX | PCI_IRQ_AFFINITY,
-						 &affinity);
+	vectors = pci_alloc_irq_vectors(dev->pdev, 1, max(most, 1U),
+					PCI_IRQ_MSIX);
 	if (vectors < 0)
 		return dev_err_probe(&dev->pdev->dev, vectors,
 				     "no MSI-X vectors\n");
