@@ -4,7 +4,7 @@ use std::fs;
 
 use refault_vmm::demo::summary::{Outcome, RunSummary};
 
-use crate::support::{Refault, assert_clean};
+use crate::support::{Refault, assert_clean, script};
 
 const SCENARIOS: [&str; 8] =
     ["steady", "reflink-cow", "exchange", "punch", "truncate", "fsync", "kill", "pinned"];
@@ -54,4 +54,25 @@ fn every_scenario_passes_with_one_cpu() {
 #[test]
 fn every_scenario_passes_with_two_cpus() {
     small_demo("2", "4k");
+}
+
+/// The checks must be able to fail: one bit is flipped behind the program's back, or a write is left out.
+#[test]
+fn one_wrong_bit_fails_the_scenario_that_looks_for_it() {
+    let text = r#"
+        broken() {
+            status=0
+            refault-demo --mode 4k --scale 0.05 --seconds 0.5 "$@" >/tmp/said 2>&1 || status=$?
+            test $status -ne 0 && grep -qE "FAIL.* [1-9][0-9]* bytes wrong" /tmp/said && return
+            echo "not noticed: $*"
+            cat /tmp/said
+            exit 1
+        }
+        broken --scenario steady --sabotage flip
+        broken --scenario steady --sabotage drop --engine cpu
+        broken --scenario reflink-cow --sabotage copy
+        broken --scenario exchange --sabotage copy
+        broken --scenario truncate --sabotage heir"#;
+    let (said, _) = script(2, &[], text);
+    assert_eq!(said.status, 0, "{said:#?}");
 }

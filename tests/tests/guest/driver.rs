@@ -60,3 +60,52 @@ fn the_driver_can_be_unbound_unloaded_and_killed_and_leaves_nothing_behind() {
     assert_eq!(said.status, 0, "{said:#?}");
     assert!(said.stdout.contains("all done"), "{said:#?}");
 }
+
+#[test]
+fn a_reset_and_bus_mastering_off_under_traffic_end_it_and_a_rebind_restores_it() {
+    let text = format!(
+        "{PINGPONG}
+        device=$(basename $(dirname $(ls -d /sys/bus/pci/devices/*/infiniband)))
+        traffic() {{
+            ibv_rc_pingpong -g 0 -n 1000000 -O >/dev/null 2>&1 &
+            sleep 1
+            ibv_rc_pingpong -g 0 -n 1000000 -O localhost >/dev/null 2>&1 &
+            sleep 1
+        }}
+        end() {{
+            kill -9 $(pidof ibv_rc_pingpong) || true
+            wait || true
+        }}
+        rebind() {{
+            echo $device >/sys/bus/pci/drivers/refault_rdma/unbind
+            echo $device >/sys/bus/pci/drivers/refault_rdma/bind
+            pingpong -g 0 -n 50 -O
+        }}
+        traffic
+        echo 1 >/sys/bus/pci/devices/$device/reset
+        end
+        rebind
+        traffic
+        setpci -s $device COMMAND=0:4
+        sleep 1
+        end
+        rebind
+        echo all done"
+    );
+    let (said, _) = script(2, &[], &text);
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert!(said.stdout.contains("all done"), "{said:#?}");
+}
+
+#[test]
+fn without_an_iommu_regions_are_pinned_and_the_others_refused() {
+    let text = format!(
+        "{PINGPONG}
+        pingpong -g 0 -n 50
+        if ibv_rc_pingpong -g 0 -n 50 -O; then exit 1; fi
+        echo all done"
+    );
+    let (said, _) = script(1, &["--append", "intel_iommu=off"], &text);
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert!(said.stdout.contains("all done"), "{said:#?}");
+}
