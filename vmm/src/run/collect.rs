@@ -36,6 +36,8 @@ pub(super) fn unpack(archive: &File, wanted: &[Out]) -> Result<()> {
                 fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
             } else if kind.is_file() {
                 write_whole(&mut entry, &target)?;
+            } else if path.as_path() == Path::new(out.guest.trim_start_matches('/')) {
+                bail!("{} is neither file nor folder in the guest: name what a link leads to", out.guest);
             } else {
                 // A link could lead anywhere on the host.
                 note(&format!("/{} is neither file nor folder: left in the guest", path.display()));
@@ -139,5 +141,20 @@ mod tests {
         let _ = unpack(&hostile, &[out("/b", &host)]);
         assert!(!folder.path().join("escape").exists());
         assert!(!folder.path().parent().expect("a parent").join("escape").exists());
+    }
+
+    #[test]
+    fn a_link_that_was_asked_for_is_an_error() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut archive = tar::Builder::new(tempfile::tempfile().expect("temporary file"));
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        archive.append_link(&mut header, "b", "/etc/passwd").expect("a link");
+        let mut file = archive.into_inner().expect("an archive");
+        io::Seek::rewind(&mut file).expect("rewound");
+        let error = unpack(&file, &[out("/b", &folder.path().join("b"))]).expect_err("a link");
+        assert!(error.to_string().contains("neither file nor folder"), "{error}");
+        assert!(!folder.path().join("b").exists());
     }
 }
