@@ -41,7 +41,6 @@ pub mod spec;
 pub mod statistics;
 mod unit;
 mod walk;
-mod warn;
 
 pub use statistics::Statistics;
 pub use unit::{Iommu, IommuConfig, REGISTER_WINDOW};

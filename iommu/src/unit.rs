@@ -16,7 +16,7 @@ use crate::page_request::PageRequestQueue;
 use crate::regs::Control;
 use crate::remapping::Remapping;
 use crate::statistics::{Counters, Statistics};
-use crate::warn::WarnLimit;
+use refault_bus::warn::WarnLimit;
 
 /// Size of the register page in bytes. Its base is the machine's business, as the DMAR table tells it.
 pub const REGISTER_WINDOW: u64 = 0x1000;

@@ -16,5 +16,6 @@ pub mod mmio;
 pub mod pri;
 pub mod probe;
 pub mod tlb;
+pub mod warn;
 
 pub use ids::{Bdf, Gpa, Iova, Pasid, PrgIndex};

@@ -1,8 +1,9 @@
 //! The device TLB (ATC) of one worker.
 //!
-//! Two layers: the tagged [`Tlb`], whose pages can be invalidated one by one, and before it an array
-//! of pages used last, which any invalidation of their kind of space empties at once by raising a generation. The array also holds pages of queue rings and pinned regions, named by the identity
-//! of their page table, so that a table is not walked again for every entry of a ring.
+//! Two layers: the tagged [`Tlb`], whose pages can be invalidated one by one, and before it an array of pages used
+//! last, which any invalidation of their kind of space empties at once by raising a generation. The array also holds
+//! pages of queue rings and pinned regions, named by the identity of their page table, so that a table is not walked
+//! again for every entry of a ring.
 
 use refault_bus::ats::{InvalidationRequest, Translation};
 use refault_bus::tlb::Tlb;

@@ -9,7 +9,7 @@ use refault_bus::dma::DmaMemory;
 use refault_bus::probe::{Probe, ProbeEvent};
 use refault_pci::Endpoint;
 
-use crate::warn::WarnLimit;
+use refault_bus::warn::WarnLimit;
 
 /// The outside of the NIC.
 pub(crate) struct Fabric {

@@ -27,7 +27,6 @@ mod region;
 mod regs;
 mod slab;
 mod stats;
-mod warn;
 
 pub use config::NicConfig;
 pub use engine::{Work, Worker};

@@ -32,7 +32,7 @@ use crate::queue::event::EventQueues;
 use crate::region::RegionTable;
 use crate::regs::Registers;
 use crate::stats::NicStats;
-use crate::warn::WarnLimit;
+use refault_bus::warn::WarnLimit;
 
 /// What belongs to one worker and is not under its guard.
 pub(crate) struct WorkerCell {

@@ -152,7 +152,7 @@ impl Nic {
         let Some(ring) = state.enabled.then_some(()).and(state.lanes.get_mut(lane)) else { return };
         if producer.wrapping_sub(ring.consumer) > 1 << ring.log {
             let consumer = ring.consumer;
-            if let Some(number) = self.fabric.ring_warnings.next() {
+            if let Some(number) = self.fabric.ring_warnings.admit() {
                 tracing::warn!(number, lane, producer, consumer, "command producer index out of range");
             }
             state.fatal = true;

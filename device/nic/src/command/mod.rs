@@ -95,7 +95,7 @@ impl Nic {
                 return;
             };
             if let Err(error) = self.serve(worker, &mut objects, place) {
-                if let Some(number) = self.fabric.ring_warnings.next() {
+                if let Some(number) = self.fabric.ring_warnings.admit() {
                     let CommandPlace { lane, iova } = place;
                     tracing::warn!(number, lane, slot = ?iova, ?error, "a command ring cannot be reached");
                 }

@@ -132,7 +132,7 @@ impl EventQueues {
     fn checked(&self, port: &Port<'_>, result: Result<(), AccessError>) {
         let Err(error) = result else { return };
         self.broken.store(true, Ordering::Release);
-        if let Some(number) = port.fabric().ring_warnings.next() {
+        if let Some(number) = port.fabric().ring_warnings.admit() {
             tracing::warn!(number, ?error, "an event queue cannot be written; the device stops until reset");
         }
     }

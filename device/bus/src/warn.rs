@@ -1,14 +1,15 @@
-//! A limit to warnings that a guest can cause: the first few, then at every doubling.
+//! A limit to warnings that a guest can cause. There is no clock here, so it is by number: the first few, then at
+//! every doubling.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts the occurrences of one kind of mistake.
 #[derive(Debug, Default)]
-pub(crate) struct WarnLimit(AtomicU64);
+pub struct WarnLimit(AtomicU64);
 
 impl WarnLimit {
     /// Counts one more. Its number, if it is one to be reported.
-    pub(crate) fn next(&self) -> Option<u64> {
+    pub fn admit(&self) -> Option<u64> {
         let number = self.0.fetch_add(1, Ordering::Relaxed) + 1;
         (number <= 4 || number.is_power_of_two()).then_some(number)
     }
@@ -21,6 +22,6 @@ mod tests {
     #[test]
     fn a_guest_cannot_fill_the_log() {
         let limit = WarnLimit::default();
-        assert_eq!((0..1 << 20).filter_map(|_| limit.next()).count(), 4 + 18);
+        assert_eq!((0..1 << 20).filter_map(|_| limit.admit()).count(), 4 + 18);
     }
 }
