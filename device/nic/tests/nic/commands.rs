@@ -200,15 +200,7 @@ fn what_is_in_use_stays_and_what_is_free_goes() {
     assert_eq!(bench.id_command(CMD_DESTROY_PD, pair.pd), Err(STATUS_BUSY));
     assert_eq!(bench.id_command(CMD_DESTROY_CQ, pair.cq_a.cqn), Err(STATUS_BUSY));
     assert_eq!(bench.id_command(CMD_DESTROY_EQ, pair.eq.eqn), Err(STATUS_BUSY));
-    pair.a.destroy(bench).unwrap();
-    pair.b.destroy(bench).unwrap();
-    for key in [pair.lkey, pair.rkey, pair.process] {
-        bench.id_command(CMD_DESTROY_MR, key).unwrap();
-    }
-    for cqn in [pair.cq_a.cqn, pair.cq_b.cqn] {
-        bench.id_command(CMD_DESTROY_CQ, cqn).unwrap();
-    }
-    bench.id_command(CMD_DESTROY_PD, pair.pd).unwrap();
+    pair.empty_context();
     bench.id_command(CMD_DESTROY_CONTEXT, pair.context).unwrap();
     bench.id_command(CMD_DESTROY_EQ, pair.eq.eqn).unwrap();
 }

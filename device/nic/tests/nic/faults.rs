@@ -585,15 +585,7 @@ fn the_last_context_of_a_process_stays_until_its_page_requests_are_answered() {
     pair.run(&pair.write(1, 8, HEAP, pair.process));
     let request = pair.bench.iommu.take_requests()[0];
     let bench = &pair.bench;
-    pair.a.destroy(bench).unwrap();
-    pair.b.destroy(bench).unwrap();
-    for key in [pair.lkey, pair.rkey, pair.process] {
-        bench.id_command(CMD_DESTROY_MR, key).unwrap();
-    }
-    for cqn in [pair.cq_a.cqn, pair.cq_b.cqn] {
-        bench.id_command(CMD_DESTROY_CQ, cqn).unwrap();
-    }
-    bench.id_command(CMD_DESTROY_PD, pair.pd).unwrap();
+    pair.empty_context();
     let another = bench.context(Some(PASID));
     bench.id_command(CMD_DESTROY_CONTEXT, pair.context).unwrap();
     assert_eq!(bench.id_command(CMD_DESTROY_CONTEXT, another), Err(STATUS_BUSY));

@@ -397,6 +397,19 @@ pub(crate) const BUFFER: u64 = 1 << 20;
 pub(crate) const LOG: u8 = 4;
 
 impl Pair {
+    /// Destroys all that is in the context; it and the event queue stay.
+    pub(crate) fn empty_context(&self) {
+        self.a.destroy(&self.bench).unwrap();
+        self.b.destroy(&self.bench).unwrap();
+        for key in [self.lkey, self.rkey, self.process] {
+            self.bench.id_command(CMD_DESTROY_MR, key).unwrap();
+        }
+        for cqn in [self.cq_a.cqn, self.cq_b.cqn] {
+            self.bench.id_command(CMD_DESTROY_CQ, cqn).unwrap();
+        }
+        self.bench.id_command(CMD_DESTROY_PD, self.pd).unwrap();
+    }
+
     pub(crate) fn new() -> Self {
         Self::on(Bench::default(), PATIENT)
     }
