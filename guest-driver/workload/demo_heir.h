@@ -29,7 +29,7 @@ void heir_note_blocks(struct heir *heir, struct run *run);
 /* Writes a new file of `bytes`, and counts the blocks that it took over. */
 void heir_create(struct heir *heir, struct run *run, uint64_t bytes);
 
-/* Its bytes must be its own. */
+/* Its bytes must be its own; nothing if there is none. */
 void heir_verify(const struct heir *heir, struct run *run);
 
 /* Once more, and away with it; nothing if there is none. */
