@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use anyhow::{Result, ensure};
+
 use crate::accel::Accel;
 use crate::run::parse::Size;
 
@@ -71,6 +73,22 @@ pub struct DemoArgs {
 }
 
 impl DemoArgs {
+    /// Whether the file system is large enough: three reflink copies may share nothing with the file any more, and
+    /// XFS wants some 300 MB at least and keeps a log.
+    ///
+    /// # Errors
+    /// It is not; the text says what to do.
+    pub fn check(&self) -> Result<()> {
+        let least = self.size.0.saturating_mul(4).saturating_add(256 << 20);
+        ensure!(
+            self.pmem.0 >= least,
+            "--pmem is too small for a file of {} MiB and its copies: want {}M or more",
+            self.size.0 >> 20,
+            least.div_ceil(1 << 20)
+        );
+        Ok(())
+    }
+
     /// The guest's command.
     pub fn command(&self) -> Vec<OsString> {
         let mode = match self.mode {
@@ -102,6 +120,16 @@ mod tests {
     struct Line {
         #[command(flatten)]
         demo: DemoArgs,
+    }
+
+    #[test]
+    fn too_little_persistent_memory_is_refused_with_what_would_do() {
+        let check = |line: &[&str]| Line::try_parse_from(line).expect("valid").demo.check();
+        check(&["demo"]).expect("the defaults fit");
+        check(&["demo", "--size", "128M", "--pmem", "768M"]).expect("just enough");
+        let error = check(&["demo", "--size", "128M"]).expect_err("too little");
+        assert!(error.to_string().contains("768M"), "{error}");
+        check(&["demo", "--size", "9999999T"]).expect_err("no overflow");
     }
 
     #[test]

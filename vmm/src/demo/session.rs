@@ -42,6 +42,7 @@ pub fn execute(args: &DemoArgs) -> Result<u8> {
         here(args, Path::new(&folder), std::env::var_os(LIVE_VARIABLE).is_some(), "tcg")?;
         return Ok(0);
     }
+    args.check()?;
     let choice = choose(args.accel)?;
     note(&choice.why);
     let image = GuestImage::ensure(false)?;
