@@ -2,7 +2,7 @@
 
 use crate::support::script;
 
-/// Server and client of one ping-pong over loopback, with `options`.
+/// Shell functions: one ping-pong over loopback, to its end; and one under way, to be killed.
 const PINGPONG: &str = r#"
 ip link set lo up
 pingpong() {
@@ -10,6 +10,18 @@ pingpong() {
     sleep 1
     ibv_rc_pingpong "$@" localhost || { cat /tmp/server; return 1; }
     wait $!
+}
+traffic() {
+    ibv_rc_pingpong -g 0 -n 1000000 -O >/dev/null 2>&1 &
+    server=$!
+    sleep 1
+    ibv_rc_pingpong -g 0 -n 1000000 -O localhost >/dev/null 2>&1 &
+    client=$!
+    sleep 1
+}
+kill_traffic() {
+    kill -9 $client $server
+    wait || true
 }
 "#;
 
@@ -35,14 +47,8 @@ fn the_driver_can_be_unbound_unloaded_and_killed_and_leaves_nothing_behind() {
         device=$(basename $(dirname $(ls -d /sys/bus/pci/devices/*/infiniband)))
         pingpong -g 0 -n 50 -O
         for round in 1 2 3; do
-            ibv_rc_pingpong -g 0 -n 1000000 -O >/dev/null 2>&1 &
-            server=$!
-            sleep 1
-            ibv_rc_pingpong -g 0 -n 1000000 -O localhost >/dev/null 2>&1 &
-            client=$!
-            sleep 1
-            kill -9 $client $server
-            wait || true
+            traffic
+            kill_traffic
         done
         test -z \"$(rdma resource show qp | grep -v kernel)\"
         test -z \"$(rdma resource show mr)\"
@@ -66,16 +72,6 @@ fn a_reset_and_bus_mastering_off_under_traffic_end_it_and_a_rebind_restores_it()
     let text = format!(
         "{PINGPONG}
         device=$(basename $(dirname $(ls -d /sys/bus/pci/devices/*/infiniband)))
-        traffic() {{
-            ibv_rc_pingpong -g 0 -n 1000000 -O >/dev/null 2>&1 &
-            sleep 1
-            ibv_rc_pingpong -g 0 -n 1000000 -O localhost >/dev/null 2>&1 &
-            sleep 1
-        }}
-        end() {{
-            kill -9 $(pidof ibv_rc_pingpong) || true
-            wait || true
-        }}
         rebind() {{
             echo $device >/sys/bus/pci/drivers/refault_rdma/unbind
             echo $device >/sys/bus/pci/drivers/refault_rdma/bind
@@ -83,12 +79,12 @@ fn a_reset_and_bus_mastering_off_under_traffic_end_it_and_a_rebind_restores_it()
         }}
         traffic
         echo 1 >/sys/bus/pci/devices/$device/reset
-        end
+        kill_traffic || true
         rebind
         traffic
         setpci -s $device COMMAND=0:4
         sleep 1
-        end
+        kill_traffic || true
         rebind
         echo all done"
     );
