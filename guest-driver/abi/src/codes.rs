@@ -16,6 +16,10 @@ constants! { OPERATIONS, "Operations":
     pub const OP_COMPARE_SWAP: u8 = 5;
     /// Fetch and add, 8 bytes.
     pub const OP_FETCH_ADD: u8 = 6;
+    /// FLUSH: what was written to a range, or to a whole region, is visible or persistent.
+    pub const OP_FLUSH: u8 = 7;
+    /// ATOMIC WRITE, 8 bytes.
+    pub const OP_ATOMIC_WRITE: u8 = 8;
 }
 
 constants! { WC_STATUSES, "Work completion status":
@@ -43,6 +47,15 @@ constants! { WC_STATUSES, "Work completion status":
     pub const WC_RNR_RETRY_EXC_ERR: u8 = 13;
 }
 
+constants! { FLUSH, "FLUSH: placement in bits 7:0 of `imm`, selectivity in bits 15:8":
+    /// Placement: visible to everybody (ACCESS_FLUSH_GLOBAL).
+    pub const FLUSH_GLOBAL: u32 = 1 << 0;
+    /// Placement: survives the machine (ACCESS_FLUSH_PERSISTENT).
+    pub const FLUSH_PERSISTENT: u32 = 1 << 1;
+    /// Selectivity: the range named by the request; without it the whole region is meant.
+    pub const FLUSH_RANGE: u32 = 1 << 8;
+}
+
 constants! { CAUSES, "Vendor error: why an access failed":
     /// No further cause.
     pub const CAUSE_NONE: u32 = 0;
@@ -54,11 +67,11 @@ constants! { CAUSES, "Vendor error: why an access failed":
     pub const CAUSE_RIGHTS: u32 = 3;
     /// The region was revoked.
     pub const CAUSE_REVOKED: u32 = 4;
-    /// The operating system answered the page request with "invalid request".
+    /// The operating system answered the page request with "invalid request", or the page fault with an error.
     pub const CAUSE_PAGE_REFUSED: u32 = 5;
     /// The operating system answered with "response failure".
     pub const CAUSE_PAGE_FAILURE: u32 = 6;
-    /// No answer to the page request in time.
+    /// No answer to the page request, or to the page fault, in time.
     pub const CAUSE_PAGE_TIMEOUT: u32 = 7;
     /// The page was answered again and again, and never stayed.
     pub const CAUSE_PAGE_RETRIES: u32 = 8;
@@ -68,6 +81,8 @@ constants! { CAUSES, "Vendor error: why an access failed":
     pub const CAUSE_NOT_MEMORY: u32 = 10;
     /// Atomic operand not aligned to 8 bytes.
     pub const CAUSE_ALIGNMENT: u32 = 11;
+    /// The region's memory is none that survives the machine.
+    pub const CAUSE_NOT_PERSISTENT: u32 = 12;
 }
 
 constants! { ACCESS, "Access rights":
@@ -79,6 +94,17 @@ constants! { ACCESS, "Access rights":
     pub const ACCESS_REMOTE_READ: u32 = 1 << 2;
     /// Remote atomics.
     pub const ACCESS_REMOTE_ATOMIC: u32 = 1 << 3;
+    /// Remote FLUSH with placement FLUSH_GLOBAL.
+    pub const ACCESS_FLUSH_GLOBAL: u32 = 1 << 8;
+    /// Remote FLUSH with placement FLUSH_PERSISTENT.
+    pub const ACCESS_FLUSH_PERSISTENT: u32 = 1 << 9;
+}
+
+constants! { QP_TYPES, "Queue pair types":
+    /// Reliable connection.
+    pub const QPT_RC: u8 = 0;
+    /// Unreliable datagram.
+    pub const QPT_UD: u8 = 1;
 }
 
 constants! { QP_STATES, "Queue pair states":
@@ -92,7 +118,7 @@ constants! { QP_STATES, "Queue pair states":
     pub const QPS_RTS: u8 = 3;
     /// Send queue drained.
     pub const QPS_SQD: u8 = 4;
-    /// Send queue error; not used by RC.
+    /// Send queue error: a request of a UD queue pair failed.
     pub const QPS_SQE: u8 = 5;
     /// Error.
     pub const QPS_ERR: u8 = 6;

@@ -2,8 +2,8 @@
 //!
 //! A lane is a ring of [`CommandSlot`]s. The driver fills `request` with a token that is not zero and was not
 //! used in this slot's previous turn, and moves the producer index; the device executes the slots of a lane
-//! in order, fills `response` and writes `response.token` last. Lane 1 takes only commands that never wait for
-//! a page fault and executes them whatever lane 0 is doing.
+//! in order, fills `response` and writes `response.token` last. Lane 1 is for what must get through whatever lane
+//! 0 is doing: invalidations, and answers to page faults. No command waits for a page fault.
 
 constants! { COMMAND_SIZES, "Command rings":
     /// Bytes of a slot.
@@ -36,6 +36,8 @@ constants! { OPCODES, "Command opcodes (request body -> response body)":
     pub const CMD_CREATE_CQ: u16 = 0x40;
     /// ObjectId -> nothing. Refused while in use.
     pub const CMD_DESTROY_CQ: u16 = 0x41;
+    /// ModifyCq -> nothing.
+    pub const CMD_MODIFY_CQ: u16 = 0x42;
     /// CreateQp -> ObjectId.
     pub const CMD_CREATE_QP: u16 = 0x50;
     /// ModifyQp -> nothing.
@@ -44,10 +46,23 @@ constants! { OPCODES, "Command opcodes (request body -> response body)":
     pub const CMD_QUERY_QP: u16 = 0x52;
     /// ObjectId -> nothing. When it is answered nothing more is read, written or completed for it.
     pub const CMD_DESTROY_QP: u16 = 0x53;
+    /// CreateSrq -> ObjectId.
+    pub const CMD_CREATE_SRQ: u16 = 0x60;
+    /// ObjectId -> nothing. Refused while in use.
+    pub const CMD_DESTROY_SRQ: u16 = 0x61;
+    /// ArmSrq -> nothing.
+    pub const CMD_ARM_SRQ: u16 = 0x62;
+    /// ObjectId -> SrqState.
+    pub const CMD_QUERY_SRQ: u16 = 0x63;
     /// Lane 1. ObjectId (the key) -> nothing. Accesses fail from now on with CAUSE_REVOKED.
     pub const CMD_REVOKE_MR: u16 = 0x80;
     /// Lane 1. ObjectId of a context -> nothing. All its queue pairs go to ERR, its PASID is not used any more.
     pub const CMD_STOP_CONTEXT: u16 = 0x81;
+    /// Lane 1. InvalidateMr -> nothing. What the region's table said of the range is forgotten; when it is answered
+    /// no access that used it is under way.
+    pub const CMD_INVALIDATE_MR: u16 = 0x82;
+    /// Lane 1. ResumeFault -> nothing. Answers a page fault.
+    pub const CMD_RESUME_FAULT: u16 = 0x83;
 }
 
 constants! { COMMAND_STATUSES, "Command status":
@@ -57,7 +72,7 @@ constants! { COMMAND_STATUSES, "Command status":
     pub const STATUS_BAD_OPCODE: u16 = 1;
     /// A field is out of range or inconsistent.
     pub const STATUS_BAD_PARAMETER: u16 = 2;
-    /// No such object.
+    /// No such object, or no such page fault (any more).
     pub const STATUS_NO_OBJECT: u16 = 3;
     /// The object is in use by another one.
     pub const STATUS_BUSY: u16 = 4;
@@ -74,6 +89,26 @@ constants! { MR_MODES, "Memory region modes":
     pub const MR_PINNED: u8 = 0;
     /// Addresses are the process' own; the IOMMU translates them in the context's PASID, and faults.
     pub const MR_PASID: u8 = 1;
+    /// On demand: translated by the region's own table, which may have holes; a hole is a page fault.
+    pub const MR_ODP: u8 = 2;
+    /// Most levels of an on-demand region's table.
+    pub const ODP_MAX_LEVELS: u8 = 4;
+}
+
+constants! { ODP_WORDS, "Words of an on-demand region's table: address in bits 63:12, zero is a hole":
+    /// The page is there.
+    pub const ODP_PRESENT: u64 = 1 << 0;
+    /// The page may be written; together with ODP_PRESENT.
+    pub const ODP_WRITABLE: u64 = 1 << 1;
+    /// The word names a table of the next level, not a page.
+    pub const ODP_TABLE: u64 = 1 << 2;
+}
+
+constants! { FAULT_ANSWERS, "Answers to a page fault":
+    /// The table was filled: look again.
+    pub const FAULT_RESOLVED: u32 = 0;
+    /// The page cannot be had: the access fails.
+    pub const FAULT_REFUSED: u32 = 1;
 }
 
 constants! { QP_ATTRIBUTES, "ModifyQp mask":
@@ -107,6 +142,8 @@ constants! { QP_ATTRIBUTES, "ModifyQp mask":
     pub const QP_ATTR_MAX_RD_ATOMIC: u32 = 1 << 13;
     /// `max_dest_rd_atomic`.
     pub const QP_ATTR_MAX_DEST_RD_ATOMIC: u32 = 1 << 14;
+    /// `qkey`.
+    pub const QP_ATTR_QKEY: u32 = 1 << 15;
 }
 
 layouts! { COMMAND_LAYOUTS:
@@ -198,10 +235,14 @@ layouts! { COMMAND_LAYOUTS:
         pub reserved0: u16,
         /// Page requests that may be outstanding.
         pub page_requests: u32,
+        /// Page faults of on-demand regions that may be outstanding.
+        pub page_faults: u32,
+        /// Most shared receive queues.
+        pub max_srq: u32,
         /// Zero.
         pub reserved1: u32,
         /// Zero.
-        pub reserved2: [u64; 6],
+        pub reserved2: [u64; 5],
     }
 
     /// Creates an event queue.
@@ -236,9 +277,10 @@ layouts! { COMMAND_LAYOUTS:
         pub start: u64,
         /// Bytes; `start + length` may reach 2^64 (then the whole address space is meant).
         pub length: u64,
-        /// The pages of a pinned region.
+        /// Pinned: the region's pages. On demand: the top table and 1 to ODP_MAX_LEVELS `levels`; `pages` is zero and
+        /// `page_shift` 12.
         pub table: PageTable,
-        /// Bytes from the start of the first page to `start`.
+        /// Bytes from the start of what the table covers to `start`: less than a page; on demand, less than 2 MiB.
         pub first_offset: u32,
         /// Protection domain.
         pub pd: u32,
@@ -248,8 +290,34 @@ layouts! { COMMAND_LAYOUTS:
         pub mode: u8,
         /// Zero.
         pub reserved0: [u8; 3],
+        /// On demand: event queue that its page faults go to.
+        pub fault_eqn: u32,
         /// Zero.
-        pub reserved1: [u64; 2],
+        pub reserved1: u32,
+        /// Zero.
+        pub reserved2: u64,
+    }
+
+    /// Forgets translations of an on-demand region.
+    pub struct InvalidateMr[24] {
+        /// Which.
+        pub key: u32,
+        /// Zero.
+        pub reserved: u32,
+        /// First address, as requests name it.
+        pub start: u64,
+        /// Bytes; 2^64 - 1 is everything behind `start`.
+        pub length: u64,
+    }
+
+    /// Answers a page fault of an on-demand region.
+    pub struct ResumeFault[16] {
+        /// The event's token.
+        pub token: u32,
+        /// FAULT_*.
+        pub answer: u32,
+        /// Zero.
+        pub reserved: u64,
     }
 
     /// Creates a completion queue.
@@ -270,7 +338,56 @@ layouts! { COMMAND_LAYOUTS:
         pub reserved1: [u64; 2],
     }
 
-    /// Creates a reliable-connected queue pair.
+    /// Sets how often a completion queue interrupts: the event that was asked for is sent when `count` completions
+    /// are there, or `period_us` after the first of them. Zero and zero: with the first.
+    pub struct ModifyCq[16] {
+        /// Which.
+        pub cqn: u32,
+        /// Completions.
+        pub count: u16,
+        /// Microseconds.
+        pub period_us: u16,
+        /// Zero.
+        pub reserved: u64,
+    }
+
+    /// Creates a shared receive queue.
+    pub struct CreateSrq[48] {
+        /// Its memory: ring of RqWqe, then the doorbell record.
+        pub buffer: PageTable,
+        /// Bytes from the start of the buffer to the SrqDoorbellRecord, 128-byte aligned.
+        pub record_offset: u32,
+        /// Protection domain.
+        pub pd: u32,
+        /// Event queue of its asynchronous events.
+        pub eqn: u32,
+        /// log2 of its entries, at most MAX_LOG_WQES.
+        pub log_size: u8,
+        /// Zero.
+        pub reserved0: [u8; 3],
+        /// Zero.
+        pub reserved1: [u64; 2],
+    }
+
+    /// Asks for SRQ_EVENT_LIMIT_REACHED, once, when fewer than `limit` receive requests are left.
+    pub struct ArmSrq[8] {
+        /// Which.
+        pub srqn: u32,
+        /// Receive requests; zero disarms.
+        pub limit: u32,
+    }
+
+    /// A shared receive queue as the device has it.
+    pub struct SrqState[16] {
+        /// Limit that is armed, zero if none.
+        pub limit: u32,
+        /// Receive requests the device has taken.
+        pub consumer: u32,
+        /// Zero.
+        pub reserved: u64,
+    }
+
+    /// Creates a queue pair.
     pub struct CreateQp[80] {
         /// Its memory: send ring, receive ring, doorbell record.
         pub buffer: PageTable,
@@ -288,14 +405,20 @@ layouts! { COMMAND_LAYOUTS:
         pub eqn: u32,
         /// log2 of the send ring's entries, at most MAX_LOG_WQES.
         pub log_sq: u8,
-        /// log2 of the receive ring's entries, at most MAX_LOG_WQES.
+        /// log2 of the receive ring's entries, at most MAX_LOG_WQES; with `srqn` the ring is not used.
         pub log_rq: u8,
         /// 1: every send request is signaled.
         pub signal_all: u8,
+        /// QPT_*.
+        pub kind: u8,
         /// Zero.
-        pub reserved0: [u8; 5],
+        pub reserved0: u32,
+        /// Shared receive queue, of a protection domain of the same context; zero is none.
+        pub srqn: u32,
         /// Zero.
-        pub reserved1: [u64; 4],
+        pub reserved1: u32,
+        /// Zero.
+        pub reserved2: [u64; 3],
     }
 
     /// Changes a queue pair; only fields named in `mask` count.
@@ -342,8 +465,12 @@ layouts! { COMMAND_LAYOUTS:
         pub sgid_index: u8,
         /// Peer's GID, network order.
         pub dest_gid: [u8; 16],
+        /// UD: the key that datagrams must bear.
+        pub qkey: u32,
         /// Zero.
-        pub reserved: [u64; 3],
+        pub reserved0: u32,
+        /// Zero.
+        pub reserved: [u64; 2],
     }
 
     /// A queue pair's attributes as the device has them.
@@ -366,4 +493,8 @@ constants! { FEATURES, "DeviceCaps features":
     pub const CAP_PASID: u32 = 1 << 0;
     /// Atomics are atomic with respect to the CPU too.
     pub const CAP_ATOMIC_GLOBAL: u32 = 1 << 1;
+    /// On-demand regions with a table of their own work.
+    pub const CAP_ODP: u32 = 1 << 2;
+    /// FLUSH with placement FLUSH_PERSISTENT works.
+    pub const CAP_FLUSH_PERSISTENT: u32 = 1 << 3;
 }

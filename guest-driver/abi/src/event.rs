@@ -9,6 +9,17 @@ constants! { EVENT_TYPES, "Event types":
     pub const EVENT_CQ_ERROR: u8 = 3;
     /// The device gave up; reset it.
     pub const EVENT_DEVICE_FATAL: u8 = 4;
+    /// An access to an on-demand region met a hole; `number`: key, `code`: FAULT_WRITE or 0, and `address`, `length`
+    /// and `token`.
+    pub const EVENT_PAGE_FAULT: u8 = 5;
+    /// Something happened to a shared receive queue; `number`: SRQN, `code`: SRQ_EVENT_*.
+    pub const EVENT_SRQ: u8 = 6;
+    /// Page fault: the access is a write.
+    pub const FAULT_WRITE: u8 = 1;
+    /// Shared receive queue event: fewer receive requests are left than the armed limit.
+    pub const SRQ_EVENT_LIMIT_REACHED: u8 = 1;
+    /// Shared receive queue event: its memory cannot be read.
+    pub const SRQ_EVENT_ERROR: u8 = 2;
     /// Queue pair event: moved to the error state by a fatal local error.
     pub const QP_EVENT_FATAL: u8 = 1;
     /// Queue pair event: a remote request was invalid.
@@ -19,8 +30,10 @@ constants! { EVENT_TYPES, "Event types":
     pub const QP_EVENT_COMMUNICATION_ESTABLISHED: u8 = 4;
     /// Queue pair event: the send queue is drained (SQD).
     pub const QP_EVENT_SQ_DRAINED: u8 = 5;
+    /// Queue pair event: in ERR, it takes nothing more from its shared receive queue.
+    pub const QP_EVENT_LAST_WQE_REACHED: u8 = 6;
     /// Bytes of an event queue entry.
-    pub const EQE_SIZE: u32 = 32;
+    pub const EQE_SIZE: u32 = 64;
     /// log2 of the largest event ring.
     pub const MAX_LOG_EQES: u32 = 16;
 }
@@ -28,7 +41,7 @@ constants! { EVENT_TYPES, "Event types":
 layouts! { EVENT_LAYOUTS:
     /// An event. The device writes `owner` last. A ring that is full loses no completion event: it is sent
     /// again when the consumer index moves.
-    pub struct Eqe[32] {
+    pub struct Eqe[64] {
         /// EVENT_*.
         pub kind: u8,
         /// Code of the kind.
@@ -39,8 +52,16 @@ layouts! { EVENT_LAYOUTS:
         pub number: u32,
         /// Device clock when the event was written.
         pub timestamp_ns: u64,
+        /// Page fault: the first address that is missing, as the request names it.
+        pub address: u64,
+        /// Page fault: bytes from there on that the request will want too.
+        pub length: u32,
+        /// Page fault: names it in the answer; not zero.
+        pub token: u32,
         /// Zero.
-        pub reserved1: [u32; 3],
+        pub reserved1: [u64; 3],
+        /// Zero.
+        pub reserved2: u32,
         /// OWNER_PHASE, as in completion queues.
         pub owner: u32,
     }

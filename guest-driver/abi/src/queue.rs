@@ -39,6 +39,8 @@ constants! { CQE_FLAGS, "Completion flags":
     pub const CQE_RECEIVE: u8 = 1 << 1;
     /// Solicited.
     pub const CQE_SOLICITED: u8 = 1 << 2;
+    /// UD: the first 40 bytes of the receive request's memory hold a GRH; without it they are left as they were.
+    pub const CQE_GRH: u8 = 1 << 3;
     /// In `owner`: the phase. The first pass over the ring writes 1, the second 0, and so on.
     pub const OWNER_PHASE: u32 = 1 << 0;
 }
@@ -64,7 +66,7 @@ layouts! { QUEUE_LAYOUTS:
         pub num_sge: u8,
         /// Zero.
         pub reserved0: u8,
-        /// Immediate data, passed on as it is.
+        /// Immediate data, passed on as it is; of a FLUSH, FLUSH_*.
         pub imm: u32,
         /// Given back in the completion.
         pub wr_id: u64,
@@ -74,12 +76,23 @@ layouts! { QUEUE_LAYOUTS:
         pub rkey: u32,
         /// Inline data: its length, at most MAX_INLINE.
         pub inline_length: u32,
-        /// Compare-and-swap: the value expected; fetch-and-add: the value to add.
+        /// Compare-and-swap: the value expected; fetch-and-add: the value to add; FLUSH of a range: its length. UD with
+        /// a GRH: bytes 0..8 of the destination's GID, in the order of the wire.
         pub compare_add: u64,
-        /// Compare-and-swap: the value to put.
+        /// Compare-and-swap: the value to put. UD with a GRH: bytes 8..16 of the destination's GID.
         pub swap: u64,
-        /// Zero; room for an address handle.
-        pub reserved1: [u64; 2],
+        /// UD: destination.
+        pub dest_qpn: u32,
+        /// UD: the key that the destination must have.
+        pub qkey: u32,
+        /// UD: the destination's LID.
+        pub dest_lid: u16,
+        /// UD: service level.
+        pub sl: u8,
+        /// UD: 1 if the destination's GID counts, and a GRH is sent.
+        pub has_grh: u8,
+        /// Zero.
+        pub reserved1: u32,
         /// Scatter/gather list; with WQE_INLINE the bytes themselves.
         pub sge: [Sge; 4],
     }
@@ -122,10 +135,14 @@ layouts! { QUEUE_LAYOUTS:
         pub opcode: u8,
         /// CQE_*.
         pub flags: u8,
+        /// UD: service level of the datagram.
+        pub sl: u8,
+        /// UD: LID that the datagram came from.
+        pub src_lid: u16,
         /// Zero.
-        pub reserved0: u8,
+        pub reserved0: u16,
         /// Zero.
-        pub reserved1: [u32; 4],
+        pub reserved1: [u32; 3],
         /// OWNER_PHASE.
         pub owner: u32,
     }
@@ -138,6 +155,18 @@ layouts! { QUEUE_LAYOUTS:
         pub reserved0: [u32; 15],
         /// Receive producer index.
         pub rq_producer: u32,
+        /// Zero.
+        pub reserved1: [u32; 15],
+    }
+
+    /// Doorbell record of a shared receive queue.
+    pub struct SrqDoorbellRecord[128] {
+        /// Producer index, written by the driver.
+        pub producer: u32,
+        /// Zero: the two indices lie in cache lines of their own.
+        pub reserved0: [u32; 15],
+        /// Consumer index, written by the device: entries before it were taken, and may be overwritten.
+        pub consumer: u32,
         /// Zero.
         pub reserved1: [u32; 15],
     }

@@ -57,7 +57,29 @@ layouts! { UVERBS_LAYOUTS:
         pub reserved: u64,
     }
 
+    /// Request for a shared receive queue: its memory, as in CreateSrq.
+    pub struct UverbsCreateSrq[32] {
+        /// Address of the ring in the process, page aligned.
+        pub buffer: u64,
+        /// Bytes.
+        pub length: u64,
+        /// Bytes from the start to the doorbell record.
+        pub record_offset: u32,
+        /// log2 of its entries.
+        pub log_size: u32,
+        /// Zero.
+        pub reserved: u64,
+    }
+
     /// Answer to it.
+    pub struct UverbsSrq[8] {
+        /// Number of the shared receive queue.
+        pub srqn: u32,
+        /// Zero.
+        pub reserved: u32,
+    }
+
+    /// Answer to a request for a queue pair.
     pub struct UverbsQp[8] {
         /// Number of the queue pair.
         pub qpn: u32,
@@ -70,5 +92,9 @@ constants! { UVERBS_FLAGS, "Context flags":
     /// The context is bound to the process' PASID.
     pub const UVERBS_CONTEXT_PASID: u32 = 1 << 0;
     /// ABI version that provider and module must share (ib_device_ops.uverbs_abi_ver).
-    pub const UVERBS_ABI_VERSION: u32 = 1;
+    pub const UVERBS_ABI_VERSION: u32 = 2;
+    /// Optional access flag of an on-demand region: translate it by its own table (MR_ODP).
+    pub const UVERBS_ACCESS_ODP: u32 = 1 << 28;
+    /// Optional access flag of an on-demand region: translate it in the process' address space (MR_PASID).
+    pub const UVERBS_ACCESS_PASID: u32 = 1 << 29;
 }

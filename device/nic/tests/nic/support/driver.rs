@@ -279,7 +279,9 @@ pub(crate) const PATIENT: ModifyQp = ModifyQp {
     has_grh: 0,
     sgid_index: 0,
     dest_gid: [0; 16],
-    reserved: [0; 3],
+    qkey: 0,
+    reserved0: 0,
+    reserved: [0; 2],
 };
 
 /// A send request of `opcode` with a scatter/gather list.
