@@ -1,5 +1,6 @@
 //! The unit as devices see it: translations and page requests.
 
+use refault_bus::AddressSpace;
 use refault_bus::ats::{RequestKind, Translation, TranslationAgent, TranslationError, TranslationRequest};
 use refault_bus::irq::MsiMessage;
 use refault_bus::pri::{PageGroupResponse, PageRequest, ResponseCode};
@@ -135,7 +136,7 @@ impl Iommu {
     }
 
     fn note(&self, stage: Stage, request: &PageRequest) {
-        let event = ProbeEvent::new(stage, request.pasid, request.page);
+        let event = ProbeEvent::new(stage, AddressSpace::of(request.pasid), request.page);
         self.probe.record(&ProbeEvent { group: Some(request.group), write: request.write, ..event });
     }
 }

@@ -10,7 +10,7 @@ use refault_bus::ats::InvalidationRequest;
 use refault_bus::irq::MsiMessage;
 use refault_bus::pri::PageGroupResponse;
 use refault_bus::probe::{ProbeEvent, Stage};
-use refault_bus::{Bdf, Gpa, Iova};
+use refault_bus::{AddressSpace, Bdf, Gpa, Iova};
 
 use crate::cache::Tag;
 use crate::interrupt::EventRegisters;
@@ -234,7 +234,7 @@ impl Iommu {
 
     fn respond(&self, device: Bdf, response: PageGroupResponse) {
         self.counters.page_group_responses.increment();
-        let event = ProbeEvent::new(Stage::Response, response.pasid, Iova(0));
+        let event = ProbeEvent::new(Stage::Response, AddressSpace::of(response.pasid), Iova(0));
         self.probe.record(&ProbeEvent { group: Some(response.group), ..event });
         match self.endpoints.find(device) {
             Some(endpoint) => endpoint.page_group_response(response),

@@ -3,10 +3,10 @@
 //! Registers are served in 32-bit words. Software uses naturally aligned accesses of 4 or 8 bytes (§11.2);
 //! reads of any other shape are put together from words, writes of any other shape are ignored.
 
-use refault_bus::Iova;
 use refault_bus::irq::MsiMessage;
 use refault_bus::mmio::MmioDevice;
 use refault_bus::probe::{ProbeEvent, Stage};
+use refault_bus::{AddressSpace, Iova};
 
 use crate::caps::{CAP, ECAP, FAULT_RECORDS, VERSION};
 use crate::interrupt::EventRegisters;
@@ -150,7 +150,7 @@ impl Iommu {
         if message.is_some() {
             self.counters.page_request_interrupts.increment();
             self.signal(message);
-            self.probe.record(&ProbeEvent::new(Stage::Interrupt, None, Iova(0)));
+            self.probe.record(&ProbeEvent::new(Stage::Interrupt, AddressSpace::Function, Iova(0)));
         }
     }
 

@@ -96,6 +96,44 @@ impl fmt::Debug for PrgIndex {
     }
 }
 
+/// Whose addresses a device uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AddressSpace {
+    /// The function's own: requests without a PASID.
+    #[default]
+    Function,
+    /// A process', translated by the IOMMU.
+    Process(Pasid),
+    /// That of the memory region with this key, translated by the device's own table.
+    Region(u32),
+}
+
+impl AddressSpace {
+    /// The space that a request on the bus names.
+    pub const fn of(pasid: Option<Pasid>) -> Self {
+        match pasid {
+            Some(pasid) => Self::Process(pasid),
+            None => Self::Function,
+        }
+    }
+
+    /// The PASID, of a process.
+    pub const fn pasid(self) -> Option<Pasid> {
+        match self {
+            Self::Process(pasid) => Some(pasid),
+            Self::Function | Self::Region(_) => None,
+        }
+    }
+
+    /// The key, of a region.
+    pub const fn key(self) -> Option<u32> {
+        match self {
+            Self::Region(key) => Some(key),
+            Self::Function | Self::Process(_) => None,
+        }
+    }
+}
+
 macro_rules! address {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

@@ -18,4 +18,4 @@ pub mod probe;
 pub mod tlb;
 pub mod warn;
 
-pub use ids::{Bdf, Gpa, Iova, Pasid, PrgIndex};
+pub use ids::{AddressSpace, Bdf, Gpa, Iova, Pasid, PrgIndex};

@@ -1,23 +1,27 @@
 //! Observation: each row of "one DMA, end to end" (docs/architecture.md) is a [`Stage`], and whoever passes
 //! it says so to a [`Probe`]. The probe has the clock; the models have none.
 
-use crate::{Iova, Pasid, PrgIndex};
+use crate::{AddressSpace, Iova, PrgIndex};
 
 /// The steps of one DMA that a probe can see from outside the guest.
+///
+/// A fault takes one of two ways: as a page request through the IOMMU, or as a page fault event of an on-demand
+/// region from the NIC to its driver. The stages correspond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stage {
     /// Row 5: the device TLB and the IOMMU both missed; the fault begins.
     Miss,
-    /// Row 8: the page request leaves the device, a credit is taken.
+    /// Row 8: the page request leaves the device, a credit is taken. Or: a token is taken for a page fault.
     PageRequest,
-    /// Row 9: the entry is in the page request queue.
+    /// Row 9: the entry is in the page request queue. Or: in the event queue.
     Queued,
     /// Row 9: the interrupt was sent (it is not, if one is still pending).
     Interrupt,
-    /// Row 11: the guest's page group response was read from the invalidation queue.
+    /// Row 11: the guest's page group response was read from the invalidation queue. Or: the resume command from the
+    /// command lane.
     Response,
-    /// Row 12: the device matched the group and gave the credit back.
+    /// Row 12: the device matched the group, or the token, and gave the credit back.
     Matched,
     /// Row 13: the access was translated again and copied; the fault is over.
     Copied,
@@ -34,10 +38,10 @@ pub enum Stage {
 pub struct ProbeEvent {
     /// What happened.
     pub stage: Stage,
-    /// The page request group: what ties the stages of one fault together.
+    /// The page request group, or the slot of the page fault's token: what ties the stages of one fault together.
     pub group: Option<PrgIndex>,
     /// The address space.
-    pub pasid: Option<Pasid>,
+    pub space: AddressSpace,
     /// The page, or the first address of an invalidated block.
     pub iova: Iova,
     /// log2 of the block for invalidations, 12 for pages.
@@ -50,8 +54,8 @@ pub struct ProbeEvent {
 
 impl ProbeEvent {
     /// An event of `stage` about the page at `iova`.
-    pub const fn new(stage: Stage, pasid: Option<Pasid>, iova: Iova) -> Self {
-        Self { stage, group: None, pasid, iova, size_shift: 12, write: false, qpn: 0 }
+    pub const fn new(stage: Stage, space: AddressSpace, iova: Iova) -> Self {
+        Self { stage, group: None, space, iova, size_shift: 12, write: false, qpn: 0 }
     }
 }
 

@@ -12,10 +12,17 @@ use refault_bus::{Gpa, Iova, Pasid};
 /// Sets of the array, a power of two; with two sectors of four pages each, 4096 pages. All of it stays in a
 /// processor's second-level cache.
 const SETS: usize = 512;
+/// Sectors that are looked for one by one; beyond, their kind of space is emptied.
+const FEW_SECTORS: u64 = 64;
 /// log2 of the pages of a sector.
 const SECTOR: u32 = 2;
 /// log2 of the bytes of a sector.
 const SECTOR_SHIFT: u32 = 12 + SECTOR;
+
+/// Kinds of spaces, each with a generation of its own.
+const OWN: usize = 0;
+const PROCESSES: usize = 1;
+const ON_DEMAND: usize = 2;
 
 /// What an address in the array belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +31,7 @@ pub(crate) struct Space(u64);
 impl Space {
     const NOTHING: Self = Self(u64::MAX);
     const FIRST_TABLE: u64 = 1 << 32;
+    const FIRST_ON_DEMAND: u64 = 1 << 63;
 
     /// The function's own space, or a process'.
     pub(crate) fn of(pasid: Option<Pasid>) -> Self {
@@ -35,9 +43,18 @@ impl Space {
         Self(Self::FIRST_TABLE + identity)
     }
 
-    /// Index of the generation it lives by: tables lead to the function's own space.
+    /// Offsets in what the table of an on-demand region covers.
+    pub(crate) fn of_on_demand(identity: u64) -> Self {
+        Self(Self::FIRST_ON_DEMAND + identity)
+    }
+
+    /// Index of the generation it lives by: tables that stay lead to the function's own space.
     fn kind(self) -> usize {
-        usize::from(self.0 != 0 && self.0 < Self::FIRST_TABLE)
+        match self.0 {
+            0 | Self::FIRST_TABLE..Self::FIRST_ON_DEMAND => OWN,
+            Self::FIRST_ON_DEMAND.. => ON_DEMAND,
+            _ => PROCESSES,
+        }
     }
 }
 
@@ -81,15 +98,15 @@ const fn unpack(block: u64) -> Translation {
 pub(crate) struct Atc {
     tlb: Tlb<Option<Pasid>>,
     recent: Box<[[Sector; 2]]>,
-    /// Of the function's own space, and of all process spaces.
-    generations: [u64; 2],
+    /// By kind of space.
+    generations: [u64; 3],
 }
 
 impl Atc {
     /// An empty cache of at most `entries` translations.
     pub(crate) fn new(entries: usize) -> Self {
         let recent = vec![[Sector::EMPTY; 2]; SETS].into();
-        Self { tlb: Tlb::new(entries), recent, generations: [0; 2] }
+        Self { tlb: Tlb::new(entries), recent, generations: [0; 3] }
     }
 
     /// A page used lately: the fast answer.
@@ -143,14 +160,37 @@ impl Atc {
             (Some(pasid), true) => self.tlb.flush_tag(Some(pasid)),
             (pasid, false) => self.tlb.flush_range(pasid, request.iova, request.size_shift),
         }
-        self.generations[Space::of(request.pasid).kind()] += 1;
+        self.raise(Space::of(request.pasid).kind());
+    }
+
+    /// Forgets what the table of an on-demand region said of the bytes from `first` to `last`.
+    pub(crate) fn forget_on_demand(&mut self, space: Space, first: u64, last: u64) {
+        let sectors = first >> SECTOR_SHIFT..=last >> SECTOR_SHIFT;
+        if sectors.end() - sectors.start() >= FEW_SECTORS {
+            return self.raise(ON_DEMAND);
+        }
+        let generation = self.generations[ON_DEMAND];
+        for number in sectors {
+            let Some(ways) = self.recent.get_mut(set(space, number)) else { continue };
+            ways.iter_mut()
+                .filter(|sector| sector.is(space, number, generation))
+                .for_each(|sector| *sector = Sector::EMPTY);
+        }
+    }
+
+    /// Empties a kind of space. On-demand tables lead to the function's own, too.
+    fn raise(&mut self, kind: usize) {
+        self.generations[kind] += 1;
+        if kind == OWN {
+            self.generations[ON_DEMAND] += 1;
+        }
     }
 
     /// Forgets everything.
     pub(crate) fn flush(&mut self) {
         self.tlb.flush_all();
-        self.generations[0] += 1;
-        self.generations[1] += 1;
+        self.raise(OWN);
+        self.raise(PROCESSES);
     }
 }
 
@@ -248,6 +288,26 @@ mod tests {
         atc.invalidate(&InvalidationRequest { pasid: None, iova: Iova(0x9000), size_shift: 12 });
         assert_eq!(atc.recent(Space::of_table(7), 0x1000), None);
         assert!(atc.recent(Space::of(Pasid::new(1)), 0x1000).is_some());
+    }
+
+    #[test]
+    fn what_an_on_demand_table_said_is_forgotten_page_by_page_or_at_once() {
+        let (space, other) = (Space::of_on_demand(1), Space::of_on_demand(2));
+        for (last, neighbour_stays) in [(0x1fff, true), (u64::MAX, false)] {
+            let mut atc = filled();
+            for space in [space, other] {
+                atc.remember(space, 0x1000, page(0x6000));
+                atc.remember(space, 0x10_0000, page(0x7000));
+            }
+            atc.forget_on_demand(space, 0x1000, last);
+            assert_eq!(atc.recent(space, 0x1000), None);
+            assert_eq!(atc.recent(space, 0x10_0000).is_some(), neighbour_stays);
+            assert_eq!(atc.recent(other, 0x1000).is_some(), neighbour_stays);
+            assert!(atc.recent(Space::of_table(7), 0x1000).is_some(), "queue rings stay");
+            atc.remember(space, 0x1000, page(0x6000));
+            atc.invalidate(&InvalidationRequest { pasid: None, iova: Iova(0x9000), size_shift: 12 });
+            assert_eq!(atc.recent(space, 0x1000), None, "it led to the function's own space");
+        }
     }
 
     #[test]

@@ -3,6 +3,17 @@
 use refault_abi::regs::MAX_EQS;
 use refault_bus::{Bdf, PrgIndex};
 
+/// What a responder does whose memory is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RemoteFaults {
+    /// It keeps the request at hand until the page is there.
+    #[default]
+    Stall,
+    /// It asks for the page and answers receiver-not-ready (RNR NAK, InfiniBand 1.4, 9.7.5.2.8): the requester comes
+    /// again after the responder's `min_rnr_timer`, as often as its own `rnr_retry` allows.
+    Rnr,
+}
+
 /// What one NIC is made like: its place on the bus, its size and its patience.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicConfig {
@@ -14,12 +25,17 @@ pub struct NicConfig {
     pub atc_entries: usize,
     /// Page requests the device can have outstanding, at most 512; the operating system may allow fewer.
     pub page_request_credits: u32,
-    /// How long an answer to a page request may take, in nanoseconds.
+    /// Page faults of on-demand regions the device can have outstanding, at most 512.
+    pub page_fault_credits: u32,
+    /// How long an answer to a page request, or to a page fault, may take, in nanoseconds.
     pub page_request_timeout_ns: u64,
-    /// How often a page that was answered with success, and is still missing, is asked for again.
+    /// How often a page that was answered with success, and is still missing, is asked for again; and if that took
+    /// longer than an answer may take.
     pub page_retry_limit: u32,
-    /// Pages requested ahead on a miss inside one request; 1 asks for the missing page alone.
+    /// Pages wanted on a miss inside one request, the missing one included.
     pub fault_window: u32,
+    /// What a responder does whose memory is not there.
+    pub remote_faults: RemoteFaults,
     /// EUI-64 of the node, most significant byte first on the wire.
     pub node_guid: u64,
     /// Local identifier of the port; not zero.
@@ -45,9 +61,11 @@ impl Default for NicConfig {
             workers: 2,
             atc_entries: 8192,
             page_request_credits: 256,
+            page_fault_credits: 256,
             page_request_timeout_ns: 10_000_000_000,
             page_retry_limit: 64,
             fault_window: 8,
+            remote_faults: RemoteFaults::Stall,
             node_guid: 0x0200_5246_4c54_0001,
             lid: 1,
             vectors: 32,
@@ -67,6 +85,7 @@ impl NicConfig {
             workers: self.workers.clamp(1, 64),
             atc_entries: self.atc_entries.max(1),
             page_request_credits: self.page_request_credits.clamp(1, PrgIndex::COUNT as u32),
+            page_fault_credits: self.page_fault_credits.clamp(1, PrgIndex::COUNT as u32),
             page_retry_limit: self.page_retry_limit.max(1),
             fault_window: self.fault_window.clamp(1, 64),
             lid: self.lid.max(1),

@@ -7,7 +7,7 @@ use std::sync::MutexGuard;
 
 use refault_bus::ats::{RequestKind, Translation, TranslationRequest};
 use refault_bus::dma::MemoryError;
-use refault_bus::{Gpa, Iova, Pasid};
+use refault_bus::{AddressSpace, Gpa, Iova, Pasid};
 
 use crate::atc::{Atc, Space};
 use crate::cause::Cause;
@@ -32,7 +32,8 @@ impl Shard {
 /// Why an access did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AccessError {
-    /// The page of a process is not there, or does not allow it, now: the operating system may be asked.
+    /// The page of a process, or of an on-demand region, is not there, or does not allow it, now: the operating
+    /// system may be asked.
     Miss(PageMiss),
     /// It will not happen.
     Denied(Cause),
@@ -41,8 +42,9 @@ pub(crate) enum AccessError {
 /// A page to ask the operating system for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PageMiss {
-    pub(crate) pasid: Pasid,
-    /// 4 KiB aligned.
+    /// A process' or a region's.
+    pub(crate) space: AddressSpace,
+    /// First address that is missing: of a process, 4 KiB aligned.
     pub(crate) page: Iova,
     pub(crate) write: bool,
 }
@@ -171,7 +173,8 @@ impl<'a> Port<'a> {
         let miss = match (answer, pasid, kind) {
             (Ok(answer), _, _) if answer.allows(write) => return Ok(answer),
             (Ok(_), Some(pasid), RequestKind::Translation) => {
-                AccessError::Miss(PageMiss { pasid, page: iova.align_down(12), write })
+                let space = AddressSpace::Process(pasid);
+                AccessError::Miss(PageMiss { space, page: iova.align_down(12), write })
             }
             _ => AccessError::Denied(Cause::Blocked),
         };

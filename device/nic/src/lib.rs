@@ -6,7 +6,8 @@
 //!
 //! The path of one DMA through the crate: [`doorbell`](Nic) write, `engine` turn, `queue::send` fetches the
 //! request, `region` checks key, bounds and rights, `dma` translates through `atc` or the IOMMU, `engine::copy`
-//! copies, `queue::completion` reports. A page that is missing goes through `engine::faults` and `pri`.
+//! copies, `queue::completion` reports. A page that is missing goes through `engine::faults`, and from there to the
+//! IOMMU by `pri` or, of a region with a table of its own (`on_demand`), to the driver by `page_faults`.
 
 mod atc;
 mod cause;
@@ -19,6 +20,8 @@ mod fabric;
 mod function;
 mod guard;
 mod nic;
+mod on_demand;
+mod page_faults;
 mod page_table;
 mod pri;
 mod qp;
@@ -27,8 +30,9 @@ mod region;
 mod regs;
 mod slab;
 mod stats;
+mod waits;
 
-pub use config::NicConfig;
+pub use config::{NicConfig, RemoteFaults};
 pub use engine::{Work, Worker};
 pub use nic::Nic;
 pub use stats::NicStats;

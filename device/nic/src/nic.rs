@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use refault_bus::Bdf;
 use refault_bus::ats::{AtsEndpoint, InvalidationRequest, TranslationAgent};
 use refault_bus::clock::Clock;
 use refault_bus::dma::DmaMemory;
 use refault_bus::irq::MsiSink;
 use refault_bus::pri::{PageGroupResponse, ResponseCode};
 use refault_bus::probe::{Probe, ProbeEvent, Stage};
+use refault_bus::{AddressSpace, Bdf};
 
 use crate::command::objects::Objects;
 use crate::config::NicConfig;
@@ -25,6 +25,7 @@ use crate::engine::{Task, Work, Worker};
 use crate::fabric::Fabric;
 use crate::function;
 use crate::guard::{Guarded, lock};
+use crate::page_faults::PageFaults;
 use crate::pri::PageRequests;
 use crate::qp::QueuePairs;
 use crate::queue::completion::CompletionQueues;
@@ -57,6 +58,7 @@ pub struct Nic {
     pub(crate) cqs: CompletionQueues,
     pub(crate) events: EventQueues,
     pub(crate) pages: PageRequests,
+    pub(crate) faults: PageFaults,
     /// Commands are in worker 0's queue.
     pub(crate) commands_scheduled: AtomicBool,
     /// Next ticket of a page wait. Zero is none.
@@ -103,6 +105,7 @@ impl Nic {
             cqs: CompletionQueues::new(config.max_cq),
             events: EventQueues::new(),
             pages: PageRequests::new(config.page_request_credits),
+            faults: PageFaults::new(config.page_fault_credits),
             commands_scheduled: AtomicBool::new(false),
             tickets: AtomicU64::new(1),
             identities: AtomicU64::new(1),
@@ -124,13 +127,17 @@ impl Nic {
 
     /// What the NIC did so far.
     pub fn stats(&self) -> NicStats {
-        let pages = self.pages.stats();
+        let (pages, faults) = (self.pages.stats(), self.faults.stats());
         let mut stats = NicStats {
-            page_requests: pages.requests,
-            page_waits_joined: pages.joined,
-            page_responses: pages.responses,
+            page_requests: pages.asked,
+            page_waits_joined: pages.joined + faults.joined,
+            page_responses: pages.answers,
             page_responses_unexpected: pages.unexpected,
             page_timeouts: pages.timeouts,
+            page_faults: faults.asked,
+            page_fault_answers: faults.answers,
+            page_fault_answers_unexpected: faults.unexpected,
+            page_fault_timeouts: faults.timeouts,
             invalidations: self.invalidations.load(Ordering::Relaxed),
             ..NicStats::default()
         };
@@ -168,8 +175,8 @@ impl Nic {
         }
     }
 
-    /// Destroys every object. Nothing is in flight afterwards but page requests that were sent; their answers
-    /// will meet nobody.
+    /// Destroys every object. Nothing is in flight afterwards but page requests that were sent; their answers, and
+    /// those to page faults, will meet nobody.
     pub(crate) fn destroy_everything(&self) {
         let mut objects = lock(&self.objects);
         self.registers.reset();
@@ -184,6 +191,19 @@ impl Nic {
             shard.atc.flush();
             shard.regions.forget_all();
         });
+        self.faults.reset();
+    }
+
+    /// Has every worker forget what `work` takes away. When it returns no copy that used it is under way.
+    pub(crate) fn serve_invalidation(
+        &self,
+        event: impl Fn(Stage) -> ProbeEvent,
+        work: impl FnMut(&mut Shard),
+    ) {
+        self.fabric.record(event(Stage::Invalidate));
+        self.pass_guards(work);
+        self.invalidations.fetch_add(1, Ordering::Relaxed);
+        self.fabric.record(event(Stage::Invalidated));
     }
 }
 
@@ -194,13 +214,10 @@ impl AtsEndpoint for Nic {
 
     fn invalidate(&self, request: InvalidationRequest) {
         let event = |stage| {
-            let event = ProbeEvent::new(stage, request.pasid, request.iova);
+            let event = ProbeEvent::new(stage, AddressSpace::of(request.pasid), request.iova);
             ProbeEvent { size_shift: request.size_shift, ..event }
         };
-        self.fabric.record(event(Stage::Invalidate));
-        self.pass_guards(|shard| shard.atc.invalidate(&request));
-        self.invalidations.fetch_add(1, Ordering::Relaxed);
-        self.fabric.record(event(Stage::Invalidated));
+        self.serve_invalidation(event, |shard| shard.atc.invalidate(&request));
     }
 
     fn page_group_response(&self, response: PageGroupResponse) {
@@ -212,9 +229,6 @@ impl AtsEndpoint for Nic {
         if response.code == ResponseCode::ResponseFailure {
             endpoint.set_pri_response_failure();
         }
-        let miss = closed.miss;
-        let event = ProbeEvent::new(Stage::Matched, Some(miss.pasid), miss.page);
-        self.fabric.record(ProbeEvent { group: Some(closed.group), write: miss.write, ..event });
-        self.tell_waiters(closed.told);
+        self.tell_answer(closed);
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::Mutex;
 
 use refault_abi::codes::ACCESS_LOCAL_WRITE;
-use refault_bus::{Iova, Pasid};
+use refault_bus::{AddressSpace, Iova, Pasid};
 
 use crate::atc::Space;
 use crate::cause::Cause;
-use crate::dma::{AccessError, Extent, Port};
+use crate::dma::{AccessError, Extent, PageMiss, Port};
 use crate::guard::lock;
+use crate::on_demand::OnDemandTable;
 use crate::page_table::Pages;
 use crate::slab::Slab;
 
@@ -24,6 +25,9 @@ pub(crate) enum Backing {
     Pinned { pages: Pages, shift: u64 },
     /// The process' own page table, by way of the IOMMU.
     Process(Pasid),
+    /// A table with holes; what is added to an address to get its offset in what the table covers; and the event
+    /// queue that hears of holes.
+    OnDemand { table: OnDemandTable, shift: u64, eqn: u32 },
 }
 
 /// A registered range of memory.
@@ -55,6 +59,13 @@ impl Region {
             return Err(Cause::Bounds);
         }
         if self.access & access == access { Ok(()) } else { Err(Cause::Rights) }
+    }
+
+    /// The page around `addr` of an on-demand region, as far as it belongs to the region.
+    fn miss(&self, addr: u64, shift: u64, write: bool) -> PageMiss {
+        let inside = addr.wrapping_add(shift) & 0xfff;
+        let page = Iova(addr - inside.min(addr - self.start));
+        PageMiss { space: AddressSpace::Region(self.key), page, write }
     }
 }
 
@@ -163,6 +174,9 @@ impl Port<'_> {
         Ok(match &self.checked(access)?.backing {
             Backing::Process(pasid) => process.then(|| Shortcut { space: Space::of(Some(*pasid)), shift: 0 }),
             Backing::Pinned { pages, shift } => own.then(|| Shortcut { space: pages.space(), shift: *shift }),
+            Backing::OnDemand { table, shift, .. } => {
+                own.then(|| Shortcut { space: table.space(), shift: *shift })
+            }
         })
     }
 
@@ -193,6 +207,10 @@ impl Port<'_> {
         match &region.backing {
             Backing::Process(pasid) => self.translate(Some(*pasid), Iova(addr), write),
             Backing::Pinned { pages, shift } => self.page(pages, addr.wrapping_add(*shift), write),
+            Backing::OnDemand { table, shift, .. } => {
+                let found = self.on_demand_page(table, addr.wrapping_add(*shift), write)?;
+                found.ok_or_else(|| AccessError::Miss(region.miss(addr, *shift, write)))
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ pub struct NicStats {
     pub bytes_copied: u64,
     /// Translation requests for want of a cached translation.
     pub atc_misses: u64,
-    /// Invalidations served.
+    /// Invalidations served, from the IOMMU and from the driver.
     pub invalidations: u64,
     /// Page requests sent.
     pub page_requests: u64,
@@ -27,6 +27,14 @@ pub struct NicStats {
     pub page_responses_unexpected: u64,
     /// Page request groups given up.
     pub page_timeouts: u64,
+    /// Page faults of on-demand regions that the driver was told of.
+    pub page_faults: u64,
+    /// Answers to them.
+    pub page_fault_answers: u64,
+    /// Answers that named no fault.
+    pub page_fault_answers_unexpected: u64,
+    /// Page faults given up.
+    pub page_fault_timeouts: u64,
     /// Receiver-not-ready delays.
     pub rnr_waits: u64,
     /// Transport retries.

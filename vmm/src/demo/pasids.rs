@@ -32,5 +32,5 @@ pub(super) fn judge(scenarios: &mut [ScenarioSummary], records: &Records) {
 fn used(records: &Records, name: &str, mode: &str) -> usize {
     let index = records.scenarios.iter().position(|span| span.name == name && span.mode == mode);
     let of_scenario = records.faults.iter().filter(|fault| Some(usize::from(fault.scenario)) == index);
-    of_scenario.filter_map(|fault| fault.pasid).collect::<BTreeSet<_>>().len()
+    of_scenario.filter_map(|fault| fault.space.pasid()).collect::<BTreeSet<_>>().len()
 }

@@ -6,29 +6,33 @@
 
 use std::io::{self, BufRead, Write};
 
-use refault_bus::{Iova, Pasid, PrgIndex};
+use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 use thiserror::Error;
 
 use crate::trace::{FaultOutcome, FaultRecord, StageTimes};
 
 /// The columns, with what each holds.
-pub const COLUMNS: [(&str, &str); 22] = [
+pub const COLUMNS: [(&str, &str); 23] = [
     ("scenario", "the scenario in which the fault began; empty outside of any"),
-    ("mode", "its mode: the size of the mappings"),
+    ("mode", "its mode"),
     ("qpn", "number of the queue pair whose access missed"),
-    ("pasid", "address space; empty for the function's own"),
-    ("iova", "the page, as the process addresses it"),
+    ("pasid", "address space of a process; empty for others"),
+    ("key", "address space of an on-demand region; empty for others"),
+    ("iova", "the page, as the process, or the request, addresses it"),
     ("write", "1 for a write, 0 for a read"),
-    ("group", "page request group index of the last round"),
-    ("requests", "page requests sent: more than 1 if the page was gone again when the device looked"),
+    ("group", "page request group index of the last round; of a region, the slot of the page fault's token"),
+    (
+        "requests",
+        "page requests, or page fault events, sent: more than 1 if the page was gone again when the device looked",
+    ),
     ("outcome", "copied, failed, coalesced (waited on another queue pair's request) or abandoned"),
     ("miss_ns", "the device TLB and the IOMMU missed: the fault begins"),
     ("round_ns", "the last round began; equal to miss_ns if requests is 1"),
-    ("page_request_ns", "the page request left the device"),
-    ("queued_ns", "its entry was in the page request queue"),
+    ("page_request_ns", "the page request, or the page fault, left the device"),
+    ("queued_ns", "its entry was in the page request queue, or in the event queue"),
     ("interrupt_ns", "the interrupt was sent; empty if one was pending already"),
-    ("response_ns", "the guest's page group response was read from the invalidation queue"),
-    ("matched_ns", "the device matched the response and gave its credit back"),
+    ("response_ns", "the guest's page group response, or its resume command, was read"),
+    ("matched_ns", "the device matched the answer and gave its credit back"),
     ("end_ns", "copied, failed or abandoned"),
     ("device_ns", "time the device had the fault: round to page request, matched to end"),
     ("iommu_ns", "time the IOMMU had it: page request to queue entry and interrupt, response to matched"),
@@ -86,9 +90,10 @@ pub(super) fn write<'a>(
 }
 
 fn write_fault(out: &mut impl Write, name: &str, mode: &str, fault: &FaultRecord) -> io::Result<()> {
-    let pasid = fault.pasid.map(|pasid| u64::from(pasid.get()));
+    let pasid = fault.space.pasid().map(|pasid| u64::from(pasid.get()));
+    let key = fault.space.key().map(u64::from);
     let group = fault.group.map(|group| u64::from(group.get()));
-    write!(out, "{name},{mode},{:#x},{},{:#x},", fault.qpn, Hex(pasid), fault.iova.0)?;
+    write!(out, "{name},{mode},{:#x},{},{},{:#x},", fault.qpn, Hex(pasid), Hex(key), fault.iova.0)?;
     write!(out, "{},{},{},", u8::from(fault.write), Hex(group), fault.requests)?;
     let times = &fault.times;
     write!(out, "{},{},{},", fault.outcome.name(), times.miss, times.round)?;
@@ -122,7 +127,7 @@ pub(super) fn read(input: impl BufRead) -> Result<FaultTable, CsvError> {
 }
 
 /// How many of [`COLUMNS`] are read back.
-const READ: usize = 17;
+const READ: usize = 18;
 
 /// Where in a line each of the first [`READ`] columns stands.
 struct Columns([usize; READ]);
@@ -147,27 +152,37 @@ struct Row<'a> {
 
 impl<'a> Row<'a> {
     fn fault(&self, scenarios: &mut Vec<(String, String)>) -> Result<FaultRecord, CsvError> {
-        let pasid = self.optional(3)?.map(|id| u32::try_from(id).ok().and_then(Pasid::new));
         Ok(FaultRecord {
             scenario: self.scenario(scenarios)?,
             qpn: self.small(2)?,
-            pasid: pasid.map(|id| id.ok_or_else(|| self.wrong(3, "a PASID"))).transpose()?,
-            iova: Iova(self.number(4)?),
-            write: self.number(5)? != 0,
-            group: self.optional(6)?.map(PrgIndex::truncated),
-            requests: self.small(7)?,
-            outcome: FaultOutcome::from_name(self.text(8)).ok_or_else(|| self.wrong(8, "an outcome"))?,
+            space: self.space()?,
+            iova: Iova(self.number(5)?),
+            write: self.number(6)? != 0,
+            group: self.optional(7)?.map(PrgIndex::truncated),
+            requests: self.small(8)?,
+            outcome: FaultOutcome::from_name(self.text(9)).ok_or_else(|| self.wrong(9, "an outcome"))?,
             times: StageTimes {
-                miss: self.number(9)?,
-                round: self.number(10)?,
-                page_request: self.optional(11)?,
-                queued: self.optional(12)?,
-                interrupt: self.optional(13)?,
-                response: self.optional(14)?,
-                matched: self.optional(15)?,
-                end: self.number(16)?,
+                miss: self.number(10)?,
+                round: self.number(11)?,
+                page_request: self.optional(12)?,
+                queued: self.optional(13)?,
+                interrupt: self.optional(14)?,
+                response: self.optional(15)?,
+                matched: self.optional(16)?,
+                end: self.number(17)?,
             },
         })
+    }
+
+    fn space(&self) -> Result<AddressSpace, CsvError> {
+        if let Some(id) = self.optional(3)? {
+            let pasid = u32::try_from(id).ok().and_then(Pasid::new);
+            return pasid.map(AddressSpace::Process).ok_or_else(|| self.wrong(3, "a PASID"));
+        }
+        if self.text(4).is_empty() {
+            return Ok(AddressSpace::Function);
+        }
+        self.small(4).map(AddressSpace::Region)
     }
 
     fn scenario(&self, scenarios: &mut Vec<(String, String)>) -> Result<u16, CsvError> {

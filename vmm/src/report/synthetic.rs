@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use refault_bus::clock::{Clock, ManualClock};
 use refault_bus::probe::{Probe, ProbeEvent, Stage};
-use refault_bus::{Iova, Pasid, PrgIndex};
+use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 
 use crate::demo::summary::{Outcome, RunSummary, ScenarioSummary, Setup};
 use crate::trace::{Recorder, Records};
@@ -182,7 +182,7 @@ impl Synthetic {
             group: Some(PrgIndex::truncated(group)),
             qpn: qpn as u32,
             write: true,
-            ..ProbeEvent::new(stage, Pasid::new(5), Iova(page))
+            ..ProbeEvent::new(stage, AddressSpace::Process(Pasid::truncated(5)), Iova(page))
         };
         self.events.push((self.at, event));
     }

@@ -121,7 +121,8 @@ impl<W: Write> Events<'_, W> {
             "scenario": scenario,
             "outcome": fault.outcome.name(),
             "qpn": format!("{:#x}", fault.qpn),
-            "pasid": fault.pasid.map(|pasid| pasid.to_string()),
+            "pasid": fault.space.pasid().map(|pasid| pasid.to_string()),
+            "key": fault.space.key().map(|key| format!("{key:#x}")),
             "iova": fault.iova.to_string(),
             "group": fault.group.map(|group| format!("{:#x}", group.get())),
             "page requests": fault.requests,
@@ -162,11 +163,12 @@ impl<W: Write> Events<'_, W> {
         let shown = invalidations.len().min(MAX_INVALIDATIONS);
         let mut sorted = invalidations[..shown].to_vec();
         sorted.sort_by_key(|invalidation| invalidation.start);
-        for Invalidation { start, duration, pasid, iova, size_shift } in sorted {
+        for Invalidation { start, duration, space, iova, size_shift } in sorted {
             let bytes =
                 if size_shift >= 63 { "everything".into() } else { format!("{:#x}", 1u64 << size_shift) };
             let args = json!({
-                "pasid": pasid.map(|pasid| pasid.to_string()),
+                "pasid": space.pasid().map(|pasid| pasid.to_string()),
+                "key": space.key().map(|key| format!("{key:#x}")),
                 "iova": iova.to_string(),
                 "bytes": bytes,
                 "took_ns": duration,

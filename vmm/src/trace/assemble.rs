@@ -1,7 +1,8 @@
 //! From single events to whole faults.
 //!
-//! A fault is known by its queue pair and page from the miss on, by its page request group from the page
-//! request to the match, and by queue pair and page again until it ends. A queue pair may have several open,
+//! A fault is known by its queue pair and page from the miss on, by its page request group (or the slot of its
+//! token, if it is an on-demand region's) from the page request to the match, and by queue pair and page again
+//! until it ends. A queue pair may have several open,
 //! on different pages. Events come in the order of their causes, but any of them may be missing, doubled, or
 //! belong to nothing: a guest answers groups it was never asked about, queue pairs die with faults in flight,
 //! events are lost under load. Then a count goes up, the record stays incomplete, and nothing else happens.
@@ -9,7 +10,7 @@
 use std::collections::VecDeque;
 
 use refault_bus::probe::{ProbeEvent, Stage};
-use refault_bus::{Pasid, PrgIndex};
+use refault_bus::{AddressSpace, PrgIndex};
 use rustc_hash::FxHashMap;
 
 use super::anomaly::{Anomalies, Anomaly};
@@ -25,6 +26,7 @@ const MAX_ENDED: usize = 256;
 #[derive(Debug)]
 pub(super) struct Assembler {
     open: FxHashMap<Key, Open>,
+    /// Page request groups, and behind them the slots of page faults' tokens.
     groups: Vec<Option<Waiting>>,
     /// The group whose entry was queued last: an interrupt event that names no group is about it.
     last_queued: Option<PrgIndex>,
@@ -33,8 +35,8 @@ pub(super) struct Assembler {
     pub(super) anomalies: Anomalies,
 }
 
-/// Queue pair, page, and whether it is wanted for writing.
-type Key = (u32, u64, bool);
+/// Queue pair, key of the region if the address space is one's, page, and whether it is wanted for writing.
+type Key = (u32, Option<u32>, u64, bool);
 
 /// A fault under way.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +50,7 @@ struct Open {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     key: Key,
-    pasid: Option<Pasid>,
+    space: AddressSpace,
     queued: Option<u64>,
     interrupt: Option<u64>,
     response: Option<u64>,
@@ -59,7 +61,7 @@ impl Assembler {
     pub(super) fn new() -> Self {
         Self {
             open: FxHashMap::default(),
-            groups: vec![None; PrgIndex::COUNT],
+            groups: vec![None; 2 * PrgIndex::COUNT],
             last_queued: None,
             ended: VecDeque::with_capacity(MAX_ENDED),
             anomalies: Anomalies::default(),
@@ -112,7 +114,7 @@ impl Assembler {
         let record = FaultRecord {
             scenario,
             qpn: event.qpn,
-            pasid: event.pasid,
+            space: event.space,
             iova: event.iova.align_down(12),
             write: event.write,
             group: None,
@@ -126,7 +128,8 @@ impl Assembler {
     fn page_request(&mut self, at: u64, scenario: u16, event: &ProbeEvent, done: &mut Vec<FaultRecord>) {
         let Some(group) = event.group else { return self.anomalies.count(Anomaly::NoGroup) };
         let key = key_of(event);
-        if let Some(older) = self.groups[usize::from(group.get())].take()
+        let slot = slot_of(event.space, group);
+        if let Some(older) = self.groups[slot].take()
             && self.open.get(&older.key).is_some_and(|open| open.waits_for(group))
         {
             self.anomalies.count(Anomaly::GroupTwice);
@@ -143,7 +146,7 @@ impl Assembler {
             && older != group
         {
             self.anomalies.count(Anomaly::RequestTwice);
-            self.groups[usize::from(older.get())].take_if(|waiting| waiting.key == key);
+            self.groups[slot_of(event.space, older)].take_if(|waiting| waiting.key == key);
         }
         if open.record.times.page_request.is_some() {
             open.next_round(at);
@@ -152,14 +155,16 @@ impl Assembler {
         open.record.group = Some(group);
         open.record.requests = open.record.requests.saturating_add(1);
         open.record.times.page_request = Some(at);
-        self.groups[usize::from(group.get())] =
-            Some(Waiting { key, pasid: event.pasid, queued: None, interrupt: None, response: None });
+        self.groups[slot] =
+            Some(Waiting { key, space: event.space, queued: None, interrupt: None, response: None });
     }
 
     /// A guest that is awake already may answer before the entry is even stamped: that is no anomaly.
     fn queued(&mut self, at: u64, event: &ProbeEvent) {
-        self.last_queued = event.group;
-        if let Some(waiting) = self.waiting(event.group) {
+        if event.space.key().is_none() {
+            self.last_queued = event.group;
+        }
+        if let Some(waiting) = self.waiting(event.space, event.group) {
             waiting.queued = waiting.queued.or(Some(at));
         }
     }
@@ -167,22 +172,22 @@ impl Assembler {
     /// So may it before the interrupt is stamped, and the group may have its next owner by then.
     fn interrupt(&mut self, at: u64, event: &ProbeEvent) {
         let group = event.group.or(self.last_queued.take());
-        if let Some(waiting) = self.waiting(group).filter(|waiting| waiting.queued.is_some()) {
+        if let Some(waiting) = self.waiting(event.space, group).filter(|waiting| waiting.queued.is_some()) {
             waiting.interrupt = waiting.interrupt.or(Some(at));
         }
     }
 
     fn response(&mut self, at: u64, event: &ProbeEvent) {
-        match self.waiting(event.group) {
+        match self.waiting(event.space, event.group) {
             None => self.anomalies.count(Anomaly::ResponseWithoutRequest),
             // A group is matched by index and PASID: the answer is to somebody else.
-            Some(waiting) if waiting.pasid != event.pasid => self.anomalies.count(Anomaly::ResponseForeign),
+            Some(waiting) if waiting.space != event.space => self.anomalies.count(Anomaly::ResponseForeign),
             Some(waiting) => waiting.response = waiting.response.or(Some(at)),
         }
     }
 
     fn matched(&mut self, at: u64, event: &ProbeEvent) {
-        let waiting = event.group.and_then(|group| self.groups[usize::from(group.get())].take());
+        let waiting = event.group.and_then(|group| self.groups[slot_of(event.space, group)].take());
         let Some(waiting) = waiting else { return self.anomalies.count(Anomaly::MatchedWithoutRequest) };
         // A page asked for ahead may be copied, or the device may give up, before the answer is there.
         let open =
@@ -214,8 +219,8 @@ impl Assembler {
         done.push(record);
     }
 
-    fn waiting(&mut self, group: Option<PrgIndex>) -> Option<&mut Waiting> {
-        group.and_then(|group| self.groups[usize::from(group.get())].as_mut())
+    fn waiting(&mut self, space: AddressSpace, group: Option<PrgIndex>) -> Option<&mut Waiting> {
+        group.and_then(|group| self.groups[slot_of(space, group)].as_mut())
     }
 
     fn abandon(&mut self, key: Key, at: u64, done: &mut Vec<FaultRecord>) {
@@ -230,7 +235,7 @@ impl Assembler {
     fn close(&mut self, key: Key) -> Option<FaultRecord> {
         let mut open = self.open.remove(&key)?;
         let group = open.record.group.filter(|_| open.waiting);
-        let waiting = group.and_then(|group| self.groups[usize::from(group.get())]);
+        let waiting = group.and_then(|group| self.groups[slot_of(open.record.space, group)]);
         if let Some(waiting) = waiting.filter(|waiting| waiting.key == key) {
             open.adopt(&waiting);
         }
@@ -241,7 +246,7 @@ impl Assembler {
 impl Open {
     /// Whether a miss like `event` is this fault's, not that of a later owner of the queue pair's number.
     fn is_of(&self, scenario: u16, event: &ProbeEvent) -> bool {
-        self.record.scenario == scenario && self.record.pasid == event.pasid
+        self.record.scenario == scenario && self.record.space == event.space
     }
 
     /// Whether the answer to `group` is still to come, and is this fault's.
@@ -274,5 +279,11 @@ impl Open {
 }
 
 fn key_of(event: &ProbeEvent) -> Key {
-    (event.qpn, event.iova.0 >> 12, event.write)
+    (event.qpn, event.space.key(), event.iova.0 >> 12, event.write)
+}
+
+/// Where the table has a group, or a token's slot.
+fn slot_of(space: AddressSpace, group: PrgIndex) -> usize {
+    let slot = usize::from(group.get());
+    if space.key().is_some() { PrgIndex::COUNT + slot } else { slot }
 }

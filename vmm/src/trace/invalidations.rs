@@ -1,7 +1,7 @@
 //! How long the guest waited for the device to forget: Linux does so with interrupts off.
 
 use refault_bus::probe::ProbeEvent;
-use refault_bus::{Iova, Pasid};
+use refault_bus::{AddressSpace, Iova};
 
 use super::anomaly::{Anomalies, Anomaly};
 use super::durations::Durations;
@@ -17,8 +17,8 @@ pub struct Invalidation {
     pub start: u64,
     /// Until every copy that used the old translations had landed, saturated at 4.2 seconds.
     pub duration: u32,
-    /// The address space; `None`: the function's own, or all.
-    pub pasid: Option<Pasid>,
+    /// The address space; the function's own stands for all, too.
+    pub space: AddressSpace,
     /// First address of the block.
     pub iova: Iova,
     /// log2 of the block's size; 63 and more: everything.
@@ -48,7 +48,7 @@ impl Invalidations {
 
     pub(super) fn end(&mut self, at: u64, event: &ProbeEvent, anomalies: &mut Anomalies) {
         let same = |&(_, begun): &(u64, ProbeEvent)| {
-            (begun.pasid, begun.iova, begun.size_shift) == (event.pasid, event.iova, event.size_shift)
+            (begun.space, begun.iova, begun.size_shift) == (event.space, event.iova, event.size_shift)
         };
         let Some(index) = self.open.iter().position(same) else {
             return anomalies.count(Anomaly::InvalidatedWithoutStart);
@@ -58,8 +58,8 @@ impl Invalidations {
         self.durations.note(ns);
         if self.kept.len() < self.bound {
             let duration = u32::try_from(ns).unwrap_or(u32::MAX);
-            let (pasid, iova, size_shift) = (event.pasid, event.iova, event.size_shift);
-            self.kept.push(Invalidation { start, duration, pasid, iova, size_shift });
+            let (space, iova, size_shift) = (event.space, event.iova, event.size_shift);
+            self.kept.push(Invalidation { start, duration, space, iova, size_shift });
         }
     }
 

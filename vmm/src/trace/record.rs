@@ -1,6 +1,6 @@
 //! What is known of one fault when it is over, and who had it in hands for how long.
 
-use refault_bus::{Iova, Pasid, PrgIndex};
+use refault_bus::{AddressSpace, Iova, PrgIndex};
 
 /// One fault of the device, from the miss to the copy. All times are nanoseconds since the recorder's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,15 +9,15 @@ pub struct FaultRecord {
     pub scenario: u16,
     /// The queue pair whose access missed.
     pub qpn: u32,
-    /// The address space.
-    pub pasid: Option<Pasid>,
+    /// The address space: a process', or an on-demand region's.
+    pub space: AddressSpace,
     /// The page.
     pub iova: Iova,
     /// Whether the access was a write.
     pub write: bool,
-    /// The page request group of the last round.
+    /// The page request group of the last round; of a region, the slot of its page fault's token.
     pub group: Option<PrgIndex>,
-    /// Page requests sent for it: 1 normally, more if the page was gone again when the device looked.
+    /// Page requests, or page fault events, sent for it: 1 normally, more if the page was gone again when the device looked.
     pub requests: u32,
     /// How it ended.
     pub outcome: FaultOutcome,

@@ -1,6 +1,6 @@
 //! Finished faults, packed: 56 bytes each, so that a hundred thousand of them cost the VMM 5 MiB.
 
-use refault_bus::{Iova, Pasid, PrgIndex};
+use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 
 use super::record::{FaultOutcome, FaultRecord, StageTimes};
 
@@ -64,25 +64,32 @@ struct Packed {
     /// Page address; in its low 12 bits the group (0..9), write (9), outcome (10..12).
     page: u64,
     qpn: u32,
-    /// PASID (0..20), has a PASID (20), has a group (21).
-    pasid: u32,
+    /// PASID or key, as `flags` say.
+    space: u32,
     /// Round, page request, queued, interrupt, response, matched, end.
     distances: [Distance; 7],
     scenario: u16,
     requests: u8,
+    flags: u8,
 }
 
 const PAGE_BITS: u64 = !0xfff;
 const WRITE: u64 = 1 << 9;
 const OUTCOME_SHIFT: u32 = 10;
-const HAS_PASID: u32 = 1 << 20;
-const HAS_GROUP: u32 = 1 << 21;
+const HAS_PASID: u8 = 1 << 0;
+const HAS_KEY: u8 = 1 << 1;
+const HAS_GROUP: u8 = 1 << 2;
 
 impl From<&FaultRecord> for Packed {
     fn from(record: &FaultRecord) -> Self {
         let times = &record.times;
         let to = |at: u64| Distance::new(at.saturating_sub(times.miss));
         let seen = |at: Option<u64>| at.map_or(Distance::UNSEEN, to);
+        let (space, kind) = match record.space {
+            AddressSpace::Function => (0, 0),
+            AddressSpace::Process(pasid) => (pasid.get(), HAS_PASID),
+            AddressSpace::Region(key) => (key, HAS_KEY),
+        };
         let outcome = FaultOutcome::ALL.iter().position(|&o| o == record.outcome).unwrap_or(0) as u64;
         Self {
             miss: times.miss,
@@ -91,8 +98,7 @@ impl From<&FaultRecord> for Packed {
                 | if record.write { WRITE } else { 0 }
                 | outcome << OUTCOME_SHIFT,
             qpn: record.qpn,
-            pasid: record.pasid.map_or(0, |pasid| pasid.get() | HAS_PASID)
-                | if record.group.is_some() { HAS_GROUP } else { 0 },
+            space,
             distances: [
                 to(times.round),
                 seen(times.page_request),
@@ -104,6 +110,7 @@ impl From<&FaultRecord> for Packed {
             ],
             scenario: record.scenario,
             requests: record.requests.min(255) as u8,
+            flags: kind | if record.group.is_some() { HAS_GROUP } else { 0 },
         }
     }
 }
@@ -115,10 +122,10 @@ impl Packed {
         FaultRecord {
             scenario: self.scenario,
             qpn: self.qpn,
-            pasid: (self.pasid & HAS_PASID != 0).then_some(Pasid::truncated(u64::from(self.pasid))),
+            space: self.space(),
             iova: Iova(self.page & PAGE_BITS),
             write: self.page & WRITE != 0,
-            group: (self.pasid & HAS_GROUP != 0).then_some(PrgIndex::truncated(self.page)),
+            group: (self.flags & HAS_GROUP != 0).then_some(PrgIndex::truncated(self.page)),
             requests: u32::from(self.requests),
             outcome: FaultOutcome::ALL[(self.page >> OUTCOME_SHIFT & 3) as usize],
             times: StageTimes {
@@ -131,6 +138,14 @@ impl Packed {
                 matched,
                 end: end.unwrap_or(self.miss),
             },
+        }
+    }
+
+    fn space(&self) -> AddressSpace {
+        match self.flags & (HAS_PASID | HAS_KEY) {
+            HAS_PASID => AddressSpace::Process(Pasid::truncated(u64::from(self.space))),
+            HAS_KEY => AddressSpace::Region(self.space),
+            _ => AddressSpace::Function,
         }
     }
 }
@@ -166,16 +181,21 @@ mod tests {
     use proptest::prelude::*;
 
     fn record() -> impl Strategy<Value = FaultRecord> {
-        let ids = (0u16..40, any::<u32>(), proptest::option::of(0u64..1 << 20), 0u64..1 << 52, any::<bool>());
+        let space = prop_oneof![
+            Just(AddressSpace::Function),
+            (0u64..1 << 20).prop_map(|pasid| AddressSpace::Process(Pasid::truncated(pasid))),
+            any::<u32>().prop_map(AddressSpace::Region),
+        ];
+        let ids = (0u16..40, any::<u32>(), space, 0u64..1 << 52, any::<bool>());
         let fate = (proptest::option::of(0u64..512), 0u32..256, 0usize..4, 0u64..1 << 60, 0u64..1 << 30);
         let stages = proptest::array::uniform5(proptest::option::of(0u64..1 << 31));
         (ids, fate, stages, 0u64..1 << 31).prop_map(
-            |((scenario, qpn, pasid, page, write), (group, requests, outcome, miss, round), stages, end)| {
+            |((scenario, qpn, space, page, write), (group, requests, outcome, miss, round), stages, end)| {
                 let at = |stage: usize| stages[stage].map(|ns| ns + miss);
                 FaultRecord {
                     scenario,
                     qpn,
-                    pasid: pasid.map(Pasid::truncated),
+                    space,
                     iova: Iova(page << 12),
                     write,
                     group: group.map(PrgIndex::truncated),
@@ -223,10 +243,11 @@ mod tests {
             miss: 1,
             page: 0,
             qpn: 7,
-            pasid: 0,
+            space: 0,
             distances: [Distance(0); 7],
             scenario: 0,
             requests: 1,
+            flags: 0,
         }
         .unpack();
         let mut store = FaultStore::new(CHUNK + 1);

@@ -130,6 +130,8 @@ impl Nic {
         match (lane, request.opcode) {
             (1, CMD_REVOKE_MR) => self.revoke_mr(id()?),
             (1, CMD_STOP_CONTEXT) => self.stop_context(objects, id()?),
+            (1, CMD_INVALIDATE_MR) => self.invalidate_mr(&body(b)?),
+            (1, CMD_RESUME_FAULT) => self.resume_fault(&body(b)?),
             (0, CMD_QUERY_DEVICE) => reply(&self.caps()),
             (0, CMD_CREATE_EQ) => self.create_eq(worker, objects, &body(b)?),
             (0, CMD_DESTROY_EQ) => self.destroy_eq(objects, id()?),
@@ -172,7 +174,7 @@ impl Nic {
     fn caps(&self) -> DeviceCaps {
         let controls = self.fabric.endpoint.controls();
         let pasid = controls.ats() && controls.pri() && controls.pasid();
-        let features = if pasid { CAP_PASID } else { 0 } | CAP_ATOMIC_GLOBAL;
+        let features = if pasid { CAP_PASID } else { 0 } | CAP_ATOMIC_GLOBAL | CAP_ODP;
         DeviceCaps {
             version: DEVICE_VERSION,
             node_guid: self.config.node_guid,
@@ -189,6 +191,7 @@ impl Nic {
             pkeys: PKEYS,
             gids: u16::from(GIDS),
             page_requests: self.config.page_request_credits,
+            page_faults: self.config.page_fault_credits,
             ..DeviceCaps::default()
         }
     }

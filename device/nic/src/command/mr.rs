@@ -1,12 +1,24 @@
 //! Memory regions.
 
-use refault_abi::codes::*;
-use refault_abi::command::{CreateMr, MR_PASID, MR_PINNED};
+use std::sync::atomic::Ordering;
 
-use super::objects::Objects;
+use refault_abi::codes::*;
+use refault_abi::command::*;
+use refault_abi::event::EVENT_PAGE_FAULT;
+use refault_bus::probe::{ProbeEvent, Stage};
+use refault_bus::{AddressSpace, Iova};
+
+use super::objects::{MrRecord, Objects};
 use super::{DONE, Refused, Reply, created};
 use crate::Nic;
+use crate::cause::Cause;
+use crate::on_demand::OnDemandTable;
+use crate::page_faults::slot_of_token;
+use crate::qp::PageAnswer;
 use crate::region::{Backing, Region};
+
+/// Bytes before the start of an on-demand region that its table may cover: less than a large page.
+const MOST_BEFORE: u32 = 2 << 20;
 
 const RIGHTS: u32 = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
 
@@ -25,15 +37,42 @@ impl Nic {
             MR_PINNED => self.pinned(worker, command)?,
             MR_PASID if context.stopped => return Err(Refused::BadState),
             MR_PASID => Backing::Process(context.pasid.ok_or(Refused::BadParameter)?),
+            MR_ODP if context.stopped => return Err(Refused::BadState),
+            MR_ODP => self.on_demand(worker, objects, command)?,
             _ => return Err(Refused::BadParameter),
         };
-        let key = objects.mrs.insert(pd)?;
+        let eqn = match backing {
+            Backing::OnDemand { eqn, .. } => Some(eqn),
+            Backing::Pinned { .. } | Backing::Process(_) => None,
+        };
+        let key = objects.mrs.insert(MrRecord { pd, eqn })?;
         if !self.regions.put(Region { start, length, backing, key, pd, access, revoked: false }) {
             objects.mrs.remove(key)?;
             return Err(Refused::NoResources);
         }
         objects.pds.find(pd)?.users += 1;
+        if let Some(eqn) = eqn {
+            *objects.eqs.find(eqn)? += 1;
+        }
         created(key)
+    }
+
+    fn on_demand(
+        &self,
+        worker: usize,
+        objects: &mut Objects,
+        command: &CreateMr,
+    ) -> Result<Backing, Refused> {
+        let CreateMr { table, first_offset, fault_eqn: eqn, .. } = command;
+        objects.eqs.find(*eqn)?;
+        let identity = self.identities.fetch_add(1, Ordering::Relaxed);
+        let table = OnDemandTable::check(table, identity).ok_or(Refused::BadParameter)?;
+        if *first_offset >= MOST_BEFORE {
+            return Err(Refused::BadParameter);
+        }
+        self.port(worker).load_u64(None, table.root()).map_err(|_| Refused::BadMemory)?;
+        let shift = u64::from(*first_offset).wrapping_sub(command.start);
+        Ok(Backing::OnDemand { table, shift, eqn: *eqn })
     }
 
     fn pinned(&self, worker: usize, command: &CreateMr) -> Result<Backing, Refused> {
@@ -50,18 +89,72 @@ impl Nic {
 
     /// When this is answered no access through the region is under way.
     pub(super) fn destroy_mr(&self, objects: &mut Objects, key: u32) -> Reply {
-        let pd = objects.mrs.remove(key)?;
+        let MrRecord { pd, eqn } = objects.mrs.remove(key)?;
         self.regions.update(key, |_| None);
         self.pass_guards(|shard| shard.regions.forget(key));
         objects.pds.find(pd)?.users -= 1;
+        if let Some(eqn) = eqn {
+            self.forget_faults(key, eqn);
+            *objects.eqs.find(eqn)? -= 1;
+        }
         DONE
     }
 
     /// When this is answered no access through the region is under way, and none will succeed.
     pub(super) fn revoke_mr(&self, key: u32) -> Reply {
         let revoked = |region| Some(Region { revoked: true, ..region });
-        self.regions.update(key, revoked).ok_or(Refused::NoObject)?;
+        let region = self.regions.update(key, revoked).ok_or(Refused::NoObject)?;
         self.pass_guards(|shard| shard.regions.forget(key));
+        if let Backing::OnDemand { eqn, .. } = region.backing {
+            self.forget_faults(key, eqn);
+        }
         DONE
     }
+
+    /// Nobody waits for a page of the region any more: who did looks again, and learns what became of it.
+    fn forget_faults(&self, key: u32, eqn: u32) {
+        self.tell_waiters(self.faults.forget(key));
+        self.events.forget(eqn, |event| event.kind == EVENT_PAGE_FAULT && event.number == key);
+    }
+
+    /// When this is answered no access is under way that used what the region's table said of the range before.
+    pub(super) fn invalidate_mr(&self, command: &InvalidateMr) -> Reply {
+        let region = self.regions.find(command.key).ok_or(Refused::NoObject)?;
+        let Backing::OnDemand { table, shift, .. } = region.backing else {
+            return Err(Refused::BadParameter);
+        };
+        let end = |start: u64, length: u64| start.saturating_add(length.saturating_sub(1));
+        let first = command.start.max(region.start);
+        let last = end(command.start, command.length).min(end(region.start, region.length));
+        if command.length == 0 || first > last {
+            return DONE;
+        }
+        let event = |stage| {
+            let event = ProbeEvent::new(stage, AddressSpace::Region(command.key), Iova(first));
+            ProbeEvent { size_shift: block_around(first, last), ..event }
+        };
+        let space = table.space();
+        let (first, last) = (first.wrapping_add(shift), last.wrapping_add(shift));
+        self.serve_invalidation(event, |shard| shard.atc.forget_on_demand(space, first, last));
+        DONE
+    }
+
+    /// The driver's answer to a page fault.
+    pub(super) fn resume_fault(&self, command: &ResumeFault) -> Reply {
+        let answer = match command.answer {
+            FAULT_RESOLVED => PageAnswer::LookAgain,
+            FAULT_REFUSED => PageAnswer::Failed(Cause::PageRefused),
+            _ => return Err(Refused::BadParameter),
+        };
+        let closed = self.faults.answer(command.token, answer).ok_or(Refused::NoObject)?;
+        let event = ProbeEvent::new(Stage::Response, closed.miss.space, closed.miss.page);
+        self.fabric.record(ProbeEvent { group: Some(slot_of_token(command.token)), ..event });
+        self.tell_answer(closed);
+        DONE
+    }
+}
+
+/// log2 of the smallest naturally aligned block around a range.
+fn block_around(first: u64, last: u64) -> u8 {
+    (u64::BITS - (first ^ last).leading_zeros()).max(12) as u8
 }

@@ -34,6 +34,14 @@ pub(crate) struct CqRecord {
     pub(crate) users: u32,
 }
 
+/// What a region belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MrRecord {
+    pub(crate) pd: u32,
+    /// Event queue that hears of its page faults.
+    pub(crate) eqn: Option<u32>,
+}
+
 /// What a queue pair uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct QpRecord {
@@ -150,8 +158,8 @@ pub(crate) struct Objects {
     pub(crate) pds: Table<Pd>,
     pub(crate) cqs: Registry<CqRecord>,
     pub(crate) qps: Registry<QpRecord>,
-    /// The protection domain of each region, by key.
-    pub(crate) mrs: Registry<u32>,
+    /// By key.
+    pub(crate) mrs: Registry<MrRecord>,
 }
 
 impl Objects {

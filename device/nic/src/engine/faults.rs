@@ -3,39 +3,43 @@
 use std::sync::atomic::Ordering;
 
 use refault_abi::codes::ACCESS_LOCAL_WRITE;
+use refault_abi::event::{EVENT_PAGE_FAULT, FAULT_WRITE};
 use refault_abi::queue::Sge;
-use refault_bus::PrgIndex;
 use refault_bus::pri::PageRequest;
 use refault_bus::probe::{ProbeEvent, Stage};
+use refault_bus::{AddressSpace, PrgIndex};
 
-use super::list::List;
+use super::list::{Ahead, List};
 use crate::Nic;
 use crate::cause::Cause;
 use crate::dma::{PageMiss, Port};
 use crate::guard::lock;
-use crate::pri::{Waiter, Wanted};
 use crate::qp::{End, Faulted, PageTrouble, Requester, Wait};
+use crate::queue::event::Event;
+use crate::region::Backing;
+use crate::waits::{Waiter, Wanted};
 
-/// Page requests without progress before the device waits between them.
+/// Times a page is asked for without progress before the device waits between them.
 const PROMPT: u32 = 4;
 /// First and longest of these waits.
 const BACK_OFF_NS: (u64, u64) = (10_000, 5_000_000);
-/// Most groups one request remembers for its probes.
+/// Most pages one request remembers for its probes.
 const MAX_FAULTED: usize = 256;
 
+/// A page to ask for, on whose behalf.
+struct Asked {
+    group: PrgIndex,
+    miss: PageMiss,
+    /// Byte of the message that is first on the page.
+    at: u32,
+    deadline_ns: u64,
+}
+
 impl Nic {
-    /// Pages behind the missing one that the active request will miss too.
-    pub(super) fn pages_ahead(
-        &self,
-        port: &mut Port<'_>,
-        requester: &Requester,
-        end: End,
-    ) -> Vec<(PageMiss, u32)> {
+    /// What the active request wants behind the missing page.
+    pub(super) fn pages_ahead(&self, port: &mut Port<'_>, requester: &Requester, end: End) -> Ahead {
         let count = self.config.fault_window - 1;
-        let Some(message) = requester.active.as_ref().filter(|message| count > 0 && message.length > 0x1000)
-        else {
-            return Vec::new();
-        };
+        let Some(message) = requester.active.as_ref() else { return Ahead::default() };
         let write = (end == End::Local) == message.operation.fetches();
         let local = List {
             pieces: message.sges(),
@@ -47,14 +51,14 @@ impl Nic {
         if end == End::Local {
             return local.missing_behind(port, message.done, count);
         }
-        let Some(peer) = self.qps.find(requester.attributes.dest_qpn()) else { return Vec::new() };
+        let Some(peer) = self.qps.find(requester.attributes.dest_qpn()) else { return Ahead::default() };
         let responder = lock(&peer.responder);
         let wqe = &message.wqe;
         let piece = [Sge { addr: wqe.remote_addr, length: message.length, lkey: wqe.rkey }];
         let receive = responder.current.map(|current| current.wqe.sge);
         let (pieces, rights) = match (message.operation.remote_rights(), &receive) {
             (0, Some(sges)) => (&sges[..], ACCESS_LOCAL_WRITE),
-            (0, None) => return Vec::new(),
+            (0, None) => return Ahead::default(),
             (rights, _) => (&piece[..], rights),
         };
         List { pieces, pd: responder.setup.pd, rights, write, end }.missing_behind(port, message.done, count)
@@ -68,12 +72,13 @@ impl Nic {
         requester: &mut Requester,
         end: End,
         miss: PageMiss,
-        ahead: Vec<(PageMiss, u32)>,
+        ahead: Ahead,
     ) -> Result<(), Cause> {
-        if !self.fabric.endpoint.controls().pri() {
+        let by_request = miss.space.pasid().is_some();
+        if by_request && !self.fabric.endpoint.controls().pri() {
             return Err(Cause::Blocked);
         }
-        if self.fabric.endpoint.pri_response_failure() {
+        if by_request && self.fabric.endpoint.pri_response_failure() {
             return Err(Cause::PageFailure);
         }
         if self.back_off(requester, end)? {
@@ -84,20 +89,20 @@ impl Nic {
         let deadline_ns = self.fabric.now_ns().saturating_add(self.config.page_request_timeout_ns);
         let waiter = Waiter { qpn, ticket };
         let at = requester.active.as_ref().map_or(0, |message| message.done);
-        // Parked before the request leaves: the answer may be there before the call returns.
+        // Parked before anybody is asked: the answer may be there before the call returns.
         requester.wait = Wait::Page { ticket };
-        let wanted = self.pages.want(&self.fabric.endpoint, miss, waiter, deadline_ns);
-        // A page foreseen by this very request was told of when it was.
-        let own = |group| requester.faulted.iter().any(|fault| fault.group == group);
-        let told =
-            requester.trouble.noted == Some(miss) || matches!(wanted, Wanted::Joined(group) if own(group));
-        if !told {
-            self.record(Stage::Miss, None, miss, qpn);
-        }
-        requester.trouble.noted = None;
+        let (wanted, token) = match by_request {
+            true => (self.pages.want(&self.fabric.endpoint, miss, waiter, deadline_ns), 0),
+            false => self.faults.want(miss, waiter, deadline_ns),
+        };
+        self.tell_of_miss(requester, miss, wanted);
         match wanted {
             Wanted::New(group) => {
-                self.send_page_request(worker, requester, (group, miss), at, deadline_ns);
+                let asked = Asked { group, miss, at, deadline_ns };
+                match by_request {
+                    true => self.send_page_request(worker, requester, &asked),
+                    false => self.send_page_fault(worker, requester, &asked, token, &ahead),
+                }
             }
             Wanted::Joined(group) => note_fault(requester, group, miss, at),
             Wanted::NoCredit => {
@@ -107,27 +112,44 @@ impl Nic {
                 return Ok(());
             }
         }
-        for (miss, at) in ahead {
+        for (miss, at) in ahead.pages {
             let Some(group) = self.pages.foresee(&self.fabric.endpoint, miss, deadline_ns) else { continue };
             self.record(Stage::Miss, None, miss, qpn);
-            self.send_page_request(worker, requester, (group, miss), at, deadline_ns);
+            self.send_page_request(worker, requester, &Asked { group, miss, at, deadline_ns });
         }
         Ok(())
+    }
+
+    /// Tells the probe, once for each fault: a page foreseen by this very request was told of when it was, and one
+    /// that had to wait for a credit too.
+    fn tell_of_miss(&self, requester: &mut Requester, miss: PageMiss, wanted: Wanted) {
+        let own = |group| requester.faulted.iter().any(|fault| fault.group == group && fault.miss == miss);
+        let told =
+            requester.trouble.noted == Some(miss) || matches!(wanted, Wanted::Joined(group) if own(group));
+        if !told {
+            self.record(Stage::Miss, None, miss, requester.setup.qpn);
+        }
+        requester.trouble.noted = None;
     }
 
     /// Counts how often pages were asked for without a byte moved since: source and destination may push one
     /// another out. `true` if the requester shall wait before it asks again.
     fn back_off(&self, requester: &mut Requester, end: End) -> Result<bool, Cause> {
+        let now_ns = self.fabric.now_ns();
         let trouble = &mut requester.trouble;
         trouble.end = end;
-        if trouble.asked > self.config.page_retry_limit {
+        if trouble.asked == 0 {
+            trouble.since_ns = now_ns;
+        }
+        let long = now_ns.saturating_sub(trouble.since_ns) >= self.config.page_request_timeout_ns;
+        if long && trouble.asked > self.config.page_retry_limit {
             return Err(Cause::PageRetries);
         }
         if trouble.asked >= PROMPT && !trouble.backed_off {
             trouble.backed_off = true;
             let doublings = (trouble.asked - PROMPT).min(20);
             let delay = (BACK_OFF_NS.0 << doublings).min(BACK_OFF_NS.1);
-            self.wait_until(requester, self.fabric.now_ns().saturating_add(delay));
+            self.wait_until(requester, now_ns.saturating_add(delay));
             return Ok(true);
         }
         trouble.asked += 1;
@@ -135,27 +157,48 @@ impl Nic {
         Ok(false)
     }
 
-    fn send_page_request(
-        &self,
-        worker: usize,
-        requester: &mut Requester,
-        (group, miss): (PrgIndex, PageMiss),
-        at: u32,
-        deadline_ns: u64,
-    ) {
-        note_fault(requester, group, miss, at);
-        lock(&self.workers[worker].timers).watch_page_requests(deadline_ns);
-        self.record(Stage::PageRequest, Some(group), miss, requester.setup.qpn);
-        let PageMiss { pasid, page, write } = miss;
+    fn send_page_request(&self, worker: usize, requester: &mut Requester, asked: &Asked) {
+        let &Asked { group, miss, .. } = asked;
+        let PageMiss { space, page, write } = miss;
+        self.note_asked(worker, requester, asked);
         self.fabric.agent.page_request(PageRequest {
             requester: self.fabric.bdf,
-            pasid: Some(pasid),
+            pasid: space.pasid(),
             page,
             read: true,
             write,
             last: true,
             group,
         });
+    }
+
+    /// Tells the driver of an on-demand region that a page of it is missing.
+    fn send_page_fault(
+        &self,
+        worker: usize,
+        requester: &mut Requester,
+        asked: &Asked,
+        token: u32,
+        ahead: &Ahead,
+    ) {
+        let AddressSpace::Region(key) = asked.miss.space else { return };
+        self.note_asked(worker, requester, asked);
+        let backing = self.regions.find(key).filter(|region| !region.revoked).map(|region| region.backing);
+        let Some(Backing::OnDemand { eqn, .. }) = backing else {
+            // It went while nobody held the guard: whoever took it away may not have seen this fault.
+            return self.tell_waiters(self.faults.forget(key));
+        };
+        let code = if asked.miss.write { FAULT_WRITE } else { 0 };
+        let (address, length) = (asked.miss.page.0, ahead.bytes.max(1));
+        let event = Event { kind: EVENT_PAGE_FAULT, code, number: key, address, length, token };
+        self.events.raise(&mut self.port(worker), eqn, event);
+    }
+
+    fn note_asked(&self, worker: usize, requester: &mut Requester, asked: &Asked) {
+        let &Asked { group, miss, at, deadline_ns } = asked;
+        note_fault(requester, group, miss, at);
+        lock(&self.workers[worker].timers).watch_page_requests(deadline_ns);
+        self.record(Stage::PageRequest, Some(group), miss, requester.setup.qpn);
     }
 
     /// Pages that were waited for and are now behind the request.
@@ -165,7 +208,7 @@ impl Nic {
         let done = message.done;
         requester.faulted.retain(|fault| {
             if fault.at < done {
-                self.record(Stage::Copied, Some(fault.group), fault.miss(), qpn);
+                self.record(Stage::Copied, Some(fault.group), fault.miss, qpn);
             }
             fault.at >= done
         });
@@ -175,26 +218,19 @@ impl Nic {
     pub(crate) fn settle_faults(&self, requester: &mut Requester, success: bool) {
         let stage = if success { Stage::Copied } else { Stage::Failed };
         for fault in std::mem::take(&mut requester.faulted) {
-            self.record(stage, Some(fault.group), fault.miss(), requester.setup.qpn);
+            self.record(stage, Some(fault.group), fault.miss, requester.setup.qpn);
         }
     }
 
     fn record(&self, stage: Stage, group: Option<PrgIndex>, miss: PageMiss, qpn: u32) {
-        let event = ProbeEvent::new(stage, Some(miss.pasid), miss.page);
+        let event = ProbeEvent::new(stage, miss.space, miss.page);
         self.fabric.record(ProbeEvent { group, write: miss.write, qpn, ..event });
     }
 }
 
-impl Faulted {
-    fn miss(&self) -> PageMiss {
-        PageMiss { pasid: self.pasid, page: self.page, write: self.write }
-    }
-}
-
 fn note_fault(requester: &mut Requester, group: PrgIndex, miss: PageMiss, at: u32) {
-    let PageMiss { pasid, page, write } = miss;
-    let known = requester.faulted.iter().any(|fault| fault.group == group && fault.page == page);
+    let known = requester.faulted.iter().any(|fault| fault.group == group && fault.miss.page == miss.page);
     if !known && requester.faulted.len() < MAX_FAULTED {
-        requester.faulted.push(Faulted { group, pasid, page, write, at });
+        requester.faulted.push(Faulted { group, miss, at });
     }
 }

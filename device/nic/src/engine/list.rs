@@ -1,7 +1,7 @@
 //! Scatter/gather lists: where the bytes of a message are, piece by piece.
 
 use refault_abi::queue::Sge;
-use refault_bus::Iova;
+use refault_bus::{Iova, Pasid};
 
 use crate::atc::Space;
 use crate::cause::Cause;
@@ -19,6 +19,15 @@ pub(crate) struct List<'a> {
     /// It is written.
     pub(crate) write: bool,
     pub(crate) end: End,
+}
+
+/// What a request wants behind a page that is missing.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    /// Of a process: further pages that are missing, each with the offset of its first byte in the message.
+    pub(crate) pages: Vec<(PageMiss, u32)>,
+    /// Of a region: bytes from the first that is missing on.
+    pub(crate) bytes: u32,
 }
 
 /// A copy stopped at one end.
@@ -60,21 +69,36 @@ impl<'a> List<'a> {
         Stopped { end: self.end, error: error.into() }
     }
 
-    /// Pages of a process behind the one at `offset`, in the same piece, that are missing too: at most
-    /// `count`, each with the offset of its first byte.
-    pub(crate) fn missing_behind(
-        &self,
-        port: &mut Port<'_>,
-        offset: u32,
-        count: u32,
-    ) -> Vec<(PageMiss, u32)> {
-        let mut missing = Vec::new();
+    /// What is wanted behind the page at `offset`, which is missing, in the same piece: at most `count` pages.
+    pub(crate) fn missing_behind(&self, port: &mut Port<'_>, offset: u32, count: u32) -> Ahead {
         let cursor = self.at(offset);
-        let Some(piece) = self.pieces.get(cursor.index) else { return missing };
-        let Ok(region) = port.region(&self.access(piece)) else { return missing };
-        let Backing::Process(pasid) = region.backing else { return missing };
+        let Some(piece) = self.pieces.get(cursor.index) else { return Ahead::default() };
+        let Ok(region) = port.region(&self.access(piece)) else { return Ahead::default() };
         let start = piece.addr.wrapping_add(u64::from(cursor.inside));
         let rest = u64::from(piece.length - cursor.inside);
+        match region.backing {
+            Backing::Process(pasid) => {
+                let pages = self.pages_behind(port, pasid, (start, rest), (offset, count));
+                Ahead { pages, bytes: 0 }
+            }
+            Backing::OnDemand { shift, .. } => {
+                let inside = (start.wrapping_add(shift) & 0xfff).min(start - region.start);
+                let most = u64::from(count + 1) << 12;
+                Ahead { pages: Vec::new(), bytes: (inside + rest).min(most) as u32 }
+            }
+            Backing::Pinned { .. } => Ahead::default(),
+        }
+    }
+
+    /// Pages of a process behind the one at `start`, of which the piece has `rest` bytes, that are missing too.
+    fn pages_behind(
+        &self,
+        port: &mut Port<'_>,
+        pasid: Pasid,
+        (start, rest): (u64, u64),
+        (offset, count): (u32, u32),
+    ) -> Vec<(PageMiss, u32)> {
+        let mut missing = Vec::new();
         for page in 1..=u64::from(count) {
             let ahead = (page << 12) - (start & 0xfff);
             if ahead >= rest {

@@ -17,13 +17,15 @@ use std::sync::Arc;
 
 use crossbeam::channel::Receiver;
 use refault_abi::event::{EVENT_QP, QP_EVENT_FATAL};
+use refault_bus::probe::{ProbeEvent, Stage};
 
 use crate::Nic;
 use crate::dma::Port;
 use crate::guard::lock;
-use crate::qp::{PageAnswer, Qp, Requester, Setup};
+use crate::qp::{Qp, Requester, Setup};
 use crate::queue::completion::slot_of;
 use crate::queue::event::Event;
+use crate::waits::{Closed, Told};
 
 /// Requests of one turn.
 const REQUESTS_PER_TURN: u32 = 64;
@@ -167,7 +169,7 @@ impl Nic {
 
     /// Tells the driver something about a queue pair.
     pub(crate) fn tell_qp_event(&self, port: &mut Port<'_>, setup: &Setup, code: u8) {
-        self.events.raise(port, setup.eqn, Event { kind: EVENT_QP, code, number: setup.qpn });
+        self.events.raise(port, setup.eqn, Event::of(EVENT_QP, code, setup.qpn));
     }
 
     /// Tells the driver of a fatal error that was noted, once in the queue pair's life between two resets.
@@ -177,8 +179,16 @@ impl Nic {
         }
     }
 
-    /// Hands out answers to page requests.
-    pub(crate) fn tell_waiters(&self, told: Vec<(crate::pri::Waiter, PageAnswer)>) {
+    /// Hands out the answer to a page request, or to a page fault.
+    pub(crate) fn tell_answer(&self, closed: Closed) {
+        let Closed { group, miss, told } = closed;
+        let event = ProbeEvent::new(Stage::Matched, miss.space, miss.page);
+        self.fabric.record(ProbeEvent { group: Some(group), write: miss.write, ..event });
+        self.tell_waiters(told);
+    }
+
+    /// Tells those who wait for a page how to go on.
+    pub(crate) fn tell_waiters(&self, told: Vec<Told>) {
         for (waiter, answer) in told {
             if let Some(qp) = self.qps.find(waiter.qpn) {
                 qp.leave_answer(waiter.ticket, answer);
@@ -197,10 +207,12 @@ impl Nic {
         }
         let overdue = lock(&self.workers[worker].timers).page_requests_ns.is_some_and(|at| at <= now);
         if overdue {
-            let (closed, next) = self.pages.expire(now);
-            lock(&self.workers[worker].timers).page_requests_ns = next;
+            let (mut closed, next) = self.pages.expire(now);
+            let (faults, next_fault) = self.faults.expire(now);
+            closed.extend(faults);
+            lock(&self.workers[worker].timers).page_requests_ns = next.into_iter().chain(next_fault).min();
             for group in closed {
-                tracing::debug!(group = ?group.group, page = ?group.miss, "page request timed out");
+                tracing::debug!(group = ?group.group, page = ?group.miss, "page request or fault timed out");
                 self.tell_waiters(group.told);
             }
         }

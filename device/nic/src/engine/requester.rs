@@ -9,6 +9,7 @@ use super::responder::Refusal;
 use super::{Budget, Turn};
 use crate::Nic;
 use crate::cause::Cause;
+use crate::config::RemoteFaults;
 use crate::dma::{AccessError, PageMiss, Port};
 use crate::guard::lock;
 use crate::qp::attributes::rnr_delay_ns;
@@ -65,6 +66,8 @@ enum Reaction {
 enum Waited {
     Over,
     NotYet,
+    /// The time that the responder asked for is over, and its page is not there.
+    NotReady,
     InVain(Cause),
 }
 
@@ -88,6 +91,8 @@ impl Nic {
             match self.waited(qp, requester) {
                 Waited::Over => {}
                 Waited::NotYet => return Turn::Over,
+                Waited::NotReady if self.not_ready(&mut port, qp, requester) => return Turn::Over,
+                Waited::NotReady => continue,
                 Waited::InVain(cause) => {
                     self.fail_access(&mut port, qp, requester, requester.trouble.end, cause);
                     continue;
@@ -109,9 +114,16 @@ impl Nic {
                     let ahead = self.pages_ahead(&mut port, requester, end);
                     drop(port);
                     let asked = self.ask_for_pages(worker, requester, end, miss, ahead);
-                    let Err(cause) = asked else { return Turn::Over };
                     port = self.port(worker);
-                    self.fail_access(&mut port, qp, requester, end, cause);
+                    match asked {
+                        Err(cause) => self.fail_access(&mut port, qp, requester, end, cause),
+                        Ok(()) if self.answers_not_ready(requester, end) => {
+                            if self.not_ready(&mut port, qp, requester) {
+                                return Turn::Over;
+                            }
+                        }
+                        Ok(()) => return Turn::Over,
+                    }
                 }
             }
         }
@@ -133,6 +145,7 @@ impl Nic {
                 false
             }
             Outcome::Moved(bytes) => {
+                requester.rnr_retries = 0;
                 budget.spend(0, bytes.max(LEAST_STEP));
                 self.note_progress(requester);
                 false
@@ -168,8 +181,13 @@ impl Nic {
         let waited = match requester.wait {
             Wait::None => return Waited::Over,
             Wait::Page { ticket } => answered(ticket),
+            Wait::NotReady { deadline_ns, .. } if self.fabric.now_ns() < deadline_ns => Waited::NotYet,
+            Wait::NotReady { ticket, .. } => match answered(ticket) {
+                Waited::NotYet => Waited::NotReady,
+                waited => waited,
+            },
             Wait::Credit { ticket, deadline_ns } => match answered(ticket) {
-                Waited::NotYet if self.fabric.now_ns() >= deadline_ns && self.pages.leave_queue(ticket) => {
+                Waited::NotYet if self.fabric.now_ns() >= deadline_ns && self.leave_queue(ticket) => {
                     Waited::InVain(Cause::PageTimeout)
                 }
                 waited => waited,
@@ -180,7 +198,7 @@ impl Nic {
             Wait::Peer if qp.take_nudge() => Waited::Over,
             Wait::Until { .. } | Wait::Peer => Waited::NotYet,
         };
-        if waited != Waited::NotYet {
+        if !matches!(waited, Waited::NotYet | Waited::NotReady) {
             self.end_wait(requester);
         }
         waited
@@ -190,9 +208,14 @@ impl Nic {
     /// be of use to the next in the queue.
     pub(crate) fn end_wait(&self, requester: &mut Requester) {
         if let Wait::Credit { ticket, .. } = std::mem::take(&mut requester.wait) {
-            self.pages.leave_queue(ticket);
-            self.tell_waiters(self.pages.pass_on().into_iter().collect());
+            self.leave_queue(ticket);
+            self.tell_waiters(self.pages.pass_on().into_iter().chain(self.faults.pass_on()).collect());
         }
+    }
+
+    /// Whether the ticket waited for a credit of either kind, and does no longer.
+    fn leave_queue(&self, ticket: u64) -> bool {
+        self.pages.leave_queue(ticket) || self.faults.leave_queue(ticket)
     }
 
     /// Makes the next request the active one.
@@ -332,7 +355,7 @@ impl Nic {
         true
     }
 
-    /// The peer has no receive request: waits, or gives up and says `false`.
+    /// The peer has no receive request, or not the page: waits, or gives up and says `false`.
     fn wait_for_receive(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester, code: u8) -> bool {
         if let Some(limit) = requester.attributes.rnr_retry() {
             if requester.rnr_retries >= limit {
@@ -343,6 +366,26 @@ impl Nic {
         }
         port.shard().stats.rnr_waits += 1;
         self.wait_until(requester, self.fabric.now_ns().saturating_add(rnr_delay_ns(code)));
+        true
+    }
+
+    /// Whether the responder, whose page was asked for, says so instead of keeping the request at hand.
+    fn answers_not_ready(&self, requester: &Requester, end: End) -> bool {
+        let asked = matches!(requester.wait, Wait::Page { .. });
+        asked && end == End::Remote && self.config.remote_faults == RemoteFaults::Rnr
+    }
+
+    /// The responder's page is not there: comes again after the time it asks for, or gives up and says `false`.
+    fn not_ready(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester) -> bool {
+        let (Wait::Page { ticket } | Wait::NotReady { ticket, .. }) = requester.wait else { return true };
+        let peer = self.qps.find(requester.attributes.dest_qpn());
+        let code = peer.map_or(0, |peer| lock(&peer.responder).min_rnr_timer);
+        if !self.wait_for_receive(port, qp, requester, code) {
+            return false;
+        }
+        if let Wait::Until { deadline_ns } = requester.wait {
+            requester.wait = Wait::NotReady { ticket, deadline_ns };
+        }
         true
     }
 

@@ -12,7 +12,7 @@ pub(crate) struct Timers {
     by_time: BTreeSet<(u64, u32)>,
     /// Deadline and QPN by slot.
     by_slot: FxHashMap<u32, (u64, u32)>,
-    /// When the oldest page request of this worker is to be given up.
+    /// When the oldest page request or page fault of this worker is to be given up.
     pub(crate) page_requests_ns: Option<u64>,
 }
 
@@ -25,7 +25,7 @@ impl Timers {
         self.by_time.insert((deadline_ns, qpn));
     }
 
-    /// Checks page requests no later than `deadline_ns`.
+    /// Checks page requests and page faults no later than `deadline_ns`.
     pub(crate) fn watch_page_requests(&mut self, deadline_ns: u64) {
         let earlier = self.page_requests_ns.is_none_or(|at| deadline_ns < at);
         if earlier {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use refault_abi::codes::*;
 use refault_abi::queue::{RqWqe, WQE_SIGNALED};
-use refault_bus::{Iova, Pasid, PrgIndex};
+use refault_bus::PrgIndex;
 
 use crate::cause::Cause;
 use crate::dma::PageMiss;
@@ -45,9 +45,11 @@ pub(crate) enum Wait {
     /// Nothing.
     #[default]
     None,
-    /// The answer to a page request, which bears the ticket.
+    /// The answer to a page request or page fault, which bears the ticket.
     Page { ticket: u64 },
-    /// A credit to send a page request, but not for ever.
+    /// The same, after the responder, whose page it is, said that it is not ready: not before a moment in time.
+    NotReady { ticket: u64, deadline_ns: u64 },
+    /// A credit to ask for a page, but not for ever.
     Credit { ticket: u64, deadline_ns: u64 },
     /// A moment in time.
     Until { deadline_ns: u64 },
@@ -69,9 +71,7 @@ pub(crate) enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Faulted {
     pub(crate) group: PrgIndex,
-    pub(crate) pasid: Pasid,
-    pub(crate) page: Iova,
-    pub(crate) write: bool,
+    pub(crate) miss: PageMiss,
     /// Byte of the message that is first on the page.
     pub(crate) at: u32,
 }
@@ -82,6 +82,8 @@ pub(crate) struct PageTrouble {
     /// Where the page was missing last.
     pub(crate) end: End,
     pub(crate) asked: u32,
+    /// When it asked first.
+    pub(crate) since_ns: u64,
     /// It waited before it looks once more and then asks again.
     pub(crate) backed_off: bool,
     /// The page whose absence was told of, and that could not be asked for yet.

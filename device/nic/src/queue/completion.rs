@@ -111,7 +111,7 @@ impl CompletionQueues {
         }
         if queue.write(port, &entry).is_none() {
             queue.failed = true;
-            events.raise(port, queue.setup.eqn, Event { kind: EVENT_CQ_ERROR, code: 0, number: cqn });
+            events.raise(port, queue.setup.eqn, Event::of(EVENT_CQ_ERROR, 0, cqn));
             return Err(PostError::JustFailed);
         }
         let solicited = entry.flags & CQE_SOLICITED != 0 || entry.status != 0;
@@ -179,7 +179,7 @@ impl CompletionQueue {
     /// Sends the event that was asked for, once.
     fn tell(&mut self, port: &mut Port<'_>, events: &EventQueues) {
         self.armed = Armed::No;
-        let event = Event { kind: EVENT_COMPLETION, code: 0, number: self.setup.cqn };
+        let event = Event::of(EVENT_COMPLETION, 0, self.setup.cqn);
         events.raise(port, self.setup.eqn, event);
     }
 }

@@ -4,13 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use refault_abi::event::{EQE_SIZE, Eqe};
+use refault_abi::event::{EQE_SIZE, EVENT_PAGE_FAULT, Eqe, FAULT_WRITE};
 use refault_abi::regs::MAX_EQS;
+use refault_bus::probe::{ProbeEvent, Stage};
+use refault_bus::{AddressSpace, Iova};
 use rustc_hash::FxHashSet;
 use zerocopy::IntoBytes;
 
 use crate::dma::{AccessError, Port};
 use crate::guard::lock;
+use crate::page_faults::slot_of_token;
 use crate::page_table::Pages;
 use crate::queue::phase;
 
@@ -26,6 +29,25 @@ pub(crate) struct Event {
     pub(crate) code: u8,
     /// Object number.
     pub(crate) number: u32,
+    /// Page faults: what is missing.
+    pub(crate) address: u64,
+    pub(crate) length: u32,
+    pub(crate) token: u32,
+}
+
+impl Event {
+    /// Something about an object.
+    pub(crate) const fn of(kind: u8, code: u8, number: u32) -> Self {
+        Self { kind, code, number, address: 0, length: 0, token: 0 }
+    }
+
+    /// What a probe is told of a page fault; `None` of other events.
+    fn probed(&self, stage: Stage) -> Option<ProbeEvent> {
+        let event = ProbeEvent::new(stage, AddressSpace::Region(self.number), Iova(self.address));
+        let group = Some(slot_of_token(self.token));
+        let event = ProbeEvent { group, write: self.code == FAULT_WRITE, ..event };
+        (self.kind == EVENT_PAGE_FAULT).then_some(event)
+    }
 }
 
 /// One event queue.
@@ -36,7 +58,10 @@ struct EventQueue {
     producer: u32,
     consumer: u32,
     armed: bool,
-    /// Events that found the ring full, in order, each once: no more than objects have kinds of events.
+    /// The page fault written last, if no interrupt was sent since.
+    unannounced: Option<ProbeEvent>,
+    /// Events that found the ring full, in order, each once: no more than objects have kinds of events, and page
+    /// faults can be outstanding.
     backlog: VecDeque<Event>,
     in_backlog: FxHashSet<Event>,
 }
@@ -70,6 +95,7 @@ impl EventQueues {
                 producer: 0,
                 consumer: 0,
                 armed: false,
+                unannounced: None,
                 backlog,
                 in_backlog,
             });
@@ -148,14 +174,18 @@ impl EventQueue {
     }
 
     fn write(&mut self, port: &mut Port<'_>, event: Event) -> Result<(), AccessError> {
-        let Event { kind, code, number } = event;
+        let Event { kind, code, number, address, length, token } = event;
         let timestamp_ns = port.fabric().now_ns();
-        let entry = Eqe { kind, code, number, timestamp_ns, ..Eqe::default() };
+        let entry = Eqe { kind, code, number, timestamp_ns, address, length, token, ..Eqe::default() };
         let at = u64::from(self.producer & ((1 << self.log) - 1)) * u64::from(EQE_SIZE);
         let bytes = &entry.as_bytes()[..EQE_SIZE as usize - 4];
         port.pages_publish(&self.pages, at, bytes, phase(self.producer, self.log))?;
         self.producer = self.producer.wrapping_add(1);
         port.shard().stats.events += 1;
+        if let Some(queued) = event.probed(Stage::Queued) {
+            port.fabric().record(queued);
+            self.unannounced = Some(ProbeEvent { stage: Stage::Interrupt, ..queued });
+        }
         Ok(())
     }
 
@@ -172,6 +202,9 @@ impl EventQueue {
     fn fire(&mut self, port: &Port<'_>) {
         if self.armed && self.unconsumed() != 0 {
             self.armed = false;
+            if let Some(interrupt) = self.unannounced.take() {
+                port.fabric().record(interrupt);
+            }
             port.fabric().endpoint.notify(self.vector);
         }
     }

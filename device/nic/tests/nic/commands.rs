@@ -17,10 +17,10 @@ fn create<Q: IntoBytes + zerocopy::Immutable>(bench: &Bench, opcode: u16, comman
 #[test]
 fn opcodes_belong_to_their_lane() {
     let bench = Bench::default();
-    for opcode in [0, 2, 0x7f, 0x82, 0xffff, CMD_REVOKE_MR, CMD_STOP_CONTEXT] {
+    for opcode in [0, 2, 0x7f, 0x84, 0xffff, CMD_REVOKE_MR, CMD_INVALIDATE_MR, CMD_RESUME_FAULT] {
         assert_eq!(bench.id_command(opcode, 0), Err(STATUS_BAD_OPCODE), "{opcode:#x}");
     }
-    for opcode in [CMD_QUERY_DEVICE, CMD_CREATE_PD, CMD_DESTROY_QP, 0x83] {
+    for opcode in [CMD_QUERY_DEVICE, CMD_CREATE_PD, CMD_DESTROY_QP, 0x84] {
         assert_eq!(bench.urgent_command(opcode, 0), Err(STATUS_BAD_OPCODE), "{opcode:#x}");
     }
 }
@@ -182,7 +182,7 @@ fn regions_that_make_no_sense_are_refused() {
         CreateMr { access: 1 << 4, ..good },
         CreateMr { access: ACCESS_REMOTE_WRITE, ..good },
         CreateMr { access: ACCESS_REMOTE_ATOMIC, ..good },
-        CreateMr { mode: 2, ..good },
+        CreateMr { mode: 3, ..good },
         CreateMr { mode: MR_PASID, ..good },
         CreateMr { table: PageTable { pages: 0, ..table }, ..good },
     ] {

@@ -65,7 +65,7 @@ fn every_stage_of_a_fault_is_told_with_its_group() {
     let events = pair.bench.probe.take();
     let stages: Vec<Stage> = events.iter().map(|event| event.stage).collect();
     assert_eq!(stages, [Stage::Miss, Stage::PageRequest, Stage::Matched, Stage::Copied]);
-    assert!(events.iter().all(|event| event.iova == Iova(HEAP) && event.pasid == Pasid::new(PASID)));
+    assert!(events.iter().all(|event| event.iova == Iova(HEAP) && event.space.pasid() == Pasid::new(PASID)));
     assert!(events[1..].iter().all(|event| event.group == Some(request.group)));
     assert!(events.iter().all(|event| event.write));
     assert_eq!((events[0].qpn, events[1].qpn, events[3].qpn), (pair.a.qpn, pair.a.qpn, pair.a.qpn));
@@ -291,7 +291,12 @@ fn a_refused_receive_page_fails_the_receiver_and_the_sender() {
 
 #[test]
 fn a_page_that_never_stays_is_given_up_after_bounded_retries_with_pauses() {
-    let config = NicConfig { page_retry_limit: 12, fault_window: 1, ..NicConfig::default() };
+    let config = NicConfig {
+        page_retry_limit: 12,
+        page_request_timeout_ns: 10_000,
+        fault_window: 1,
+        ..NicConfig::default()
+    };
     let mut pair = Pair::on(Bench::new(config), PATIENT);
     pair.bench.iommu.handle(|_, _| Some(ResponseCode::Success));
     pair.run(&pair.write(1, 8, HEAP, pair.process));

@@ -88,11 +88,12 @@ fn an_event_ring_that_cannot_be_written_is_fatal() {
 fn the_capabilities_follow_what_is_switched_on() {
     let bench = Bench::default();
     let caps = |bench: &Bench| bench.command::<_, DeviceCaps>(CMD_QUERY_DEVICE, &[0u8; 0]).unwrap();
-    assert_eq!(caps(&bench).features, CAP_PASID | CAP_ATOMIC_GLOBAL);
+    const ALWAYS: u32 = CAP_ATOMIC_GLOBAL | CAP_ODP;
+    assert_eq!(caps(&bench).features, CAP_PASID | ALWAYS);
     assert_eq!((caps(&bench).lid, caps(&bench).max_eq, caps(&bench).gids), (1, MAX_EQS, 1));
     let pasid = bench.extended(0x1b);
     bench.set_config_bits(pasid + 6, 1, false);
-    assert_eq!(caps(&bench).features, CAP_ATOMIC_GLOBAL);
+    assert_eq!(caps(&bench).features, ALWAYS);
 }
 
 #[test]

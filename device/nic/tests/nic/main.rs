@@ -6,6 +6,8 @@ mod events;
 mod faults;
 mod function;
 mod hostile;
+mod not_ready;
+mod on_demand;
 mod races;
 mod states;
 mod support;

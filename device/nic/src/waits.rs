@@ -1,0 +1,269 @@
+//! Pages that were asked for and are not there yet: credits, slots, who waits for which page.
+//!
+//! Two units share this: page requests through the IOMMU ([`crate::pri`]), whose slots are group indices, and page
+//! faults of on-demand regions ([`crate::page_faults`]), whose slots are part of a token. A slot is free again when
+//! its answer came, never when the device lost patience: an answer may still be under way, and must not be taken
+//! for another page's. Slots are given out in turn, so that answers to what a reset forgot find none either.
+
+use std::collections::VecDeque;
+
+use refault_bus::PrgIndex;
+use rustc_hash::FxHashMap;
+
+use crate::cause::Cause;
+use crate::dma::PageMiss;
+use crate::qp::PageAnswer;
+use crate::queue::completion::slot_of;
+
+/// Somebody who waits: the queue pair, and the ticket its answer must bear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiter {
+    pub(crate) qpn: u32,
+    pub(crate) ticket: u64,
+}
+
+/// What came of wanting a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// A new slot: the page must be asked for now.
+    New(PrgIndex),
+    /// The page is asked for already.
+    Joined(PrgIndex),
+    /// No credit, or no slot: the waiter is told when there is one again.
+    NoCredit,
+}
+
+/// An answer for a waiter.
+pub(crate) type Told = (Waiter, PageAnswer);
+
+/// What became of a slot.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) group: PrgIndex,
+    pub(crate) miss: PageMiss,
+    pub(crate) told: Vec<Told>,
+}
+
+/// One slot.
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Free,
+    /// Asked, not answered.
+    Open { miss: PageMiss, deadline_ns: u64, waiters: Vec<Waiter> },
+    /// Given up; the answer may still come.
+    Quarantined { miss: PageMiss },
+}
+
+impl Slot {
+    fn miss(&self) -> Option<&PageMiss> {
+        match self {
+            Self::Free => None,
+            Self::Open { miss, .. } | Self::Quarantined { miss } => Some(miss),
+        }
+    }
+}
+
+/// Counts of a unit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WaitStats {
+    pub(crate) asked: u64,
+    pub(crate) joined: u64,
+    pub(crate) answers: u64,
+    pub(crate) unexpected: u64,
+    pub(crate) timeouts: u64,
+}
+
+/// What was asked for, and who waits. Its owner locks it; it is never held while anybody is asked: an answer may
+/// come from inside.
+pub(crate) struct Outstanding {
+    slots: Box<[Slot]>,
+    /// Where the search for a free slot goes on.
+    next: usize,
+    /// Open and quarantined slots: each holds a credit.
+    outstanding: u32,
+    /// Most of them.
+    pub(crate) credits: u32,
+    by_page: FxHashMap<PageMiss, PrgIndex>,
+    /// Who waits for a credit, in order.
+    queue: VecDeque<Waiter>,
+    pub(crate) stats: WaitStats,
+}
+
+impl Outstanding {
+    /// Nothing asked for, at most `credits` at once.
+    pub(crate) fn new(credits: u32) -> Self {
+        Self {
+            slots: (0..PrgIndex::COUNT).map(|_| Slot::Free).collect(),
+            next: 0,
+            outstanding: 0,
+            credits,
+            by_page: FxHashMap::default(),
+            queue: VecDeque::new(),
+            stats: WaitStats::default(),
+        }
+    }
+
+    /// Whether an answer is owed.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.outstanding > 0
+    }
+
+    /// Whether an answer is owed for a page like that.
+    pub(crate) fn awaits(&self, like: impl Fn(&PageMiss) -> bool) -> bool {
+        self.slots.iter().filter_map(Slot::miss).any(like)
+    }
+
+    /// `waiter` wants a page.
+    pub(crate) fn want(&mut self, miss: PageMiss, waiter: Waiter, deadline_ns: u64) -> Wanted {
+        if let Some(&group) = self.by_page.get(&miss)
+            && let Slot::Open { waiters, .. } = &mut self.slots[usize::from(group.get())]
+        {
+            add(waiters, waiter);
+            self.stats.joined += 1;
+            return Wanted::Joined(group);
+        }
+        let index = if self.outstanding < self.credits { self.free_slot() } else { None };
+        let Some(index) = index else {
+            self.queue.retain(|other| slot_of(other.qpn) != slot_of(waiter.qpn));
+            self.queue.push_back(waiter);
+            return Wanted::NoCredit;
+        };
+        Wanted::New(self.open(index, miss, deadline_ns, vec![waiter]))
+    }
+
+    /// A page that will be wanted soon: to be asked for if it costs nobody a credit, and nobody waits.
+    pub(crate) fn foresee(&mut self, miss: PageMiss, deadline_ns: u64) -> Option<PrgIndex> {
+        let spare = self.outstanding < self.credits / 2 && self.queue.is_empty();
+        if !spare || self.by_page.contains_key(&miss) {
+            return None;
+        }
+        let index = self.free_slot()?;
+        Some(self.open(index, miss, deadline_ns, Vec::new()))
+    }
+
+    /// The answer for a slot, if what was asked for there is as the answer says; `None` if it answers nothing.
+    pub(crate) fn answer(
+        &mut self,
+        group: PrgIndex,
+        answer: PageAnswer,
+        fits: impl Fn(&PageMiss) -> bool,
+    ) -> Option<Closed> {
+        let slot = usize::from(group.get());
+        let Some(miss) = self.slots[slot].miss().copied().filter(fits) else {
+            self.stats.unexpected += 1;
+            return None;
+        };
+        self.stats.answers += 1;
+        let told = match std::mem::take(&mut self.slots[slot]) {
+            Slot::Open { waiters, .. } => {
+                self.by_page.remove(&miss);
+                waiters.into_iter().map(|waiter| (waiter, answer)).collect()
+            }
+            Slot::Quarantined { .. } | Slot::Free => Vec::new(),
+        };
+        Some(self.credit_back(Closed { group, miss, told }))
+    }
+
+    /// Gives up the slots whose time is over. Also says when the next one's is.
+    pub(crate) fn expire(&mut self, now_ns: u64) -> (Vec<Closed>, Option<u64>) {
+        let Self { slots, by_page, stats, .. } = self;
+        let (mut closed, mut next) = (Vec::new(), None);
+        for (slot, index) in slots.iter_mut().zip(0u64..) {
+            let Slot::Open { miss, deadline_ns, waiters } = slot else { continue };
+            if *deadline_ns > now_ns {
+                next = Some(next.map_or(*deadline_ns, |next: u64| next.min(*deadline_ns)));
+                continue;
+            }
+            let miss = *miss;
+            let failed = PageAnswer::Failed(Cause::PageTimeout);
+            let told = waiters.drain(..).map(|waiter| (waiter, failed)).collect();
+            by_page.remove(&miss);
+            stats.timeouts += 1;
+            *slot = Slot::Quarantined { miss };
+            closed.push(Closed { group: PrgIndex::truncated(index), miss, told });
+        }
+        (closed, next)
+    }
+
+    /// Takes a waiter out of the queue for credits; `false` if it is not there (any more).
+    pub(crate) fn leave_queue(&mut self, ticket: u64) -> bool {
+        let before = self.queue.len();
+        self.queue.retain(|waiter| waiter.ticket != ticket);
+        self.queue.len() != before
+    }
+
+    /// The next in the queue for credits, if there is one to give.
+    pub(crate) fn pass_on(&mut self) -> Option<Told> {
+        if self.outstanding >= self.credits {
+            return None;
+        }
+        self.queue.pop_front().map(|waiter| (waiter, PageAnswer::LookAgain))
+    }
+
+    /// Forgets what was asked for, as far as it is like that, given up or not: who waited is to look again, and
+    /// answers that are still under way meet nobody.
+    pub(crate) fn forget(&mut self, like: impl Fn(&PageMiss) -> bool) -> Vec<Told> {
+        let mut told = Vec::new();
+        for slot in &mut self.slots {
+            if !slot.miss().is_some_and(&like) {
+                continue;
+            }
+            self.outstanding -= 1;
+            if let Slot::Open { miss, waiters, .. } = std::mem::take(slot) {
+                self.by_page.remove(&miss);
+                told.extend(waiters.into_iter().map(|waiter| (waiter, PageAnswer::LookAgain)));
+            }
+        }
+        while let Some(next) = self.pass_on_for(told.len()) {
+            told.push(next);
+        }
+        told
+    }
+
+    /// Forgets every slot, credit and place in the queue; who waited is to look again.
+    pub(crate) fn reset(&mut self) -> Vec<Told> {
+        let mut told = self.forget(|_| true);
+        told.extend(self.queue.drain(..).map(|waiter| (waiter, PageAnswer::LookAgain)));
+        told
+    }
+
+    /// Whoever waits for a credit, as long as not more are told than there are credits.
+    fn pass_on_for(&mut self, told: usize) -> Option<Told> {
+        if told >= self.credits as usize { None } else { self.pass_on() }
+    }
+
+    /// The next free slot in turn.
+    fn free_slot(&mut self) -> Option<usize> {
+        let count = self.slots.len();
+        let found = (self.next..self.next + count)
+            .map(|index| index % count)
+            .find(|&index| matches!(self.slots[index], Slot::Free))?;
+        self.next = found + 1;
+        Some(found)
+    }
+
+    fn open(&mut self, index: usize, miss: PageMiss, deadline_ns: u64, waiters: Vec<Waiter>) -> PrgIndex {
+        let group = PrgIndex::truncated(index as u64);
+        self.slots[index] = Slot::Open { miss, deadline_ns, waiters };
+        self.by_page.insert(miss, group);
+        self.outstanding += 1;
+        self.stats.asked += 1;
+        group
+    }
+
+    /// The slot's credit is back: whoever waited longest for one may look again.
+    fn credit_back(&mut self, mut closed: Closed) -> Closed {
+        self.outstanding -= 1;
+        closed.told.extend(self.queue.pop_front().map(|waiter| (waiter, PageAnswer::LookAgain)));
+        closed
+    }
+}
+
+/// Adds a waiter. A queue pair waits once: whatever its slot waited for before is over.
+fn add(waiters: &mut Vec<Waiter>, waiter: Waiter) {
+    match waiters.iter_mut().find(|other| slot_of(other.qpn) == slot_of(waiter.qpn)) {
+        Some(before) => *before = waiter,
+        None => waiters.push(waiter),
+    }
+}
