@@ -18,7 +18,7 @@
 
 struct control {
 	int fd;
-	const char *scenario, *mode;
+	const char *scenario, *mode, *mapping;
 	const struct counters *counters;
 	uint64_t start;
 	bool reporting;
@@ -54,10 +54,11 @@ struct control *control_open(const char *path)
 	return control;
 }
 
-void control_subject(struct control *control, const char *scenario, const char *mode)
+void control_subject(struct control *control, const char *scenario, const char *mode, const char *mapping)
 {
 	control->scenario = scenario;
 	control->mode = mode;
+	control->mapping = mapping;
 }
 
 /* Sends one whole line; a channel that went away is the host's affair. */
@@ -109,8 +110,8 @@ static void send_event(struct control *control, const char *event, const char *m
 {
 	char line[2048];
 
-	snprintf(line, sizeof(line), "{\"event\":\"%s\",\"scenario\":\"%s\",\"mode\":\"%s\"%s%s}\n", event,
-		 control->scenario, control->mode, *more ? "," : "", more);
+	snprintf(line, sizeof(line), "{\"event\":\"%s\",\"scenario\":\"%s\",\"mode\":\"%s\",\"mapping\":\"%s\"%s%s}\n", event,
+		 control->scenario, control->mode, control->mapping, *more ? "," : "", more);
 	send_line(control, line);
 }
 
@@ -138,7 +139,7 @@ static void *report_progress(void *argument)
 void control_plan(struct control *control, uint64_t file_bytes, uint32_t qps, const char *scenarios)
 {
 	struct utsname system;
-	char line[4096], kernel[128];
+	char line[9000], kernel[128];
 
 	uname(&system);
 	escape(system.release, kernel, sizeof(kernel));
@@ -154,7 +155,7 @@ void control_begin(struct control *control, const struct counters *counters)
 	control->start = now_ns();
 	control->reporting = true;
 	send_event(control, "begin", "");
-	printf("%-12s %s ...\n", control->scenario, control->mode);
+	printf("%-12s %-6s %s ...\n", control->scenario, control->mode, control->mapping);
 	fflush(stdout);
 	if (pthread_create(&control->thread, NULL, report_progress, control))
 		die("cannot start a thread");
@@ -176,22 +177,22 @@ void control_end(struct control *control, bool pass, const char *reason)
 	snprintf(more, sizeof(more), "\"result\":\"%s\",\"reason\":\"%s\",%s", pass ? "pass" : "fail", escaped,
 		 counters);
 	send_event(control, "end", more);
-	printf("%-12s %s %s %6.2f s: %" PRIu64 " writes of %.1f MiB, %" PRIu64 " operations, %" PRIu64
+	printf("%-12s %-6s %s %s %6.2f s: %" PRIu64 " writes of %.1f MiB, %" PRIu64 " operations, %" PRIu64
 	       " blocks moved, %.1f MiB verified, %" PRIu64 " bytes wrong%s%s\n",
-	       control->scenario, control->mode, pass ? "PASS" : "FAIL", seconds_since(control->start), c->writes,
+	       control->scenario, control->mode, control->mapping, pass ? "PASS" : "FAIL", seconds_since(control->start), c->writes,
 	       (double)c->bytes_written / (double)MIB, c->operations, c->blocks_moved,
 	       (double)c->bytes_verified / (double)MIB, c->bytes_wrong, *reason ? ": " : "", reason);
 	fflush(stdout);
 }
 
-void control_check(struct control *control, const char *mode, bool pass)
+void control_check(struct control *control, const char *mapping, bool pass)
 {
 	char line[128];
 
-	snprintf(line, sizeof(line), "{\"event\":\"check\",\"mode\":\"%s\",\"result\":\"%s\"}\n", mode,
+	snprintf(line, sizeof(line), "{\"event\":\"check\",\"mapping\":\"%s\",\"result\":\"%s\"}\n", mapping,
 		 pass ? "pass" : "fail");
 	send_line(control, line);
-	printf("xfs_repair   %s %s\n", mode, pass ? "PASS" : "FAIL");
+	printf("xfs_repair   %s %s\n", mapping, pass ? "PASS" : "FAIL");
 }
 
 void control_done(struct control *control, bool pass)

@@ -2,13 +2,14 @@
 /*
  * The control channel to the host: one JSON object per line.
  *
- *   {"event":"plan","kernel":..,"file_bytes":..,"queue_pairs":..,"scenarios":[{"scenario":..,"mode":..},..]}
- *   {"event":"begin","scenario":..,"mode":..}
- *   {"event":"progress","scenario":..,"mode":..,"seconds":.., counters}        about twice a second
- *   {"event":"end","scenario":..,"mode":..,"result":"pass"|"fail","reason":..,"seconds":.., counters}
- *   {"event":"check","mode":..,"result":"pass"|"fail"}         xfs_repair -n, when a mode is through
+ *   {"event":"plan","kernel":..,"file_bytes":..,"queue_pairs":..,"scenarios":[subject,..]}
+ *   {"event":"begin", subject}
+ *   {"event":"progress", subject, "seconds":.., counters}                      about twice a second
+ *   {"event":"end", subject, "result":"pass"|"fail","reason":..,"seconds":.., counters}
+ *   {"event":"check","mapping":..,"result":"pass"|"fail"}      xfs_repair -n, when a size of mappings is through
  *   {"event":"done","result":"pass"|"fail"}
  *
+ * A subject is "scenario":..,"mode":"pasid"|"odp"|"pinned","mapping":"4k"|"2m".
  * The counters are operations, writes, bytes_written, blocks_moved, bytes_verified, bytes_wrong and touches.
  * No DMA is under way outside begin and end. The same events go to standard output in words.
  */
@@ -22,8 +23,8 @@ struct control;
 /* Opens `path`, or a channel to nowhere if it is NULL. */
 struct control *control_open(const char *path);
 
-/* Which scenario and mode the next events are about. */
-void control_subject(struct control *control, const char *scenario, const char *mode);
+/* What the next events are about. */
+void control_subject(struct control *control, const char *scenario, const char *mode, const char *mapping);
 
 /* `scenarios` is the finished JSON array. */
 void control_plan(struct control *control, uint64_t file_bytes, uint32_t qps, const char *scenarios);
@@ -31,7 +32,7 @@ void control_plan(struct control *control, uint64_t file_bytes, uint32_t qps, co
 /* Also starts the progress lines, which come from a thread of their own until control_end(). */
 void control_begin(struct control *control, const struct counters *counters);
 void control_end(struct control *control, bool pass, const char *reason);
-void control_check(struct control *control, const char *mode, bool pass);
+void control_check(struct control *control, const char *mapping, bool pass);
 void control_done(struct control *control, bool pass);
 
 #endif

@@ -31,8 +31,18 @@ struct write_result {
 	uint32_t vendor;	/* the device's own reason, zero if none */
 };
 
+/* How the device finds the memory; the demo's modes. */
+enum translation {
+	TRANSLATE_PASID,	/* in the process' address space, by the IOMMU */
+	TRANSLATE_ODP,		/* by the device's own table, which its driver fills */
+	TRANSLATE_PINNED,	/* pages that must not move: refused for DAX files */
+	TRANSLATE_CPU,		/* no device */
+	TRANSLATIONS,
+};
+
 struct engine_config {
 	const char *device;	/* verbs: name of the device, NULL for the first */
+	enum translation translation;	/* verbs: TRANSLATE_PASID or TRANSLATE_ODP */
 	bool explicit_mr;	/* verbs: register the ranges instead of the whole address space */
 	uint32_t qps;
 	uint32_t depth;		/* writes under way per queue pair */

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * RDMA WRITEs through libibverbs, with nothing in it that is particular to one device: a protection domain,
- * one on-demand memory region over the whole address space, and pairs of RC queue pairs connected to each
- * other on the same port. No page is pinned: the file's mapping is named by its plain address.
+ * RDMA WRITEs through libibverbs: a protection domain, one on-demand memory region over the whole address space,
+ * and pairs of RC queue pairs connected to each other on the same port. No page is pinned: the file's mapping is
+ * named by its plain address. Nothing in it is particular to one device, but for an optional access flag that says
+ * how the region is to be translated; others ignore it.
  */
 #include "demo_verbs.h"
 
@@ -10,6 +11,8 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "refault_abi.h"
 
 #define BUSY_POLLS 64	/* empty looks at the queue before it is armed and slept on */
 
@@ -145,10 +148,13 @@ static const struct engine_ops verbs_ops = {
 	.recover = verbs_recover,
 };
 
-static struct ibv_mr *on_demand_mr(struct ibv_pd *pd, void *start, size_t length)
+static struct ibv_mr *on_demand_mr(struct verbs_engine *engine, const struct engine_config *config,
+				   void *start, size_t length)
 {
-	struct ibv_mr *mr = ibv_reg_mr(pd, start, length, IBV_ACCESS_LOCAL_WRITE |
-				       IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_ON_DEMAND);
+	unsigned int how = config->translation == TRANSLATE_ODP ? REFAULT_UVERBS_ACCESS_ODP :
+								  REFAULT_UVERBS_ACCESS_PASID;
+	struct ibv_mr *mr = ibv_reg_mr(engine->port.pd, start, length, IBV_ACCESS_LOCAL_WRITE |
+				       IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_ON_DEMAND | how);
 
 	if (!mr)
 		die("on-demand ibv_reg_mr(%p, %#zx): %s", start, length, strerror(errno));
@@ -157,14 +163,12 @@ static struct ibv_mr *on_demand_mr(struct ibv_pd *pd, void *start, size_t length
 
 static void register_memory(struct verbs_engine *engine, const struct engine_config *config)
 {
-	struct ibv_pd *pd = engine->port.pd;
-
 	if (!config->explicit_mr) {
-		engine->source_mr = engine->target_mr = on_demand_mr(pd, NULL, SIZE_MAX);
+		engine->source_mr = engine->target_mr = on_demand_mr(engine, config, NULL, SIZE_MAX);
 		return;
 	}
-	engine->source_mr = on_demand_mr(pd, config->source, config->source_bytes);
-	engine->target_mr = on_demand_mr(pd, config->target, config->target_bytes);
+	engine->source_mr = on_demand_mr(engine, config, config->source, config->source_bytes);
+	engine->target_mr = on_demand_mr(engine, config, config->target, config->target_bytes);
 }
 
 struct engine *engine_open_verbs(const struct engine_config *config)

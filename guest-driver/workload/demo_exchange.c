@@ -62,7 +62,7 @@ static void exchange_range(struct run *run, struct snapshot *twin, uint64_t roun
 {
 	snapshot_begin(twin, run, "twin", round, offset, length);
 	fs_truncate(twin->fd, run->layout.file_bytes);
-	if (run->mode == MAPPING_2M)
+	if (run->mapping_mode == MAPPING_2M)
 		fs_hint_extent_size(twin->fd, HUGE_BLOCK);
 	fill_records(run, twin->fd, offset, length, VERSION_FILL(round));
 	fs_sync(twin->fd);

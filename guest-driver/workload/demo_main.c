@@ -18,10 +18,12 @@ static void list(void)
 		printf("%-12s %s\n", scenarios[i]->name, scenarios[i]->what);
 }
 
-static bool wanted(const struct options *options, const struct scenario *scenario)
+/* A mode that a scenario has, among those asked for. */
+static bool wanted(const struct options *options, const struct scenario *scenario, enum translation mode)
 {
-	/* Registering memory needs a device. */
-	if (options->cpu_engine && scenario == &scenario_pinned)
+	if (!(options->modes & 1u << mode))
+		return false;
+	if (scenario == &scenario_pinned && mode != TRANSLATE_PINNED)
 		return false;
 	for (uint32_t i = 0; i < options->scenario_count; i++)
 		if (!strcmp(options->scenarios[i], scenario->name))
@@ -41,34 +43,71 @@ static void check_names(const struct options *options)
 	}
 }
 
-static void announce(const struct options *options, struct control *control)
-{
-	char plan[3000] = "[";
-	size_t n = 1;
+typedef bool visit(struct options *options, struct control *control, const struct scenario *scenario,
+		   enum translation mode, enum mapping_mode mapping);
 
-	for (int mode = MAPPING_4K; mode <= MAPPING_2M; mode++)
-		for (int i = 0; scenarios[i]; i++)
-			if ((mode == MAPPING_4K ? options->mode_4k : options->mode_2m) && wanted(options, scenarios[i]))
-				n += (size_t)snprintf(plan + n, sizeof(plan) - n,
-						      "%s{\"scenario\":\"%s\",\"mode\":\"%s\"}", n > 1 ? "," : "",
-						      scenarios[i]->name, mode == MAPPING_4K ? "4k" : "2m");
-	snprintf(plan + n, sizeof(plan) - n, "]");
-	control_plan(control, options->file_bytes, options->qps, plan);
-}
-
-static bool run_mode(struct options *options, struct control *control, enum mapping_mode mode)
+/* Scenario by scenario, and each in its modes one after the other: so that a table has them side by side. */
+static bool for_each(struct options *options, struct control *control, enum mapping_mode mapping, visit *visit)
 {
 	bool pass = true;
 
+	for (int i = 0; scenarios[i]; i++)
+		for (enum translation mode = 0; mode < TRANSLATIONS; mode++)
+			if (wanted(options, scenarios[i], mode))
+				pass &= visit(options, control, scenarios[i], mode, mapping);
+	return pass;
+}
+
+/* The plan as it grows. */
+static struct {
+	char text[8000];
+	size_t length;
+} plan;
+
+static bool plan_one(struct options *options, struct control *control, const struct scenario *scenario,
+		     enum translation mode, enum mapping_mode mapping)
+{
+	size_t room = sizeof(plan.text) - plan.length;
+
+	(void)options;
+	(void)control;
+	plan.length += (size_t)snprintf(plan.text + plan.length, room,
+					"%s{\"scenario\":\"%s\",\"mode\":\"%s\",\"mapping\":\"%s\"}",
+					plan.length > 1 ? "," : "", scenario->name, translation_names[mode],
+					mapping_name(mapping));
+	if (plan.length + 2 > sizeof(plan.text))
+		die("the plan is too long");
+	return true;
+}
+
+static void announce(struct options *options, struct control *control)
+{
+	plan.length = (size_t)snprintf(plan.text, sizeof(plan.text), "[");
+	if (options->mapping_4k)
+		for_each(options, control, MAPPING_4K, plan_one);
+	if (options->mapping_2m)
+		for_each(options, control, MAPPING_2M, plan_one);
+	strcpy(plan.text + plan.length, "]");
+	control_plan(control, options->file_bytes, options->qps, plan.text);
+}
+
+static bool run_one(struct options *options, struct control *control, const struct scenario *scenario,
+		    enum translation mode, enum mapping_mode mapping)
+{
+	return run_scenario(options, control, scenario, mode, mapping);
+}
+
+static bool run_mapping(struct options *options, struct control *control, enum mapping_mode mapping)
+{
+	bool pass;
+
 	if (options->mkfs)
 		fs_create(&options->fs);
-	for (int i = 0; scenarios[i]; i++)
-		if (wanted(options, scenarios[i]))
-			pass &= run_scenario(options, control, scenarios[i], mode);
+	pass = for_each(options, control, mapping, run_one);
 	if (options->mkfs) {
 		bool consistent = fs_check(&options->fs);
 
-		control_check(control, mode == MAPPING_4K ? "4k" : "2m", consistent);
+		control_check(control, mapping_name(mapping), consistent);
 		fs_unmount(&options->fs);
 		pass &= consistent;
 	}
@@ -90,10 +129,10 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	control = control_open(options.control);
 	announce(&options, control);
-	if (options.mode_4k)
-		pass &= run_mode(&options, control, MAPPING_4K);
-	if (options.mode_2m)
-		pass &= run_mode(&options, control, MAPPING_2M);
+	if (options.mapping_4k)
+		pass &= run_mapping(&options, control, MAPPING_4K);
+	if (options.mapping_2m)
+		pass &= run_mapping(&options, control, MAPPING_2M);
 	control_done(control, pass);
 	return pass ? 0 : 1;
 }

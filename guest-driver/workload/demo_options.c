@@ -12,7 +12,7 @@
 
 enum {
 	OPT_ENGINE = 256, OPT_DEVICE, OPT_MR, OPT_PMEM, OPT_MOUNT, OPT_DIRECTORY, OPT_FILE_SIZE, OPT_SCENARIO,
-	OPT_MODE, OPT_QPS, OPT_DEPTH, OPT_SECONDS, OPT_LIMIT, OPT_SCALE, OPT_CONTROL, OPT_SEED, OPT_SABOTAGE,
+	OPT_MODE, OPT_MAPPING, OPT_QPS, OPT_DEPTH, OPT_SECONDS, OPT_LIMIT, OPT_SCALE, OPT_CONTROL, OPT_SEED, OPT_SABOTAGE,
 	OPT_LIST, OPT_HELP,
 };
 
@@ -26,6 +26,7 @@ static const struct option table[] = {
 	{ "file-size", required_argument, NULL, OPT_FILE_SIZE },
 	{ "scenario", required_argument, NULL, OPT_SCENARIO },
 	{ "mode", required_argument, NULL, OPT_MODE },
+	{ "mapping", required_argument, NULL, OPT_MAPPING },
 	{ "qps", required_argument, NULL, OPT_QPS },
 	{ "depth", required_argument, NULL, OPT_DEPTH },
 	{ "seconds", required_argument, NULL, OPT_SECONDS },
@@ -43,7 +44,8 @@ static const char usage[] =
 	"refault-demo: RDMA WRITEs into a DAX file that its filesystem keeps moving, with everything checked.\n"
 	"\n"
 	"  --scenario NAME    only this one; may be repeated (see --list)\n"
-	"  --mode 4k|2m|both  size of the file's mappings [both]\n"
+	"  --mode MODE        pasid, odp or pinned; may be repeated [all]\n"
+	"  --mapping 4k|2m|both  size of the file's mappings [both]\n"
 	"  --scale X          multiplies every scenario's goals [1]\n"
 	"  --seconds S        least time for each scenario [2]\n"
 	"  --limit S          most time for each to reach its goals [90]\n"
@@ -91,13 +93,13 @@ static int word(const char *name, const char *text, const char *const *words)
 	die("--%s %s: unknown (see --help)", name, text);
 }
 
-static void set_mode(struct options *o, const char *text)
+static void set_mapping(struct options *o, const char *text)
 {
-	static const char *const modes[] = { "4k", "2m", "both", NULL };
-	int mode = word("mode", text, modes);
+	static const char *const mappings[] = { "4k", "2m", "both", NULL };
+	int mapping = word("mapping", text, mappings);
 
-	o->mode_4k = mode != 1;
-	o->mode_2m = mode != 0;
+	o->mapping_4k = mapping != 1;
+	o->mapping_2m = mapping != 0;
 }
 
 static void set_paths(struct options *o, int option, const char *text)
@@ -115,6 +117,7 @@ static void set_paths(struct options *o, int option, const char *text)
 static void set_words(struct options *o, int option, const char *text)
 {
 	static const char *const engines[] = { "verbs", "cpu", NULL };
+	static const char *const modes[] = { "pasid", "odp", "pinned", NULL };
 	static const char *const kinds[] = { "implicit", "explicit", NULL };
 	static const char *const sabotages[] = { "none", "flip", "drop", "copy", "heir", NULL };
 
@@ -129,7 +132,10 @@ static void set_words(struct options *o, int option, const char *text)
 		o->sabotage = (enum sabotage)word("sabotage", text, sabotages);
 		break;
 	case OPT_MODE:
-		set_mode(o, text);
+		o->modes |= 1u << word("mode", text, modes);
+		break;
+	case OPT_MAPPING:
+		set_mapping(o, text);
 		break;
 	case OPT_SCENARIO:
 		if (o->scenario_count == MAX_SCENARIOS)
@@ -215,8 +221,8 @@ void options_parse(struct options *options, int argc, char **argv)
 		.file_bytes = 64 * MIB,
 		.qps = 4,
 		.depth = 8,
-		.mode_4k = true,
-		.mode_2m = true,
+		.mapping_4k = true,
+		.mapping_2m = true,
 		.seconds = 2,
 		.limit = 90,
 		.scale = 1,
@@ -228,6 +234,10 @@ void options_parse(struct options *options, int argc, char **argv)
 		die("unexpected argument %s (see --help)", argv[optind]);
 	if (options->sabotage == SABOTAGE_DROP && !options->cpu_engine)
 		die("--sabotage drop needs --engine cpu");
+	if (options->cpu_engine)
+		options->modes = 1u << TRANSLATE_CPU;
+	else if (!options->modes)
+		options->modes = 1u << TRANSLATE_PASID | 1u << TRANSLATE_ODP | 1u << TRANSLATE_PINNED;
 	if (options->limit < options->seconds)
 		options->limit = options->seconds;
 	options->fs.ours = options->mkfs;

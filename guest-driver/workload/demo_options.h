@@ -2,6 +2,7 @@
 #ifndef DEMO_OPTIONS_H
 #define DEMO_OPTIONS_H
 
+#include "demo_engine.h"
 #include "demo_fs.h"
 
 /* What is broken on purpose, to see that the checker notices. */
@@ -25,7 +26,8 @@ struct options {
 	uint32_t qps, depth;
 	const char *scenarios[MAX_SCENARIOS];
 	uint32_t scenario_count;	/* 0: all */
-	bool mode_4k, mode_2m;
+	unsigned int modes;	/* bits by enum translation */
+	bool mapping_4k, mapping_2m;
 	double seconds;		/* each scenario runs at least so long */
 	double limit;		/* and gives up after so long without having reached its goals */
 	double scale;		/* multiplies the goals */

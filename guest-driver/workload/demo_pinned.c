@@ -26,10 +26,9 @@ struct pinned {
 };
 
 /* The registration must fail with the errno for "not with DAX"; any other would be another problem. */
-static void file_is_refused(struct pinned *p)
+static void file_is_refused(struct run *run, struct verbs_port *port)
 {
-	struct run *run = p->run;
-	struct ibv_mr *mr = ibv_reg_mr(p->port.pd, run->mapping, run->layout.file_bytes, RIGHTS);
+	struct ibv_mr *mr = ibv_reg_mr(port->pd, run->mapping, run->layout.file_bytes, RIGHTS);
 
 	if (mr) {
 		ibv_dereg_mr(mr);
@@ -129,12 +128,22 @@ static void release(struct pinned *p)
 	munmap(p->target, BUFFER);
 }
 
+void pinned_refusal(struct run *run)
+{
+	struct verbs_port port;
+
+	verbs_open_port(&port, run->options->device);
+	file_is_refused(run, &port);
+	run->counters->operations++;
+	verbs_close_port(&port);
+}
+
 static void pinned(struct run *run)
 {
 	struct pinned p = { .run = run };
 
 	verbs_open_port(&p.port, run->options->device);
-	file_is_refused(&p);
+	file_is_refused(run, &p.port);
 	run->counters->operations++;
 	pin_anonymous(&p);
 	anonymous_works(&p);

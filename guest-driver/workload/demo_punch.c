@@ -67,7 +67,7 @@ static uint64_t heir_bytes(const struct run *run, uint64_t spare)
 static void punch_live(struct run *run, struct heir *heir, uint64_t offset)
 {
 	punch_range(run, offset, LAYOUT_UNIT);
-	heir_create(heir, run, run->mode == MAPPING_2M ? LAYOUT_UNIT : heir_bytes(run, SPARE));
+	heir_create(heir, run, run->mapping_mode == MAPPING_2M ? LAYOUT_UNIT : heir_bytes(run, SPARE));
 }
 
 /* With the filesystem full but for the hole; the stream's translations outlive the pause, if nothing takes them. */
@@ -86,7 +86,7 @@ static void punch(struct run *run)
 {
 	struct heir heir = { .fd = -1 };
 	uint64_t units = run->layout.file_bytes / LAYOUT_UNIT;
-	uint64_t reserve = run->mode == MAPPING_2M ? free_bytes(run) * 2 / 3 / MIB * MIB : 0;
+	uint64_t reserve = run->mapping_mode == MAPPING_2M ? free_bytes(run) * 2 / 3 / MIB * MIB : 0;
 
 	heir_fill_up(run, reserve ? CROWDED_ROOM : ROOM, reserve);
 	heir_lend_reserve(run);

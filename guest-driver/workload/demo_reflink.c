@@ -46,7 +46,7 @@ static void let_it_write(struct run *run, bool large)
 static void reflink_cow(struct run *run)
 {
 	struct snapshot copies[LIVE_COPIES];
-	uint64_t large = run->mode == MAPPING_2M ? run_goal(run, LARGE_ROUNDS) : 0;
+	uint64_t large = run->mapping_mode == MAPPING_2M ? run_goal(run, LARGE_ROUNDS) : 0;
 	uint64_t small = run_goal(run, SMALL_ROUNDS);
 
 	for (int i = 0; i < LIVE_COPIES; i++)

@@ -12,6 +12,18 @@
 
 #define INITIAL VERSION_FILL(0)
 
+const char *const translation_names[TRANSLATIONS] = {
+	[TRANSLATE_PASID] = "pasid",
+	[TRANSLATE_ODP] = "odp",
+	[TRANSLATE_PINNED] = "pinned",
+	[TRANSLATE_CPU] = "cpu",
+};
+
+const char *mapping_name(enum mapping_mode mapping)
+{
+	return mapping == MAPPING_4K ? "4k" : "2m";
+}
+
 void run_fail(struct run *run, const char *fmt, ...)
 {
 	va_list args;
@@ -91,6 +103,7 @@ struct engine *run_open_engine(struct run *run)
 	const struct options *o = run->options;
 	struct engine_config config = {
 		.device = o->device,
+		.translation = run->translation,
 		.explicit_mr = o->explicit_mr,
 		.qps = o->qps,
 		.depth = o->depth,
@@ -113,7 +126,7 @@ struct stream_config run_stream_config(struct run *run)
 		.target = run->mapping,
 		.source = run->source,
 		.depth = run->options->depth,
-		.touch_unit = run->mode == MAPPING_2M ? HUGE_BLOCK : BLOCK,
+		.touch_unit = run->mapping_mode == MAPPING_2M ? HUGE_BLOCK : BLOCK,
 		.seed = run->id,
 	};
 }
@@ -134,16 +147,16 @@ static void make_file(struct run *run)
 	uint64_t bytes = run->layout.file_bytes;
 
 	run->fd = fs_create_file(&run->options->fs, FILE_NAME);
-	if (run->mode == MAPPING_2M)
+	if (run->mapping_mode == MAPPING_2M)
 		fs_hint_extent_size(run->fd, HUGE_BLOCK);
 	fs_truncate(run->fd, bytes);
 	fill_records(run, run->fd, 0, bytes, INITIAL);
 	fs_sync(run->fd);
 	block_map_read(&run->last_map, run->fd, bytes);
-	if (run->mode == MAPPING_2M && block_map_huge_bytes(&run->last_map) < bytes / 10 * 9)
+	if (run->mapping_mode == MAPPING_2M && block_map_huge_bytes(&run->last_map) < bytes / 10 * 9)
 		run_fail(run, "only %" PRIu64 " of %" PRIu64 " MiB lie in aligned extents of 2 MiB",
 			 block_map_huge_bytes(&run->last_map) / MIB, bytes / MIB);
-	run->mapping = fs_map(run->fd, bytes, run->mode);
+	run->mapping = fs_map(run->fd, bytes, run->mapping_mode);
 }
 
 /* Are the mappings of the size that the mode promises? Only the process that has them can see. */
@@ -154,9 +167,9 @@ static void check_mappings(struct run *run)
 	/* One write of our own, so that there is at least one mapping to look at; it changes nothing. */
 	__atomic_fetch_add((uint64_t *)run->mapping, 0, __ATOMIC_SEQ_CST);
 	huge = fs_huge_mapped(run->mapping, run->layout.file_bytes);
-	if (run->mode == MAPPING_2M && huge < HUGE_BLOCK)
+	if (run->mapping_mode == MAPPING_2M && huge < HUGE_BLOCK)
 		run_fail(run, "the kernel mapped no 2 MiB page of the file");
-	if (run->mode == MAPPING_4K && huge)
+	if (run->mapping_mode == MAPPING_4K && huge)
 		run_fail(run, "the kernel mapped %" PRIu64 " bytes by 2 MiB pages", huge);
 }
 
@@ -219,19 +232,29 @@ static void clean_up(struct run *run)
 }
 
 bool run_scenario(const struct options *options, struct control *control, const struct scenario *scenario,
-		  enum mapping_mode mode)
+		  enum translation translation, enum mapping_mode mapping)
 {
 	static uint64_t runs;
+	const struct scenario refusal = { .name = scenario->name, .bare = true, .run = pinned_refusal };
+	struct options smaller = *options;
 	struct run run = {
 		.options = options,
 		.control = control,
 		.counters = xshared(sizeof(struct counters)),
-		.mode = mode,
+		.translation = translation,
+		.mapping_mode = mapping,
 		.id = mix64(options->seed + 1000 * ++runs),
 	};
 
 	run.rng.state = mix64(run.id);
-	control_subject(control, scenario->name, mode == MAPPING_4K ? "4k" : "2m");
+	control_subject(control, scenario->name, translation_names[translation], mapping_name(mapping));
+	if (translation == TRANSLATE_PINNED) {
+		/* A refusal does not need much of a file. */
+		smaller.file_bytes = 4 * LAYOUT_UNIT;
+		run.options = &smaller;
+		if (scenario != &scenario_pinned)
+			scenario = &refusal;
+	}
 	begin(&run, scenario);
 	if (!run.failed)
 		scenario->run(&run);

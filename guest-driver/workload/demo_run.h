@@ -16,7 +16,8 @@ struct run {
 	const struct options *options;
 	struct control *control;
 	struct counters *counters;	/* shared with forked children */
-	enum mapping_mode mode;
+	enum translation translation;
+	enum mapping_mode mapping_mode;
 	uint64_t id;			/* stamped into every record */
 	uint64_t start_ns;
 	struct rng rng;
@@ -47,9 +48,21 @@ struct scenario {
 extern const struct scenario scenario_steady, scenario_reflink_cow, scenario_exchange, scenario_punch,
 	scenario_truncate, scenario_fsync, scenario_kill, scenario_pinned;
 
-/* Runs one scenario in one mode, from a new file to the verified end. True if it passed. */
+/* The modes' names, by enum translation. */
+extern const char *const translation_names[TRANSLATIONS];
+
+/* How the control channel names a size of mappings. */
+const char *mapping_name(enum mapping_mode mapping);
+
+/*
+ * Runs one scenario in one mode, from a new file to the verified end. True if it passed. What a mode cannot do is
+ * a scenario of its own: pinned pages are refused, whatever the file would have had to go through.
+ */
 bool run_scenario(const struct options *options, struct control *control, const struct scenario *scenario,
-		  enum mapping_mode mode);
+		  enum translation translation, enum mapping_mode mapping);
+
+/* demo_pinned.c: the kernel refuses to pin the mapped file. */
+void pinned_refusal(struct run *run);
 
 /* The first failure is kept, and ends the scenario's loop. */
 void run_fail(struct run *run, const char *fmt, ...) PRINTF(2, 3);

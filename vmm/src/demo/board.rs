@@ -16,7 +16,7 @@ pub enum State {
     Ended(Outcome),
 }
 
-/// One scenario in one mode.
+/// One scenario in one mode, with mappings of one size.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
     /// Which.
@@ -42,7 +42,7 @@ pub struct Board {
     pub queue_pairs: u32,
     /// The scenarios in their order.
     pub rows: Vec<Row>,
-    /// Modes whose file system xfs_repair complains about.
+    /// Sizes of mappings whose file system xfs_repair complains about.
     pub inconsistent: Vec<String>,
     /// The guest program's own verdict, once it is through.
     pub done: Option<Outcome>,
@@ -70,8 +70,8 @@ impl Board {
                     (row.state, row.reason) = (State::Ended(result), reason);
                 })
             }
-            Event::Check { mode, result } => {
-                self.inconsistent.extend((result == Outcome::Fail).then_some(mode));
+            Event::Check { mapping, result } => {
+                self.inconsistent.extend((result == Outcome::Fail).then_some(mapping));
                 None
             }
             Event::Done { result } => {
@@ -88,8 +88,8 @@ impl Board {
 
     /// Why the run failed, if not through a scenario: nothing for one that went through.
     pub fn trouble(&self) -> Option<String> {
-        if let Some(mode) = self.inconsistent.first() {
-            return Some(format!("xfs_repair finds the file system inconsistent (mode {mode})"));
+        if let Some(mapping) = self.inconsistent.first() {
+            return Some(format!("xfs_repair finds the file system inconsistent ({mapping} mappings)"));
         }
         match self.done {
             None if self.rows.is_empty() => Some("the guest's program never started".into()),
@@ -117,6 +117,7 @@ impl Row {
         ScenarioSummary {
             name: self.subject.scenario.clone(),
             mode: self.subject.mode.clone(),
+            mapping: self.subject.mapping.clone(),
             result: outcome,
             reason,
             faults: self.faults.faults,
@@ -139,7 +140,7 @@ mod tests {
     use super::*;
 
     fn subject(scenario: &str) -> Subject {
-        Subject { scenario: scenario.into(), mode: "4k".into() }
+        Subject { scenario: scenario.into(), mode: "pasid".into(), mapping: "4k".into() }
     }
 
     fn planned(scenarios: &[&str]) -> Board {
@@ -185,7 +186,7 @@ mod tests {
     #[test]
     fn an_inconsistent_file_system_fails_the_run() {
         let mut board = planned(&[]);
-        let check = Event::Check { mode: "2m".into(), result: Outcome::Fail };
+        let check = Event::Check { mapping: "2m".into(), result: Outcome::Fail };
         board.take(check, |_| FaultSummary::default());
         board.take(Event::Done { result: Outcome::Fail }, |_| FaultSummary::default());
         assert!(board.trouble().is_some_and(|text| text.contains("2m")));

@@ -11,9 +11,20 @@ use crate::run::parse::Size;
 /// Where runs are kept, in the current folder.
 pub const RUNS: &str = "target/refault";
 
+/// How the device finds the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// In the process' address space, which the IOMMU translates.
+    Pasid,
+    /// By the NIC's own table, which its driver fills.
+    Odp,
+    /// By pages that are not to move: the kernel refuses that for the file.
+    Pinned,
+}
+
 /// Which sizes of mappings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Mode {
+pub enum Mapping {
     /// 4 KiB.
     #[value(name = "4k")]
     Small,
@@ -31,9 +42,12 @@ pub struct DemoArgs {
     /// Scenario to run: steady, reflink-cow, exchange, punch, truncate, fsync, kill, pinned [default: all]
     #[arg(long, value_name = "NAME")]
     pub scenario: Vec<String>,
+    /// How the device finds the memory: several side by side if repeated [default: all]
+    #[arg(long, value_enum)]
+    pub mode: Vec<Mode>,
     /// Size of the file's mappings
     #[arg(long, value_enum, default_value_t)]
-    pub mode: Mode,
+    pub mapping: Mapping,
     /// Multiplies what each scenario has to reach: operations, blocks moved, faults, kills
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub scale: f64,
@@ -91,13 +105,15 @@ impl DemoArgs {
 
     /// The guest's command.
     pub fn command(&self) -> Vec<OsString> {
-        let mode = match self.mode {
-            Mode::Small => "4k",
-            Mode::Large => "2m",
-            Mode::Both => "both",
+        let mapping = match self.mapping {
+            Mapping::Small => "4k",
+            Mapping::Large => "2m",
+            Mapping::Both => "both",
         };
         let mut words: Vec<String> =
-            ["refault-demo", "--control", "/dev/refault-control", "--mode", mode].map(Into::into).into();
+            ["refault-demo", "--control", "/dev/refault-control", "--mapping", mapping]
+                .map(Into::into)
+                .into();
         let mut option = |name: &str, value: String| words.extend([name.to_string(), value]);
         option("--scale", self.scale.to_string());
         option("--seconds", self.seconds.to_string());
@@ -105,6 +121,14 @@ impl DemoArgs {
         option("--file-size", self.size.0.to_string());
         option("--qps", self.queue_pairs.to_string());
         option("--seed", self.seed.to_string());
+        for mode in &self.mode {
+            let name = match mode {
+                Mode::Pasid => "pasid",
+                Mode::Odp => "odp",
+                Mode::Pinned => "pinned",
+            };
+            option("--mode", name.into());
+        }
         self.scenario.iter().for_each(|name| option("--scenario", name.clone()));
         words.into_iter().map(OsString::from).collect()
     }
@@ -134,10 +158,22 @@ mod tests {
 
     #[test]
     fn the_guest_is_told_what_was_asked_for() {
-        let line = ["demo", "--mode", "2m", "--scenario", "kill", "--scenario", "punch", "--size", "128M"];
+        let line = [
+            "demo",
+            "--mode",
+            "odp",
+            "--mapping",
+            "2m",
+            "--scenario",
+            "kill",
+            "--scenario",
+            "punch",
+            "--size",
+            "128M",
+        ];
         let command = Line::try_parse_from(line).expect("valid").demo.command();
         let text = command.join(&OsString::from(" ")).into_string().expect("UTF-8");
-        assert!(text.contains("--mode 2m") && text.contains("--file-size 134217728"), "{text}");
-        assert!(text.ends_with("--scenario kill --scenario punch"), "{text}");
+        assert!(text.contains("--mapping 2m") && text.contains("--file-size 134217728"), "{text}");
+        assert!(text.ends_with("--mode odp --scenario kill --scenario punch"), "{text}");
     }
 }

@@ -8,13 +8,16 @@ use crate::trace::Records;
 
 /// The scenario whose every operation is a process that dies.
 const KILL: &str = "kill";
+/// The mode in which its faults bear PASIDs.
+const PASID: &str = "pasid";
 /// Fewer processes prove nothing: a PASID is given back some time after its process is gone.
 const FEWEST: u64 = 16;
 
 /// Fails `kill` if its processes had a PASID of their own each, and says how many there were.
 pub(super) fn judge(scenarios: &mut [ScenarioSummary], records: &Records) {
-    for scenario in scenarios.iter_mut().filter(|scenario| scenario.name == KILL) {
-        let used = used(records, &scenario.name, &scenario.mode);
+    let kills = |scenario: &&mut ScenarioSummary| scenario.name == KILL && scenario.mode == PASID;
+    for scenario in scenarios.iter_mut().filter(kills) {
+        let used = used(records, &scenario.name, &scenario.label());
         if used == 0 || scenario.operations < FEWEST {
             continue;
         }

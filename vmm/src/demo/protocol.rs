@@ -3,13 +3,27 @@
 
 use serde::Deserialize;
 
-/// A scenario in a mode.
+/// A scenario in a mode, with mappings of a size.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Subject {
     /// The scenario's name.
     pub scenario: String,
-    /// `4k` or `2m`.
+    /// How the device finds the memory: `pasid`, `odp` or `pinned`.
     pub mode: String,
+    /// Size of the file's mappings: `4k` or `2m`.
+    pub mapping: String,
+}
+
+impl Subject {
+    /// Mode and mappings in one, as records and reports name them.
+    pub fn label(&self) -> String {
+        mode_label(&self.mode, &self.mapping)
+    }
+}
+
+/// Mode and mappings in one.
+pub(crate) fn mode_label(mode: &str, mapping: &str) -> String {
+    format!("{mode} {mapping}")
 }
 
 /// The guest's counters of the scenario that runs.
@@ -70,10 +84,10 @@ pub enum Event {
         #[serde(flatten)]
         counters: Counters,
     },
-    /// What xfs_repair says of the file system after all scenarios of a mode.
+    /// What xfs_repair says of the file system after all scenarios with mappings of a size.
     Check {
-        /// The mode.
-        mode: String,
+        /// The size.
+        mapping: String,
         /// `pass` or `fail`.
         result: super::summary::Outcome,
     },
@@ -98,15 +112,24 @@ mod tests {
 
     #[test]
     fn events_are_read_as_the_guest_writes_them() {
-        let line = r#"{"event":"end","scenario":"punch","mode":"4k","result":"pass","reason":"a \"b\"","seconds":2.500,"operations":8,"writes":100,"bytes_written":4096,"blocks_moved":7,"bytes_verified":64,"bytes_wrong":0,"touches":5,"refused":0}"#;
+        let line = r#"{"event":"end","scenario":"punch","mode":"odp","mapping":"4k","result":"pass","reason":"a \"b\"","seconds":2.500,"operations":8,"writes":100,"bytes_written":4096,"blocks_moved":7,"bytes_verified":64,"bytes_wrong":0,"touches":5,"refused":0}"#;
         let Some(Event::End { subject, result, reason, counters }) = Event::parse(line) else {
             panic!("no event");
         };
-        assert_eq!((subject.scenario.as_str(), subject.mode.as_str()), ("punch", "4k"));
+        assert_eq!((subject.scenario.as_str(), subject.label().as_str()), ("punch", "odp 4k"));
         assert_eq!((result, reason.as_str()), (Outcome::Pass, "a \"b\""));
         assert_eq!((counters.operations, counters.blocks_moved, counters.seconds), (8, 7, 2.5));
-        let begin = Event::parse("{\"event\":\"begin\",\"scenario\":\"kill\",\"mode\":\"2m\"}\r\n");
-        assert_eq!(begin, Some(Event::Begin(Subject { scenario: "kill".into(), mode: "2m".into() })));
+        let begin = Event::parse(
+            "{\"event\":\"begin\",\"scenario\":\"kill\",\"mode\":\"pasid\",\"mapping\":\"2m\"}\r\n",
+        );
+        assert_eq!(
+            begin,
+            Some(Event::Begin(Subject {
+                scenario: "kill".into(),
+                mode: "pasid".into(),
+                mapping: "2m".into()
+            }))
+        );
     }
 
     #[test]

@@ -230,7 +230,7 @@ fn stamp(folder: &Path, started: SystemTime, elapsed: Duration) -> Result<RunSum
 /// What the user is told in the end.
 fn conclude(summary: &RunSummary, path: &Path) {
     for scenario in summary.scenarios.iter().filter(|scenario| scenario.result == Outcome::Fail) {
-        note(&format!("{} ({}) failed: {}", scenario.name, scenario.mode, scenario.reason));
+        note(&format!("{} ({}) failed: {}", scenario.name, scenario.label(), scenario.reason));
     }
     if let Some(reason) = &summary.reason {
         note(&format!("the run failed: {reason}"));

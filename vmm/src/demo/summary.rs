@@ -68,8 +68,11 @@ pub enum Outcome {
 pub struct ScenarioSummary {
     /// `steady`, `reflink-cow`, `exchange`, `punch`, `truncate`, `fsync`, `kill` or `pinned`.
     pub name: String,
-    /// Size of the mappings: `4k` or `2m`.
+    /// How the device finds the memory: `pasid` (the process' page table, through the IOMMU), `odp` (its own table, by
+    /// way of its driver) or `pinned`.
     pub mode: String,
+    /// Size of the mappings: `4k` or `2m`.
+    pub mapping: String,
     /// Passed or not.
     pub result: Outcome,
     /// Why it failed, or what a passing one has to say (`pinned`: the errno the kernel refuses with).
@@ -77,7 +80,7 @@ pub struct ScenarioSummary {
     pub reason: String,
     /// Accesses of the device that missed and were resolved by the guest's kernel.
     pub faults: u64,
-    /// Page requests sent; more than `faults` where one access had to ask again.
+    /// Page requests, or page fault events, sent; more than `faults` where one access had to ask again.
     pub page_requests: u64,
     /// Blocks of 4 KiB whose place on the medium changed, by the file's extent maps.
     pub blocks_moved: u64,
@@ -99,6 +102,13 @@ pub struct ScenarioSummary {
     pub split: Split,
 }
 
+impl ScenarioSummary {
+    /// Mode and mappings in one, as records and reports name them.
+    pub fn label(&self) -> String {
+        super::protocol::mode_label(&self.mode, &self.mapping)
+    }
+}
+
 /// One distribution of durations, in nanoseconds. All zero if nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Percentiles {
@@ -115,7 +125,7 @@ pub struct Percentiles {
 pub struct Split {
     /// Miss to page request, and matched response to copy.
     pub device_ns: Percentiles,
-    /// Page request to queue entry and interrupt, and response descriptor to match.
+    /// Page request, or page fault, to queue entry and interrupt, and answer to match.
     pub iommu_ns: Percentiles,
     /// Interrupt to response descriptor: the guest's kernel and its filesystem.
     pub guest_ns: Percentiles,

@@ -32,7 +32,7 @@ impl<W: Write> Table<W> {
     /// Nobody reads.
     pub fn show(&mut self, board: &Board, row: Option<&Row>) -> io::Result<()> {
         if !self.live {
-            return self.line(row);
+            return self.line(board, row);
         }
         let ended = row.is_some_and(|row| matches!(row.state, State::Ended(_)));
         if !ended && self.last.is_some_and(|last| last.elapsed() < PERIOD) {
@@ -64,11 +64,13 @@ impl<W: Write> Table<W> {
             return Ok(());
         }
         self.rewind()?;
-        writeln!(self.out, "{}", header())?;
-        for row in &board.rows {
-            writeln!(self.out, "{}", cells(row))?;
+        let modes = modes(board);
+        write!(self.out, "{}", header(&modes))?;
+        self.drawn = 2;
+        for line in lines(board) {
+            writeln!(self.out, "{}", cells(line, &modes))?;
+            self.drawn += 1;
         }
-        self.drawn = board.rows.len() + 1;
         self.last = Some(Instant::now());
         self.out.flush()
     }
@@ -82,50 +84,107 @@ impl<W: Write> Table<W> {
         Ok(())
     }
 
-    fn line(&mut self, row: Option<&Row>) -> io::Result<()> {
-        let Some(row) = row.filter(|row| matches!(row.state, State::Ended(_))) else { return Ok(()) };
+    /// The line of `row`, when all of it has ended.
+    fn line(&mut self, board: &Board, row: Option<&Row>) -> io::Result<()> {
+        let Some(row) = row else { return Ok(()) };
+        let of_row = |line: &&[Row]| line.iter().any(|other| other.subject == row.subject);
+        let Some(line) = lines(board).find(of_row) else { return Ok(()) };
+        if !line.iter().all(|row| matches!(row.state, State::Ended(_))) {
+            return Ok(());
+        }
+        let modes = modes(board);
         if !self.begun {
             self.begun = true;
-            writeln!(self.out, "{}", header())?;
+            write!(self.out, "{}", header(&modes))?;
         }
-        writeln!(self.out, "{}", cells(row))?;
-        if matches!(row.state, State::Ended(Outcome::Fail)) {
-            writeln!(self.out, "             {}", row.reason)?;
+        writeln!(self.out, "{}", cells(line, &modes))?;
+        for row in line.iter().filter(|row| row.state == State::Ended(Outcome::Fail)) {
+            writeln!(self.out, "             {}: {}", row.subject.mode, row.reason)?;
         }
         self.out.flush()
     }
 }
 
-fn header() -> String {
-    let [name, mode, state, time, rate, faults] = ["scenario", "mode", "state", "time", "writes/s", "faults"];
-    let [p50, p99, moved, verified, wrong] = ["p50", "p99", "moved", "verified", "wrong"];
-    format!(
-        "{name:<12} {mode:<4} {state:<7} {time:>7} {rate:>9} {faults:>7} {p50:>8} {p99:>8} {moved:>8} \
-         {verified:>9} {wrong:>5}"
+/// The modes of a run, in the order of their first rows.
+fn modes(board: &Board) -> Vec<&str> {
+    let mut modes: Vec<&str> = Vec::new();
+    for row in &board.rows {
+        if !modes.contains(&row.subject.mode.as_str()) {
+            modes.push(&row.subject.mode);
+        }
+    }
+    modes
+}
+
+/// Rows that stand side by side: one scenario with mappings of one size, in all its modes.
+fn lines(board: &Board) -> impl Iterator<Item = &[Row]> {
+    let subject = |row: &Row| (row.subject.scenario.clone(), row.subject.mapping.clone());
+    board.rows.chunk_by(move |a, b| subject(a) == subject(b))
+}
+
+/// Columns of one mode; of pinned memory, which takes part in nothing, the state alone.
+fn is_narrow(mode: &str) -> bool {
+    mode == "pinned"
+}
+
+/// Two lines: the modes, and what stands in their columns.
+fn header(modes: &[&str]) -> String {
+    let (mut above, mut below) = (" ".repeat(17), format!("{:<12} {:<4}", "scenario", "maps"));
+    for mode in modes {
+        if is_narrow(mode) {
+            above += &format!(" | {mode:<7}");
+            below += " |        ";
+        } else {
+            above += &format!(" | {mode:<35}");
+            below += &format!(" | {:<7} {:>9} {:>8} {:>8}", "state", "writes/s", "faults", "p50");
+        }
+    }
+    below += &format!(" | {:>8} {:>9} {:>5} {:>7}", "moved", "verified", "wrong", "time");
+    format!("{}\n{below}\n", above.trim_end())
+}
+
+fn cells(line: &[Row], modes: &[&str]) -> String {
+    let subject = line.first().map(|row| row.subject.clone()).unwrap_or_default();
+    let mut text = format!("{:<12} {:<4}", subject.scenario, subject.mapping);
+    for mode in modes {
+        let row = line.iter().find(|row| row.subject.mode == *mode);
+        text += &match (row, is_narrow(mode)) {
+            (row, true) => format!(" | {:<7}", row.map_or("", |row| state(row))),
+            (None, false) => format!(" | {:35}", ""),
+            (Some(row), false) => format!(" | {}", mode_cells(row)),
+        };
+    }
+    let sum = |count: fn(&Row) -> u64| line.iter().map(count).sum::<u64>();
+    let seconds: f64 = line.iter().map(|row| row.counters.seconds).sum();
+    text + &format!(
+        " | {:>8} {:>9} {:>5} {seconds:>5.1} s",
+        sum(|row| row.counters.blocks_moved),
+        bytes(sum(|row| row.counters.bytes_verified)),
+        sum(|row| row.counters.bytes_wrong),
     )
 }
 
-fn cells(row: &Row) -> String {
+fn mode_cells(row: &Row) -> String {
     let counters = &row.counters;
-    let state = match row.state {
-        State::Waiting => return format!("{:<12} {:<4} waiting", row.subject.scenario, row.subject.mode),
-        State::Running => "running",
-        State::Ended(Outcome::Pass) => "pass",
-        State::Ended(Outcome::Fail) => "FAIL",
-    };
     let rate = if counters.seconds > 0.0 { counters.writes as f64 / counters.seconds } else { 0.0 };
-    format!(
-        "{:<12} {:<4} {state:<7} {:>5.1} s {rate:>9.0} {:>7} {:>8} {:>8} {:>8} {:>9} {:>5}",
-        row.subject.scenario,
-        row.subject.mode,
-        counters.seconds,
-        row.faults.faults,
-        duration(row.faults.fault_ns.p50),
-        duration(row.faults.fault_ns.p99),
-        counters.blocks_moved,
-        bytes(counters.bytes_verified),
-        counters.bytes_wrong,
-    )
+    let (faults, p50) = (row.faults.faults, duration(row.faults.fault_ns.p50));
+    match row.state {
+        State::Waiting => format!("{:<35}", state(row)),
+        _ => format!("{:<7} {rate:>9.0} {faults:>8} {p50:>8}", state(row)),
+    }
+}
+
+/// Pinning passes when the kernel refuses it for the file; the scenario of that name goes on from there.
+fn state(row: &Row) -> &'static str {
+    match row.state {
+        State::Waiting => "waiting",
+        State::Running => "running",
+        State::Ended(Outcome::Fail) => "FAIL",
+        State::Ended(Outcome::Pass) if is_narrow(&row.subject.mode) && row.subject.scenario != "pinned" => {
+            "refused"
+        }
+        State::Ended(Outcome::Pass) => "pass",
+    }
 }
 
 /// A duration in at most eight characters.
@@ -154,9 +213,14 @@ mod tests {
     use crate::trace::FaultSummary;
 
     fn board() -> Board {
-        let scenarios = ["steady", "kill"].map(|name| Subject { scenario: name.into(), mode: "4k".into() });
-        let plan =
-            Event::Plan { kernel: String::new(), file_bytes: 0, queue_pairs: 4, scenarios: scenarios.into() };
+        let subject = |scenario: &str, mode: &str| Subject {
+            scenario: scenario.into(),
+            mode: mode.into(),
+            mapping: "4k".into(),
+        };
+        let scenarios =
+            vec![subject("steady", "pasid"), subject("steady", "pinned"), subject("kill", "pasid")];
+        let plan = Event::Plan { kernel: String::new(), file_bytes: 0, queue_pairs: 4, scenarios };
         let mut board = Board::default();
         board.take(plan, |_| FaultSummary::default());
         board
@@ -169,27 +233,28 @@ mod tests {
     }
 
     #[test]
-    fn without_a_terminal_each_scenario_is_one_line_when_it_ends() {
+    fn without_a_terminal_each_scenario_is_one_line_when_all_its_modes_ended() {
         let text = shown(false, |board, table| {
             table.show(board, None).unwrap();
-            board.rows[0].state = State::Running;
-            table.show(board, Some(&board.rows[0])).unwrap();
             board.rows[0].state = State::Ended(Outcome::Pass);
             table.show(board, Some(&board.rows[0])).unwrap();
+            board.rows[1].state = State::Ended(Outcome::Pass);
+            table.show(board, Some(&board.rows[1])).unwrap();
             table.finish(board).unwrap();
         });
-        assert_eq!(text.lines().count(), 2, "{text}");
-        assert!(!text.contains('\x1b') && text.contains("steady       4k   pass"), "{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(!text.contains('\x1b') && text.contains("steady       4k   | pass"), "{text}");
+        assert!(text.contains("| refused |"), "{text}");
     }
 
     #[test]
     fn a_failed_scenario_says_why() {
         let text = shown(false, |board, table| {
-            board.rows[1].state = State::Ended(Outcome::Fail);
-            board.rows[1].reason = "page tables grew".into();
-            table.show(board, Some(&board.rows[1])).unwrap();
+            board.rows[2].state = State::Ended(Outcome::Fail);
+            board.rows[2].reason = "page tables grew".into();
+            table.show(board, Some(&board.rows[2])).unwrap();
         });
-        assert!(text.contains("FAIL") && text.contains("page tables grew"), "{text}");
+        assert!(text.contains("FAIL") && text.contains("pasid: page tables grew"), "{text}");
     }
 
     #[test]
@@ -199,16 +264,22 @@ mod tests {
             table.show(board, None).unwrap();
             table.finish(board).unwrap();
         });
-        assert_eq!(text.matches("\x1b[3A\x1b[J").count(), 1, "the second came too soon: {text:?}");
-        assert_eq!(text.matches(&header()).count(), 2);
+        assert_eq!(text.matches("\x1b[4A\x1b[J").count(), 1, "the second came too soon: {text:?}");
+        assert_eq!(text.matches("writes/s").count(), 2);
     }
 
     #[test]
     fn columns_stay_in_line() {
-        let mut row = board().rows.remove(0);
-        row.state = State::Running;
-        row.counters.bytes_verified = 900 << 20;
-        row.faults.fault_ns.p99 = 9_999_999_999;
-        assert_eq!(cells(&row).len(), header().len());
+        let mut board = board();
+        board.rows[0].state = State::Running;
+        board.rows[0].counters.bytes_verified = 900 << 20;
+        board.rows[0].faults.fault_ns.p50 = 9_999_999_999;
+        let modes = modes(&board);
+        let header = header(&modes);
+        let below = header.lines().nth(1).unwrap();
+        for line in lines(&board) {
+            assert_eq!(cells(line, &modes).len(), below.len());
+        }
+        assert!(below.len() <= 132, "it fits a wide terminal");
     }
 }

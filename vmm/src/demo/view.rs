@@ -36,13 +36,14 @@ impl View {
         self.boot.get_or_insert_with(|| self.start.elapsed());
         // Between begin and end no other scenario's DMA is under way, so the recorder can be told from here.
         match &event {
-            Event::Begin(subject) => self.recorder.begin(&subject.scenario, &subject.mode),
+            Event::Begin(subject) => self.recorder.begin(&subject.scenario, &subject.label()),
             Event::End { .. } => self.recorder.end(),
             _ => {}
         }
         let recorder = &self.recorder;
-        let faults =
-            |subject: &super::protocol::Subject| recorder.scenario_summary(&subject.scenario, &subject.mode);
+        let faults = |subject: &super::protocol::Subject| {
+            recorder.scenario_summary(&subject.scenario, &subject.label())
+        };
         let changed = self.board.take(event, faults);
         let changed = changed.and_then(|index| self.board.rows.get(index));
         // Whoever watched has gone; the run goes on for its files.

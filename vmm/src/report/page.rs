@@ -40,10 +40,9 @@ pub(super) fn render(summary: &RunSummary, table: &FaultTable) -> String {
 
 /// The faults of each scenario, in the order of the summary; then those of none.
 fn by_scenario(summary: &RunSummary, table: &FaultTable) -> Vec<(String, Sample)> {
-    let mut order: Vec<(&str, &str)> = Vec::new();
-    let ran = summary.scenarios.iter().map(|scenario| (scenario.name.as_str(), scenario.mode.as_str()));
-    let seen = table.scenarios.iter().map(|(name, mode)| (name.as_str(), mode.as_str()));
-    for key in ran.chain(seen) {
+    let mut order: Vec<(String, String)> = Vec::new();
+    let ran = summary.scenarios.iter().map(|scenario| (scenario.name.clone(), scenario.label()));
+    for key in ran.chain(table.scenarios.iter().cloned()) {
         if !order.contains(&key) {
             order.push(key);
         }
@@ -51,9 +50,9 @@ fn by_scenario(summary: &RunSummary, table: &FaultTable) -> Vec<(String, Sample)
     order
         .into_iter()
         .map(|(name, mode)| {
-            let index = table.scenarios.iter().position(|(n, m)| n == name && m == mode);
+            let index = table.scenarios.iter().position(|(n, m)| (n, m) == (&name, &mode));
             let own = table.faults.iter().filter(|fault| Some(usize::from(fault.scenario)) == index);
-            (label(name, mode), Sample::of(own))
+            (label(&name, &mode), Sample::of(own))
         })
         .collect()
 }

@@ -90,7 +90,7 @@ fn cells(scenario: &ScenarioSummary) -> Vec<String> {
     }
     let time = |ns| if scenario.faults == 0 { "–".into() } else { duration(ns) };
     vec![
-        Text(&scenario.mode).to_string(),
+        Text(&scenario.label()).to_string(),
         verdict(scenario.result).into(),
         count(scenario.writes),
         written,

@@ -56,7 +56,7 @@ impl Synthetic {
             events: Vec::new(),
             at: 0,
         };
-        let modes: &[_] = if shape == Shape::Mixed { &["4k", "2m"] } else { &["4k"] };
+        let modes: &[_] = if shape == Shape::Mixed { &["pasid 4k", "odp 2m"] } else { &["pasid 4k"] };
         let names: &[_] = if shape == Shape::Uniform { &SCENARIOS[1..2] } else { &SCENARIOS };
         for &mode in modes {
             for &name in names {
@@ -102,7 +102,8 @@ impl Synthetic {
         let reason = if name == "pinned" { "ibv_reg_mr of the DAX file: EOPNOTSUPP" } else { "" };
         ScenarioSummary {
             name: name.into(),
-            mode: mode.into(),
+            mode: mode.split(' ').next().unwrap_or_default().into(),
+            mapping: mode.split(' ').nth(1).unwrap_or_default().into(),
             result: Outcome::Pass,
             reason: reason.into(),
             faults: sum.faults,
