@@ -1,7 +1,7 @@
 //! Counters, for reports and tests.
 
 /// What a NIC did since it was made. Reset does not clear it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct NicStats {
     /// Commands executed.
     pub commands: u64,

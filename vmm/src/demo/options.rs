@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 
 use crate::accel::Accel;
+use crate::run::device::NicArgs;
 use crate::run::parse::Size;
 
 /// Where runs are kept, in the current folder.
@@ -78,6 +79,9 @@ pub struct DemoArgs {
     /// Folder that the run's folder is made in
     #[arg(long, value_name = "DIR", default_value = RUNS)]
     pub out: PathBuf,
+    /// How the NIC is made
+    #[command(flatten)]
+    pub nic: NicArgs,
     /// What runs the guest
     #[arg(long, value_enum, default_value_t)]
     pub accel: Accel,

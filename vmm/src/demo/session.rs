@@ -84,7 +84,8 @@ fn here(args: &DemoArgs, folder: &Path, live: bool, accel: &str) -> Result<()> {
     let mut wired = None;
     let spec = spec(args, GuestImage::ensure(false)?);
     let end = run(&spec, streams(folder, view.clone())?, |parts| {
-        let options = DeviceOptions { clock, probe: recorder.clone(), ..DeviceOptions::default() };
+        let (nic, probe) = (args.nic.config(), recorder.clone());
+        let options = DeviceOptions { nic, clock, probe, ..DeviceOptions::default() };
         let (devices, keep) = wiring::devices(parts, options)?;
         wired = Some(keep);
         Ok(devices)

@@ -26,10 +26,13 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use refault_iommu::Statistics;
+use refault_nic::NicStats;
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::demo::summary::RunSummary;
-use crate::trace::Records;
+use crate::trace::{Observed, Records};
 
 pub use csv::{COLUMNS, CsvError};
 
@@ -41,6 +44,8 @@ pub mod names {
     pub const TRACE: &str = "trace.json";
     /// The page.
     pub const REPORT: &str = "report.html";
+    /// Counters of NIC and IOMMU, of a run without scenarios.
+    pub const COUNTERS: &str = "counters.json";
     /// The scenarios' figures, for programs.
     pub const SUMMARY: &str = "summary.json";
     /// What the guest's kernel said.
@@ -100,6 +105,28 @@ pub fn write(folder: &Path, records: &Records, summary: &RunSummary) -> Result<P
     })?;
     save(folder, names::TRACE, |out| trace_json::write(out, records))?;
     regenerate(folder)
+}
+
+/// All counters of a machine's devices.
+#[derive(Clone, Debug, Serialize)]
+pub struct Counters {
+    /// The NIC's.
+    pub nic: NicStats,
+    /// The IOMMU's.
+    pub iommu: Statistics,
+    /// What the recorder saw, kept and lost.
+    pub observed: Observed,
+}
+
+/// Writes faults, trace and counters of a run that has no scenarios into its folder.
+pub fn write_trace(folder: &Path, records: &Records, counters: &Counters) -> Result<(), ReportError> {
+    save(folder, names::FAULTS, |out| csv::write(out, records.faults.iter(), |_| ("", "")))?;
+    save(folder, names::TRACE, |out| trace_json::write(out, records))?;
+    save(folder, names::COUNTERS, |out| {
+        serde_json::to_writer_pretty(&mut *out, counters)?;
+        writeln!(out)
+    })?;
+    Ok(())
 }
 
 /// Makes a run's page again from its records, and gives its path.

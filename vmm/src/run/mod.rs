@@ -2,6 +2,7 @@
 
 mod collect;
 mod console;
+pub mod device;
 mod end;
 mod job;
 mod options;

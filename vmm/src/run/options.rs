@@ -4,10 +4,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use refault_bus::probe::{NoProbe, Probe};
 
+use super::device::{NicArgs, leave_trace};
 use super::parse::{Add, Out, Pmem, Size};
 use super::{FAILED, Spec, Streams, TIMED_OUT, run};
 use crate::accel::{Accel, Nested, choose, inside};
@@ -15,6 +18,7 @@ use crate::config::CpuModel;
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::say::note;
 use crate::host::terminal::{Raw, size};
+use crate::trace::{Recorder, WallClock};
 use crate::wiring::{self, DeviceOptions};
 
 /// Tells the program inside an emulated machine that our standard streams are a terminal of this size.
@@ -85,6 +89,11 @@ pub struct RunArgs {
     /// Show the kernel's log, all of it
     #[arg(long, short)]
     verbose: bool,
+    #[command(flatten)]
+    nic: NicArgs,
+    /// Record the device's faults: faults.csv, trace.json and counters.json go into this folder
+    #[arg(long, value_name = "DIR")]
+    trace: Option<PathBuf>,
     /// What to run in the guest [default: a shell]
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -120,12 +129,22 @@ fn here(args: &RunArgs, image: Option<GuestImage>) -> Result<u8> {
     // Until the end, whatever that is: the terminal is the user's.
     let _raw = spec.terminal.filter(|_| !inside()).and_then(|_| Raw::enter());
     let mut wired = None;
+    let clock = Arc::new(WallClock::new());
+    let recorder = args.trace.as_ref().map(|_| Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND));
     let end = run(&spec, args.streams()?, |parts| {
-        let (devices, keep) = wiring::devices(parts, DeviceOptions::default())?;
+        let probe: Arc<dyn Probe> = match &recorder {
+            Some(recorder) => recorder.clone(),
+            None => Arc::new(NoProbe),
+        };
+        let options = DeviceOptions { nic: args.nic.config(), clock, probe, ..DeviceOptions::default() };
+        let (devices, keep) = wiring::devices(parts, options)?;
         wired = Some(keep);
         Ok(devices)
     })?;
     drop(_raw);
+    if let (Some(folder), Some(recorder), Some(wired)) = (&args.trace, &recorder, &wired) {
+        leave_trace(folder, wired, recorder)?;
+    }
     if args.initrd.is_some() && end.timeout.is_none() {
         return Ok(0);
     }
