@@ -15,12 +15,21 @@ pub(super) const INPUT_WINDOW: usize = 4096;
 /// What the guest has told on its control port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Told {
+    /// The ports are set up: what came before on the streams' is the echo of a terminal that was none of ours yet.
+    pub(super) ready: bool,
     /// The command's exit status.
     pub(super) status: Option<i32>,
     /// Files to bring out could not be collected.
     pub(super) collect_failed: bool,
     /// The channel of the command's streams broke.
     pub(super) broken: Option<String>,
+}
+
+impl Told {
+    /// Whether the streams' port carries frames.
+    fn is_open(&self) -> bool {
+        self.ready && self.broken.is_none()
+    }
 }
 
 /// Shared between the ports' writers and the run.
@@ -97,9 +106,8 @@ impl StreamPort {
 
 impl Write for StreamPort {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.shared.told().broken.is_none()
-            && let Err(why) = self.take(bytes)
-        {
+        let is_open = self.shared.told().is_open();
+        if is_open && let Err(why) = self.take(bytes) {
             self.shared.told().broken = Some(why);
             (self.stop)();
         }
@@ -123,7 +131,9 @@ pub(super) struct ControlPort {
 
 impl ControlPort {
     fn take(&mut self, line: &str) {
-        if line == "ready" {
+        if line.is_empty() {
+        } else if line == "ready" {
+            self.shared.told().ready = true;
             self.credit.give(INPUT_WINDOW);
         } else if line == "collect-failed" {
             self.shared.told().collect_failed = true;
@@ -185,10 +195,11 @@ mod tests {
     fn control_lines_are_taken_byte_by_byte() {
         let (shared, lines, ended) = (Arc::default(), Arc::default(), Arc::default());
         let mut port = control(&shared, &lines, &ended);
-        for byte in b"ready\n{\"scenario\":1}\r\nexit 300x\ncollect-failed\nexit 42\n" {
+        for byte in b"^@\nready\n{\"scenario\":1}\r\nexit 300x\ncollect-failed\nexit 42\n" {
             port.write_all(&[*byte]).expect("never fails");
         }
-        assert_eq!(*lines.lock().expect("not poisoned"), ["{\"scenario\":1}", "exit 300x"]);
+        assert_eq!(*lines.lock().expect("not poisoned"), ["^@", "{\"scenario\":1}", "exit 300x"]);
+        assert!(shared.told().ready);
         assert_eq!(shared.told().status, Some(42));
         assert!(shared.told().collect_failed);
         assert_eq!(ended.load(Ordering::Relaxed), 1);
@@ -216,6 +227,9 @@ mod tests {
                 count.fetch_add(1, Ordering::Relaxed);
             }),
         };
+        port.write_all(b"^@").expect("never fails");
+        assert!(shared.told().broken.is_none(), "nobody has set the port up");
+        shared.told().ready = true;
         port.write_all(b"garbage").expect("never fails");
         port.write_all(b"more").expect("never fails");
         assert!(shared.told().broken.is_some());

@@ -95,7 +95,7 @@ int open_raw_port(const char *path)
 		cfmakeraw(&settings);
 		settings.c_cflag |= CLOCAL | CREAD;
 		cfsetspeed(&settings, B115200);
-		tcsetattr(port, TCSANOW, &settings);
+		tcsetattr(port, TCSAFLUSH, &settings);
 	}
 	return port;
 }
@@ -138,7 +138,8 @@ int main(void)
 		give_up("no serial ports %s and %s: %s", STREAM_PORT, CONTROL_PORT, strerror(errno));
 	if (symlink(CONTROL_PORT, "/dev/refault-control") != 0)
 		say("no /dev/refault-control: %s", strerror(errno));
-	write_all(control, "ready\n", 6);
+	/* What a port echoed before it was raw is behind the first line's end. */
+	write_all(control, "\nready\n", 7);
 	status = relay_command(&job, port);
 	failed = collect_files(&job, busybox);
 	tcdrain(port);
