@@ -17,6 +17,7 @@ use refault_pci::PciFunction;
 use zerocopy::IntoBytes;
 
 use crate::support::driver::*;
+use crate::support::table::OnDemand;
 use crate::support::*;
 
 const HEAP: u64 = 0x7f00_0000_0000;
@@ -90,6 +91,61 @@ fn after_an_invalidation_nothing_lands_where_the_page_was() {
     stop.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(moves > 20 && faults.load(Ordering::Relaxed) > 20, "{moves} moves, {faults:?} faults");
+}
+
+/// The same through an on-demand region's table: the driver fills holes from the event queue and takes pages away
+/// with one command, all on one thread; no write may land in a frame after the command was answered.
+#[test]
+fn after_an_on_demand_invalidation_nothing_lands_where_the_page_was() {
+    const PAGES: u64 = 16;
+    let mut pair = Pair::new();
+    let mut region = OnDemand::new(&pair.bench, pair.pd, HEAP, PAGES * 0x1000);
+    let frames = [pair.bench.allocate(0x1_0000), pair.bench.allocate(0x1_0000)];
+    // The tables are made once: later there is nothing but words to store.
+    (0..PAGES).for_each(|page| region.put(&pair.bench, HEAP + page * 0x1000, 0));
+    for _ in 0..8 {
+        pair.a.prepare(&pair.bench, &pair.write(1, 0x1_0000, HEAP, region.key));
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads = spawn(pair.bench.take_workers(), &stop);
+    let urgent = |opcode: u16, body: &[u8]| {
+        let token = pair.bench.post_command(1, opcode, body);
+        let answered = || (0..4).map(|slot| pair.bench.response(1, slot)).find(|found| found.token == token);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while answered().is_none() {
+            assert!(Instant::now() < deadline, "the lane that never waits does");
+            thread::yield_now();
+        }
+        answered().map(|found| found.status)
+    };
+    let deadline = Instant::now() + Duration::from_millis(1500);
+    let (mut moves, mut faults, mut current) = (0, 0, 0);
+    let marker = [0xaa; 0x1_0000];
+    while Instant::now() < deadline {
+        for fault in region.faults(&pair.bench) {
+            faults += 1;
+            let at = fault.address - HEAP;
+            region.put(&pair.bench, fault.address, frames[current] + at | ODP_PRESENT | ODP_WRITABLE);
+            let answer = ResumeFault { token: fault.token, answer: FAULT_RESOLVED, reserved: 0 };
+            assert_eq!(urgent(CMD_RESUME_FAULT, answer.as_bytes()), Some(STATUS_OK));
+        }
+        if pair.cq_a.poll(&pair.bench).is_some_and(|entry| entry.status == WC_SUCCESS) {
+            pair.a.send(&pair.bench, &pair.write(1, 0x1_0000, HEAP, region.key));
+        }
+        pair.a.ring(&pair.bench);
+        (0..PAGES).for_each(|page| region.put(&pair.bench, HEAP + page * 0x1000, 0));
+        let zap = InvalidateMr { key: region.key, reserved: 0, start: HEAP, length: PAGES * 0x1000 };
+        assert_eq!(urgent(CMD_INVALIDATE_MR, zap.as_bytes()), Some(STATUS_OK));
+        let old = frames[current];
+        current ^= 1;
+        pair.bench.fill(old, &marker);
+        thread::yield_now();
+        assert!(pair.bench.bytes(old, 0x1_0000) == marker, "a write landed in a page that was taken away");
+        moves += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(moves > 20 && faults > 20, "{moves} moves, {faults} faults");
 }
 
 /// Destroying a region while writes go through it: when the command is answered, nothing more lands.
