@@ -13,5 +13,6 @@ pub mod packages;
 mod provider;
 pub mod recipe;
 mod runtime;
+mod source;
 
 pub use image::{GuestImage, IMAGE_VARIABLE, Manifest};

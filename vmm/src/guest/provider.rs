@@ -9,7 +9,8 @@ use anyhow::{Context, Result, anyhow};
 use super::build::Build;
 use super::cache::{Key, files_below};
 use super::chroot::{Chroot, SCRATCH};
-use super::recipe::PROVIDER_SOURCE;
+use super::recipe::VERBS_SOURCE;
+use super::source::verbs_source;
 
 /// Folders of the source whose headers are taken, and where an `#include` looks for them.
 const HEADERS: &[(&str, &str)] = &[
@@ -43,27 +44,12 @@ pub(super) struct ProviderSdk {
 pub(super) fn provider_sdk(build: &Build, version: &str, toolchain: &Chroot) -> Result<ProviderSdk> {
     let key = Key::new("provider-sdk").with("version", version).with("config", CONFIG);
     let folder = build.cache.stage("provider-sdk", &key, |work| {
-        build.step(&format!("fetching the headers of {PROVIDER_SOURCE} {version}"));
-        let tarball = work.join("source.tar.gz");
-        build.packages()?.source_tarball(PROVIDER_SOURCE, version, &tarball)?;
-        let source = unpack(build, &tarball, work)?;
+        let source = verbs_source(build, version, work)?;
         prepare(build, &source, toolchain, work)?;
-        fs::remove_file(&tarball)?;
-        super::cache::remove(&work.join("source"))
+        super::cache::remove(&source)
     })?;
     let abi = fs::read_to_string(folder.join("abi"))?.trim().parse().context("no private ABI number")?;
     Ok(ProviderSdk { folder, abi })
-}
-
-/// Unpacks and returns the one folder inside.
-fn unpack(build: &Build, tarball: &Path, work: &Path) -> Result<PathBuf> {
-    let folder = work.join("source");
-    fs::create_dir_all(&folder)?;
-    let mut tar = std::process::Command::new("tar");
-    build.logged.run(
-        tar.arg("-xf").arg(tarball).arg("-C").arg(&folder).args(["--strip-components=1", "--no-same-owner"]),
-    )?;
-    Ok(folder)
 }
 
 fn prepare(build: &Build, source: &Path, toolchain: &Chroot, work: &Path) -> Result<()> {
@@ -79,7 +65,7 @@ fn prepare(build: &Build, source: &Path, toolchain: &Chroot, work: &Path) -> Res
         }
     }
     let abi = private_abi(&fs::read_to_string(source.join("CMakeLists.txt"))?)
-        .ok_or_else(|| anyhow!("{PROVIDER_SOURCE} does not say which private ABI it has"))?;
+        .ok_or_else(|| anyhow!("{VERBS_SOURCE} does not say which private ABI it has"))?;
     fs::write(work.join("abi"), format!("{abi}\n"))?;
     fs::write(work.join("config.h"), format!("{CONFIG}#define IBVERBS_PABI_VERSION {abi}\n"))?;
     fs::copy(source.join("buildlib/provider.map"), work.join("provider.map"))?;

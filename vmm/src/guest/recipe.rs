@@ -61,13 +61,19 @@ pub const EXTRA_MODULES: &[&str] = &[
     "siw",
     "tun",
     "veth",
+    "vfio-pci",
+    "vfio_iommu_type1",
     "virtio_blk",
     "virtio_net",
     "xfs",
+    "zram",
 ];
 
 /// Kernel modules of the outer machine, when there is no hardware virtualization.
 pub const OUTER_MODULES: &[&str] = &["kvm-amd", "9p", "9pnet_virtio"];
 
-/// Source package whose headers the libibverbs provider is built against.
-pub const PROVIDER_SOURCE: &str = "rdma-core";
+/// Source package of libibverbs, for its private headers and its tests.
+pub const VERBS_SOURCE: &str = "rdma-core";
+
+/// Folder of that source with the tests of Python's bindings, which no binary package has, and its place in the image.
+pub const VERBS_TESTS: (&str, &str) = ("tests", "/usr/share/rdma-core/tests");

@@ -7,12 +7,16 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow};
 
 use super::build::Build;
-use super::cache::Key;
+use super::cache::{Key, files_below};
 use super::chroot::Chroot;
 use super::kernel::Kernel;
 use super::modules::ModuleTree;
-use super::recipe::{EXCLUDED_PATHS, EXTRA_MODULES, GUEST_MODULES, RELEASE, RUNTIME_PACKAGES};
+use super::recipe::{EXCLUDED_PATHS, EXTRA_MODULES, GUEST_MODULES, RELEASE, RUNTIME_PACKAGES, VERBS_TESTS};
+use super::source::verbs_source;
 use crate::config::PMEM_ALIGN;
+
+/// Package whose tests go into the image.
+const TESTED_PACKAGE: &str = "python3-pyverbs";
 
 /// A finished root file system.
 #[derive(Clone, Debug)]
@@ -38,7 +42,7 @@ impl Runtime {
     pub(super) fn source_version(&self, package: &str) -> Result<String> {
         let list =
             fs::read_to_string(self.package_list()).context("the image's package list cannot be read")?;
-        source_version(&list, package).ok_or_else(|| anyhow!("package {package} is not in the guest image"))
+        source_version(&list, package)
     }
 }
 
@@ -52,7 +56,8 @@ pub(super) fn runtime(build: &Build, kernel: &Kernel) -> Result<Runtime> {
     let key = key
         .with_all("modules", EXTRA_MODULES)
         .with("image", "erofs in units of 2 MiB")
-        .with_all("modules", GUEST_MODULES);
+        .with_all("modules", GUEST_MODULES)
+        .with("tests", VERBS_TESTS.1);
     let folder = build.cache.stage("runtime", &key, |work| {
         build.step(&format!("installing {} and {} packages for the guest", RELEASE, RUNTIME_PACKAGES.len()));
         let root = work.join("root");
@@ -60,6 +65,7 @@ pub(super) fn runtime(build: &Build, kernel: &Kernel) -> Result<Runtime> {
         add_modules(build, kernel, &chroot)?;
         let format = "-f=${Package}\\t${Version}\\t${source:Package}\\t${source:Version}\\n";
         let list = build.logged.output(chroot.command("dpkg-query").args(["-W", format]))?;
+        add_tests(build, &source_version(&list, TESTED_PACKAGE)?, &chroot, work)?;
         fs::write(work.join("packages.tsv"), list)?;
         build.step("packing the root file system");
         pack(build, &root, &work.join("root.erofs"))?;
@@ -82,6 +88,21 @@ fn add_modules(build: &Build, kernel: &Kernel, chroot: &Chroot) -> Result<()> {
     build.logged.run(chroot.command("depmod").arg(&kernel.release))
 }
 
+/// The tests of the bindings that are installed, from the source these were built from. They come compiled, because an
+/// emulated CPU takes seconds for that, and are not compared with their sources, for packing rounds the files' times.
+fn add_tests(build: &Build, version: &str, chroot: &Chroot, work: &Path) -> Result<()> {
+    let source = verbs_source(build, version, work)?;
+    let (from, to) = (source.join(VERBS_TESTS.0), chroot.path(VERBS_TESTS.1));
+    fs::create_dir_all(&to)?;
+    for file in files_below(&from)?.iter().filter(|file| file.extension().is_some_and(|kind| kind == "py")) {
+        fs::copy(file, to.join(file.file_name().unwrap_or_default()))
+            .with_context(|| format!("cannot take {}", file.display()))?;
+    }
+    let how = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", VERBS_TESTS.1];
+    build.logged.run(chroot.command("python3").args(how))?;
+    super::cache::remove(&source)
+}
+
 fn pack(build: &Build, root: &Path, image: &Path) -> Result<()> {
     let mut command =
         Command::new(crate::host::tools::locate("mkfs.erofs").unwrap_or_else(|| "mkfs.erofs".into()));
@@ -91,11 +112,12 @@ fn pack(build: &Build, root: &Path, image: &Path) -> Result<()> {
     Ok(file.set_len(file.metadata()?.len().next_multiple_of(PMEM_ALIGN))?)
 }
 
-fn source_version(list: &str, package: &str) -> Option<String> {
-    list.lines().find_map(|line| {
+fn source_version(list: &str, package: &str) -> Result<String> {
+    let found = list.lines().find_map(|line| {
         let mut fields = line.split('\t');
         (fields.next()? == package).then(|| fields.nth(2).map(ToString::to_string))?
-    })
+    });
+    found.ok_or_else(|| anyhow!("package {package} is not in the guest image"))
 }
 
 #[cfg(test)]
@@ -105,7 +127,7 @@ mod tests {
     #[test]
     fn the_source_version_is_the_fourth_field() {
         let list = "libibverbs-dev\t1\tx\t1\nlibibverbs1\t56.1-1+b1\trdma-core\t56.1-1\n";
-        assert_eq!(source_version(list, "libibverbs1").as_deref(), Some("56.1-1"));
-        assert_eq!(source_version(list, "perftest"), None);
+        assert_eq!(source_version(list, "libibverbs1").expect("listed"), "56.1-1");
+        assert!(source_version(list, "perftest").is_err());
     }
 }
