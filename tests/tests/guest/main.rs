@@ -5,4 +5,7 @@ mod demo;
 mod device;
 mod driver;
 mod run;
+mod stock;
+mod stock_programs;
+mod stock_pyverbs;
 mod support;

@@ -1,0 +1,105 @@
+//! What all stock suites share: verdicts, the list of what may be skipped, and the table that a user sees.
+
+use std::io::Write;
+
+use crate::support::workspace;
+
+/// What a suite says of one of its tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Passed,
+    /// With the suite's reason.
+    Skipped(String),
+    /// With what it said.
+    Failed(String),
+}
+
+/// One test of a suite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) test: String,
+    pub(crate) verdict: Verdict,
+}
+
+/// Tests that may be skipped, for a reason in which their suite says `because`. A name that ends in `*` stands for
+/// all that begin so.
+pub(crate) struct Skip {
+    pub(crate) because: &'static str,
+    pub(crate) tests: &'static [&'static str],
+}
+
+impl Skip {
+    fn allows(&self, test: &str, reason: &str) -> bool {
+        let named = |name: &&str| match name.strip_suffix('*') {
+            Some(start) => test.starts_with(start),
+            None => test == *name,
+        };
+        reason.contains(self.because) && self.tests.iter().any(named)
+    }
+}
+
+/// A line of the table.
+pub(crate) struct Suite {
+    name: String,
+    outcomes: Vec<Outcome>,
+}
+
+impl Suite {
+    pub(crate) fn new(name: &str, outcomes: Vec<Outcome>) -> Self {
+        Self { name: name.to_string(), outcomes }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    fn count(&self, wanted: impl Fn(&Verdict) -> bool) -> usize {
+        self.outcomes.iter().filter(|outcome| wanted(&outcome.verdict)).count()
+    }
+
+    fn row(&self) -> String {
+        let passed = self.count(|verdict| *verdict == Verdict::Passed);
+        let skipped = self.count(|verdict| matches!(verdict, Verdict::Skipped(_)));
+        let failed = self.count(|verdict| matches!(verdict, Verdict::Failed(_)));
+        format!("{:<36} {passed:>7} {skipped:>8} {failed:>7}\n", self.name)
+    }
+}
+
+/// Prints the table and fails for what failed, and for what was skipped without being allowed to.
+pub(crate) fn judge(suites: &[Suite], skips: &[Skip]) {
+    let mut table = format!("\n{:<36} {:>7} {:>8} {:>7}\n", "suite", "passed", "skipped", "failed");
+    table.extend(suites.iter().map(Suite::row));
+    // Past the test harness, which keeps to itself what a test that passes prints.
+    std::io::stdout().lock().write_all(table.as_bytes()).expect("standard output");
+
+    let all = || suites.iter().flat_map(|suite| suite.outcomes.iter().map(|outcome| (&suite.name, outcome)));
+    let wrong: Vec<_> = all()
+        .filter(|(_, Outcome { test, verdict })| match verdict {
+            Verdict::Passed => false,
+            Verdict::Failed(_) => true,
+            Verdict::Skipped(reason) => !skips.iter().any(|skip| skip.allows(test, reason)),
+        })
+        .map(|(suite, outcome)| format!("{suite}: {outcome:#?}"))
+        .collect();
+    assert!(wrong.is_empty(), "failed, or skipped for a reason that is not listed:\n{}", wrong.join("\n"));
+    assert!(all().any(|(_, outcome)| outcome.verdict == Verdict::Passed), "nothing was tested");
+}
+
+/// Every skip that is allowed stands in the document, with its reason, and so does every suite's name.
+pub(crate) fn explained(skips: &[Skip], suites: &[&str]) {
+    let path = workspace().join("docs/stock-suites.md");
+    let text = std::fs::read_to_string(path).expect("docs/stock-suites.md");
+    let names = skips.iter().flat_map(|skip| skip.tests.iter().copied().chain([skip.because]));
+    for name in names.chain(suites.iter().copied()) {
+        assert!(text.contains(&format!("`{name}`")), "docs/stock-suites.md does not explain `{name}`");
+    }
+}
+
+#[test]
+fn a_skip_is_allowed_by_test_and_reason_together() {
+    let skip = Skip { because: "no window", tests: &["test_mr.MWTest.*", "test_mr.MRTest.test_one"] };
+    assert!(skip.allows("test_mr.MWTest.test_any", "There is no window here"));
+    assert!(skip.allows("test_mr.MRTest.test_one", "no window"));
+    assert!(!skip.allows("test_mr.MRTest.test_one_more", "no window"));
+    assert!(!skip.allows("test_mr.MWTest.test_any", "no door"));
+}
