@@ -46,6 +46,8 @@ pub struct NicConfig {
     pub max_qp: u32,
     /// Most completion queues.
     pub max_cq: u32,
+    /// Most shared receive queues.
+    pub max_srq: u32,
     /// Most memory regions.
     pub max_mr: u32,
     /// Most protection domains.
@@ -71,7 +73,8 @@ impl Default for NicConfig {
             vectors: 32,
             max_qp: 16_384,
             max_cq: 16_384,
-            max_mr: 1 << 18,
+            max_srq: 16_384,
+            max_mr: 1 << 20,
             max_pd: 4096,
             max_context: 1024,
         }
@@ -92,6 +95,7 @@ impl NicConfig {
             vectors: self.vectors.clamp(1, MAX_EQS as u16),
             max_qp: self.max_qp.clamp(2, 1 << 14),
             max_cq: self.max_cq.clamp(1, 1 << 14),
+            max_srq: self.max_srq.clamp(1, 1 << 14),
             max_mr: self.max_mr.clamp(1, 1 << 20),
             max_pd: self.max_pd.clamp(1, 1 << 14),
             max_context: self.max_context.clamp(1, 1 << 12).next_power_of_two(),

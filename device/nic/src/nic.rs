@@ -1,7 +1,7 @@
 //! The NIC: its parts, and how they are wired.
 //!
-//! Lock order, outermost first: control-plane objects; a requester; a worker's guard; a responder; a
-//! completion queue; an event queue. Leaves, held across no other lock of ours: registers, region slots,
+//! Lock order, outermost first: control-plane objects; a requester; a worker's guard; a responder; a shared
+//! receive queue or a completion queue, never both; an event queue. Leaves, held across no other lock of ours: registers, region slots,
 //! timers, page requests. An invalidation takes guards alone, one after the other. While the IOMMU is called
 //! with a page request, nothing but a requester is held; while it is asked for a translation, a guard may be.
 
@@ -30,6 +30,7 @@ use crate::pri::PageRequests;
 use crate::qp::QueuePairs;
 use crate::queue::completion::CompletionQueues;
 use crate::queue::event::EventQueues;
+use crate::queue::shared::SharedQueues;
 use crate::region::RegionTable;
 use crate::regs::Registers;
 use crate::stats::NicStats;
@@ -56,6 +57,7 @@ pub struct Nic {
     pub(crate) regions: RegionTable,
     pub(crate) qps: QueuePairs,
     pub(crate) cqs: CompletionQueues,
+    pub(crate) srqs: SharedQueues,
     pub(crate) events: EventQueues,
     pub(crate) pages: PageRequests,
     pub(crate) faults: PageFaults,
@@ -103,6 +105,7 @@ impl Nic {
             regions: RegionTable::new(config.max_mr),
             qps: QueuePairs::new(config.max_qp),
             cqs: CompletionQueues::new(config.max_cq),
+            srqs: SharedQueues::new(config.max_srq),
             events: EventQueues::new(),
             pages: PageRequests::new(config.page_request_credits),
             faults: PageFaults::new(config.page_fault_credits),
@@ -184,6 +187,7 @@ impl Nic {
             self.empty_qp(qp);
         }
         self.cqs.clear();
+        self.srqs.clear();
         self.events.clear();
         self.regions.clear();
         *objects = Objects::new(&self.config);

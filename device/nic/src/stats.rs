@@ -39,6 +39,8 @@ pub struct NicStats {
     pub rnr_waits: u64,
     /// Transport retries.
     pub transport_retries: u64,
+    /// Datagrams that met nobody who would take them.
+    pub datagrams_dropped: u64,
 }
 
 /// The part that is counted under a worker's guard.
@@ -52,6 +54,7 @@ pub(crate) struct ShardStats {
     pub(crate) atc_misses: u64,
     pub(crate) rnr_waits: u64,
     pub(crate) transport_retries: u64,
+    pub(crate) datagrams_dropped: u64,
 }
 
 impl NicStats {
@@ -64,5 +67,6 @@ impl NicStats {
         self.atc_misses += shard.atc_misses;
         self.rnr_waits += shard.rnr_waits;
         self.transport_retries += shard.transport_retries;
+        self.datagrams_dropped += shard.datagrams_dropped;
     }
 }

@@ -5,6 +5,7 @@ mod mr;
 pub(crate) mod objects;
 mod qp;
 mod queues;
+mod srq;
 
 use std::sync::atomic::Ordering;
 
@@ -146,6 +147,10 @@ impl Nic {
             (0, CMD_CREATE_QP) => self.create_qp(worker, objects, &body(b)?),
             (0, CMD_MODIFY_QP) => self.modify_qp(objects, &body(b)?),
             (0, CMD_QUERY_QP) => self.query_qp(id()?),
+            (0, CMD_CREATE_SRQ) => self.create_srq(worker, objects, &body(b)?),
+            (0, CMD_DESTROY_SRQ) => self.destroy_srq(objects, id()?),
+            (0, CMD_ARM_SRQ) => self.arm_srq(worker, &body(b)?),
+            (0, CMD_QUERY_SRQ) => self.query_srq(id()?),
             (0, CMD_DESTROY_QP) => self.destroy_qp(objects, id()?),
             _ => Err(Refused::BadOpcode),
         }
@@ -192,6 +197,7 @@ impl Nic {
             gids: u16::from(GIDS),
             page_requests: self.config.page_request_credits,
             page_faults: self.config.page_fault_credits,
+            max_srq: self.config.max_srq,
             ..DeviceCaps::default()
         }
     }

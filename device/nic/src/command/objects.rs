@@ -48,6 +48,16 @@ pub(crate) struct QpRecord {
     pub(crate) pd: u32,
     pub(crate) cqs: [u32; 2],
     pub(crate) eqn: u32,
+    /// Zero is none.
+    pub(crate) srqn: u32,
+}
+
+/// What a shared receive queue belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SrqRecord {
+    pub(crate) pd: u32,
+    pub(crate) eqn: u32,
+    pub(crate) users: u32,
 }
 
 /// Event queues, contexts and protection domains: few, numbered from zero, the lowest free number first.
@@ -158,6 +168,7 @@ pub(crate) struct Objects {
     pub(crate) pds: Table<Pd>,
     pub(crate) cqs: Registry<CqRecord>,
     pub(crate) qps: Registry<QpRecord>,
+    pub(crate) srqs: Registry<SrqRecord>,
     /// By key.
     pub(crate) mrs: Registry<MrRecord>,
 }
@@ -171,6 +182,7 @@ impl Objects {
             pds: Table::new(config.max_pd),
             cqs: Registry::new(config.max_cq, SLOT_VARIANTS, Shape::VariantHigh),
             qps: Registry::new(config.max_qp, SLOT_VARIANTS, Shape::VariantHigh),
+            srqs: Registry::new(config.max_srq, SLOT_VARIANTS, Shape::VariantHigh),
             mrs: Registry::new(config.max_mr, key_variants, Shape::VariantLow),
         }
     }

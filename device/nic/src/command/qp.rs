@@ -26,14 +26,22 @@ impl Nic {
         let same_owner =
             objects.cqs.find(send_cq)?.context == context && objects.cqs.find(recv_cq)?.context == context;
         objects.eqs.find(eqn)?;
-        if !same_owner || command.signal_all > 1 {
+        let shared = match command.srqn {
+            0 => true,
+            srqn => {
+                let pd = objects.srqs.find(srqn)?.pd;
+                objects.context_of(pd)?.0 == context
+            }
+        };
+        let known = matches!(command.kind, QPT_RC | QPT_UD);
+        if !same_owner || !shared || !known || command.signal_all > 1 {
             return Err(Refused::BadParameter);
         }
         if owner.stopped {
             return Err(Refused::BadState);
         }
         let pages = self.qp_buffer(worker, command)?;
-        let qpn = objects.qps.insert(QpRecord { pd, cqs: [send_cq, recv_cq], eqn })?;
+        let qpn = objects.qps.insert(QpRecord { pd, cqs: [send_cq, recv_cq], eqn, srqn: command.srqn })?;
         let setup = Setup {
             qpn,
             pd,
@@ -47,6 +55,8 @@ impl Nic {
             log_sq: command.log_sq,
             log_rq: command.log_rq,
             signal_all: command.signal_all == 1,
+            kind: command.kind,
+            srqn: command.srqn,
         };
         let Some(qp) = self.qps.slot(qpn) else {
             objects.qps.remove(qpn)?;
@@ -60,6 +70,9 @@ impl Nic {
         objects.pds.find(pd)?.users += 1;
         objects.cqs.find(send_cq)?.users += 1;
         objects.cqs.find(recv_cq)?.users += 1;
+        if command.srqn != 0 {
+            objects.srqs.find(command.srqn)?.users += 1;
+        }
         *objects.eqs.find(eqn)? += 1;
         created(qpn)
     }
@@ -72,13 +85,16 @@ impl Nic {
             return Err(Refused::BadParameter);
         }
         let send_end = u64::from(SQ_WQE_SIZE) << log_sq;
-        let receive_end = u64::from(rq_offset) + (u64::from(RQ_WQE_SIZE) << log_rq);
+        let own_receives = command.srqn == 0;
+        let receive_ring = if own_receives { u64::from(RQ_WQE_SIZE) << log_rq } else { 0 };
+        let receive_end = u64::from(rq_offset) + receive_ring;
         if u64::from(rq_offset) < send_end || u64::from(record_offset) < receive_end {
             return Err(Refused::BadParameter);
         }
         let record = u64::from(record_offset);
-        let offsets = [0, u64::from(rq_offset), record];
-        self.reachable_pages(worker, &command.buffer, record + u64::from(RECORD), &offsets, false)
+        let offsets = [0, record, u64::from(rq_offset)];
+        let offsets = if own_receives { &offsets[..] } else { &offsets[..2] };
+        self.reachable_pages(worker, &command.buffer, record + u64::from(RECORD), offsets, false)
     }
 
     pub(super) fn modify_qp(&self, objects: &mut Objects, command: &ModifyQp) -> Reply {
@@ -89,7 +105,7 @@ impl Nic {
         let to = if command.mask & QP_ATTR_STATE != 0 { command.state } else { from };
         let stopped = objects.contexts.find(requester.setup.context)?.stopped;
         let live = !matches!(to, QPS_RESET | QPS_ERR);
-        if !may_change(from, to, command.mask) || stopped && live {
+        if !may_change(requester.setup.kind, from, to, command.mask) || stopped && live {
             return Err(Refused::BadState);
         }
         let attributes = requester.attributes.with(command, &LIMITS).ok_or(Refused::BadParameter)?;
@@ -101,8 +117,9 @@ impl Nic {
             _ => apply(&attributes, &mut requester, &mut responder),
         }
         requester.draining |= (from, to) == (QPS_RTS, QPS_SQD);
+        let connected = !requester.setup.is_datagram();
         drop((requester, responder));
-        if (from, to) == (QPS_INIT, QPS_RTR) {
+        if connected && (from, to) == (QPS_INIT, QPS_RTR) {
             self.wake_peer(&attributes);
         }
         self.schedule(qp);
@@ -134,12 +151,15 @@ impl Nic {
     /// done with its requester locked, its peer's with its responder locked.
     pub(super) fn destroy_qp(&self, objects: &mut Objects, qpn: u32) -> Reply {
         let qp = self.qps.find(qpn).ok_or(Refused::NoObject)?;
-        let QpRecord { pd, cqs, eqn } = objects.qps.remove(qpn)?;
+        let QpRecord { pd, cqs, eqn, srqn } = objects.qps.remove(qpn)?;
         self.empty_qp(qp);
         self.events.forget(eqn, |event| event.kind == EVENT_QP && event.number == qpn);
         objects.pds.find(pd)?.users -= 1;
         for cqn in cqs {
             objects.cqs.find(cqn)?.users -= 1;
+        }
+        if srqn != 0 {
+            objects.srqs.find(srqn)?.users -= 1;
         }
         *objects.eqs.find(eqn)? -= 1;
         DONE
@@ -171,5 +191,6 @@ fn apply(attributes: &Attributes, requester: &mut Requester, responder: &mut Res
     requester.attributes = *attributes;
     responder.peer_qpn = attributes.dest_qpn();
     responder.access = attributes.access();
+    responder.qkey = attributes.qkey();
     responder.min_rnr_timer = attributes.min_rnr_timer();
 }

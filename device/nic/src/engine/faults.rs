@@ -51,17 +51,21 @@ impl Nic {
         if end == End::Local {
             return local.missing_behind(port, message.done, count);
         }
+        // A datagram's few pages are asked for one by one.
+        if requester.setup.is_datagram() {
+            return Ahead::default();
+        }
         let Some(peer) = self.qps.find(requester.attributes.dest_qpn()) else { return Ahead::default() };
         let responder = lock(&peer.responder);
         let wqe = &message.wqe;
         let piece = [Sge { addr: wqe.remote_addr, length: message.length, lkey: wqe.rkey }];
-        let receive = responder.current.map(|current| current.wqe.sge);
-        let (pieces, rights) = match (message.operation.remote_rights(), &receive) {
-            (0, Some(sges)) => (&sges[..], ACCESS_LOCAL_WRITE),
+        let receive = responder.current.map(|current| (current.wqe.sge, current.pd));
+        let (pieces, rights, pd) = match (message.operation.remote_rights(), &receive) {
+            (0, Some((sges, pd))) => (&sges[..], ACCESS_LOCAL_WRITE, *pd),
             (0, None) => return Ahead::default(),
-            (rights, _) => (&piece[..], rights),
+            (rights, _) => (&piece[..], rights, responder.setup.pd),
         };
-        List { pieces, pd: responder.setup.pd, rights, write, end }.missing_behind(port, message.done, count)
+        List { pieces, pd, rights, write, end }.missing_behind(port, message.done, count)
     }
 
     /// Asks for the page that is missing, and for those ahead, and parks the requester. The caller holds the

@@ -6,9 +6,11 @@
 //! it occupies no worker, no guard and no lock.
 
 mod copy;
+mod datagram;
 mod faults;
 mod flush;
 mod list;
+mod receive;
 mod requester;
 mod responder;
 pub(crate) mod timers;

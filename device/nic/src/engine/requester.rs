@@ -33,6 +33,8 @@ pub(crate) enum Outcome {
     NoPeer,
     /// The peer has no receive request; it names the code of a delay.
     NotReady(u8),
+    /// A datagram longer than a packet.
+    TooLong,
     /// The peer refuses.
     Refused(Refusal),
     /// Too many tries at an atomic: another processor is at the same word.
@@ -85,6 +87,7 @@ impl Nic {
             let state = qp.state();
             match state {
                 QPS_ERR => return self.flush(&mut port, qp, requester),
+                QPS_SQE => return self.flush_sends(&mut port, qp, requester),
                 QPS_RTS | QPS_SQD => {}
                 _ => return Turn::Over,
             }
@@ -160,6 +163,10 @@ impl Nic {
             }
             Outcome::Refused(refusal) => {
                 self.refused(port, qp, requester, refusal);
+                false
+            }
+            Outcome::TooLong => {
+                self.complete_request(port, qp, requester, WC_LOC_LEN_ERR, Cause::None);
                 false
             }
             Outcome::NoPeer => self.wait_for_peer(port, qp, requester),
@@ -255,7 +262,7 @@ impl Nic {
             self.fail_qp(qp, true);
             return Next::Changed;
         };
-        match Message::decode(wqe) {
+        match Message::decode(wqe, setup.kind) {
             Some(message) => {
                 requester.active = Some(message);
                 Next::Ready
@@ -301,8 +308,19 @@ impl Nic {
             self.post(port, qp, requester.setup.send_cq, entry);
         }
         if status != WC_SUCCESS {
-            self.fail_qp(qp, false);
+            self.fail_sender(qp, requester);
         }
+    }
+
+    /// A request failed: a connected queue pair goes to ERR, one of datagrams to SQE, where it still receives.
+    fn fail_sender(&self, qp: &Qp, requester: &mut Requester) {
+        let sending = qp.state() != QPS_ERR && requester.setup.is_datagram();
+        if !sending {
+            return self.fail_qp(qp, false);
+        }
+        requester.draining = false;
+        // If it is neither, it is there already, or somebody took it to ERR just now.
+        let _ = qp.change_state(QPS_RTS, QPS_SQE) || qp.change_state(QPS_SQD, QPS_SQE);
     }
 
     /// Writes a completion. If it cannot be written, the queue pair is lost, and all others of that queue.
@@ -319,6 +337,10 @@ impl Nic {
         let operation = requester.active.as_ref().map(|message| message.operation);
         match (end, operation) {
             (End::Local, _) => self.complete_request(port, qp, requester, WC_LOC_PROT_ERR, cause),
+            (End::Remote, _) if requester.setup.is_datagram() => {
+                self.drop_datagram(port, requester, cause);
+                self.complete_request(port, qp, requester, WC_SUCCESS, Cause::None);
+            }
             (End::Remote, Some(Operation::Send)) => {
                 self.refused(port, qp, requester, Refusal::Receive(WC_LOC_PROT_ERR, cause));
             }
@@ -371,7 +393,7 @@ impl Nic {
 
     /// Whether the responder, whose page was asked for, says so instead of keeping the request at hand.
     fn answers_not_ready(&self, requester: &Requester, end: End) -> bool {
-        let asked = matches!(requester.wait, Wait::Page { .. });
+        let asked = matches!(requester.wait, Wait::Page { .. }) && !requester.setup.is_datagram();
         asked && end == End::Remote && self.config.remote_faults == RemoteFaults::Rnr
     }
 

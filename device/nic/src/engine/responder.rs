@@ -64,10 +64,13 @@ impl Nic {
         let Requester { setup, attributes, active: Some(message), .. } = requester else {
             return Outcome::Done;
         };
+        if setup.is_datagram() {
+            return self.send_datagram(port, requester);
+        }
         let Some(peer) = self.peer(attributes) else { return Outcome::NoPeer };
         let mut responder = lock(&peer.responder);
         let listens = matches!(peer.state(), QPS_RTR | QPS_RTS | QPS_SQD);
-        if !listens || responder.peer_qpn != setup.qpn {
+        if !listens || responder.setup.is_datagram() || responder.peer_qpn != setup.qpn {
             return Outcome::NoPeer;
         }
         if !responder.established {
@@ -98,27 +101,6 @@ impl Nic {
         }
         self.fail_qp(qp, refusal == Refusal::Broken);
     }
-
-    /// The current receive request is done with. `entry` says how; the rest is filled in here.
-    pub(super) fn complete_receive(
-        &self,
-        port: &mut Port<'_>,
-        qp: &Qp,
-        responder: &mut Responder,
-        entry: Cqe,
-    ) {
-        let Some(Receiving { wqe, index }) = responder.current.take() else { return };
-        let entry = Cqe {
-            wr_id: wqe.wr_id,
-            timestamp_ns: self.fabric.now_ns(),
-            qpn: responder.setup.qpn,
-            src_qpn: responder.peer_qpn,
-            wqe_index: index,
-            flags: entry.flags | CQE_RECEIVE,
-            ..entry
-        };
-        self.post(port, qp, responder.setup.recv_cq, entry);
-    }
 }
 
 impl Delivery<'_> {
@@ -140,14 +122,13 @@ impl Delivery<'_> {
             self.message.done = 0;
             self.take_receive(port)?;
         }
-        let Some(Receiving { wqe, .. }) = self.responder.current else { return Err(Outcome::NoPeer) };
+        let Some(Receiving { wqe, pd, .. }) = self.responder.current else { return Err(Outcome::NoPeer) };
         let pieces =
             recv::sges(&wqe).ok_or(Outcome::Refused(Refusal::Receive(WC_LOC_QP_OP_ERR, Cause::None)))?;
         let room: u64 = pieces.iter().map(|piece| u64::from(piece.length)).sum();
         if u64::from(self.message.length) > room {
             return Err(Outcome::Refused(Refusal::Receive(WC_LOC_LEN_ERR, Cause::None)));
         }
-        let pd = self.responder.setup.pd;
         let to = List { pieces, pd, rights: Access::local_rights(true), write: true, end: End::Remote };
         self.transfer(port, &to)?;
         Ok(self.finish_receive(port))
@@ -287,20 +268,11 @@ impl Delivery<'_> {
 
     /// Takes the responder's next receive request.
     fn take_receive(&mut self, port: &mut Port<'_>) -> Result<(), Outcome> {
-        let Responder { setup, consumer, known, min_rnr_timer, .. } = &mut *self.responder;
-        let broken = |_| Outcome::Refused(Refusal::Broken);
-        if *known == 0 {
-            *known = port.receive_requests(setup, *consumer).map_err(broken)?;
-            if *known == 0 {
-                return Err(Outcome::NotReady(*min_rnr_timer));
-            }
+        match self.nic.take_receive(port, self.responder) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Outcome::NotReady(self.responder.min_rnr_timer)),
+            Err(_) => Err(Outcome::Refused(Refusal::Broken)),
         }
-        let wqe = port.receive_request(setup, *consumer).map_err(broken)?;
-        let index = *consumer;
-        *consumer = consumer.wrapping_add(1);
-        *known -= 1;
-        self.responder.current = Some(Receiving { wqe, index });
-        Ok(())
     }
 
     /// The message is there: completes the receive request it consumed.

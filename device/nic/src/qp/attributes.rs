@@ -59,6 +59,7 @@ impl Attributes {
             QP_ATTR_RNR_RETRY => rnr_retry if change.rnr_retry < 8;
             QP_ATTR_MIN_RNR_TIMER => min_rnr_timer if change.min_rnr_timer < 32;
             QP_ATTR_MAX_RD_ATOMIC => max_rd_atomic if change.max_rd_atomic <= limits.max_rd_atomic;
+            QP_ATTR_QKEY => qkey if true;
             QP_ATTR_MAX_DEST_RD_ATOMIC => max_dest_rd_atomic
                 if change.max_dest_rd_atomic <= limits.max_rd_atomic;
         }
@@ -76,6 +77,10 @@ impl Attributes {
 
     pub(crate) fn access(&self) -> u32 {
         self.0.access
+    }
+
+    pub(crate) fn qkey(&self) -> u32 {
+        self.0.qkey
     }
 
     pub(crate) fn min_rnr_timer(&self) -> u8 {

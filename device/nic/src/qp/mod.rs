@@ -37,6 +37,17 @@ pub(crate) struct Setup {
     pub(crate) log_sq: u8,
     pub(crate) log_rq: u8,
     pub(crate) signal_all: bool,
+    /// QPT_*.
+    pub(crate) kind: u8,
+    /// Shared receive queue, zero if it has its own.
+    pub(crate) srqn: u32,
+}
+
+impl Setup {
+    /// Whether it sends datagrams.
+    pub(crate) fn is_datagram(&self) -> bool {
+        self.kind == QPT_UD
+    }
 }
 
 /// What a requester waits for before it looks at its request again.
@@ -111,6 +122,8 @@ pub(crate) struct Requester {
     pub(crate) lost: bool,
     /// The driver was told of a fatal error.
     pub(crate) told_fatal: bool,
+    /// The driver was told that nothing more is taken from the shared receive queue.
+    pub(crate) told_last: bool,
 }
 
 impl Requester {
@@ -127,6 +140,10 @@ pub(crate) struct Receiving {
     pub(crate) wqe: RqWqe,
     /// Its free-running index.
     pub(crate) index: u32,
+    /// Protection domain of its memory: the shared queue's, if it is from one.
+    pub(crate) pd: u32,
+    /// Datagrams: tells it from every other one; else zero.
+    pub(crate) ticket: u64,
 }
 
 /// The receiving half.
@@ -137,6 +154,8 @@ pub(crate) struct Responder {
     /// ACCESS_REMOTE_* for what arrives.
     pub(crate) access: u32,
     pub(crate) min_rnr_timer: u8,
+    /// UD: the key that datagrams must bear.
+    pub(crate) qkey: u32,
     /// Index of the next receive request.
     pub(crate) consumer: u32,
     /// Requests known to wait behind `consumer`.

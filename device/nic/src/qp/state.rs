@@ -1,5 +1,5 @@
-//! The state machine of a reliable-connected queue pair: which transitions there are, and which attributes
-//! each must and may carry (InfiniBand 1.4, 10.3.1; the kernel's `ib_modify_qp_is_ok` holds the same table).
+//! The state machines of queue pairs, connected and not: which transitions there are, and which attributes each
+//! must and may carry (InfiniBand 1.4, 10.3.1; the kernel's `ib_modify_qp_is_ok` holds the same tables).
 
 use refault_abi::codes::*;
 use refault_abi::command::*;
@@ -13,8 +13,25 @@ struct Masks {
 
 const NOTHING: Masks = Masks { required: 0, optional: 0 };
 
-/// What the transition takes, or `None` if there is none.
-fn masks(from: u8, to: u8) -> Option<Masks> {
+/// What the transition of a datagram queue pair takes, or `None` if there is none.
+fn datagram_masks(from: u8, to: u8) -> Option<Masks> {
+    const INIT: u32 = QP_ATTR_PKEY | QP_ATTR_PORT | QP_ATTR_QKEY;
+    const QKEY: Masks = Masks { required: 0, optional: QP_ATTR_QKEY };
+    const PKEY_AND_QKEY: Masks = Masks { required: 0, optional: QP_ATTR_PKEY | QP_ATTR_QKEY };
+    let masks = match (from, to) {
+        (QPS_RESET..=QPS_ERR, QPS_RESET | QPS_ERR) | (QPS_RTS, QPS_SQD) => NOTHING,
+        (QPS_RESET, QPS_INIT) => Masks { required: INIT, optional: 0 },
+        (QPS_INIT, QPS_INIT) => Masks { required: 0, optional: INIT },
+        (QPS_INIT, QPS_RTR) | (QPS_SQD, QPS_SQD) => PKEY_AND_QKEY,
+        (QPS_RTR, QPS_RTS) => Masks { required: QP_ATTR_SQ_PSN, ..QKEY },
+        (QPS_RTS | QPS_SQD | QPS_SQE, QPS_RTS) => QKEY,
+        _ => return None,
+    };
+    Some(masks)
+}
+
+/// What the transition of a connected queue pair takes, or `None` if there is none.
+fn connected_masks(from: u8, to: u8) -> Option<Masks> {
     const INIT: u32 = QP_ATTR_PKEY | QP_ATTR_PORT | QP_ATTR_ACCESS;
     let masks = match (from, to) {
         (QPS_RESET..=QPS_SQD | QPS_ERR, QPS_RESET | QPS_ERR) => NOTHING,
@@ -59,10 +76,11 @@ fn masks(from: u8, to: u8) -> Option<Masks> {
     Some(masks)
 }
 
-/// Whether a queue pair in state `from` may go to `to` with the attributes in `mask`.
-pub(crate) fn may_change(from: u8, to: u8, mask: u32) -> bool {
+/// Whether a queue pair of type `kind` in state `from` may go to `to` with the attributes in `mask`.
+pub(crate) fn may_change(kind: u8, from: u8, to: u8, mask: u32) -> bool {
     let given = mask & !QP_ATTR_STATE;
-    masks(from, to).is_some_and(|Masks { required, optional }| {
+    let masks = if kind == QPT_UD { datagram_masks(from, to) } else { connected_masks(from, to) };
+    masks.is_some_and(|Masks { required, optional }| {
         given & required == required && given & !(required | optional) == 0
     })
 }
@@ -70,6 +88,28 @@ pub(crate) fn may_change(from: u8, to: u8, mask: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn may_change(from: u8, to: u8, mask: u32) -> bool {
+        super::may_change(QPT_RC, from, to, mask)
+    }
+
+    #[test]
+    fn a_datagram_queue_pair_wants_its_key_and_knows_no_path() {
+        let may = |from, to, mask| super::may_change(QPT_UD, from, to, mask);
+        let init = QP_ATTR_PKEY | QP_ATTR_PORT | QP_ATTR_QKEY;
+        assert!(may(QPS_RESET, QPS_INIT, init));
+        assert!(!may(QPS_RESET, QPS_INIT, init & !QP_ATTR_QKEY));
+        assert!(!may(QPS_RESET, QPS_INIT, init | QP_ATTR_ACCESS));
+        assert!(may(QPS_INIT, QPS_RTR, 0) && may(QPS_INIT, QPS_RTR, QP_ATTR_QKEY));
+        assert!(!may(QPS_INIT, QPS_RTR, QP_ATTR_AV) && !may(QPS_INIT, QPS_RTR, QP_ATTR_DEST_QPN));
+        assert!(may(QPS_RTR, QPS_RTS, QP_ATTR_SQ_PSN) && !may(QPS_RTR, QPS_RTS, 0));
+        assert!(!may(QPS_RTS, QPS_SQE, 0) && !may(QPS_SQE, QPS_SQE, 0) && !may(QPS_SQE, QPS_SQD, 0));
+        assert!(may(QPS_SQE, QPS_RTS, QP_ATTR_QKEY) && !may(QPS_SQE, QPS_RTS, QP_ATTR_SQ_PSN));
+        for from in QPS_RESET..=QPS_ERR {
+            assert!(may(from, QPS_RESET, 0) && may(from, QPS_ERR, 0), "{from}");
+        }
+        assert!(!may(7, QPS_RESET, 0) && !may(QPS_ERR, QPS_RTS, 0));
+    }
 
     const TO_RTR: u32 = QP_ATTR_AV
         | QP_ATTR_PATH_MTU

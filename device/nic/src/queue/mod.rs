@@ -4,6 +4,7 @@ pub(crate) mod completion;
 pub(crate) mod event;
 pub(crate) mod recv;
 pub(crate) mod send;
+pub(crate) mod shared;
 
 use crate::cause::Cause;
 

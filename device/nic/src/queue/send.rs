@@ -74,12 +74,17 @@ pub(crate) struct Message {
     pub(crate) done: u32,
     /// All checks that come before the first byte were passed.
     pub(crate) checked: bool,
+    /// Datagrams: the receive request that was met last, by its ticket.
+    pub(crate) met: u64,
 }
 
 impl Message {
-    /// Decodes a request; `None` if it is malformed.
-    pub(crate) fn decode(wqe: SqWqe) -> Option<Self> {
+    /// Decodes a request of a queue pair of type `kind`; `None` if it is malformed.
+    pub(crate) fn decode(wqe: SqWqe, kind: u8) -> Option<Self> {
         let operation = Operation::decode(wqe.opcode)?;
+        if kind == QPT_UD && (operation != Operation::Send || wqe.has_grh > 1 || wqe.sl > 15) {
+            return None;
+        }
         let inline = wqe.flags & WQE_INLINE != 0;
         let sges = wqe.sge.get(..usize::from(wqe.num_sge))?;
         let length = if inline {
@@ -90,13 +95,13 @@ impl Message {
         };
         let fits = if operation.is_atomic() { length == 8 } else { length <= MAX_MESSAGE };
         let length = fits.then_some(length as u32)?;
-        Some(Self { wqe, operation, length, done: 0, checked: false })
+        Some(Self { wqe, operation, length, done: 0, checked: false, met: 0 })
     }
 
     /// A request of which nothing but its identity counts.
     pub(crate) fn malformed(wqe: SqWqe) -> Self {
         let wqe = SqWqe { num_sge: 0, ..wqe };
-        Self { wqe, operation: Operation::Send, length: 0, done: 0, checked: false }
+        Self { wqe, operation: Operation::Send, length: 0, done: 0, checked: false, met: 0 }
     }
 
     /// The scatter/gather list; empty for inline data.
@@ -171,16 +176,27 @@ mod tests {
             inline(OP_SEND, 8, 1),
             inline(OP_RDMA_READ, 8, 0),
         ] {
-            assert!(Message::decode(bad).is_none(), "{bad:?}");
+            assert!(Message::decode(bad, QPT_RC).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_datagram_is_a_send() {
+        assert!(Message::decode(wqe(OP_SEND_IMM, &[5]), QPT_UD).is_some());
+        let bad_path = [SqWqe { has_grh: 2, ..SqWqe::default() }, SqWqe { sl: 16, ..SqWqe::default() }];
+        let operations = [OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_RDMA_READ].map(|opcode| wqe(opcode, &[]));
+        for bad in bad_path.into_iter().chain(operations) {
+            assert!(Message::decode(bad, QPT_RC).is_some(), "{bad:?}");
+            assert!(Message::decode(bad, QPT_UD).is_none(), "{bad:?}");
         }
     }
 
     #[test]
     fn well_formed_requests_have_their_length() {
-        assert_eq!(Message::decode(wqe(OP_SEND, &[])).unwrap().length, 0);
-        assert_eq!(Message::decode(wqe(OP_RDMA_WRITE, &[1 << 30, 1 << 30])).unwrap().length, 1 << 31);
-        assert_eq!(Message::decode(wqe(OP_FETCH_ADD, &[3, 5])).unwrap().length, 8);
+        assert_eq!(Message::decode(wqe(OP_SEND, &[]), QPT_RC).unwrap().length, 0);
+        assert_eq!(Message::decode(wqe(OP_RDMA_WRITE, &[1 << 30, 1 << 30]), QPT_RC).unwrap().length, 1 << 31);
+        assert_eq!(Message::decode(wqe(OP_FETCH_ADD, &[3, 5]), QPT_RC).unwrap().length, 8);
         let inline = SqWqe { flags: WQE_INLINE, inline_length: 64, ..SqWqe::default() };
-        assert_eq!(Message::decode(inline).unwrap().inline().unwrap().len(), 64);
+        assert_eq!(Message::decode(inline, QPT_RC).unwrap().inline().unwrap().len(), 64);
     }
 }

@@ -1,6 +1,7 @@
 //! The NIC driven through its registers and rings, as a driver drives it.
 
 mod commands;
+mod datagrams;
 mod errors;
 mod events;
 mod faults;
@@ -9,6 +10,7 @@ mod hostile;
 mod not_ready;
 mod on_demand;
 mod races;
+mod shared_receive;
 mod states;
 mod support;
 mod transfers;

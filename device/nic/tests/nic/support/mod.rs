@@ -2,6 +2,7 @@
 
 pub(crate) mod driver;
 pub(crate) mod iommu;
+pub(crate) mod shared;
 pub(crate) mod table;
 
 use std::cell::{Cell, RefCell};

@@ -1,0 +1,64 @@
+//! Shared receive queues.
+
+use refault_abi::command::{ArmSrq, CreateSrq};
+use refault_abi::event::EVENT_SRQ;
+use refault_abi::queue::{MAX_LOG_WQES, RQ_WQE_SIZE};
+
+use super::objects::{Objects, SrqRecord};
+use super::{DONE, Refused, Reply, created, reply};
+use crate::Nic;
+use crate::queue::shared::SrqSetup;
+
+/// Alignment and size of the doorbell record.
+const RECORD: u32 = 128;
+
+impl Nic {
+    pub(super) fn create_srq(&self, worker: usize, objects: &mut Objects, command: &CreateSrq) -> Reply {
+        let CreateSrq { buffer, record_offset, pd, eqn, log_size: log, .. } = *command;
+        objects.pds.find(pd)?;
+        objects.eqs.find(eqn)?;
+        let ring = u64::from(RQ_WQE_SIZE) << log.min(31);
+        let sound = u32::from(log) <= MAX_LOG_WQES
+            && record_offset.is_multiple_of(RECORD)
+            && u64::from(record_offset) >= ring;
+        if !sound {
+            return Err(Refused::BadParameter);
+        }
+        let bytes = u64::from(record_offset) + u64::from(RECORD);
+        // The device writes its index to the record.
+        let pages = self.reachable_pages(worker, &buffer, bytes, &[0, u64::from(record_offset)], true)?;
+        let srqn = objects.srqs.insert(SrqRecord { pd, eqn, users: 0 })?;
+        if !self.srqs.create(SrqSetup { srqn, pages, record_offset, pd, eqn, log }) {
+            objects.srqs.remove(srqn)?;
+            return Err(Refused::NoResources);
+        }
+        objects.pds.find(pd)?.users += 1;
+        *objects.eqs.find(eqn)? += 1;
+        created(srqn)
+    }
+
+    pub(super) fn destroy_srq(&self, objects: &mut Objects, srqn: u32) -> Reply {
+        if objects.srqs.find(srqn)?.users > 0 {
+            return Err(Refused::Busy);
+        }
+        let SrqRecord { pd, eqn, .. } = objects.srqs.remove(srqn)?;
+        self.srqs.destroy(srqn);
+        self.events.forget(eqn, |event| event.kind == EVENT_SRQ && event.number == srqn);
+        objects.pds.find(pd)?.users -= 1;
+        *objects.eqs.find(eqn)? -= 1;
+        DONE
+    }
+
+    pub(super) fn arm_srq(&self, worker: usize, command: &ArmSrq) -> Reply {
+        let ArmSrq { srqn, limit } = *command;
+        match self.srqs.arm(&mut self.port(worker), &self.events, srqn, limit) {
+            None => Err(Refused::NoObject),
+            Some(false) => Err(Refused::BadParameter),
+            Some(true) => DONE,
+        }
+    }
+
+    pub(super) fn query_srq(&self, srqn: u32) -> Reply {
+        self.srqs.state(srqn).map_or(Err(Refused::NoObject), |state| reply(&state))
+    }
+}
