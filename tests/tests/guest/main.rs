@@ -9,3 +9,4 @@ mod stock;
 mod stock_programs;
 mod stock_pyverbs;
 mod support;
+mod vfio;
