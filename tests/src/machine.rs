@@ -124,7 +124,7 @@ impl Machine {
         let nic = Nic::new(setup.nic.clone(), dma, iommu.clone(), msi, device_clock, probe);
         let endpoint: Weak<dyn AtsEndpoint> = Arc::<Nic>::downgrade(&nic);
         iommu.attach(endpoint);
-        let workers = (0..setup.nic.workers).map(|index| nic.worker(index)).collect();
+        let workers = (0..nic.worker_count()).map(|index| nic.worker(index)).collect();
         Self::boot(platform, nic, Arc::new(Mutex::new(workers)), hooked, setup, (trace, clock))
     }
 

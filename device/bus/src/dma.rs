@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use thiserror::Error;
 use vm_memory::{
-    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress,
-    VolatileMemory, VolatileSlice,
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    MemoryRegionAddress, VolatileMemory, VolatileSlice,
 };
 
 use crate::Gpa;
@@ -61,6 +61,39 @@ pub trait DmaMemory: Send + Sync {
     /// value was there and nothing was written.
     fn compare_exchange_u64(&self, gpa: Gpa, current: u64, new: u64)
     -> Result<Result<u64, u64>, MemoryError>;
+
+    /// Whether there is memory anywhere that survives the machine.
+    fn has_persistent(&self) -> bool {
+        false
+    }
+
+    /// Whether all of the range is memory that survives the machine, once [`Self::persist`] was called.
+    fn is_persistent(&self, _gpa: Gpa, _len: u64) -> bool {
+        false
+    }
+
+    /// Makes all that was written to the ranges, each an address and a length, survive the machine. This may take
+    /// as long as a disk does.
+    fn persist(&self, ranges: &[(Gpa, u64)]) -> Result<(), PersistError> {
+        let lost = |&(gpa, len): &(Gpa, u64)| Err(PersistError::NotPersistent(MemoryError { gpa, len }));
+        ranges.first().map_or(Ok(()), lost)
+    }
+}
+
+/// Why what was written to a range may be lost with the machine.
+#[derive(Debug, Error)]
+pub enum PersistError {
+    /// It is no memory, or none that survives.
+    #[error("not persistent: {0}")]
+    NotPersistent(MemoryError),
+    /// The host could not write it.
+    #[error("cannot make {}+{:#x} durable: {source}", range.gpa, range.len)]
+    Host {
+        /// Which range.
+        range: MemoryError,
+        /// What the host said.
+        source: std::io::Error,
+    },
 }
 
 /// One of several copies.
@@ -84,6 +117,10 @@ impl GuestRam {
         Self(memory)
     }
 
+    fn file_of(&self, gpa: Gpa) -> Option<&FileOffset> {
+        durable_file(self.0.find_region(GuestAddress(gpa.0))?)
+    }
+
     /// `len` bytes at `gpa`, if they lie in one region.
     fn slice(&self, gpa: Gpa, len: u64) -> Result<VolatileSlice<'_>, MemoryError> {
         let error = MemoryError { gpa, len };
@@ -91,6 +128,14 @@ impl GuestRam {
         let offset = gpa.0 - region.start_addr().0;
         region.get_slice(MemoryRegionAddress(offset), len as usize).map_err(|_| error)
     }
+}
+
+/// Linux' flag of a mapping whose writes reach the file.
+const MAP_SHARED: i32 = 1;
+
+/// The file in which writes to a region end up.
+fn durable_file(region: &GuestRegionMmap) -> Option<&FileOffset> {
+    region.file_offset().filter(|_| region.flags() & MAP_SHARED != 0)
 }
 
 /// Pieces that are found before they are copied.
@@ -170,6 +215,30 @@ impl DmaMemory for GuestRam {
         let word = slice.get_atomic_ref::<AtomicU64>(0).map_err(|_| MemoryError { gpa, len: 8 })?;
         Ok(word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst))
     }
+
+    fn has_persistent(&self) -> bool {
+        self.0.iter().any(|region| durable_file(region).is_some())
+    }
+
+    fn is_persistent(&self, gpa: Gpa, len: u64) -> bool {
+        self.slice(gpa, len).is_ok() && self.file_of(gpa).is_some()
+    }
+
+    /// Each file is written out as a whole, once: what was written through a shared mapping counts as written to
+    /// the file.
+    fn persist(&self, ranges: &[(Gpa, u64)]) -> Result<(), PersistError> {
+        let mut files: Vec<&FileOffset> = Vec::new();
+        for &(gpa, len) in ranges {
+            let range = MemoryError { gpa, len };
+            self.slice(gpa, len).map_err(PersistError::NotPersistent)?;
+            let file = self.file_of(gpa).ok_or(PersistError::NotPersistent(range))?;
+            if !files.iter().any(|other| Arc::ptr_eq(other.arc(), file.arc())) {
+                file.file().sync_data().map_err(|source| PersistError::Host { range, source })?;
+                files.push(file);
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -213,6 +282,27 @@ mod tests {
         let mut back = [0; 7];
         ram.read(Gpa(0x10_0200), &mut back).unwrap();
         assert_eq!(&back, b"refault");
+    }
+
+    #[test]
+    fn only_a_shared_file_survives() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(0x4000).unwrap();
+        let backed = FileOffset::new(file.try_clone().unwrap(), 0);
+        let regions = [(GuestAddress(0), 0x4000, None), (GuestAddress(0x4000), 0x4000, Some(backed))];
+        let shared = GuestRam::new(Arc::new(GuestMemoryMmap::from_ranges_with_files(regions).unwrap()));
+        assert!(shared.has_persistent() && !ram().has_persistent());
+        assert!(shared.is_persistent(Gpa(0x4000), 0x4000));
+        assert!(!shared.is_persistent(Gpa(0x3fff), 2) && !shared.is_persistent(Gpa(0x7fff), 2));
+        shared.write(Gpa(0x5000), b"refault").unwrap();
+        shared.persist(&[(Gpa(0x5000), 7), (Gpa(0x4000), 1)]).unwrap();
+        let mut back = [0; 7];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut back, 0x1000).unwrap();
+        assert_eq!(&back, b"refault");
+        for lost in [(Gpa(0x3000), 1), (Gpa(0x3fff), 2), (Gpa(0x10_0000), 1)] {
+            let refused = shared.persist(&[(Gpa(0x5000), 7), lost]);
+            assert!(matches!(refused, Err(PersistError::NotPersistent(_))), "{lost:?}");
+        }
     }
 
     #[test]

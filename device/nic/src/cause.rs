@@ -29,6 +29,8 @@ pub(crate) enum Cause {
     NotMemory,
     /// Atomic operand not aligned.
     Alignment,
+    /// The memory is none that survives the machine.
+    NotPersistent,
 }
 
 impl Cause {
@@ -47,6 +49,7 @@ impl Cause {
             Self::Blocked => CAUSE_BLOCKED,
             Self::NotMemory => CAUSE_NOT_MEMORY,
             Self::Alignment => CAUSE_ALIGNMENT,
+            Self::NotPersistent => CAUSE_NOT_PERSISTENT,
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct Nic {
     /// One for each worker, and the last for register accesses.
     pub(crate) guards: Box<[Guarded<Shard>]>,
     pub(crate) workers: Box<[WorkerCell]>,
+    /// To the worker that writes out persistent memory.
+    pub(crate) persister: (Sender<Work>, Receiver<Work>),
     pub(crate) regions: RegionTable,
     pub(crate) qps: QueuePairs,
     pub(crate) cqs: CompletionQueues,
@@ -102,6 +104,7 @@ impl Nic {
             objects: Mutex::new(Objects::new(&config)),
             guards: (0..=shares).map(|_| Guarded::new(Shard::new(entries))).collect(),
             workers: (0..shares).map(worker).collect(),
+            persister: unbounded(),
             regions: RegionTable::new(config.max_mr),
             qps: QueuePairs::new(config.max_qp),
             cqs: CompletionQueues::new(config.max_cq),
@@ -123,9 +126,10 @@ impl Nic {
         Worker::new(self.clone(), index)
     }
 
-    /// How many workers there are: each wants an owner.
+    /// How many workers there are: each wants an owner. With persistent memory there is one more than configured,
+    /// which waits for the host's disk so that no other does.
     pub fn worker_count(&self) -> usize {
-        self.workers.len()
+        self.workers.len() + usize::from(self.fabric.memory.has_persistent())
     }
 
     /// What the NIC did so far.

@@ -180,6 +180,7 @@ impl Nic {
         let controls = self.fabric.endpoint.controls();
         let pasid = controls.ats() && controls.pri() && controls.pasid();
         let features = if pasid { CAP_PASID } else { 0 } | CAP_ATOMIC_GLOBAL | CAP_ODP;
+        let persistent = if self.fabric.memory.has_persistent() { CAP_FLUSH_PERSISTENT } else { 0 };
         DeviceCaps {
             version: DEVICE_VERSION,
             node_guid: self.config.node_guid,
@@ -191,7 +192,7 @@ impl Nic {
             max_context: self.config.max_context,
             max_eq: refault_abi::regs::MAX_EQS,
             max_rd_atomic: u32::from(MAX_RD_ATOMIC),
-            features,
+            features: features | persistent,
             lid: self.config.lid,
             pkeys: PKEYS,
             gids: u16::from(GIDS),

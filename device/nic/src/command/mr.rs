@@ -20,7 +20,12 @@ use crate::region::{Backing, Region};
 /// Bytes before the start of an on-demand region that its table may cover: less than a large page.
 const MOST_BEFORE: u32 = 2 << 20;
 
-const RIGHTS: u32 = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
+const RIGHTS: u32 = ACCESS_LOCAL_WRITE
+    | ACCESS_REMOTE_WRITE
+    | ACCESS_REMOTE_READ
+    | ACCESS_REMOTE_ATOMIC
+    | ACCESS_FLUSH_GLOBAL
+    | ACCESS_FLUSH_PERSISTENT;
 
 impl Nic {
     pub(super) fn create_mr(&self, worker: usize, objects: &mut Objects, command: &CreateMr) -> Reply {

@@ -171,6 +171,21 @@ pub(crate) fn scatter(port: &mut Port<'_>, bytes: &[u8], to: &List<'_>) -> Resul
     write_extents(port, bytes, &extents).map_err(|error| to.stopped(error))
 }
 
+/// Reads into `buffer` from memory found before, under the same guard.
+pub(crate) fn read_extents(
+    port: &Port<'_>,
+    buffer: &mut [u8],
+    extents: &[Extent],
+) -> Result<(), AccessError> {
+    let mut rest = buffer;
+    for extent in extents {
+        let (now, later) = rest.split_at_mut(rest.len().min(extent.bytes as usize));
+        port.fabric().memory.read(extent.gpa, now)?;
+        rest = later;
+    }
+    Ok(())
+}
+
 /// Writes `bytes` to memory found before, under the same guard.
 pub(crate) fn write_extents(
     port: &mut Port<'_>,

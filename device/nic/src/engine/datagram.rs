@@ -9,7 +9,7 @@ use refault_abi::codes::*;
 use refault_abi::queue::*;
 use zerocopy::FromZeros;
 
-use super::copy::write_extents;
+use super::copy::{read_extents, write_extents};
 use super::list::{List, Stopped};
 use super::requester::Outcome;
 use super::responder::Refusal;
@@ -210,13 +210,7 @@ fn gather(port: &mut Port<'_>, setup: &Setup, message: &Message, payload: &mut [
     let from = List { pieces: message.sges(), pd: setup.pd, rights, write: false, end: End::Local };
     from.check(port).map_err(|cause| from.stopped(cause))?;
     let extents = from.extents(port, message.length)?;
-    let mut rest = payload;
-    for Extent { gpa, bytes } in extents {
-        let (now, later) = rest.split_at_mut(rest.len().min(bytes as usize));
-        port.fabric().memory.read(gpa, now).map_err(|error| from.stopped(error))?;
-        rest = later;
-    }
-    Ok(())
+    read_extents(port, payload, &extents).map_err(|error| from.stopped(error))
 }
 
 /// What is left of a run of memory behind its first `bytes`.

@@ -40,7 +40,7 @@ impl Nic {
     pub(super) fn pages_ahead(&self, port: &mut Port<'_>, requester: &Requester, end: End) -> Ahead {
         let count = self.config.fault_window - 1;
         let Some(message) = requester.active.as_ref() else { return Ahead::default() };
-        let write = (end == End::Local) == message.operation.fetches();
+        let write = message.operation.writes(end);
         let local = List {
             pieces: message.sges(),
             pd: requester.setup.pd,
@@ -60,7 +60,7 @@ impl Nic {
         let wqe = &message.wqe;
         let piece = [Sge { addr: wqe.remote_addr, length: message.length, lkey: wqe.rkey }];
         let receive = responder.current.map(|current| (current.wqe.sge, current.pd));
-        let (pieces, rights, pd) = match (message.operation.remote_rights(), &receive) {
+        let (pieces, rights, pd) = match (message.remote_rights(), &receive) {
             (0, Some((sges, pd))) => (&sges[..], ACCESS_LOCAL_WRITE, *pd),
             (0, None) => return Ahead::default(),
             (rights, _) => (&piece[..], rights, responder.setup.pd),

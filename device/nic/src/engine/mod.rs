@@ -7,6 +7,7 @@
 
 mod copy;
 mod datagram;
+mod durable;
 mod faults;
 mod flush;
 mod list;
@@ -28,6 +29,7 @@ use crate::qp::{Qp, Requester, Setup};
 use crate::queue::completion::slot_of;
 use crate::queue::event::Event;
 use crate::waits::{Closed, Told};
+use durable::Persist;
 
 /// Requests of one turn.
 const REQUESTS_PER_TURN: u32 = 64;
@@ -39,15 +41,18 @@ const BYTES_PER_TURN: u32 = 1 << 20;
 pub struct Work(pub(crate) Task);
 
 /// What it is. A queue pair is named by its slot: whoever occupies it when its turn comes has the turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// A queue pair may have something to do.
     QueuePair(u32),
     /// A command lane may have something to do.
     Commands,
+    /// Memory is to survive the machine; a queue pair waits for it.
+    Persist(Persist),
 }
 
-/// One worker: whoever owns it does the work of a share of the queue pairs.
+/// One worker: whoever owns it does the work of a share of the queue pairs; or, if there is persistent memory and
+/// it is the last one, writes it out.
 ///
 /// It has no thread of its own. Its owner waits for [`Self::receiver`] or [`Self::next_deadline_ns`], whichever
 /// comes first, and calls [`Self::process`] or [`Self::expire`].
@@ -59,8 +64,8 @@ pub struct Worker {
 
 impl Worker {
     pub(crate) fn new(nic: Arc<Nic>, index: usize) -> Self {
-        let index = index % nic.workers.len();
-        let receiver = nic.workers[index].receiver.clone();
+        let index = index % nic.worker_count();
+        let receiver = nic.workers.get(index).map_or(&nic.persister.1, |cell| &cell.receiver).clone();
         Self { nic, index, receiver }
     }
 
@@ -69,11 +74,13 @@ impl Worker {
         &self.receiver
     }
 
-    /// Does one piece of work. Never blocks for long: a copy is bounded, and nothing waits for a page.
+    /// Does one piece of work. Never blocks for long: a copy is bounded, and nothing waits for a page. But the one
+    /// that writes out persistent memory waits for the host's disk.
     pub fn process(&mut self, work: Work) {
         match work.0 {
             Task::QueuePair(slot) => self.nic.turn(self.index, slot),
             Task::Commands => self.nic.serve_commands(self.index),
+            Task::Persist(task) => self.nic.persist(task),
         }
     }
 
@@ -85,13 +92,15 @@ impl Worker {
 
     /// When [`Self::expire`] has something to do, on the NIC's clock.
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        lock(&self.nic.workers[self.index].timers).next_ns()
+        lock(&self.nic.workers.get(self.index)?.timers).next_ns()
     }
 
     /// Does what is due: requests that waited for a moment in time are queued, page requests that nobody
     /// answered are given up.
     pub fn expire(&mut self) {
-        self.nic.expire(self.index);
+        if self.index < self.nic.workers.len() {
+            self.nic.expire(self.index);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Budget, Turn};
 use crate::Nic;
 use crate::cause::Cause;
 use crate::config::RemoteFaults;
-use crate::dma::{AccessError, PageMiss, Port};
+use crate::dma::{AccessError, Extent, PageMiss, Port};
 use crate::guard::lock;
 use crate::qp::attributes::rnr_delay_ns;
 use crate::qp::{End, PageAnswer, Qp, Requester, Wait};
@@ -21,7 +21,7 @@ use crate::queue::send::{Message, Operation};
 const LEAST_STEP: u32 = 64 << 10;
 
 /// What came of working on a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// All is moved, and the peer knows.
     Done,
@@ -37,6 +37,8 @@ pub(crate) enum Outcome {
     TooLong,
     /// The peer refuses.
     Refused(Refusal),
+    /// So many bytes more were found, and are to survive the machine.
+    Persist(u32, Box<[Extent]>),
     /// Too many tries at an atomic: another processor is at the same word.
     Contended,
 }
@@ -65,7 +67,7 @@ enum Reaction {
 
 /// Whether a wait is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waited {
+pub(super) enum Waited {
     Over,
     NotYet,
     /// The time that the responder asked for is over, and its page is not there.
@@ -153,6 +155,11 @@ impl Nic {
                 self.note_progress(requester);
                 false
             }
+            Outcome::Persist(bytes, extents) => {
+                self.note_progress(requester);
+                self.wait_for_durable(requester, bytes, &extents);
+                true
+            }
             Outcome::Contended => return Reaction::End(Turn::Again),
             Outcome::Stopped(Stopped { end, error: AccessError::Miss(miss) }) => {
                 return Reaction::Ask(end, miss);
@@ -202,6 +209,7 @@ impl Nic {
             Wait::Until { deadline_ns } if qp.take_nudge() || self.fabric.now_ns() >= deadline_ns => {
                 Waited::Over
             }
+            Wait::Durable { ticket, bytes } => self.durable(requester, answered(ticket), bytes),
             Wait::Peer if qp.take_nudge() => Waited::Over,
             Wait::Until { .. } | Wait::Peer => Waited::NotYet,
         };

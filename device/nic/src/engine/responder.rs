@@ -50,12 +50,12 @@ impl Refusal {
 }
 
 /// A message and its destination, under the worker's guard and with the responder locked.
-struct Delivery<'a> {
+pub(super) struct Delivery<'a> {
     nic: &'a Nic,
     sender: &'a Setup,
-    message: &'a mut Message,
+    pub(super) message: &'a mut Message,
     peer: &'a Qp,
-    responder: &'a mut Responder,
+    pub(super) responder: &'a mut Responder,
 }
 
 impl Nic {
@@ -110,6 +110,8 @@ impl Delivery<'_> {
             Operation::Write | Operation::WriteImm => self.write(port),
             Operation::Read => self.read(port),
             Operation::CompareSwap | Operation::FetchAdd => self.atomic(port),
+            Operation::Flush => self.flush(port),
+            Operation::AtomicWrite => self.atomic_write(port),
         };
         result.unwrap_or_else(|outcome| outcome)
     }
@@ -185,6 +187,33 @@ impl Delivery<'_> {
         Ok(Outcome::Done)
     }
 
+    /// ATOMIC WRITE: nobody sees a part of the word.
+    fn atomic_write(&mut self, port: &mut Port<'_>) -> Result<Outcome, Outcome> {
+        self.check_local(port, false)?;
+        if self.message.wqe.remote_addr & 7 != 0 {
+            return Err(Outcome::Refused(Refusal::Request(Cause::Alignment)));
+        }
+        let piece = self.remote_piece();
+        let word = self.remote(std::slice::from_ref(&piece), true);
+        self.check_remote(port, &word)?;
+        let mut value = [0; 8];
+        match self.message.inline() {
+            Some(bytes) => value.copy_from_slice(bytes),
+            None => {
+                let local = self.local(false);
+                let found = local.extents(port, 8).map_err(Outcome::Stopped)?;
+                let read = copy::read_extents(port, &mut value, &found);
+                read.map_err(|error| Outcome::Stopped(local.stopped(error)))?;
+            }
+        }
+        let found = word.extents(port, 8).map_err(Outcome::Stopped)?;
+        let Some(at) = found.first() else { return Ok(Outcome::Done) };
+        let stored = port.fabric().memory.store_u64(at.gpa, u64::from_le_bytes(value));
+        stored.map_err(|error| Outcome::Stopped(word.stopped(error)))?;
+        self.message.done = 8;
+        Ok(Outcome::Done)
+    }
+
     /// Changes a word in one step that no processor of the guest can split; what it was.
     fn change_word(&self, port: &Port<'_>, at: refault_bus::Gpa) -> Result<u64, Outcome> {
         let SqWqe { compare_add, swap, .. } = self.message.wqe;
@@ -212,13 +241,13 @@ impl Delivery<'_> {
     }
 
     /// The remote memory as a list of one piece.
-    fn remote_piece(&self) -> Sge {
+    pub(super) fn remote_piece(&self) -> Sge {
         let SqWqe { remote_addr, rkey, .. } = self.message.wqe;
         Sge { addr: remote_addr, length: self.message.length, lkey: rkey }
     }
 
-    fn remote<'s>(&self, pieces: &'s [Sge], write: bool) -> List<'s> {
-        let rights = self.message.operation.remote_rights();
+    pub(super) fn remote<'s>(&self, pieces: &'s [Sge], write: bool) -> List<'s> {
+        let rights = self.message.remote_rights();
         List { pieces, pd: self.responder.setup.pd, rights, write, end: End::Remote }
     }
 
@@ -235,7 +264,7 @@ impl Delivery<'_> {
     }
 
     /// What the peer's queue pair and region allow, once for each message.
-    fn check_remote(&mut self, port: &mut Port<'_>, remote: &List<'_>) -> Result<(), Outcome> {
+    pub(super) fn check_remote(&mut self, port: &mut Port<'_>, remote: &List<'_>) -> Result<(), Outcome> {
         if self.message.checked {
             return Ok(());
         }

@@ -43,7 +43,8 @@ impl Attributes {
                 }
             )+};
         }
-        const REMOTE: u32 = ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
+        const FLUSH: u32 = ACCESS_FLUSH_GLOBAL | ACCESS_FLUSH_PERSISTENT;
+        const REMOTE: u32 = ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC | FLUSH;
         take! {
             QP_ATTR_ACCESS => access if change.access & !(REMOTE | ACCESS_LOCAL_WRITE) == 0;
             QP_ATTR_PKEY => pkey_index if change.pkey_index < limits.pkeys;

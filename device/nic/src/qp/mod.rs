@@ -66,6 +66,8 @@ pub(crate) enum Wait {
     Until { deadline_ns: u64 },
     /// The peer getting ready.
     Peer,
+    /// So many bytes more of a FLUSH surviving the machine.
+    Durable { ticket: u64, bytes: u32 },
 }
 
 /// Which end of a copy.
@@ -281,6 +283,7 @@ impl PageAnswer {
             Self::Failed(Cause::PageRefused) => 1,
             Self::Failed(Cause::PageFailure) => 2,
             Self::Failed(Cause::PageTimeout) => 3,
+            Self::Failed(Cause::NotPersistent) => 5,
             Self::Failed(_) => 4,
         }
     }
@@ -291,6 +294,7 @@ impl PageAnswer {
             1 => Self::Failed(Cause::PageRefused),
             2 => Self::Failed(Cause::PageFailure),
             3 => Self::Failed(Cause::PageTimeout),
+            5 => Self::Failed(Cause::NotPersistent),
             _ => Self::Failed(Cause::Blocked),
         }
     }

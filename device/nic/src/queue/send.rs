@@ -6,11 +6,11 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::cause::Cause;
 use crate::dma::{AccessError, Port};
-use crate::qp::Setup;
+use crate::qp::{End, Setup};
 use crate::queue::published;
 
 /// Longest message: InfiniBand's limit.
-const MAX_MESSAGE: u64 = 1 << 31;
+pub(crate) const MAX_MESSAGE: u64 = 1 << 31;
 
 /// What a send request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,10 @@ pub(crate) enum Operation {
     CompareSwap,
     /// Fetch and add.
     FetchAdd,
+    /// FLUSH.
+    Flush,
+    /// ATOMIC WRITE.
+    AtomicWrite,
 }
 
 impl Operation {
@@ -38,6 +42,8 @@ impl Operation {
             OP_RDMA_READ => Self::Read,
             OP_COMPARE_SWAP => Self::CompareSwap,
             OP_FETCH_ADD => Self::FetchAdd,
+            OP_FLUSH => Self::Flush,
+            OP_ATOMIC_WRITE => Self::AtomicWrite,
             _ => return None,
         })
     }
@@ -47,19 +53,17 @@ impl Operation {
         matches!(self, Self::Read | Self::CompareSwap | Self::FetchAdd)
     }
 
-    /// Whether it is an atomic.
-    pub(crate) fn is_atomic(self) -> bool {
-        matches!(self, Self::CompareSwap | Self::FetchAdd)
+    /// Whether it writes memory at that end.
+    pub(crate) fn writes(self, end: End) -> bool {
+        match end {
+            End::Local => self.fetches(),
+            End::Remote => !matches!(self, Self::Read | Self::Flush),
+        }
     }
 
-    /// What the remote region must allow.
-    pub(crate) fn remote_rights(self) -> u32 {
-        match self {
-            Self::Send => 0,
-            Self::Write | Self::WriteImm => ACCESS_REMOTE_WRITE,
-            Self::Read => ACCESS_REMOTE_READ,
-            Self::CompareSwap | Self::FetchAdd => ACCESS_REMOTE_ATOMIC,
-        }
+    /// Whether it is about one word of 8 bytes.
+    fn is_word(self) -> bool {
+        matches!(self, Self::CompareSwap | Self::FetchAdd | Self::AtomicWrite)
     }
 }
 
@@ -93,7 +97,11 @@ impl Message {
         } else {
             sges.iter().map(|sge| u64::from(sge.length)).sum()
         };
-        let fits = if operation.is_atomic() { length == 8 } else { length <= MAX_MESSAGE };
+        let length = match operation {
+            Operation::Flush => flush_length(&wqe).filter(|_| length == 0 && !inline)?,
+            _ => length,
+        };
+        let fits = if operation.is_word() { length == 8 } else { length <= MAX_MESSAGE };
         let length = fits.then_some(length as u32)?;
         Some(Self { wqe, operation, length, done: 0, checked: false, met: 0 })
     }
@@ -102,6 +110,20 @@ impl Message {
     pub(crate) fn malformed(wqe: SqWqe) -> Self {
         let wqe = SqWqe { num_sge: 0, ..wqe };
         Self { wqe, operation: Operation::Send, length: 0, done: 0, checked: false, met: 0 }
+    }
+
+    /// What the remote region must allow.
+    pub(crate) fn remote_rights(&self) -> u32 {
+        let flush = |placement, right| if self.wqe.imm & placement != 0 { right } else { 0 };
+        match self.operation {
+            Operation::Send => 0,
+            Operation::Write | Operation::WriteImm | Operation::AtomicWrite => ACCESS_REMOTE_WRITE,
+            Operation::Read => ACCESS_REMOTE_READ,
+            Operation::CompareSwap | Operation::FetchAdd => ACCESS_REMOTE_ATOMIC,
+            Operation::Flush => {
+                flush(FLUSH_GLOBAL, ACCESS_FLUSH_GLOBAL) | flush(FLUSH_PERSISTENT, ACCESS_FLUSH_PERSISTENT)
+            }
+        }
     }
 
     /// The scatter/gather list; empty for inline data.
@@ -119,6 +141,14 @@ impl Message {
     pub(crate) fn has_imm(&self) -> bool {
         matches!(self.wqe.opcode, OP_SEND_IMM | OP_RDMA_WRITE_IMM)
     }
+}
+
+/// Bytes of a FLUSH; of a whole region they are known when it is found. `None` if it is malformed.
+fn flush_length(wqe: &SqWqe) -> Option<u64> {
+    const PLACEMENTS: u32 = FLUSH_GLOBAL | FLUSH_PERSISTENT;
+    let sound = wqe.imm & PLACEMENTS != 0 && wqe.imm & !(PLACEMENTS | FLUSH_RANGE) == 0 && wqe.num_sge == 0;
+    let range = wqe.imm & FLUSH_RANGE != 0;
+    sound.then_some(if range { wqe.compare_add } else { 0 })
 }
 
 impl Port<'_> {
@@ -166,7 +196,15 @@ mod tests {
             ..SqWqe::default()
         };
         for bad in [
-            wqe(7, &[]),
+            wqe(9, &[]),
+            wqe(OP_FLUSH, &[]),
+            SqWqe { imm: FLUSH_GLOBAL | 1 << 9, ..wqe(OP_FLUSH, &[]) },
+            SqWqe { imm: FLUSH_RANGE, ..wqe(OP_FLUSH, &[]) },
+            SqWqe { imm: FLUSH_GLOBAL, ..wqe(OP_FLUSH, &[0]) },
+            SqWqe { imm: FLUSH_GLOBAL | FLUSH_RANGE, compare_add: 1 << 32, ..wqe(OP_FLUSH, &[]) },
+            inline(OP_FLUSH, 0, 0),
+            wqe(OP_ATOMIC_WRITE, &[4]),
+            inline(OP_ATOMIC_WRITE, 9, 0),
             SqWqe { num_sge: 5, ..SqWqe::default() },
             wqe(OP_SEND, &[u32::MAX, u32::MAX]),
             wqe(OP_RDMA_WRITE, &[1 << 31, 1]),

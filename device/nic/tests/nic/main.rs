@@ -5,6 +5,7 @@ mod datagrams;
 mod errors;
 mod events;
 mod faults;
+mod flush;
 mod function;
 mod hostile;
 mod not_ready;

@@ -6,6 +6,7 @@ pub(crate) mod shared;
 pub(crate) mod table;
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::sync::{Arc, Mutex};
 
 use refault_abi::codes::*;
@@ -20,7 +21,7 @@ use refault_bus::probe::{Probe, ProbeEvent, Stage};
 use refault_bus::{Bdf, Gpa};
 use refault_nic::{Nic, NicConfig, Worker};
 use refault_pci::PciFunction;
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use driver::*;
@@ -29,6 +30,8 @@ use iommu::ScriptedIommu;
 /// Bytes of guest memory, in two regions side by side.
 pub(crate) const MEMORY: u64 = 48 << 20;
 const SECOND_REGION: u64 = 40 << 20;
+/// Bytes of persistent memory behind it, in benches that have some.
+pub(crate) const PERSISTENT: u64 = 4 << 20;
 
 /// The process of most tests.
 pub(crate) const PASID: u32 = 0x33;
@@ -36,6 +39,8 @@ pub(crate) const PASID: u32 = 0x33;
 /// All rights.
 pub(crate) const ALL_RIGHTS: u32 =
     ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
+/// Both kinds of FLUSH.
+pub(crate) const FLUSH_RIGHTS: u32 = ACCESS_FLUSH_GLOBAL | ACCESS_FLUSH_PERSISTENT;
 
 /// Vectors that were sent.
 #[derive(Default)]
@@ -105,18 +110,32 @@ impl Bench {
         bench
     }
 
+    /// The same with `PERSISTENT` bytes of the file's behind the memory.
+    pub(crate) fn with_file(config: NicConfig, file: &File) -> Self {
+        file.set_len(PERSISTENT).unwrap();
+        let file = FileOffset::new(file.try_clone().unwrap(), 0);
+        let bench = Self::powered(config, Some((GuestAddress(MEMORY), PERSISTENT as usize, Some(file))));
+        bench.switch_on();
+        bench.enable();
+        bench
+    }
+
     /// The machine as after power-on.
     pub(crate) fn cold(config: NicConfig) -> Self {
+        Self::powered(config, None)
+    }
+
+    fn powered(config: NicConfig, more: Option<(GuestAddress, usize, Option<FileOffset>)>) -> Self {
         let regions = [
-            (GuestAddress(0), SECOND_REGION as usize),
-            (GuestAddress(SECOND_REGION), (MEMORY - SECOND_REGION) as usize),
+            (GuestAddress(0), SECOND_REGION as usize, None),
+            (GuestAddress(SECOND_REGION), (MEMORY - SECOND_REGION) as usize, None),
         ];
-        let ram = GuestRam::new(Arc::new(GuestMemoryMmap::from_ranges(&regions).unwrap()));
+        let regions = regions.into_iter().chain(more);
+        let ram = GuestRam::new(Arc::new(GuestMemoryMmap::from_ranges_with_files(regions).unwrap()));
         let iommu = Arc::new(ScriptedIommu::default());
         let clock = Arc::new(ManualClock::default());
         let interrupts = Arc::new(Interrupts::default());
         let probe = Arc::new(Recorder::default());
-        let workers = config.workers;
         let nic = Nic::new(
             config,
             Arc::new(ram.clone()),
@@ -126,7 +145,7 @@ impl Bench {
             probe.clone(),
         );
         iommu.attach(&nic);
-        let workers = RefCell::new((0..workers).map(|index| nic.worker(index)).collect());
+        let workers = RefCell::new((0..nic.worker_count()).map(|index| nic.worker(index)).collect());
         Self {
             nic,
             ram,
@@ -259,6 +278,11 @@ impl Bench {
             }
         }
         panic!("the device never comes to rest");
+    }
+
+    /// Lets one worker alone do all it can.
+    pub(crate) fn settle_worker(&self, index: usize) {
+        while self.workers.borrow_mut()[index].poll() {}
     }
 
     /// Lets time pass.

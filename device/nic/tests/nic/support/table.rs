@@ -40,8 +40,13 @@ impl OnDemand {
     pub(crate) fn new(bench: &Bench, pd: u32, start: u64, length: u64) -> Self {
         let eq = Eq::new(bench, 6, 2);
         let command = Self::command(bench, pd, eq.eqn, start, length);
-        let key = bench.command::<_, ObjectId>(CMD_CREATE_MR, &command).unwrap().id;
-        Self { key, root: command.table.root, start, first_offset: u64::from(command.first_offset), eq }
+        Self::of(bench, &command, eq)
+    }
+
+    pub(crate) fn of(bench: &Bench, command: &CreateMr, eq: Eq) -> Self {
+        let key = bench.command::<_, ObjectId>(CMD_CREATE_MR, command).unwrap().id;
+        let first_offset = u64::from(command.first_offset);
+        Self { key, root: command.table.root, start: command.start, first_offset, eq }
     }
 
     /// Where the word for `addr` is, in the table of `level`.

@@ -1,0 +1,245 @@
+//! FLUSH and ATOMIC WRITE: what survives, who may ask for it, and what is refused.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use refault_abi::codes::*;
+use refault_abi::command::*;
+use refault_abi::event::*;
+use refault_abi::queue::*;
+use refault_bus::Gpa;
+use refault_bus::dma::DmaMemory;
+use refault_bus::pri::ResponseCode;
+use refault_nic::NicConfig;
+
+use crate::support::driver::*;
+use crate::support::table::*;
+use crate::support::*;
+
+const HEAP: u64 = 0x7f00_0000_0000;
+/// Where the persistent memory is.
+const DISK: u64 = MEMORY;
+const REMOTE: u32 = ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC | FLUSH_RIGHTS;
+/// Queue pairs that take FLUSH too.
+const OPEN: ModifyQp = ModifyQp { access: REMOTE, ..PATIENT };
+
+/// A pair on a machine with persistent memory, and a region over the first 64 KiB of it.
+fn pair() -> (Pair, File, u32) {
+    let file = tempfile::tempfile().unwrap();
+    let pair = Pair::on(Bench::with_file(NicConfig::default(), &file), OPEN);
+    let key = pair.bench.pinned(pair.pd, DISK, DISK, 1 << 16, ALL_RIGHTS | FLUSH_RIGHTS);
+    (pair, file, key)
+}
+
+fn flush(imm: u32, remote_addr: u64, length: u64, rkey: u32) -> SqWqe {
+    SqWqe { imm, remote_addr, rkey, compare_add: length, ..request(OP_FLUSH, 9, &[]) }
+}
+
+fn persist(remote_addr: u64, length: u64, rkey: u32) -> SqWqe {
+    flush(FLUSH_PERSISTENT | FLUSH_RANGE, remote_addr, length, rkey)
+}
+
+fn region(pair: &Pair, start: u64, length: u64, access: u32) -> u32 {
+    let command = CreateMr { start, length, pd: pair.pd, access, mode: MR_PASID, ..CreateMr::default() };
+    pair.bench.command::<_, ObjectId>(CMD_CREATE_MR, &command).unwrap().id
+}
+
+#[test]
+fn what_was_written_is_in_the_file_when_the_flush_is_complete() {
+    let (mut pair, file, key) = pair();
+    pair.a.prepare(&pair.bench, &SqWqe { flags: 0, ..pair.write(1, 5000, DISK + 100, key) });
+    pair.a.prepare(&pair.bench, &persist(DISK + 100, 5000, key));
+    pair.a.prepare(&pair.bench, &pair.write(2, 8, pair.to, pair.rkey));
+    pair.a.ring(&pair.bench);
+    // The two workers alone do not get past the flush: it is the disk's turn.
+    for _ in 0..4 {
+        (0..2).for_each(|worker| pair.bench.settle_worker(worker));
+    }
+    assert!(pair.cq_a.drain(&pair.bench).is_empty());
+    pair.bench.settle_worker(2);
+    pair.bench.settle();
+    let entries = pair.cq_a.drain(&pair.bench);
+    assert_eq!(entries.iter().map(|e| (e.wr_id, e.status)).collect::<Vec<_>>(), [(9, 0), (2, 0)]);
+    assert_eq!((entries[0].opcode, entries[0].byte_len, entries[0].imm), (OP_FLUSH, 0, 0));
+    let mut stored = vec![0; 5000];
+    file.read_exact_at(&mut stored, 100).unwrap();
+    assert_eq!(stored, pair.bench.bytes(pair.from, 5000));
+}
+
+#[test]
+fn a_whole_region_is_flushed_without_saying_how_long_it_is() {
+    let (mut pair, file, key) = pair();
+    pair.run(&pair.write(1, 16, DISK + 0xfff0, key));
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    pair.run(&flush(FLUSH_PERSISTENT | FLUSH_GLOBAL, 0, 0, key));
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    let mut stored = [0; 16];
+    file.read_exact_at(&mut stored, 0xfff0).unwrap();
+    assert_eq!(stored[..], pair.bench.bytes(pair.from, 16));
+    // The whole of a process is more than one request can name.
+    let process = region(&pair, 0, u64::MAX, FLUSH_RIGHTS);
+    pair.run(&flush(FLUSH_GLOBAL, 0, 0, process));
+    assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, CAUSE_BOUNDS);
+}
+
+#[test]
+fn memory_that_does_not_survive_says_so_and_is_visible_at_once() {
+    let (mut pair, _file, _) = pair();
+    let key = pair.bench.pinned(pair.pd, pair.to, pair.to, BUFFER, ALL_RIGHTS | FLUSH_RIGHTS);
+    pair.run(&flush(FLUSH_GLOBAL | FLUSH_RANGE, pair.to, BUFFER, key));
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    pair.run(&persist(pair.to, 8, key));
+    assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, CAUSE_NOT_PERSISTENT);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_ACCESS_ERROR, pair.b.qpn)]);
+}
+
+#[test]
+fn the_device_says_whether_there_is_anything_that_survives() {
+    let features =
+        |bench: &Bench| bench.command::<_, DeviceCaps>(CMD_QUERY_DEVICE, &[0u8; 0]).unwrap().features;
+    let (pair, ..) = pair();
+    assert_ne!(features(&pair.bench) & CAP_FLUSH_PERSISTENT, 0);
+    assert_eq!(features(&Bench::default()) & CAP_FLUSH_PERSISTENT, 0);
+    assert_eq!((pair.bench.nic.worker_count(), Bench::default().nic.worker_count()), (3, 2));
+}
+
+#[test]
+fn a_flush_needs_the_right_of_region_and_queue_pair() {
+    let cases = [
+        (ACCESS_FLUSH_GLOBAL, REMOTE, (WC_REM_ACCESS_ERR, CAUSE_RIGHTS)),
+        (ACCESS_FLUSH_PERSISTENT, REMOTE, (WC_SUCCESS, CAUSE_NONE)),
+        (FLUSH_RIGHTS, REMOTE & !ACCESS_FLUSH_PERSISTENT, (WC_REM_INV_REQ_ERR, CAUSE_RIGHTS)),
+        (ALL_RIGHTS, REMOTE, (WC_REM_ACCESS_ERR, CAUSE_RIGHTS)),
+    ];
+    for (access, open, expected) in cases {
+        let file = tempfile::tempfile().unwrap();
+        let bench = Bench::with_file(NicConfig::default(), &file);
+        let mut pair = Pair::on(bench, ModifyQp { access: open, ..PATIENT });
+        let key = pair.bench.pinned(pair.pd, DISK, DISK, 1 << 16, access);
+        pair.run(&persist(DISK, 64, key));
+        let entry = pair.cq_a.expect(&pair.bench, expected.0);
+        assert_eq!(entry.vendor_error, expected.1, "{access:#x} {open:#x}");
+    }
+}
+
+#[test]
+fn ranges_that_are_empty_or_outside() {
+    let (mut pair, _file, key) = pair();
+    pair.run(&persist(0, 0, 0));
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    pair.run(&persist(DISK + 0xffff, 2, key));
+    assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, CAUSE_BOUNDS);
+}
+
+#[test]
+fn a_revoked_region_is_not_flushed() {
+    let (mut pair, _file, key) = pair();
+    pair.bench.urgent_command(CMD_REVOKE_MR, key).unwrap();
+    pair.run(&flush(FLUSH_PERSISTENT, 0, 0, key));
+    assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, CAUSE_REVOKED);
+}
+
+#[test]
+fn pages_of_a_process_are_faulted_in_like_a_read() {
+    let (mut pair, file, _) = pair();
+    let key = region(&pair, HEAP, 0x3000, FLUSH_RIGHTS);
+    pair.bench.iommu.map(PASID, HEAP, DISK + 0x8000, false);
+    pair.bench.iommu.map(PASID, HEAP + 0x2000, DISK + 0x4000, false);
+    pair.bench.fill(DISK + 0x4000, b"refault");
+    pair.run(&flush(FLUSH_PERSISTENT, 0, 0, key));
+    let requests = pair.bench.iommu.take_requests();
+    assert_eq!((requests.len(), requests[0].page.0, requests[0].write), (1, HEAP + 0x1000, false));
+    assert!(pair.cq_a.drain(&pair.bench).is_empty());
+    pair.bench.iommu.map(PASID, HEAP + 0x1000, DISK + 0x1000, false);
+    pair.bench.iommu.answer(&requests[0], ResponseCode::Success);
+    pair.bench.settle();
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    let mut stored = [0; 7];
+    file.read_exact_at(&mut stored, 0x4000).unwrap();
+    assert_eq!(&stored, b"refault");
+}
+
+#[test]
+fn holes_of_an_on_demand_region_are_told_of() {
+    let (mut pair, _file, _) = pair();
+    let eq = Eq::new(&pair.bench, 4, 2);
+    let command = OnDemand::command(&pair.bench, pair.pd, eq.eqn, HEAP, 0x2000);
+    let command = CreateMr { access: FLUSH_RIGHTS, ..command };
+    let mut table = OnDemand::of(&pair.bench, &command, eq);
+    table.put(&pair.bench, HEAP, DISK | ODP_PRESENT);
+    pair.run(&flush(FLUSH_PERSISTENT, 0, 0, table.key));
+    let fault = table.fault(&pair.bench);
+    assert_eq!((fault.address, fault.code), (HEAP + 0x1000, 0));
+    table.put(&pair.bench, HEAP + 0x1000, (DISK + 0x7000) | ODP_PRESENT);
+    resume(&pair.bench, fault.token, FAULT_RESOLVED).unwrap();
+    pair.bench.settle();
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+}
+
+#[test]
+fn a_queue_pair_that_goes_does_not_wait_for_the_disk() {
+    let (mut pair, _file, key) = pair();
+    pair.a.send(&pair.bench, &persist(DISK, 64, key));
+    for _ in 0..4 {
+        (0..2).for_each(|worker| pair.bench.settle_worker(worker));
+    }
+    pair.a.to(&pair.bench, QPS_ERR);
+    pair.bench.settle();
+    let entries = pair.cq_a.drain(&pair.bench);
+    assert_eq!(entries.iter().map(|e| e.status).collect::<Vec<_>>(), [WC_WR_FLUSH_ERR]);
+    assert_eq!(pair.b.state(&pair.bench), QPS_RTS);
+}
+
+#[test]
+fn an_atomic_write_puts_a_word_in_one_piece() {
+    let mut pair = Pair::new();
+    let word = pair.to + 0xff8;
+    let to_word = |wqe: SqWqe| SqWqe { remote_addr: word, rkey: pair.rkey, ..wqe };
+    // Gathered from two pieces across a page, or carried in the request.
+    let pieces = [pair.source(0xfff, 3), pair.source(0x2000, 5)];
+    let gathered = to_word(request(OP_ATOMIC_WRITE, 1, &pieces));
+    let expected = [pair.bench.bytes(pair.from + 0xfff, 3), pair.bench.bytes(pair.from + 0x2000, 5)].concat();
+    let mut inline = to_word(request(OP_ATOMIC_WRITE, 2, &[]));
+    (inline.flags, inline.inline_length) = (WQE_SIGNALED | WQE_INLINE, 8);
+    zerocopy::IntoBytes::as_mut_bytes(&mut inline.sge)[..8].copy_from_slice(b"refault!");
+    pair.run(&gathered);
+    let entry = pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    assert_eq!((entry.opcode, entry.byte_len), (OP_ATOMIC_WRITE, 0));
+    assert_eq!(pair.bench.bytes(word, 8), expected);
+    pair.run(&inline);
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    assert_eq!(pair.bench.ram.load_u64(Gpa(word)), Ok(u64::from_le_bytes(*b"refault!")));
+    pair.run(&SqWqe { remote_addr: word + 4, ..inline });
+    assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_INV_REQ_ERR).vendor_error, CAUSE_ALIGNMENT);
+}
+
+#[test]
+fn an_atomic_write_is_a_remote_write() {
+    for (access, expected) in
+        [(ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC, WC_REM_INV_REQ_ERR), (REMOTE, WC_SUCCESS)]
+    {
+        let mut pair = Pair::with(ModifyQp { access, ..PATIENT });
+        let wqe = request(OP_ATOMIC_WRITE, 1, &[pair.source(0, 8)]);
+        pair.run(&SqWqe { remote_addr: pair.to, rkey: pair.rkey, ..wqe });
+        pair.cq_a.expect(&pair.bench, expected);
+    }
+    let mut pair = Pair::new();
+    let key = pair.bench.pinned(pair.pd, pair.to, pair.to, 8, ACCESS_LOCAL_WRITE | ACCESS_REMOTE_ATOMIC);
+    let wqe = request(OP_ATOMIC_WRITE, 1, &[pair.source(0, 8)]);
+    pair.run(&SqWqe { remote_addr: pair.to, rkey: key, ..wqe });
+    assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, CAUSE_RIGHTS);
+}
+
+#[test]
+fn an_atomic_write_waits_for_its_page() {
+    let mut pair = Pair::new();
+    let wqe = request(OP_ATOMIC_WRITE, 1, &[pair.source(8, 8)]);
+    pair.run(&SqWqe { remote_addr: HEAP + 16, rkey: pair.process, ..wqe });
+    let request = pair.bench.iommu.take_requests()[0];
+    assert!(request.write);
+    let gpa = pair.map_page(HEAP, true);
+    pair.bench.iommu.answer(&request, ResponseCode::Success);
+    pair.bench.settle();
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    assert_eq!(pair.bench.bytes(gpa + 16, 8), pair.bench.bytes(pair.from + 8, 8));
+}
