@@ -144,6 +144,7 @@ impl Nic {
             (0, CMD_DESTROY_MR) => self.destroy_mr(objects, id()?),
             (0, CMD_CREATE_CQ) => self.create_cq(worker, objects, &body(b)?),
             (0, CMD_DESTROY_CQ) => self.destroy_cq(objects, id()?),
+            (0, CMD_MODIFY_CQ) => self.modify_cq(worker, &body(b)?),
             (0, CMD_CREATE_QP) => self.create_qp(worker, objects, &body(b)?),
             (0, CMD_MODIFY_QP) => self.modify_qp(objects, &body(b)?),
             (0, CMD_QUERY_QP) => self.query_qp(id()?),

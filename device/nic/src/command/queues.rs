@@ -1,6 +1,6 @@
 //! Event and completion queues.
 
-use refault_abi::command::{CreateCq, CreateEq};
+use refault_abi::command::{CreateCq, CreateEq, ModifyCq};
 use refault_abi::event::{EQE_SIZE, EVENT_COMPLETION, EVENT_CQ_ERROR, MAX_LOG_EQES};
 use refault_abi::queue::{CQE_SIZE, MAX_LOG_CQES};
 
@@ -8,6 +8,7 @@ use super::objects::{CqRecord, Objects};
 use super::{DONE, Refused, Reply, created};
 use crate::Nic;
 use crate::queue::completion::CqSetup;
+use crate::queue::moderation::Moderation;
 
 /// Alignment and size of a completion queue's doorbell record.
 const RECORD: u32 = 64;
@@ -55,6 +56,14 @@ impl Nic {
         objects.contexts.find(context)?.users += 1;
         *objects.eqs.find(eqn)? += 1;
         created(cqn)
+    }
+
+    /// What waits to be told of is told of at once: it was promised under the rule before.
+    pub(super) fn modify_cq(&self, worker: usize, command: &ModifyCq) -> Reply {
+        let ModifyCq { cqn, count, period_us, .. } = *command;
+        let rule = Moderation { count, period_us };
+        let known = self.cqs.moderate(&mut self.port(worker), &self.events, cqn, rule);
+        if known { DONE } else { Err(Refused::NoObject) }
     }
 
     pub(super) fn destroy_cq(&self, objects: &mut Objects, cqn: u32) -> Reply {

@@ -112,7 +112,7 @@ impl Nic {
             Wanted::NoCredit => {
                 requester.trouble.noted = Some(miss);
                 requester.wait = Wait::Credit { ticket, deadline_ns };
-                lock(&self.workers[worker].timers).set(qpn, deadline_ns);
+                lock(&self.workers[worker].timers).qps.set(qpn, deadline_ns);
                 return Ok(());
             }
         }

@@ -26,7 +26,7 @@ use crate::Nic;
 use crate::dma::Port;
 use crate::guard::lock;
 use crate::qp::{Qp, Requester, Setup};
-use crate::queue::completion::slot_of;
+use crate::queue::completion::{Watch, slot_of};
 use crate::queue::event::Event;
 use crate::waits::{Closed, Told};
 use durable::Persist;
@@ -47,6 +47,8 @@ pub(crate) enum Task {
     QueuePair(u32),
     /// A command lane may have something to do.
     Commands,
+    /// A completion queue waits for more completions before it tells of them, but not for ever.
+    Moderate(u32),
     /// Memory is to survive the machine; a queue pair waits for it.
     Persist(Persist),
 }
@@ -80,6 +82,7 @@ impl Worker {
         match work.0 {
             Task::QueuePair(slot) => self.nic.turn(self.index, slot),
             Task::Commands => self.nic.serve_commands(self.index),
+            Task::Moderate(cqn) => self.nic.watch_moderation(self.index, cqn),
             Task::Persist(task) => self.nic.persist(task),
         }
     }
@@ -133,6 +136,19 @@ impl Nic {
     /// Access to memory as worker `worker`.
     pub(crate) fn port(&self, worker: usize) -> Port<'_> {
         Port::enter(&self.fabric, &self.regions, &self.guards[worker])
+    }
+
+    /// Has a completion queue's worker watch the time, if the queue asks for it.
+    pub(crate) fn moderate(&self, cqn: u32, watch: Watch) {
+        if watch == Watch::Begin {
+            self.send(self.worker_of(slot_of(cqn)), Task::Moderate(cqn));
+        }
+    }
+
+    fn watch_moderation(&self, worker: usize, cqn: u32) {
+        if let Some(deadline_ns) = self.cqs.watched(cqn) {
+            lock(&self.workers[worker].timers).cqs.set(cqn, deadline_ns);
+        }
     }
 
     /// Who works for a slot, whoever occupies it.
@@ -210,11 +226,15 @@ impl Nic {
 
     fn expire(&self, worker: usize) {
         let now = self.fabric.now_ns();
-        let due = |worker: usize| lock(&self.workers[worker].timers).pop(now);
+        let due = |worker: usize| lock(&self.workers[worker].timers).qps.pop(now);
         while let Some(qpn) = due(worker) {
             if let Some(qp) = self.qps.find(qpn) {
                 self.schedule(qp);
             }
+        }
+        let due = |worker: usize| lock(&self.workers[worker].timers).cqs.pop(now);
+        while let Some(cqn) = due(worker) {
+            self.cqs.expire(&mut self.port(worker), &self.events, cqn);
         }
         let overdue = lock(&self.workers[worker].timers).page_requests_ns.is_some_and(|at| at <= now);
         if overdue {

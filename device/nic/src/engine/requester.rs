@@ -334,7 +334,7 @@ impl Nic {
     /// Writes a completion. If it cannot be written, the queue pair is lost, and all others of that queue.
     pub(super) fn post(&self, port: &mut Port<'_>, qp: &Qp, cqn: u32, entry: Cqe) {
         match self.cqs.post(port, &self.events, cqn, entry) {
-            Ok(()) => {}
+            Ok(watch) => self.moderate(cqn, watch),
             Err(PostError::JustFailed) => self.fail_users_of_cq(cqn),
             Err(PostError::Dead) => self.fail_qp(qp, true),
         }
@@ -423,6 +423,6 @@ impl Nic {
     pub(super) fn wait_until(&self, requester: &mut Requester, deadline_ns: u64) {
         requester.wait = Wait::Until { deadline_ns };
         let qpn = requester.setup.qpn;
-        lock(&self.workers[self.worker_of(slot_of(qpn))].timers).set(qpn, deadline_ns);
+        lock(&self.workers[self.worker_of(slot_of(qpn))].timers).qps.set(qpn, deadline_ns);
     }
 }

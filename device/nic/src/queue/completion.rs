@@ -10,6 +10,7 @@ use crate::dma::Port;
 use crate::guard::lock;
 use crate::page_table::Pages;
 use crate::queue::event::{Event, EventQueues};
+use crate::queue::moderation::{Moderation, Pace, Step};
 use crate::queue::{phase, published};
 use crate::slab::Slab;
 
@@ -56,8 +57,20 @@ struct CompletionQueue {
     /// Index behind the last completion that counts as solicited.
     solicited_end: u32,
     armed: Armed,
+    /// When what is armed is told of.
+    pace: Pace,
     /// Overrun, or its memory is gone: nothing more is written.
     failed: bool,
+}
+
+/// Whether somebody must begin to watch the time for a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Watch {
+    /// Nobody, or somebody does already.
+    No,
+    /// Its worker.
+    Begin,
 }
 
 /// A completion could not be written.
@@ -103,7 +116,7 @@ impl CompletionQueues {
         events: &EventQueues,
         cqn: u32,
         entry: Cqe,
-    ) -> Result<(), PostError> {
+    ) -> Result<Watch, PostError> {
         let slot = self.0.find(slot_of(cqn)).ok_or(PostError::Dead)?;
         let mut queue = lock(slot);
         if queue.setup.cqn != cqn || queue.failed {
@@ -118,20 +131,19 @@ impl CompletionQueues {
         if solicited {
             queue.solicited_end = queue.producer;
         }
-        if queue.armed == Armed::Next || queue.armed == Armed::Solicited && solicited {
-            queue.tell(port, events);
-        }
-        Ok(())
+        let counts = queue.armed == Armed::Next || queue.armed == Armed::Solicited && solicited;
+        let step = if counts { queue.pace.count(1, port.fabric().now_ns()) } else { Step::Wait };
+        Ok(queue.step(port, events, step))
     }
 
     /// The driver's arm doorbell, rung in the page of `context`, with its consumer index: completions it has
     /// not seen yet are told of at once.
-    pub(crate) fn arm(&self, port: &mut Port<'_>, events: &EventQueues, doorbell: ArmDoorbell) {
-        let Some(slot) = self.0.find(slot_of(doorbell.cqn)) else { return };
+    pub(crate) fn arm(&self, port: &mut Port<'_>, events: &EventQueues, doorbell: ArmDoorbell) -> Watch {
+        let Some(slot) = self.0.find(slot_of(doorbell.cqn)) else { return Watch::No };
         let mut queue = lock(slot);
         let CqSetup { cqn, context, log, .. } = queue.setup;
         if cqn == 0 || cqn != doorbell.cqn || context != doorbell.context || queue.failed {
-            return;
+            return Watch::No;
         }
         // A consumer index that cannot be is as good as an old one: the driver will look.
         let unseen = published(queue.producer, doorbell.consumer, log).unwrap_or(1);
@@ -141,9 +153,48 @@ impl CompletionQueues {
         if queue.armed != Armed::Next {
             queue.armed = armed;
         }
-        if unseen > 0 && (queue.armed == Armed::Next || unseen_solicited) {
-            queue.tell(port, events);
-        }
+        let counted = match queue.armed {
+            Armed::Next => unseen,
+            _ => u32::from(unseen > 0 && unseen_solicited),
+        };
+        let step = queue.pace.recount(counted, port.fabric().now_ns());
+        queue.step(port, events, step)
+    }
+
+    /// Sets when an armed queue tells of its completions; `false` if there is no such queue.
+    pub(crate) fn moderate(
+        &self,
+        port: &mut Port<'_>,
+        events: &EventQueues,
+        cqn: u32,
+        rule: Moderation,
+    ) -> bool {
+        self.with(cqn, |queue| {
+            if queue.pace.change(rule) {
+                queue.tell(port, events);
+            }
+        })
+        .is_some()
+    }
+
+    /// When the queue wants to be looked at; its worker watches from now on.
+    pub(crate) fn watched(&self, cqn: u32) -> Option<u64> {
+        self.with(cqn, |queue| queue.pace.watched()).flatten()
+    }
+
+    /// The time of a queue may have come: then it tells of what it has.
+    pub(crate) fn expire(&self, port: &mut Port<'_>, events: &EventQueues, cqn: u32) {
+        let now_ns = port.fabric().now_ns();
+        self.with(cqn, |queue| {
+            if queue.pace.is_due(now_ns) {
+                queue.tell(port, events);
+            }
+        });
+    }
+
+    fn with<R>(&self, cqn: u32, work: impl FnOnce(&mut CompletionQueue) -> R) -> Option<R> {
+        let mut queue = lock(self.0.find(slot_of(cqn))?);
+        (cqn != 0 && queue.setup.cqn == cqn).then(|| work(&mut queue))
     }
 }
 
@@ -176,9 +227,22 @@ impl CompletionQueue {
         Some(())
     }
 
+    /// Does what the pace says.
+    fn step(&mut self, port: &mut Port<'_>, events: &EventQueues, step: Step) -> Watch {
+        match step {
+            Step::Wait => Watch::No,
+            Step::Watch => Watch::Begin,
+            Step::Tell => {
+                self.tell(port, events);
+                Watch::No
+            }
+        }
+    }
+
     /// Sends the event that was asked for, once.
     fn tell(&mut self, port: &mut Port<'_>, events: &EventQueues) {
         self.armed = Armed::No;
+        self.pace.restart();
         let event = Event::of(EVENT_COMPLETION, 0, self.setup.cqn);
         events.raise(port, self.setup.eqn, event);
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod completion;
 pub(crate) mod event;
+pub(crate) mod moderation;
 pub(crate) mod recv;
 pub(crate) mod send;
 pub(crate) mod shared;

@@ -125,7 +125,7 @@ fn after_an_on_demand_invalidation_nothing_lands_where_the_page_was() {
         for fault in region.faults(&pair.bench) {
             faults += 1;
             let at = fault.address - HEAP;
-            region.put(&pair.bench, fault.address, frames[current] + at | ODP_PRESENT | ODP_WRITABLE);
+            region.put(&pair.bench, fault.address, (frames[current] + at) | ODP_PRESENT | ODP_WRITABLE);
             let answer = ResumeFault { token: fault.token, answer: FAULT_RESOLVED, reserved: 0 };
             assert_eq!(urgent(CMD_RESUME_FAULT, answer.as_bytes()), Some(STATUS_OK));
         }
