@@ -1,4 +1,4 @@
-//! The demo's scenarios at small size, with one and with two vCPUs.
+//! The demo's scenarios at small size, in all modes, with one and with two vCPUs.
 
 use std::fs;
 
@@ -9,15 +9,17 @@ use crate::support::{Refault, assert_clean, script};
 const SCENARIOS: [&str; 8] =
     ["steady", "reflink-cow", "exchange", "punch", "truncate", "fsync", "kill", "pinned"];
 
-fn small_demo(cpus: &str, mode: &str) {
+const MODES: [&str; 3] = ["pasid", "odp", "pinned"];
+
+fn small_demo(cpus: &str, mapping: &str) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().display().to_string();
     let said = Refault::new([
         "demo",
         "--cpus",
         cpus,
-        "--mode",
-        mode,
+        "--mapping",
+        mapping,
         "--scale",
         "0.1",
         "--seconds",
@@ -31,10 +33,19 @@ fn small_demo(cpus: &str, mode: &str) {
     let summary = fs::read_to_string(latest.join("summary.json")).expect("a summary");
     let summary: RunSummary = serde_json::from_str(&summary).expect("of the known form");
     assert_eq!(summary.result, Outcome::Pass, "{summary:#?}");
-    let names: Vec<&str> = summary.scenarios.iter().map(|scenario| &*scenario.name).collect();
-    assert_eq!(names, SCENARIOS);
+    let ran: Vec<_> = summary.scenarios.iter().map(|ran| (&*ran.name, &*ran.mode)).collect();
+    let in_modes = |name: &'static str| MODES.map(|mode| (name, mode));
+    let planned: Vec<_> = SCENARIOS.into_iter().flat_map(in_modes).collect();
+    let planned: Vec<_> =
+        planned.into_iter().filter(|(name, mode)| *name != "pinned" || *mode == "pinned").collect();
+    assert_eq!(ran, planned);
     for scenario in &summary.scenarios {
         assert_eq!((scenario.result, scenario.bytes_wrong), (Outcome::Pass, 0), "{scenario:#?}");
+        assert_eq!(scenario.mapping, mapping);
+        if scenario.mode == "pinned" {
+            assert!(scenario.reason.contains("EOPNOTSUPP"), "{scenario:#?}");
+            continue;
+        }
         let moves = matches!(&*scenario.name, "reflink-cow" | "exchange");
         assert!(!moves || scenario.blocks_moved > 0, "{scenario:#?}");
         let faults = moves || scenario.name == "fsync";
@@ -62,7 +73,7 @@ fn one_wrong_bit_fails_the_scenario_that_looks_for_it() {
     let text = r#"
         broken() {
             status=0
-            refault-demo --mode 4k --scale 0.05 --seconds 0.5 "$@" >/tmp/said 2>&1 || status=$?
+            refault-demo --mode pasid --mapping 4k --scale 0.05 --seconds 0.5 "$@" >/tmp/said 2>&1 || status=$?
             test $status -ne 0 && grep -qE "FAIL.* [1-9][0-9]* bytes wrong" /tmp/said && return
             echo "not noticed: $*"
             cat /tmp/said
