@@ -346,8 +346,9 @@ mod tests {
 
     #[test]
     fn what_the_manual_says_of_memory_is_true() {
-        assert!(size_of::<Qp>() < 2048, "{}", size_of::<Qp>());
-        assert!(size_of::<Mutex<Option<crate::region::Region>>>() < 128);
+        assert!(size_of::<Qp>() < 1024, "{}", size_of::<Qp>());
+        let region = size_of::<Mutex<Option<crate::region::Region>>>();
+        assert!(region < 96, "{region}");
     }
 
     #[test]

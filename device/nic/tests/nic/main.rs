@@ -12,6 +12,7 @@ mod moderation;
 mod not_ready;
 mod on_demand;
 mod races;
+mod scale;
 mod shared_receive;
 mod states;
 mod support;

@@ -17,6 +17,7 @@ use refault_pci::PciFunction;
 use zerocopy::IntoBytes;
 
 use crate::support::driver::*;
+use crate::support::shared::*;
 use crate::support::table::OnDemand;
 use crate::support::*;
 
@@ -204,6 +205,115 @@ fn peers_on_different_workers_do_not_block_one_another() {
     stop.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(done >= 2000, "{done} requests in 20 s");
+}
+
+/// Queue pairs of all workers send datagrams to each other, all receives from one shared queue: every receive request
+/// is completed at most once, and none is lost.
+#[test]
+fn a_shared_queue_gives_each_request_to_one_queue_pair() {
+    const QKEY: u32 = 5;
+    const SENDERS: usize = 6;
+    let config = NicConfig { workers: 3, ..NicConfig::default() };
+    let pair = Pair::unconnected(Bench::new(config));
+    let bench = &pair.bench;
+    let mut srq = Srq::new(bench, pair.pd, pair.eq.eqn, 6);
+    let mut cq = Cq::new(bench, pair.context, pair.eq.eqn, 12);
+    let mut qps: Vec<Qp> = (0..SENDERS)
+        .map(|_| {
+            let command = Qp::command(bench, pair.pd, [cq.cqn; 2], pair.eq.eqn, 6);
+            let command = CreateQp { srqn: srq.srqn, kind: QPT_UD, ..command };
+            let qp = Qp::create(bench, pair.context, &command);
+            raise_datagram(bench, &qp, QKEY);
+            qp
+        })
+        .collect();
+    let numbers: Vec<u32> = qps.iter().map(|qp| qp.qpn).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads = spawn(bench.take_workers(), &stop);
+    let (mut posted, mut free) = (0u64, 64usize);
+    let mut completed = std::collections::HashSet::new();
+    let mut credits = [32usize; SENDERS];
+    let (mut sent, mut answered) = (0, 0);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while answered < 6000 && Instant::now() < deadline {
+        while srq.posted.wrapping_sub(srq.consumer(bench)) < 64 && free > 0 {
+            posted += 1;
+            free -= 1;
+            srq.post(bench, posted, &[sge(pair.to, 256, pair.rkey)]);
+        }
+        for (index, qp) in qps.iter_mut().enumerate() {
+            while credits[index] > 0 {
+                credits[index] -= 1;
+                sent += 1;
+                let to = numbers[sent % SENDERS];
+                qp.prepare(bench, &datagram(1 << 32, &[pair.source(0, 64)], to, QKEY));
+            }
+            qp.ring(bench);
+        }
+        for entry in cq.drain(bench) {
+            assert_eq!(entry.status, WC_SUCCESS, "{entry:?}");
+            if entry.flags & CQE_RECEIVE == 0 {
+                let index = numbers.iter().position(|&qpn| qpn == entry.qpn).unwrap();
+                credits[index] += 1;
+                answered += 1;
+            } else {
+                assert!(completed.insert(entry.wr_id), "request {} was completed twice", entry.wr_id);
+                free += 1;
+            }
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(answered >= 6000, "{answered} datagrams in 30 s");
+    assert!(completed.len() > 100, "{} arrived", completed.len());
+    // What was posted is completed, still in the ring, or held by one of the queue pairs.
+    let in_ring = u64::from(srq.posted.wrapping_sub(srq.consumer(bench)));
+    let held = posted - completed.len() as u64 - in_ring;
+    assert!(held <= SENDERS as u64, "{posted} posted, {} completed, {in_ring} left", completed.len());
+}
+
+/// Everything the NIC has is destroyed while datagrams, a shared queue, moderated events and a FLUSH are under way.
+#[test]
+fn a_reset_under_all_kinds_of_traffic_ends_and_nothing_lands_afterwards() {
+    let file = tempfile::tempfile().unwrap();
+    let config = NicConfig { workers: 3, ..NicConfig::default() };
+    let open = ModifyQp { access: ALL_RIGHTS & !ACCESS_LOCAL_WRITE | FLUSH_RIGHTS, ..PATIENT };
+    for _ in 0..20 {
+        let mut pair = Pair::on(Bench::with_file(config.clone(), &file), open);
+        let bench = &pair.bench;
+        let disk = bench.pinned(pair.pd, MEMORY, MEMORY, 1 << 20, ALL_RIGHTS | FLUSH_RIGHTS);
+        let mut srq = Srq::new(bench, pair.pd, pair.eq.eqn, 6);
+        let command = Qp::command(bench, pair.pd, [pair.cq_b.cqn; 2], pair.eq.eqn, LOG);
+        let command = CreateQp { srqn: srq.srqn, kind: QPT_UD, ..command };
+        let mut speaker = Qp::create(bench, pair.context, &command);
+        raise_datagram(bench, &speaker, 1);
+        (0..64).for_each(|id| srq.post(bench, id, &[sge(pair.to, 4200, pair.rkey)]));
+        srq.arm(bench, 60).unwrap();
+        let rule = ModifyCq { cqn: pair.cq_b.cqn, count: 3, period_us: 50, reserved: 0 };
+        bench.command::<_, ObjectId>(CMD_MODIFY_CQ, &rule).unwrap();
+        pair.cq_b.arm(bench, false);
+        for _ in 0..8 {
+            pair.a.prepare(bench, &pair.write(1, 0x1_0000, MEMORY, disk));
+            let flush = SqWqe { imm: FLUSH_PERSISTENT, rkey: disk, ..request(OP_FLUSH, 2, &[]) };
+            pair.a.prepare(bench, &flush);
+            speaker.prepare(bench, &datagram(3, &[pair.source(0, 4096)], speaker.qpn, 1));
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = spawn(bench.take_workers(), &stop);
+        pair.a.ring(bench);
+        speaker.ring(bench);
+        thread::yield_now();
+        bench.nic.reset();
+        let marker = [0xcc; 0x1_0000];
+        bench.fill(pair.to, &marker);
+        bench.fill(MEMORY, &marker);
+        let posted = srq.consumer(bench);
+        thread::sleep(Duration::from_millis(5));
+        assert!(bench.bytes(pair.to, 0x1_0000) == marker && bench.bytes(MEMORY, 0x1_0000) == marker);
+        assert_eq!(srq.consumer(bench), posted);
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
 }
 
 /// Function-level resets from another thread while workers are busy.
