@@ -204,21 +204,21 @@ int refault_cmd_destroy(struct refault_dev *dev, u16 opcode, u32 id)
  * refault_cmd_atomic() - Execute a command in lane 1. Never sleeps or allocates.
  * @dev: the NIC
  * @opcode: one of the REFAULT_CMD_* of lane 1
- * @id: the object it is about
+ * @in: body of the request
+ * @in_len: its length in bytes
  *
  * Return: as refault_cmd().
  */
-int refault_cmd_atomic(struct refault_dev *dev, u16 opcode, u32 id)
+int refault_cmd_atomic(struct refault_dev *dev, u16 opcode, const void *in,
+		       size_t in_len)
 {
-	struct refault_object_id object = { .id = cpu_to_le32(id) };
 	struct refault_command_slot *slot;
 	int ret = -EIO;
 
 	spin_lock(&dev->lane1_lock);
 	if (refault_is_dead(dev))
 		goto out_unlock;
-	slot = refault_submit(dev, &dev->lane1, opcode, &object,
-			      sizeof(object));
+	slot = refault_submit(dev, &dev->lane1, opcode, in, in_len);
 	ret = refault_wait_spinning(dev, &dev->lane1, slot);
 	if (!ret)
 		ret = refault_status_to_errno(le16_to_cpu(slot->response.status));

@@ -49,13 +49,13 @@ static void refault_bind_mm(struct refault_dev *dev,
 	if (!IS_ERR(sva)) {
 		uctx->sva = sva;
 		uctx->pasid = iommu_sva_get_pasid(sva);
-		clear_bit(REFAULT_NO_PASID, &dev->state);
 		return;
 	}
-	set_bit(REFAULT_NO_PASID, &dev->state);
 	if (!test_and_set_bit(REFAULT_NO_PASID_TOLD, &dev->state))
 		dev_warn(&dev->pdev->dev,
-			 "no PASID mode, on-demand regions are refused: %s (%pe)\n",
+			 "no PASID mode, on-demand regions %s: %s (%pe)\n",
+			 refault_odp_by_table(dev) ? "use the NIC's table" :
+						     "are refused",
 			 refault_no_pasid_reason(dev, PTR_ERR(sva)), sva);
 }
 
@@ -158,8 +158,11 @@ err_unbind:
 
 static void refault_stop_context(struct refault_dev *dev, u32 id)
 {
-	int ret = refault_cmd_atomic(dev, REFAULT_CMD_STOP_CONTEXT, id);
+	struct refault_object_id object = { .id = cpu_to_le32(id) };
+	int ret;
 
+	ret = refault_cmd_atomic(dev, REFAULT_CMD_STOP_CONTEXT, &object,
+				 sizeof(object));
 	if (ret && !refault_is_dead(dev))
 		dev_warn_ratelimited(&dev->pdev->dev,
 				     "context %u was not stopped: %pe\n", id,

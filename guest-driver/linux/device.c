@@ -26,6 +26,7 @@ const struct ib_device_ops refault_dev_ops = {
 	.destroy_qp = refault_destroy_qp,
 	.disassociate_ucontext = refault_disassociate_ucontext,
 	.fill_res_mr_entry = refault_fill_res_mr_entry,
+	.fill_stat_mr_entry = refault_fill_stat_mr_entry,
 	.get_dev_fw_str = refault_get_dev_fw_str,
 	.get_link_layer = refault_get_link_layer,
 	.get_port_immutable = refault_get_port_immutable,
@@ -55,7 +56,7 @@ int refault_device_register(struct refault_dev *dev)
 	ibdev->node_guid = cpu_to_be64(le64_to_cpu(dev->caps.node_guid));
 	ibdev->phys_port_cnt = 1;
 	ibdev->dev.parent = &dev->pdev->dev;
-	ibdev->num_comp_vectors = refault_num_comp_vectors(dev);
+	ibdev->num_comp_vectors = dev->num_comp_vectors;
 	strscpy(ibdev->node_desc, "refault", sizeof(ibdev->node_desc));
 	ib_set_device_ops(ibdev, &refault_dev_ops);
 

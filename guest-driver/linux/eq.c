@@ -3,7 +3,8 @@
  * Event queues: what the NIC tells us, one ring per MSI-X vector.
  *
  * Vector 0 has the asynchronous events, vectors 1 and up are the completion
- * vectors of verbs. With a single vector it serves both.
+ * vectors of verbs, the last one has the page faults of on-demand regions.
+ * With few vectors the first one serves them all.
  *
  * Handlers find objects by number without a lock. An object leaves its table
  * first and then waits for the handler with synchronize_irq(), so a handler
@@ -12,7 +13,7 @@
 
 #include <linux/interrupt.h>
 
-#include "refault.h"
+#include "odp.h"
 
 #define REFAULT_LOG_EQES 10
 #define REFAULT_EQES BIT(REFAULT_LOG_EQES)
@@ -48,6 +49,9 @@ static void refault_handle_event(struct refault_dev *dev,
 		break;
 	case REFAULT_EVENT_QP:
 		refault_qp_event(dev, number, eqe->code);
+		break;
+	case REFAULT_EVENT_PAGE_FAULT:
+		refault_page_fault(dev, eqe);
 		break;
 	case REFAULT_EVENT_CQ_ERROR:
 		refault_cq_error(dev, number);
@@ -103,7 +107,7 @@ static void refault_spread_vector(struct refault_eq *eq, unsigned int vector)
 	int node = dev_to_node(&eq->dev->pdev->dev);
 	unsigned int cpu;
 
-	if (!vector)
+	if (!vector || eq == eq->dev->fault_eq)
 		return;
 	cpu = cpumask_local_spread(vector - 1, node);
 	irq_set_affinity_and_hint(eq->irq, cpumask_of(cpu));
@@ -123,7 +127,10 @@ static int refault_eq_init(struct refault_dev *dev, unsigned int vector)
 	if (ret)
 		goto err_free;
 
-	if (vector)
+	if (vector && eq == dev->fault_eq)
+		snprintf(eq->name, sizeof(eq->name), "refault-fault@%s",
+			 pci_name(dev->pdev));
+	else if (vector)
 		snprintf(eq->name, sizeof(eq->name), "refault-comp%u@%s",
 			 vector - 1, pci_name(dev->pdev));
 	else
@@ -155,10 +162,14 @@ static void refault_eq_free(struct refault_eq *eq)
 	dma_free_coherent(&dev->pdev->dev, REFAULT_EQ_BYTES, eq->ring, eq->dma);
 }
 
-/* One vector for events, and one per CPU for completions, if there are. */
+/*
+ * One vector for events, one for page faults, and one per CPU for completions,
+ * if there are.
+ */
 static int refault_alloc_vectors(struct refault_dev *dev)
 {
-	unsigned int most = min3(1 + num_present_cpus(), REFAULT_MAX_EQS,
+	unsigned int others = refault_has_odp(dev) ? 2 : 1;
+	unsigned int most = min3(others + num_present_cpus(), REFAULT_MAX_EQS,
 				 le32_to_cpu(dev->caps.max_eq));
 	int vectors;
 
@@ -168,6 +179,15 @@ static int refault_alloc_vectors(struct refault_dev *dev)
 		return dev_err_probe(&dev->pdev->dev, vectors,
 				     "no MSI-X vectors\n");
 	return vectors;
+}
+
+/* Who serves what: completions before page faults, if one must share. */
+static void refault_assign_vectors(struct refault_dev *dev, unsigned int vectors)
+{
+	bool own = refault_has_odp(dev) && vectors > 2;
+
+	dev->fault_eq = &dev->eqs[own ? vectors - 1 : 0];
+	dev->num_comp_vectors = max(vectors - own, 2U) - 1;
 }
 
 int refault_eqs_init(struct refault_dev *dev)
@@ -182,6 +202,7 @@ int refault_eqs_init(struct refault_dev *dev)
 		ret = -ENOMEM;
 		goto err_vectors;
 	}
+	refault_assign_vectors(dev, vectors);
 	for (dev->num_eqs = 0; dev->num_eqs < vectors; dev->num_eqs++) {
 		ret = refault_eq_init(dev, dev->num_eqs);
 		if (ret) {
@@ -205,11 +226,6 @@ void refault_eqs_free(struct refault_dev *dev)
 		refault_eq_free(&dev->eqs[--dev->num_eqs]);
 	kfree(dev->eqs);
 	pci_free_irq_vectors(dev->pdev);
-}
-
-u32 refault_num_comp_vectors(const struct refault_dev *dev)
-{
-	return max(dev->num_eqs, 2U) - 1;
 }
 
 /* The event queue of a completion vector, which the core has checked. */

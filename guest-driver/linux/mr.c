@@ -3,15 +3,16 @@
  * Memory regions.
  *
  * A plain region pins its pages for as long as it exists, and the NIC gets
- * their addresses. An on-demand region pins nothing: the NIC uses the process'
- * own addresses, which the IOMMU translates in the process' page table; where
- * a page is absent it asks for it. The implicit region is an on-demand region
- * over the whole address space.
+ * their addresses. An on-demand region pins nothing. In PASID mode the NIC uses
+ * the process' own addresses, which the IOMMU translates in the process' page
+ * table; where a page is absent it asks for it. Otherwise the region has a
+ * table with holes, which odp.c and its siblings fill and empty. The implicit
+ * region is an on-demand region over the whole address space.
  */
 
 #include <linux/sched.h>
 
-#include "refault.h"
+#include "odp.h"
 
 #define REFAULT_PAGE_SIZES (SZ_4K | SZ_2M)
 
@@ -67,27 +68,32 @@ static int refault_pin_mr(struct refault_dev *dev, struct refault_mr *mr,
 	return ret;
 }
 
-/* An on-demand region has nothing to prepare, only conditions. */
-static int refault_check_odp_mr(const struct refault_ucontext *uctx,
-				struct refault_mr *mr, u64 address)
+/* In PASID mode there is nothing to prepare: it is the process' page table. */
+static int refault_prepare_odp_mr(struct refault_dev *dev,
+				  const struct refault_ucontext *uctx,
+				  struct refault_mr *mr, u64 address, int access)
 {
-	bool implicit = !address && mr->length == U64_MAX;
+	int mode = refault_choose_mode(dev, uctx, mr, address, access);
 
-	if (!uctx->sva)
-		return -EOPNOTSUPP;
-	/* The IOMMU translates addresses of the process, not of our making. */
-	if (mr->start != address)
-		return -EOPNOTSUPP;
-	if (!implicit && !access_ok(u64_to_user_ptr(address), mr->length))
+	if (mode < 0)
+		return mode;
+	if (!refault_is_implicit(mr, address) &&
+	    !access_ok(u64_to_user_ptr(address), mr->length))
 		return -EFAULT;
-	mr->mode = REFAULT_MR_PASID;
+	mr->mode = mode;
+	if (mode == REFAULT_MR_ODP)
+		return refault_odp_create(dev, mr, address, access);
 	return 0;
 }
 
-static void refault_unpin_mr(struct refault_dev *dev, struct refault_mr *mr)
+/* What the NIC does not use any more. */
+static void refault_release_mr(struct refault_dev *dev, struct refault_mr *mr)
 {
+	if (mr->odp)
+		refault_odp_destroy(mr->odp);
 	refault_pbl_free(dev, &mr->pbl);
 	ib_umem_release(mr->umem);
+	kfree(mr);
 }
 
 static int refault_create_mr(struct refault_dev *dev, struct refault_mr *mr,
@@ -101,6 +107,7 @@ static int refault_create_mr(struct refault_dev *dev, struct refault_mr *mr,
 		.pd = cpu_to_le32(pd),
 		.access = cpu_to_le32(mr->access),
 		.mode = mr->mode,
+		.fault_eqn = mr->odp ? cpu_to_le32(dev->fault_eq->eqn) : 0,
 	};
 	int ret;
 	u32 key;
@@ -146,21 +153,19 @@ struct ib_mr *refault_reg_user_mr(struct ib_pd *ibpd, u64 start, u64 length,
 	mr->ibmr.pd = ibpd;
 
 	if (access & IB_ACCESS_ON_DEMAND)
-		ret = refault_check_odp_mr(uctx, mr, start);
+		ret = refault_prepare_odp_mr(dev, uctx, mr, start, access);
 	else
 		ret = refault_pin_mr(dev, mr, start, access);
-	if (ret)
-		goto err_free;
+	if (ret) {
+		kfree(mr);
+		return ERR_PTR(ret);
+	}
 	ret = refault_create_mr(dev, mr, to_rpd(ibpd)->id);
-	if (ret)
-		goto err_unpin;
+	if (ret) {
+		refault_release_mr(dev, mr);
+		return ERR_PTR(ret);
+	}
 	return &mr->ibmr;
-
-err_unpin:
-	refault_unpin_mr(dev, mr);
-err_free:
-	kfree(mr);
-	return ERR_PTR(ret);
 }
 
 int refault_dereg_mr(struct ib_mr *ibmr, struct ib_udata *udata)
@@ -169,12 +174,14 @@ int refault_dereg_mr(struct ib_mr *ibmr, struct ib_udata *udata)
 	struct refault_mr *mr = to_rmr(ibmr);
 	int ret;
 
-	/* The answer says that no access is under way: only then unpin. */
+	/*
+	 * The answer says that no access is under way: only then let the pages
+	 * go. Page faults that are still being served find nothing to answer.
+	 */
 	ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_MR, ibmr->lkey);
 	if (ret)
 		return ret;
 	xa_erase(&dev->mrs, ibmr->lkey);
-	refault_unpin_mr(dev, mr);
-	kfree(mr);
+	refault_release_mr(dev, mr);
 	return 0;
 }

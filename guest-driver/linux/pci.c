@@ -10,11 +10,6 @@
 
 #define REFAULT_RESET_TIMEOUT_US (10 * USEC_PER_SEC)
 
-static char *odp_mode = "pasid";
-module_param(odp_mode, charp, 0444);
-MODULE_PARM_DESC(odp_mode,
-		 "How on-demand regions are translated; only \"pasid\" (by the IOMMU, in the process' address space)");
-
 /**
  * refault_die() - Give the NIC up: it may not do DMA, and gets no commands.
  * @dev: the NIC
@@ -112,11 +107,16 @@ static int refault_start(struct refault_dev *dev)
 			  sizeof(dev->caps));
 	if (ret)
 		goto err_cmd;
-	ret = refault_eqs_init(dev);
+	ret = refault_faults_init(dev);
 	if (ret)
 		goto err_cmd;
+	ret = refault_eqs_init(dev);
+	if (ret)
+		goto err_faults;
 	return 0;
 
+err_faults:
+	refault_faults_free(dev);
 err_cmd:
 	refault_reset(dev);
 	refault_cmd_free(dev);
@@ -126,6 +126,7 @@ err_cmd:
 static void refault_stop(struct refault_dev *dev)
 {
 	refault_eqs_free(dev);
+	refault_faults_free(dev);
 	if (!refault_is_dead(dev))
 		refault_reset(dev);
 	pci_clear_master(dev->pdev);
@@ -242,11 +243,10 @@ static struct pci_driver refault_pci_driver = {
 
 static int __init refault_init(void)
 {
-	if (strcmp(odp_mode, "pasid")) {
-		pr_err(REFAULT_DRV_NAME ": odp_mode=%s is not supported: only \"pasid\" is\n",
-		       odp_mode);
-		return -EINVAL;
-	}
+	int ret = refault_odp_mode_init();
+
+	if (ret)
+		return ret;
 	return pci_register_driver(&refault_pci_driver);
 }
 module_init(refault_init);

@@ -4,7 +4,7 @@
  * and a GID that never change, no subnet manager, no netdev.
  */
 
-#include "refault.h"
+#include "odp.h"
 
 #define REFAULT_PKEY 0xffff
 #define REFAULT_GID_PREFIX 0xfe80000000000000ULL
@@ -13,7 +13,8 @@
 static void refault_query_odp(struct refault_dev *dev,
 			      struct ib_device_attr *attr)
 {
-	if (!refault_has_pasid(dev) || test_bit(REFAULT_NO_PASID, &dev->state))
+	/* Where PASID does not work the NIC's own table does. */
+	if (!refault_has_odp(dev))
 		return;
 	attr->kernel_cap_flags |= IBK_ON_DEMAND_PAGING;
 	attr->odp_caps.general_caps = IB_ODP_SUPPORT | IB_ODP_SUPPORT_IMPLICIT;

@@ -8,12 +8,7 @@
 #ifndef REFAULT_H
 #define REFAULT_H
 
-#include <linux/version.h>
-
-#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 2, 0)
-#error "refault_rdma needs Linux 7.2 or later"
-#endif
-
+#include <linux/llist.h>
 #include <linux/pci.h>
 #include <linux/spinlock.h>
 #include <linux/mutex.h>
@@ -22,12 +17,15 @@
 #include <rdma/ib_verbs.h>
 #include <rdma/uverbs_ioctl.h>
 
+#include "compat.h"
 #include "refault_abi.h"
 
 #define REFAULT_DRV_NAME "refault_rdma"
 
 struct iommu_sva;
 struct refault_dev;
+struct refault_fault;
+struct refault_odp;
 
 /* A command ring. Lane 0 is used under a mutex and may sleep, lane 1 never. */
 struct refault_lane {
@@ -56,8 +54,8 @@ enum refault_state_bit {
 	REFAULT_REGISTERED,
 	/* The log says already why contexts have no PASID. */
 	REFAULT_NO_PASID_TOLD,
-	/* The last context that was opened could not be bound to a PASID. */
-	REFAULT_NO_PASID,
+	/* The log says already that a region was refused for that. */
+	REFAULT_PASID_REFUSED,
 };
 
 struct refault_dev {
@@ -76,6 +74,14 @@ struct refault_dev {
 
 	struct refault_eq *eqs;
 	unsigned int num_eqs;
+	unsigned int num_comp_vectors;
+	struct refault_eq *fault_eq;	/* One of them. */
+
+	/* Page faults: odp_fault.c */
+	struct refault_fault *faults;
+	struct llist_head spare_faults;
+	struct workqueue_struct *fault_wq;
+	struct workqueue_struct *odp_wq;	/* What is not urgent. */
 
 	/* By the NIC's number. */
 	struct xarray contexts;
@@ -136,6 +142,7 @@ struct refault_qp {
 struct refault_mr {
 	struct ib_mr ibmr;
 	struct ib_umem *umem;	/* NULL: not pinned. */
+	struct refault_odp *odp;	/* NULL: no table for page faults. */
 	struct refault_pbl pbl;
 	u64 start;
 	u64 length;
@@ -181,6 +188,12 @@ static inline struct refault_mr *to_rmr(struct ib_mr *ibmr)
 	return container_of(ibmr, struct refault_mr, ibmr);
 }
 
+/* Whether a region is the whole of the process' memory, whatever is there. */
+static inline bool refault_is_implicit(const struct refault_mr *mr, u64 address)
+{
+	return !address && mr->length == U64_MAX;
+}
+
 static inline bool refault_is_dead(const struct refault_dev *dev)
 {
 	return test_bit(REFAULT_DEAD, &dev->state);
@@ -207,13 +220,13 @@ int refault_cmd(struct refault_dev *dev, u16 opcode, const void *in,
 int refault_cmd_create(struct refault_dev *dev, u16 opcode, const void *in,
 		       size_t in_len, u32 *id);
 int refault_cmd_destroy(struct refault_dev *dev, u16 opcode, u32 id);
-int refault_cmd_atomic(struct refault_dev *dev, u16 opcode, u32 id);
+int refault_cmd_atomic(struct refault_dev *dev, u16 opcode, const void *in,
+		       size_t in_len);
 
 /* eq.c */
 int refault_eqs_init(struct refault_dev *dev);
 void refault_eqs_free(struct refault_dev *dev);
 struct refault_eq *refault_comp_eq(struct refault_dev *dev, u32 comp_vector);
-u32 refault_num_comp_vectors(const struct refault_dev *dev);
 
 /* pbl.c */
 int refault_pbl_init(struct refault_dev *dev, struct refault_pbl *pbl,
@@ -265,6 +278,18 @@ struct ib_mr *refault_reg_user_mr(struct ib_pd *ibpd, u64 start, u64 length,
 				  struct ib_dmah *dmah, struct ib_udata *udata);
 int refault_dereg_mr(struct ib_mr *ibmr, struct ib_udata *udata);
 
+/* odp_fault.c */
+int refault_faults_init(struct refault_dev *dev);
+void refault_faults_free(struct refault_dev *dev);
+void refault_page_fault(struct refault_dev *dev, const struct refault_eqe *eqe);
+
+/* odp_mode.c */
+int refault_odp_mode_init(void);
+bool refault_odp_by_table(const struct refault_dev *dev);
+int refault_choose_mode(struct refault_dev *dev,
+			const struct refault_ucontext *uctx,
+			const struct refault_mr *mr, u64 address, int access);
+
 /* advise.c */
 int refault_advise_mr(struct ib_pd *ibpd,
 		      enum ib_uverbs_advise_mr_advice advice, u32 flags,
@@ -286,5 +311,6 @@ void refault_get_dev_fw_str(struct ib_device *ibdev, char *str);
 
 /* restrack.c */
 int refault_fill_res_mr_entry(struct sk_buff *msg, struct ib_mr *ibmr);
+int refault_fill_stat_mr_entry(struct sk_buff *msg, struct ib_mr *ibmr);
 
 #endif

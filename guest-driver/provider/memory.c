@@ -2,10 +2,16 @@
 /*
  * Protection domains and memory regions. All of the work is the kernel's;
  * whether a region is pinned or on demand it sees from the access flags.
+ *
+ * Programs know of one kind of on-demand region. Who runs one may choose by
+ * REFAULT_ODP_MODE which kind of ours it is; without it the module chooses.
  */
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <infiniband/kern-abi.h>
 
@@ -40,6 +46,38 @@ int refault_dealloc_pd(struct ibv_pd *pd)
 	return err;
 }
 
+#define MODE_VARIABLE "REFAULT_ODP_MODE"
+#define MODE_FLAGS (REFAULT_UVERBS_ACCESS_ODP | REFAULT_UVERBS_ACCESS_PASID)
+
+static pthread_once_t mode_once = PTHREAD_ONCE_INIT;
+static unsigned int mode_flag;
+
+static void read_mode(void)
+{
+	const char *mode = getenv(MODE_VARIABLE);
+
+	if (!mode || !*mode)
+		return;
+	if (!strcmp(mode, "pasid"))
+		mode_flag = REFAULT_UVERBS_ACCESS_PASID;
+	else if (!strcmp(mode, "odp"))
+		mode_flag = REFAULT_UVERBS_ACCESS_ODP;
+	else
+		fprintf(stderr,
+			"refault: " MODE_VARIABLE "=%s is ignored: it is pasid or odp\n",
+			mode);
+}
+
+/* What the environment adds to an on-demand region that does not say itself. */
+static int access_of(int access)
+{
+	if (!(access & IBV_ACCESS_ON_DEMAND) ||
+	    (unsigned int)access & MODE_FLAGS)
+		return access;
+	pthread_once(&mode_once, read_mode);
+	return access | (int)mode_flag;
+}
+
 struct ibv_mr *refault_reg_mr(struct ibv_pd *pd, void *addr, size_t length,
 			      uint64_t hca_va, int access)
 {
@@ -51,8 +89,8 @@ struct ibv_mr *refault_reg_mr(struct ibv_pd *pd, void *addr, size_t length,
 	vmr = calloc(1, sizeof(*vmr));
 	if (!vmr)
 		return NULL;
-	err = ibv_cmd_reg_mr(pd, addr, length, hca_va, access, vmr, &cmd,
-			     sizeof(cmd), &resp, sizeof(resp));
+	err = ibv_cmd_reg_mr(pd, addr, length, hca_va, access_of(access), vmr,
+			     &cmd, sizeof(cmd), &resp, sizeof(resp));
 	if (err) {
 		free(vmr);
 		errno = err;

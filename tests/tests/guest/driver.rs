@@ -94,14 +94,21 @@ fn a_reset_and_bus_mastering_off_under_traffic_end_it_and_a_rebind_restores_it()
 }
 
 #[test]
-fn without_an_iommu_regions_are_pinned_and_the_others_refused() {
+fn without_an_iommu_regions_are_pinned_or_translated_by_the_nic_and_pasid_mode_is_refused() {
     let text = format!(
         "{PINGPONG}
         pingpong -g 0 -n 50
-        if ibv_rc_pingpong -g 0 -n 50 -O; then exit 1; fi
+        pingpong -g 0 -n 50 -O
+        pingpong -g 0 -n 50 -o
+        export REFAULT_ODP_MODE=pasid
+        for attempt in 1 2 3; do
+            if ibv_rc_pingpong -g 0 -n 50 -O; then exit 1; fi
+        done
         echo all done"
     );
-    let (said, _) = script(1, &["--append", "intel_iommu=off"], &text);
+    let (said, log) = script(1, &["--append", "intel_iommu=off"], &text);
     assert_eq!(said.status, 0, "{said:#?}");
     assert!(said.stdout.contains("all done"), "{said:#?}");
+    assert_eq!(log.matches("on-demand regions use the NIC's table: no IOMMU serves the NIC").count(), 1);
+    assert_eq!(log.matches("on-demand regions in PASID mode are refused").count(), 1, "{log}");
 }

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * On-demand regions that the NIC translates by a table of the region's own.
+ *
+ * Locks, in the order in which they nest:
+ *   tables_lock	growth of the table; memory is allocated under it
+ *   umem_mutex		the words of one umem's pages, and their DMA mappings
+ *   xa_lock of children
+ *   lane1_lock		commands while words are taken away
+ * Reclaim takes umem_mutex through the MMU notifier: nothing is allocated
+ * under it, and the notifier never takes tables_lock.
+ */
+#ifndef REFAULT_ODP_H
+#define REFAULT_ODP_H
+
+#include <linux/completion.h>
+#include <linux/llist.h>
+#include <linux/refcount.h>
+#include <linux/workqueue.h>
+#include <rdma/ib_umem_odp.h>
+
+#include "refault.h"
+
+#define REFAULT_WORDS_PER_TABLE 512
+#define REFAULT_WORDS_SHIFT 9
+
+/* An implicit region's children are as large as what one table covers. */
+#define REFAULT_CHILD_SHIFT (PAGE_SHIFT + REFAULT_WORDS_SHIFT)
+#define REFAULT_CHILD_BYTES BIT_ULL(REFAULT_CHILD_SHIFT)
+
+/* A table that the NIC walks, and the driver's view of those below it. */
+struct refault_odp_table {
+	__le64 *words;
+	dma_addr_t dma;
+	/* NULL in a table of pages; else what each word names. */
+	struct refault_odp_table **below;
+};
+
+/* Pages, and events or commands that handled them: see docs/nic.md. */
+struct refault_odp_stats {
+	atomic64_t faults;
+	atomic64_t faults_handled;
+	atomic64_t invalidations;
+	atomic64_t invalidations_handled;
+	atomic64_t prefetch;
+};
+
+/*
+ * Memory that one umem watches, and its words: the whole of an explicit
+ * region, or one child of an implicit region.
+ */
+struct refault_odp_part {
+	struct refault_odp *odp;
+	struct ib_umem_odp *umem;
+	/* A child's only table. NULL: the region's table has the words. */
+	struct refault_odp_table *leaf;
+	/* Children: whoever uses it, and the region's list. */
+	refcount_t users;
+	struct completion unused;
+	struct work_struct destroy;
+};
+
+/* The on-demand side of a memory region. */
+struct refault_odp {
+	struct refault_dev *dev;
+	struct refault_mr *mr;
+	/* Users that found it by its key, and the region itself. */
+	refcount_t users;
+	struct completion unused;
+
+	struct mutex tables_lock;
+	struct refault_odp_table *top;
+	u8 levels;
+	u8 page_level;		/* Where the pages are: 1 if they have 2 MiB. */
+	atomic_t num_tables;
+
+	struct refault_odp_part whole;	/* Explicit. */
+	struct ib_umem_odp *anchor;	/* Implicit; else NULL. */
+	struct xarray children;		/* Implicit: by address. */
+
+	struct refault_odp_stats stats;
+};
+
+/* How pages are brought in. */
+enum refault_bring {
+	REFAULT_BRING_READ,
+	REFAULT_BRING_WRITE,
+	/* What is there, as it is: nothing is faulted in. */
+	REFAULT_BRING_PRESENT,
+};
+
+static inline bool refault_has_odp(const struct refault_dev *dev)
+{
+	return le32_to_cpu(dev->caps.features) & REFAULT_CAP_ODP &&
+	       dev->caps.page_faults;
+}
+
+/* odp_table.c */
+struct refault_odp_table *refault_odp_table_alloc(struct refault_odp *odp,
+						  bool of_tables);
+void refault_odp_table_free(struct refault_odp *odp,
+			    struct refault_odp_table *table);
+void refault_odp_tables_free(struct refault_odp *odp);
+struct refault_odp_table *refault_odp_table_at(struct refault_odp *odp,
+					       u64 offset, unsigned int level,
+					       bool grow);
+struct refault_odp_table *
+refault_odp_table_below(const struct refault_odp_table *table, u64 offset,
+			unsigned int level);
+void refault_odp_table_set(struct refault_odp_table *table, u64 offset,
+			   unsigned int level,
+			   struct refault_odp_table *below);
+
+/* odp_pages.c */
+int refault_part_bring(struct refault_odp_part *part, u64 address, u64 length,
+		       enum refault_bring how, u64 *pages);
+void refault_odp_forget(struct refault_odp *odp, u64 address, u64 length);
+extern const struct mmu_interval_notifier_ops refault_odp_notifier_ops;
+
+/* odp_child.c */
+int refault_children_bring(struct refault_odp *odp, u64 address, u64 length,
+			   enum refault_bring how, u64 *pages);
+void refault_child_empty(struct refault_odp_part *child);
+void refault_children_free(struct refault_odp *odp);
+
+/* odp.c */
+int refault_odp_create(struct refault_dev *dev, struct refault_mr *mr,
+		       u64 address, int access);
+void refault_odp_destroy(struct refault_odp *odp);
+struct refault_odp *refault_odp_get(struct refault_dev *dev, u32 key);
+void refault_odp_put(struct refault_odp *odp);
+int refault_odp_bring(struct refault_odp *odp, u64 address, u64 length,
+		      enum refault_bring how, u64 *pages);
+
+#endif

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Tables of on-demand regions, as sparse as their use.
+ *
+ * The NIC reads them whenever it likes. So a table is zero before it is linked,
+ * words change by single stores, and an explicit region's tables stay until
+ * the region goes. An implicit region's tables of pages belong to its
+ * children, which come and go; the tables above them stay.
+ *
+ * Tables are only made where pages are about to be brought in, never while
+ * pages are taken away.
+ */
+
+#include <linux/dma-mapping.h>
+
+#include "odp.h"
+
+static unsigned int refault_index(u64 offset, unsigned int level)
+{
+	return (offset >> (PAGE_SHIFT + level * REFAULT_WORDS_SHIFT)) &
+	       (REFAULT_WORDS_PER_TABLE - 1);
+}
+
+struct refault_odp_table *refault_odp_table_alloc(struct refault_odp *odp,
+						  bool of_tables)
+{
+	struct device *dev = &odp->dev->pdev->dev;
+	struct refault_odp_table *table;
+
+	table = kzalloc_obj(*table);
+	if (!table)
+		return NULL;
+	if (of_tables) {
+		table->below = kzalloc_objs(*table->below,
+					    REFAULT_WORDS_PER_TABLE);
+		if (!table->below)
+			goto err_free;
+	}
+	table->words = dma_alloc_coherent(dev, SZ_4K, &table->dma, GFP_KERNEL);
+	if (!table->words)
+		goto err_free;
+	atomic_inc(&odp->num_tables);
+	return table;
+
+err_free:
+	kfree(table->below);
+	kfree(table);
+	return NULL;
+}
+
+/* The NIC must not know the table any more. */
+void refault_odp_table_free(struct refault_odp *odp,
+			    struct refault_odp_table *table)
+{
+	dma_free_coherent(&odp->dev->pdev->dev, SZ_4K, table->words,
+			  table->dma);
+	atomic_dec(&odp->num_tables);
+	kfree(table->below);
+	kfree(table);
+}
+
+static void refault_free_below(struct refault_odp *odp,
+			       struct refault_odp_table *table)
+{
+	unsigned int i;
+
+	if (table->below)
+		for (i = 0; i < REFAULT_WORDS_PER_TABLE; i++)
+			if (table->below[i])
+				refault_free_below(odp, table->below[i]);
+	refault_odp_table_free(odp, table);
+}
+
+/* All of a region that the NIC has forgotten, but for its children's. */
+void refault_odp_tables_free(struct refault_odp *odp)
+{
+	refault_free_below(odp, odp->top);
+}
+
+/* Lets @table name another table for @offset, or none; tables_lock is held. */
+void refault_odp_table_set(struct refault_odp_table *table, u64 offset,
+			   unsigned int level, struct refault_odp_table *below)
+{
+	unsigned int index = refault_index(offset, level);
+	u64 word = below ? below->dma | REFAULT_ODP_TABLE : 0;
+
+	/* It is found by others, and by the NIC, as it is: with zero words. */
+	smp_store_release(&table->below[index], below);
+	dma_wmb();
+	WRITE_ONCE(table->words[index], cpu_to_le64(word));
+}
+
+/* The table that @table, which is one of @level, names for @offset. */
+struct refault_odp_table *
+refault_odp_table_below(const struct refault_odp_table *table, u64 offset,
+			unsigned int level)
+{
+	/* Pairs with the release in refault_odp_table_set(). */
+	return smp_load_acquire(&table->below[refault_index(offset, level)]);
+}
+
+static struct refault_odp_table *
+refault_grow_below(struct refault_odp *odp, struct refault_odp_table *table,
+		   u64 offset, unsigned int level)
+{
+	struct refault_odp_table *below;
+
+	mutex_lock(&odp->tables_lock);
+	below = refault_odp_table_below(table, offset, level);
+	if (!below) {
+		below = refault_odp_table_alloc(odp,
+						level - 1 > odp->page_level);
+		if (below)
+			refault_odp_table_set(table, offset, level, below);
+	}
+	mutex_unlock(&odp->tables_lock);
+	return below;
+}
+
+/**
+ * refault_odp_table_at() - Find the table of a level.
+ * @odp: the region
+ * @offset: bytes from the start of what the tables cover
+ * @level: 0 for the last one, of 4 KiB pages
+ * @grow: make what is missing on the way; allocates
+ *
+ * Return: the table, or NULL if there is none or no memory for it.
+ */
+struct refault_odp_table *refault_odp_table_at(struct refault_odp *odp,
+					       u64 offset, unsigned int level,
+					       bool grow)
+{
+	struct refault_odp_table *table = odp->top, *below;
+	unsigned int at;
+
+	for (at = odp->levels - 1; at > level; at--) {
+		below = refault_odp_table_below(table, offset, at);
+		if (!below && grow)
+			below = refault_grow_below(odp, table, offset, at);
+		if (!below)
+			return NULL;
+		table = below;
+	}
+	return table;
+}
