@@ -20,7 +20,7 @@ void die(const char *fmt, ...)
 	va_list args;
 
 	fflush(stdout);
-	fputs("refault-demo: ", stderr);
+	fprintf(stderr, "%s: ", program_invocation_short_name);
 	va_start(args, fmt);
 	vfprintf(stderr, fmt, args);
 	va_end(args);
@@ -123,7 +123,7 @@ int run_command(char *const argv[])
 
 	fflush(stdout);
 	if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ) != 0) {
-		fprintf(stderr, "refault-demo: cannot run %s: is it in the image?\n", argv[0]);
+		fprintf(stderr, "%s: cannot run %s: is it in the image?\n", program_invocation_short_name, argv[0]);
 		return -1;
 	}
 	while (waitpid(pid, &status, 0) < 0)
