@@ -8,5 +8,6 @@ mod run;
 mod stock;
 mod stock_programs;
 mod stock_pyverbs;
+mod storm;
 mod support;
 mod vfio;

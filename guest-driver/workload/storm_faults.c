@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+/*
+ * On-demand regions with tables of their own are counted by the driver, region by region: `rdma stat show mr`
+ * tells. Faults of regions on the process' addresses are page requests to the IOMMU, which its trace event
+ * prq_report counts.
+ */
+#define _GNU_SOURCE
+#include "storm_faults.h"
+#include "demo_util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#define TRACING		"/sys/kernel/tracing"
+#define TRIGGER		TRACING "/events/intel_iommu/prq_report/trigger"
+#define HISTOGRAM	TRACING "/events/intel_iommu/prq_report/hist"
+#define COUNT_BY_DEVICE	"hist:keys=dev"
+
+static void say(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	/* A kernel without the event counts nothing. */
+	if (fd < 0)
+		return;
+	if (write(fd, text, strlen(text)) < 0)
+		fprintf(stderr, "%s: %s: %s\n", path, text, strerror(errno));
+	close(fd);
+}
+
+void faults_begin(void)
+{
+	if (access(TRACING "/events", F_OK))
+		mount("tracefs", TRACING, "tracefs", 0, NULL);
+	say(TRIGGER, COUNT_BY_DEVICE);
+}
+
+static uint64_t number_behind(const char *line, const char *name)
+{
+	const char *at = strstr(line, name);
+	uint64_t value = 0;
+
+	if (at)
+		sscanf(at + strlen(name), " %" SCNu64, &value);
+	return value;
+}
+
+static uint64_t page_requests(void)
+{
+	FILE *file = fopen(HISTOGRAM, "re");
+	char line[256];
+	uint64_t sum = 0;
+
+	while (file && fgets(line, sizeof(line), file))
+		sum += number_behind(line, "hitcount:");
+	if (file)
+		fclose(file);
+	say(TRIGGER, "!" COUNT_BY_DEVICE);
+	return sum;
+}
+
+void faults_end(struct fault_counts *counts)
+{
+	FILE *pipe = popen("rdma stat show mr 2>/dev/null", "re");
+	char line[512];
+
+	*counts = (struct fault_counts){ .faults = page_requests() };
+	while (pipe && fgets(line, sizeof(line), pipe)) {
+		counts->faults += number_behind(line, "page_faults");
+		counts->invalidations += number_behind(line, "page_invalidations");
+	}
+	if (pipe)
+		pclose(pipe);
+}

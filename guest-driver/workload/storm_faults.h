@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* What the kernel counted of the NIC's page faults. */
+#ifndef STORM_FAULTS_H
+#define STORM_FAULTS_H
+
+#include <stdint.h>
+
+struct fault_counts {
+	uint64_t faults, invalidations;
+};
+
+void faults_begin(void);
+
+/* The regions must still exist. */
+void faults_end(struct fault_counts *counts);
+
+#endif

@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+#include "storm_traffic.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BUFFER_BYTES	STORM_BLOCK	/* of each operation, in the scratch memory */
+#define BATCH		16
+#define COMPLAINTS	10
+
+_Static_assert(LANES * LANE_DEPTH * BUFFER_BYTES <= SCRATCH_BYTES, "room for the buffers");
+
+struct operation {
+	bool under_way;
+	enum storm_verb verb;
+	struct block *block;
+	struct slot *slot;		/* NULL: a probe */
+	enum block_state state;		/* of the block when it was posted */
+	uint32_t epoch, replaced, moves;
+	bool replacing;
+	struct window window;		/* of the slot, then */
+	uint64_t compare;
+	char *target;
+	char *buffer;
+	uint64_t posted_ns;
+};
+
+struct lane {
+	struct operation operations[LANE_DEPTH];
+	uint32_t under_way;
+	bool failed;
+};
+
+struct traffic {
+	struct arena *arena;
+	struct storm_engine *engine;
+	struct tally *tally;
+	struct rng rng;
+	struct lane lanes[LANES];
+	_Atomic uint32_t twin_round;
+	_Atomic bool stopping;
+	pthread_t thread;
+};
+
+static const char *const verb_names[] = { "write", "read", "compare-swap", "fetch-add" };
+static const char *const state_names[] = { "open", "changing", "read-only", "gone" };
+
+void traffic_complain(struct tally *tally, const char *format, ...)
+{
+	va_list args;
+
+	if (tally->unexpected++ >= COMPLAINTS)
+		return;
+	fputs("  wrong: ", stdout);
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	putchar('\n');
+	fflush(stdout);
+}
+
+static void check_slot(struct tally *tally, const struct slot *slot, const struct window *window,
+		       const void *record, const char *how)
+{
+	struct mismatch bad;
+	uint32_t wrong = slot_check(slot, window, record, &bad);
+
+	tally->words_checked += slot->length / 8;
+	if (!wrong)
+		return;
+	tally->words_wrong += wrong;
+	traffic_complain(tally, "%s: %u words of slot %u (block %u, offset %u, %u bytes), the first at %u: found %016"
+			 PRIx64 " (version %u), allowed [%u, %u]%s", how, wrong, slot->index, slot->block,
+			 slot->offset, slot->length, bad.word, bad.found, word_version(bad.found), window->low,
+			 window->high, window->zero ? " or zero" : "");
+}
+
+/* Where a disturber is at work, half of the time, otherwise anywhere. */
+static struct slot *pick_slot(struct traffic *traffic)
+{
+	struct ledger *ledger = &traffic->arena->ledger;
+	uint64_t focus = traffic->arena->foci[rng_below(&traffic->rng, MAX_FOCI)];
+	uint32_t first = (uint32_t)focus, count = (uint32_t)(focus >> 32);
+	uint32_t block;
+
+	for (uint32_t i = 0; i < MAX_FOCI && !count; i++) {
+		focus = traffic->arena->foci[i];
+		first = (uint32_t)focus;
+		count = (uint32_t)(focus >> 32);
+	}
+	if (!count || rng_below(&traffic->rng, 2)) {
+		first = 0;
+		count = ledger->block_count;
+	}
+	block = first + (uint32_t)rng_below(&traffic->rng, count);
+	first = ledger->first_slot[block];
+	return &ledger->slots[first + rng_below(&traffic->rng, ledger->first_slot[block + 1] - first)];
+}
+
+static uint32_t next_version(struct traffic *traffic, const struct slot *slot)
+{
+	uint32_t round = traffic->twin_round;
+
+	if (!slot->twin)
+		return slot->high + 1;
+	return round > slot->high ? round : 0;
+}
+
+/* The processor's own load or store, as part of the traffic. */
+static void by_processor(struct traffic *traffic, const struct block *block, struct slot *slot, bool store)
+{
+	uint64_t record[STORM_BLOCK / 8];
+	uint32_t version = store ? next_version(traffic, slot) : 0;
+	struct window window = slot_window(slot);
+	char *address = block->address + slot->offset;
+
+	memcpy(record, address, slot->length);
+	check_slot(traffic->tally, slot, &window, record, "by the processor");
+	traffic->tally->cpu++;
+	if (!version || slot->kind == SLOT_COUNTER)
+		return;
+	slot_fill(slot, version, record);
+	memcpy(address, record, slot->length);
+	slot_begin_write(slot, version);
+	slot_written(slot, false);
+}
+
+/* Whether the slot's content is known to the bit, and so a compare can be. */
+static bool known_word(const struct slot *slot, uint64_t *word)
+{
+	if (slot->low == slot->high && !slot->zero)
+		*word = slot_word(slot, slot->low, 0);
+	else if (slot->low > slot->high && slot->zero)
+		*word = 0;
+	else
+		return false;
+	return true;
+}
+
+static enum storm_verb choose_verb(struct traffic *traffic, const struct block *block, const struct slot *slot,
+				   uint64_t *compare)
+{
+	bool read = rng_below(&traffic->rng, 5) < 2;
+
+	if (read || (slot->twin && !next_version(traffic, slot)))
+		return VERB_READ;
+	if (slot->kind == SLOT_COUNTER)
+		return VERB_ADD;
+	if (slot->length == 8 && !block->replacing && known_word(slot, compare))
+		return VERB_SWAP;
+	return VERB_WRITE;
+}
+
+static void prepare(struct traffic *traffic, struct operation *op, struct storm_request *request)
+{
+	struct slot *slot = op->slot;
+	uint32_t version = next_version(traffic, slot);
+
+	op->verb = request->verb = choose_verb(traffic, op->block, slot, &op->compare);
+	op->window = slot_window(slot);
+	op->target = op->block->address + slot->offset;
+	request->length = slot->length;
+	request->compare = op->compare;
+	slot->busy = true;
+	switch (op->verb) {
+	case VERB_WRITE:
+		slot_fill(slot, version, op->buffer);
+		break;
+	case VERB_READ:
+		/* What is left there must not be taken for what is read. */
+		memset(op->buffer, 0xee, slot->length);
+		return;
+	case VERB_SWAP:
+		request->swap = slot_word(slot, version, 0);
+		break;
+	case VERB_ADD:
+		request->swap = 1;
+		break;
+	}
+	slot_begin_write(slot, version);
+}
+
+/* A page or less to where the block was before: it must not land in the block, wherever that is now. */
+static void prepare_probe(struct traffic *traffic, struct operation *op, struct storm_request *request)
+{
+	uint32_t at = (uint32_t)rng_below(&traffic->rng, STORM_BLOCK / BLOCK) * (uint32_t)BLOCK;
+	uint64_t *words = (uint64_t *)op->buffer;
+
+	op->block->probes++;
+	op->verb = request->verb = VERB_WRITE;
+	op->target = op->block->vacant + at;
+	request->length = 512;
+	for (uint32_t i = 0; i < request->length / 8; i++)
+		words[i] = word_of(WORD_ID_PROBE, 1, at / 8 + i);
+}
+
+/* Blocks that refuse would otherwise keep every lane in recovery. */
+static bool worth_it(struct traffic *traffic, const struct block *block)
+{
+	return block->state == BLOCK_OPEN || !rng_below(&traffic->rng, 3);
+}
+
+/* Under the ledger's lock. False if there is nothing to post now. */
+static bool choose(struct traffic *traffic, struct operation *op, struct storm_request *request)
+{
+	struct slot *slot = pick_slot(traffic);
+	struct block *block = &traffic->arena->ledger.blocks[slot->block];
+	uint64_t dice = rng_below(&traffic->rng, 16);
+	bool probe = block->vacancy != VACANT_NONE && block->state != BLOCK_CHANGING &&
+		     !rng_below(&traffic->rng, 8);
+
+	if (!probe && (slot->busy || !worth_it(traffic, block)))
+		return false;
+	if (!probe && dice < 3 && block->state == BLOCK_OPEN && !block->replacing) {
+		by_processor(traffic, block, slot, dice == 0);
+		return false;
+	}
+	op->block = block;
+	op->slot = probe ? NULL : slot;
+	op->state = block->state;
+	op->epoch = block->epoch;
+	op->replaced = block->replaced;
+	op->moves = block->moves;
+	op->replacing = block->replacing;
+	if (probe)
+		prepare_probe(traffic, op, request);
+	else
+		prepare(traffic, op, request);
+	return true;
+}
+
+static bool post_one(struct traffic *traffic, uint32_t number)
+{
+	struct lane *lane = &traffic->lanes[number];
+	struct operation *op = NULL;
+	struct storm_request request = { .lane = number };
+	bool chosen;
+
+	for (uint32_t i = 0; i < LANE_DEPTH && !op; i++)
+		op = lane->operations[i].under_way ? NULL : &lane->operations[i];
+	if (!op)
+		return false;
+	ledger_lock(&traffic->arena->ledger);
+	chosen = choose(traffic, op, &request);
+	ledger_unlock(&traffic->arena->ledger);
+	if (!chosen)
+		return false;
+	op->under_way = true;
+	op->posted_ns = now_ns();
+	lane->under_way++;
+	request.local = op->buffer;
+	request.remote = op->target;
+	request.whole = rng_below(&traffic->rng, 2);
+	request.tag = number * LANE_DEPTH + (uint64_t)(op - lane->operations);
+	traffic->engine->post(traffic->engine, &request);
+	return true;
+}
+
+/* Whether the block's content was, or may have been, replaced while the operation was under way. */
+static bool overlapped(const struct operation *op)
+{
+	return op->replacing || op->block->replacing || op->replaced != op->block->replaced;
+}
+
+static void take_swap(struct traffic *traffic, const struct operation *op, uint64_t old)
+{
+	struct slot *slot = op->slot;
+
+	if (old == op->compare) {
+		slot_written(slot, overlapped(op));
+		return;
+	}
+	/* It was zeros already when it was compared: nobody else writes here. */
+	slot_untouched(slot);
+	if (old || !overlapped(op))
+		traffic_complain(traffic->tally, "compare-swap of slot %u: found %016" PRIx64 ", not %016" PRIx64,
+				 slot->index, old, op->compare);
+}
+
+static bool writes(const struct operation *op)
+{
+	return op->verb != VERB_READ;
+}
+
+static void take_success(struct traffic *traffic, const struct operation *op)
+{
+	struct tally *tally = traffic->tally;
+	struct slot *slot = op->slot;
+	struct window window = op->window;
+	uint64_t old;
+
+	/* It may have met what is at the old address now, wholly or in part: nothing is known of the slot. */
+	if (op->moves != op->block->moves || op->moves % 2) {
+		if (writes(op))
+			slot_torn(slot);
+		return;
+	}
+	memcpy(&old, op->buffer, 8);
+	switch (op->verb) {
+	case VERB_WRITE:
+		tally->writes++;
+		slot_written(slot, overlapped(op));
+		break;
+	case VERB_READ:
+		tally->reads++;
+		if (overlapped(op) && slot->kind == SLOT_COUNTER)
+			window.low = 0;
+		window.zero |= overlapped(op);
+		check_slot(tally, slot, &window, op->buffer, "read");
+		break;
+	case VERB_SWAP:
+		tally->atomics++;
+		take_swap(traffic, op, old);
+		break;
+	case VERB_ADD:
+		tally->atomics++;
+		if (!slot_added(slot, old, overlapped(op)))
+			traffic_complain(tally, "fetch-add to slot %u: found %" PRIu64 ", not in [%u, %u]",
+					 slot->index, old, window.low, window.high);
+		break;
+	}
+}
+
+/* Whether the outcome is one that the block's state, if it was steady, asks for. */
+static bool outcome_right(const struct operation *op, enum storm_status status)
+{
+	enum block_state state = op->state;
+	bool refusal;
+
+	if (op->epoch != op->block->epoch || state == BLOCK_CHANGING)
+		return true;
+	if (op->slot)
+		refusal = state == BLOCK_GONE || (state == BLOCK_READ_ONLY && writes(op));
+	else
+		refusal = op->block->vacancy == VACANT_GONE;
+	return refusal == (status == STATUS_REFUSED);
+}
+
+static void take_failure(struct traffic *traffic, struct lane *lane, const struct operation *op,
+			 const struct storm_result *result)
+{
+	struct tally *tally = traffic->tally;
+	bool steady = op->epoch == op->block->epoch && op->state != BLOCK_CHANGING;
+
+	if (result->status == STATUS_WRONG)
+		traffic_complain(tally, "%s at %p (%s): %s, vendor error %u", verb_names[op->verb],
+				 (void *)op->target, state_names[op->state], result->text, result->vendor);
+	else if ((result->status == STATUS_FLUSHED) != lane->failed)
+		traffic_complain(tally, "%s at %p: %s, %s", verb_names[op->verb], (void *)op->target, result->text,
+				 lane->failed ? "behind a failed one" : "with none failed before");
+	lane->failed = true;
+	*(result->status == STATUS_FLUSHED ? &tally->flushed : &tally->refused) += 1;
+	if (!op->slot || !writes(op))
+		return;
+	if (result->status == STATUS_FLUSHED || steady)
+		slot_untouched(op->slot);
+	else
+		slot_torn(op->slot);
+}
+
+static void take_result(struct traffic *traffic, const struct storm_result *result)
+{
+	struct lane *lane = &traffic->lanes[result->tag / LANE_DEPTH];
+	struct operation *op = &lane->operations[result->tag % LANE_DEPTH];
+
+	ledger_lock(&traffic->arena->ledger);
+	if (result->status != STATUS_FLUSHED && result->status != STATUS_WRONG &&
+	    !outcome_right(op, result->status))
+		traffic_complain(traffic->tally, "%s at %p %s, but the block was %s%s: %s",
+				 verb_names[op->verb], (void *)op->target,
+				 result->status == STATUS_DONE ? "succeeded" : "failed", state_names[op->state],
+				 op->slot ? "" : " elsewhere", result->text);
+	if (result->status != STATUS_DONE)
+		take_failure(traffic, lane, op, result);
+	else if (op->slot)
+		take_success(traffic, op);
+	else
+		traffic->tally->probes++;
+	if (op->slot)
+		op->slot->busy = false;
+	else
+		op->block->probes--;
+	op->block->operations++;
+	ledger_unlock(&traffic->arena->ledger);
+	op->under_way = false;
+	lane->under_way--;
+	traffic->tally->completed++;
+}
+
+static void recover(struct traffic *traffic, uint32_t number)
+{
+	struct lane *lane = &traffic->lanes[number];
+
+	if (!lane->failed || lane->under_way)
+		return;
+	if (!traffic->engine->failed(traffic->engine, number))
+		traffic_complain(traffic->tally, "lane %u is not in the error state after a failure", number);
+	if (!traffic->engine->recover(traffic->engine, number))
+		die("lane %u could not be taken back to work", number);
+	lane->failed = false;
+}
+
+static bool step(struct traffic *traffic)
+{
+	struct storm_result results[BATCH];
+	uint32_t count, under_way = 0;
+	bool posted = false;
+
+	for (uint32_t i = 0; i < LANES; i++)
+		if (!traffic->lanes[i].failed && !traffic->stopping)
+			posted |= post_one(traffic, i);
+	count = traffic->engine->poll(traffic->engine, results, BATCH, posted ? 0 : 1);
+	for (uint32_t i = 0; i < count; i++)
+		take_result(traffic, &results[i]);
+	for (uint32_t i = 0; i < LANES; i++) {
+		recover(traffic, i);
+		under_way += traffic->lanes[i].under_way;
+	}
+	return under_way || !traffic->stopping;
+}
+
+static void *traffic_main(void *argument)
+{
+	while (step(argument))
+		;
+	return NULL;
+}
+
+struct traffic *traffic_start(struct arena *arena, struct storm_engine *engine, struct tally *tally,
+			      uint64_t seed)
+{
+	struct traffic *traffic = xcalloc(1, sizeof(*traffic));
+	char *next = arena->scratch;
+
+	*traffic = (struct traffic){ .arena = arena, .engine = engine, .tally = tally, .rng.state = seed };
+	traffic->twin_round = 1;
+	for (uint32_t lane = 0; lane < LANES; lane++)
+		for (uint32_t i = 0; i < LANE_DEPTH; i++, next += BUFFER_BYTES)
+			traffic->lanes[lane].operations[i].buffer = next;
+	if (pthread_create(&traffic->thread, NULL, traffic_main, traffic))
+		die("cannot start a thread");
+	return traffic;
+}
+
+void traffic_stop(struct traffic *traffic)
+{
+	traffic->stopping = true;
+	pthread_join(traffic->thread, NULL);
+	free(traffic);
+}
+
+void traffic_set_twin_round(struct traffic *traffic, uint32_t round)
+{
+	traffic->twin_round = round;
+}
+
+void traffic_check_all(struct arena *arena, struct tally *tally)
+{
+	const struct ledger *ledger = &arena->ledger;
+
+	for (uint32_t i = 0; i < ledger->slot_count; i++) {
+		const struct slot *slot = &ledger->slots[i];
+		const struct block *block = &ledger->blocks[slot->block];
+		struct window window = slot_window(slot);
+
+		if (block->state == BLOCK_OPEN)
+			check_slot(tally, slot, &window, block->address + slot->offset, "at the end");
+	}
+}
+
+void traffic_describe(struct traffic *traffic)
+{
+	for (uint32_t lane = 0; lane < LANES; lane++)
+		for (uint32_t i = 0; i < LANE_DEPTH; i++) {
+			const struct operation *op = &traffic->lanes[lane].operations[i];
+
+			if (op->under_way)
+				printf("  lane %u%s: %s at %p for %.1f s; its block was %s, is %s\n", lane,
+				       traffic->lanes[lane].failed ? " (failed)" : "", verb_names[op->verb],
+				       (void *)op->target, seconds_since(op->posted_ns), state_names[op->state],
+				       state_names[op->block->state]);
+		}
+}
