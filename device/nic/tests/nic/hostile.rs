@@ -12,6 +12,7 @@ use refault_pci::PciFunction;
 use zerocopy::IntoBytes;
 
 use crate::support::driver::*;
+use crate::support::shared::*;
 use crate::support::*;
 
 /// One thing a guest does.
@@ -104,6 +105,13 @@ fn act() -> impl Strategy<Value = Act> {
         CMD_MODIFY_QP,
         CMD_QUERY_QP,
         CMD_DESTROY_QP,
+        CMD_MODIFY_CQ,
+        CMD_CREATE_SRQ,
+        CMD_DESTROY_SRQ,
+        CMD_ARM_SRQ,
+        CMD_QUERY_SRQ,
+        CMD_INVALIDATE_MR,
+        CMD_RESUME_FAULT,
         CMD_REVOKE_MR,
         CMD_STOP_CONTEXT,
         0xff,
@@ -112,7 +120,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => (0..2usize, opcode, vec(word(), 15))
             .prop_map(|(lane, opcode, body)| Act::Command { lane, opcode, body }),
-        6 => (0..9u8, 0..16u8, 0..6u8, 0..70u32, vec(word(), 12), vec(0..200_000u32, 4)).prop_map(
+        6 => (0..11u8, 0..16u8, 0..6u8, 0..70u32, vec(word(), 12), vec(0..200_000u32, 4)).prop_map(
             |(opcode, flags, num_sge, inline, words, lengths)| Act::Send {
                 opcode, flags, num_sge, inline, words, lengths
             }
@@ -121,7 +129,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(addr, length, key)| Act::Receive { addr, length, key }),
         2 => (0..4u32, 0..5u64, narrow(), narrow())
             .prop_map(|(page, kind, number, argument)| Act::Doorbell { page, kind, number, argument }),
-        1 => (0..6u8, narrow()).prop_map(|(which, value)| Act::Record { which, value }),
+        1 => (0..8u8, narrow()).prop_map(|(which, value)| Act::Record { which, value }),
         1 => (0..0x240u64, vec(any::<u8>(), 1..9))
             .prop_map(|(offset, data)| Act::Register { offset, data }),
         1 => (0..0x180u16, vec(any::<u8>(), 1..5)).prop_map(|(offset, data)| Act::Config { offset, data }),
@@ -137,7 +145,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-fn play(pair: &mut Pair, act: &Act) {
+fn play(pair: &mut Pair, srq: &mut Option<Srq>, act: &Act) {
     let bench = &pair.bench;
     match act {
         Act::Command { lane, opcode, body } => {
@@ -157,9 +165,25 @@ fn play(pair: &mut Pair, act: &Act) {
                     *slot = sge(pair.from, *length, pair.lkey);
                 }
             }
+            // Further meanings of the same words: FLUSH, and where a datagram goes.
+            (wqe.imm, wqe.compare_add, wqe.swap) = (words[11] as u32, words[9], words[8]);
+            (wqe.dest_qpn, wqe.dest_lid) = (pair.b.qpn, 1);
+            (wqe.qkey, wqe.sl, wqe.has_grh) = ([QKEY, words[7] as u32][*inline as usize % 2], 3, 0);
+            if words[10] % 5 == 0 {
+                (wqe.dest_qpn, wqe.sl, wqe.has_grh) = (words[6] as u32, *flags, *num_sge);
+            }
             pair.a.send(&pair.bench, &wqe);
         }
-        Act::Receive { addr, length, key } => pair.b.receive(bench, 1, &[sge(*addr, *length, *key)]),
+        Act::Receive { addr, length, key } => {
+            let piece = match length % 2 {
+                0 => sge(*addr, *length, *key),
+                _ => sge(pair.to, 4200, pair.rkey),
+            };
+            match srq {
+                Some(srq) => srq.post(bench, 1, &[piece]),
+                None => pair.b.receive(bench, 1, &[piece]),
+            }
+        }
         Act::Doorbell { page, kind, number, argument } => bench.doorbell(*page, *kind, *number, *argument),
         Act::Record { which, value } => {
             let records = [
@@ -169,6 +193,8 @@ fn play(pair: &mut Pair, act: &Act) {
                 pair.b.record + 64,
                 pair.cq_a.record,
                 pair.cq_b.record,
+                srq.as_ref().map_or(pair.b.record, Srq::record),
+                srq.as_ref().map_or(pair.b.record, Srq::record) + 64,
             ];
             bench.fill(records[usize::from(*which)], &value.to_le_bytes());
         }
@@ -182,13 +208,34 @@ fn play(pair: &mut Pair, act: &Act) {
         Act::Scribble { at, bytes } => bench.fill(*at, bytes),
         Act::Map { page, gpa } => bench.iommu.map(PASID, *page, *gpa, true),
         Act::Time(ns) => bench.advance(*ns),
-        Act::Revive => revive(pair),
+        Act::Revive => revive(pair, srq.is_some()),
     }
     pair.bench.settle();
 }
 
+const QKEY: u32 = 7;
+
+/// Two datagram queue pairs in place of the connected ones, with a shared receive queue, and a completion queue
+/// that takes its time.
+fn speakers() -> (Pair, Option<Srq>) {
+    let mut pair = Pair::new();
+    let bench = &pair.bench;
+    let srq = Srq::new(bench, pair.pd, pair.eq.eqn, 3);
+    let rule = ModifyCq { cqn: pair.cq_a.cqn, count: 3, period_us: 9, reserved: 0 };
+    bench.command::<_, ObjectId>(CMD_MODIFY_CQ, &rule).unwrap();
+    pair.cq_a.arm(bench, false);
+    let create = |cqn: u32| {
+        let command = Qp::command(bench, pair.pd, [cqn; 2], pair.eq.eqn, LOG);
+        let qp = Qp::create(bench, pair.context, &CreateQp { srqn: srq.srqn, kind: QPT_UD, ..command });
+        raise_datagram(bench, &qp, QKEY);
+        qp
+    };
+    (pair.a, pair.b) = (create(pair.cq_a.cqn), create(pair.cq_b.cqn));
+    (pair, Some(srq))
+}
+
 /// What a driver does; whether it works depends on what the guest did before.
-fn revive(pair: &mut Pair) {
+fn revive(pair: &mut Pair, datagrams: bool) {
     let bench = &pair.bench;
     bench.switch_on();
     let peers = [pair.b.qpn, pair.a.qpn];
@@ -198,7 +245,9 @@ fn revive(pair: &mut Pair) {
         let change = ModifyQp { mask: QP_ATTR_STATE, qpn: qp.qpn, ..ModifyQp::default() };
         bench.post_command(0, CMD_MODIFY_QP, change.as_bytes());
         bench.settle();
-        for change in qp.steps(peer, QPS_RTS, PATIENT) {
+        let connected = qp.steps(peer, QPS_RTS, PATIENT);
+        let steps = if datagrams { datagram_steps(qp.qpn, QKEY).to_vec() } else { connected };
+        for change in steps {
             bench.post_command(0, CMD_MODIFY_QP, change.as_bytes());
             bench.settle();
         }
@@ -214,10 +263,11 @@ proptest! {
     #[test]
     fn whatever_a_guest_writes_the_device_comes_to_rest_and_serves_the_next(
         acts in vec(act(), 1..120),
+        datagrams in any::<bool>(),
     ) {
-        let mut pair = Pair::new();
+        let (mut pair, mut srq) = if datagrams { speakers() } else { (Pair::new(), None) };
         for act in &acts {
-            play(&mut pair, act);
+            play(&mut pair, &mut srq, act);
         }
         // Sanity: after a reset of everything it works as new.
         let bench = &pair.bench;

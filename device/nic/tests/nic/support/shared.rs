@@ -46,7 +46,7 @@ impl Srq {
         self.gpa
     }
 
-    fn record(&self) -> u64 {
+    pub(crate) fn record(&self) -> u64 {
         self.gpa + (u64::from(RQ_WQE_SIZE) << self.log)
     }
 
