@@ -10,3 +10,4 @@ mod races;
 mod storms;
 mod support;
 mod teardown;
+mod verbs;

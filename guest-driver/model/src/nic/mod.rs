@@ -4,11 +4,13 @@
 mod buffer;
 mod completion;
 mod config;
+mod datagram;
 mod driver;
 mod event;
 mod lane;
 mod objects;
 mod queue_pair;
+mod shared_queue;
 pub mod work;
 
 pub use buffer::{Buffer, DmaDomain, PassThrough, TranslatedDomain, page_table};
@@ -19,3 +21,4 @@ pub use event::EventQueue;
 pub use lane::{Lane, Ticket};
 pub use objects::{Context, QueuePairSetup, Region};
 pub use queue_pair::QueuePair;
+pub use shared_queue::SharedReceiveQueue;

@@ -1,8 +1,8 @@
 //! Creating, connecting and destroying the device's objects.
 
 use refault_abi::codes::{
-    ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, QPS_INIT, QPS_RESET,
-    QPS_RTR, QPS_RTS,
+    ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC,
+    ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPT_RC,
 };
 use refault_abi::command::*;
 use refault_abi::regs::DOORBELL_PAGE_SIZE;
@@ -14,7 +14,12 @@ use crate::nic::{Buffer, CompletionQueue, Driver, EventQueue, QueuePair};
 use crate::registers::Registers;
 
 /// Everything that a region may allow.
-const ALL_ACCESS: u32 = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
+const ALL_ACCESS: u32 = ACCESS_LOCAL_WRITE
+    | ACCESS_REMOTE_WRITE
+    | ACCESS_REMOTE_READ
+    | ACCESS_REMOTE_ATOMIC
+    | ACCESS_FLUSH_GLOBAL
+    | ACCESS_FLUSH_PERSISTENT;
 
 /// One context's page of BAR 2.
 #[derive(Clone)]
@@ -159,8 +164,19 @@ impl Driver {
         Ok(CompletionQueue::new(cqn, self.page(context), buffer, u32::from(log)))
     }
 
-    /// Creates a queue pair in RESET.
+    /// Creates a connected queue pair in RESET.
     pub fn create_queue_pair(&self, setup: QueuePairSetup) -> Result<QueuePair, ModelError> {
+        self.create_queue_pair_of(setup, QPT_RC, 0)
+    }
+
+    /// Creates a queue pair of type `kind`, QPT_*, in RESET; with `srqn` it takes its receive requests from that
+    /// shared receive queue.
+    pub fn create_queue_pair_of(
+        &self,
+        setup: QueuePairSetup,
+        kind: u8,
+        srqn: u32,
+    ) -> Result<QueuePair, ModelError> {
         let layout = RingLayout { log_sq: u32::from(setup.log_sq), log_rq: u32::from(setup.log_rq) };
         let buffer = self.buffer(layout.bytes())?;
         let body = CreateQp {
@@ -173,6 +189,8 @@ impl Driver {
             eqn: setup.eqn,
             log_sq: setup.log_sq,
             log_rq: setup.log_rq,
+            kind,
+            srqn,
             ..CreateQp::default()
         };
         let qpn = self.create(CMD_CREATE_QP, &body)?;
@@ -203,7 +221,7 @@ impl Driver {
         self.lane0().execute(CMD_QUERY_QP, &object(qpn))
     }
 
-    fn create(
+    pub(super) fn create(
         &self,
         opcode: u16,
         body: &(impl zerocopy::IntoBytes + zerocopy::Immutable),
@@ -216,13 +234,13 @@ impl Driver {
         DoorbellPage { registers: self.bar2().clone(), offset }
     }
 
-    fn buffer(&self, bytes: u64) -> Result<Buffer, ModelError> {
+    pub(super) fn buffer(&self, bytes: u64) -> Result<Buffer, ModelError> {
         Buffer::new(self.memory(), self.domain(), bytes)
     }
 }
 
 /// The body of a command that names one object.
-fn object(id: u32) -> ObjectId {
+pub(super) fn object(id: u32) -> ObjectId {
     ObjectId { id, reserved: 0 }
 }
 

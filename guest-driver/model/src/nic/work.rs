@@ -63,3 +63,19 @@ pub fn receive(wr_id: u64, local: Sge) -> RqWqe {
     wqe.sge[0] = local;
     wqe
 }
+
+/// A signaled datagram of one piece to queue pair `qpn` of the port with LID 1.
+pub fn datagram(wr_id: u64, local: Sge, qpn: u32, qkey: u32) -> SqWqe {
+    SqWqe { dest_qpn: qpn, qkey, dest_lid: 1, ..send(wr_id, local) }
+}
+
+/// A signaled FLUSH of `length` bytes; `placement` is one or both of FLUSH_GLOBAL and FLUSH_PERSISTENT.
+pub fn flush(wr_id: u64, placement: u32, remote: Iova, length: u64, rkey: u32) -> SqWqe {
+    let wqe = SqWqe { remote_addr: remote.0, rkey, compare_add: length, ..request(OP_FLUSH, wr_id, &[]) };
+    SqWqe { imm: placement | FLUSH_RANGE, ..wqe }
+}
+
+/// A signaled ATOMIC WRITE of the 8 bytes of `local`.
+pub fn atomic_write(wr_id: u64, local: Sge, remote: Iova, rkey: u32) -> SqWqe {
+    SqWqe { remote_addr: remote.0, rkey, ..request(OP_ATOMIC_WRITE, wr_id, &[local]) }
+}
