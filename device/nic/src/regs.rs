@@ -9,8 +9,10 @@ use refault_bus::Iova;
 use crate::Nic;
 use crate::guard::lock;
 
-/// Command lanes; the second is the one that never waits.
+/// Command lanes.
 const LANES: usize = 2;
+/// The one that never waits.
+pub(crate) const URGENT: usize = 1;
 
 /// One command lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,14 +48,14 @@ impl Registers {
         *lock(&self.0) = State::default();
     }
 
-    /// The next command, lane 1's before lane 0's.
-    pub(crate) fn next_command(&self) -> Option<CommandPlace> {
+    /// The next command of those lanes, in their order.
+    pub(crate) fn next_command(&self, lanes: &[usize]) -> Option<CommandPlace> {
         let state = lock(&self.0);
         if !state.enabled || state.fatal {
             return None;
         }
-        let waiting = |lane: &usize| state.lanes[*lane].producer != state.lanes[*lane].consumer;
-        let lane = [1, 0].into_iter().find(waiting)?;
+        let waiting = |lane: &&usize| state.lanes[**lane].producer != state.lanes[**lane].consumer;
+        let lane = *lanes.iter().find(waiting)?;
         let Lane { base, log, consumer, .. } = state.lanes[lane];
         let slot = u64::from(consumer & ((1 << log) - 1));
         let iova = Iova(base.wrapping_add(slot * u64::from(CMD_SLOT_SIZE)));
@@ -160,7 +162,10 @@ impl Nic {
         }
         ring.producer = producer;
         drop(state);
-        self.schedule_commands();
+        match lane {
+            URGENT => self.serve_urgent_commands(),
+            _ => self.schedule_commands(),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::Nic;
 use crate::dma::{AccessError, Port};
 use crate::guard::lock;
 use crate::page_table::Pages;
-use crate::regs::CommandPlace;
+use crate::regs::{CommandPlace, URGENT};
 use objects::Objects;
 
 /// Commands executed before other work gets its turn.
@@ -89,11 +89,27 @@ impl Nic {
     /// Executes what waits in the command lanes: lane 1 first, always.
     pub(crate) fn serve_commands(&self, worker: usize) {
         self.commands_scheduled.swap(false, Ordering::SeqCst);
+        if self.serve_some(worker, &[URGENT, 0]) {
+            self.schedule_commands();
+        }
+    }
+
+    /// Executes what waits in lane 1, on the thread of whoever rings it: that one spins until it is answered, with
+    /// locks held, and a worker would first have to be woken. A ring that is rung and not worked off goes on
+    /// with worker 0.
+    pub(crate) fn serve_urgent_commands(&self) {
+        if self.serve_some(self.workers.len(), &[URGENT]) {
+            self.schedule_commands();
+        }
+    }
+
+    /// Executes a bounded number of commands; whether there may be more.
+    fn serve_some(&self, worker: usize, lanes: &[usize]) -> bool {
         for _ in 0..COMMANDS_PER_TURN {
             // One command is one step: a reset comes before it or after it.
             let mut objects = lock(&self.objects);
-            let Some(place) = self.registers.next_command().filter(|_| !self.events.is_broken()) else {
-                return;
+            let Some(place) = self.registers.next_command(lanes).filter(|_| !self.events.is_broken()) else {
+                return false;
             };
             if let Err(error) = self.serve(worker, &mut objects, place) {
                 if let Some(number) = self.fabric.ring_warnings.admit() {
@@ -101,10 +117,10 @@ impl Nic {
                     tracing::warn!(number, lane, slot = ?iova, ?error, "a command ring cannot be reached");
                 }
                 self.registers.set_fatal();
-                return;
+                return false;
             }
         }
-        self.schedule_commands();
+        true
     }
 
     fn serve(&self, worker: usize, objects: &mut Objects, place: CommandPlace) -> Result<(), AccessError> {

@@ -119,10 +119,13 @@ fn after_an_on_demand_invalidation_nothing_lands_where_the_page_was() {
         }
         answered().map(|found| found.status)
     };
-    let deadline = Instant::now() + Duration::from_millis(1500);
+    let deadline = Instant::now() + Duration::from_secs(20);
     let (mut moves, mut faults, mut current) = (0, 0, 0);
     let marker = [0xaa; 0x1_0000];
-    while Instant::now() < deadline {
+    while faults < 100 && Instant::now() < deadline {
+        // A page that is taken away again before the device has looked is asked for after a pause.
+        pair.bench.clock.advance(1000);
+        let before = faults;
         for fault in region.faults(&pair.bench) {
             faults += 1;
             let at = fault.address - HEAP;
@@ -134,6 +137,11 @@ fn after_an_on_demand_invalidation_nothing_lands_where_the_page_was() {
             pair.a.send(&pair.bench, &pair.write(1, 0x1_0000, HEAP, region.key));
         }
         pair.a.ring(&pair.bench);
+        // Time for the device to make use of what it was given.
+        if before == faults {
+            thread::yield_now();
+            continue;
+        }
         (0..PAGES).for_each(|page| region.put(&pair.bench, HEAP + page * 0x1000, 0));
         let zap = InvalidateMr { key: region.key, reserved: 0, start: HEAP, length: PAGES * 0x1000 };
         assert_eq!(urgent(CMD_INVALIDATE_MR, zap.as_bytes()), Some(STATUS_OK));
@@ -146,7 +154,7 @@ fn after_an_on_demand_invalidation_nothing_lands_where_the_page_was() {
     }
     stop.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert!(moves > 20 && faults > 20, "{moves} moves, {faults} faults");
+    assert!(moves >= 50 && faults >= 100, "{moves} moves, {faults} faults");
 }
 
 /// Destroying a region while writes go through it: when the command is answered, nothing more lands.
@@ -265,6 +273,9 @@ fn a_shared_queue_gives_each_request_to_one_queue_pair() {
     stop.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(answered >= 6000, "{answered} datagrams in 30 s");
+    // What was completed between the last look and the end.
+    let received = cq.drain(bench).into_iter().filter(|entry| entry.flags & CQE_RECEIVE != 0);
+    received.for_each(|entry| assert!(completed.insert(entry.wr_id)));
     assert!(completed.len() > 100, "{} arrived", completed.len());
     // What was posted is completed, still in the ring, or held by one of the queue pairs.
     let in_ring = u64::from(srq.posted.wrapping_sub(srq.consumer(bench)));
