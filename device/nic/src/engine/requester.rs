@@ -347,6 +347,7 @@ impl Nic {
             (End::Local, _) => self.complete_request(port, qp, requester, WC_LOC_PROT_ERR, cause),
             (End::Remote, _) if requester.setup.is_datagram() => {
                 self.drop_datagram(port, requester, cause);
+                self.settle_faults(requester, false);
                 self.complete_request(port, qp, requester, WC_SUCCESS, Cause::None);
             }
             (End::Remote, Some(Operation::Send)) => {

@@ -5,6 +5,7 @@ use refault_abi::command::*;
 use refault_abi::event::*;
 use refault_abi::queue::*;
 use refault_bus::pri::ResponseCode;
+use refault_bus::probe::Stage;
 use refault_nic::{NicConfig, RemoteFaults};
 
 use crate::support::driver::*;
@@ -269,6 +270,8 @@ fn a_page_that_is_refused_to_the_receiver_is_its_error_not_the_senders() {
     let entry = pair.cq_b.expect(&pair.bench, WC_LOC_PROT_ERR);
     assert_eq!((entry.wr_id, entry.vendor_error), (5, CAUSE_PAGE_REFUSED));
     assert_eq!((pair.a.state(&pair.bench), pair.b.state(&pair.bench)), (QPS_RTS, QPS_ERR));
+    let stages = pair.bench.probe.stages();
+    assert!(stages.contains(&Stage::Failed) && !stages.contains(&Stage::Copied), "{stages:?}");
 }
 
 #[test]
