@@ -15,7 +15,8 @@ static int refault_check_cq(const struct ib_cq_init_attr *attr,
 	u32 record = le32_to_cpu(req->record_offset);
 	u32 log_size = le32_to_cpu(req->log_size);
 
-	if (attr->flags)
+	/* Every entry has a time stamp; none may be overwritten. */
+	if (attr->flags & ~IB_UVERBS_CQ_FLAGS_TIMESTAMP_COMPLETION)
 		return -EOPNOTSUPP;
 	if (log_size > REFAULT_MAX_LOG_CQES || attr->cqe > BIT(log_size))
 		return -EINVAL;
@@ -113,6 +114,18 @@ int refault_destroy_cq(struct ib_cq *ibcq, struct ib_udata *udata)
 		return ret;
 	refault_unpin_ring(dev, cq->umem, &cq->pbl);
 	return 0;
+}
+
+int refault_modify_cq(struct ib_cq *ibcq, u16 count, u16 period_us)
+{
+	struct refault_modify_cq cmd = {
+		.cqn = cpu_to_le32(to_rcq(ibcq)->cqn),
+		.count = cpu_to_le16(count),
+		.period_us = cpu_to_le16(period_us),
+	};
+
+	return refault_cmd(to_rdev(ibcq->device), REFAULT_CMD_MODIFY_CQ, &cmd,
+			   sizeof(cmd), NULL, 0);
 }
 
 /* Called by the event queue's handler. */

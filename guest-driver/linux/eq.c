@@ -53,6 +53,9 @@ static void refault_handle_event(struct refault_dev *dev,
 	case REFAULT_EVENT_PAGE_FAULT:
 		refault_page_fault(dev, eqe);
 		break;
+	case REFAULT_EVENT_SRQ:
+		refault_srq_event(dev, number, eqe->code);
+		break;
 	case REFAULT_EVENT_CQ_ERROR:
 		refault_cq_error(dev, number);
 		break;

@@ -145,6 +145,7 @@ static struct refault_dev *refault_alloc(struct pci_dev *pdev)
 	xa_init(&dev->contexts);
 	xa_init(&dev->cqs);
 	xa_init(&dev->qps);
+	xa_init(&dev->srqs);
 	xa_init(&dev->mrs);
 	pci_set_drvdata(pdev, dev);
 	return dev;

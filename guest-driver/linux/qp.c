@@ -8,27 +8,26 @@
 
 #include "refault.h"
 
-/* All queue pairs report to the vector of asynchronous events. */
-static struct refault_eq *refault_async_eq(struct refault_dev *dev)
-{
-	return &dev->eqs[0];
-}
-
 static int refault_check_qp_attr(const struct ib_qp_init_attr *attr)
 {
 	const struct ib_qp_cap *cap = &attr->cap;
 
-	if (attr->qp_type != IB_QPT_RC || attr->create_flags || attr->srq)
+	if (attr->qp_type != IB_QPT_RC && attr->qp_type != IB_QPT_UD)
 		return -EOPNOTSUPP;
-	if (cap->max_send_sge > REFAULT_MAX_SGE ||
-	    cap->max_recv_sge > REFAULT_MAX_SGE)
+	if (attr->create_flags)
+		return -EOPNOTSUPP;
+	if (cap->max_send_sge > REFAULT_MAX_SGE)
+		return -EINVAL;
+	/* What is said of receives does not count with a shared queue. */
+	if (!attr->srq && cap->max_recv_sge > REFAULT_MAX_SGE)
 		return -EINVAL;
 	return 0;
 }
 
-static int refault_check_qp_rings(const struct ib_qp_cap *cap,
+static int refault_check_qp_rings(const struct ib_qp_init_attr *attr,
 				  const struct refault_uverbs_create_qp *req)
 {
+	const struct ib_qp_cap *cap = &attr->cap;
 	u64 length = le64_to_cpu(req->length);
 	u32 rq = le32_to_cpu(req->rq_offset);
 	u32 record = le32_to_cpu(req->record_offset);
@@ -36,7 +35,9 @@ static int refault_check_qp_rings(const struct ib_qp_cap *cap,
 	u32 log_rq = le32_to_cpu(req->log_rq);
 
 	if (log_sq > REFAULT_MAX_LOG_WQES || log_rq > REFAULT_MAX_LOG_WQES ||
-	    cap->max_send_wr > BIT(log_sq) || cap->max_recv_wr > BIT(log_rq))
+	    cap->max_send_wr > BIT(log_sq))
+		return -EINVAL;
+	if (!attr->srq && cap->max_recv_wr > BIT(log_rq))
 		return -EINVAL;
 	if (rq < (u64)REFAULT_SQ_WQE_SIZE << log_sq ||
 	    !IS_ALIGNED(rq, REFAULT_RQ_WQE_SIZE))
@@ -67,6 +68,9 @@ static int refault_cmd_create_qp(struct refault_dev *dev,
 		.log_sq = le32_to_cpu(req->log_sq),
 		.log_rq = le32_to_cpu(req->log_rq),
 		.signal_all = qp->signal_all,
+		.kind = attr->qp_type == IB_QPT_UD ? REFAULT_QPT_UD :
+						     REFAULT_QPT_RC,
+		.srqn = cpu_to_le32(attr->srq ? to_rsrq(attr->srq)->srqn : 0),
 	};
 
 	return refault_cmd_create(dev, REFAULT_CMD_CREATE_QP, &cmd, sizeof(cmd),
@@ -88,13 +92,15 @@ static int refault_cmd_destroy_qp(struct refault_dev *dev, struct refault_qp *qp
 }
 
 /* What the NIC gives, which is at least what was asked for; but for inline. */
-static void refault_set_cap(struct refault_qp *qp, struct ib_qp_cap *cap,
+static void refault_set_cap(struct refault_qp *qp, struct ib_qp_init_attr *attr,
 			    const struct refault_uverbs_create_qp *req)
 {
+	struct ib_qp_cap *cap = &attr->cap;
+
 	cap->max_send_wr = BIT(le32_to_cpu(req->log_sq));
-	cap->max_recv_wr = BIT(le32_to_cpu(req->log_rq));
+	cap->max_recv_wr = attr->srq ? 0 : BIT(le32_to_cpu(req->log_rq));
 	cap->max_send_sge = REFAULT_MAX_SGE;
-	cap->max_recv_sge = REFAULT_MAX_SGE;
+	cap->max_recv_sge = attr->srq ? 0 : REFAULT_MAX_SGE;
 	cap->max_inline_data = REFAULT_MAX_INLINE;
 	qp->cap = *cap;
 }
@@ -116,7 +122,7 @@ int refault_create_qp(struct ib_qp *ibqp, struct ib_qp_init_attr *attr,
 	ret = ib_copy_validate_udata_in(udata, req, reserved);
 	if (ret)
 		return ret;
-	ret = refault_check_qp_rings(&attr->cap, &req);
+	ret = refault_check_qp_rings(attr, &req);
 	if (ret)
 		return ret;
 
@@ -133,7 +139,7 @@ int refault_create_qp(struct ib_qp *ibqp, struct ib_qp_init_attr *attr,
 	if (ret)
 		goto err_destroy;
 
-	refault_set_cap(qp, &attr->cap, &req);
+	refault_set_cap(qp, attr, &req);
 	resp.qpn = cpu_to_le32(ibqp->qp_num);
 	ret = ib_respond_udata(udata, resp);
 	if (ret)
@@ -180,6 +186,9 @@ static bool refault_qp_event_type(const struct refault_qp *qp, u8 code,
 	case REFAULT_QP_EVENT_SQ_DRAINED:
 		*type = IB_EVENT_SQ_DRAINED;
 		return READ_ONCE(qp->sqd_notify);
+	case REFAULT_QP_EVENT_LAST_WQE_REACHED:
+		*type = IB_EVENT_QP_LAST_WQE_REACHED;
+		return true;
 	default:
 		return false;
 	}

@@ -27,11 +27,13 @@ static const struct {
 	{ IB_QP_MIN_RNR_TIMER, REFAULT_QP_ATTR_MIN_RNR_TIMER },
 	{ IB_QP_MAX_QP_RD_ATOMIC, REFAULT_QP_ATTR_MAX_RD_ATOMIC },
 	{ IB_QP_MAX_DEST_RD_ATOMIC, REFAULT_QP_ATTR_MAX_DEST_RD_ATOMIC },
+	{ IB_QP_QKEY, REFAULT_QP_ATTR_QKEY },
 };
 
 /* Verbs numbers states, and path MTUs, as the NIC does. */
 static_assert(IB_QPS_RESET == REFAULT_QPS_RESET);
 static_assert(IB_QPS_RTS == REFAULT_QPS_RTS);
+static_assert(IB_QPS_SQE == REFAULT_QPS_SQE);
 static_assert(IB_QPS_ERR == REFAULT_QPS_ERR);
 static_assert(IB_MTU_4096 == 5);
 
@@ -116,6 +118,7 @@ static int refault_cmd_modify_qp(struct refault_qp *qp,
 		.sq_psn = cpu_to_le32(attr->sq_psn),
 		.pkey_index = cpu_to_le16(attr->pkey_index),
 		.port = attr->port_num,
+		.qkey = cpu_to_le32(attr->qkey),
 	};
 
 	if (mask & IB_QP_AV)
@@ -180,6 +183,7 @@ static void refault_read_attributes(struct ib_qp *ibqp, struct ib_qp_attr *attr,
 	attr->cur_qp_state = nic->state;
 	attr->path_mtu = nic->path_mtu;
 	attr->path_mig_state = IB_MIG_MIGRATED;
+	attr->qkey = le32_to_cpu(nic->qkey);
 	attr->rq_psn = le32_to_cpu(nic->rq_psn);
 	attr->sq_psn = le32_to_cpu(nic->sq_psn);
 	attr->dest_qp_num = le32_to_cpu(nic->dest_qpn);
@@ -216,6 +220,7 @@ int refault_query_qp(struct ib_qp *ibqp, struct ib_qp_attr *attr, int mask,
 	init_attr->qp_context = ibqp->qp_context;
 	init_attr->send_cq = ibqp->send_cq;
 	init_attr->recv_cq = ibqp->recv_cq;
+	init_attr->srq = ibqp->srq;
 	init_attr->sq_sig_type = qp->signal_all ? IB_SIGNAL_ALL_WR :
 						  IB_SIGNAL_REQ_WR;
 	init_attr->cap = qp->cap;

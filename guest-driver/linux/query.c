@@ -8,7 +8,9 @@
 
 #define REFAULT_PKEY 0xffff
 #define REFAULT_GID_PREFIX 0xfe80000000000000ULL
-#define REFAULT_MAX_MESSAGE SZ_1G
+#define REFAULT_MAX_MESSAGE BIT(31)
+/* The clock of completions counts nanoseconds. */
+#define REFAULT_CLOCK_KHZ 1000000
 
 static void refault_query_odp(struct refault_dev *dev,
 			      struct ib_device_attr *attr)
@@ -21,7 +23,44 @@ static void refault_query_odp(struct refault_dev *dev,
 	attr->odp_caps.per_transport_caps.rc_odp_caps =
 		IB_ODP_SUPPORT_SEND | IB_ODP_SUPPORT_RECV |
 		IB_ODP_SUPPORT_WRITE | IB_ODP_SUPPORT_READ |
-		IB_ODP_SUPPORT_ATOMIC;
+		IB_ODP_SUPPORT_ATOMIC | IB_ODP_SUPPORT_SRQ_RECV |
+		IB_ODP_SUPPORT_FLUSH | IB_ODP_SUPPORT_ATOMIC_WRITE;
+	attr->odp_caps.per_transport_caps.ud_odp_caps =
+		IB_ODP_SUPPORT_SEND | IB_ODP_SUPPORT_RECV |
+		IB_ODP_SUPPORT_SRQ_RECV;
+}
+
+static void refault_query_srqs(struct refault_dev *dev,
+			       struct ib_device_attr *attr)
+{
+	attr->max_srq = le32_to_cpu(dev->caps.max_srq);
+	if (!attr->max_srq)
+		return;
+	attr->max_srq_wr = BIT(REFAULT_MAX_LOG_WQES);
+	attr->max_srq_sge = REFAULT_MAX_SGE;
+}
+
+/* How completions are stamped, and their events held back. */
+static void refault_query_cqs(struct refault_dev *dev,
+			      struct ib_device_attr *attr)
+{
+	attr->max_cq = le32_to_cpu(dev->caps.max_cq);
+	attr->max_cqe = BIT(REFAULT_MAX_LOG_CQES);
+	attr->timestamp_mask = U64_MAX;
+	attr->hca_core_clock = REFAULT_CLOCK_KHZ;
+	attr->cq_caps.max_cq_moderation_count = U16_MAX;
+	attr->cq_caps.max_cq_moderation_period = U16_MAX;
+}
+
+static u64 refault_device_cap_flags(u32 features)
+{
+	u64 flags = IB_DEVICE_RC_RNR_NAK_GEN | IB_DEVICE_SYS_IMAGE_GUID |
+		    IB_DEVICE_CURR_QP_STATE_MOD | IB_DEVICE_FLUSH_GLOBAL |
+		    IB_DEVICE_ATOMIC_WRITE;
+
+	if (features & REFAULT_CAP_FLUSH_PERSISTENT)
+		flags |= IB_DEVICE_FLUSH_PERSISTENT;
+	return flags;
 }
 
 int refault_query_device(struct ib_device *ibdev, struct ib_device_attr *attr,
@@ -44,14 +83,10 @@ int refault_query_device(struct ib_device *ibdev, struct ib_device_attr *attr,
 	attr->vendor_part_id = dev->pdev->device;
 	attr->hw_ver = dev->pdev->revision;
 	attr->page_size_cap = SZ_4K | SZ_2M;
-	attr->device_cap_flags = IB_DEVICE_RC_RNR_NAK_GEN |
-				 IB_DEVICE_SYS_IMAGE_GUID |
-				 IB_DEVICE_CURR_QP_STATE_MOD;
+	attr->device_cap_flags = refault_device_cap_flags(features);
 	attr->max_mr_size = le64_to_cpu(caps->max_mr_size);
 	attr->max_mr = le32_to_cpu(caps->max_mr);
 	attr->max_pd = le32_to_cpu(caps->max_pd);
-	attr->max_cq = le32_to_cpu(caps->max_cq);
-	attr->max_cqe = BIT(REFAULT_MAX_LOG_CQES);
 	attr->max_qp = le32_to_cpu(caps->max_qp);
 	attr->max_qp_wr = BIT(REFAULT_MAX_LOG_WQES);
 	attr->max_send_sge = REFAULT_MAX_SGE;
@@ -64,6 +99,10 @@ int refault_query_device(struct ib_device *ibdev, struct ib_device_attr *attr,
 	attr->atomic_cap = features & REFAULT_CAP_ATOMIC_GLOBAL ?
 				   IB_ATOMIC_GLOB : IB_ATOMIC_HCA;
 	attr->max_pkeys = le16_to_cpu(caps->pkeys);
+	/* An address handle takes nothing of the NIC. */
+	attr->max_ah = INT_MAX;
+	refault_query_srqs(dev, attr);
+	refault_query_cqs(dev, attr);
 	refault_query_odp(dev, attr);
 	return 0;
 }
@@ -81,7 +120,6 @@ int refault_query_port(struct ib_device *ibdev, u32 port,
 	attr->gid_tbl_len = le16_to_cpu(caps->gids);
 	attr->pkey_tbl_len = le16_to_cpu(caps->pkeys);
 	attr->lid = le16_to_cpu(caps->lid);
-	attr->sm_lid = attr->lid;
 	attr->max_msg_sz = REFAULT_MAX_MESSAGE;
 	attr->max_vl_num = 1;
 	attr->active_width = IB_WIDTH_4X;

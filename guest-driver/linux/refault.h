@@ -87,6 +87,7 @@ struct refault_dev {
 	struct xarray contexts;
 	struct xarray cqs;
 	struct xarray qps;
+	struct xarray srqs;
 	struct xarray mrs;
 };
 
@@ -139,6 +140,19 @@ struct refault_qp {
 	bool sqd_notify;
 };
 
+struct refault_srq {
+	struct ib_srq ibsrq;
+	struct ib_umem *umem;
+	struct refault_pbl pbl;
+	u32 max_wr;
+	u32 srqn;
+};
+
+/* Nothing is kept of it: see ah.c. */
+struct refault_ah {
+	struct ib_ah ibah;
+};
+
 struct refault_mr {
 	struct ib_mr ibmr;
 	struct ib_umem *umem;	/* NULL: not pinned. */
@@ -183,6 +197,11 @@ static inline struct refault_qp *to_rqp(struct ib_qp *ibqp)
 	return container_of(ibqp, struct refault_qp, ibqp);
 }
 
+static inline struct refault_srq *to_rsrq(struct ib_srq *ibsrq)
+{
+	return container_of(ibsrq, struct refault_srq, ibsrq);
+}
+
 static inline struct refault_mr *to_rmr(struct ib_mr *ibmr)
 {
 	return container_of(ibmr, struct refault_mr, ibmr);
@@ -202,6 +221,12 @@ static inline bool refault_is_dead(const struct refault_dev *dev)
 static inline bool refault_has_pasid(const struct refault_dev *dev)
 {
 	return le32_to_cpu(dev->caps.features) & REFAULT_CAP_PASID;
+}
+
+/* Queue pairs and shared receive queues report to the first vector. */
+static inline struct refault_eq *refault_async_eq(struct refault_dev *dev)
+{
+	return &dev->eqs[0];
 }
 
 /* pci.c */
@@ -255,6 +280,7 @@ int refault_dealloc_pd(struct ib_pd *ibpd, struct ib_udata *udata);
 int refault_create_cq(struct ib_cq *ibcq, const struct ib_cq_init_attr *attr,
 		      struct uverbs_attr_bundle *attrs);
 int refault_destroy_cq(struct ib_cq *ibcq, struct ib_udata *udata);
+int refault_modify_cq(struct ib_cq *ibcq, u16 count, u16 period_us);
 void refault_cq_complete(struct refault_dev *dev, u32 cqn);
 void refault_cq_error(struct refault_dev *dev, u32 cqn);
 
@@ -269,6 +295,20 @@ int refault_modify_qp(struct ib_qp *ibqp, struct ib_qp_attr *attr, int mask,
 		      struct ib_udata *udata);
 int refault_query_qp(struct ib_qp *ibqp, struct ib_qp_attr *attr, int mask,
 		     struct ib_qp_init_attr *init_attr);
+
+/* srq.c */
+int refault_create_srq(struct ib_srq *ibsrq, struct ib_srq_init_attr *attr,
+		       struct ib_udata *udata);
+int refault_modify_srq(struct ib_srq *ibsrq, struct ib_srq_attr *attr,
+		       enum ib_srq_attr_mask mask, struct ib_udata *udata);
+int refault_query_srq(struct ib_srq *ibsrq, struct ib_srq_attr *attr);
+int refault_destroy_srq(struct ib_srq *ibsrq, struct ib_udata *udata);
+void refault_srq_event(struct refault_dev *dev, u32 srqn, u8 code);
+
+/* ah.c */
+int refault_create_user_ah(struct ib_ah *ibah, struct rdma_ah_init_attr *attr,
+			   struct ib_udata *udata);
+int refault_destroy_ah(struct ib_ah *ibah, u32 flags);
 
 /* mr.c */
 u32 refault_access(int ib_access);
