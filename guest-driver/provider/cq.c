@@ -14,20 +14,20 @@
 
 /* Our part follows verbs' own without a gap. */
 struct create_cq_command {
-	struct ibv_create_cq ibv;
+	struct ibv_create_cq_ex ibv;
 	struct refault_uverbs_create_cq cq;
 };
 
 struct create_cq_response {
-	struct ib_uverbs_create_cq_resp ibv;
+	struct ib_uverbs_ex_create_cq_resp ibv;
 	struct refault_uverbs_cq cq;
 };
 
 static_assert(sizeof(struct create_cq_command) ==
-	      sizeof(struct ibv_create_cq) +
+	      sizeof(struct ibv_create_cq_ex) +
 	      sizeof(struct refault_uverbs_create_cq), "create_cq_command");
 static_assert(sizeof(struct create_cq_response) ==
-	      sizeof(struct ib_uverbs_create_cq_resp) +
+	      sizeof(struct ib_uverbs_ex_create_cq_resp) +
 	      sizeof(struct refault_uverbs_cq), "create_cq_response");
 
 /* The ring, then the doorbell record. */
@@ -45,8 +45,7 @@ static int cq_alloc_buffer(struct refault_cq *cq)
 }
 
 static int cq_create_command(struct refault_cq *cq, struct ibv_context *context,
-			     int cqe, struct ibv_comp_channel *channel,
-			     int comp_vector)
+			     const struct ibv_cq_init_attr_ex *attr)
 {
 	struct create_cq_command cmd = {
 		.cq.buffer = htole64((uintptr_t)cq->buffer.base),
@@ -58,36 +57,55 @@ static int cq_create_command(struct refault_cq *cq, struct ibv_context *context,
 	struct create_cq_response resp = {};
 	int err;
 
-	err = ibv_cmd_create_cq(context, cqe, channel, comp_vector, &cq->vcq.cq,
-				&cmd.ibv, sizeof(cmd), &resp.ibv, sizeof(resp));
+	err = ibv_cmd_create_cq_ex(context, attr, &cq->vcq, &cmd.ibv,
+				   sizeof(cmd), &resp.ibv, sizeof(resp), 0);
 	if (!err)
 		cq->cqn = le32toh(resp.cq.cqn);
 	return err;
 }
 
-struct ibv_cq *refault_create_cq(struct ibv_context *context, int cqe,
-				 struct ibv_comp_channel *channel,
-				 int comp_vector)
+/* Returns 0 or an errno. */
+static int cq_check_attr(const struct ibv_cq_init_attr_ex *attr)
+{
+	if (attr->comp_mask & ~IBV_CQ_INIT_ATTR_MASK_FLAGS)
+		return EOPNOTSUPP;
+	/* What nobody has polled is never written over. */
+	if (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS &&
+	    attr->flags & ~IBV_CREATE_CQ_ATTR_SINGLE_THREADED)
+		return EOPNOTSUPP;
+	if (attr->cqe < 1 || attr->cqe > 1U << REFAULT_MAX_LOG_CQES)
+		return EINVAL;
+	return 0;
+}
+
+static struct refault_cq *cq_create(struct ibv_context *context,
+				    const struct ibv_cq_init_attr_ex *attr)
 {
 	struct refault_cq *cq;
 	int err;
 
-	if (cqe < 1 || cqe > 1 << REFAULT_MAX_LOG_CQES) {
-		errno = EINVAL;
+	err = cq_check_attr(attr);
+	if (err) {
+		errno = err;
 		return NULL;
 	}
 	cq = calloc(1, sizeof(*cq));
 	if (!cq)
 		return NULL;
-	cq->log_size = log2_up(cqe);
+	cq->log_size = log2_up(attr->cqe);
+	cq->single_threaded = attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS &&
+			      attr->flags & IBV_CREATE_CQ_ATTR_SINGLE_THREADED;
+	err = cq_ex_init(cq, attr->wc_flags);
+	if (err)
+		goto err_free;
 	err = cq_alloc_buffer(cq);
 	if (err)
 		goto err_free;
-	err = cq_create_command(cq, context, cqe, channel, comp_vector);
+	err = cq_create_command(cq, context, attr);
 	if (err)
 		goto err_buffer;
 	pthread_spin_init(&cq->lock, PTHREAD_PROCESS_PRIVATE);
-	return &cq->vcq.cq;
+	return cq;
 
 err_buffer:
 	buffer_free(&cq->buffer);
@@ -95,6 +113,35 @@ err_free:
 	free(cq);
 	errno = err;
 	return NULL;
+}
+
+struct ibv_cq *refault_create_cq(struct ibv_context *context, int cqe,
+				 struct ibv_comp_channel *channel,
+				 int comp_vector)
+{
+	struct ibv_cq_init_attr_ex attr = {
+		.cqe = cqe,
+		.channel = channel,
+		.comp_vector = comp_vector,
+	};
+	struct refault_cq *cq = cq_create(context, &attr);
+
+	return cq ? &cq->vcq.cq : NULL;
+}
+
+struct ibv_cq_ex *refault_create_cq_ex(struct ibv_context *context,
+				       struct ibv_cq_init_attr_ex *attr)
+{
+	struct refault_cq *cq = cq_create(context, attr);
+
+	return cq ? &cq->vcq.cq_ex : NULL;
+}
+
+int refault_modify_cq(struct ibv_cq *ibcq, struct ibv_modify_cq_attr *attr)
+{
+	struct ibv_modify_cq cmd = {};
+
+	return ibv_cmd_modify_cq(ibcq, attr, &cmd, sizeof(cmd));
 }
 
 int refault_destroy_cq(struct ibv_cq *ibcq)
@@ -117,9 +164,9 @@ int refault_req_notify_cq(struct ibv_cq *ibcq, int solicited_only)
 	struct refault_cq *cq = to_cq(ibcq);
 	uint32_t consumer;
 
-	pthread_spin_lock(&cq->lock);
+	cq_lock(cq);
 	consumer = cq->consumer;
-	pthread_spin_unlock(&cq->lock);
+	cq_unlock(cq);
 	ring_doorbell(to_context(ibcq->context),
 		      solicited_only ? REFAULT_DOORBELL_CQ_ARM_SOLICITED :
 				       REFAULT_DOORBELL_CQ_ARM,

@@ -25,6 +25,8 @@ static const struct {
 	[REFAULT_OP_RDMA_READ] = { IBV_WC_RDMA_READ, IBV_WC_RECV },
 	[REFAULT_OP_COMPARE_SWAP] = { IBV_WC_COMP_SWAP, IBV_WC_RECV },
 	[REFAULT_OP_FETCH_ADD] = { IBV_WC_FETCH_ADD, IBV_WC_RECV },
+	[REFAULT_OP_FLUSH] = { IBV_WC_FLUSH, IBV_WC_RECV },
+	[REFAULT_OP_ATOMIC_WRITE] = { IBV_WC_ATOMIC_WRITE, IBV_WC_RECV },
 };
 
 /* Verbs has the same numbers. */
@@ -32,6 +34,18 @@ static_assert(IBV_WC_SUCCESS == REFAULT_WC_SUCCESS, "status");
 static_assert(IBV_WC_REM_ACCESS_ERR == REFAULT_WC_REM_ACCESS_ERR, "status");
 static_assert(IBV_WC_RNR_RETRY_EXC_ERR == REFAULT_WC_RNR_RETRY_EXC_ERR,
 	      "status");
+
+void cq_lock(struct refault_cq *cq)
+{
+	if (!cq->single_threaded)
+		pthread_spin_lock(&cq->lock);
+}
+
+void cq_unlock(struct refault_cq *cq)
+{
+	if (!cq->single_threaded)
+		pthread_spin_unlock(&cq->lock);
+}
 
 static struct refault_cqe *cqe_at(const struct refault_cq *cq, uint32_t index)
 {
@@ -48,7 +62,7 @@ static bool cqe_is_valid(const struct refault_cq *cq, uint32_t index)
 }
 
 /* Tells the NIC that entries before the consumer index may be overwritten. */
-static void cq_publish_consumer(struct refault_cq *cq)
+void cq_publish_consumer(struct refault_cq *cq)
 {
 	udma_ordering_write_barrier();
 	atomic_store_explicit((_Atomic __le32 *)&cq->record->consumer,
@@ -56,8 +70,8 @@ static void cq_publish_consumer(struct refault_cq *cq)
 }
 
 /*
- * The NIC took the queue pair to the error state. It flushed what it saw
- * posted; what was posted meanwhile it finds when it is rung.
+ * The NIC took the queue pair, or its send queue, to the error state. It
+ * flushed what it saw posted; what was posted meanwhile it finds when rung.
  */
 static void qp_failed(struct refault_context *context, struct refault_qp *qp)
 {
@@ -76,71 +90,99 @@ static void retire_request(struct refault_context *context,
 	if (!qp)
 		return;
 	queue = cqe->flags & REFAULT_CQE_RECEIVE ? &qp->rq : &qp->sq;
-	atomic_store_explicit(&queue->tail, le32toh(cqe->wqe_index) + 1,
-			      memory_order_release);
+	/* Of a shared receive queue the NIC itself says what it took. */
+	if (queue == &qp->sq || !qp->vqp.qp.srq)
+		atomic_store_explicit(&queue->tail,
+				      le32toh(cqe->wqe_index) + 1,
+				      memory_order_release);
 	if (cqe->status != REFAULT_WC_SUCCESS)
 		qp_failed(context, qp);
 }
 
-static void fill_wc(struct ibv_wc *wc, const struct refault_cqe *cqe)
+/* The next entry, or NULL. It stays whole until the index is published. */
+const struct refault_cqe *cq_take(struct refault_cq *cq)
+{
+	const struct refault_cqe *cqe = cqe_at(cq, cq->consumer);
+
+	if (!cqe_is_valid(cq, cq->consumer))
+		return NULL;
+	/* The phase was written last: the rest is read after it. */
+	udma_from_device_barrier();
+	retire_request(to_context(cq->vcq.cq.context), cqe);
+	cq->consumer++;
+	return cqe;
+}
+
+enum ibv_wc_opcode cqe_opcode(const struct refault_cqe *cqe)
 {
 	bool received = cqe->flags & REFAULT_CQE_RECEIVE;
 
+	if (cqe->opcode >= sizeof(wc_opcodes) / sizeof(*wc_opcodes))
+		return received ? IBV_WC_RECV : IBV_WC_SEND;
+	return received ? wc_opcodes[cqe->opcode].received :
+			  wc_opcodes[cqe->opcode].sent;
+}
+
+unsigned int cqe_wc_flags(const struct refault_cqe *cqe)
+{
+	return (cqe->flags & REFAULT_CQE_WITH_IMM ? IBV_WC_WITH_IMM : 0) |
+	       (cqe->flags & REFAULT_CQE_GRH ? IBV_WC_GRH : 0);
+}
+
+/* As the sender wrote it: not a number to the NIC. */
+__be32 cqe_imm_data(const struct refault_cqe *cqe)
+{
+	__be32 imm;
+
+	memcpy(&imm, &cqe->imm, sizeof(imm));
+	return imm;
+}
+
+static void fill_wc(struct ibv_wc *wc, const struct refault_cqe *cqe)
+{
 	wc->wr_id = le64toh(cqe->wr_id);
 	wc->status = cqe->status;
 	wc->vendor_err = le32toh(cqe->vendor_error);
 	wc->qp_num = le32toh(cqe->qpn);
 	wc->src_qp = le32toh(cqe->src_qpn);
 	wc->byte_len = le32toh(cqe->byte_len);
-	/* As the sender wrote it: not a number to the NIC. */
-	memcpy(&wc->imm_data, &cqe->imm, sizeof(wc->imm_data));
-	wc->wc_flags = cqe->flags & REFAULT_CQE_WITH_IMM ? IBV_WC_WITH_IMM : 0;
-	wc->opcode = received ? IBV_WC_RECV : IBV_WC_SEND;
-	if (cqe->opcode < sizeof(wc_opcodes) / sizeof(*wc_opcodes))
-		wc->opcode = received ? wc_opcodes[cqe->opcode].received :
-					wc_opcodes[cqe->opcode].sent;
+	wc->imm_data = cqe_imm_data(cqe);
+	wc->wc_flags = cqe_wc_flags(cqe);
+	wc->opcode = cqe_opcode(cqe);
 	wc->pkey_index = 0;
-	wc->slid = 0;
-	wc->sl = 0;
+	wc->slid = le16toh(cqe->src_lid);
+	wc->sl = cqe->sl;
 	wc->dlid_path_bits = 0;
 }
 
 int refault_poll_cq(struct ibv_cq *ibcq, int count, struct ibv_wc *wc)
 {
-	struct refault_context *context = to_context(ibcq->context);
 	struct refault_cq *cq = to_cq(ibcq);
+	const struct refault_cqe *cqe;
 	int taken = 0;
 
-	pthread_spin_lock(&cq->lock);
-	while (taken < count && cqe_is_valid(cq, cq->consumer)) {
-		const struct refault_cqe *cqe = cqe_at(cq, cq->consumer);
-
-		/* The phase was written last: the rest is read after it. */
-		udma_from_device_barrier();
-		fill_wc(&wc[taken], cqe);
-		retire_request(context, cqe);
-		cq->consumer++;
-		taken++;
-	}
+	cq_lock(cq);
+	while (taken < count && (cqe = cq_take(cq)))
+		fill_wc(&wc[taken++], cqe);
 	if (taken)
 		cq_publish_consumer(cq);
-	pthread_spin_unlock(&cq->lock);
+	cq_unlock(cq);
 	return taken;
 }
 
 /* Two queues, in an order that everybody keeps; they may be one. */
 void cq_lock_pair(struct refault_cq *a, struct refault_cq *b)
 {
-	pthread_spin_lock(a->cqn <= b->cqn ? &a->lock : &b->lock);
+	cq_lock(a->cqn <= b->cqn ? a : b);
 	if (a != b)
-		pthread_spin_lock(a->cqn <= b->cqn ? &b->lock : &a->lock);
+		cq_lock(a->cqn <= b->cqn ? b : a);
 }
 
 void cq_unlock_pair(struct refault_cq *a, struct refault_cq *b)
 {
-	pthread_spin_unlock(&a->lock);
+	cq_unlock(a);
 	if (a != b)
-		pthread_spin_unlock(&b->lock);
+		cq_unlock(b);
 }
 
 /*

@@ -8,85 +8,39 @@
 #include <errno.h>
 #include <string.h>
 
-#include <util/udma_barrier.h>
-
 #include "provider.h"
-
-static bool queue_is_full(struct refault_queue *queue)
-{
-	uint32_t tail = atomic_load_explicit(&queue->tail,
-					     memory_order_acquire);
-
-	return queue->head - tail >= queue->size;
-}
-
-static void *queue_slot(struct refault_queue *queue, size_t entry_size)
-{
-	return (char *)queue->ring +
-	       (queue->head & (queue->size - 1)) * entry_size;
-}
-
-/* The NIC sees the entries before it sees the index. */
-static void publish_producer(__le32 *index, uint32_t value)
-{
-	udma_ordering_write_barrier();
-	atomic_store_explicit((_Atomic __le32 *)index, htole32(value),
-			      memory_order_release);
-}
-
-static void fill_sges(struct refault_sge *to, const struct ibv_sge *from,
-		      int count)
-{
-	int i;
-
-	for (i = 0; i < count; i++) {
-		to[i].addr = htole64(from[i].addr);
-		to[i].length = htole32(from[i].length);
-		to[i].lkey = htole32(from[i].lkey);
-	}
-}
 
 /* Copies the data itself into the request. */
 static int fill_inline(struct refault_sq_wqe *wqe, const struct ibv_send_wr *wr)
 {
-	char *to = (char *)wqe->sge;
-	uint32_t length = 0;
+	int err = wqe_add_inline(wqe, NULL, 0);
 	int i;
 
-	for (i = 0; i < wr->num_sge; i++) {
-		if (wr->sg_list[i].length > REFAULT_MAX_INLINE - length)
-			return EINVAL;
-		memcpy(to + length, (void *)(uintptr_t)wr->sg_list[i].addr,
-		       wr->sg_list[i].length);
-		length += wr->sg_list[i].length;
-	}
-	wqe->flags |= REFAULT_WQE_INLINE;
-	wqe->num_sge = 0;
-	wqe->inline_length = htole32(length);
-	return 0;
+	for (i = 0; !err && i < wr->num_sge; i++)
+		err = wqe_add_inline(wqe,
+				     (void *)(uintptr_t)wr->sg_list[i].addr,
+				     wr->sg_list[i].length);
+	return err;
 }
 
-static void fill_remote(struct refault_sq_wqe *wqe, uint64_t addr,
-			uint32_t rkey)
+static void fill_rdma(struct refault_sq_wqe *wqe, const struct ibv_send_wr *wr)
 {
-	wqe->remote_addr = htole64(addr);
-	wqe->rkey = htole32(rkey);
-}
-
-static void fill_imm(struct refault_sq_wqe *wqe, const struct ibv_send_wr *wr)
-{
-	memcpy(&wqe->imm, &wr->imm_data, sizeof(wqe->imm));
+	wqe_set_remote(wqe, wr->wr.rdma.remote_addr, wr->wr.rdma.rkey);
 }
 
 static void fill_atomic(struct refault_sq_wqe *wqe, const struct ibv_send_wr *wr)
 {
-	fill_remote(wqe, wr->wr.atomic.remote_addr, wr->wr.atomic.rkey);
+	wqe_set_remote(wqe, wr->wr.atomic.remote_addr, wr->wr.atomic.rkey);
 	wqe->compare_add = htole64(wr->wr.atomic.compare_add);
 	wqe->swap = htole64(wr->wr.atomic.swap);
 }
 
-/* The operation and what belongs to it. Returns 0 or an errno. */
-static int fill_operation(struct refault_sq_wqe *wqe,
+/*
+ * What belongs to an operation of connected queue pairs. FLUSH is not among
+ * them: ibv_send_wr has no place for its length and kind, only ibv_wr_flush()
+ * can ask for it. Returns 0 or an errno.
+ */
+static int fill_connected(struct refault_sq_wqe *wqe,
 			  const struct ibv_send_wr *wr)
 {
 	switch (wr->opcode) {
@@ -95,20 +49,20 @@ static int fill_operation(struct refault_sq_wqe *wqe,
 		return 0;
 	case IBV_WR_SEND_WITH_IMM:
 		wqe->opcode = REFAULT_OP_SEND_IMM;
-		fill_imm(wqe, wr);
+		wqe_set_imm(wqe, wr->imm_data);
 		return 0;
 	case IBV_WR_RDMA_WRITE:
 		wqe->opcode = REFAULT_OP_RDMA_WRITE;
-		fill_remote(wqe, wr->wr.rdma.remote_addr, wr->wr.rdma.rkey);
+		fill_rdma(wqe, wr);
 		return 0;
 	case IBV_WR_RDMA_WRITE_WITH_IMM:
 		wqe->opcode = REFAULT_OP_RDMA_WRITE_IMM;
-		fill_remote(wqe, wr->wr.rdma.remote_addr, wr->wr.rdma.rkey);
-		fill_imm(wqe, wr);
+		fill_rdma(wqe, wr);
+		wqe_set_imm(wqe, wr->imm_data);
 		return 0;
 	case IBV_WR_RDMA_READ:
 		wqe->opcode = REFAULT_OP_RDMA_READ;
-		fill_remote(wqe, wr->wr.rdma.remote_addr, wr->wr.rdma.rkey);
+		fill_rdma(wqe, wr);
 		return 0;
 	case IBV_WR_ATOMIC_CMP_AND_SWP:
 		wqe->opcode = REFAULT_OP_COMPARE_SWAP;
@@ -118,16 +72,26 @@ static int fill_operation(struct refault_sq_wqe *wqe,
 		wqe->opcode = REFAULT_OP_FETCH_ADD;
 		fill_atomic(wqe, wr);
 		return 0;
+	case IBV_WR_ATOMIC_WRITE:
+		wqe->opcode = REFAULT_OP_ATOMIC_WRITE;
+		fill_rdma(wqe, wr);
+		return 0;
 	default:
 		return EOPNOTSUPP;
 	}
 }
 
-static uint8_t wqe_flags(unsigned int send_flags)
+/* The same of datagrams. */
+static int fill_datagram(struct refault_sq_wqe *wqe,
+			 const struct ibv_send_wr *wr)
 {
-	return (send_flags & IBV_SEND_SIGNALED ? REFAULT_WQE_SIGNALED : 0) |
-	       (send_flags & IBV_SEND_SOLICITED ? REFAULT_WQE_SOLICITED : 0) |
-	       (send_flags & IBV_SEND_FENCE ? REFAULT_WQE_FENCE : 0);
+	if (wr->opcode != IBV_WR_SEND && wr->opcode != IBV_WR_SEND_WITH_IMM)
+		return EOPNOTSUPP;
+	if (!wr->wr.ud.ah)
+		return EINVAL;
+	wqe_set_ud(wqe, to_ah(wr->wr.ud.ah), wr->wr.ud.remote_qpn,
+		   wr->wr.ud.remote_qkey);
+	return fill_connected(wqe, wr);
 }
 
 /* Returns 0 or an errno. */
@@ -145,7 +109,8 @@ static int post_one_send(struct refault_qp *qp, const struct ibv_send_wr *wr)
 	wqe->wr_id = htole64(wr->wr_id);
 	wqe->flags = wqe_flags(wr->send_flags);
 	wqe->num_sge = wr->num_sge;
-	err = fill_operation(wqe, wr);
+	err = qp->vqp.qp.qp_type == IBV_QPT_UD ? fill_datagram(wqe, wr) :
+						 fill_connected(wqe, wr);
 	if (err)
 		return err;
 	if (wr->send_flags & IBV_SEND_INLINE) {
@@ -153,7 +118,7 @@ static int post_one_send(struct refault_qp *qp, const struct ibv_send_wr *wr)
 		if (err)
 			return err;
 	} else {
-		fill_sges(wqe->sge, wr->sg_list, wr->num_sge);
+		wqe_set_sges(wqe->sge, wr->sg_list, wr->num_sge);
 	}
 	qp->sq.head++;
 	return 0;
@@ -177,11 +142,8 @@ int refault_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr,
 	}
 	if (err)
 		*bad_wr = wr;
-	if (qp->sq.head != before) {
-		publish_producer(&qp->record->sq_producer, qp->sq.head);
-		ring_doorbell(to_context(ibqp->context), REFAULT_DOORBELL_SQ,
-			      ibqp->qp_num, 0);
-	}
+	if (qp->sq.head != before)
+		ring_send(qp);
 	pthread_spin_unlock(&qp->sq.lock);
 	return err;
 }
@@ -190,17 +152,14 @@ int refault_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr,
 static int post_one_recv(struct refault_qp *qp, const struct ibv_recv_wr *wr)
 {
 	struct refault_rq_wqe *wqe = queue_slot(&qp->rq, sizeof(*wqe));
+	int err;
 
 	if (queue_is_full(&qp->rq))
 		return ENOMEM;
-	if (wr->num_sge < 0 || wr->num_sge > (int)REFAULT_MAX_SGE)
-		return EINVAL;
-
-	wqe->wr_id = htole64(wr->wr_id);
-	wqe->num_sge = htole32(wr->num_sge);
-	fill_sges(wqe->sge, wr->sg_list, wr->num_sge);
-	qp->rq.head++;
-	return 0;
+	err = wqe_fill_recv(wqe, wr);
+	if (!err)
+		qp->rq.head++;
+	return err;
 }
 
 int refault_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr,
@@ -210,7 +169,8 @@ int refault_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr,
 	int err = 0;
 
 	pthread_spin_lock(&qp->rq.lock);
-	if (ibqp->state == IBV_QPS_RESET)
+	/* With a shared receive queue there is none of its own to post to. */
+	if (ibqp->state == IBV_QPS_RESET || ibqp->srq)
 		err = EINVAL;
 	while (!err && wr) {
 		err = post_one_recv(qp, wr);

@@ -54,10 +54,13 @@ struct refault_context {
 
 struct refault_cq {
 	struct verbs_cq vcq;
+	/* The entry that ibv_start_poll() or ibv_next_poll() came to. */
+	const struct refault_cqe *current;
 	struct refault_buffer buffer;
 	struct refault_cqe *ring;
 	struct refault_cq_doorbell_record *record;
 	pthread_spinlock_t lock;	/* Guards the consumer's side. */
+	bool single_threaded;		/* The owner promised: no lock. */
 	uint32_t log_size;
 	uint32_t consumer;
 	uint32_t cqn;
@@ -75,8 +78,34 @@ struct refault_queue {
 	_Atomic uint32_t tail;
 };
 
+struct refault_srq {
+	struct ibv_srq ibsrq;
+	struct refault_buffer buffer;
+	struct refault_srq_doorbell_record *record;
+	/* Its tail is in the record: the NIC says what it has taken. */
+	struct refault_queue queue;
+	uint32_t srqn;
+};
+
+/* Where datagrams go; copied into the request of each. */
+struct refault_ah {
+	struct ibv_ah ibah;
+	uint16_t dlid;
+	uint8_t sl;
+	bool has_grh;
+	uint8_t dgid[16];
+};
+
+/* Work that ibv_wr_start() began: it counts only when it is completed. */
+struct refault_batch {
+	uint32_t start;			/* Head of the send queue before it. */
+	struct refault_sq_wqe *wqe;	/* Under construction; or NULL. */
+	int err;			/* The first error, an errno. */
+};
+
 struct refault_qp {
 	struct verbs_qp vqp;
+	struct refault_batch batch;
 	struct refault_buffer buffer;
 	struct refault_qp_doorbell_record *record;
 	struct refault_queue sq;
@@ -93,6 +122,16 @@ static inline struct refault_context *to_context(struct ibv_context *context)
 static inline struct refault_cq *to_cq(struct ibv_cq *cq)
 {
 	return container_of(cq, struct refault_cq, vcq.cq);
+}
+
+static inline struct refault_srq *to_srq(struct ibv_srq *srq)
+{
+	return container_of(srq, struct refault_srq, ibsrq);
+}
+
+static inline struct refault_ah *to_ah(struct ibv_ah *ah)
+{
+	return container_of(ah, struct refault_ah, ibah);
 }
 
 static inline struct refault_qp *to_qp(struct ibv_qp *qp)
@@ -132,14 +171,27 @@ int refault_dereg_mr(struct verbs_mr *vmr);
 struct ibv_cq *refault_create_cq(struct ibv_context *context, int cqe,
 				 struct ibv_comp_channel *channel,
 				 int comp_vector);
+struct ibv_cq_ex *refault_create_cq_ex(struct ibv_context *context,
+				       struct ibv_cq_init_attr_ex *attr);
+int refault_modify_cq(struct ibv_cq *ibcq, struct ibv_modify_cq_attr *attr);
 int refault_destroy_cq(struct ibv_cq *ibcq);
 int refault_req_notify_cq(struct ibv_cq *ibcq, int solicited_only);
 
 /* poll.c */
 int refault_poll_cq(struct ibv_cq *ibcq, int count, struct ibv_wc *wc);
+void cq_lock(struct refault_cq *cq);
+void cq_unlock(struct refault_cq *cq);
+const struct refault_cqe *cq_take(struct refault_cq *cq);
+void cq_publish_consumer(struct refault_cq *cq);
+enum ibv_wc_opcode cqe_opcode(const struct refault_cqe *cqe);
+unsigned int cqe_wc_flags(const struct refault_cqe *cqe);
+__be32 cqe_imm_data(const struct refault_cqe *cqe);
 void cq_lock_pair(struct refault_cq *a, struct refault_cq *b);
 void cq_unlock_pair(struct refault_cq *a, struct refault_cq *b);
 void cq_forget_qp(struct refault_cq *cq, uint32_t qpn);
+
+/* cq_ex.c */
+int cq_ex_init(struct refault_cq *cq, uint64_t wc_flags);
 
 /* qp_table.c */
 int qp_table_add(struct refault_context *context, struct refault_qp *qp);
@@ -150,10 +202,44 @@ void qp_table_free(struct refault_context *context);
 /* qp.c */
 struct ibv_qp *refault_create_qp(struct ibv_pd *pd,
 				 struct ibv_qp_init_attr *attr);
+struct ibv_qp *refault_create_qp_ex(struct ibv_context *context,
+				    struct ibv_qp_init_attr_ex *attr);
 int refault_modify_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask);
 int refault_query_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask,
 		     struct ibv_qp_init_attr *init_attr);
 int refault_destroy_qp(struct ibv_qp *ibqp);
+
+/* wr.c */
+int wr_init(struct refault_qp *qp, enum ibv_qp_type type, uint64_t ops);
+
+/* srq.c */
+struct ibv_srq *refault_create_srq(struct ibv_pd *pd,
+				   struct ibv_srq_init_attr *attr);
+int refault_modify_srq(struct ibv_srq *ibsrq, struct ibv_srq_attr *attr,
+		       int mask);
+int refault_query_srq(struct ibv_srq *ibsrq, struct ibv_srq_attr *attr);
+int refault_destroy_srq(struct ibv_srq *ibsrq);
+int refault_post_srq_recv(struct ibv_srq *ibsrq, struct ibv_recv_wr *wr,
+			  struct ibv_recv_wr **bad_wr);
+
+/* ah.c */
+struct ibv_ah *refault_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr);
+int refault_destroy_ah(struct ibv_ah *ibah);
+
+/* wqe.c */
+bool queue_is_full(struct refault_queue *queue);
+void *queue_slot(struct refault_queue *queue, size_t entry_size);
+void publish_producer(__le32 *index, uint32_t value);
+void ring_send(struct refault_qp *qp);
+uint8_t wqe_flags(unsigned int send_flags);
+void wqe_set_sges(struct refault_sge *to, const struct ibv_sge *from,
+		  int count);
+int wqe_add_inline(struct refault_sq_wqe *wqe, const void *from, size_t length);
+void wqe_set_remote(struct refault_sq_wqe *wqe, uint64_t addr, uint32_t rkey);
+void wqe_set_imm(struct refault_sq_wqe *wqe, __be32 imm);
+void wqe_set_ud(struct refault_sq_wqe *wqe, const struct refault_ah *ah,
+		uint32_t qpn, uint32_t qkey);
+int wqe_fill_recv(struct refault_rq_wqe *wqe, const struct ibv_recv_wr *wr);
 
 /* post.c */
 int refault_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr,

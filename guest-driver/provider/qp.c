@@ -14,32 +14,44 @@
 
 /* Our part follows verbs' own without a gap. */
 struct create_qp_command {
-	struct ibv_create_qp ibv;
+	struct ibv_create_qp_ex ibv;
 	struct refault_uverbs_create_qp qp;
 };
 
 struct create_qp_response {
-	struct ib_uverbs_create_qp_resp ibv;
+	struct ib_uverbs_ex_create_qp_resp ibv;
 	struct refault_uverbs_qp qp;
 };
 
 static_assert(sizeof(struct create_qp_command) ==
-	      sizeof(struct ibv_create_qp) +
+	      sizeof(struct ibv_create_qp_ex) +
 	      sizeof(struct refault_uverbs_create_qp), "create_qp_command");
 static_assert(sizeof(struct create_qp_response) ==
-	      sizeof(struct ib_uverbs_create_qp_resp) +
+	      sizeof(struct ib_uverbs_ex_create_qp_resp) +
 	      sizeof(struct refault_uverbs_qp), "create_qp_response");
 
-static int qp_check_attr(const struct ibv_qp_init_attr *attr)
+/* Returns 0 or an errno. */
+static int qp_check_attr(const struct ibv_qp_init_attr_ex *attr)
 {
 	const struct ibv_qp_cap *cap = &attr->cap;
 
-	if (attr->qp_type != IBV_QPT_RC || attr->srq)
+	if (attr->comp_mask & ~(IBV_QP_INIT_ATTR_PD |
+				IBV_QP_INIT_ATTR_CREATE_FLAGS |
+				IBV_QP_INIT_ATTR_SEND_OPS_FLAGS))
 		return EOPNOTSUPP;
+	if (attr->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS &&
+	    attr->create_flags)
+		return EOPNOTSUPP;
+	if (attr->qp_type != IBV_QPT_RC && attr->qp_type != IBV_QPT_UD)
+		return EOPNOTSUPP;
+	if (!(attr->comp_mask & IBV_QP_INIT_ATTR_PD))
+		return EINVAL;
 	if (cap->max_send_wr > 1U << REFAULT_MAX_LOG_WQES ||
-	    cap->max_recv_wr > 1U << REFAULT_MAX_LOG_WQES ||
-	    cap->max_send_sge > REFAULT_MAX_SGE ||
-	    cap->max_recv_sge > REFAULT_MAX_SGE)
+	    cap->max_send_sge > REFAULT_MAX_SGE)
+		return EINVAL;
+	/* What is said of receives does not count with a shared queue. */
+	if (!attr->srq && (cap->max_recv_wr > 1U << REFAULT_MAX_LOG_WQES ||
+			   cap->max_recv_sge > REFAULT_MAX_SGE))
 		return EINVAL;
 	return 0;
 }
@@ -55,12 +67,13 @@ static size_t record_offset(const struct refault_qp *qp)
 }
 
 /* Send ring, receive ring, doorbell record. */
-static int qp_alloc_buffer(struct refault_qp *qp, const struct ibv_qp_cap *cap)
+static int qp_alloc_buffer(struct refault_qp *qp,
+			   const struct ibv_qp_init_attr_ex *attr)
 {
 	int err;
 
-	qp->sq.size = 1U << log2_up(cap->max_send_wr);
-	qp->rq.size = 1U << log2_up(cap->max_recv_wr);
+	qp->sq.size = 1U << log2_up(attr->cap.max_send_wr);
+	qp->rq.size = attr->srq ? 1 : 1U << log2_up(attr->cap.max_recv_wr);
 	err = buffer_alloc(&qp->buffer,
 			   record_offset(qp) + sizeof(*qp->record));
 	if (err)
@@ -71,8 +84,8 @@ static int qp_alloc_buffer(struct refault_qp *qp, const struct ibv_qp_cap *cap)
 	return 0;
 }
 
-static int qp_create_command(struct refault_qp *qp, struct ibv_pd *pd,
-			     struct ibv_qp_init_attr *attr)
+static int qp_create_command(struct refault_qp *qp, struct ibv_context *context,
+			     struct ibv_qp_init_attr_ex *attr)
 {
 	struct create_qp_command cmd = {
 		.qp.buffer = htole64((uintptr_t)qp->buffer.base),
@@ -84,12 +97,26 @@ static int qp_create_command(struct refault_qp *qp, struct ibv_pd *pd,
 	};
 	struct create_qp_response resp = {};
 
-	return ibv_cmd_create_qp(pd, &qp->vqp.qp, attr, &cmd.ibv, sizeof(cmd),
-				 &resp.ibv, sizeof(resp));
+	return ibv_cmd_create_qp_ex2(context, &qp->vqp, attr, &cmd.ibv,
+				     sizeof(cmd), &resp.ibv, sizeof(resp));
 }
 
-struct ibv_qp *refault_create_qp(struct ibv_pd *pd,
-				 struct ibv_qp_init_attr *attr)
+/* Offers ibv_wr_*() if they are asked for. Returns 0 or an errno. */
+static int qp_offer_ops(struct refault_qp *qp,
+			const struct ibv_qp_init_attr_ex *attr)
+{
+	int err;
+
+	if (!(attr->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS))
+		return 0;
+	err = wr_init(qp, attr->qp_type, attr->send_ops_flags);
+	if (!err)
+		qp->vqp.comp_mask |= VERBS_QP_EX;
+	return err;
+}
+
+struct ibv_qp *refault_create_qp_ex(struct ibv_context *context,
+				    struct ibv_qp_init_attr_ex *attr)
 {
 	struct refault_qp *qp;
 	int err;
@@ -102,14 +129,18 @@ struct ibv_qp *refault_create_qp(struct ibv_pd *pd,
 	qp = calloc(1, sizeof(*qp));
 	if (!qp)
 		return NULL;
-	err = qp_alloc_buffer(qp, &attr->cap);
+	err = qp_alloc_buffer(qp, attr);
 	if (err)
 		goto err_free;
 	/* The kernel answers with what there is, also where that is less. */
-	err = qp_create_command(qp, pd, attr);
+	err = qp_create_command(qp, context, attr);
 	if (err)
 		goto err_buffer;
-	err = qp_table_add(to_context(pd->context), qp);
+	/* The command has cleared what it found in `vqp`. */
+	err = qp_offer_ops(qp, attr);
+	if (err)
+		goto err_destroy;
+	err = qp_table_add(to_context(context), qp);
 	if (err)
 		goto err_destroy;
 	pthread_spin_init(&qp->sq.lock, PTHREAD_PROCESS_PRIVATE);
@@ -124,6 +155,27 @@ err_free:
 	free(qp);
 	errno = err;
 	return NULL;
+}
+
+struct ibv_qp *refault_create_qp(struct ibv_pd *pd,
+				 struct ibv_qp_init_attr *attr)
+{
+	struct ibv_qp_init_attr_ex attr_ex = {
+		.qp_context = attr->qp_context,
+		.send_cq = attr->send_cq,
+		.recv_cq = attr->recv_cq,
+		.srq = attr->srq,
+		.cap = attr->cap,
+		.qp_type = attr->qp_type,
+		.sq_sig_all = attr->sq_sig_all,
+		.comp_mask = IBV_QP_INIT_ATTR_PD,
+		.pd = pd,
+	};
+	struct ibv_qp *ibqp = refault_create_qp_ex(pd->context, &attr_ex);
+
+	if (ibqp)
+		attr->cap = attr_ex.cap;
+	return ibqp;
 }
 
 static void queue_reset(struct refault_queue *queue)
@@ -156,9 +208,14 @@ int refault_modify_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask)
 	int err;
 
 	err = ibv_cmd_modify_qp(ibqp, attr, mask, &cmd, sizeof(cmd));
-	if (!err && mask & IBV_QP_STATE && attr->qp_state == IBV_QPS_RESET)
+	if (err || !(mask & IBV_QP_STATE))
+		return err;
+	if (attr->qp_state == IBV_QPS_RESET)
 		qp_reset(to_qp(ibqp));
-	return err;
+	/* Out of SQE again: what fails from now on is news. */
+	if (attr->qp_state == IBV_QPS_RTS)
+		atomic_store(&to_qp(ibqp)->failed, false);
+	return 0;
 }
 
 int refault_query_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask,
