@@ -12,6 +12,7 @@ const MODULES: &[&str] = &[
     "test_cq_events",
     "test_cqex",
     "test_qp",
+    "test_qpex",
     "test_srq",
     "test_addr",
     "test_atomic",
@@ -66,6 +67,7 @@ const SKIPS: &[Skip] = &[
         tests: &[
             "test_cqex.CqExTestCase.test_xrc_traffic_cq_ex",
             "test_atomic.AtomicTest.test_xrc_*",
+            "test_qpex.QpExTestCase.test_qp_ex_xrc_*",
             "test_odp.OdpTestCase.test_odp_xrc_traffic",
             "test_relaxed_ordering.RoTestCase.test_ro_xrc_traffic",
         ],
@@ -88,41 +90,14 @@ const SKIPS: &[Skip] = &[
         because: "Parent Domain is not supported on this device",
         tests: &["test_parent_domain.ParentDomainTrafficTest.*"],
     },
+    Skip { because: "Resize CQ is not supported", tests: &["test_cq.CQTest.test_resize_cq"] },
+    Skip { because: "SRQ resize is not supported", tests: &["test_srq.SrqTestCase.test_resize_srq"] },
     Skip {
-        because: "Create UD QP",
-        tests: &[
-            "test_qp.QPTest.test_create_raw_qp_ex_with_illegal_caps_*",
-            "test_qp.QPTest.test_create_ud_qp_*",
-            "test_qp.QPTest.test_modify_ud_qp",
-            "test_qp.QPTest.test_query_data_in_order",
-            "test_qp.QPTest.test_query_ud_qp",
-        ],
+        because: "Create custom mr with additional access flags 18 is not supported",
+        tests: &["test_qpex.QpExTestCase.test_qp_ex_rc_bind_mw"],
     },
     Skip {
-        because: "Create QP type 4 is not supported",
-        tests: &[
-            "test_cq.CQTest.test_resize_cq",
-            "test_cq_events.CqEventsTestCase.test_cq_events_ud",
-            "test_relaxed_ordering.RoTestCase.test_ro_ud_traffic",
-        ],
-    },
-    Skip { because: "ODP is unavailable", tests: &["test_odp.OdpTestCase.test_odp_ud_traffic"] },
-    Skip { because: "Create AH is not supported", tests: &["test_addr.AHTest.*"] },
-    Skip { because: "Create SRQ is not supported", tests: &["test_srq.SrqTestCase.*"] },
-    Skip {
-        because: "Create Extended CQ is not supported",
-        tests: &[
-            "test_cqex.CQEXAPITest.test_create_cq_ex_bad_flow",
-            "test_cqex.CqExTestCase.test_rc_traffic_cq_ex",
-            "test_cqex.CqExTestCase.test_ud_traffic_cq_ex",
-        ],
-    },
-    Skip {
-        because: "Create RC QP with",
-        tests: &["test_qp.QPTest.test_create_rc_qp_ex_*", "test_qp.QPTest.test_query_rc_qp"],
-    },
-    Skip {
-        because: "Extended QP is not supported on this device",
+        because: "Importing a device is not supported",
         tests: &["test_shared_pd.SharedPDTestCase.test_imported_rc_ex_rdma_write"],
     },
 ];
