@@ -89,6 +89,15 @@ enum refault_bring {
 	REFAULT_BRING_PRESENT,
 };
 
+/* Mistakes that can be made on purpose in answering a page fault. */
+enum refault_break {
+	REFAULT_BREAK_NONE,
+	REFAULT_BREAK_NEVER,
+	REFAULT_BREAK_TWICE,
+	REFAULT_BREAK_LATE,
+	REFAULT_BREAK_REFUSE,
+};
+
 static inline bool refault_has_odp(const struct refault_dev *dev)
 {
 	return le32_to_cpu(dev->caps.features) & REFAULT_CAP_ODP &&
@@ -122,6 +131,9 @@ int refault_children_bring(struct refault_odp *odp, u64 address, u64 length,
 			   enum refault_bring how, u64 *pages);
 void refault_child_empty(struct refault_odp_part *child);
 void refault_children_free(struct refault_odp *odp);
+
+/* odp_break.c */
+enum refault_break refault_next_break(void);
 
 /* odp.c */
 int refault_odp_create(struct refault_dev *dev, struct refault_mr *mr,

@@ -2,10 +2,11 @@
 /*
  * Page faults of on-demand regions: the NIC's events, and our answers.
  *
- * The interrupt only copies an event into an object that was set aside, one for
- * every fault that the NIC may have in flight, and queues it. A worker brings
- * the page in and answers. It gives the object back before it answers: with
- * the answer the NIC is free to send the next event.
+ * The interrupt only copies an event into an object and queues it. A worker
+ * brings the page in and answers. There is an object set aside for every fault
+ * that the NIC may have in flight, so that no memory is needed to make some. A
+ * worker gives it back before it answers: with the answer the NIC is free to
+ * send the next event. Only events of regions that went may still hold some.
  */
 
 #include "odp.h"
@@ -19,9 +20,10 @@ struct refault_fault {
 	u32 key;
 	u32 token;
 	bool write;
+	bool surplus;	/* Not one of those set aside. */
 };
 
-static void refault_answer(struct refault_dev *dev, u32 token, u32 answer)
+static int refault_answer(struct refault_dev *dev, u32 token, u32 answer)
 {
 	struct refault_resume_fault cmd = {
 		.token = cpu_to_le32(token),
@@ -36,6 +38,15 @@ static void refault_answer(struct refault_dev *dev, u32 token, u32 answer)
 		dev_warn_ratelimited(&dev->pdev->dev,
 				     "page fault %#x was not answered: %pe\n",
 				     token, ERR_PTR(ret));
+	return ret;
+}
+
+/* The NIC must not take a second answer for anybody's. */
+static void refault_answer_again(struct refault_dev *dev, u32 token, u32 answer)
+{
+	if (!refault_answer(dev, token, answer))
+		dev_err(&dev->pdev->dev, "page fault %#x could be answered twice\n",
+			token);
 }
 
 /* Whether the NIC shall look again; else there is no such page. */
@@ -56,38 +67,67 @@ static bool refault_resolve(struct refault_odp *odp, u64 address, u32 length,
 	return !ret || ret == -EBUSY || ret == -ENOMEM;
 }
 
+static void refault_fault_put(struct refault_fault *fault)
+{
+	if (fault->surplus)
+		kfree(fault);
+	else
+		llist_add(&fault->spare, &fault->dev->spare_faults);
+}
+
 static void refault_fault_work(struct work_struct *work)
 {
 	struct refault_fault *fault =
 		container_of(work, struct refault_fault, work);
+	enum refault_break mistake = refault_next_break();
 	struct refault_dev *dev = fault->dev;
+	u32 answer = REFAULT_FAULT_REFUSED;
 	u32 token = fault->token;
 	struct refault_odp *odp;
-	bool there = false;
 
 	odp = refault_odp_get(dev, fault->key);
 	if (odp) {
-		there = refault_resolve(odp, fault->address, fault->length,
-					fault->write);
+		if (mistake != REFAULT_BREAK_REFUSE &&
+		    refault_resolve(odp, fault->address, fault->length,
+				    fault->write))
+			answer = REFAULT_FAULT_RESOLVED;
 		refault_odp_put(odp);
 	}
-	llist_add(&fault->spare, &dev->spare_faults);
-	refault_answer(dev, token, there ? REFAULT_FAULT_RESOLVED :
-					   REFAULT_FAULT_REFUSED);
+	refault_fault_put(fault);
+	if (mistake == REFAULT_BREAK_NEVER)
+		return;
+	refault_answer(dev, token, answer);
+	if (mistake == REFAULT_BREAK_TWICE)
+		refault_answer_again(dev, token, answer);
+}
+
+/* For the interrupt's handler, which is the only one who takes. */
+static struct refault_fault *refault_fault_take(struct refault_dev *dev)
+{
+	struct llist_node *spare = llist_del_first(&dev->spare_faults);
+	struct refault_fault *fault;
+
+	if (spare)
+		return llist_entry(spare, struct refault_fault, spare);
+	fault = kzalloc_obj(*fault, GFP_ATOMIC);
+	if (!fault)
+		return NULL;
+	fault->dev = dev;
+	fault->surplus = true;
+	INIT_WORK(&fault->work, refault_fault_work);
+	return fault;
 }
 
 /* Called by the handler of the one event queue that has page faults. */
 void refault_page_fault(struct refault_dev *dev, const struct refault_eqe *eqe)
 {
-	struct llist_node *spare = llist_del_first(&dev->spare_faults);
-	struct refault_fault *fault;
+	struct refault_fault *fault = refault_fault_take(dev);
 
-	if (!spare) {
+	if (!fault) {
 		dev_err_ratelimited(&dev->pdev->dev,
-				    "more page faults than the NIC may have\n");
+				    "no memory to handle a page fault\n");
 		return;
 	}
-	fault = llist_entry(spare, struct refault_fault, spare);
 	fault->address = le64_to_cpu(eqe->address);
 	fault->length = le32_to_cpu(eqe->length);
 	fault->key = le32_to_cpu(eqe->number);

@@ -4,6 +4,7 @@
 mod demo;
 mod device;
 mod driver;
+mod misbehave;
 mod run;
 mod stock;
 mod stock_programs;
