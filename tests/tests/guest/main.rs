@@ -11,4 +11,5 @@ mod stock_programs;
 mod stock_pyverbs;
 mod storm;
 mod support;
+mod verbs;
 mod vfio;
