@@ -29,12 +29,18 @@ const ABOUT: [(&str, &str); 8] = [
 pub(super) fn table(summary: &RunSummary) -> String {
     let mut table = Table::new(&[
         ("scenario", ""),
-        ("mapping", "size of the mappings in the process' page table"),
+        (
+            "mode",
+            "who translates: the IOMMU (pasid), the NIC's own table (odp), or nobody, for the pages are to be pinned; and the size of the mappings in the process' page table",
+        ),
         ("result", ""),
         ("writes", "RDMA WRITEs that were acknowledged"),
         ("written", "their payload, and the rate at which it was written"),
         ("faults", "accesses that missed and were resolved by the guest's kernel"),
-        ("page requests", "more than faults where a page was gone again when the device looked"),
+        (
+            "asked for",
+            "page requests, or page fault events: more than faults where a page was gone again when the device looked",
+        ),
         ("blocks moved", "4 KiB blocks whose place on the medium changed, by the file's extent maps"),
         ("verified", "bytes read back through the filesystem and found as acknowledged"),
         ("wrong", "bytes found otherwise"),
