@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
  * On-demand regions with tables of their own are counted by the driver, region by region: `rdma stat show mr`
- * tells. Faults of regions on the process' addresses are page requests to the IOMMU, which its trace event
- * prq_report counts.
+ * tells, in pages and in the events and commands that handled them. Faults of regions on the process' addresses
+ * are page requests to the IOMMU, which its trace event prq_report counts.
  */
 #define _GNU_SOURCE
 #include "storm_faults.h"
-#include "demo_util.h"
+#include "storm_kernel.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,23 +19,13 @@
 #define HISTOGRAM	TRACING "/events/intel_iommu/prq_report/hist"
 #define COUNT_BY_DEVICE	"hist:keys=dev"
 
-static void say(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	/* A kernel without the event counts nothing. */
-	if (fd < 0)
-		return;
-	if (write(fd, text, strlen(text)) < 0)
-		fprintf(stderr, "%s: %s: %s\n", path, text, strerror(errno));
-	close(fd);
-}
-
 void faults_begin(void)
 {
 	if (access(TRACING "/events", F_OK))
 		mount("tracefs", TRACING, "tracefs", 0, NULL);
-	say(TRIGGER, COUNT_BY_DEVICE);
+	/* A program that was killed may have left its own. A kernel without the event counts nothing. */
+	knob_set(TRIGGER, "!" COUNT_BY_DEVICE);
+	knob_set(TRIGGER, COUNT_BY_DEVICE);
 }
 
 static uint64_t number_behind(const char *line, const char *name)
@@ -46,7 +34,7 @@ static uint64_t number_behind(const char *line, const char *name)
 	uint64_t value = 0;
 
 	if (at)
-		sscanf(at + strlen(name), " %" SCNu64, &value);
+		sscanf(at + strlen(name), "%" SCNu64, &value);
 	return value;
 }
 
@@ -57,10 +45,10 @@ static uint64_t page_requests(void)
 	uint64_t sum = 0;
 
 	while (file && fgets(line, sizeof(line), file))
-		sum += number_behind(line, "hitcount:");
+		sum += number_behind(line, "hitcount: ");
 	if (file)
 		fclose(file);
-	say(TRIGGER, "!" COUNT_BY_DEVICE);
+	knob_set(TRIGGER, "!" COUNT_BY_DEVICE);
 	return sum;
 }
 
@@ -71,8 +59,10 @@ void faults_end(struct fault_counts *counts)
 
 	*counts = (struct fault_counts){ .faults = page_requests() };
 	while (pipe && fgets(line, sizeof(line), pipe)) {
-		counts->faults += number_behind(line, "page_faults");
-		counts->invalidations += number_behind(line, "page_invalidations");
+		counts->faults += number_behind(line, "page_faults_handled ");
+		counts->pages_faulted += number_behind(line, "page_faults ");
+		counts->invalidations += number_behind(line, "page_invalidations_handled ");
+		counts->pages_invalidated += number_behind(line, "page_invalidations ");
 	}
 	if (pipe)
 		pclose(pipe);

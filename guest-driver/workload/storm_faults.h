@@ -6,7 +6,9 @@
 #include <stdint.h>
 
 struct fault_counts {
-	uint64_t faults, invalidations;
+	uint64_t faults;		/* page requests, or fault events */
+	uint64_t invalidations;		/* commands that took pages away from regions with tables */
+	uint64_t pages_faulted, pages_invalidated;	/* by these, in 4 KiB pages */
 };
 
 void faults_begin(void);
