@@ -96,6 +96,13 @@ fn stock_programs_run_and_tell_the_truth() {
         echo 'program 0: rdma resource mr'
         rdma -dd resource show mr
         end_pair
+        for way in -o '-o -P'; do
+            pair env REFAULT_ODP_MODE=odp ibv_rc_pingpong -g 0 -n 100000000 $way
+            echo \"program 0: rdma stat, $way\"
+            rdma -dd resource show mr | grep -o 'mode odp'
+            rdma stat show mr
+            end_pair
+        done
         echo 'program 0: rdma resource, nobody there'
         rdma resource show
         echo 'program 0: rdma dev'
@@ -118,7 +125,7 @@ fn stock_programs_run_and_tell_the_truth() {
         of("lspci", "lspci", complete),
     ];
     let counts = suites.each_ref().map(Suite::len);
-    assert_eq!(counts, [PINGPONGS.len(), 3 * PERFTESTS.len(), 4, 1], "{said:#?}");
+    assert_eq!(counts, [PINGPONGS.len(), 3 * PERFTESTS.len(), 6, 1], "{said:#?}");
     judge(&suites, &[]);
 }
 
@@ -158,10 +165,24 @@ fn truthful(output: &str) -> bool {
                 && text.matches("comm ibv_rc_pingpong").count() == 4
         }
         "rdma resource mr" => twice("mrlen 4096") && twice("comm ibv_rc_pingpong") && twice("mode pasid"),
+        "rdma stat, -o" => {
+            twice("mode odp")
+                && both_count(text, "page_faults")
+                && both_count(text, "page_faults_handled")
+                && twice("page_prefetch 0")
+        }
+        "rdma stat, -o -P" => twice("mode odp") && both_count(text, "page_prefetch"),
         "rdma resource, nobody there" => all(&["pd 0 cq 0 qp 0 cm_id 0 mr 0 ctx 0"]),
         "rdma dev" => all(&["refault_0: node_type ca protocol ib", "state ACTIVE physical_state LINK_UP"]),
         _ => false,
     }
+}
+
+/// Whether `rdma stat show mr` tells of two regions, and this counter of both is not zero.
+fn both_count(text: &str, counter: &str) -> bool {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let values = words.windows(2).filter(|pair| pair[0] == counter).map(|pair| pair[1]);
+    values.clone().count() == 2 && values.filter_map(|value| value.parse::<u64>().ok()).all(|value| value > 0)
 }
 
 /// What `lspci -vv` must say of the function once its driver and the IOMMU's are at work.
