@@ -11,9 +11,9 @@
 #include "demo_util.h"
 #include "demo_verbs.h"
 
-#define PAGES		UINT64_C(2048)	/* that are missing in each round, however many queue pairs share them */
+#define PAGES		UINT64_C(1024)	/* that are missing in each round, however many queue pairs share them */
 #define MOST		64
-#define ROUNDS		5
+#define ROUNDS		3
 #define BYTES		64	/* of one request */
 
 struct bench {
