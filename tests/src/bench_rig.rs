@@ -1,12 +1,14 @@
 //! A machine to measure: its NIC has one worker, which the bench itself drives, and the wall's clock.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use refault_abi::queue::WQE_SIGNALED;
 use refault_bus::probe::NoProbe;
 use refault_bus::{Gpa, Iova};
 use refault_iommu::IommuConfig;
-use refault_model::nic::work;
+use refault_model::nic::{QueuePair, work};
 use refault_model::paging::{PageSize, Rights};
 use refault_nic::{NicConfig, Worker};
 
@@ -51,6 +53,24 @@ impl Rig {
         }
         let worker = machine.take_workers().pop().expect("one worker");
         Self { machine, session, worker, next: 0 }
+    }
+
+    /// More queue pairs of the process, in connected pairs of sender and receiver. Commands need the worker, which
+    /// runs on a thread of its own for so long.
+    pub fn add_pairs(&mut self, count: usize) -> Vec<(QueuePair, QueuePair)> {
+        let Self { machine, session, worker, .. } = self;
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Acquire) {
+                    worker.poll();
+                    thread::yield_now();
+                }
+            });
+            let pairs = (0..count).map(|_| session.add_pair(&machine.driver)).collect();
+            over.store(true, Ordering::Release);
+            pairs
+        })
     }
 
     /// One RDMA WRITE from post to completion, which must need no page.
