@@ -20,7 +20,7 @@ static void usage(int status)
 	puts("usage: refault-storm [OPTION]... [STORM]...\n"
 	     "Runs the storms named, or each and then `all` of them at once; one line says what came of each.\n"
 	     "  --device NAME    RDMA device [the first]\n"
-	     "  --engine cpu     copy by the kernel instead of a device\n"
+	     "  --engine NAME    who copies: verbs, or cpu, the kernel in place of a device [verbs]\n"
 	     "  --pmem DEVICE    persistent memory for truncate; it is formatted [/dev/pmem0]\n"
 	     "  --scale X        disturbances, relative to the usual [1]\n"
 	     "  --seed N         of all random choices [1]\n"
@@ -37,6 +37,23 @@ static void list(void)
 		printf("%-10s %s\n", disturbers[i]->name, disturbers[i]->what);
 	printf("%-10s %s\n", "all", "all of these at once");
 	exit(0);
+}
+
+static bool is_cpu(const char *engine)
+{
+	if (strcmp(engine, "cpu") && strcmp(engine, "verbs"))
+		die("--engine %s: there are verbs and cpu", engine);
+	return !strcmp(engine, "cpu");
+}
+
+static double number(const char *text)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (end == text || *end || !(value > 0 && value < 1e9))
+		die("%s is not a positive number", text);
+	return value;
 }
 
 static void parse(struct storm_options *options, int argc, char **argv)
@@ -57,16 +74,16 @@ static void parse(struct storm_options *options, int argc, char **argv)
 			options->device = optarg;
 			break;
 		case ENGINE:
-			options->cpu_engine = !strcmp(optarg, "cpu");
+			options->cpu_engine = is_cpu(optarg);
 			break;
 		case PMEM:
 			options->fs.device = optarg;
 			break;
 		case SCALE:
-			options->scale = strtod(optarg, NULL);
+			options->scale = number(optarg);
 			break;
 		case SEED:
-			options->seed = strtoull(optarg, NULL, 0);
+			options->seed = (uint64_t)number(optarg);
 			break;
 		case SABOTAGE:
 			options->sabotage = true;

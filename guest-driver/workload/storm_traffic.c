@@ -1,32 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-#include "storm_traffic.h"
+#include "storm_operation.h"
 
-#include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define BUFFER_BYTES	STORM_BLOCK	/* of each operation, in the scratch memory */
 #define BATCH		16
-#define COMPLAINTS	10
 
 _Static_assert(LANES * LANE_DEPTH * BUFFER_BYTES <= SCRATCH_BYTES, "room for the buffers");
-
-struct operation {
-	bool under_way;
-	enum storm_verb verb;
-	struct block *block;
-	struct slot *slot;		/* NULL: a probe */
-	enum block_state state;		/* of the block when it was posted */
-	uint32_t epoch, replaced, moves;
-	bool replacing;
-	struct window window;		/* of the slot, then */
-	uint64_t compare;
-	char *target;
-	char *buffer;
-	uint64_t posted_ns;
-};
 
 struct lane {
 	struct operation operations[LANE_DEPTH];
@@ -44,39 +26,6 @@ struct traffic {
 	_Atomic bool stopping;
 	pthread_t thread;
 };
-
-static const char *const verb_names[] = { "write", "read", "compare-swap", "fetch-add" };
-static const char *const state_names[] = { "open", "changing", "read-only", "gone" };
-
-void traffic_complain(struct tally *tally, const char *format, ...)
-{
-	va_list args;
-
-	if (tally->unexpected++ >= COMPLAINTS)
-		return;
-	fputs("  wrong: ", stdout);
-	va_start(args, format);
-	vprintf(format, args);
-	va_end(args);
-	putchar('\n');
-	fflush(stdout);
-}
-
-static void check_slot(struct tally *tally, const struct slot *slot, const struct window *window,
-		       const void *record, const char *how)
-{
-	struct mismatch bad;
-	uint32_t wrong = slot_check(slot, window, record, &bad);
-
-	tally->words_checked += slot->length / 8;
-	if (!wrong)
-		return;
-	tally->words_wrong += wrong;
-	traffic_complain(tally, "%s: %u words of slot %u (block %u, offset %u, %u bytes), the first at %u: found %016"
-			 PRIx64 " (version %u), allowed [%u, %u]%s", how, wrong, slot->index, slot->block,
-			 slot->offset, slot->length, bad.word, bad.found, word_version(bad.found), window->low,
-			 window->high, window->zero ? " or zero" : "");
-}
 
 /* Where a disturber is at work, half of the time, otherwise anywhere. */
 static struct slot *pick_slot(struct traffic *traffic)
@@ -118,7 +67,7 @@ static void by_processor(struct traffic *traffic, const struct block *block, str
 	char *address = block->address + slot->offset;
 
 	memcpy(record, address, slot->length);
-	check_slot(traffic->tally, slot, &window, record, "by the processor");
+	operation_check_slot(traffic->tally, slot, &window, record, "by the processor");
 	traffic->tally->cpu++;
 	if (!version || slot->kind == SLOT_COUNTER)
 		return;
@@ -259,132 +208,15 @@ static bool post_one(struct traffic *traffic, uint32_t number)
 	return true;
 }
 
-/* Whether the block's content was, or may have been, replaced while the operation was under way. */
-static bool overlapped(const struct operation *op)
-{
-	return op->replacing || op->block->replacing || op->replaced != op->block->replaced;
-}
-
-static void take_swap(struct traffic *traffic, const struct operation *op, uint64_t old)
-{
-	struct slot *slot = op->slot;
-
-	if (old == op->compare) {
-		slot_written(slot, overlapped(op));
-		return;
-	}
-	/* It was zeros already when it was compared: nobody else writes here. */
-	slot_untouched(slot);
-	if (old || !overlapped(op))
-		traffic_complain(traffic->tally, "compare-swap of slot %u: found %016" PRIx64 ", not %016" PRIx64,
-				 slot->index, old, op->compare);
-}
-
-static bool writes(const struct operation *op)
-{
-	return op->verb != VERB_READ;
-}
-
-static void take_success(struct traffic *traffic, const struct operation *op)
-{
-	struct tally *tally = traffic->tally;
-	struct slot *slot = op->slot;
-	struct window window = op->window;
-	uint64_t old;
-
-	/* It may have met what is at the old address now, wholly or in part: nothing is known of the slot. */
-	if (op->moves != op->block->moves || op->moves % 2) {
-		if (writes(op))
-			slot_torn(slot);
-		return;
-	}
-	memcpy(&old, op->buffer, 8);
-	switch (op->verb) {
-	case VERB_WRITE:
-		tally->writes++;
-		slot_written(slot, overlapped(op));
-		break;
-	case VERB_READ:
-		tally->reads++;
-		if (overlapped(op) && slot->kind == SLOT_COUNTER)
-			window.low = 0;
-		window.zero |= overlapped(op);
-		check_slot(tally, slot, &window, op->buffer, "read");
-		break;
-	case VERB_SWAP:
-		tally->atomics++;
-		take_swap(traffic, op, old);
-		break;
-	case VERB_ADD:
-		tally->atomics++;
-		if (!slot_added(slot, old, overlapped(op)))
-			traffic_complain(tally, "fetch-add to slot %u: found %" PRIu64 ", not in [%u, %u]",
-					 slot->index, old, window.low, window.high);
-		break;
-	}
-}
-
-/* Whether the outcome is one that the block's state, if it was steady, asks for. */
-static bool outcome_right(const struct operation *op, enum storm_status status)
-{
-	enum block_state state = op->state;
-	bool refusal;
-
-	if (op->epoch != op->block->epoch || state == BLOCK_CHANGING)
-		return true;
-	if (op->slot)
-		refusal = state == BLOCK_GONE || (state == BLOCK_READ_ONLY && writes(op));
-	else
-		refusal = op->block->vacancy == VACANT_GONE;
-	return refusal == (status == STATUS_REFUSED);
-}
-
-static void take_failure(struct traffic *traffic, struct lane *lane, const struct operation *op,
-			 const struct storm_result *result)
-{
-	struct tally *tally = traffic->tally;
-	bool steady = op->epoch == op->block->epoch && op->state != BLOCK_CHANGING;
-
-	if (result->status == STATUS_WRONG)
-		traffic_complain(tally, "%s at %p (%s): %s, vendor error %u", verb_names[op->verb],
-				 (void *)op->target, state_names[op->state], result->text, result->vendor);
-	else if ((result->status == STATUS_FLUSHED) != lane->failed)
-		traffic_complain(tally, "%s at %p: %s, %s", verb_names[op->verb], (void *)op->target, result->text,
-				 lane->failed ? "behind a failed one" : "with none failed before");
-	lane->failed = true;
-	*(result->status == STATUS_FLUSHED ? &tally->flushed : &tally->refused) += 1;
-	if (!op->slot || !writes(op))
-		return;
-	if (result->status == STATUS_FLUSHED || steady)
-		slot_untouched(op->slot);
-	else
-		slot_torn(op->slot);
-}
-
 static void take_result(struct traffic *traffic, const struct storm_result *result)
 {
 	struct lane *lane = &traffic->lanes[result->tag / LANE_DEPTH];
 	struct operation *op = &lane->operations[result->tag % LANE_DEPTH];
 
 	ledger_lock(&traffic->arena->ledger);
-	if (result->status != STATUS_FLUSHED && result->status != STATUS_WRONG &&
-	    !outcome_right(op, result->status))
-		traffic_complain(traffic->tally, "%s at %p %s, but the block was %s%s: %s",
-				 verb_names[op->verb], (void *)op->target,
-				 result->status == STATUS_DONE ? "succeeded" : "failed", state_names[op->state],
-				 op->slot ? "" : " elsewhere", result->text);
-	if (result->status != STATUS_DONE)
-		take_failure(traffic, lane, op, result);
-	else if (op->slot)
-		take_success(traffic, op);
-	else
-		traffic->tally->probes++;
-	if (op->slot)
-		op->slot->busy = false;
-	else
-		op->block->probes--;
-	op->block->operations++;
+	operation_end(traffic->tally, op, result, lane->failed);
 	ledger_unlock(&traffic->arena->ledger);
+	lane->failed |= result->status != STATUS_DONE;
 	op->under_way = false;
 	lane->under_way--;
 	traffic->tally->completed++;
@@ -467,7 +299,7 @@ void traffic_check_all(struct arena *arena, struct tally *tally)
 		struct window window = slot_window(slot);
 
 		if (block->state == BLOCK_OPEN)
-			check_slot(tally, slot, &window, block->address + slot->offset, "at the end");
+			operation_check_slot(tally, slot, &window, block->address + slot->offset, "at the end");
 	}
 }
 
@@ -479,8 +311,8 @@ void traffic_describe(struct traffic *traffic)
 
 			if (op->under_way)
 				printf("  lane %u%s: %s at %p for %.1f s; its block was %s, is %s\n", lane,
-				       traffic->lanes[lane].failed ? " (failed)" : "", verb_names[op->verb],
-				       (void *)op->target, seconds_since(op->posted_ns), state_names[op->state],
-				       state_names[op->block->state]);
+				       traffic->lanes[lane].failed ? " (failed)" : "", operation_name(op),
+				       (void *)op->target, seconds_since(op->posted_ns), block_state_name(op->state),
+				       block_state_name(op->block->state));
 		}
 }
