@@ -8,19 +8,25 @@
 
 #include <linux/version.h>
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 2, 0)
-#error "refault_rdma needs Linux 7.2 or later"
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
+#error "refault_rdma needs Linux 6.12 or later"
 #endif
 
 #include <linux/hmm.h>
+#include <linux/overflow.h>
 #include <linux/pci-p2pdma.h>
+#include <linux/slab.h>
+#include <rdma/ib_umem.h>
 #include <rdma/ib_umem_odp.h>
+#include <rdma/uverbs_ioctl.h>
 
 /*
  * Pages of an on-demand umem. An index counts pages of the umem's own size;
  * umem_mutex is held. What ib_umem_odp_unmap_dma_pages() needs to know of a
  * page is kept as it expects it.
  */
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
 
 /* Maps a page for DMA. DMA_MAPPING_ERROR if that fails. */
 static inline dma_addr_t refault_umem_map(struct ib_umem_odp *umem,
@@ -49,5 +55,121 @@ static inline void refault_umem_set_writable(struct ib_umem_odp *umem,
 {
 	umem->map.pfn_list[index] |= HMM_PFN_WRITE;
 }
+
+#else /* Addresses and rights are in a list of their own. */
+
+static inline dma_addr_t refault_umem_map(struct ib_umem_odp *umem,
+					  size_t index, unsigned long pfn,
+					  bool writable)
+{
+	u64 rights = ODP_READ_ALLOWED_BIT | (writable ? ODP_WRITE_ALLOWED_BIT : 0);
+	unsigned int order = umem->page_shift - PAGE_SHIFT;
+	dma_addr_t address;
+
+	address = ib_dma_map_page(umem->umem.ibdev, hmm_pfn_to_page(pfn), 0,
+				  BIT(umem->page_shift), DMA_BIDIRECTIONAL);
+	if (ib_dma_mapping_error(umem->umem.ibdev, address))
+		return DMA_MAPPING_ERROR;
+	umem->pfn_list[index << order] = pfn;
+	umem->dma_list[index] = address | rights;
+	umem->npages++;
+	return address;
+}
+
+static inline void refault_umem_set_writable(struct ib_umem_odp *umem,
+					     size_t index)
+{
+	umem->dma_list[index] |= ODP_WRITE_ALLOWED_BIT;
+}
+
+#endif
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
+
+/* The core says when a process has closed the device, or died. */
+#define REFAULT_HAVE_UFILE_CLEANUP
+/* The core trusts that we handle the lengths of private data. */
+#define REFAULT_HAVE_ROBUST_UDATA
+#define refault_reg_user_mr_op refault_reg_user_mr
+/* PASID, ATS and page requests are on from the start, where they work. */
+#define REFAULT_HAVE_SVA IS_ENABLED(CONFIG_IOMMU_SVA)
+
+#else
+
+/* 6.12.64 has iommu_sva_bind_device() compiled out on x86, later ones too. */
+#define REFAULT_HAVE_SVA false
+
+#ifndef kzalloc_obj
+#define kzalloc_obj(what) kzalloc(sizeof(what), GFP_KERNEL)
+#define kzalloc_objs(what, count) kcalloc(count, sizeof(what), GFP_KERNEL)
+#endif
+
+/* The numbers that libibverbs knows them by. */
+#define IB_ODP_SUPPORT_FLUSH BIT(6)
+#define IB_ODP_SUPPORT_ATOMIC_WRITE BIT(7)
+
+static inline struct ib_umem *ib_umem_get_va(struct ib_device *ibdev,
+					     unsigned long address, size_t size,
+					     int access)
+{
+	return ib_umem_get(ibdev, address, size, access);
+}
+
+static inline dma_addr_t ib_umem_start_dma_addr(struct ib_umem *umem)
+{
+	return sg_dma_address(umem->sgt_append.sgt.sgl) + ib_umem_offset(umem);
+}
+
+/* Private data of a call: what is not known here must be zero. */
+static inline int ib_is_udata_in_empty(struct ib_udata *udata)
+{
+	if (!udata || !udata->inlen ||
+	    ib_is_udata_cleared(udata, 0, udata->inlen))
+		return 0;
+	return -EOPNOTSUPP;
+}
+
+static inline int ib_no_udata_io(struct ib_udata *udata)
+{
+	int ret = ib_is_udata_in_empty(udata);
+
+	if (!ret && udata && udata->outlen &&
+	    clear_user(udata->outbuf, udata->outlen))
+		ret = -EFAULT;
+	return ret;
+}
+
+static inline int refault_copy_in(struct ib_udata *udata, void *to,
+				  size_t size, size_t least)
+{
+	if (udata->inlen < least)
+		return -EINVAL;
+	if (udata->inlen > size &&
+	    !ib_is_udata_cleared(udata, size, udata->inlen - size))
+		return -EOPNOTSUPP;
+	memset(to, 0, size);
+	return ib_copy_from_udata(to, udata, min(size, udata->inlen));
+}
+#define ib_copy_validate_udata_in(udata, to, last) \
+	refault_copy_in(udata, &(to), sizeof(to), offsetofend(typeof(to), last))
+
+#define ib_respond_udata(udata, from) \
+	ib_copy_to_udata(udata, &(from), min(sizeof(from), (udata)->outlen))
+
+/* Registration knows nothing of steering tags. */
+struct ib_dmah;
+struct ib_mr *refault_reg_user_mr(struct ib_pd *ibpd, u64 start, u64 length,
+				  u64 virt_addr, int access,
+				  struct ib_dmah *dmah, struct ib_udata *udata);
+
+static inline struct ib_mr *
+refault_reg_user_mr_op(struct ib_pd *ibpd, u64 start, u64 length, u64 virt_addr,
+		       int access, struct ib_udata *udata)
+{
+	return refault_reg_user_mr(ibpd, start, length, virt_addr, access, NULL,
+				   udata);
+}
+
+#endif
 
 #endif

@@ -24,11 +24,11 @@ static const char *refault_no_pasid_reason(struct refault_dev *dev, int err)
 {
 	if (!device_iommu_mapped(&dev->pdev->dev))
 		return "no IOMMU serves the NIC";
+	if (err == -EOPNOTSUPP)
+		return "this kernel has no shared virtual addressing";
 	if (!refault_has_pasid(dev))
 		return "PASID, ATS or page requests of the NIC are not enabled";
 	switch (err) {
-	case -EOPNOTSUPP:
-		return "this kernel has no shared virtual addressing";
 	case -ENODEV:
 		return "the IOMMU cannot share a process' page tables";
 	case -ENOSPC:
@@ -42,9 +42,9 @@ static const char *refault_no_pasid_reason(struct refault_dev *dev, int err)
 static void refault_bind_mm(struct refault_dev *dev,
 			    struct refault_ucontext *uctx)
 {
-	struct iommu_sva *sva = ERR_PTR(-ENODEV);
+	struct iommu_sva *sva = ERR_PTR(REFAULT_HAVE_SVA ? -ENODEV : -EOPNOTSUPP);
 
-	if (refault_has_pasid(dev))
+	if (REFAULT_HAVE_SVA && refault_has_pasid(dev))
 		sva = iommu_sva_bind_device(&dev->pdev->dev, current->mm);
 	if (!IS_ERR(sva)) {
 		uctx->sva = sva;
@@ -204,6 +204,7 @@ void refault_dealloc_ucontext(struct ib_ucontext *ibucontext)
 	mmdrop(uctx->mm);
 }
 
+#ifdef REFAULT_HAVE_UFILE_CLEANUP
 /*
  * The process has closed the device, or died, or the driver is leaving: the
  * core is about to destroy the objects one by one. Stopping the context first
@@ -216,6 +217,7 @@ void refault_ufile_hw_cleanup(struct ib_uverbs_file *ufile)
 	refault_stop_context(to_rdev(ibucontext->device),
 			     to_rucontext(ibucontext)->id);
 }
+#endif
 
 /* Stops everybody, before the RDMA core begins to take things down. */
 void refault_stop_contexts(struct refault_dev *dev)

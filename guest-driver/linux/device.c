@@ -12,7 +12,9 @@ const struct ib_device_ops refault_dev_ops = {
 	.owner = THIS_MODULE,
 	.driver_id = RDMA_DRIVER_UNKNOWN,
 	.uverbs_abi_ver = REFAULT_UVERBS_ABI_VERSION,
+#ifdef REFAULT_HAVE_ROBUST_UDATA
 	.uverbs_robust_udata = 1,
+#endif
 
 	.advise_mr = refault_advise_mr,
 	.alloc_pd = refault_alloc_pd,
@@ -45,8 +47,10 @@ const struct ib_device_ops refault_dev_ops = {
 	.query_port = refault_query_port,
 	.query_qp = refault_query_qp,
 	.query_srq = refault_query_srq,
-	.reg_user_mr = refault_reg_user_mr,
+	.reg_user_mr = refault_reg_user_mr_op,
+#ifdef REFAULT_HAVE_UFILE_CLEANUP
 	.ufile_hw_cleanup = refault_ufile_hw_cleanup,
+#endif
 
 	INIT_RDMA_OBJ_SIZE(ib_ah, refault_ah, ibah),
 	INIT_RDMA_OBJ_SIZE(ib_cq, refault_cq, ibcq),

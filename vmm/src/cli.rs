@@ -15,6 +15,7 @@ use crate::guest::build::Build;
 use crate::guest::image::{GuestImage, clean};
 use crate::guest::kernel::kernel;
 use crate::report;
+use crate::run::series::SeriesArgs;
 use crate::run::{FAILED, RunArgs, execute};
 
 #[derive(Debug, Parser)]
@@ -67,9 +68,14 @@ enum GuestCommand {
         /// Ask the archive for a newer kernel
         #[arg(long)]
         update: bool,
+        #[command(flatten)]
+        series: SeriesArgs,
     },
     /// Prints the image's folder, building it first if need be
-    Path,
+    Path {
+        #[command(flatten)]
+        series: SeriesArgs,
+    },
     /// Removes everything that building kept
     Clean,
 }
@@ -98,7 +104,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Doctor => doctor(),
         Command::Serve => serve().map(|()| 0),
         Command::Outer { memory, program } => {
-            let kernel = kernel(&Build::begin()?, false)?;
+            let kernel = kernel(&Build::begin()?, SeriesArgs::default().series(), false)?;
             let mut nested =
                 Nested::of_ourselves(kernel.elf(), kernel.outer_initramfs(), memory << 20, Vec::new())?;
             nested.command = program;
@@ -108,13 +114,15 @@ fn dispatch(command: Command) -> Result<u8> {
 }
 
 fn guest(command: GuestCommand) -> Result<u8> {
-    let update = matches!(command, GuestCommand::Build { update: true });
-    match command {
-        GuestCommand::Clean => println!("removed {} MB", clean()? >> 20),
-        GuestCommand::Build { .. } | GuestCommand::Path => {
-            println!("{}", GuestImage::ensure(update)?.folder().display());
+    let (series, update) = match command {
+        GuestCommand::Build { series, update } => (series, update),
+        GuestCommand::Path { series } => (series, false),
+        GuestCommand::Clean => {
+            println!("removed {} MB", clean()? >> 20);
+            return Ok(0);
         }
-    }
+    };
+    println!("{}", GuestImage::ensure(series.series(), update)?.folder().display());
     Ok(0)
 }
 

@@ -19,6 +19,7 @@ use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::say::note;
 use crate::report::{self, names};
 use crate::run::parse::Pmem;
+use crate::run::series::SeriesArgs;
 use crate::run::{End, Spec, Streams, run};
 use crate::trace::{Recorder, WallClock};
 use crate::wiring::{self, DeviceOptions};
@@ -45,7 +46,7 @@ pub fn execute(args: &DemoArgs) -> Result<u8> {
     args.check()?;
     let choice = choose(args.accel)?;
     note(&choice.why);
-    let image = GuestImage::ensure(false)?;
+    let image = SeriesArgs::default().image()?;
     let (started, clock) = (SystemTime::now(), Instant::now());
     let folder = RunFolder::create(&args.out, started)?;
     note("booting the guest");
@@ -82,7 +83,7 @@ fn here(args: &DemoArgs, folder: &Path, live: bool, accel: &str) -> Result<()> {
     let recorder = Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND);
     let view = Arc::new(Mutex::new(View::new(recorder.clone(), live)));
     let mut wired = None;
-    let spec = spec(args, GuestImage::ensure(false)?);
+    let spec = spec(args, SeriesArgs::default().image()?);
     let end = run(&spec, streams(folder, view.clone())?, |parts| {
         let (nic, probe) = (args.nic.config(), recorder.clone());
         let options = DeviceOptions { nic, clock, probe, ..DeviceOptions::default() };

@@ -13,7 +13,9 @@ use super::initramfs::Initramfs;
 use super::kernel::Kernel;
 use super::modules::{Module, ModuleTree, load_order};
 use super::provider::ProviderSdk;
-use super::recipe::{BOOT_MODULES, BUILD_PACKAGES, COMPILER, GUEST_MODULES, KERNEL_SUITE, RELEASE};
+use super::recipe::{
+    BOOT_MODULES, BUILD_PACKAGES, COMPILER, GUEST_MODULES, KBUILD_PACKAGES, KERNEL_SUITE, RELEASE,
+};
 
 /// Overrides the folder with the guest's sources, `guest-driver` of the source tree.
 pub(super) const SOURCES_VARIABLE: &str = "REFAULT_GUEST_DRIVER";
@@ -34,14 +36,31 @@ const PROVIDER_FLAGS: &[&str] = &["-std=gnu17", "-O2", "-g", "-Wall", "-shared",
 /// # Errors
 /// Packages cannot be fetched or installed.
 pub(super) fn toolchain(build: &Build, kernel: &Kernel) -> Result<Chroot> {
-    let headers = format!("linux-headers-{}", kernel.release);
-    let packages = [BUILD_PACKAGES, &[headers.as_str()]].concat();
+    let headers = header_packages(kernel);
+    let headers: Vec<_> = headers.iter().map(String::as_str).collect();
+    let tools = if kernel.series.headers_alone { &[] } else { KBUILD_PACKAGES };
+    let packages = [BUILD_PACKAGES, tools, &headers].concat();
     let key = Key::new("toolchain").with("release", RELEASE).with("suite", KERNEL_SUITE);
     let folder = build.cache.stage("toolchain", &key.with_all("packages", &packages), |work| {
         build.step(&format!("installing compiler and headers of {}", kernel.release));
-        Chroot::install(build, &packages, &work.join("root")).map(|_| ())
+        let root = work.join("root");
+        if kernel.series.headers_alone {
+            return Chroot::install(build, &packages, &root).map(|_| ());
+        }
+        Chroot::install(build, &[BUILD_PACKAGES, tools].concat(), &root)?;
+        build.packages()?.unpack(&headers, &root)
     })?;
     Ok(Chroot::at(folder.join("root")))
+}
+
+/// The packages with a kernel's headers: one that depends on the others, or all of them.
+fn header_packages(kernel: &Kernel) -> Vec<String> {
+    let of = |package: &str| format!("linux-{package}-{}", kernel.release);
+    if kernel.series.headers_alone {
+        return vec![of("headers")];
+    }
+    let version = kernel.release.split('-').next().unwrap_or_default();
+    vec![of("headers"), format!("linux-headers-{version}-common"), format!("linux-kbuild-{version}")]
 }
 
 /// The initramfs that every guest boots with: init and modules.

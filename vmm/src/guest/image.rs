@@ -11,6 +11,7 @@ use super::cache::{Key, location, remove};
 use super::driver::{boot_archive, driver_archive, toolchain};
 use super::kernel::{Kernel, kernel};
 use super::provider::provider_sdk;
+use super::recipe::KernelSeries;
 use super::runtime::{Runtime, runtime};
 
 /// Names the folder of a finished image that is taken as it is. Set for programs inside an emulated machine, which
@@ -37,17 +38,17 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
-    /// The image: from the cache if nothing it is made of has changed, else built. `renew` asks the archive for
-    /// newer packages.
+    /// The image with a kernel of `series`: from the cache if nothing it is made of has changed, else built.
+    /// `renew` asks the archive for newer packages.
     ///
     /// # Errors
     /// It cannot be built; what was there before stays.
-    pub fn ensure(renew: bool) -> Result<Self> {
+    pub fn ensure(series: &'static KernelSeries, renew: bool) -> Result<Self> {
         if let Some(folder) = std::env::var_os(IMAGE_VARIABLE) {
             return Self::open(Path::new(&folder));
         }
         let build = Build::begin()?;
-        let kernel = kernel(&build, renew)?;
+        let kernel = kernel(&build, series, renew)?;
         let runtime = runtime(&build, &kernel)?;
         let toolchain = toolchain(&build, &kernel)?;
         let rdma_core = runtime.source_version("libibverbs1")?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::build::Build;
 use super::cache::Key;
 use super::modules::ModuleTree;
-use super::recipe::{KERNEL_FLAVOUR, KERNEL_SERIES, KERNEL_SUITE, OUTER_MODULES, RELEASE};
+use super::recipe::{KERNEL_FLAVOUR, KERNEL_SUITE, KernelSeries, OUTER_MODULES, RELEASE};
 use crate::accel::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
 use crate::host::process::Logged;
 
@@ -18,6 +18,8 @@ use crate::host::process::Logged;
 pub struct Kernel {
     /// As `uname -r` prints it.
     pub release: String,
+    /// What it was chosen from.
+    pub series: &'static KernelSeries,
     folder: PathBuf,
     outer: PathBuf,
 }
@@ -49,19 +51,19 @@ impl Kernel {
     }
 }
 
-/// The kernel of the recipe: the one chosen before, or the newest of its series. `renew` chooses again.
+/// A kernel of the recipe: the one chosen before, or the newest of its series. `renew` chooses again.
 ///
 /// # Errors
 /// It cannot be fetched.
-pub fn kernel(build: &Build, renew: bool) -> Result<Kernel> {
-    let release = choose(build, renew)?;
+pub fn kernel(build: &Build, series: &'static KernelSeries, renew: bool) -> Result<Kernel> {
+    let release = choose(build, series, renew)?;
     let key = Key::new("kernel").with("release", &release);
     let folder = build.cache.stage("kernel", &key, |work| {
         build.step(&format!("fetching kernel {release} (about 175 MB)"));
-        fetch(build, &release, work)
+        fetch(build, series, &release, work)
     })?;
     let outer = outer(build, &release, &folder)?;
-    Ok(Kernel { release, folder, outer })
+    Ok(Kernel { release, series, folder, outer })
 }
 
 fn outer(build: &Build, release: &str, kernel: &Path) -> Result<PathBuf> {
@@ -73,28 +75,28 @@ fn outer(build: &Build, release: &str, kernel: &Path) -> Result<PathBuf> {
 }
 
 /// An archive moves on; a guest should not, until somebody says so. So the choice is a stage of its own.
-fn choose(build: &Build, renew: bool) -> Result<String> {
+fn choose(build: &Build, series: &KernelSeries, renew: bool) -> Result<String> {
     let key =
-        Key::new("choice").with("kernel", [RELEASE, KERNEL_SUITE, KERNEL_SERIES, KERNEL_FLAVOUR].join(" "));
+        Key::new("choice").with("kernel", [RELEASE, KERNEL_SUITE, series.version, KERNEL_FLAVOUR].join(" "));
     if renew {
         build.cache.forget("choice", &key)?;
     }
     let stage = build.cache.stage("choice", &key, |work| {
-        let release = build.packages()?.newest_kernel()?;
+        let release = build.packages()?.newest_kernel(series)?;
         Ok(fs::write(work.join("kernel"), release)?)
     })?;
     fs::read_to_string(stage.join("kernel")).context("the chosen kernel cannot be read")
 }
 
-fn fetch(build: &Build, release: &str, work: &Path) -> Result<()> {
+fn fetch(build: &Build, series: &KernelSeries, release: &str, work: &Path) -> Result<()> {
     let unpacked = work.join("unpacked");
-    let packages =
-        [&format!("linux-binary-{release}"), &format!("linux-modules-{release}"), "busybox-static"];
+    let parts: Vec<_> = series.parts.iter().map(|part| format!("{part}{release}")).collect();
+    let packages: Vec<_> = parts.iter().map(String::as_str).chain(["busybox-static"]).collect();
     build.packages()?.unpack(&packages, &unpacked)?;
     let tree = unpacked.join("usr/lib/modules").join(release);
     let image = [tree.join("vmlinuz"), unpacked.join(format!("boot/vmlinuz-{release}"))];
     let image = image.iter().find(|path| path.exists());
-    let image = image.ok_or_else(|| anyhow!("the package linux-binary-{release} holds no vmlinuz"))?;
+    let image = image.ok_or_else(|| anyhow!("the packages of kernel {release} hold no vmlinuz"))?;
     fs::rename(image, work.join("vmlinuz"))?;
     fs::rename(&tree, work.join("modules"))?;
     fs::rename(unpacked.join("usr/bin/busybox"), work.join("busybox"))?;

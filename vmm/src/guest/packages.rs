@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::cache;
 use super::mirror::Mirror;
-use super::recipe::{KERNEL_FLAVOUR, KERNEL_SERIES, KERNEL_SUITE, RELEASE};
+use super::recipe::{KERNEL_FLAVOUR, KERNEL_SUITE, KernelSeries, RELEASE};
 use crate::host::process::Logged;
 
 /// The keys that sign Debian's archive.
@@ -49,10 +49,13 @@ impl Packages {
     ///
     /// # Errors
     /// The archive has none.
-    pub fn newest_kernel(&self) -> Result<String> {
+    pub fn newest_kernel(&self, series: &KernelSeries) -> Result<String> {
         let names = self.logged.output(self.apt("apt-cache").args(["pkgnames", "linux-"]))?;
-        newest_whole(&names).ok_or_else(|| {
-            anyhow!("{KERNEL_SUITE} on this mirror has no kernel {KERNEL_SERIES}.*; try another mirror")
+        newest_whole(&names, series).ok_or_else(|| {
+            anyhow!(
+                "{RELEASE} and {KERNEL_SUITE} on this mirror have no kernel {}.*; try another mirror",
+                series.version
+            )
         })
     }
 
@@ -117,20 +120,21 @@ impl Packages {
 }
 
 /// The newest release of the series for which kernel, modules and headers are all among the package `names`.
-fn newest_whole(names: &str) -> Option<String> {
-    let releases_of = |part: &'static str| names.lines().filter_map(move |name| name.strip_prefix(part));
-    releases_of("linux-binary-")
-        .filter_map(|release| Some((patch_level(release)?, release)))
-        .filter(|(_, release)| releases_of("linux-modules-").any(|other| other == *release))
-        .filter(|(_, release)| releases_of("linux-headers-").any(|other| other == *release))
+fn newest_whole(names: &str, series: &KernelSeries) -> Option<String> {
+    let has = |part: &str, release: &str| names.lines().any(|name| name.strip_prefix(part) == Some(release));
+    names
+        .lines()
+        .filter_map(|name| name.strip_prefix("linux-headers-"))
+        .filter_map(|release| Some((patch_level(release, series)?, release)))
+        .filter(|(_, release)| series.parts.iter().all(|part| has(part, release)))
         .max()
         .map(|(_, release)| release.to_string())
 }
 
 /// `12` for `7.2.12+deb13-amd64`; none for other series and flavours.
-fn patch_level(release: &str) -> Option<u32> {
+fn patch_level(release: &str, series: &KernelSeries) -> Option<u32> {
     let (version, flavour) = release.split_once('-')?;
-    let patch = version.strip_prefix(KERNEL_SERIES)?.strip_prefix('.')?.split('+').next()?;
+    let patch = version.strip_prefix(series.version)?.strip_prefix('.')?.split('+').next()?;
     (flavour == KERNEL_FLAVOUR).then_some(patch)?.parse().ok()
 }
 
@@ -147,6 +151,7 @@ fn tarball_of(lines: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::recipe::KERNELS;
 
     #[test]
     fn the_newest_kernel_with_all_its_parts_is_taken() {
@@ -156,8 +161,13 @@ mod tests {
             list += &format!("linux-binary-{release}\nlinux-modules-{release}\nlinux-headers-{release}\n");
         }
         list += "linux-binary-7.2.13+deb13-amd64\nlinux-modules-7.2.13+deb13-amd64\n";
-        assert_eq!(newest_whole(&list).as_deref(), Some("7.2.12+deb13-amd64"));
-        assert_eq!(newest_whole("linux-binary-6.12.1+deb13-amd64\n"), None);
+        let [usual, other] = KERNELS else { panic!("there are two") };
+        assert_eq!(newest_whole(&list, usual).as_deref(), Some("7.2.12+deb13-amd64"));
+        assert_eq!(newest_whole(&list, other), None);
+        list += "linux-image-6.12.9+deb13-amd64\nlinux-headers-6.12.9+deb13-amd64\n\
+                 linux-image-6.12.117+deb13-amd64\nlinux-headers-6.12.117+deb13-amd64\n\
+                 linux-image-6.12.118+deb13-amd64\n";
+        assert_eq!(newest_whole(&list, other).as_deref(), Some("6.12.117+deb13-amd64"));
     }
 
     #[test]

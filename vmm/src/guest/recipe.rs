@@ -2,10 +2,26 @@
 
 /// Debian release of the userland.
 pub const RELEASE: &str = "trixie";
-/// Where the kernel comes from.
+/// Where the usual kernel comes from, besides the release itself.
 pub const KERNEL_SUITE: &str = "trixie-backports";
-/// Kernel series: the newest of it is taken. Others are not tested: SVA is compiled out of the release's own 6.12.
-pub const KERNEL_SERIES: &str = "7.2";
+
+/// A series of packaged kernels, of which the newest is taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KernelSeries {
+    /// Version without the patch level.
+    pub version: &'static str,
+    /// Packages with kernel and modules, up to the release.
+    pub parts: &'static [&'static str],
+    /// Whether the headers can be installed without the kernel itself, which would want its initramfs made.
+    pub headers_alone: bool,
+}
+
+/// The kernels that a guest can have; the first is the usual one. SVA is compiled out of the release's own 6.12, which
+/// is what the other one is for.
+pub const KERNELS: &[KernelSeries] = &[
+    KernelSeries { version: "7.2", parts: &["linux-binary-", "linux-modules-"], headers_alone: true },
+    KernelSeries { version: "6.12", parts: &["linux-image-"], headers_alone: false },
+];
 /// Flavour of the kernel package, behind the version.
 pub const KERNEL_FLAVOUR: &str = "amd64";
 
@@ -29,6 +45,9 @@ pub const RUNTIME_PACKAGES: &[&str] = &[
 pub const BUILD_PACKAGES: &[&str] =
     &["binutils", "gcc-14", "kmod", "libc6-dev", "libibverbs-dev", "make", "python3-minimal", "xfslibs-dev"];
 
+/// What a kernel's build tools need, in a build root into which they are unpacked without being installed.
+pub const KBUILD_PACKAGES: &[&str] = &["pahole"];
+
 /// The C compiler of the build root.
 pub const COMPILER: &str = "gcc-14";
 
@@ -41,8 +60,9 @@ pub const EXCLUDED_PATHS: &[&str] = &[
     "/usr/lib/udev/hwdb.*",
 ];
 
-/// Kernel modules that must be there before the root file system is.
-pub const BOOT_MODULES: &[&str] = &["nd_e820", "nd_pmem", "erofs", "overlay"];
+/// Kernel modules that must be there before the root file system is. In 6.12 erofs asks for crc32c by its algorithm's
+/// name, which is no dependency of modules; later kernels have it built in.
+pub const BOOT_MODULES: &[&str] = &["nd_e820", "nd_pmem", "crc32c_generic", "erofs", "overlay"];
 
 /// Kernel modules loaded before the command runs, besides our own driver. Only what nothing would ask for by itself:
 /// xfs comes with the first mount, and takes the kernel seconds of looking up symbols where CPUs are emulated.

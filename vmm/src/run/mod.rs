@@ -8,6 +8,7 @@ mod job;
 mod options;
 pub mod parse;
 mod plan;
+pub mod series;
 mod watch;
 
 use std::io::{Read, Write};

@@ -12,6 +12,7 @@ use refault_bus::probe::{NoProbe, Probe};
 
 use super::device::{NicArgs, leave_trace};
 use super::parse::{Add, Out, Pmem, Size};
+use super::series::SeriesArgs;
 use super::{FAILED, Spec, Streams, TIMED_OUT, run};
 use crate::accel::{Accel, Nested, choose, inside};
 use crate::config::CpuModel;
@@ -38,6 +39,8 @@ pub struct RunArgs {
     /// Kernel: a bzImage or an ELF vmlinux [default: the guest image's]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    #[command(flatten)]
+    series: SeriesArgs,
     /// Initramfs that boots by itself; no COMMAND is possible then
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
@@ -111,12 +114,12 @@ fn variable(text: &str) -> Result<(String, OsString), String> {
 pub fn execute(args: &RunArgs) -> Result<u8> {
     let whole = args.kernel.is_some() && args.initrd.is_some();
     if inside() {
-        let image = (!whole).then(|| GuestImage::ensure(false)).transpose()?;
+        let image = (!whole).then(|| args.series.image()).transpose()?;
         return here(args, image);
     }
     let choice = choose(args.accel)?;
     note(&choice.why);
-    let image = (!whole || !choice.kvm).then(|| GuestImage::ensure(false)).transpose()?;
+    let image = (!whole || !choice.kvm).then(|| args.series.image()).transpose()?;
     match image {
         Some(image) if !choice.kvm => nested(args, &image),
         image => here(args, image),
