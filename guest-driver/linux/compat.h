@@ -99,11 +99,6 @@ static inline void refault_umem_set_writable(struct ib_umem_odp *umem,
 /* 6.12.64 has iommu_sva_bind_device() compiled out on x86, later ones too. */
 #define REFAULT_HAVE_SVA false
 
-#ifndef kzalloc_obj
-#define kzalloc_obj(what) kzalloc(sizeof(what), GFP_KERNEL)
-#define kzalloc_objs(what, count) kcalloc(count, sizeof(what), GFP_KERNEL)
-#endif
-
 /* The numbers that libibverbs knows them by. */
 #define IB_ODP_SUPPORT_FLUSH BIT(6)
 #define IB_ODP_SUPPORT_ATOMIC_WRITE BIT(7)

@@ -42,6 +42,15 @@ fn stock_pingpong_runs_pinned_and_on_demand() {
 
 #[test]
 fn the_driver_can_be_unbound_unloaded_and_killed_and_leaves_nothing_behind() {
+    unbind_unload_and_kill("pasid");
+}
+
+#[test]
+fn the_same_with_regions_that_the_nic_translates() {
+    unbind_unload_and_kill("odp");
+}
+
+fn unbind_unload_and_kill(mode: &str) {
     let text = format!(
         "{PINGPONG}
         device=$(basename $(dirname $(ls -d /sys/bus/pci/devices/*/infiniband)))
@@ -62,7 +71,7 @@ fn the_driver_can_be_unbound_unloaded_and_killed_and_leaves_nothing_behind() {
         pingpong -g 0 -n 50 -O
         echo all done"
     );
-    let (said, _) = script(2, &[], &text);
+    let (said, _) = script(2, &["--env", &format!("REFAULT_ODP_MODE={mode}")], &text);
     assert_eq!(said.status, 0, "{said:#?}");
     assert!(said.stdout.contains("all done"), "{said:#?}");
 }
@@ -111,4 +120,65 @@ fn without_an_iommu_regions_are_pinned_or_translated_by_the_nic_and_pasid_mode_i
     assert!(said.stdout.contains("all done"), "{said:#?}");
     assert_eq!(log.matches("on-demand regions use the NIC's table: no IOMMU serves the NIC").count(), 1);
     assert_eq!(log.matches("on-demand regions in PASID mode are refused").count(), 1, "{log}");
+}
+
+#[test]
+fn on_demand_regions_of_the_nic_keep_their_promises() {
+    let text = "
+        echo 4 >/proc/sys/vm/nr_hugepages
+        refault-odp-check
+        test -z \"$(rdma resource show mr)\"
+        ip link set lo up
+        ibv_rc_pingpong -g 0 -n 1000000 -o >/dev/null 2>&1 &
+        server=$!
+        sleep 1
+        ibv_rc_pingpong -g 0 -n 1000000 -o localhost >/dev/null 2>&1 &
+        client=$!
+        sleep 3
+        rdma -dd resource show mr
+        rdma statistic show mr
+        kill -9 $client $server
+        echo all done";
+    let (said, _) = script(2, &["--env", "REFAULT_ODP_MODE=odp"], text);
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert!(said.stdout.contains("all done") && !said.stdout.contains("NOT OK"), "{said:#?}");
+    assert_eq!(
+        said.stdout.matches("drv_mode odp drv_pages 1 drv_table_levels 1 drv_table_pages 1").count(),
+        2
+    );
+    assert_eq!(said.stdout.matches("page_invalidations 0").count(), 2, "{said:#?}");
+}
+
+/// SVA is compiled out of that kernel, whatever the IOMMU offers.
+#[test]
+fn on_a_kernel_without_sva_the_nic_translates_and_pasid_mode_is_refused_in_one_line() {
+    let text = format!(
+        "{PINGPONG}
+        case $(uname -r) in 6.12.*) ;; *) exit 1 ;; esac
+        ibv_devinfo -v | grep ODP_SUPPORT_IMPLICIT
+        pingpong -g 0 -n 50
+        pingpong -g 0 -n 50 -o
+        pingpong -g 0 -n 50 -o -P
+        pingpong -g 0 -n 50 -O
+        echo 4 >/proc/sys/vm/nr_hugepages
+        refault-odp-check
+        rmmod refault_rdma
+        depmod
+        modprobe refault_rdma odp_mode=pasid
+        for attempt in 1 2 3; do
+            if ibv_rc_pingpong -g 0 -n 50 -O; then exit 1; fi
+        done
+        pingpong -g 0 -n 50
+        export REFAULT_ODP_MODE=odp
+        pingpong -g 0 -n 50 -O
+        rmmod refault_rdma
+        echo all done"
+    );
+    let (said, log) = script(2, &["--kernel-series", "6.12"], &text);
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert!(said.stdout.contains("all done") && !said.stdout.contains("NOT OK"), "{said:#?}");
+    let told = |line: &str| log.matches(line).count();
+    assert_eq!(told("use the NIC's table: this kernel has no shared virtual addressing"), 1, "{log}");
+    assert_eq!(told("are refused: this kernel has no shared virtual addressing"), 1, "{log}");
+    assert_eq!(told("on-demand regions in PASID mode are refused"), 1, "{log}");
 }
