@@ -3,7 +3,7 @@
 
 use crate::{AddressSpace, Iova, PrgIndex};
 
-/// The steps of one DMA that a probe can see from outside the guest.
+/// The steps of one DMA that a probe can see. All but those of row 10 are seen from outside the guest.
 ///
 /// A fault takes one of two ways: as a page request through the IOMMU, or as a page fault event of an on-demand
 /// region from the NIC to its driver. The stages correspond.
@@ -18,6 +18,12 @@ pub enum Stage {
     Queued,
     /// Row 9: the interrupt was sent (it is not, if one is still pending).
     Interrupt,
+    /// Row 10, known only to the guest: its page request thread took the entry from the queue.
+    Taken,
+    /// Row 10, known only to the guest: a handler began with the fault.
+    Handling,
+    /// Row 10, known only to the guest: the page is in the table; what follows is the answer.
+    Handled,
     /// Row 11: the guest's page group response was read from the invalidation queue. Or: the resume command from the
     /// command lane.
     Response,

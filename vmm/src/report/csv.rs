@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::trace::{FaultOutcome, FaultRecord, StageTimes};
 
 /// The columns, with what each holds.
-pub const COLUMNS: [(&str, &str); 23] = [
+pub const COLUMNS: [(&str, &str); 26] = [
     ("scenario", "the scenario in which the fault began; empty outside of any"),
     ("mode", "its mode"),
     ("qpn", "number of the queue pair whose access missed"),
@@ -31,6 +31,9 @@ pub const COLUMNS: [(&str, &str); 23] = [
     ("page_request_ns", "the page request, or the page fault, left the device"),
     ("queued_ns", "its entry was in the page request queue, or in the event queue"),
     ("interrupt_ns", "the interrupt was sent; empty if one was pending already"),
+    ("taken_ns", "the guest's thread took the entry; this and the next two are empty if the guest did not say"),
+    ("handling_ns", "a handler of the guest began with the fault"),
+    ("handled_ns", "the page was in the table"),
     ("response_ns", "the guest's page group response, or its resume command, was read"),
     ("matched_ns", "the device matched the answer and gave its credit back"),
     ("end_ns", "copied, failed or abandoned"),
@@ -97,7 +100,9 @@ fn write_fault(out: &mut impl Write, name: &str, mode: &str, fault: &FaultRecord
     write!(out, "{},{},{},", u8::from(fault.write), Hex(group), fault.requests)?;
     let times = &fault.times;
     write!(out, "{},{},{},", fault.outcome.name(), times.miss, times.round)?;
-    for stage in [times.page_request, times.queued, times.interrupt, times.response, times.matched] {
+    let device = [times.page_request, times.queued, times.interrupt];
+    let guest = [times.taken, times.handling, times.handled, times.response];
+    for stage in device.iter().chain(&guest).chain([&times.matched]) {
         match stage {
             Some(at) => write!(out, "{at},")?,
             None => write!(out, ",")?,
@@ -127,7 +132,7 @@ pub(super) fn read(input: impl BufRead) -> Result<FaultTable, CsvError> {
 }
 
 /// How many of [`COLUMNS`] are read back.
-const READ: usize = 18;
+const READ: usize = 21;
 
 /// Where in a line each of the first [`READ`] columns stands.
 struct Columns([usize; READ]);
@@ -167,9 +172,12 @@ impl<'a> Row<'a> {
                 page_request: self.optional(12)?,
                 queued: self.optional(13)?,
                 interrupt: self.optional(14)?,
-                response: self.optional(15)?,
-                matched: self.optional(16)?,
-                end: self.number(17)?,
+                taken: self.optional(15)?,
+                handling: self.optional(16)?,
+                handled: self.optional(17)?,
+                response: self.optional(18)?,
+                matched: self.optional(19)?,
+                end: self.number(20)?,
             },
         })
     }

@@ -53,6 +53,9 @@ struct Waiting {
     space: AddressSpace,
     queued: Option<u64>,
     interrupt: Option<u64>,
+    taken: Option<u64>,
+    handling: Option<u64>,
+    handled: Option<u64>,
     response: Option<u64>,
 }
 
@@ -76,6 +79,9 @@ impl Assembler {
             Stage::PageRequest => self.page_request(at, scenario, event, done),
             Stage::Queued => self.queued(at, event),
             Stage::Interrupt => self.interrupt(at, event),
+            Stage::Taken => self.guest(event, |waiting| &mut waiting.taken, at),
+            Stage::Handling => self.guest(event, |waiting| &mut waiting.handling, at),
+            Stage::Handled => self.guest(event, |waiting| &mut waiting.handled, at),
             Stage::Response => self.response(at, event),
             Stage::Matched => self.matched(at, event),
             Stage::Copied => self.end(at, event, FaultOutcome::Copied, done),
@@ -155,8 +161,7 @@ impl Assembler {
         open.record.group = Some(group);
         open.record.requests = open.record.requests.saturating_add(1);
         open.record.times.page_request = Some(at);
-        self.groups[slot] =
-            Some(Waiting { key, space: event.space, queued: None, interrupt: None, response: None });
+        self.groups[slot] = Some(Waiting::new(key, event.space));
     }
 
     /// A guest that is awake already may answer before the entry is even stamped: that is no anomaly.
@@ -174,6 +179,13 @@ impl Assembler {
         let group = event.group.or(self.last_queued.take());
         if let Some(waiting) = self.waiting(event.space, group).filter(|waiting| waiting.queued.is_some()) {
             waiting.interrupt = waiting.interrupt.or(Some(at));
+        }
+    }
+
+    /// What the guest says of its part.
+    fn guest(&mut self, event: &ProbeEvent, field: impl Fn(&mut Waiting) -> &mut Option<u64>, at: u64) {
+        if let Some(waiting) = self.waiting(event.space, event.group) {
+            field(waiting).get_or_insert(at);
         }
     }
 
@@ -243,6 +255,13 @@ impl Assembler {
     }
 }
 
+impl Waiting {
+    fn new(key: Key, space: AddressSpace) -> Self {
+        let (queued, interrupt, response) = (None, None, None);
+        Self { key, space, queued, interrupt, taken: None, handling: None, handled: None, response }
+    }
+}
+
 impl Open {
     /// Whether a miss like `event` is this fault's, not that of a later owner of the queue pair's number.
     fn is_of(&self, scenario: u16, event: &ProbeEvent) -> bool {
@@ -275,6 +294,7 @@ impl Open {
         let times = &mut self.record.times;
         (times.queued, times.interrupt, times.response) =
             (waiting.queued, waiting.interrupt, waiting.response);
+        (times.taken, times.handling, times.handled) = (waiting.taken, waiting.handling, waiting.handled);
     }
 }
 

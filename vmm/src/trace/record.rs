@@ -72,6 +72,13 @@ pub struct StageTimes {
     pub queued: Option<u64>,
     /// The interrupt was sent; not seen if one was pending already.
     pub interrupt: Option<u64>,
+    /// The guest's page request thread took the entry from the queue. This and the next two are known only where the
+    /// guest itself says them.
+    pub taken: Option<u64>,
+    /// A handler of the guest began with the fault.
+    pub handling: Option<u64>,
+    /// The page was in the table.
+    pub handled: Option<u64>,
     /// The guest's response was read from the invalidation queue.
     pub response: Option<u64>,
     /// The device matched the response and gave its credit back.
@@ -92,13 +99,17 @@ pub enum Component {
 }
 
 /// Names of the segments in the order of the path. The first is that of accesses which sent no request of
-/// their own.
-pub const SEGMENTS: [&str; 7] = [
+/// their own. The fifth is the guest's whole part, where the guest does not say how it divides into the four after it.
+pub const SEGMENTS: [&str; 11] = [
     "wait for another's request",
     "send page request",
     "queue page request",
     "raise interrupt",
     "guest handles fault",
+    "guest wakes",
+    "wait for a handler",
+    "map the page",
+    "guest responds",
     "deliver response",
     "translate and copy",
 ];
@@ -150,7 +161,7 @@ impl StageTimes {
         let marks = self.marks();
         let end = self.end.max(self.round);
         let mut limit = end;
-        let mut starts = [0; 6];
+        let mut starts = [0; 9];
         for (start, mark) in starts.iter_mut().zip(&marks).rev() {
             limit = mark.time.unwrap_or(limit).clamp(self.round, limit);
             *start = limit;
@@ -177,12 +188,15 @@ impl StageTimes {
     }
 
     /// The stages of the last round, each with what begins there.
-    fn marks(&self) -> [Mark; 6] {
-        // A guest that was awake already may answer before the interrupt is even sent: then it is no step of
-        // this fault's path.
-        let interrupt = self.interrupt.filter(|&sent| self.response.is_none_or(|answered| sent <= answered));
+    fn marks(&self) -> [Mark; 9] {
+        // A guest that was awake already may take the entry, or even answer, before the interrupt is sent: then it is
+        // no step of this fault's path.
+        let acted = self.taken.into_iter().chain(self.response).min();
+        let interrupt = self.interrupt.filter(|&sent| acted.is_none_or(|acted| sent <= acted));
         let queued_by = if interrupt.is_some() { Component::Iommu } else { Component::Guest };
-        let [wait, send, queue, interrupts, guest, deliver, copy] = SEGMENTS;
+        let [wait, send, queue, interrupts, whole, wakes, waits, maps, responds, deliver, copy] = SEGMENTS;
+        let is_split = self.taken.or(self.handling).or(self.handled).is_some();
+        let guest = if is_split { wakes } else { whole };
         let begins = if self.page_request.is_some() { send } else { wait };
         let after_queue = if interrupt.is_some() { interrupts } else { guest };
         [
@@ -190,6 +204,9 @@ impl StageTimes {
             Mark { time: self.page_request, component: Component::Iommu, name: queue },
             Mark { time: self.queued, component: queued_by, name: after_queue },
             Mark { time: interrupt, component: Component::Guest, name: guest },
+            Mark { time: self.taken, component: Component::Guest, name: waits },
+            Mark { time: self.handling, component: Component::Guest, name: maps },
+            Mark { time: self.handled, component: Component::Guest, name: responds },
             Mark { time: self.response, component: Component::Iommu, name: deliver },
             Mark { time: self.matched, component: Component::Device, name: copy },
         ]
@@ -215,6 +232,9 @@ mod tests {
             page_request: Some(110),
             queued: Some(130),
             interrupt: Some(160),
+            taken: None,
+            handling: None,
+            handled: None,
             response: Some(1160),
             matched: Some(1200),
             end: 1300,
@@ -229,7 +249,18 @@ mod tests {
     fn every_nanosecond_belongs_to_somebody() {
         assert_eq!(full().split(), split(110, 90, 1000, 0));
         let names: Vec<_> = full().segments().map(|s| s.name).collect();
-        assert_eq!(names, SEGMENTS[1..]);
+        assert_eq!(names, [&SEGMENTS[1..5], &SEGMENTS[9..]].concat());
+    }
+
+    #[test]
+    fn a_guest_that_speaks_divides_its_part() {
+        let times = StageTimes { taken: Some(300), handling: Some(500), handled: Some(1100), ..full() };
+        assert_eq!(times.split(), split(110, 90, 1000, 0));
+        let names: Vec<_> = times.segments().map(|s| s.name).collect();
+        assert_eq!(names, [&SEGMENTS[1..4], &SEGMENTS[5..]].concat());
+        // The thread was awake and took the entry before the interrupt was sent.
+        let awake = StageTimes { taken: Some(150), ..times };
+        assert_eq!(awake.split(), split(110, 60, 1030, 0));
     }
 
     #[test]
@@ -261,13 +292,16 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn segments_are_gapless_whatever_the_stamps(stamps in proptest::array::uniform7(proptest::option::of(0u64..1000)), miss in 0u64..500, more in 0u64..1500) {
+        fn segments_are_gapless_whatever_the_stamps(stamps in proptest::array::uniform10(proptest::option::of(0u64..1000)), miss in 0u64..500, more in 0u64..1500) {
             let times = StageTimes {
                 miss,
                 round: miss + stamps[0].unwrap_or(0),
                 page_request: stamps[1],
                 queued: stamps[2],
                 interrupt: stamps[3],
+                taken: stamps[7],
+                handling: stamps[8],
+                handled: stamps[9],
                 response: stamps[4],
                 matched: stamps[5],
                 end: miss + stamps[0].unwrap_or(0) + more,

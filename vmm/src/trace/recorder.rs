@@ -33,8 +33,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Faults kept by default: 5 MiB of them, of the 40 MiB that a VMM may have beyond its guest's memory. With
-    /// queue, histograms and invalidations a recorder has 1.5 MiB when it is new, and 12 MiB at most when 18
+    /// Faults kept by default: 7 MiB of them, of the 40 MiB that a VMM may have beyond its guest's memory. With
+    /// queue, histograms and invalidations a recorder has 1.5 MiB when it is new, and 14 MiB at most when 18
     /// scenarios have filled it.
     pub const DEFAULT_BOUND: usize = 96 * 1024;
 

@@ -76,6 +76,7 @@ fn a_fault_has_the_time_of_each_stage() {
         response: Some(1850),
         matched: Some(2050),
         end: 2110,
+        ..StageTimes::default()
     };
     assert_eq!(fault.times, expected);
     let summary = bench.recorder.scenario_summary("steady", "4k");
