@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod guest;
 pub mod host;
 pub mod kvm;
+pub mod lab;
 pub mod machine;
 pub mod memory;
 pub mod pci_host;

@@ -31,7 +31,10 @@ pub const COLUMNS: [(&str, &str); 26] = [
     ("page_request_ns", "the page request, or the page fault, left the device"),
     ("queued_ns", "its entry was in the page request queue, or in the event queue"),
     ("interrupt_ns", "the interrupt was sent; empty if one was pending already"),
-    ("taken_ns", "the guest's thread took the entry; this and the next two are empty if the guest did not say"),
+    (
+        "taken_ns",
+        "the guest's thread took the entry; this and the next two are empty if the guest did not say",
+    ),
     ("handling_ns", "a handler of the guest began with the fault"),
     ("handled_ns", "the page was in the table"),
     ("response_ns", "the guest's page group response, or its resume command, was read"),
