@@ -25,7 +25,7 @@ static bool modified_after(int fd, const struct timespec *then)
 
 static uint64_t round_touches(const struct run *run)
 {
-	uint64_t units = run->layout.file_bytes / (run->mapping_mode == MAPPING_2M ? HUGE_BLOCK : BLOCK);
+	uint64_t units = run->layout.file_bytes / run_fault_unit(run);
 
 	return units / 2 < 100 ? units / 2 : 100;
 }

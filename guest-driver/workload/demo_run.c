@@ -117,6 +117,14 @@ struct engine *run_open_engine(struct run *run)
 	return o->cpu_engine ? engine_open_cpu(&config) : engine_open_verbs(&config);
 }
 
+/* The regions' own tables have pages of 4 KiB, whatever the kernel maps. */
+uint64_t run_fault_unit(const struct run *run)
+{
+	bool large = run->mapping_mode == MAPPING_2M && run->translation != TRANSLATE_ODP;
+
+	return large ? HUGE_BLOCK : BLOCK;
+}
+
 struct stream_config run_stream_config(struct run *run)
 {
 	return (struct stream_config){
@@ -126,7 +134,7 @@ struct stream_config run_stream_config(struct run *run)
 		.target = run->mapping,
 		.source = run->source,
 		.depth = run->options->depth,
-		.touch_unit = run->mapping_mode == MAPPING_2M ? HUGE_BLOCK : BLOCK,
+		.touch_unit = run_fault_unit(run),
 		.seed = run->id,
 	};
 }

@@ -61,6 +61,9 @@ const char *mapping_name(enum mapping_mode mapping);
 bool run_scenario(const struct options *options, struct control *control, const struct scenario *scenario,
 		  enum translation translation, enum mapping_mode mapping);
 
+/* How much of the file becomes reachable with one fault of the device, as long as mappings are large. */
+uint64_t run_fault_unit(const struct run *run);
+
 /* demo_pinned.c: the kernel refuses to pin the mapped file. */
 void pinned_refusal(struct run *run);
 

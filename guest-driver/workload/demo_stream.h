@@ -35,7 +35,7 @@ struct stream_config {
 	char *target;			/* where the file is mapped */
 	void *source;			/* stream_source_bytes() of memory */
 	uint32_t depth;
-	uint64_t touch_unit;		/* bytes per mapping at first: 4 KiB or 2 MiB */
+	uint64_t touch_unit;		/* bytes that a fault makes present at first: 4 KiB or 2 MiB */
 	uint64_t seed;
 };
 
