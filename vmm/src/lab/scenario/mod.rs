@@ -1,9 +1,11 @@
 //! What an experiment is: plain data, checked.
 
+mod sample;
 pub mod timing;
 
 use refault_nic::RemoteFaults;
 
+pub use sample::{LONGEST_NS, unit};
 pub use timing::{Delay, Timing};
 
 /// One experiment. A given scenario, its seed included, has one outcome.
