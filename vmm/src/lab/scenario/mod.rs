@@ -23,6 +23,9 @@ pub struct Scenario {
     pub guest: Guest,
     /// What happens to the memory meanwhile.
     pub churn: Option<Churn>,
+    /// Presets that the timing came from, the first that has a step giving it; a scenario may override steps of them.
+    /// For reports: [`Self::timing`] is all that counts.
+    pub presets: Vec<String>,
     /// How long every step takes.
     pub timing: Timing,
     /// Requests after which the experiment is over; those in flight are finished.
