@@ -12,10 +12,6 @@ use super::stats::{FaultSummary, ScenarioStats};
 use super::store::FaultStore;
 use crate::demo::summary::Percentiles;
 
-/// A scenario may fill this part of the room that is left when it begins: a long one leaves enough to the
-/// next.
-const SHARE: usize = 8;
-
 /// Scenarios that can be told apart; the rest count as outside.
 const MAX_SCENARIOS: usize = 256;
 
@@ -80,6 +76,8 @@ pub(super) struct Collector {
     store: FaultStore,
     dropped: u64,
     done: Vec<FaultRecord>,
+    /// A scenario may fill this part of the room that is left when it begins.
+    share: usize,
 }
 
 #[derive(Debug)]
@@ -91,7 +89,7 @@ struct Scenario {
 }
 
 impl Collector {
-    pub(super) fn new(bound: usize) -> Self {
+    pub(super) fn new(bound: usize, share: usize) -> Self {
         let mut collector = Self {
             assembler: Assembler::new(),
             invalidations: Invalidations::new(bound / 4),
@@ -100,8 +98,9 @@ impl Collector {
             store: FaultStore::new(bound),
             dropped: 0,
             done: Vec::new(),
+            share,
         };
-        collector.scenarios.push(Scenario::new("", "", 0, bound / SHARE));
+        collector.scenarios.push(Scenario::new("", "", 0, bound / share));
         collector
     }
 
@@ -126,7 +125,7 @@ impl Collector {
 
     pub(super) fn begin(&mut self, at: u64, name: &str, mode: &str) {
         self.end(at);
-        let room = self.store.free() / SHARE;
+        let room = self.store.free() / self.share;
         let index = match self.find(name, mode) {
             Some(index) => index,
             None if self.scenarios.len() < MAX_SCENARIOS => {
@@ -172,6 +171,14 @@ impl Collector {
             invalidations: self.invalidations.count(),
             invalidation_ns: self.invalidations.percentiles(),
         }
+    }
+
+    /// Everything so far. The faults and invalidations kept are moved out of here, and not copied.
+    pub(super) fn take_records(&mut self, now: u64) -> Records {
+        let observed = self.observed();
+        let faults = std::mem::replace(&mut self.store, FaultStore::new(0));
+        let invalidations = self.invalidations.take_kept();
+        Records { faults, invalidations, observed, ..self.records(now) }
     }
 
     pub(super) fn records(&self, now: u64) -> Records {

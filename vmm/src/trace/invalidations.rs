@@ -67,6 +67,12 @@ impl Invalidations {
         &self.kept
     }
 
+    /// Moves out those kept; no more are kept.
+    pub(super) fn take_kept(&mut self) -> Vec<Invalidation> {
+        self.bound = 0;
+        std::mem::take(&mut self.kept)
+    }
+
     pub(super) fn count(&self) -> u64 {
         self.durations.count()
     }

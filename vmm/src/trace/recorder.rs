@@ -23,6 +23,9 @@ const QUEUE: usize = 16 * 1024;
 /// Events that one caller assembles for all before it goes on.
 const BATCH: usize = 64;
 
+/// A scenario may fill this part of the room that is left when it begins: a long one leaves enough to the next.
+const SHARE: usize = 8;
+
 /// Stamps events, assembles them to faults, and keeps the tally by scenario.
 pub struct Recorder {
     clock: Arc<dyn Clock>,
@@ -41,13 +44,22 @@ impl Recorder {
     /// A recorder that keeps at most `bound` faults (and a quarter as many invalidations) one by one. What
     /// is beyond counts in the histograms only. Time begins now.
     pub fn new(clock: Arc<dyn Clock>, bound: usize) -> Arc<Self> {
+        Self::sharing(clock, bound, SHARE)
+    }
+
+    /// As [`Self::new`], for one scenario, which may fill all of the room.
+    pub fn of_one(clock: Arc<dyn Clock>, bound: usize) -> Arc<Self> {
+        Self::sharing(clock, bound, 1)
+    }
+
+    fn sharing(clock: Arc<dyn Clock>, bound: usize, share: usize) -> Arc<Self> {
         let origin = clock.now_ns();
         Arc::new(Self {
             clock,
             origin,
             queue: ArrayQueue::new(QUEUE),
             lost: AtomicU64::new(0),
-            collector: Mutex::new(Collector::new(bound)),
+            collector: Mutex::new(Collector::new(bound, share)),
         })
     }
 
@@ -89,6 +101,14 @@ impl Recorder {
     pub fn records(&self) -> Records {
         let now = self.now();
         let mut records = self.settled().records(now);
+        records.observed.events_lost = self.lost.load(Ordering::Relaxed);
+        records
+    }
+
+    /// As [`Self::records`], but moved out of the recorder, which keeps no more faults one by one.
+    pub fn take_records(&self) -> Records {
+        let now = self.now();
+        let mut records = self.settled().take_records(now);
         records.observed.events_lost = self.lost.load(Ordering::Relaxed);
         records
     }
