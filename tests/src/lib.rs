@@ -3,11 +3,11 @@
 pub mod bench;
 pub mod bench_rig;
 pub mod first_touch;
-pub mod function;
 pub mod hooked;
 pub mod machine;
 pub mod plain_device;
-pub mod platform;
 pub mod session;
 pub mod threads;
 pub mod trace;
+
+pub use refault_vmm::lab::machine::{function, platform};

@@ -9,10 +9,12 @@
 //! * [`memory`]: the frame allocator.
 //! * [`paging`]: a process' page tables.
 //! * [`process`]: areas, a page fault handler, and moving pages about.
+//! * [`handlers`]: page fault handlers with a queue and a lock.
 //! * [`vtd`]: the IOMMU driver: tables, queued invalidation, page requests, SVA bind and unbind.
 //! * [`nic`]: the NIC's driver: capabilities, command lanes, queues.
 
 pub mod error;
+pub mod handlers;
 pub mod interrupts;
 pub mod memory;
 pub mod nic;

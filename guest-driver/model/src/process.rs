@@ -45,6 +45,11 @@ impl Process {
         Ok(Arc::new(Self { memory, space, map: Mutex::default() }))
     }
 
+    /// The memory that its pages and tables are of.
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
     /// Adds an area of `bytes` at `start`, filled on demand with pages of `size`.
     pub fn map_area(&self, start: Iova, bytes: u64, rights: Rights, size: PageSize) {
         self.lock().areas.push(Area { start: start.0, end: start.0 + bytes, rights, size });

@@ -4,5 +4,7 @@
 //! step takes; an experiment runs it in one thread, and gives an [`Outcome`](outcome::Outcome). The same scenario with
 //! the same seed gives the same bytes on every machine.
 
+pub mod engine;
+pub mod machine;
 pub mod outcome;
 pub mod scenario;

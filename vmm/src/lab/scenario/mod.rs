@@ -1,6 +1,6 @@
 //! What an experiment is: plain data, checked.
 
-mod sample;
+pub mod sample;
 pub mod timing;
 
 use refault_nic::RemoteFaults;

@@ -1,0 +1,77 @@
+//! How many faults the lab acts out in a second, on one thread, each with a full record.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use refault_nic::RemoteFaults;
+use refault_vmm::lab::engine::run;
+use refault_vmm::lab::scenario::{Arrival, Delay, Device, Guest, Load, Mode, Pattern, Scenario, Timing};
+
+/// Faults of a run.
+const FAULTS: u64 = 500_000;
+/// Runs; the best counts, as others only disturb.
+const ROUNDS: u64 = 5;
+/// Faults a second that the lab promises.
+const TARGET: f64 = 500_000.0;
+
+fn main() -> ExitCode {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let faults = if quick { FAULTS / 10 } else { FAULTS };
+    println!("best of {ROUNDS} runs of {faults} faults each");
+    let mut missed = false;
+    for (name, queue_pairs) in [("one queue pair", 1), ("64 queue pairs", 64)] {
+        let best = (1..=ROUNDS).map(|seed| rate(&cold(seed, queue_pairs, faults))).fold(0.0, f64::max);
+        let verdict = if best >= TARGET { "" } else { ": MISSED" };
+        missed |= best < TARGET;
+        println!("{name}, cold pages: {best:.0} faults a second, target >= {TARGET:.0}{verdict}");
+    }
+    if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn rate(scenario: &Scenario) -> f64 {
+    let start = Instant::now();
+    let outcome = run(scenario).expect("the experiment ends");
+    let took = start.elapsed();
+    assert_eq!(outcome.records.faults.len() as u64, scenario.requests, "a record for each");
+    scenario.requests as f64 / took.as_secs_f64()
+}
+
+/// Each request writes to a page that is not there.
+fn cold(seed: u64, queue_pairs: u32, requests: u64) -> Scenario {
+    let mut timing = Timing::instant(10_000);
+    timing.minor = Delay::Exponential { mean: 1000.0 };
+    timing.interrupt = Delay::Constant(2000);
+    timing.wake = Delay::Constant(3000);
+    Scenario {
+        name: "cold".into(),
+        seed,
+        load: Load {
+            pattern: Pattern::Strided { stride_bytes: 4096 },
+            message_bytes: 64,
+            region_bytes: 16 << 20,
+            queue_pairs,
+            depth: 1,
+            arrival: Arrival::Closed,
+            write_share: 1.0,
+            cold_share: 1.0,
+            warm: false,
+            large_pages: false,
+        },
+        device: Device {
+            mode: Mode::Pasid,
+            credits: 256,
+            page_request_order: 4,
+            atc_entries: 8192,
+            iotlb_entries: 8192,
+            workers: 1,
+            fault_window: 1,
+            remote_faults: RemoteFaults::Stall,
+            fault_timeout_ns: 10_000_000_000,
+        },
+        guest: Guest { handlers: 1, locked_share: 0.0, batch: 1, prefetch: 0, major_share: 0.0 },
+        churn: None,
+        timing,
+        requests,
+        presets: Vec::new(),
+    }
+}

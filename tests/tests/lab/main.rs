@@ -1,0 +1,3 @@
+//! The lab against what is known without it: queueing theory, and published tables.
+
+mod queueing;

@@ -1,0 +1,127 @@
+//! Experiments whose outcome is known beforehand.
+
+use refault_nic::RemoteFaults;
+
+use super::run;
+use crate::lab::scenario::{
+    Arrival, Churn, ChurnOperation, Delay, Device, Guest, Load, Mode, Pattern, Scenario, Timing,
+};
+use crate::trace::FaultOutcome;
+
+/// Cold sequential writes of a page each, one at a time, and nothing takes any time.
+fn cold(requests: u64) -> Scenario {
+    Scenario {
+        name: "cold".into(),
+        seed: 1,
+        load: Load {
+            pattern: Pattern::Sequential,
+            message_bytes: 4096,
+            region_bytes: 4 << 20,
+            queue_pairs: 1,
+            depth: 1,
+            arrival: Arrival::Closed,
+            write_share: 1.0,
+            cold_share: 1.0,
+            warm: false,
+            large_pages: false,
+        },
+        device: Device {
+            mode: Mode::Pasid,
+            credits: 256,
+            page_request_order: 4,
+            atc_entries: 8192,
+            iotlb_entries: 8192,
+            workers: 1,
+            fault_window: 1,
+            remote_faults: RemoteFaults::Stall,
+            fault_timeout_ns: 10_000_000_000,
+        },
+        guest: Guest { handlers: 1, locked_share: 0.0, batch: 1, prefetch: 0, major_share: 0.0 },
+        churn: None,
+        timing: Timing::instant(10_000),
+        requests,
+        presets: Vec::new(),
+    }
+}
+
+/// Each step takes a time of its own, so that a sum tells which were passed.
+fn each_its_own() -> Timing {
+    let mut timing = Timing::instant(1 << 40);
+    for (power, step) in Timing::STEPS.iter().enumerate() {
+        *timing.step_mut(step).unwrap() = Delay::Constant(1 << power);
+    }
+    timing
+}
+
+/// The sum of some steps of [`each_its_own`].
+fn sum(steps: &[&str]) -> u64 {
+    let place = |step: &&str| Timing::STEPS.iter().position(|known| known == step).expect("a step");
+    steps.iter().map(|step| 1 << place(step)).sum()
+}
+
+#[test]
+fn a_cold_write_takes_the_sum_of_its_steps_and_each_stage_shows_its_own() {
+    let mut scenario = cold(2);
+    scenario.timing = each_its_own();
+    let outcome = run(&scenario).unwrap();
+    let faults: Vec<_> = outcome.records.faults.iter().collect();
+    assert_eq!(faults.len(), 2);
+    let times = faults[1].times;
+    assert_eq!(faults[1].outcome, FaultOutcome::Copied);
+    let from = |at: Option<u64>, since: u64| at.unwrap() - since;
+    assert_eq!(from(times.queued, times.page_request.unwrap()), sum(&["page_request", "queue_write"]));
+    assert_eq!(from(times.taken, times.interrupt.unwrap()), sum(&["interrupt", "wake"]));
+    assert_eq!(times.handling, times.taken);
+    assert_eq!(from(times.handled, times.handling.unwrap()), sum(&["minor", "table_update"]));
+    assert_eq!(from(times.response, times.handled.unwrap()), sum(&["response"]));
+    assert_eq!(from(times.matched, times.response.unwrap()), sum(&["response_message"]));
+    assert_eq!(times.end - times.matched.unwrap(), sum(&["device_wake", "translation", "copy"]));
+    // The second: the source and the rings are in the device TLB by then.
+    let all = [
+        "doorbell",
+        "fetch",
+        "translation",
+        "page_request",
+        "queue_write",
+        "interrupt",
+        "wake",
+        "minor",
+        "table_update",
+        "response",
+        "response_message",
+        "device_wake",
+        "translation",
+        "copy",
+        "completion",
+    ];
+    assert_eq!(outcome.load.latency_ns.min(), outcome.load.latency_ns.lowest_equivalent(sum(&all)));
+}
+
+#[test]
+fn every_cold_request_faults_once_and_is_counted_everywhere() {
+    let outcome = run(&cold(3000)).unwrap();
+    assert_eq!((outcome.load.completed, outcome.load.failed), (3000, 0));
+    assert_eq!(outcome.records.faults.iter().count(), 3000);
+    assert_eq!((outcome.counters.nic.page_requests, outcome.counters.iommu.page_requests), (3000, 3000));
+    assert_eq!(outcome.handlers.faults, 3000);
+    assert_eq!(outcome.counters.observed.events_lost, 0);
+}
+
+#[test]
+fn a_seed_has_one_outcome() {
+    let scenario = |seed| {
+        let mut scenario = cold(2000);
+        scenario.seed = seed;
+        scenario.load.queue_pairs = 16;
+        scenario.load.pattern = Pattern::Random;
+        scenario.load.cold_share = 0.5;
+        scenario.timing.minor = Delay::Exponential { mean: 5000.0 };
+        scenario.timing.translation = Delay::Uniform { low: 100, high: 900 };
+        scenario.churn = Some(Churn { operation: ChurnOperation::Move, per_second: 50_000.0, pages: 3 });
+        let outcome = run(&scenario).unwrap();
+        let faults: Vec<_> = outcome.records.faults.iter().collect();
+        (faults, outcome.load.latency_ns, outcome.handlers)
+    };
+    assert_eq!(scenario(1), scenario(1));
+    assert_ne!(scenario(1).0, scenario(2).0);
+}

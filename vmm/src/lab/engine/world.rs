@@ -1,0 +1,108 @@
+//! What all parts of an experiment share: the clock, the agenda, and how long each step takes.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rand_pcg::Pcg64Mcg;
+use refault_bus::clock::Clock;
+
+use super::agenda::{Agenda, Event, VirtualClock};
+use super::dice::{Stream, dice};
+use crate::lab::scenario::{Delay, Timing};
+
+/// Shared by the seams and the engine; all of it is used by one thread.
+pub(super) struct World {
+    pub(super) clock: Arc<VirtualClock>,
+    pub(super) timing: Timing,
+    agenda: Mutex<Agenda>,
+    dice: Mutex<Pcg64Mcg>,
+    /// Off while the machine is set up, and whenever something shall take no time.
+    live: AtomicBool,
+    /// Until when copies are under way at the NIC.
+    copying_until: AtomicU64,
+}
+
+impl World {
+    pub(super) fn new(timing: Timing, seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            clock: Arc::default(),
+            timing,
+            agenda: Mutex::default(),
+            dice: Mutex::new(dice(seed, Stream::Timing)),
+            live: AtomicBool::new(false),
+            copying_until: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn now_ns(&self) -> u64 {
+        self.clock.now_ns()
+    }
+
+    /// How long a step takes this time.
+    pub(super) fn draw(&self, delay: &Delay) -> u64 {
+        match delay {
+            Delay::Constant(ns) => *ns,
+            delay => delay.sample(&mut lock(&self.dice)),
+        }
+    }
+
+    /// A step takes its time.
+    pub(super) fn pass(&self, delay: &Delay) {
+        if self.is_live() {
+            self.clock.advance(self.draw(delay));
+        }
+    }
+
+    /// Something happens in `ns` nanoseconds.
+    pub(super) fn note(&self, in_ns: u64, event: Event) {
+        lock(&self.agenda).note(self.now_ns().saturating_add(in_ns), event);
+    }
+
+    /// Something happens when a step is over that begins now.
+    pub(super) fn note_after(&self, delay: &Delay, event: Event) {
+        self.note(self.draw(delay), event);
+    }
+
+    /// Something happens then.
+    pub(super) fn note_at(&self, at_ns: u64, event: Event) {
+        lock(&self.agenda).note(at_ns, event);
+    }
+
+    /// The next event; the clock shows its time.
+    pub(super) fn next(&self) -> Option<Event> {
+        let (at_ns, event) = lock(&self.agenda).next()?;
+        self.clock.set(at_ns);
+        Some(event)
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_live(&self, live: bool) {
+        self.live.store(live, Ordering::Relaxed);
+    }
+
+    /// Does something in no time.
+    pub(super) fn at_once<R>(&self, work: impl FnOnce() -> R) -> R {
+        let was = self.is_live();
+        self.set_live(false);
+        let result = work();
+        self.set_live(was);
+        result
+    }
+
+    /// Copies of the NIC last until then.
+    pub(super) fn set_copying_until(&self, ns: u64) {
+        self.copying_until.fetch_max(ns, Ordering::Relaxed);
+    }
+
+    /// How long the copies still last that are under way now.
+    pub(super) fn copies_last_ns(&self) -> u64 {
+        self.copying_until.load(Ordering::Relaxed).saturating_sub(self.now_ns())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
