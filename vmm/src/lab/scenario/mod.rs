@@ -1,11 +1,29 @@
 //! What an experiment is: plain data, checked.
+//!
+//! [`Draft`] reads it from a file, where keys may still be set, and [`Draft::check`] makes a [`Scenario`] of it or says
+//! what is wrong in which line. [`Scenario::to_toml`] writes it back.
 
+mod delay;
+mod draft;
+pub(crate) mod fields;
+mod preset;
+mod read;
 pub mod sample;
+pub mod shipped;
+#[cfg(test)]
+mod tests;
+pub(crate) mod text;
 pub mod timing;
+pub(crate) mod tree;
+pub(crate) mod units;
+mod write;
 
 use refault_nic::RemoteFaults;
 
+pub use draft::{Draft, ScenarioError, defaults};
+pub use preset::{Preset, PresetStep, Sureness, UNLIMITED_BYTES_PER_US};
 pub use sample::{LONGEST_NS, unit};
+pub use text::TextError;
 pub use timing::{Delay, Timing};
 
 /// One experiment. A given scenario, its seed included, has one outcome.
@@ -169,4 +187,18 @@ pub enum ChurnOperation {
     Move,
     /// It loses the right to be written: fsync, dirty tracking.
     WriteProtect,
+}
+
+impl ChurnOperation {
+    /// All that can happen.
+    pub const ALL: [Self; 3] = [Self::Evict, Self::Move, Self::WriteProtect];
+
+    /// Its name in files and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Evict => "evict",
+            Self::Move => "move",
+            Self::WriteProtect => "write-protect",
+        }
+    }
 }

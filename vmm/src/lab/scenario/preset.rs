@@ -1,0 +1,266 @@
+//! Timings of published systems: what each step takes, where that was read, and how sure it is.
+
+use std::sync::OnceLock;
+
+use super::delay;
+use super::fields::{Fields, listed};
+use super::text::{Place, TextError};
+use super::timing::{Delay, Timing};
+use super::tree::{self, Table, Value};
+
+/// The files, in the order in which they are listed.
+const FILES: [(&str, &str); 14] = [
+    ("none", include_str!("presets/none.toml")),
+    ("example", include_str!("presets/example.toml")),
+    ("npf-2017", include_str!("presets/npf-2017.toml")),
+    ("npf-2017-tails", include_str!("presets/npf-2017-tails.toml")),
+    ("part-2022", include_str!("presets/part-2022.toml")),
+    ("np-rdma", include_str!("presets/np-rdma.toml")),
+    ("np-rdma-odp", include_str!("presets/np-rdma-odp.toml")),
+    ("vio-2025", include_str!("presets/vio-2025.toml")),
+    ("apu-2016", include_str!("presets/apu-2016.toml")),
+    ("mi300a-2025", include_str!("presets/mi300a-2025.toml")),
+    ("gpu-far-2016", include_str!("presets/gpu-far-2016.toml")),
+    ("gpu-far-2025", include_str!("presets/gpu-far-2025.toml")),
+    ("uffd", include_str!("presets/uffd.toml")),
+    ("pcie-rtt", include_str!("presets/pcie-rtt.toml")),
+];
+
+/// As good as no limit to the rate of copies, in bytes a microsecond: "unlimited" in files.
+pub const UNLIMITED_BYTES_PER_US: u64 = 1 << 40;
+
+/// Timings with their provenance.
+#[derive(Clone, Debug)]
+pub struct Preset {
+    /// What scenarios call it.
+    pub name: &'static str,
+    /// One line about the system.
+    pub title: String,
+    /// Where the figures were published.
+    pub source: String,
+    /// What a reader should know: which total stands where, and what was left out.
+    pub note: String,
+    /// The steps that take time.
+    pub steps: Vec<PresetStep>,
+    /// Steps that take none of their own: the published figure of another step has them in it.
+    pub zero: Vec<String>,
+    /// Steps about which the publication says nothing: a scenario that needs one has to give it.
+    pub not_published: Vec<String>,
+    /// Rate of copies, as [`Timing::bytes_per_us`].
+    pub bytes_per_us: u64,
+}
+
+/// One figure of a preset.
+#[derive(Clone, Debug)]
+pub struct PresetStep {
+    /// Name of the step, one of [`Timing::STEPS`].
+    pub step: String,
+    /// How long it takes.
+    pub delay: Delay,
+    /// How sure the figure is.
+    pub sureness: Sureness,
+    /// What the source says, and how it became this figure.
+    pub from: String,
+}
+
+/// How sure a figure is. In this order: a preset is as sure as its least sure figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sureness {
+    /// Nothing to be sure of: it follows from what the preset is.
+    Chosen,
+    /// Read in the publication itself.
+    Read,
+    /// Read in another publication, or in an abstract, that cites it.
+    SecondHand,
+    /// From memory of the publication, not checked.
+    Recalled,
+    /// Computed by us from a published relation.
+    Derived,
+    /// Made up, to try things out.
+    Invented,
+}
+
+impl Sureness {
+    /// All, with their names in files.
+    pub const ALL: [(&str, Self); 6] = [
+        ("chosen", Self::Chosen),
+        ("read in source", Self::Read),
+        ("second-hand", Self::SecondHand),
+        ("recalled", Self::Recalled),
+        ("derived", Self::Derived),
+        ("invented", Self::Invented),
+    ];
+
+    /// Its name in files and tables.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, sureness)| *sureness == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl Preset {
+    /// All presets, in the order of the list.
+    pub fn all() -> &'static [Self] {
+        static ALL: OnceLock<Vec<Preset>> = OnceLock::new();
+        ALL.get_or_init(|| {
+            let read = FILES.iter().map(|(name, text)| Self::read(name, text));
+            read.collect::<Result<_, _>>()
+                .unwrap_or_else(|error| panic!("a shipped preset is damaged: {error}"))
+        })
+    }
+
+    /// The preset of that name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        Self::all().iter().find(|preset| preset.name == name)
+    }
+
+    /// Names of all.
+    pub fn names() -> Vec<&'static str> {
+        FILES.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// The file it is made of.
+    pub fn text(&self) -> &'static str {
+        FILES.iter().find(|(name, _)| *name == self.name).map_or("", |(_, text)| text)
+    }
+
+    /// As sure as its least sure figure.
+    pub fn sureness(&self) -> Sureness {
+        self.steps.iter().map(|step| step.sureness).max().unwrap_or(Sureness::Chosen)
+    }
+
+    /// What the step takes; `None` if that is not published.
+    pub fn delay(&self, step: &str) -> Option<Delay> {
+        let known = self.steps.iter().find(|known| known.step == step);
+        let zero = || self.zero.iter().any(|name| name == step).then_some(Delay::NONE);
+        known.map(|known| known.delay.clone()).or_else(zero)
+    }
+
+    fn read(name: &'static str, text: &str) -> Result<Self, TextError> {
+        const KEYS: &[&str] = &["title", "source", "note", "steps", "zero", "not_published", "bytes_per_us"];
+        let root = tree::parse(&format!("presets/{name}.toml"), text)?;
+        let fields = Fields::top(&root, KEYS)?;
+        let word = |key| {
+            let text = fields.text(key)?.filter(|text| !text.is_empty());
+            text.map(str::to_owned).ok_or_else(|| fields.missing(key, "say it in a sentence"))
+        };
+        let names = |key| -> Result<Vec<String>, TextError> {
+            fields.texts(key)?.into_iter().map(|(step, place)| known_step(step, place)).collect()
+        };
+        let preset = Self {
+            name,
+            title: word("title")?,
+            source: word("source")?,
+            note: word("note")?,
+            steps: match &root.value {
+                Value::Table(table) => read_steps(table, &root.place)?,
+                _ => Vec::new(),
+            },
+            zero: names("zero")?,
+            not_published: names("not_published")?,
+            bytes_per_us: copy_rate(&fields, UNLIMITED_BYTES_PER_US)?,
+        };
+        preset.check(&root.place)?;
+        Ok(preset)
+    }
+
+    /// Every step is said to be one thing.
+    fn check(&self, place: &Place) -> Result<(), TextError> {
+        for step in Timing::STEPS {
+            let figures = self.steps.iter().filter(|known| known.step == *step).count();
+            let listed = self.zero.iter().chain(&self.not_published).filter(|name| name == step).count();
+            if figures + listed != 1 {
+                let what = format!("the preset says {} times what `{step}` takes", figures + listed);
+                return Err(place.error(what, "name it once, in [steps], zero or not_published"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_steps(root: &Table, place: &Place) -> Result<Vec<PresetStep>, TextError> {
+    let section = Fields::section(root, "steps", Timing::STEPS, place)?;
+    let written = Timing::STEPS.iter().filter_map(|step| Some((step, section.entry(step)?)));
+    let read = written.map(|(step, entry)| {
+        let fields = Fields::top(&entry.node, &["value", "sureness", "from"])?;
+        let value = fields.entry("value").ok_or_else(|| fields.missing("value", "write the delay"))?;
+        let from = fields.text("from")?.ok_or_else(|| fields.missing("from", "say where it was read"))?;
+        if fields.entry("sureness").is_none() {
+            return Err(fields.missing("sureness", "say how sure the figure is"));
+        }
+        Ok(PresetStep {
+            step: (*step).to_owned(),
+            delay: delay::read(step, &value.node)?,
+            sureness: fields.choice("sureness", &Sureness::ALL, Sureness::Invented)?,
+            from: from.to_owned(),
+        })
+    });
+    read.collect()
+}
+
+fn known_step(step: &str, place: &Place) -> Result<String, TextError> {
+    if Timing::STEPS.contains(&step) {
+        return Ok(step.to_owned());
+    }
+    let what = format!("there is no step `{step}`");
+    Err(place.error(what, format!("the steps are {}", listed(Timing::STEPS))))
+}
+
+/// `bytes_per_us`: a number, or "unlimited".
+pub(crate) fn copy_rate(fields: &Fields<'_>, default: u64) -> Result<u64, TextError> {
+    let written = fields.entry("bytes_per_us").map(|entry| &entry.node.value);
+    if matches!(written, Some(Value::Text(text)) if text == "unlimited") {
+        return Ok(UNLIMITED_BYTES_PER_US);
+    }
+    fields.integer("bytes_per_us", 1..=UNLIMITED_BYTES_PER_US, default).map_err(|error| TextError {
+        remedy: "write the bytes that are copied in a microsecond (1000 is 1 GB/s), or \"unlimited\"".into(),
+        ..error
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shipped_preset_reads_and_names_its_source() {
+        assert_eq!(Preset::all().len(), FILES.len());
+        for preset in Preset::all() {
+            assert!(!preset.source.is_empty() && !preset.note.is_empty(), "{}", preset.name);
+            assert!(preset.steps.iter().all(|step| !step.from.is_empty()), "{}", preset.name);
+        }
+    }
+
+    #[test]
+    fn only_the_preset_for_trying_things_out_is_invented() {
+        for preset in Preset::all() {
+            let invented = preset.steps.iter().any(|step| step.sureness == Sureness::Invented);
+            assert_eq!(invented, preset.name == "example", "{}", preset.name);
+        }
+    }
+
+    #[test]
+    fn published_totals_come_out_of_the_steps() {
+        let total = |name: &str, pages_ahead: f64| {
+            let preset = Preset::find(name).expect("it is shipped");
+            let mean = |step: &str| preset.delay(step).map_or(0.0, |delay| delay.mean());
+            let path =
+                Timing::STEPS.iter().filter(|step| !["major", "next_page", "invalidation"].contains(step));
+            path.map(|step| mean(step)).sum::<f64>() + pages_ahead * mean("next_page")
+        };
+        assert_eq!(total("npf-2017", 0.0), 220_000.0);
+        assert!((total("npf-2017", 1023.0) / 350_000.0 - 1.0).abs() < 0.001);
+        assert_eq!([total("part-2022", 0.0), total("vio-2025", 0.0)], [38_000.0, 700_000.0]);
+        assert_eq!([total("uffd", 0.0), total("gpu-far-2025", 0.0)], [10_200.0, 31_800.0]);
+        assert_eq!(total("none", 0.0), 0.0);
+    }
+
+    #[test]
+    fn a_step_may_be_unknown_but_not_forgotten() {
+        let text = Preset::find("npf-2017").expect("it is shipped").text();
+        let without = text.replace("\"doorbell\", ", "");
+        let error = Preset::read("npf-2017", &without).expect_err("doorbell is nowhere");
+        assert!(error.what.contains("0 times what `doorbell` takes"), "{error}");
+        let twice = text.replace("not_published = [", "not_published = [\"doorbell\", ");
+        assert!(Preset::read("npf-2017", &twice).expect_err("twice").what.contains("2 times"));
+    }
+}
