@@ -14,6 +14,7 @@ use crate::doctor::doctor;
 use crate::guest::build::Build;
 use crate::guest::image::{GuestImage, clean};
 use crate::guest::kernel::kernel;
+use crate::lab::{self, cli::LabCommand};
 use crate::report;
 use crate::run::series::SeriesArgs;
 use crate::run::{FAILED, RunArgs, execute};
@@ -44,6 +45,9 @@ enum Command {
         /// The folder of the run, such as target/refault/latest
         run: PathBuf,
     },
+    /// Experiments with the NIC, the IOMMU and a model guest on a virtual clock
+    #[command(subcommand)]
+    Lab(LabCommand),
     /// Tells what this machine can do, what would be used, and what is missing
     Doctor,
     /// Inside an emulated machine: serves one command to the host
@@ -101,6 +105,7 @@ fn dispatch(command: Command) -> Result<u8> {
             println!("{}", report::regenerate(&run)?.display());
             Ok(0)
         }
+        Command::Lab(command) => lab::cli::execute(&command),
         Command::Doctor => doctor(),
         Command::Serve => serve().map(|()| 0),
         Command::Outer { memory, program } => {

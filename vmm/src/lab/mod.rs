@@ -4,7 +4,11 @@
 //! step takes; an experiment runs it in one thread, and gives an [`Outcome`](outcome::Outcome). The same scenario with
 //! the same seed gives the same bytes on every machine.
 
+pub mod cli;
 pub mod engine;
+pub mod figures;
+pub mod folder;
 pub mod machine;
 pub mod outcome;
 pub mod scenario;
+pub mod sweep;

@@ -13,7 +13,6 @@ use refault_bus::probe::{NoProbe, Probe};
 use super::device::{NicArgs, leave_trace};
 use super::parse::{Add, Out, Pmem, Size};
 use super::series::SeriesArgs;
-use super::stages::Stages;
 use super::{FAILED, Spec, Streams, TIMED_OUT, run};
 use crate::accel::{Accel, Nested, choose, inside};
 use crate::config::CpuModel;
@@ -98,9 +97,6 @@ pub struct RunArgs {
     /// Record the device's faults: faults.csv, trace.json and counters.json go into this folder
     #[arg(long, value_name = "DIR")]
     trace: Option<PathBuf>,
-    /// Do not have the guest's kernel trace its part of the faults, which costs it some time for each
-    #[arg(long, requires = "trace")]
-    no_guest_stages: bool,
     /// What to run in the guest [default: a shell]
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -132,8 +128,7 @@ pub fn execute(args: &RunArgs) -> Result<u8> {
 
 /// On this machine's KVM.
 fn here(args: &RunArgs, image: Option<GuestImage>) -> Result<u8> {
-    let mut spec = args.spec(image);
-    let stages = args.wants_stages().then(|| Stages::ask(&mut spec)).transpose()?;
+    let spec = args.spec(image);
     // Until the end, whatever that is: the terminal is the user's.
     let _raw = spec.terminal.filter(|_| !inside()).and_then(|_| Raw::enter());
     let mut wired = None;
@@ -151,7 +146,7 @@ fn here(args: &RunArgs, image: Option<GuestImage>) -> Result<u8> {
     })?;
     drop(_raw);
     if let (Some(folder), Some(recorder), Some(wired)) = (&args.trace, &recorder, &wired) {
-        leave_trace(folder, wired, recorder, stages.as_ref())?;
+        leave_trace(folder, wired, recorder)?;
     }
     if args.initrd.is_some() && end.timeout.is_none() {
         return Ok(0);
@@ -168,8 +163,7 @@ fn nested(args: &RunArgs, image: &GuestImage) -> Result<u8> {
         args.pmem.iter().filter(|pmem| pmem.file.is_none()).filter_map(|pmem| pmem.size).sum();
     let out = if args.out.is_empty() { 0 } else { args.out_size.0 };
     let arguments = std::env::args_os().skip(1).collect();
-    let told = if args.wants_stages() { Stages::bytes(args.memory.0) } else { 0 };
-    let memory = args.memory.0.saturating_add(anonymous).saturating_add(out).saturating_add(told);
+    let memory = args.memory.0.saturating_add(anonymous).saturating_add(out);
     let mut nested = Nested::of_ourselves(image.kernel(), image.outer_initramfs(), memory, arguments)?;
     nested.environment.push((IMAGE_VARIABLE.into(), image.folder().into()));
     let terminal = args.terminal();
@@ -193,11 +187,6 @@ fn nested(args: &RunArgs, image: &GuestImage) -> Result<u8> {
 }
 
 impl RunArgs {
-    /// Whether the guest is to tell its part of the faults: by our own init.
-    fn wants_stages(&self) -> bool {
-        self.trace.is_some() && !self.no_guest_stages && self.initrd.is_none()
-    }
-
     fn spec(&self, image: Option<GuestImage>) -> Spec {
         let mut environment: Vec<_> =
             ENVIRONMENT.iter().map(|(name, value)| ((*name).to_string(), OsString::from(value))).collect();
@@ -228,7 +217,6 @@ impl RunArgs {
             terminal: terminal.filter(|_| self.initrd.is_none()),
             timeout: self.timeout.map(Duration::from_secs),
             verbose: self.verbose,
-            trace_kib: None,
         }
     }
 

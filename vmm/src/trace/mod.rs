@@ -9,7 +9,6 @@ mod assemble;
 mod clock;
 mod collect;
 mod durations;
-pub mod guest;
 mod invalidations;
 mod record;
 mod recorder;

@@ -1,0 +1,54 @@
+//! The folder of an experiment: what it was, and everything that came out.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::figures::{FIGURES, Figure, Figures};
+use super::outcome::Outcome;
+use super::scenario::Scenario;
+use crate::report;
+
+/// Names of the files that only experiments have; the others are [`report::names`]'.
+pub mod names {
+    /// The scenario with every key: run it, and the same comes out.
+    pub const SCENARIO: &str = "scenario.toml";
+    /// The figures that a sweep's table would have.
+    pub const FIGURES: &str = "figures.json";
+}
+
+/// Writes all files of an experiment into its folder.
+///
+/// # Errors
+/// The file system refuses.
+pub fn write(folder: &Path, scenario: &Scenario, outcome: &Outcome) -> Result<()> {
+    save(folder, names::SCENARIO, scenario.to_toml().as_bytes())?;
+    save(folder, names::FIGURES, figures(scenario, outcome).as_bytes())?;
+    report::write_trace(folder, &outcome.records, &outcome.counters)?;
+    Ok(())
+}
+
+/// One figure a line, in the order of the columns.
+fn figures(scenario: &Scenario, outcome: &Outcome) -> String {
+    let figures = Figures::of(scenario, outcome);
+    let lines = FIGURES.iter().zip(figures.values()).map(|((name, ..), figure)| match figure {
+        Figure::Whole(value) => format!("  \"{name}\": {value}"),
+        Figure::Real(value) => format!("  \"{name}\": {value}"),
+    });
+    format!("{{\n{}\n}}\n", lines.collect::<Vec<_>>().join(",\n"))
+}
+
+/// Writes a file and only then gives it its name.
+fn save(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.join(name);
+    let attempt = || -> std::io::Result<()> {
+        let readable = std::fs::Permissions::from_mode(0o644);
+        let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(folder)?;
+        file.write_all(content)?;
+        file.persist(&path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    attempt().with_context(|| format!("cannot write {}", path.display()))
+}
