@@ -30,6 +30,7 @@ const struct ib_device_ops refault_dev_ops = {
 	.destroy_cq = refault_destroy_cq,
 	.destroy_qp = refault_destroy_qp,
 	.destroy_srq = refault_destroy_srq,
+	.device_group = &refault_attr_group,
 	.disassociate_ucontext = refault_disassociate_ucontext,
 	.fill_res_mr_entry = refault_fill_res_mr_entry,
 	.fill_stat_mr_entry = refault_fill_stat_mr_entry,

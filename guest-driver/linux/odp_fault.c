@@ -11,6 +11,9 @@
 
 #include "odp.h"
 
+#define CREATE_TRACE_POINTS
+#include "refault_trace.h"
+
 struct refault_fault {
 	struct llist_node spare;
 	struct work_struct work;
@@ -85,6 +88,7 @@ static void refault_fault_work(struct work_struct *work)
 	u32 token = fault->token;
 	struct refault_odp *odp;
 
+	trace_fault_handling(fault->key, token, fault->address);
 	odp = refault_odp_get(dev, fault->key);
 	if (odp) {
 		if (mistake != REFAULT_BREAK_REFUSE &&
@@ -93,6 +97,7 @@ static void refault_fault_work(struct work_struct *work)
 			answer = REFAULT_FAULT_RESOLVED;
 		refault_odp_put(odp);
 	}
+	trace_fault_handled(fault->key, token, fault->address);
 	refault_fault_put(fault);
 	if (mistake == REFAULT_BREAK_NEVER)
 		return;
@@ -133,6 +138,7 @@ void refault_page_fault(struct refault_dev *dev, const struct refault_eqe *eqe)
 	fault->key = le32_to_cpu(eqe->number);
 	fault->token = le32_to_cpu(eqe->token);
 	fault->write = eqe->code & REFAULT_FAULT_WRITE;
+	trace_fault_taken(fault->key, fault->token, fault->address);
 	queue_work(dev->fault_wq, &fault->work);
 }
 

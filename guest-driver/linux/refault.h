@@ -233,6 +233,7 @@ static inline struct refault_eq *refault_async_eq(struct refault_dev *dev)
 void refault_die(struct refault_dev *dev, const char *why);
 
 /* device.c */
+extern const struct attribute_group refault_attr_group;
 extern const struct ib_device_ops refault_dev_ops;
 int refault_device_register(struct refault_dev *dev);
 void refault_device_unregister(struct refault_dev *dev);

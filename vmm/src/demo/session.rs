@@ -120,6 +120,7 @@ fn spec(args: &DemoArgs, image: GuestImage) -> Spec {
         terminal: None,
         timeout: Some(Duration::from_secs(args.timeout)),
         verbose: false,
+        trace_kib: None,
     }
 }
 

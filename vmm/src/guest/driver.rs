@@ -27,6 +27,7 @@ const INIT: &[(&str, &str)] = &[
     ("setup.c", include_str!("init/setup.c")),
     ("relay.c", include_str!("init/relay.c")),
     ("collect.c", include_str!("init/collect.c")),
+    ("trace.c", include_str!("init/trace.c")),
 ];
 const INIT_FLAGS: &[&str] = &["-std=gnu17", "-O2", "-Wall", "-Wextra", "-static", "-s"];
 const PROVIDER_FLAGS: &[&str] = &["-std=gnu17", "-O2", "-g", "-Wall", "-shared", "-fPIC", "-include"];

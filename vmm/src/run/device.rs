@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use refault_nic::{NicConfig, RemoteFaults};
 
+use super::stages::Stages;
+use crate::host::say::note;
 use crate::report::{self, Counters};
 use crate::trace::Recorder;
+use crate::trace::guest::GuestStages;
 use crate::wiring::Wired;
 
 /// What a responder does whose memory is not there.
@@ -65,9 +68,18 @@ impl NicArgs {
 ///
 /// # Errors
 /// The folder or a file in it cannot be written.
-pub(super) fn leave_trace(folder: &PathBuf, wired: &Wired, recorder: &Recorder) -> Result<()> {
+pub(super) fn leave_trace(
+    folder: &PathBuf,
+    wired: &Wired,
+    recorder: &Recorder,
+    stages: Option<&Stages>,
+) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make folder {}", folder.display()))?;
-    let records = recorder.records();
+    let mut records = recorder.records();
+    if let Some(stages) = stages {
+        stages.merge(recorder, &mut records)?;
+        note(&records.observed.guest.as_ref().map(GuestStages::line).unwrap_or_default());
+    }
     let counters = Counters {
         nic: wired.nic.stats(),
         iommu: wired.iommu.statistics(),

@@ -39,6 +39,8 @@ pub(super) struct Job {
     pub(super) root: String,
     /// Block device for what is collected.
     pub(super) results: Option<String>,
+    /// KiB of memory for each CPU's events of fault handling, if they are wanted.
+    pub(super) trace: Option<u64>,
 }
 
 impl Job {
@@ -76,6 +78,9 @@ impl Job {
         }
         if let Some((columns, rows)) = self.terminal {
             records.add(b't', format!("{columns}x{rows}").as_bytes())?;
+        }
+        if let Some(kib) = self.trace {
+            records.add(b's', kib.to_string().as_bytes())?;
         }
         if self.foreign_kernel {
             records.add(b'f', b"")?;
@@ -127,10 +132,11 @@ mod tests {
             foreign_kernel: true,
             root: "pmem1".into(),
             results: Some("pmem0".into()),
+            trace: Some(4096),
             ..Job::default()
         };
         let records = job.records().expect("valid");
-        assert_eq!(records, b"ash\0a-c\0a\0eA=b=c\0c/var/log\0rpmem1\0opmem0\0t80x25\0f\0");
+        assert_eq!(records, b"ash\0a-c\0a\0eA=b=c\0c/var/log\0rpmem1\0opmem0\0t80x25\0s4096\0f\0");
     }
 
     #[test]

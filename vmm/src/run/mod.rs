@@ -9,6 +9,7 @@ mod options;
 pub mod parse;
 mod plan;
 pub mod series;
+pub mod stages;
 mod watch;
 
 use std::io::{Read, Write};
@@ -68,6 +69,8 @@ pub struct Spec {
     pub timeout: Option<Duration>,
     /// Let the kernel log everything.
     pub verbose: bool,
+    /// Have the guest trace its handling of faults, with so many KiB for each CPU's events: see [`stages`].
+    pub trace_kib: Option<u64>,
 }
 
 /// Where a guest's streams go.

@@ -13,6 +13,7 @@ use refault_bus::probe::{NoProbe, Probe};
 use super::device::{NicArgs, leave_trace};
 use super::parse::{Add, Out, Pmem, Size};
 use super::series::SeriesArgs;
+use super::stages::Stages;
 use super::{FAILED, Spec, Streams, TIMED_OUT, run};
 use crate::accel::{Accel, Nested, choose, inside};
 use crate::config::CpuModel;
@@ -97,6 +98,9 @@ pub struct RunArgs {
     /// Record the device's faults: faults.csv, trace.json and counters.json go into this folder
     #[arg(long, value_name = "DIR")]
     trace: Option<PathBuf>,
+    /// Do not have the guest's kernel trace its part of the faults, which costs it some time for each
+    #[arg(long, requires = "trace")]
+    no_guest_stages: bool,
     /// What to run in the guest [default: a shell]
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -128,7 +132,8 @@ pub fn execute(args: &RunArgs) -> Result<u8> {
 
 /// On this machine's KVM.
 fn here(args: &RunArgs, image: Option<GuestImage>) -> Result<u8> {
-    let spec = args.spec(image);
+    let mut spec = args.spec(image);
+    let stages = args.wants_stages().then(|| Stages::ask(&mut spec)).transpose()?;
     // Until the end, whatever that is: the terminal is the user's.
     let _raw = spec.terminal.filter(|_| !inside()).and_then(|_| Raw::enter());
     let mut wired = None;
@@ -146,7 +151,7 @@ fn here(args: &RunArgs, image: Option<GuestImage>) -> Result<u8> {
     })?;
     drop(_raw);
     if let (Some(folder), Some(recorder), Some(wired)) = (&args.trace, &recorder, &wired) {
-        leave_trace(folder, wired, recorder)?;
+        leave_trace(folder, wired, recorder, stages.as_ref())?;
     }
     if args.initrd.is_some() && end.timeout.is_none() {
         return Ok(0);
@@ -163,7 +168,8 @@ fn nested(args: &RunArgs, image: &GuestImage) -> Result<u8> {
         args.pmem.iter().filter(|pmem| pmem.file.is_none()).filter_map(|pmem| pmem.size).sum();
     let out = if args.out.is_empty() { 0 } else { args.out_size.0 };
     let arguments = std::env::args_os().skip(1).collect();
-    let memory = args.memory.0.saturating_add(anonymous).saturating_add(out);
+    let told = if args.wants_stages() { Stages::bytes(args.memory.0) } else { 0 };
+    let memory = args.memory.0.saturating_add(anonymous).saturating_add(out).saturating_add(told);
     let mut nested = Nested::of_ourselves(image.kernel(), image.outer_initramfs(), memory, arguments)?;
     nested.environment.push((IMAGE_VARIABLE.into(), image.folder().into()));
     let terminal = args.terminal();
@@ -187,6 +193,11 @@ fn nested(args: &RunArgs, image: &GuestImage) -> Result<u8> {
 }
 
 impl RunArgs {
+    /// Whether the guest is to tell its part of the faults: by our own init.
+    fn wants_stages(&self) -> bool {
+        self.trace.is_some() && !self.no_guest_stages && self.initrd.is_none()
+    }
+
     fn spec(&self, image: Option<GuestImage>) -> Spec {
         let mut environment: Vec<_> =
             ENVIRONMENT.iter().map(|(name, value)| ((*name).to_string(), OsString::from(value))).collect();
@@ -217,6 +228,7 @@ impl RunArgs {
             terminal: terminal.filter(|_| self.initrd.is_none()),
             timeout: self.timeout.map(Duration::from_secs),
             verbose: self.verbose,
+            trace_kib: None,
         }
     }
 

@@ -94,6 +94,7 @@ impl Plan {
             collect: spec.out.iter().map(|out| out.guest.clone()).collect(),
             modules: spec.modules.clone(),
             foreign_kernel: is_foreign(spec.kernel.as_deref(), image)?,
+            trace: spec.trace_kib,
             ..Job::default()
         };
         if !spec.out.is_empty() {

@@ -6,6 +6,7 @@ use refault_bus::probe::{ProbeEvent, Stage};
 use serde::{Deserialize, Serialize};
 
 use super::assemble::Assembler;
+use super::guest::GuestStages;
 use super::invalidations::{Invalidation, Invalidations};
 use super::record::FaultRecord;
 use super::stats::{FaultSummary, ScenarioStats};
@@ -64,6 +65,9 @@ pub struct Observed {
     pub invalidations: u64,
     /// How long they took.
     pub invalidation_ns: Percentiles,
+    /// How the guest's part of the faults was split, if the guest was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestStages>,
 }
 
 /// The assembled state.
@@ -170,6 +174,7 @@ impl Collector {
             anomalies: self.assembler.anomalies.named(),
             invalidations: self.invalidations.count(),
             invalidation_ns: self.invalidations.percentiles(),
+            guest: None,
         }
     }
 

@@ -9,6 +9,7 @@ mod assemble;
 mod clock;
 mod collect;
 mod durations;
+pub mod guest;
 mod invalidations;
 mod record;
 mod recorder;

@@ -63,6 +63,11 @@ impl Recorder {
         })
     }
 
+    /// What the clock showed when time began.
+    pub fn origin_ns(&self) -> u64 {
+        self.origin
+    }
+
     /// Begins a scenario in a mode: faults that miss from now on are its own. Ends the one before. A pair of
     /// names used before is continued.
     pub fn begin(&self, scenario: &str, mode: &str) {

@@ -41,6 +41,15 @@ impl FaultStore {
         self.chunks.iter().flatten().map(Packed::unpack)
     }
 
+    /// Changes each fault in place, in the order in which they ended.
+    pub fn update(&mut self, mut change: impl FnMut(&mut FaultRecord)) {
+        for packed in self.chunks.iter_mut().flatten() {
+            let mut record = packed.unpack();
+            change(&mut record);
+            *packed = Packed::from(&record);
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.len
@@ -262,5 +271,7 @@ mod tests {
         let mut store = FaultStore::new(CHUNK + 1);
         assert_eq!((0..CHUNK + 9).filter(|_| store.push(&record)).count(), CHUNK + 1);
         assert_eq!((store.len(), store.free(), store.iter().count()), (CHUNK + 1, 0, CHUNK + 1));
+        store.update(|record| record.times.taken = Some(1));
+        assert!(store.iter().all(|record| record.times.taken == Some(1)));
     }
 }

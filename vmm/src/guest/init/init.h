@@ -17,6 +17,7 @@ struct job {
 	const char *results;  /* block device that takes the files */
 	int foreign_kernel;   /* the modules of the image do not fit it */
 	const char *terminal; /* "COLUMNSxROWS", when the command gets a terminal */
+	const char *trace;    /* KiB of memory for each CPU's events of fault handling, if they are wanted */
 };
 
 /* The serial ports that speak with the host, after the console. */
@@ -34,6 +35,8 @@ void release_mounts(void);
 void start_cpus(void);
 int relay_command(const struct job *job, int port);
 int collect_files(const struct job *job, int busybox);
+void start_trace(const struct job *job);
+void finish_trace(const struct job *job);
 
 int open_raw_port(const char *path);
 void write_all(int fd, const void *bytes, size_t count);

@@ -131,6 +131,8 @@ int main(void)
 	busybox = open("/bin/busybox", O_PATH | O_CLOEXEC);
 	prepare_root(&job);
 	bring_up_loopback();
+	/* While there is one CPU: events are switched on by rewriting code. */
+	start_trace(&job);
 	start_cpus();
 
 	port = open_raw_port(STREAM_PORT);
@@ -141,6 +143,7 @@ int main(void)
 	/* What a port echoed before it was raw is behind the first line's end. */
 	write_all(control, "\nready\n", 7);
 	status = relay_command(&job, port);
+	finish_trace(&job);
 	failed = collect_files(&job, busybox);
 	tcdrain(port);
 

@@ -42,6 +42,7 @@ static void take_record(struct job *job, char *record)
 	case 'o': job->results = text; break;
 	case 'f': job->foreign_kernel = 1; break;
 	case 't': job->terminal = text; break;
+	case 's': job->trace = text; break;
 	default: give_up("a record of unknown kind '%c' in the job", record[0]);
 	}
 }
