@@ -11,11 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use refault_bus::Gpa;
-use refault_bus::pri::ResponseCode;
-use refault_model::Process;
 use refault_model::paging::{PageSize, Rights};
-use refault_model::vtd::{Answer, Unit};
 use refault_tests::bench::{Bench, Comparison, Target, timed};
+use refault_tests::bench_fault::{begin, fault, serve};
 use refault_tests::bench_rig::{Rig, SOURCE, TARGET};
 use refault_tests::first_touch::first_touch;
 use refault_tests::platform::PAGE_REQUEST_VECTOR;
@@ -39,34 +37,6 @@ fn main() -> ExitCode {
     );
     across_threads(&mut bench, &mut rig, frame);
     bench.finish()
-}
-
-/// One fault, everything on this thread.
-fn fault(rig: &mut Rig, frame: Gpa) -> Duration {
-    begin(rig);
-    let start = Instant::now();
-    while rig.worker.poll() {}
-    assert_eq!(rig.machine.interrupts.take(PAGE_REQUEST_VECTOR), 1);
-    assert_eq!(serve(&rig.machine.unit, &rig.session.process, frame), 1);
-    while rig.worker.poll() {}
-    let took = start.elapsed();
-    rig.take_completion();
-    took
-}
-
-/// Takes the page away and posts a write to it.
-fn begin(rig: &mut Rig) {
-    rig.session.process.take_page(TARGET).expect("a page");
-    rig.post(SOURCE, TARGET, 64);
-}
-
-/// The page request thread's work; how many requests there were.
-fn serve(unit: &Unit, process: &Process, frame: Gpa) -> usize {
-    let handled = unit.service_page_requests(|request| {
-        let mapped = process.space.map(request.page, frame, PageSize::Small, Rights::Write);
-        Answer::Now(if mapped.is_ok() { ResponseCode::Success } else { ResponseCode::InvalidRequest })
-    });
-    handled.expect("the queue is served")
 }
 
 /// The device on this thread, the guest on another that sleeps until its interrupt comes: against the same on

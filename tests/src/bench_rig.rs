@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use refault_abi::queue::WQE_SIGNALED;
-use refault_bus::probe::NoProbe;
+use refault_bus::clock::Clock;
+use refault_bus::probe::{NoProbe, Probe};
 use refault_bus::{Gpa, Iova};
 use refault_iommu::IommuConfig;
 use refault_model::nic::{QueuePair, work};
@@ -39,12 +40,18 @@ pub struct Rig {
 impl Rig {
     /// A machine whose caches hold `entries` translations each.
     pub fn new(entries: usize) -> Self {
+        let watched = NicConfig::default().sample_every;
+        Self::watched(entries, watched, Arc::new(WallClock::default()), Arc::new(NoProbe))
+    }
+
+    /// The same under a probe that hears of one request in `sample_every`.
+    pub fn watched(entries: usize, sample_every: u32, clock: Arc<dyn Clock>, probe: Arc<dyn Probe>) -> Self {
         let machine = Machine::new(MachineSetup {
             memory: 256 << 20,
             iommu: IommuConfig { iotlb_entries: entries, ..IommuConfig::default() },
-            nic: NicConfig { workers: 1, atc_entries: entries, ..NicConfig::default() },
-            probe: Some(Arc::new(NoProbe)),
-            clock: Some(Arc::new(WallClock::default())),
+            nic: NicConfig { workers: 1, atc_entries: entries, sample_every, ..NicConfig::default() },
+            probe: Some(probe),
+            clock: Some(clock),
             ..MachineSetup::default()
         });
         let session = machine.open(1);

@@ -1,6 +1,7 @@
 //! What the tests and benches that cross crates share.
 
 pub mod bench;
+pub mod bench_fault;
 pub mod bench_rig;
 pub mod first_touch;
 pub mod hooked;

@@ -90,7 +90,7 @@ fn disturb(machine: &Machine, process: &Process, stop: &AtomicBool) {
 
 #[test]
 fn a_storm_of_faults_fits_together() {
-    let nic = NicConfig { workers: 2, page_retry_limit: u32::MAX, ..NicConfig::default() };
+    let nic = NicConfig { workers: 2, page_retry_limit: u32::MAX, sample_every: 5, ..NicConfig::default() };
     let (machine, mut session, recorder, clock) = watched(nic);
     let mut streams: Vec<_> = (0..STREAMS).map(|_| session.add_pair(&machine.driver).0).collect();
     let (process, stop) = (session.process.clone(), AtomicBool::new(false));
@@ -118,6 +118,26 @@ fn a_storm_of_faults_fits_together() {
     });
     // The others were overtaken: somebody else brought the page before the answer came.
     assert!(whole.count() as u64 * 2 > sum.faults, "{sum:?}");
+    check_requests(&recorder);
+}
+
+/// Watched requests have their rows in order, and their faults lie inside them.
+fn check_requests(recorder: &Recorder) {
+    let (requests, faults, observed) = (recorder.requests(), recorder.faults(), recorder.observed());
+    assert_eq!((observed.requests_lost, observed.requests_dropped), (0, 0), "{observed:?}");
+    // A fifth of what each stream sends in one go.
+    assert!(requests.len() as u64 >= STREAMS as u64 * WRITES / 5, "{}", requests.len());
+    for request in &requests {
+        let event = &request.event;
+        let rows = [Some(event.fetched_ns), event.translated_ns, event.landed_ns, event.written_ns];
+        assert!(rows.iter().all(Option::is_some) && rows.is_sorted(), "{event:?}");
+        assert!(request.begin() <= event.fetched_ns && event.written_ns <= Some(event.end_ns), "{event:?}");
+        assert_eq!((event.status, event.bytes, event.index % 5), (WC_SUCCESS, LENGTH, 0), "{event:?}");
+        let own = faults.iter().filter(|fault| request.has(fault)).count() as u32;
+        // A page that was gone again when the device looked is one fault and missing twice.
+        assert!(own <= event.faults && (own > 0) == (event.faults > 0), "{own} faults of {event:?}");
+    }
+    assert!(requests.iter().any(|request| request.event.faults > 0));
 }
 
 #[test]

@@ -1,5 +1,8 @@
-//! Observation: each row of "one DMA, end to end" (docs/architecture.md) is a [`Stage`], and whoever passes
-//! it says so to a [`Probe`]. The probe has the clock; the models have none.
+//! Observation of "one DMA, end to end" (docs/architecture.md).
+//!
+//! Every fault: its rows are [`Stage`]s, and whoever passes one says so to a [`Probe`], which stamps it. Of requests
+//! that run through, some: the device stamps the rows itself, with the clock that it has for time-outs, and tells of
+//! them at once when the request is over ([`RequestEvent`]). So a request that is not watched costs no event.
 
 use crate::{AddressSpace, Iova, PrgIndex};
 
@@ -65,10 +68,73 @@ impl ProbeEvent {
     }
 }
 
+/// One request that a device was asked to watch, when it is over. All times are of the device's clock, in nanoseconds;
+/// those of rows that it did not pass are `None`.
+///
+/// A queue pair works on one request at a time: its faults between [`Self::fetched_ns`] and [`Self::end_ns`] are this
+/// request's, and have rows 7 to 12.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestEvent {
+    /// The queue pair that sent it.
+    pub qpn: u32,
+    /// Its number on that queue pair: counts from zero, modulo 2^32.
+    pub index: u32,
+    /// What it asks for, as the device's interface encodes it.
+    pub opcode: u8,
+    /// How it ended, as the device's interface encodes it; zero is success.
+    pub status: u8,
+    /// Bytes of the message.
+    pub bytes: u32,
+    /// Pages that were missing.
+    pub faults: u32,
+    /// Row 2: the first doorbell since the device had looked at the queue before. `None` if the device was awake and
+    /// found the request by itself.
+    pub doorbell_ns: Option<u64>,
+    /// Row 3: it was read and decoded.
+    pub fetched_ns: u64,
+    /// Rows 4 to 6: the first bytes were translated at both ends, and from where.
+    pub translated_ns: Option<u64>,
+    /// What answered these translations. `None` if there was none.
+    pub translator: Option<Translator>,
+    /// Row 13: all bytes have landed, and the peer was told.
+    pub landed_ns: Option<u64>,
+    /// Row 15: the completion entry is in memory. `None` if the request asked for none.
+    pub written_ns: Option<u64>,
+    /// Row 15: an interrupt was raised for it.
+    pub interrupted: bool,
+    /// The device is done with it.
+    pub end_ns: u64,
+}
+
+/// What answered the translations of a piece of memory: the slowest of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Translator {
+    /// The device TLB, or what the device remembers of a region's own table.
+    DeviceTlb,
+    /// The IOMMU.
+    Iommu,
+    /// The region's own table, which was walked.
+    Table,
+}
+
+impl Translator {
+    /// Its name in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DeviceTlb => "device-tlb",
+            Self::Iommu => "iommu",
+            Self::Table => "table",
+        }
+    }
+}
+
 /// Takes events. Called on the fault path, by several threads: must not block.
 pub trait Probe: Send + Sync {
     /// Notes one event at the current time.
     fn record(&self, event: &ProbeEvent);
+
+    /// Notes a watched request that is over. Whoever does not ask for any hears of none.
+    fn request(&self, _event: &RequestEvent) {}
 }
 
 /// The probe that notes nothing.

@@ -36,6 +36,9 @@ pub struct NicConfig {
     pub fault_window: u32,
     /// What a responder does whose memory is not there.
     pub remote_faults: RemoteFaults,
+    /// One request in so many of each queue pair, its first included, is watched from doorbell to completion, and the
+    /// probe told of it; zero for none.
+    pub sample_every: u32,
     /// EUI-64 of the node, most significant byte first on the wire.
     pub node_guid: u64,
     /// Local identifier of the port; not zero.
@@ -68,6 +71,7 @@ impl Default for NicConfig {
             page_retry_limit: 64,
             fault_window: 8,
             remote_faults: RemoteFaults::Stall,
+            sample_every: 1024,
             node_guid: 0x0200_5246_4c54_0001,
             lid: 1,
             vectors: 32,

@@ -11,6 +11,7 @@ use refault_bus::{AddressSpace, Gpa, Iova, Pasid};
 
 use crate::atc::{Atc, Space};
 use crate::cause::Cause;
+use crate::engine::sample::Watch;
 use crate::fabric::Fabric;
 use crate::guard::Guarded;
 use crate::region::{RegionCache, RegionTable};
@@ -85,12 +86,14 @@ pub(crate) struct Port<'a> {
     pub(crate) regions: &'a RegionTable,
     guard: &'a Guarded<Shard>,
     shard: MutexGuard<'a, Shard>,
+    /// Set only while a watched request is served.
+    pub(crate) watch: Option<Watch>,
 }
 
 impl<'a> Port<'a> {
     /// Enters the guard.
     pub(crate) fn enter(fabric: &'a Fabric, regions: &'a RegionTable, guard: &'a Guarded<Shard>) -> Self {
-        Self { fabric, regions, guard, shard: guard.enter() }
+        Self { fabric, regions, guard, shard: guard.enter(), watch: None }
     }
 
     /// Whether an invalidation waits: no more than a chunk may be copied before it has its turn.
@@ -103,7 +106,7 @@ impl<'a> Port<'a> {
         if !self.guard.is_wanted() {
             return self;
         }
-        let Self { fabric, regions, guard, shard } = self;
+        let Self { fabric, regions, guard, shard, .. } = self;
         drop(shard);
         Self::enter(fabric, regions, guard)
     }

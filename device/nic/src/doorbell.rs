@@ -19,6 +19,9 @@ impl Nic {
         match u64::from(kind) {
             DOORBELL_SQ => {
                 if let Some(qp) = self.qps.find(number).filter(|qp| qp.context() == context) {
+                    if qp.wants_rung() {
+                        qp.note_rung(self.fabric.now_ns());
+                    }
                     self.schedule(qp);
                 }
             }

@@ -84,6 +84,7 @@ impl Port<'_> {
         if index >> (TABLE_BITS * u32::from(table.levels)) != 0 {
             return Ok(None);
         }
+        self.shard().stats.table_walks += 1;
         let broken = Err(AccessError::Denied(Cause::NotMemory));
         let mut at = table.root;
         for level in (0..u32::from(table.levels)).rev() {

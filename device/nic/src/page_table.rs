@@ -81,6 +81,7 @@ impl Port<'_> {
         if pages.levels == 0 {
             return Ok(Iova(pages.root + offset));
         }
+        self.shard().stats.table_walks += 1;
         let index = offset >> pages.page_shift;
         let mut table = pages.root;
         for level in (0..u32::from(pages.levels)).rev() {

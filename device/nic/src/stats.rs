@@ -15,6 +15,10 @@ pub struct NicStats {
     pub bytes_copied: u64,
     /// Translation requests for want of a cached translation.
     pub atc_misses: u64,
+    /// Walks of tables of the device's own: rings', pinned regions' and on-demand regions'.
+    pub table_walks: u64,
+    /// Interrupts raised.
+    pub interrupts: u64,
     /// Invalidations served, from the IOMMU and from the driver.
     pub invalidations: u64,
     /// Page requests sent.
@@ -52,6 +56,8 @@ pub(crate) struct ShardStats {
     pub(crate) events: u64,
     pub(crate) bytes_copied: u64,
     pub(crate) atc_misses: u64,
+    pub(crate) table_walks: u64,
+    pub(crate) interrupts: u64,
     pub(crate) rnr_waits: u64,
     pub(crate) transport_retries: u64,
     pub(crate) datagrams_dropped: u64,
@@ -65,6 +71,8 @@ impl NicStats {
         self.events += shard.events;
         self.bytes_copied += shard.bytes_copied;
         self.atc_misses += shard.atc_misses;
+        self.table_walks += shard.table_walks;
+        self.interrupts += shard.interrupts;
         self.rnr_waits += shard.rnr_waits;
         self.transport_retries += shard.transport_retries;
         self.datagrams_dropped += shard.datagrams_dropped;

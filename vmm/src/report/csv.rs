@@ -248,7 +248,8 @@ impl std::fmt::Display for Hex {
     }
 }
 
-fn plain(name: &str) -> String {
+/// A name that breaks no line of the file.
+pub(super) fn plain(name: &str) -> String {
     name.replace([',', '"', '\n', '\r'], "_")
 }
 

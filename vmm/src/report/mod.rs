@@ -12,6 +12,7 @@ mod overview;
 mod page;
 mod path_picture;
 mod quantities;
+mod requests_csv;
 mod scenarios;
 mod svg;
 #[cfg(test)]
@@ -35,11 +36,14 @@ use crate::demo::summary::RunSummary;
 use crate::trace::{Observed, Records};
 
 pub use csv::{COLUMNS, CsvError};
+pub use requests_csv::REQUEST_COLUMNS;
 
 /// Names of the files in a run's folder.
 pub mod names {
     /// One line per fault.
     pub const FAULTS: &str = "faults.csv";
+    /// One line per watched request.
+    pub const REQUESTS: &str = "requests.csv";
     /// The timeline, for Perfetto.
     pub const TRACE: &str = "trace.json";
     /// The page.
@@ -103,6 +107,7 @@ pub fn write(folder: &Path, records: &Records, summary: &RunSummary) -> Result<P
             span.map_or(("", ""), |span| (span.name.as_str(), span.mode.as_str()))
         })
     })?;
+    save(folder, names::REQUESTS, |out| requests_csv::write(out, records))?;
     save(folder, names::TRACE, |out| trace_json::write(out, records))?;
     regenerate(folder)
 }
@@ -121,6 +126,7 @@ pub struct Counters {
 /// Writes faults, trace and counters of a run that has no scenarios into its folder.
 pub fn write_trace(folder: &Path, records: &Records, counters: &Counters) -> Result<(), ReportError> {
     save(folder, names::FAULTS, |out| csv::write(out, records.faults.iter(), |_| ("", "")))?;
+    save(folder, names::REQUESTS, |out| requests_csv::write(out, records))?;
     save(folder, names::TRACE, |out| trace_json::write(out, records))?;
     save(folder, names::COUNTERS, |out| {
         serde_json::to_writer_pretty(&mut *out, counters)?;

@@ -1,7 +1,8 @@
 //! `trace.json`: the run as a timeline, in the JSON format that Perfetto and chrome://tracing load.
 //!
-//! Three groups of tracks: the scenarios, the device's queue pairs (one track each; a fault is a slice, its
-//! stages are nested in it), and the invalidations with a counter of open faults.
+//! Four groups of tracks: the scenarios, the device's queue pairs (one track each; a fault is a slice, its
+//! stages are nested in it), the invalidations with a counter of open faults, and the watched requests (one track
+//! for each queue pair; a request is a slice, its steps are nested in it, and in these the stages of its first fault).
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -9,7 +10,8 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::lanes::{Lane, Lanes, fair_shares};
-use crate::trace::{FaultRecord, Invalidation, Records, Segment};
+use super::requests_csv::FaultsByQueuePair;
+use crate::trace::{FaultRecord, Invalidation, Records, RequestRecord, Segment};
 
 /// Faults shown at most: a fault is about a kilobyte of JSON, and a viewer wants to stay below 100 MB.
 pub(super) const MAX_FAULTS: usize = 20_000;
@@ -20,6 +22,7 @@ const MAX_INVALIDATIONS: usize = 20_000;
 const SCENARIOS: u32 = 1;
 const QUEUE_PAIRS: u32 = 2;
 const MEMORY: u32 = 3;
+const REQUESTS: u32 = 4;
 
 /// Writes the whole file. If there are more than [`MAX_FAULTS`] faults, every scenario shows its first ones.
 pub(super) fn write(out: &mut impl Write, records: &Records) -> io::Result<()> {
@@ -31,10 +34,12 @@ pub(super) fn write(out: &mut impl Write, records: &Records) -> io::Result<()> {
     events.process(SCENARIOS, "scenarios")?;
     events.process(QUEUE_PAIRS, "NIC queue pairs: faults")?;
     events.process(MEMORY, "translation")?;
+    events.process(REQUESTS, "NIC queue pairs: watched requests")?;
     events.scenarios(records)?;
     events.faults(records, &faults)?;
     events.open_faults(&faults)?;
     events.invalidations(&records.invalidations)?;
+    events.requests(records)?;
     writeln!(out, "\n]}}")
 }
 
@@ -130,18 +135,77 @@ impl<W: Write> Events<'_, W> {
         let (ts, dur) = (micros(times.miss), micros(times.total()));
         let name = format!("{access} fault: {}", fault.outcome.name());
         self.push(&json!({"ph": "X", "pid": QUEUE_PAIRS, "tid": tid, "cat": "fault", "name": name, "ts": ts, "dur": dur, "args": args}))?;
+        self.stages((QUEUE_PAIRS, tid), fault, u64::MAX)
+    }
+
+    /// The stages of a fault, as far as the slice around them goes.
+    fn stages(&mut self, track: (u32, usize), fault: &FaultRecord, limit: u64) -> io::Result<()> {
+        let times = &fault.times;
         if times.round > times.miss {
-            self.segment(tid, "page gone again: earlier rounds", times.miss, times.round)?;
+            self.segment(track, "page gone again: earlier rounds", times.miss, times.round.min(limit))?;
         }
-        for Segment { name, from, to, .. } in times.segments() {
-            self.segment(tid, name, from, to)?;
+        for Segment { name, from, to, .. } in times.segments().filter(|segment| segment.from < limit) {
+            self.segment(track, name, from, to.min(limit))?;
         }
         Ok(())
     }
 
-    fn segment(&mut self, tid: usize, name: &str, from: u64, to: u64) -> io::Result<()> {
+    fn segment(&mut self, (pid, tid): (u32, usize), name: &str, from: u64, to: u64) -> io::Result<()> {
         let (ts, dur) = (micros(from), micros(to - from));
-        self.push(&json!({"ph": "X", "pid": QUEUE_PAIRS, "tid": tid, "cat": "stage", "name": name, "ts": ts, "dur": dur}))
+        self.push(
+            &json!({"ph": "X", "pid": pid, "tid": tid, "cat": "stage", "name": name, "ts": ts, "dur": dur}),
+        )
+    }
+
+    /// One track for each queue pair: it works on one request at a time.
+    fn requests(&mut self, records: &Records) -> io::Result<()> {
+        let faults = FaultsByQueuePair::of(records);
+        let mut sorted = records.requests.clone();
+        sorted.sort_by_key(|request| (request.event.qpn, request.event.fetched_ns));
+        for (tid, group) in (1..).zip(sorted.chunk_by(|a, b| a.event.qpn == b.event.qpn)) {
+            let qpn = group.first().map_or(0, |request| request.event.qpn);
+            self.thread(REQUESTS, tid, &format!("QP {qpn:#x}"))?;
+            let mut free = 0;
+            for request in group {
+                self.request(tid, request, faults.first(request), free)?;
+                free = request.event.end_ns;
+            }
+        }
+        Ok(())
+    }
+
+    /// A request's slice begins when the one before has ended, if it was announced earlier.
+    fn request(
+        &mut self,
+        tid: usize,
+        request: &RequestRecord,
+        fault: Option<&FaultRecord>,
+        free: u64,
+    ) -> io::Result<()> {
+        let event = &request.event;
+        let args = json!({
+            "qpn": format!("{:#x}", event.qpn),
+            "request": event.index,
+            "bytes": event.bytes,
+            "status": event.status,
+            "translator": event.translator.map(|translator| translator.name()),
+            "faults": event.faults,
+            "doorbell to end, ns": request.total(),
+            "interrupted": event.interrupted,
+        });
+        let begin = request.begin().max(free).min(event.end_ns);
+        let (ts, dur) = (micros(begin), micros(event.end_ns - begin));
+        let name = format!("{} of {} bytes", request.operation(), event.bytes);
+        self.push(&json!({"ph": "X", "pid": REQUESTS, "tid": tid, "cat": "request", "name": name, "ts": ts, "dur": dur, "args": args}))?;
+        for (name, from, to) in request.steps().filter(|&(_, _, to)| to > begin) {
+            let from = from.max(begin);
+            self.segment((REQUESTS, tid), name, from, to)?;
+            // The fault is over when its page's bytes have landed, which is in a later step.
+            if let Some(fault) = fault.filter(|fault| (from..to).contains(&fault.times.miss)) {
+                self.stages((REQUESTS, tid), fault, to)?;
+            }
+        }
+        Ok(())
     }
 
     /// A counter: how many faults are open at a time.
@@ -186,6 +250,8 @@ fn micros(ns: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use refault_bus::probe::RequestEvent;
+
     use super::*;
     use crate::report::synthetic::{Shape, Synthetic};
 
@@ -260,6 +326,42 @@ mod tests {
         for scenario in 1..records.scenarios.len() as u16 {
             assert!(faults.iter().filter(|fault| fault.scenario == scenario).count() > 1000);
         }
+    }
+
+    #[test]
+    fn a_watched_request_has_its_steps_and_the_stages_of_its_fault_nested() {
+        let mut records = Synthetic::new(Shape::Uniform, 50).records();
+        let fault = records.faults.iter().next().unwrap();
+        let times = fault.times;
+        let event = RequestEvent {
+            qpn: fault.qpn,
+            doorbell_ns: Some(times.miss - 1),
+            fetched_ns: times.miss,
+            translated_ns: times.matched,
+            landed_ns: Some(times.end),
+            end_ns: times.end + 10,
+            ..RequestEvent::default()
+        };
+        // The next was announced before this one was over.
+        let next = RequestEvent {
+            fetched_ns: times.end + 10,
+            translated_ns: None,
+            landed_ns: None,
+            end_ns: times.end + 30,
+            ..event
+        };
+        records.requests = [event, next].map(|event| RequestRecord { scenario: 0, event }).to_vec();
+        let events = events_of(&records);
+        let of_requests = |e: &&Value| e["ph"] == "X" && e["pid"] == REQUESTS;
+        let slices: Vec<_> = events.iter().filter(of_requests).collect();
+        let mut open: Vec<(i64, i64)> = Vec::new();
+        for (from, to) in slices.iter().map(|slice| span(slice)) {
+            open.retain(|outer| outer.1 > from);
+            assert!(open.iter().all(|outer| outer.0 <= from && to <= outer.1), "{from}..{to} in {open:?}");
+            open.push((from, to));
+        }
+        assert_eq!(slices.iter().filter(|slice| slice["cat"] == "request").count(), 2);
+        assert!(slices.iter().any(|slice| slice["name"] == "guest handles fault"), "{slices:#?}");
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub struct NicArgs {
     /// Translations the device TLB holds
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1048576))]
     atc_entries: u32,
+    /// Watch one request in N of each queue pair from doorbell to completion: requests.csv; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    sample: u32,
 }
 
 impl NicArgs {
@@ -59,6 +62,7 @@ impl NicArgs {
             fault_window: self.fault_window,
             page_request_timeout_ns: self.fault_timeout * 1_000_000_000,
             atc_entries: self.atc_entries as usize,
+            sample_every: self.sample,
             ..NicConfig::default()
         }
     }

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use refault_bus::probe::{ProbeEvent, Stage};
+use refault_bus::probe::{ProbeEvent, RequestEvent, Stage};
 use serde::{Deserialize, Serialize};
 
 use super::assemble::Assembler;
 use super::guest::GuestStages;
 use super::invalidations::{Invalidation, Invalidations};
 use super::record::FaultRecord;
+use super::request::{RequestRecord, Requests};
 use super::stats::{FaultSummary, ScenarioStats};
 use super::store::FaultStore;
 use crate::demo::summary::Percentiles;
+
+/// For so many faults that are kept, one watched request is.
+const REQUESTS: usize = 8;
 
 /// Scenarios that can be told apart; the rest count as outside.
 const MAX_SCENARIOS: usize = 256;
@@ -25,6 +29,8 @@ pub struct Records {
     pub faults: FaultStore,
     /// The invalidations kept, in the order in which they completed.
     pub invalidations: Vec<Invalidation>,
+    /// The watched requests kept, in the order in which they ended.
+    pub requests: Vec<RequestRecord>,
     /// How much was seen, kept and lost.
     pub observed: Observed,
 }
@@ -68,6 +74,15 @@ pub struct Observed {
     /// How the guest's part of the faults was split, if the guest was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestStages>,
+    /// Watched requests in `requests.csv`.
+    #[serde(default)]
+    pub requests_kept: u64,
+    /// Watched requests that were not kept, for want of room.
+    #[serde(default)]
+    pub requests_dropped: u64,
+    /// Watched requests that were not recorded at all, as the queue to the assembler was full.
+    #[serde(default)]
+    pub requests_lost: u64,
 }
 
 /// The assembled state.
@@ -79,6 +94,7 @@ pub(super) struct Collector {
     current: u16,
     store: FaultStore,
     dropped: u64,
+    requests: Requests,
     done: Vec<FaultRecord>,
     /// A scenario may fill this part of the room that is left when it begins.
     share: usize,
@@ -101,6 +117,7 @@ impl Collector {
             current: 0,
             store: FaultStore::new(bound),
             dropped: 0,
+            requests: Requests::new(bound / REQUESTS),
             done: Vec::new(),
             share,
         };
@@ -127,8 +144,18 @@ impl Collector {
         }
     }
 
+    /// A watched request is over, on a clock that showed `origin` when the recorder began.
+    pub(super) fn take_request(&mut self, event: &RequestEvent, origin: u64) {
+        self.requests.push(RequestRecord::new(self.current, event, origin));
+    }
+
+    pub(super) fn requests(&self) -> &[RequestRecord] {
+        self.requests.kept()
+    }
+
     pub(super) fn begin(&mut self, at: u64, name: &str, mode: &str) {
         self.end(at);
+        self.requests.share(self.share);
         let room = self.store.free() / self.share;
         let index = match self.find(name, mode) {
             Some(index) => index,
@@ -175,6 +202,9 @@ impl Collector {
             invalidations: self.invalidations.count(),
             invalidation_ns: self.invalidations.percentiles(),
             guest: None,
+            requests_kept: self.requests.kept().len() as u64,
+            requests_dropped: self.requests.dropped(),
+            requests_lost: 0,
         }
     }
 
@@ -194,6 +224,7 @@ impl Collector {
             scenarios,
             faults: self.store.clone(),
             invalidations: self.invalidations.kept().to_vec(),
+            requests: self.requests.kept().to_vec(),
             observed: self.observed(),
         }
     }

@@ -13,6 +13,7 @@ pub mod guest;
 mod invalidations;
 mod record;
 mod recorder;
+mod request;
 mod stats;
 mod store;
 
@@ -24,5 +25,6 @@ pub use collect::{Observed, Records, ScenarioSpan};
 pub use invalidations::Invalidation;
 pub use record::{Component, FaultOutcome, FaultRecord, FaultSplit, SEGMENTS, Segment, StageTimes};
 pub use recorder::Recorder;
+pub use request::{REQUEST_STEPS, RequestRecord, StepTimes, request_step_times};
 pub use stats::FaultSummary;
 pub use store::FaultStore;

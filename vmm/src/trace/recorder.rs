@@ -10,15 +10,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crossbeam::queue::ArrayQueue;
 use refault_bus::clock::Clock;
-use refault_bus::probe::{Probe, ProbeEvent, Stage};
+use refault_bus::probe::{Probe, ProbeEvent, RequestEvent, Stage};
 
 use super::collect::{Collector, Observed, Records};
 use super::invalidations::Invalidation;
 use super::record::FaultRecord;
+use super::request::RequestRecord;
 use super::stats::FaultSummary;
 
 /// Events that can wait for assembly, 48 bytes each.
 const QUEUE: usize = 16 * 1024;
+
+/// Watched requests that can wait for the same, 112 bytes each.
+const REQUESTS: usize = 1024;
 
 /// Events that one caller assembles for all before it goes on.
 const BATCH: usize = 64;
@@ -32,17 +36,20 @@ pub struct Recorder {
     origin: u64,
     queue: ArrayQueue<(u64, ProbeEvent)>,
     lost: AtomicU64,
+    requests: ArrayQueue<RequestEvent>,
+    requests_lost: AtomicU64,
     collector: Mutex<Collector>,
 }
 
 impl Recorder {
     /// Faults kept by default: 7 MiB of them, of the 40 MiB that a VMM may have beyond its guest's memory. With
-    /// queue, histograms and invalidations a recorder has 1.5 MiB when it is new, and 14 MiB at most when 18
-    /// scenarios have filled it.
+    /// queues, histograms, invalidations and watched requests a recorder has 1.6 MiB when it is new, and 16 MiB at
+    /// most when 18 scenarios have filled it.
     pub const DEFAULT_BOUND: usize = 96 * 1024;
 
-    /// A recorder that keeps at most `bound` faults (and a quarter as many invalidations) one by one. What
-    /// is beyond counts in the histograms only. Time begins now.
+    /// A recorder that keeps at most `bound` faults (and a quarter as many invalidations, an eighth as many watched
+    /// requests) one by one. What is beyond counts in the histograms only. `clock` must be the device's, which stamps
+    /// watched requests itself. Time begins now.
     pub fn new(clock: Arc<dyn Clock>, bound: usize) -> Arc<Self> {
         Self::sharing(clock, bound, SHARE)
     }
@@ -59,6 +66,8 @@ impl Recorder {
             origin,
             queue: ArrayQueue::new(QUEUE),
             lost: AtomicU64::new(0),
+            requests: ArrayQueue::new(REQUESTS),
+            requests_lost: AtomicU64::new(0),
             collector: Mutex::new(Collector::new(bound, share)),
         })
     }
@@ -91,6 +100,11 @@ impl Recorder {
         self.settled().invalidations().to_vec()
     }
 
+    /// The watched requests kept, in the order in which they ended.
+    pub fn requests(&self) -> Vec<RequestRecord> {
+        self.settled().requests().to_vec()
+    }
+
     /// What the faults of a scenario in a mode come to; zeroes if it never began.
     pub fn scenario_summary(&self, scenario: &str, mode: &str) -> FaultSummary {
         self.settled().summary(scenario, mode)
@@ -99,23 +113,29 @@ impl Recorder {
     /// How much was seen, kept and lost.
     pub fn observed(&self) -> Observed {
         let observed = self.settled().observed();
-        Observed { events_lost: self.lost.load(Ordering::Relaxed), ..observed }
+        self.with_losses(observed)
+    }
+
+    fn with_losses(&self, observed: Observed) -> Observed {
+        Observed {
+            events_lost: self.lost.load(Ordering::Relaxed),
+            requests_lost: self.requests_lost.load(Ordering::Relaxed),
+            ..observed
+        }
     }
 
     /// A copy of everything, for the report.
     pub fn records(&self) -> Records {
         let now = self.now();
-        let mut records = self.settled().records(now);
-        records.observed.events_lost = self.lost.load(Ordering::Relaxed);
-        records
+        let records = self.settled().records(now);
+        Records { observed: self.with_losses(records.observed), ..records }
     }
 
     /// As [`Self::records`], but moved out of the recorder, which keeps no more faults one by one.
     pub fn take_records(&self) -> Records {
         let now = self.now();
-        let mut records = self.settled().take_records(now);
-        records.observed.events_lost = self.lost.load(Ordering::Relaxed);
-        records
+        let records = self.settled().take_records(now);
+        Records { observed: self.with_losses(records.observed), ..records }
     }
 
     /// The collector with all events in it that were recorded before the call.
@@ -137,6 +157,9 @@ impl Recorder {
     fn assemble(&self, collector: &mut Collector, limit: usize) {
         for (at, event) in std::iter::from_fn(|| self.queue.pop()).take(limit) {
             collector.take(at, &event);
+        }
+        for event in std::iter::from_fn(|| self.requests.pop()).take(limit) {
+            collector.take_request(&event, self.origin);
         }
     }
 
@@ -164,6 +187,17 @@ impl Probe for Recorder {
         if matches!(event.stage, Stage::Copied | Stage::Failed | Stage::Invalidated) {
             self.help(BATCH);
         }
+    }
+
+    /// The device is done with the request: whatever is done here delays only the next one.
+    fn request(&self, event: &RequestEvent) {
+        if let Err(event) = self.requests.push(*event) {
+            self.help(BATCH);
+            if self.requests.push(event).is_err() {
+                self.requests_lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.help(BATCH);
     }
 }
 

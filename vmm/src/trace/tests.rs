@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use refault_bus::clock::{Clock, ManualClock};
-use refault_bus::probe::{Probe, ProbeEvent, Stage};
+use refault_bus::probe::{Probe, ProbeEvent, RequestEvent, Stage};
 use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 
 use super::*;
@@ -328,4 +328,39 @@ proptest::proptest! {
         proptest::prop_assert_eq!((observed.faults_kept, observed.faults_dropped), (faults.len() as u64, 0));
         proptest::prop_assert!(observed.faults_open <= 18);
     }
+}
+
+/// A watched request of queue pair `qpn` between two moments of the bench's clock, which begins at a millisecond.
+fn request(qpn: u32, fetched: u64, end: u64) -> RequestEvent {
+    let at = |ns: u64| 1_000_000 + ns;
+    RequestEvent { qpn, fetched_ns: at(fetched), end_ns: at(end), ..RequestEvent::default() }
+}
+
+#[test]
+fn a_watched_request_is_of_its_scenario_and_its_times_count_from_the_start() {
+    let bench = Bench::new(64);
+    bench.recorder.begin("steady", "4k");
+    bench.recorder.request(&request(17, 5, 2500));
+    bench.fault(3, 17, 0x1234).fault(4, 18, 0x1234);
+    let [request] = bench.recorder.requests()[..] else { panic!("one request") };
+    assert_eq!((request.scenario, request.begin(), request.event.end_ns), (1, 5, 2500));
+    // Queue pair 17 had a fault meanwhile; that of 18 is somebody else's.
+    let own = bench.recorder.faults().iter().filter(|fault| request.has(fault)).count();
+    assert_eq!(own, 1);
+}
+
+#[test]
+fn watched_requests_are_kept_up_to_a_bound_and_what_is_lost_is_counted() {
+    let bench = Bench::new(64 * 8);
+    bench.recorder.begin("steady", "4k");
+    for at in 0..100 {
+        bench.recorder.request(&request(1, at, at));
+    }
+    let Observed { requests_kept, requests_dropped, .. } = bench.recorder.observed();
+    // An eighth of them: other scenarios are still to come.
+    assert_eq!((requests_kept, requests_dropped), (8, 92));
+    bench.recorder.while_busy(|| (0..2000).for_each(|at| bench.recorder.request(&request(1, at, at))));
+    let observed = bench.recorder.observed();
+    assert_eq!(observed.requests_lost, 2000 - 1024);
+    assert_eq!(observed.requests_kept + observed.requests_dropped, 100 + 1024);
 }

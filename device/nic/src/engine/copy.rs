@@ -154,6 +154,9 @@ pub(crate) fn copy(
         plan.count = 0;
         let chunk = (limit - moved).min(CHUNK);
         let (planned, obstacle) = plan_chunk(port, &mut source, &mut target, chunk, &mut plan);
+        if planned > 0 {
+            port.note_translated();
+        }
         plan.copy(port, (from.end, to.end))?;
         moved += planned;
         port.shard().stats.bytes_copied += planned;

@@ -118,7 +118,7 @@ impl Nic {
         }
         for (miss, at) in ahead.pages {
             let Some(group) = self.pages.foresee(&self.fabric.endpoint, miss, deadline_ns) else { continue };
-            self.record(Stage::Miss, None, miss, qpn);
+            self.tell_of_new_miss(requester, miss);
             self.send_page_request(worker, requester, &Asked { group, miss, at, deadline_ns });
         }
         Ok(())
@@ -131,9 +131,14 @@ impl Nic {
         let told =
             requester.trouble.noted == Some(miss) || matches!(wanted, Wanted::Joined(group) if own(group));
         if !told {
-            self.record(Stage::Miss, None, miss, requester.setup.qpn);
+            self.tell_of_new_miss(requester, miss);
         }
         requester.trouble.noted = None;
+    }
+
+    fn tell_of_new_miss(&self, requester: &mut Requester, miss: PageMiss) {
+        self.record(Stage::Miss, None, miss, requester.setup.qpn);
+        requester.sampling.count_fault();
     }
 
     /// Counts how often pages were asked for without a byte moved since: source and destination may push one

@@ -125,6 +125,7 @@ impl<'a> List<'a> {
             cursor.advance(bytes);
             found += bytes as u32;
         }
+        port.note_translated();
         Ok(extents)
     }
 }

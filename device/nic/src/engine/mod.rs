@@ -14,6 +14,7 @@ mod list;
 mod receive;
 mod requester;
 mod responder;
+pub(crate) mod sample;
 pub(crate) mod timers;
 
 use std::sync::Arc;

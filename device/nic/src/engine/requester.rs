@@ -6,6 +6,7 @@ use refault_abi::queue::Cqe;
 
 use super::list::Stopped;
 use super::responder::Refusal;
+use super::sample::Watch;
 use super::{Budget, Turn};
 use crate::Nic;
 use crate::cause::Cause;
@@ -111,7 +112,10 @@ impl Nic {
             if budget.is_spent() {
                 return Turn::Again;
             }
-            let outcome = self.deliver(&mut port, requester);
+            let outcome = match requester.sampling.is_watching() {
+                false => self.deliver(&mut port, requester),
+                true => self.deliver_watched(&mut port, requester),
+            };
             match self.react(&mut port, qp, requester, outcome, &mut budget) {
                 Reaction::GoOn => {}
                 Reaction::End(turn) => return turn,
@@ -251,12 +255,13 @@ impl Nic {
             }
             return Next::Nothing;
         }
-        let Requester { setup, consumer, known, .. } = requester;
+        let Requester { setup, consumer, known, sampling, .. } = requester;
         if *known == 0 {
             // What was posted since the turn began is announced by a doorbell that begins another.
             if std::mem::replace(&mut budget.looked, true) {
                 return Next::Nothing;
             }
+            sampling.rung_ns = qp.take_rung();
             match port.send_requests(setup, *consumer) {
                 Ok(0) => return Next::Nothing,
                 Ok(count) => *known = count,
@@ -273,6 +278,9 @@ impl Nic {
         match Message::decode(wqe, setup.kind) {
             Some(message) => {
                 requester.active = Some(message);
+                if requester.sampling.is_near() {
+                    self.sample(qp, requester);
+                }
                 Next::Ready
             }
             None => {
@@ -301,6 +309,10 @@ impl Nic {
         requester.trouble = Default::default();
         (requester.transport_retries, requester.rnr_retries) = (0, 0);
         port.shard().stats.requests += 1;
+        let watched = requester.sampling.take();
+        if watched.is_some() {
+            port.watch = Some(Watch::begin(port));
+        }
         if report {
             let entry = Cqe {
                 wr_id: message.wqe.wr_id,
@@ -314,6 +326,9 @@ impl Nic {
                 ..Cqe::default()
             };
             self.post(port, qp, requester.setup.send_cq, entry);
+        }
+        if let Some(event) = watched {
+            self.tell_of_request(port, *event, status);
         }
         if status != WC_SUCCESS {
             self.fail_sender(qp, requester);

@@ -16,11 +16,17 @@ use refault_bus::PrgIndex;
 
 use crate::cause::Cause;
 use crate::dma::PageMiss;
+use crate::engine::sample::Sampling;
 use crate::page_table::Pages;
 use crate::qp::attributes::Attributes;
 use crate::queue::completion::slot_of;
 use crate::queue::send::Message;
 use crate::slab::Slab;
+
+/// Nobody wants to know when a doorbell rings.
+const RUNG_UNWANTED: u64 = 0;
+/// None has, since the send queue was looked at.
+const RUNG_NOT_YET: u64 = 1;
 
 /// What stays the same while a queue pair lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,6 +132,7 @@ pub(crate) struct Requester {
     pub(crate) told_fatal: bool,
     /// The driver was told that nothing more is taken from the shared receive queue.
     pub(crate) told_last: bool,
+    pub(crate) sampling: Sampling,
 }
 
 impl Requester {
@@ -184,6 +191,8 @@ pub(crate) struct Qp {
     nudged: AtomicBool,
     /// Last answer to a page request of this slot: `ticket << 3 | code`. Tickets only grow.
     answer: AtomicU64,
+    /// The first doorbell since the send queue was looked at: [`RUNG_UNWANTED`], [`RUNG_NOT_YET`], or when it was.
+    rung: AtomicU64,
     pub(crate) requester: Mutex<Requester>,
     pub(crate) responder: Mutex<Responder>,
 }
@@ -214,6 +223,8 @@ impl Qp {
         self.recv_cq.store(setup.recv_cq, Ordering::Release);
         self.nudged.store(false, Ordering::Release);
         self.fatal.store(false, Ordering::Release);
+        // The first request is watched, if any is.
+        self.rung.store(RUNG_NOT_YET, Ordering::Release);
         self.qpn.store(setup.qpn, Ordering::Release);
     }
 
@@ -245,6 +256,34 @@ impl Qp {
 
     pub(crate) fn take_fatal(&self) -> bool {
         self.fatal.load(Ordering::Relaxed) && self.fatal.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the time of a doorbell is of interest.
+    pub(crate) fn wants_rung(&self) -> bool {
+        self.rung.load(Ordering::Relaxed) == RUNG_NOT_YET
+    }
+
+    /// Notes when a doorbell rang, unless one did before.
+    pub(crate) fn note_rung(&self, now_ns: u64) {
+        let at = now_ns.max(RUNG_NOT_YET + 1);
+        let _ = self.rung.compare_exchange(RUNG_NOT_YET, at, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// When the first doorbell rang since this was called before, if that is known.
+    pub(crate) fn take_rung(&self) -> Option<u64> {
+        if self.rung.load(Ordering::Relaxed) <= RUNG_NOT_YET {
+            return None;
+        }
+        Some(self.rung.swap(RUNG_NOT_YET, Ordering::Relaxed)).filter(|&at| at > RUNG_NOT_YET)
+    }
+
+    /// Says whether times of doorbells are of interest from now on. Only the worker says so.
+    pub(crate) fn want_rung(&self, wanted: bool) {
+        if !wanted {
+            self.rung.store(RUNG_UNWANTED, Ordering::Relaxed);
+        } else if self.rung.load(Ordering::Relaxed) == RUNG_UNWANTED {
+            self.rung.store(RUNG_NOT_YET, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn nudge(&self) {

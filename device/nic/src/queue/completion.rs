@@ -224,6 +224,7 @@ impl CompletionQueue {
         port.pages_publish(&pages, at, bytes, phase(self.producer, log)).ok()?;
         self.producer = self.producer.wrapping_add(1);
         port.shard().stats.completions += 1;
+        port.note_written();
         Some(())
     }
 

@@ -199,9 +199,10 @@ impl EventQueue {
     }
 
     /// Interrupts if armed and there is something to see; once for each arming.
-    fn fire(&mut self, port: &Port<'_>) {
+    fn fire(&mut self, port: &mut Port<'_>) {
         if self.armed && self.unconsumed() != 0 {
             self.armed = false;
+            port.shard().stats.interrupts += 1;
             if let Some(interrupt) = self.unannounced.take() {
                 port.fabric().record(interrupt);
             }

@@ -12,6 +12,7 @@ mod moderation;
 mod not_ready;
 mod on_demand;
 mod races;
+mod sampling;
 mod scale;
 mod shared_receive;
 mod states;

@@ -82,6 +82,7 @@ fn run(faults: u64, drift: f64) -> Run {
         scenarios: vec![ScenarioSpan::default()],
         faults: store,
         invalidations: Vec::new(),
+        requests: Vec::new(),
         observed: Observed::default(),
     };
     Run { records, trace: GuestTrace { events, readings, ..GuestTrace::default() }, truth }

@@ -17,7 +17,7 @@ use refault_abi::regs::*;
 use refault_bus::clock::ManualClock;
 use refault_bus::dma::{DmaMemory, GuestRam};
 use refault_bus::irq::{MsiMessage, MsiSink};
-use refault_bus::probe::{Probe, ProbeEvent, Stage};
+use refault_bus::probe::{Probe, ProbeEvent, RequestEvent, Stage};
 use refault_bus::{Bdf, Gpa};
 use refault_nic::{Nic, NicConfig, Worker};
 use refault_pci::PciFunction;
@@ -60,17 +60,26 @@ impl Interrupts {
 
 /// Probe events that were recorded.
 #[derive(Default)]
-pub(crate) struct Recorder(Mutex<Vec<ProbeEvent>>);
+pub(crate) struct Recorder(Mutex<Vec<ProbeEvent>>, Mutex<Vec<RequestEvent>>);
 
 impl Probe for Recorder {
     fn record(&self, event: &ProbeEvent) {
         self.0.lock().unwrap().push(*event);
+    }
+
+    fn request(&self, event: &RequestEvent) {
+        self.1.lock().unwrap().push(*event);
     }
 }
 
 impl Recorder {
     pub(crate) fn take(&self) -> Vec<ProbeEvent> {
         std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    /// Watched requests that are over, taken.
+    pub(crate) fn take_requests(&self) -> Vec<RequestEvent> {
+        std::mem::take(&mut self.1.lock().unwrap())
     }
 
     pub(crate) fn stages(&self) -> Vec<Stage> {

@@ -1,0 +1,40 @@
+//! One fault on a [`Rig`], and its parts.
+
+use std::time::{Duration, Instant};
+
+use refault_bus::Gpa;
+use refault_bus::pri::ResponseCode;
+use refault_model::Process;
+use refault_model::paging::{PageSize, Rights};
+use refault_model::vtd::{Answer, Unit};
+
+use crate::bench_rig::{Rig, SOURCE, TARGET};
+use crate::platform::PAGE_REQUEST_VECTOR;
+
+/// One fault, everything on this thread: from the doorbell's work to the completion.
+pub fn fault(rig: &mut Rig, frame: Gpa) -> Duration {
+    begin(rig);
+    let start = Instant::now();
+    while rig.worker.poll() {}
+    assert_eq!(rig.machine.interrupts.take(PAGE_REQUEST_VECTOR), 1);
+    assert_eq!(serve(&rig.machine.unit, &rig.session.process, frame), 1);
+    while rig.worker.poll() {}
+    let took = start.elapsed();
+    rig.take_completion();
+    took
+}
+
+/// Takes the page away and posts a write to it.
+pub fn begin(rig: &mut Rig) {
+    rig.session.process.take_page(TARGET).expect("a page");
+    rig.post(SOURCE, TARGET, 64);
+}
+
+/// The page request thread's work; how many requests there were.
+pub fn serve(unit: &Unit, process: &Process, frame: Gpa) -> usize {
+    let handled = unit.service_page_requests(|request| {
+        let mapped = process.space.map(request.page, frame, PageSize::Small, Rights::Write);
+        Answer::Now(if mapped.is_ok() { ResponseCode::Success } else { ResponseCode::InvalidRequest })
+    });
+    handled.expect("the queue is served")
+}

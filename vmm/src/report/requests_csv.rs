@@ -1,0 +1,171 @@
+//! `requests.csv`: one line per watched request, all rows of its way in one.
+//!
+//! Rows 7 to 12, those of a missing page, are of the request's first fault, if it was kept; `faults` says how many
+//! there were, and `faults.csv` has them all, under the same `qpn` between `fetched_ns` and `end_ns`.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use super::csv::plain;
+use crate::trace::{FaultRecord, Records, RequestRecord};
+
+/// The columns, with what each holds.
+pub const REQUEST_COLUMNS: [(&str, &str); 26] = [
+    ("scenario", "the scenario in which the request ended; empty outside of any"),
+    ("mode", "its mode"),
+    ("qpn", "number of the queue pair that sent it"),
+    ("request", "its number on that queue pair, from 0"),
+    ("operation", "what it asks for"),
+    ("status", "status of its completion; 0 is success"),
+    ("bytes", "bytes of the message"),
+    ("translator", "what answered the first translation: device-tlb, iommu or table (the region's own)"),
+    ("faults", "pages that were missing"),
+    (
+        "doorbell_ns",
+        "row 2: the first doorbell since the queue was looked at before; empty if none was needed",
+    ),
+    ("fetched_ns", "row 3: the device had read and decoded it"),
+    ("miss_ns", "row 7: its first page was missing; this and the next eight are empty if none was"),
+    ("page_request_ns", "row 8: the page request, or the page fault, left the device"),
+    ("queued_ns", "row 9: its entry was in the queue"),
+    ("fault_interrupt_ns", "row 9: the interrupt for it was sent; empty if one was pending already"),
+    (
+        "taken_ns",
+        "row 10: the guest's thread took the entry; empty, as the next two, if the guest did not say",
+    ),
+    ("handling_ns", "row 10: a handler of the guest began with the fault"),
+    ("handled_ns", "row 10: the page was in the table"),
+    ("response_ns", "row 11: the guest's answer was read"),
+    ("matched_ns", "row 12: the device matched it"),
+    ("translated_ns", "rows 4 to 6: its first bytes were translated at both ends"),
+    ("landed_ns", "row 13: all bytes had landed; empty if it failed"),
+    ("written_ns", "row 15: its completion entry was in memory; empty if it asked for none"),
+    ("interrupted", "1 if an interrupt was raised for it"),
+    ("end_ns", "the device was done with it"),
+    ("total_ns", "doorbell (or fetched) to end"),
+];
+
+/// Faults by the queue pair that had them, in the order of their misses.
+#[derive(Debug, Default)]
+pub(super) struct FaultsByQueuePair(HashMap<u32, Vec<FaultRecord>>);
+
+impl FaultsByQueuePair {
+    /// Those of queue pairs that have watched requests.
+    pub(super) fn of(records: &Records) -> Self {
+        let mut faults: HashMap<u32, Vec<FaultRecord>> =
+            records.requests.iter().map(|request| (request.event.qpn, Vec::new())).collect();
+        for fault in records.faults.iter() {
+            if let Some(known) = faults.get_mut(&fault.qpn) {
+                known.push(fault);
+            }
+        }
+        faults.values_mut().for_each(|faults| faults.sort_by_key(|fault| fault.times.miss));
+        Self(faults)
+    }
+
+    /// The request's first.
+    pub(super) fn first(&self, request: &RequestRecord) -> Option<&FaultRecord> {
+        let faults = self.0.get(&request.event.qpn)?;
+        let at = faults.partition_point(|fault| fault.times.miss < request.event.fetched_ns);
+        faults.get(at).filter(|fault| request.has(fault))
+    }
+}
+
+/// Writes the header and a line for each request.
+pub(super) fn write(out: &mut impl Write, records: &Records) -> io::Result<()> {
+    let names: Vec<_> = REQUEST_COLUMNS.iter().map(|&(name, _)| name).collect();
+    writeln!(out, "{}", names.join(","))?;
+    let faults = FaultsByQueuePair::of(records);
+    for request in &records.requests {
+        let span = records.scenarios.get(usize::from(request.scenario));
+        let (name, mode) = span.map_or(("", ""), |span| (span.name.as_str(), span.mode.as_str()));
+        write!(out, "{},{},", plain(name), plain(mode))?;
+        write_request(out, request, faults.first(request))?;
+    }
+    Ok(())
+}
+
+fn write_request(
+    out: &mut impl Write,
+    request: &RequestRecord,
+    fault: Option<&FaultRecord>,
+) -> io::Result<()> {
+    let event = &request.event;
+    let translator = event.translator.map_or("", |translator| translator.name());
+    write!(out, "{:#x},{},{},{},", event.qpn, event.index, request.operation(), event.status)?;
+    write!(out, "{},{translator},{},", event.bytes, event.faults)?;
+    let times = fault.map(|fault| fault.times).unwrap_or_default();
+    let stages = [
+        event.doorbell_ns,
+        Some(event.fetched_ns),
+        fault.map(|fault| fault.times.miss),
+        times.page_request,
+        times.queued,
+        times.interrupt,
+        times.taken,
+        times.handling,
+        times.handled,
+        times.response,
+        times.matched,
+        event.translated_ns,
+        event.landed_ns,
+        event.written_ns,
+    ];
+    for stage in stages {
+        match stage {
+            Some(at) => write!(out, "{at},")?,
+            None => write!(out, ",")?,
+        }
+    }
+    writeln!(out, "{},{},{}", u8::from(event.interrupted), event.end_ns, request.total())
+}
+
+#[cfg(test)]
+mod tests {
+    use refault_bus::probe::{RequestEvent, Translator};
+
+    use super::*;
+    use crate::report::synthetic::{Shape, Synthetic};
+
+    /// A run in which one request of a queue pair had a fault, and one of another had none.
+    fn records() -> Records {
+        let mut records = Synthetic::new(Shape::Uniform, 50).records();
+        let fault = records.faults.iter().next().expect("a fault");
+        let event = RequestEvent {
+            qpn: fault.qpn,
+            index: 1024,
+            opcode: refault_abi::codes::OP_RDMA_WRITE,
+            bytes: 4096,
+            faults: 1,
+            fetched_ns: fault.times.miss,
+            translator: Some(Translator::Iommu),
+            end_ns: fault.times.end,
+            ..RequestEvent::default()
+        };
+        let alone = RequestEvent { qpn: 0xfff, faults: 0, ..event };
+        records.requests =
+            [event, alone].map(|event| RequestRecord { scenario: fault.scenario, event }).to_vec();
+        records
+    }
+
+    fn lines(records: &Records) -> Vec<Vec<String>> {
+        let mut text = Vec::new();
+        write(&mut text, records).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        text.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect()
+    }
+
+    #[test]
+    fn a_request_that_faulted_has_the_rows_of_its_fault() {
+        let records = records();
+        let lines = lines(&records);
+        assert!(lines.iter().all(|line| line.len() == REQUEST_COLUMNS.len()), "{lines:?}");
+        let column = |name| REQUEST_COLUMNS.iter().position(|&(known, _)| known == name).unwrap();
+        let fault = records.faults.iter().next().unwrap();
+        assert_eq!(lines[1][column("operation")], "write");
+        assert_eq!(lines[1][column("translator")], "iommu");
+        assert_eq!(lines[1][column("matched_ns")], fault.times.matched.unwrap().to_string());
+        assert_eq!(lines[2][column("miss_ns")], "");
+        assert_eq!(lines[2][column("matched_ns")], "");
+    }
+}

@@ -1,0 +1,208 @@
+//! Requests that were watched from doorbell to completion: what of them is kept, and how long their steps take.
+
+use refault_abi::codes::*;
+use refault_bus::probe::RequestEvent;
+
+use super::record::FaultRecord;
+use crate::demo::summary::Percentiles;
+
+/// A watched request. Times are nanoseconds since the recorder's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// Index into [`Records::scenarios`](super::Records::scenarios): the scenario in which the request ended.
+    pub scenario: u16,
+    /// What the device told of it.
+    pub event: RequestEvent,
+}
+
+/// Those that are kept.
+#[derive(Debug)]
+pub(super) struct Requests {
+    kept: Vec<RequestRecord>,
+    bound: usize,
+    /// How many more the scenario under way may have.
+    room: usize,
+    dropped: u64,
+}
+
+impl Requests {
+    /// None, and at most `bound`: memory for all of them is reserved, and touched when it is used.
+    pub(super) fn new(bound: usize) -> Self {
+        Self { kept: Vec::with_capacity(bound), bound, room: bound, dropped: 0 }
+    }
+
+    /// Another scenario begins, which may have one part in `parts` of what is free.
+    pub(super) fn share(&mut self, parts: usize) {
+        self.room = (self.bound - self.kept.len()).div_ceil(parts);
+    }
+
+    pub(super) fn push(&mut self, record: RequestRecord) {
+        if self.room == 0 {
+            self.dropped += 1;
+            return;
+        }
+        self.room -= 1;
+        self.kept.push(record);
+    }
+
+    pub(super) fn kept(&self) -> &[RequestRecord] {
+        &self.kept
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
+
+/// Names of the steps of a request, in the order of the path.
+pub const REQUEST_STEPS: [&str; 5] =
+    ["wait for the device", "translate", "copy", "write completion", "interrupt and retire"];
+
+impl RequestRecord {
+    /// The record of what a device told, whose clock showed `origin` when the recorder began.
+    pub(super) fn new(scenario: u16, event: &RequestEvent, origin: u64) -> Self {
+        let since = |at: u64| at.saturating_sub(origin);
+        let event = RequestEvent {
+            doorbell_ns: event.doorbell_ns.map(since),
+            fetched_ns: since(event.fetched_ns),
+            translated_ns: event.translated_ns.map(since),
+            landed_ns: event.landed_ns.map(since),
+            written_ns: event.written_ns.map(since),
+            end_ns: since(event.end_ns),
+            ..*event
+        };
+        Self { scenario, event }
+    }
+
+    /// When it begins: with its doorbell, if that is known.
+    pub fn begin(&self) -> u64 {
+        self.event.doorbell_ns.unwrap_or(self.event.fetched_ns).min(self.event.fetched_ns)
+    }
+
+    /// From its begin to its end.
+    pub fn total(&self) -> u64 {
+        self.event.end_ns.saturating_sub(self.begin())
+    }
+
+    /// Its steps, each with its name and where it begins and ends: gapless, as far as they were seen. A step that was
+    /// not seen is part of the one before it.
+    pub fn steps(&self) -> impl Iterator<Item = (&'static str, u64, u64)> + use<> {
+        let RequestEvent { doorbell_ns, fetched_ns, translated_ns, landed_ns, written_ns, end_ns, .. } =
+            self.event;
+        let begins = [doorbell_ns, Some(fetched_ns), translated_ns, landed_ns, written_ns];
+        let mut end = end_ns;
+        let mut steps = [None; REQUEST_STEPS.len()];
+        for ((step, begin), name) in steps.iter_mut().zip(begins).zip(REQUEST_STEPS).rev() {
+            if let Some(begin) = begin {
+                let begin = begin.min(end);
+                *step = Some((name, begin, end));
+                end = begin;
+            }
+        }
+        steps.into_iter().flatten()
+    }
+
+    /// Name of what it asks for.
+    pub fn operation(&self) -> &'static str {
+        match self.event.opcode {
+            OP_SEND => "send",
+            OP_SEND_IMM => "send-imm",
+            OP_RDMA_WRITE => "write",
+            OP_RDMA_WRITE_IMM => "write-imm",
+            OP_RDMA_READ => "read",
+            OP_COMPARE_SWAP => "compare-swap",
+            OP_FETCH_ADD => "fetch-add",
+            OP_FLUSH => "flush",
+            OP_ATOMIC_WRITE => "atomic-write",
+            _ => "unknown",
+        }
+    }
+
+    /// Whether a fault is one of this request's: a queue pair works on one at a time.
+    pub fn has(&self, fault: &FaultRecord) -> bool {
+        let RequestEvent { qpn, fetched_ns, end_ns, .. } = self.event;
+        fault.qpn == qpn && (fetched_ns..=end_ns).contains(&fault.times.miss)
+    }
+}
+
+/// How long one step of requests takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepTimes {
+    /// One of [`REQUEST_STEPS`], or `whole request`.
+    pub name: &'static str,
+    /// Requests that had it.
+    pub count: u64,
+    /// How long it took, in nanoseconds.
+    pub ns: Percentiles,
+}
+
+/// Each step of the requests that had one, and the whole.
+pub fn request_step_times<'a>(requests: impl Iterator<Item = &'a RequestRecord> + Clone) -> Vec<StepTimes> {
+    let whole = requests.clone().map(RequestRecord::total).collect();
+    let step = |name: &'static str| {
+        let of_name = |request: &RequestRecord| request.steps().find(|&(found, ..)| found == name);
+        let times = requests.clone().filter_map(of_name).map(|(_, from, to)| to - from).collect();
+        summarize(name, times)
+    };
+    let steps = REQUEST_STEPS.into_iter().map(step);
+    steps.chain([summarize("whole request", whole)]).filter(|step| step.count > 0).collect()
+}
+
+fn summarize(name: &'static str, mut times: Vec<u64>) -> StepTimes {
+    times.sort_unstable();
+    let rank = |percent: usize| (times.len() * percent).div_ceil(100).saturating_sub(1);
+    let at = |percent| times.get(rank(percent)).copied().unwrap_or_default();
+    let ns = Percentiles { p50: at(50), p99: at(99), max: at(100) };
+    StepTimes { name, count: times.len() as u64, ns }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> RequestRecord {
+        let event = RequestEvent {
+            qpn: 7,
+            doorbell_ns: Some(1_100),
+            fetched_ns: 1_150,
+            translated_ns: Some(1_250),
+            landed_ns: Some(1_450),
+            written_ns: Some(1_460),
+            end_ns: 1_500,
+            ..RequestEvent::default()
+        };
+        RequestRecord::new(0, &event, 1_000)
+    }
+
+    #[test]
+    fn steps_are_gapless_from_doorbell_to_end() {
+        let steps: Vec<_> = record().steps().collect();
+        let names = REQUEST_STEPS;
+        let expected = [(100, 150), (150, 250), (250, 450), (450, 460), (460, 500)];
+        assert!(
+            steps.iter().zip(names).zip(expected).all(|((&step, name), (from, to))| step == (name, from, to))
+        );
+        assert_eq!((record().begin(), record().total()), (100, 400));
+    }
+
+    #[test]
+    fn a_step_that_was_not_seen_is_part_of_the_one_before() {
+        let mut silent = record();
+        (silent.event.doorbell_ns, silent.event.written_ns) = (None, None);
+        let steps: Vec<_> = silent.steps().map(|(_, from, to)| (from, to)).collect();
+        assert_eq!(steps, [(150, 250), (250, 450), (450, 500)]);
+        assert_eq!(silent.total(), 350);
+    }
+
+    #[test]
+    fn percentiles_are_of_requests_that_had_the_step() {
+        let mut silent = record();
+        silent.event.doorbell_ns = None;
+        let times = request_step_times([record(), silent].iter());
+        let waits = times.iter().find(|step| step.name == REQUEST_STEPS[0]).unwrap();
+        assert_eq!((waits.count, waits.ns.p50, waits.ns.max), (1, 50, 50));
+        let whole = times.last().unwrap();
+        assert_eq!((whole.count, whole.ns.p50, whole.ns.p99), (2, 350, 400));
+        assert!(request_step_times([].iter()).is_empty());
+    }
+}
