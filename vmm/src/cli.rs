@@ -40,10 +40,15 @@ enum Command {
     /// Makes, finds or removes the guest image
     #[command(subcommand)]
     Guest(GuestCommand),
-    /// Makes a run's report.html again from its faults.csv and summary.json, and prints its path
+    /// Makes a run's report.html again from its records, or one page that compares several runs, and prints its path
     Report {
-        /// The folder of the run, such as target/refault/latest
-        run: PathBuf,
+        /// The folder of the run, such as target/refault/latest; with more, the first is what the others are compared
+        /// with
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// Where the comparison goes
+        #[arg(long, value_name = "FILE", default_value = "comparison.html")]
+        out: PathBuf,
     },
     /// Experiments with the NIC, the IOMMU and a model guest on a virtual clock
     #[command(subcommand)]
@@ -101,8 +106,12 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Run(args) => execute(&args),
         Command::Demo(args) => session::execute(&args),
         Command::Guest(command) => guest(command),
-        Command::Report { run } => {
-            println!("{}", report::regenerate(&run)?.display());
+        Command::Report { runs, out } => {
+            let page = match &runs[..] {
+                [run] => report::regenerate(run)?,
+                runs => report::compare(runs, &out)?,
+            };
+            println!("{}", page.display());
             Ok(0)
         }
         Command::Lab(command) => lab::cli::execute(&command),

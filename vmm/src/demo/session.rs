@@ -209,7 +209,8 @@ fn with_output(reason: &str, folder: &Path) -> String {
     }
 }
 
-fn command_line() -> String {
+/// The command line, as one would type it.
+pub(crate) fn command_line() -> String {
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     ["refault".to_string()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -17,6 +17,7 @@ use super::outcome::Outcome;
 use super::scenario::{Draft, Preset, Scenario, Timing, shipped};
 use super::sweep::{self, Plan};
 use crate::demo::folder::RunFolder;
+use crate::report::{self, SweepTable};
 
 /// Where experiments leave their folders if nothing else is said.
 const RUNS: &str = "target/refault/lab";
@@ -225,8 +226,17 @@ fn run_sweep(args: &SweepArgs) -> Result<()> {
         0 => String::new(),
         points => format!(" ({points} of them finished earlier)"),
     };
-    println!("{} points{resumed}\n{}", done.points, done.table.display());
+    let page = sweep_page(&plan, &folder, &done.table)?;
+    println!("{} points{resumed}\n{}\n{}", done.points, done.table.display(), page.display());
     Ok(())
+}
+
+/// Draws the table.
+fn sweep_page(plan: &Plan, folder: &Path, table: &Path) -> Result<PathBuf> {
+    let text = std::fs::read_to_string(table).with_context(|| format!("cannot read {}", table.display()))?;
+    let read = SweepTable::from_csv(plan.name(), &text, &plan.columns());
+    let read = read.map_err(Error::msg).with_context(|| table.display().to_string())?;
+    Ok(report::write_sweep(folder, &read)?)
 }
 
 /// On standard error, if that is a terminal.

@@ -25,7 +25,7 @@ pub mod names {
 pub fn write(folder: &Path, scenario: &Scenario, outcome: &Outcome) -> Result<()> {
     save(folder, names::SCENARIO, scenario.to_toml().as_bytes())?;
     save(folder, names::FIGURES, figures(scenario, outcome).as_bytes())?;
-    report::write_trace(folder, &outcome.records, &outcome.counters)?;
+    report::write_lab(folder, scenario, outcome, &[])?;
     Ok(())
 }
 

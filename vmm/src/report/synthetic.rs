@@ -158,6 +158,12 @@ impl Synthetic {
             if mixed && !number.is_multiple_of(5) {
                 self.pass(2_500, Stage::Interrupt, group, qpn, page);
             }
+            // In the second mode, the guest says how its part divides.
+            if mixed && scenario >= 8 {
+                self.pass(6_000, Stage::Taken, group, qpn, page);
+                self.pass(4_000, Stage::Handling, group, qpn, page);
+                self.pass(12_000, Stage::Handled, group, qpn, page);
+            }
             self.pass(30_000 + scenario * 9_000, Stage::Response, group, qpn, page);
             self.pass(1_500, Stage::Matched, group, qpn, page);
         }

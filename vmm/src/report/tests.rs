@@ -2,8 +2,17 @@
 
 use std::path::Path;
 
+use std::sync::LazyLock;
+
+use hdrhistogram::Histogram;
+use refault_nic::RemoteFaults;
+
 use super::synthetic::{Shape, Synthetic};
 use super::*;
+use crate::lab::outcome::{HandlerOutcome, LoadOutcome, Outcome};
+use crate::lab::scenario::{
+    Arrival, Churn, ChurnOperation, Delay, Device, Guest, Load, Mode, Pattern, Scenario, Timing,
+};
 
 fn page_of(synthetic: &Synthetic) -> String {
     let folder = tempfile::tempdir().unwrap();
@@ -34,6 +43,286 @@ fn assert_well_formed(page: &str) {
     assert!(open.is_empty(), "never closed: {open:?}");
 }
 
+/// An experiment that never happened.
+fn scenario() -> Scenario {
+    Scenario {
+        name: "cold <4k>".into(),
+        seed: 7,
+        load: Load {
+            pattern: Pattern::Zipf { theta: 0.99 },
+            message_bytes: 4096,
+            region_bytes: 64 << 20,
+            queue_pairs: 8,
+            depth: 16,
+            arrival: Arrival::Poisson { per_second: 12_500.0 },
+            write_share: 0.5,
+            cold_share: 0.01,
+            warm: true,
+            large_pages: false,
+        },
+        device: Device {
+            mode: Mode::Pasid,
+            credits: 256,
+            page_request_order: 4,
+            atc_entries: 8192,
+            iotlb_entries: 4096,
+            workers: 2,
+            fault_window: 8,
+            remote_faults: RemoteFaults::Stall,
+            fault_timeout_ns: 10_000_000_000,
+        },
+        guest: Guest { handlers: 4, locked_share: 0.25, batch: 1, prefetch: 0, major_share: 0.0 },
+        churn: Some(Churn { operation: ChurnOperation::Evict, per_second: 100.0, pages: 4 }),
+        presets: vec!["npf-2017".into()],
+        timing: Timing {
+            minor: Delay::LogNormal { median: 38_000.0, sigma: 0.4 },
+            wake: Delay::Exponential { mean: 5_000.0 },
+            ..Timing::instant(12_500)
+        },
+        requests: 10_000,
+    }
+}
+
+/// What it came to.
+fn outcome(faults: usize) -> Outcome {
+    let records = Synthetic::new(Shape::Mixed, faults).records();
+    let mut latency_ns = Histogram::new(3).unwrap();
+    for fault in records.faults.iter() {
+        latency_ns.record(fault.times.total() + 700).unwrap();
+    }
+    let counters = Counters {
+        nic: NicStats { page_requests: faults as u64, ..NicStats::default() },
+        iommu: Statistics::default(),
+        observed: records.observed.clone(),
+    };
+    let load = LoadOutcome {
+        completed: faults as u64,
+        failed: 3,
+        bytes: faults as u64 * 4096,
+        duration_ns: 50_000_000,
+        latency_ns,
+    };
+    let handlers = HandlerOutcome {
+        faults: faults as u64,
+        prefetched: 5,
+        wait_ns: 700 * faults as u128,
+        busy_ns: 38_000_000,
+        most_outstanding: 9,
+    };
+    Outcome { records, counters, load, handlers }
+}
+
+static PAPER: LazyLock<Vec<Published>> = LazyLock::new(|| {
+    vec![Published {
+        what: "4 KiB message, cold".into(),
+        published_ns: 220_000,
+        source: "Lesokhin et al., ASPLOS 2017; read second-hand".into(),
+        measured_ns: 221_100,
+    }]
+});
+
+fn lab_page(faults: usize) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_lab(folder.path(), &scenario(), &outcome(faults), &PAPER).unwrap();
+    let page = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(std::fs::read_to_string(regenerate(folder.path()).unwrap()).unwrap(), page);
+    page
+}
+
+/// A sweep over some of these axes.
+fn sweep(axes: &[(&str, &[&str])]) -> SweepTable {
+    let mut table = SweepTable {
+        name: "how many handlers".into(),
+        about: vec![("guest".into(), "a <model>".into())],
+        axes: axes
+            .iter()
+            .map(|(name, values)| Axis {
+                name: (*name).into(),
+                values: values.iter().map(|value| (*value).into()).collect(),
+            })
+            .collect(),
+        figures: ["fault_p50_ns", "fault_p99_ns", "requests_per_s", "handler_utilisation"]
+            .map(Into::into)
+            .into(),
+        rows: Vec::new(),
+    };
+    let points: usize = axes.iter().map(|(_, values)| values.len()).product();
+    for number in 0..points {
+        let mut rest = number;
+        let point: Vec<usize> = axes
+            .iter()
+            .map(|(_, values)| {
+                let place = rest % values.len();
+                rest /= values.len();
+                place
+            })
+            .collect();
+        let load = 1.0 + point.iter().sum::<usize>() as f64;
+        let p50 = (number != 1).then_some(40_000.0 * load);
+        let figures = vec![p50, Some(90_000.0 * load * load), Some(1.2e6 / load), Some(1.0 - 0.9 / load)];
+        table.rows.push(SweepRow { point, figures });
+    }
+    table
+}
+
+fn sweep_page(axes: &[(&str, &[&str])]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::read_to_string(write_sweep(folder.path(), &sweep(axes)).unwrap()).unwrap()
+}
+
+const HANDLERS: (&str, &[&str]) = ("guest.handlers", &["1", "2", "4", "8", "16"]);
+const CREDITS: (&str, &[&str]) = ("device.credits", &["1", "16", "256"]);
+const MODES: (&str, &[&str]) = ("device.mode", &["pasid", "odp"]);
+
+/// Two folders with runs in them, and the page that compares them.
+fn comparison_page() -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = ["one", "two"].map(|name| folder.path().join(name));
+    for (run, faults) in runs.iter().zip([300, 900]) {
+        std::fs::create_dir(run).unwrap();
+        let synthetic = Synthetic::new(Shape::Mixed, faults);
+        write(run, &synthetic.records(), &synthetic.summary()).unwrap();
+    }
+    let lab = folder.path().join("lab");
+    std::fs::create_dir(&lab).unwrap();
+    write_lab(&lab, &scenario(), &outcome(400), &[]).unwrap();
+    let all: Vec<_> = runs.into_iter().chain([lab]).collect();
+    let page = compare(&all, &folder.path().join("comparison.html")).unwrap();
+    std::fs::read_to_string(page).unwrap()
+}
+
+/// A page of every kind.
+fn every_page() -> Vec<String> {
+    let mut pages = vec![
+        page_of(&Synthetic::new(Shape::Mixed, 300)),
+        lab_page(300),
+        lab_page(0),
+        comparison_page(),
+        sweep_page(&[]),
+    ];
+    pages.extend(
+        [&[HANDLERS][..], &[MODES], &[HANDLERS, CREDITS], &[MODES, HANDLERS, CREDITS]].map(sweep_page),
+    );
+    pages
+}
+
+/// Ids of a page's sections.
+fn sections(page: &str) -> Vec<&str> {
+    page.split("<section id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+#[test]
+fn every_page_is_well_formed_and_whole_in_itself() {
+    for page in every_page() {
+        assert_well_formed(&page);
+        assert_needs_nothing(&page);
+        assert!(!page.contains("NaN") && !page.contains("inf\""));
+        assert!(page.contains("<p class=\"time\"><b>Times: "), "every page says whose time it is about");
+    }
+}
+
+#[test]
+fn a_page_holds_every_section() {
+    let demo = [
+        "run",
+        "path",
+        "scenarios",
+        "stages",
+        "latency",
+        "time",
+        "invalidations",
+        "log",
+        "losses",
+        "again",
+        "files",
+    ];
+    assert_eq!(sections(&page_of(&Synthetic::new(Shape::Mixed, 300))), demo);
+    let lab = [
+        "run",
+        "paper",
+        "requests",
+        "path",
+        "stages",
+        "latency",
+        "time",
+        "invalidations",
+        "losses",
+        "counters",
+        "again",
+        "files",
+    ];
+    assert_eq!(sections(&lab_page(300)), lab);
+    let comparison = ["runs", "percentiles", "curves", "stages", "segments", "scenarios"];
+    assert_eq!(sections(&comparison_page()), comparison);
+    assert_eq!(sections(&sweep_page(&[HANDLERS, CREDITS])), ["sweep", "figures", "files"]);
+}
+
+#[test]
+fn every_segment_that_was_seen_has_a_histogram_and_a_row() {
+    let page = lab_page(400);
+    for name in crate::trace::SEGMENTS.iter().skip(1) {
+        let row = format!("<tr><th scope=\"row\">{name}</th>");
+        assert!(page.contains(&row), "{name} in the table");
+        assert!(page.contains(&format!(">{name}</text>")), "{name} in the chart");
+    }
+    for column in ["p50", "p95", "p99", "p99.9", "max"] {
+        assert!(page.contains(&format!(">{column}</th>")), "{column}");
+    }
+}
+
+#[test]
+fn a_lab_page_says_what_was_run_and_that_it_is_the_model() {
+    let page = lab_page(200).replace('\u{a0}', " ");
+    for said in [
+        "Times: virtual time of the model",
+        "cold &lt;4k&gt;",
+        "zipf, theta 0.99",
+        "Poisson, 12.5 k a second",
+        "log-normal, median 38.0 µs, sigma 0.4: mean 41.2 µs",
+        "pages are taken away",
+        "npf-2017",
+        "+0.5 %",
+        "Lesokhin",
+    ] {
+        assert!(page.contains(said), "{said}");
+    }
+}
+
+#[test]
+fn a_comparison_has_ratios_to_the_first_run_and_names_different_clocks() {
+    let page = comparison_page();
+    assert!(page.contains("Times: of different clocks"));
+    for name in ["one", "two", "lab"] {
+        assert!(page.contains(&format!("</span>{name}</th>")), "{name}");
+    }
+    assert!(page.contains("<small>× "));
+    let too_many = vec![PathBuf::from("run"); MAX_RUNS + 1];
+    assert!(matches!(compare(&too_many, Path::new("x")), Err(ReportError::TooMany(17))));
+}
+
+#[test]
+fn a_sweep_has_a_map_for_each_combination_and_lines_for_one_axis() {
+    let maps = |axes: &[(&str, &[&str])]| sweep_page(axes).matches("<svg class=\"chart heat\"").count();
+    assert_eq!((maps(&[HANDLERS]), maps(&[HANDLERS, CREDITS]), maps(&[MODES, HANDLERS, CREDITS])), (0, 4, 8));
+    assert_eq!(sweep_page(&[HANDLERS]).matches("<svg class=\"chart half\"").count(), 3, "one for each unit");
+    assert!(sweep_page(&[HANDLERS, CREDITS]).contains("All 15\u{a0}points are finished"));
+    let mut table = sweep(&[HANDLERS, CREDITS]);
+    table.rows.truncate(11);
+    let page = pages::sweep::render(&table);
+    assert!(page.contains("<b>4 of 15\u{a0}points are not finished</b>"));
+}
+
+#[test]
+fn a_run_of_an_earlier_version_still_has_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    write_lab(folder.path(), &scenario(), &outcome(50), &[]).unwrap();
+    std::fs::remove_file(folder.path().join(names::EXPERIMENT)).unwrap();
+    std::fs::remove_file(folder.path().join(names::INVALIDATIONS)).unwrap();
+    let page = std::fs::read_to_string(regenerate(folder.path()).unwrap()).unwrap();
+    assert!(page.contains("was not recorded") && page.contains("All counters"));
+    assert_well_formed(&page);
+}
+
 #[test]
 fn every_kind_of_run_makes_a_well_formed_page() {
     for shape in Shape::ALL {
@@ -43,15 +332,26 @@ fn every_kind_of_run_makes_a_well_formed_page() {
     }
 }
 
-#[test]
-fn the_page_needs_nothing_but_itself() {
-    let page = page_of(&Synthetic::new(Shape::Mixed, 300));
+/// No reference to anything but the files of the run's own folder.
+fn assert_needs_nothing(page: &str) {
     for outside in ["://", "src=", "@import", "url(", "xlink"] {
         let found = page.replace("chrome://tracing", "").find(outside);
         assert_eq!(found, None, "{outside}");
     }
-    let links: Vec<_> = page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-    assert_eq!(links, [names::SUMMARY, names::FAULTS, names::TRACE, names::SERIAL, names::OUTPUT]);
+    let own = [
+        names::FAULTS,
+        names::INVALIDATIONS,
+        names::REQUESTS,
+        names::TRACE,
+        names::SUMMARY,
+        names::SERIAL,
+        names::OUTPUT,
+        names::EXPERIMENT,
+        names::COUNTERS,
+        "table.csv",
+    ];
+    let links = page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
+    links.for_each(|link| assert!(own.contains(&link), "{link}"));
 }
 
 #[test]
@@ -63,7 +363,7 @@ fn the_same_records_make_the_same_page() {
     std::fs::remove_file(&path).unwrap();
     std::fs::remove_file(folder.path().join(names::TRACE)).unwrap();
     assert_eq!(std::fs::read(regenerate(folder.path()).unwrap()).unwrap(), first);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4, "nothing else is left behind");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5, "nothing else is left behind");
 }
 
 #[test]
@@ -94,8 +394,7 @@ fn losses_are_on_the_page() {
     let mut summary = synthetic.summary();
     summary.observed.events_lost = 12_345;
     summary.observed.anomalies.insert("match of no open group".into(), 7);
-    let table = csv::FaultTable::default();
-    let page = page::render(&summary, &table);
+    let page = pages::demo::render(&summary, &digest::Digest::new());
     assert!(page.contains("12\u{202f}345\u{a0}events were not recorded"));
     assert!(page.contains("7\u{a0}events did not fit: match of no open group"));
 }

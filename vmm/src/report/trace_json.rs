@@ -9,6 +9,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
+use super::experiment::TimeBase;
 use super::lanes::{Lane, Lanes, fair_shares};
 use super::requests_csv::FaultsByQueuePair;
 use crate::trace::{FaultRecord, Invalidation, Records, RequestRecord, Segment};
@@ -25,10 +26,10 @@ const MEMORY: u32 = 3;
 const REQUESTS: u32 = 4;
 
 /// Writes the whole file. If there are more than [`MAX_FAULTS`] faults, every scenario shows its first ones.
-pub(super) fn write(out: &mut impl Write, records: &Records) -> io::Result<()> {
+pub(super) fn write(out: &mut impl Write, records: &Records, time: TimeBase) -> io::Result<()> {
     let faults = chosen(records);
     let dropped = records.faults.len() - faults.len();
-    let about = json!({ "faults_shown": faults.len(), "faults_left_out": dropped, "clock": "CLOCK_MONOTONIC since the recorder's start" });
+    let about = json!({ "faults_shown": faults.len(), "faults_left_out": dropped, "clock": time.clock() });
     write!(out, "{{\"displayTimeUnit\":\"ns\",\"otherData\":{about},\"traceEvents\":[")?;
     let mut events = Events { out, first: true };
     events.process(SCENARIOS, "scenarios")?;
@@ -257,7 +258,7 @@ mod tests {
 
     fn events_of(records: &Records) -> Vec<Value> {
         let mut text = Vec::new();
-        write(&mut text, records).unwrap();
+        write(&mut text, records, TimeBase::Real).unwrap();
         let file: Value = serde_json::from_slice(&text).unwrap();
         file["traceEvents"].as_array().unwrap().clone()
     }

@@ -59,9 +59,101 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
     }
 }
 
+/// As [`percent`], of sums that 64 bits may not hold.
+pub(super) fn percent_wide(part: u128, whole: u128) -> String {
+    let shift = (128 - whole.leading_zeros()).saturating_sub(60);
+    percent((part >> shift) as u64, (whole >> shift) as u64)
+}
+
+/// A round share between 0 and 1: `75 %`, `0.01 %`.
+pub(super) fn percent_of(share: f64) -> String {
+    let text = format!("{:.6}", share * 100.0);
+    format!("{}\u{a0}%", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// A round duration on an axis up to `max`, in the unit that suits the whole axis: `0`, `250 µs`, `1.5 ms`.
+pub(super) fn tick(ns: u64, max: u64) -> String {
+    let (unit, name) = match max {
+        0..2_000 => (1, "ns"),
+        2_000..2_000_000 => (1_000, "µs"),
+        2_000_000..2_000_000_000 => (1_000_000, "ms"),
+        _ => (1_000_000_000, "s"),
+    };
+    if ns == 0 { "0".into() } else { format!("{}\u{a0}{name}", ns as f64 / unit as f64) }
+}
+
 /// `one fault`, `7 faults`.
 pub(super) fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{}\u{a0}{}", count(number), if number == 1 { one } else { many })
+}
+
+/// What a number of a table measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// A duration in nanoseconds.
+    Ns,
+    /// An amount of data.
+    Bytes,
+    /// Something a second.
+    PerSecond,
+    /// Megabytes (10^6 bytes) a second.
+    Megabytes,
+    /// A share from 0 to 1.
+    Share,
+    /// A plain number.
+    Plain,
+}
+
+impl Unit {
+    /// What the end of a column's name says.
+    pub(super) fn of(column: &str) -> Self {
+        const ENDS: [(&str, Unit); 6] = [
+            ("_ns", Unit::Ns),
+            ("mb_per_s", Unit::Megabytes),
+            ("_bytes", Unit::Bytes),
+            ("_per_s", Unit::PerSecond),
+            ("_share", Unit::Share),
+            ("utilisation", Unit::Share),
+        ];
+        ENDS.iter().find(|(end, _)| column.ends_with(end)).map_or(Self::Plain, |&(_, unit)| unit)
+    }
+
+    /// What an axis is labelled with.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ns => "time",
+            Self::Bytes => "data",
+            Self::PerSecond => "per second",
+            Self::Megabytes => "megabytes per second",
+            Self::Share => "share",
+            Self::Plain => "number",
+        }
+    }
+
+    /// A value with its unit.
+    pub(super) fn say(self, value: f64) -> String {
+        match self {
+            Self::Ns => duration(value.max(0.0).round() as u64),
+            Self::Bytes => bytes(value.max(0.0) as u64),
+            Self::Megabytes => format!("{}\u{a0}MB/s", short(value)),
+            Self::PerSecond => format!("{}/s", short(value)),
+            Self::Share => format!("{}\u{a0}%", short(value * 100.0)),
+            Self::Plain => short(value),
+        }
+    }
+}
+
+/// Three digits: `0.25`, `12.3`, `4.56 k`, `1.20 M`.
+pub(super) fn short(value: f64) -> String {
+    match value.abs() {
+        1000.0.. => scaled(value, 1000.0, &["", "k", "M", "G", "T"]),
+        100.0.. => format!("{value:.0}"),
+        _ => {
+            let text = format!("{:.*}", if value.abs() < 10.0 { 2 } else { 1 }, value);
+            let text = text.trim_end_matches('0').trim_end_matches('.');
+            if text == "-0" { "0".into() } else { text.into() }
+        }
+    }
 }
 
 fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
@@ -101,6 +193,26 @@ mod tests {
         let plain = |number| count(number).replace('\u{202f}', " ");
         assert_eq!(["0", "12", "123", "1 234", "1 234 567"], [0, 12, 123, 1234, 1_234_567].map(plain)[..]);
         assert_eq!(plural(1, "fault", "faults"), "1\u{a0}fault");
+    }
+
+    #[test]
+    fn ticks_are_as_exact_as_they_need_to_be() {
+        let shares = [1.0, 0.25, 0.1, 0.01, 0.001, 0.0001, 0.000_001, 0.0].map(percent_of);
+        let words = ["100 %", "25 %", "10 %", "1 %", "0.1 %", "0.01 %", "0.0001 %", "0 %"];
+        assert_eq!(shares.map(|share| share.replace('\u{a0}', " ")), words);
+        let ticks =
+            [(0, 5_000), (500, 5_000), (2_000, 5_000), (500_000, 2_000_000)].map(|(ns, max)| tick(ns, max));
+        assert_eq!(ticks.map(|tick| tick.replace('\u{a0}', " ")), ["0", "0.5 µs", "2 µs", "0.5 ms"]);
+    }
+
+    #[test]
+    fn a_columns_name_says_its_unit() {
+        let said = |column: &str, value| Unit::of(column).say(value).replace('\u{a0}', " ");
+        assert_eq!(said("fault_p50_ns", 1234.4), "1.23 µs");
+        assert_eq!(said("requests_per_s", 1_234_567.0), "1.23 M/s");
+        assert_eq!(said("mb_per_s", 12.5), "12.5 MB/s");
+        assert_eq!(said("handler_utilisation", 0.876), "87.6 %");
+        assert_eq!([said("faults", 7.0), said("faults", 0.0), said("faults", 9999.0)], ["7", "0", "10.0 k"]);
     }
 
     #[test]

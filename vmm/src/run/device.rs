@@ -6,8 +6,10 @@ use anyhow::{Context, Result};
 use refault_nic::{NicConfig, RemoteFaults};
 
 use super::stages::Stages;
+use crate::accel::inside;
+use crate::demo::session::command_line;
 use crate::host::say::note;
-use crate::report::{self, Counters};
+use crate::report::{self, Counters, Experiment, TimeBase};
 use crate::trace::Recorder;
 use crate::trace::guest::GuestStages;
 use crate::wiring::Wired;
@@ -89,7 +91,16 @@ pub(super) fn leave_trace(
         iommu: wired.iommu.statistics(),
         observed: records.observed.clone(),
     };
-    Ok(report::write_trace(folder, &records, &counters)?)
+    let experiment = Experiment {
+        version: env!("CARGO_PKG_VERSION").into(),
+        title: "A program in a guest".into(),
+        command: command_line(),
+        time: if inside() { TimeBase::Emulated } else { TimeBase::Real },
+        observed: records.observed.clone(),
+        ..Experiment::default()
+    };
+    report::write_experiment(folder, &records, &counters, &experiment)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ pub struct RunArgs {
     verbose: bool,
     #[command(flatten)]
     nic: NicArgs,
-    /// Record the device's faults: faults.csv, trace.json and counters.json go into this folder
+    /// Record the device's faults: report.html, faults.csv, trace.json and counters.json go into this folder
     #[arg(long, value_name = "DIR")]
     trace: Option<PathBuf>,
     /// Do not have the guest's kernel trace its part of the faults, which costs it some time for each

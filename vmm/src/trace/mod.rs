@@ -21,6 +21,8 @@ mod store;
 mod tests;
 
 pub use clock::WallClock;
+pub(crate) use durations::Durations;
+
 pub use collect::{Observed, Records, ScenarioSpan};
 pub use invalidations::Invalidation;
 pub use record::{Component, FaultOutcome, FaultRecord, FaultSplit, SEGMENTS, Segment, StageTimes};

@@ -3,52 +3,61 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::markup::Text;
-use super::quantities::nice_step;
-use super::units;
+use crate::report::bins::nice_step;
+use crate::report::markup::Text;
+use crate::report::units;
 
 /// A chart's canvas, in the units of its view box.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Frame {
-    pub(super) width: f64,
-    pub(super) height: f64,
-    pub(super) left: f64,
-    pub(super) right: f64,
-    pub(super) top: f64,
-    pub(super) bottom: f64,
+pub(in crate::report) struct Frame {
+    pub(in crate::report) width: f64,
+    pub(in crate::report) height: f64,
+    pub(in crate::report) left: f64,
+    pub(in crate::report) right: f64,
+    pub(in crate::report) top: f64,
+    pub(in crate::report) bottom: f64,
 }
 
 impl Frame {
     /// A canvas of the page's width with room for axis labels.
-    pub(super) const fn new(height: f64) -> Self {
+    pub(in crate::report) const fn new(height: f64) -> Self {
         Self { width: 960.0, height, left: 70.0, right: 20.0, top: 14.0, bottom: 48.0 }
     }
 
     /// Right end of the plot.
-    pub(super) fn x_end(&self) -> f64 {
+    pub(in crate::report) fn x_end(&self) -> f64 {
         self.width - self.right
     }
 
     /// Lower end of the plot.
-    pub(super) fn y_end(&self) -> f64 {
+    pub(in crate::report) fn y_end(&self) -> f64 {
         self.height - self.bottom
     }
 
     /// Width of the plot.
-    pub(super) fn inner_width(&self) -> f64 {
+    pub(in crate::report) fn inner_width(&self) -> f64 {
         self.x_end() - self.left
     }
 
     /// Height of the plot.
-    pub(super) fn inner_height(&self) -> f64 {
+    pub(in crate::report) fn inner_height(&self) -> f64 {
         self.y_end() - self.top
     }
 
+    /// As [`Self::finish`], in the size of its canvas instead of the page's width.
+    pub(in crate::report) fn sized(&self, class: &str, about: &str, content: &Drawing) -> String {
+        self.element(&format!(" style=\"width:{}px;min-width:0\"", N(self.width)), class, about, content)
+    }
+
     /// The SVG element around `content`; `about` is what it shows, for those who do not see it.
-    pub(super) fn finish(&self, class: &str, about: &str, content: &Drawing) -> String {
+    pub(in crate::report) fn finish(&self, class: &str, about: &str, content: &Drawing) -> String {
+        self.element("", class, about, content)
+    }
+
+    fn element(&self, style: &str, class: &str, about: &str, content: &Drawing) -> String {
         let (width, height) = (N(self.width), N(self.height));
         format!(
-            "<div class=\"scroll\"><svg class=\"{class}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">\n{}</svg></div>\n",
+            "<div class=\"scroll\"><svg class=\"{class}\"{style} viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">\n{}</svg></div>\n",
             Text(about),
             content.0
         )
@@ -57,7 +66,7 @@ impl Frame {
 
 /// Durations on a logarithmic axis from left to right.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TimeAxis {
+pub(in crate::report) struct TimeAxis {
     frame: Frame,
     min: f64,
     max: f64,
@@ -65,28 +74,28 @@ pub(super) struct TimeAxis {
 
 impl TimeAxis {
     /// From `min` to `max`, both in nanoseconds and above zero.
-    pub(super) fn new(frame: Frame, min: f64, max: f64) -> Self {
+    pub(in crate::report) fn new(frame: Frame, min: f64, max: f64) -> Self {
         Self { frame, min: min.max(1.0), max: max.max(min.max(1.0) * 10.0) }
     }
 
     /// Where a duration stands; what is beyond the ends stands there.
-    pub(super) fn x(&self, ns: f64) -> f64 {
+    pub(in crate::report) fn x(&self, ns: f64) -> f64 {
         let share = (ns.clamp(self.min, self.max) / self.min).log10() / (self.max / self.min).log10();
         self.frame.left + share * self.frame.inner_width()
     }
 
     /// Where the axis begins.
-    pub(super) fn left(&self) -> f64 {
+    pub(in crate::report) fn left(&self) -> f64 {
         self.frame.left
     }
 
     /// Where the axis ends.
-    pub(super) fn right(&self) -> f64 {
+    pub(in crate::report) fn right(&self) -> f64 {
         self.frame.x_end()
     }
 
     /// Ticks, labels, grid and the axis' title.
-    pub(super) fn draw(&self, out: &mut Drawing, title: &str) {
+    pub(in crate::report) fn draw(&self, out: &mut Drawing, title: &str) {
         let (top, bottom) = (self.frame.top, self.frame.y_end());
         let mut decade = 1u64;
         while decade as f64 <= self.max * 1.001 {
@@ -110,9 +119,42 @@ impl TimeAxis {
     }
 }
 
+/// Durations on a linear axis from left to right, from zero.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::report) struct LinearTime {
+    frame: Frame,
+    step: u64,
+    max: u64,
+}
+
+impl LinearTime {
+    /// From zero to at least `max` nanoseconds.
+    pub(in crate::report) fn new(frame: Frame, max: u64) -> Self {
+        let step = nice_step(max.div_ceil(8).max(1));
+        Self { frame, step, max: max.max(1).div_ceil(step) * step }
+    }
+
+    /// Where a duration stands.
+    pub(in crate::report) fn x(&self, ns: f64) -> f64 {
+        self.frame.left + ns / self.max as f64 * self.frame.inner_width()
+    }
+
+    /// Ticks, labels, grid and the axis' title.
+    pub(in crate::report) fn draw(&self, out: &mut Drawing, title: &str) {
+        let bottom = self.frame.y_end();
+        for tick in (0..=self.max).step_by(self.step.max(1) as usize) {
+            let x = self.x(tick as f64);
+            out.line(if tick == 0 { "axis" } else { "grid" }, (x, self.frame.top), (x, bottom));
+            out.text("tick mid", x, bottom + 17.0, &units::tick(tick, self.max));
+        }
+        let middle = self.frame.left + self.frame.inner_width() / 2.0;
+        out.text("label mid", middle, self.frame.height - 8.0, title);
+    }
+}
+
 /// Counts on a linear axis from below to above, from zero.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CountAxis {
+pub(in crate::report) struct CountAxis {
     top: f64,
     bottom: f64,
     step: u64,
@@ -121,19 +163,19 @@ pub(super) struct CountAxis {
 
 impl CountAxis {
     /// From zero to at least `max`, between two heights.
-    pub(super) fn new(top: f64, bottom: f64, max: u64) -> Self {
+    pub(in crate::report) fn new(top: f64, bottom: f64, max: u64) -> Self {
         let wanted = ((bottom - top) / 45.0).clamp(2.0, 6.0) as u64;
         let step = nice_step(max.div_ceil(wanted).max(1));
         Self { top, bottom, step, max: max.max(1).div_ceil(step) * step }
     }
 
     /// Where a count stands.
-    pub(super) fn y(&self, count: f64) -> f64 {
+    pub(in crate::report) fn y(&self, count: f64) -> f64 {
         self.bottom - count / self.max as f64 * (self.bottom - self.top)
     }
 
     /// Ticks, labels, grid and the axis' title.
-    pub(super) fn draw(&self, frame: &Frame, out: &mut Drawing, title: &str) {
+    pub(in crate::report) fn draw(&self, frame: &Frame, out: &mut Drawing, title: &str) {
         for tick in (0..=self.max).step_by(self.step.max(1) as usize) {
             let y = self.y(tick as f64);
             out.line(if tick == 0 { "axis" } else { "grid" }, (frame.left, y), (frame.x_end(), y));
@@ -145,16 +187,16 @@ impl CountAxis {
 
 /// SVG in the making.
 #[derive(Debug, Default)]
-pub(super) struct Drawing(String);
+pub(in crate::report) struct Drawing(String);
 
 impl Drawing {
-    pub(super) fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
+    pub(in crate::report) fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
         let (x1, y1, x2, y2) = (N(from.0), N(from.1), N(to.0), N(to.1));
         self.put(format_args!("<line class=\"{class}\" x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\"/>\n"));
     }
 
     /// A rectangle between two corners.
-    pub(super) fn rect(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
+    pub(in crate::report) fn rect(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
         let (x, y) = (N(from.0), N(from.1));
         let (width, height) = (N((to.0 - from.0).max(0.0)), N((to.1 - from.1).max(0.0)));
         self.put(format_args!(
@@ -162,18 +204,27 @@ impl Drawing {
         ));
     }
 
-    pub(super) fn circle(&mut self, class: &str, center: (f64, f64), radius: f64) {
+    /// A rectangle of a colour that the figures decide.
+    pub(in crate::report) fn filled(&mut self, fill: &str, from: (f64, f64), to: (f64, f64)) {
+        let (x, y) = (N(from.0), N(from.1));
+        let (width, height) = (N((to.0 - from.0).max(0.0)), N((to.1 - from.1).max(0.0)));
+        self.put(format_args!(
+            "<rect fill=\"{fill}\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\"/>\n"
+        ));
+    }
+
+    pub(in crate::report) fn circle(&mut self, class: &str, center: (f64, f64), radius: f64) {
         let (x, y, r) = (N(center.0), N(center.1), N(radius));
         self.put(format_args!("<circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"{r}\"/>\n"));
     }
 
-    pub(super) fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
+    pub(in crate::report) fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
         let (x, y, text) = (N(x), N(y), Text(text));
         self.put(format_args!("<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{text}</text>\n"));
     }
 
     /// Text turned clockwise by so many degrees.
-    pub(super) fn turned(&mut self, class: &str, at: (f64, f64), degrees: i32, text: &str) {
+    pub(in crate::report) fn turned(&mut self, class: &str, at: (f64, f64), degrees: i32, text: &str) {
         let (x, y, text) = (N(at.0), N(at.1), Text(text));
         self.put(format_args!(
             "<text class=\"{class}\" transform=\"translate({x} {y}) rotate({degrees})\">{text}</text>\n"
@@ -181,7 +232,7 @@ impl Drawing {
     }
 
     /// A line through points.
-    pub(super) fn path(&mut self, class: &str, points: impl Iterator<Item = (f64, f64)>) {
+    pub(in crate::report) fn path(&mut self, class: &str, points: impl Iterator<Item = (f64, f64)>) {
         self.put(format_args!("<path class=\"{class}\" d=\""));
         for (index, (x, y)) in points.enumerate() {
             self.put(format_args!("{}{} {}", if index == 0 { "M" } else { "L" }, N(x), N(y)));
@@ -190,7 +241,7 @@ impl Drawing {
     }
 
     /// A group with an explanation that shows on hovering.
-    pub(super) fn group(&mut self, class: &str, tip: &str, content: impl FnOnce(&mut Self)) {
+    pub(in crate::report) fn group(&mut self, class: &str, tip: &str, content: impl FnOnce(&mut Self)) {
         self.put(format_args!("<g class=\"{class}\"><title>{}</title>\n", Text(tip)));
         content(self);
         self.put(format_args!("</g>\n"));
@@ -203,7 +254,7 @@ impl Drawing {
 }
 
 /// A coordinate with at most one decimal: enough for the eye, and half the size of the file.
-pub(super) struct N(pub(super) f64);
+pub(in crate::report) struct N(pub(in crate::report) f64);
 
 impl Display for N {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

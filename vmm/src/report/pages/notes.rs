@@ -1,12 +1,15 @@
 //! What else a reader should know: losses, the guest's complaints, how to make the run again, what lies
 //! beside the page.
 
-use super::csv::COLUMNS;
-use super::markup::{Table, Text};
-use super::trace_json::MAX_FAULTS;
-use super::units::{count, duration, plural, seconds};
 use crate::demo::summary::{RunSummary, Setup};
-use crate::trace::Observed;
+use crate::report::bins::LogBins;
+use crate::report::charts::cumulative::{self, Curve};
+use crate::report::csv::COLUMNS;
+use crate::report::digest::PER_DECADE;
+use crate::report::markup::{Table, Text};
+use crate::report::trace_json::MAX_FAULTS;
+use crate::report::units::{bytes, count, duration, plural, seconds};
+use crate::trace::{Durations, Observed};
 
 /// Lines of the guest's log shown at most.
 const MAX_LOG: usize = 40;
@@ -26,7 +29,7 @@ pub(super) fn setup(summary: &RunSummary) -> String {
         ("guest kernel", format!("{}, as packaged", Text(&setup.kernel))),
         ("guest CPUs", count(u64::from(setup.cpus))),
         ("virtualization", accel(setup)),
-        ("file under DMA", super::units::bytes(setup.file_bytes)),
+        ("file under DMA", bytes(setup.file_bytes)),
         ("queue pairs", format!("{}, writing at the same time", count(u64::from(setup.queue_pairs)))),
         ("scale", format!("{} × the scenarios' usual operations", setup.scale)),
     ];
@@ -67,26 +70,47 @@ pub(super) fn losses(observed: &Observed) -> String {
     for (what, times) in &observed.anomalies {
         items.push(format!("{}: {}.", plural(*times, "event did not fit", "events did not fit"), Text(what)));
     }
+    // How sure the split of the guest's part is.
+    let guest =
+        observed.guest.as_ref().map(|guest| format!("<p>Of the guest: {}.</p>\n", Text(&guest.line())));
+    let guest = guest.unwrap_or_default();
     if items.is_empty() {
-        return "<p>Nothing was lost: every event was recorded, every fault was kept, and all of them fit together.</p>\n".into();
+        return format!(
+            "<p>Nothing was lost: every event was recorded, every fault was kept, and all of them fit together.</p>\n{guest}"
+        );
     }
     let items: String = items.iter().map(|item| format!("<li>{item}</li>")).collect();
-    format!("<ul>{items}</ul>\n")
+    format!("<ul>{items}</ul>\n{guest}")
 }
 
-/// How long the guest waited for the device to forget.
-pub(super) fn invalidations(observed: &Observed) -> String {
+/// How long the guest waited for the device to forget. `kept` are those recorded one by one.
+pub(super) fn invalidations(observed: &Observed, kept: &Durations) -> String {
     if observed.invalidations == 0 {
         return "<p>No invalidation reached the device.</p>\n".into();
     }
     let times = observed.invalidation_ns;
-    format!(
-        "<p>When the filesystem moves a block, the kernel takes the page away and tells the device to forget its translation. It waits, with interrupts off, until every copy that used the old translation has landed; a fault under way is never waited for. {} reached the device: median <b>{}</b>, 99th percentile <b>{}</b>, longest <b>{}</b>.</p>\n",
+    let text = format!(
+        "<p>When a page is taken away, the kernel tells the device to forget its translation. It waits, with interrupts off, until every copy that used the old translation has landed; a fault under way is never waited for. {} reached the device: median <b>{}</b>, 99th percentile <b>{}</b>, longest <b>{}</b>.</p>\n",
         plural(observed.invalidations, "invalidation", "invalidations"),
         duration(times.p50),
         duration(times.p99),
         duration(times.max)
-    )
+    );
+    if kept.max() == 0 {
+        return text;
+    }
+    let partly = match observed.invalidations.saturating_sub(kept.count()) {
+        0 => String::new(),
+        more => format!(
+            "<p>The curves are of the first {}; {} more are counted above.</p>\n",
+            count(kept.count()),
+            count(more)
+        ),
+    };
+    let shortest = kept.recorded().map(|(ns, _)| ns).find(|&ns| ns > 0).unwrap_or(1);
+    let curve = Curve { name: "invalidation", class: "whole".into(), durations: kept };
+    let bins = LogBins::around(shortest, kept.max(), PER_DECADE);
+    text + &partly + &cumulative::charts(&[curve], &bins, "time until it was done")
 }
 
 /// Lines of the guest's log that no healthy run has.
@@ -102,27 +126,42 @@ pub(super) fn guest_log(lines: &[String]) -> String {
     format!("<p class=\"fail\">✗ Lines that no healthy run has:</p>\n<pre>{shown}</pre>\n{more}")
 }
 
-/// How to make the run, and this page, again.
-pub(super) fn reproduce(summary: &RunSummary) -> String {
-    let command = match summary.setup.command.as_str() {
-        "" => "cargo demo",
-        command => command,
+/// How to make the run, if that is known, and this page again, from the files it is made of.
+pub(super) fn reproduce(command: &str, made_of: &str) -> String {
+    let run = match command {
+        "" => String::new(),
+        command => format!("<p>The run:</p>\n<pre>{}</pre>\n", Text(command)),
     };
     format!(
-        "<p>The run:</p>\n<pre>{}</pre>\n<p>This page, from <code>faults.csv</code> and <code>summary.json</code> beside it:</p>\n<pre>refault report RUN_FOLDER</pre>\n",
-        Text(command)
+        "{run}<p>This page, from {made_of} beside it:</p>\n<pre>refault report RUN_FOLDER</pre>\n<p>This run beside others:</p>\n<pre>refault report RUN_FOLDER OTHER_FOLDER --out comparison.html</pre>\n"
     )
 }
 
-/// What lies beside the page.
-pub(super) fn files() -> String {
+/// A file beside a page, and what it holds.
+type Beside = (&'static str, &'static str);
+
+/// The files that every run leaves.
+const FILES: [Beside; 4] = [
+    ("faults.csv", "one line per fault"),
+    ("requests.csv", "one line per watched request, from doorbell to completion"),
+    ("invalidations.csv", "one line per invalidation"),
+    ("trace.json", "the timeline, for Perfetto (ui.perfetto.dev, “Open trace file”) or chrome://tracing"),
+];
+
+/// What lies beside the page: `more`, and what every run leaves.
+pub(super) fn files(more: &[Beside]) -> String {
     let mut table = Table::new(&[("column", ""), ("what it holds", "")]);
     for (name, about) in COLUMNS {
         table.row(&format!("<code>{name}</code>"), &[about.into()]);
     }
+    let item = |(name, about): &Beside| {
+        let most = format!("; up to {} faults", count(MAX_FAULTS as u64));
+        let most = if *name == "trace.json" { most.as_str() } else { "" };
+        format!("<li><a href=\"{name}\">{name}</a>: {about}{most}</li>\n")
+    };
+    let items: String = FILES.iter().chain(more).map(item).collect();
     format!(
-        "<ul>\n<li><a href=\"summary.json\">summary.json</a>: the table of scenarios, for programs</li>\n<li><a href=\"faults.csv\">faults.csv</a>: one line per fault</li>\n<li><a href=\"trace.json\">trace.json</a>: the timeline, for Perfetto (ui.perfetto.dev, “Open trace file”) or chrome://tracing; up to {} faults</li>\n<li><a href=\"serial.log\">serial.log</a>: what the guest's kernel said</li>\n<li><a href=\"output.log\">output.log</a>: what the program in the guest said</li>\n</ul>\n<details><summary>Columns of faults.csv</summary>\n<p>Ids are in hex, times in nanoseconds; stages that were not seen are empty.</p>\n{}</details>\n",
-        count(MAX_FAULTS as u64),
+        "<ul>\n{items}</ul>\n<details><summary>Columns of faults.csv</summary>\n<p>Ids are in hex, times in nanoseconds; stages that were not seen are empty.</p>\n{}</details>\n",
         table.finish("columns")
     )
 }

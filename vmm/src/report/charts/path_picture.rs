@@ -1,16 +1,17 @@
 //! The path of one DMA as a picture: four lanes, fifteen steps, and beside them what this run measured.
 //! The steps are those of "One DMA, from doorbell to completion" in docs/architecture.md.
 
-use super::quantities::{Sample, quantile};
 use super::svg::{Drawing, Frame};
-use super::units::duration;
+use crate::report::digest::Group;
+use crate::report::units::duration;
+use crate::trace::SEGMENTS;
 
-/// A lane: title, subtitle and the class of its steps.
-const LANES: [(&str, &str, &str); 4] = [
-    ("process", "in the guest, a verbs program", "process"),
-    ("NIC", "refault's device", "device"),
-    ("IOMMU", "refault's VT-d", "iommu"),
-    ("guest", "unmodified kernel, XFS", "guest"),
+/// A lane: title, subtitle with a real guest and with the model's, and the class of its steps.
+const LANES: [(&str, [&str; 2], &str); 4] = [
+    ("process", ["in the guest, a verbs program", "the model's load"], "process"),
+    ("NIC", ["refault's device", "refault's device"], "device"),
+    ("IOMMU", ["refault's VT-d", "refault's VT-d"], "iommu"),
+    ("guest", ["unmodified kernel", "the model's fault handlers"], "guest"),
 ];
 
 /// A step: its lane, its two lines, and the lane to which it hands over with the message that crosses.
@@ -26,7 +27,7 @@ const STEPS: [Step; 15] = [
     (2, ["not present: answers", "without rights"], Some((1, "ATS completion"))),
     (1, ["page request leaves, the", "queue pair is parked"], Some((2, "PRI request"))),
     (2, ["entry in the page request", "queue, interrupt"], Some((3, "MSI"))),
-    (3, ["handles the fault: XFS maps", "or allocates the block"], Some((2, "descriptor"))),
+    (3, ["handles the fault: maps the", "page, or allocates its block"], Some((2, "descriptor"))),
     (2, ["reads the response from the", "invalidation queue"], Some((1, "PRI response"))),
     (1, ["matches the group, the", "queue pair runs again"], None),
     (1, ["translates again and copies:", "one guarded step"], None),
@@ -38,9 +39,23 @@ const STEPS: [Step; 15] = [
 const BRACKETS: [(usize, usize, &str, &[&str]); 5] = [
     (5, 8, "device", &["send page request"]),
     (8, 9, "iommu", &["queue page request", "raise interrupt"]),
-    (9, 11, "guest", &["guest handles fault"]),
+    (
+        9,
+        11,
+        "guest",
+        &["guest handles fault", "guest wakes", "wait for a handler", "map the page", "guest responds"],
+    ),
     (11, 12, "iommu", &["deliver response"]),
     (12, 13, "device", &["translate and copy"]),
+];
+
+/// What is said of the segments that are not the first of their bracket.
+const SHORT: [(&str, &str); 5] = [
+    ("raise interrupt", "interrupt"),
+    ("guest wakes", "wake"),
+    ("wait for a handler", "wait"),
+    ("map the page", "map"),
+    ("guest responds", "answer"),
 ];
 
 const TOP: f64 = 58.0;
@@ -49,17 +64,17 @@ const LANE: f64 = 212.0;
 const BOX: f64 = 190.0;
 const LEFT: f64 = 34.0;
 
-/// The picture, with the medians of `sample` beside it.
-pub(super) fn picture(sample: &Sample) -> String {
+/// The picture, with the medians of `group` beside it.
+pub(in crate::report) fn picture(group: &Group, model: bool) -> String {
     let height = TOP + ROW * STEPS.len() as f64 + 8.0;
     let frame = Frame { width: 1060.0, height, left: 0.0, right: 0.0, top: 0.0, bottom: 0.0 };
     let mut out = Drawing::default();
-    lanes(&mut out, height);
+    lanes(&mut out, height, model);
     for (index, step) in STEPS.iter().enumerate() {
         draw(&mut out, index, step);
     }
     for bracket in &BRACKETS {
-        measured(&mut out, sample, bracket);
+        measured(&mut out, group, bracket);
     }
     frame.finish("path", "The path of one DMA through process, NIC, IOMMU and guest kernel", &out)
 }
@@ -72,13 +87,13 @@ fn row_y(index: usize) -> f64 {
     TOP + ROW * index as f64
 }
 
-fn lanes(out: &mut Drawing, height: f64) {
+fn lanes(out: &mut Drawing, height: f64, model: bool) {
     for (lane, (title, about, class)) in LANES.iter().enumerate() {
         let x = lane_x(lane);
         out.rect("lane", (x, 4.0), (x + LANE - 6.0, height - 4.0));
         out.rect(&format!("cap {class}"), (x, 4.0), (x + LANE - 6.0, 8.0));
         out.text("lane-title", x + 12.0, 28.0, title);
-        out.text("tick", x + 12.0, 44.0, about);
+        out.text("tick", x + 12.0, 44.0, about[usize::from(model)]);
     }
     let x = lane_x(LANES.len()) + 6.0;
     out.text("lane-title", x, 28.0, "measured here");
@@ -130,15 +145,15 @@ fn head(out: &mut Drawing, (x, y): (f64, f64), (dx, dy): (f64, f64)) {
     );
 }
 
-fn measured(out: &mut Drawing, sample: &Sample, &(from, to, class, names): &(usize, usize, &str, &[&str])) {
+fn measured(out: &mut Drawing, group: &Group, &(from, to, class, names): &(usize, usize, &str, &[&str])) {
     let x = lane_x(LANES.len()) + 6.0;
     let middle = |step: usize| row_y(step - 1) + (ROW - 10.0) / 2.0;
     let (top, bottom) = (middle(from) + 2.0, middle(to) - 2.0);
     out.rect(class, (x, top), (x + 6.0, bottom));
     let who = LANES.iter().find(|lane| lane.2 == class).map_or("", |lane| lane.0);
-    let mut lines: Vec<String> = names.iter().filter_map(|name| median(sample, name)).collect();
+    let mut lines: Vec<String> = names.iter().filter_map(|name| median(group, name)).collect();
     match lines.first_mut() {
-        Some(first) => *first = format!("{who} {first}"),
+        Some(first) => *first = format!("{who} {}", first.trim_start_matches("+ ")),
         None => lines.push(format!("{who} –")),
     }
     let first = (top + bottom) / 2.0 + 4.0 - 7.0 * (lines.len() as f64 - 1.0);
@@ -147,8 +162,15 @@ fn measured(out: &mut Drawing, sample: &Sample, &(from, to, class, names): &(usi
     }
 }
 
-fn median(sample: &Sample, name: &str) -> Option<String> {
-    let (_, _, durations) = sample.segments.iter().find(|(known, ..)| *known == name)?;
-    let median = duration(quantile(durations, 0.5));
-    Some(if name == "raise interrupt" { format!("+ {median} interrupt") } else { median })
+fn median(group: &Group, name: &str) -> Option<String> {
+    let place = SEGMENTS.iter().position(|&known| known == name)?;
+    let durations = &group.segments[place];
+    if durations.count() == 0 {
+        return None;
+    }
+    let median = duration(durations.at(0.5));
+    Some(match SHORT.iter().find(|(known, _)| *known == name) {
+        Some((_, short)) => format!("+ {median} {short}"),
+        None => median,
+    })
 }

@@ -1,8 +1,8 @@
 //! The table of scenarios, and what each of them does.
 
-use super::markup::{Table, Text};
-use super::units::{bytes, bytes_per_second, count, duration, seconds};
 use crate::demo::summary::{Outcome, RunSummary, ScenarioSummary};
+use crate::report::markup::{Table, Text};
+use crate::report::units::{bytes, bytes_per_second, count, duration, seconds};
 
 /// What the filesystem does in a scenario while the NIC writes.
 const ABOUT: [(&str, &str); 8] = [

@@ -1,0 +1,74 @@
+//! Steps of axes: equal ones on a logarithmic axis, and round numbers on a linear one.
+
+/// Equal steps on a logarithmic axis: `per_decade` of them between powers of ten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LogBins {
+    per_decade: i32,
+    /// Number of the first bin, counted from 1 ns.
+    first: i32,
+    pub(super) len: usize,
+}
+
+impl LogBins {
+    /// Bins from the decade of `min` to the decade of `max`, in nanoseconds.
+    pub(super) fn around(min: u64, max: u64, per_decade: i32) -> Self {
+        let decade = |ns: u64| ns.max(1).ilog10() as i32;
+        let (low, high) = (decade(min), decade(max) + 1);
+        Self { per_decade, first: low * per_decade, len: ((high - low) * per_decade) as usize }
+    }
+
+    /// The bin of a value; the ends take what is beyond them.
+    pub(super) fn bin(&self, ns: u64) -> usize {
+        let place = ((ns.max(1) as f64).log10() * f64::from(self.per_decade)).floor() as i32 - self.first;
+        (place.max(0) as usize).min(self.len.saturating_sub(1))
+    }
+
+    /// A bin's number if the first one began at 1 ns.
+    pub(super) fn number_of(&self, bin: usize) -> usize {
+        (self.first + bin as i32).max(0) as usize
+    }
+
+    /// Where a bin begins (and the one before it ends), in nanoseconds.
+    pub(super) fn edge(&self, bin: usize) -> f64 {
+        10f64.powf(f64::from(self.first + bin as i32) / f64::from(self.per_decade))
+    }
+}
+
+/// The next of 1, 2, 5, 10, 20, 50, ...
+pub(super) fn nice_step(least: u64) -> u64 {
+    let mut power = 1u64;
+    loop {
+        for factor in [1, 2, 5] {
+            match power.checked_mul(factor) {
+                Some(step) if step >= least => return step,
+                Some(_) => {}
+                None => return least,
+            }
+        }
+        power = power.saturating_mul(10);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_value_lies_between_the_edges_of_its_bin(ns in 1u64..1 << 50, low in 1u64..1 << 40, per in 1i32..20) {
+            let bins = LogBins::around(low.min(ns), low.max(ns), per);
+            let bin = bins.bin(ns);
+            prop_assert!(bin < bins.len);
+            let (value, rounding) = (ns as f64, 1.0 + 1e-9);
+            prop_assert!(bins.edge(bin) <= value * rounding && value <= bins.edge(bin + 1) * rounding);
+        }
+
+        #[test]
+        fn steps_are_nice_and_large_enough(least in 1u64..1 << 60) {
+            let step = nice_step(least);
+            prop_assert!(step >= least && step < least.saturating_mul(3));
+            prop_assert!([1, 2, 5].contains(&(step / 10u64.pow(step.ilog10()))));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The table of a sweep, as its report wants it: what was varied, what came out.
+
+use std::path::{Path, PathBuf};
+
+use super::pages::sweep;
+use super::{ReportError, names, save};
+
+/// What a sweep varied and what came out of each of its points.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SweepTable {
+    /// Its name.
+    pub name: String,
+    /// What is the same in all points: names and values, as people read them.
+    pub about: Vec<(String, String)>,
+    /// What was varied, each with more than one value.
+    pub axes: Vec<Axis>,
+    /// Names of the figures. The end of a name says its unit: `_ns` (nanoseconds), `_bytes`, `_per_s`, `_share` and
+    /// `_utilisation` (0 to 1); others are plain numbers.
+    pub figures: Vec<String>,
+    /// The points that are finished, in any order.
+    pub rows: Vec<SweepRow>,
+}
+
+/// What was varied.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Axis {
+    /// Its name, such as `guest.handlers`.
+    pub name: String,
+    /// Its values in the order of the axis, as people read them.
+    pub values: Vec<String>,
+}
+
+/// One point of a sweep.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SweepRow {
+    /// Of each axis, the index of its value.
+    pub point: Vec<usize>,
+    /// Of each figure, its value; `None` if there is none.
+    pub figures: Vec<Option<f64>>,
+}
+
+/// Figures of the lab that a page shows.
+const CHOSEN: [&str; 6] = [
+    "latency_p50_ns",
+    "latency_p99_ns",
+    "fault_p50_ns",
+    "fault_p99_ns",
+    "requests_per_s",
+    "handler_utilisation",
+];
+
+impl SweepTable {
+    /// Reads the tidy table of a sweep: the columns that `axes` names are what was varied, all others are figures; a
+    /// column `point`, the number of a row, is neither. Of an axis the values stand in the order in which they occur,
+    /// numbers in theirs.
+    ///
+    /// # Errors
+    /// A line that does not fit the header, or a column of an axis that is not there.
+    pub fn from_csv(name: &str, text: &str, axes: &[&str]) -> Result<Self, String> {
+        let mut lines = text.lines();
+        let header = fields(lines.next().unwrap_or_default());
+        let place = |axis: &&str| {
+            let found = header.iter().position(|column| column == *axis);
+            found.ok_or_else(|| format!("line 1 has no column {axis:?}"))
+        };
+        let places = axes.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        let is_figure = |column: &usize| !places.contains(column) && header[*column] != "point";
+        let figures: Vec<usize> = (0..header.len()).filter(is_figure).collect();
+        let mut table = Self {
+            name: name.to_owned(),
+            axes: axes.iter().map(|axis| Axis { name: (*axis).to_owned(), values: Vec::new() }).collect(),
+            figures: figures.iter().map(|&column| header[column].clone()).collect(),
+            ..Self::default()
+        };
+        for (text, line) in lines.zip(2..).filter(|(text, _)| !text.is_empty()) {
+            let fields = fields(text);
+            if fields.len() != header.len() {
+                return Err(format!("line {line} has {} fields, the header {}", fields.len(), header.len()));
+            }
+            let point = table.axes.iter_mut().zip(&places).map(|(axis, &column)| axis.index(&fields[column]));
+            let point = point.collect();
+            let figures = figures.iter().map(|&column| fields[column].trim().parse().ok()).collect();
+            table.rows.push(SweepRow { point, figures });
+        }
+        table.sort_axes();
+        Ok(table)
+    }
+
+    /// The figures to show: latencies, throughput and utilisation of the lab, else the first four.
+    pub(super) fn chosen(&self) -> Vec<usize> {
+        let known = |name: &&str| self.figures.iter().position(|figure| figure == name);
+        let chosen: Vec<usize> = CHOSEN.iter().filter_map(known).collect();
+        if chosen.is_empty() { (0..self.figures.len().min(4)).collect() } else { chosen }
+    }
+
+    /// The value of a figure at a point, if it is finished.
+    pub(super) fn value(&self, point: &[usize], figure: usize) -> Option<f64> {
+        let row = self.rows.iter().find(|row| row.point == point)?;
+        row.figures.get(figure).copied().flatten().filter(|value| value.is_finite())
+    }
+
+    /// Puts values that are numbers in their order.
+    fn sort_axes(&mut self) {
+        for (axis, place) in self.axes.iter_mut().zip(0..) {
+            let numbers: Option<Vec<f64>> = axis.values.iter().map(|value| value.parse().ok()).collect();
+            let Some(numbers) = numbers else { continue };
+            let mut order: Vec<usize> = (0..numbers.len()).collect();
+            order.sort_by(|&a, &b| numbers[a].total_cmp(&numbers[b]));
+            axis.values = order.iter().map(|&old| axis.values[old].clone()).collect();
+            for row in &mut self.rows {
+                let old = row.point[place];
+                row.point[place] = order.iter().position(|&at| at == old).unwrap_or(old);
+            }
+        }
+    }
+}
+
+impl Axis {
+    /// The index of a value, which is added if it is new.
+    fn index(&mut self, value: &str) -> usize {
+        self.values.iter().position(|known| known == value).unwrap_or_else(|| {
+            self.values.push(value.to_owned());
+            self.values.len() - 1
+        })
+    }
+}
+
+/// A line's fields; quotes may hold commas, and two quotes are one.
+fn fields(line: &str) -> Vec<String> {
+    let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
+    let mut chars = line.trim_end().chars().peekable();
+    while let Some(char) = chars.next() {
+        match char {
+            '"' if quoted && chars.next_if_eq(&'"').is_some() => field.push('"'),
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(std::mem::take(&mut field)),
+            other => field.push(other),
+        }
+    }
+    fields.push(field);
+    fields
+}
+
+/// Writes the page of a sweep into its folder, and gives its path.
+///
+/// # Errors
+/// The page cannot be written.
+pub fn write_sweep(folder: &Path, table: &SweepTable) -> Result<PathBuf, ReportError> {
+    let page = sweep::render(table);
+    save(folder, names::REPORT, |out| std::io::Write::write_all(out, page.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIDY: &str = "point,guest.handlers,device.mode,faults,fault_p999_ns,fault_p50_ns,fault_p99_ns\n\
+        0,10,odp,7,9,5.5,8\n1,2,\"odp\",7,9,4,8\n2,10,pasid,7,9,,8\n";
+
+    #[test]
+    fn a_tidy_table_is_read_and_its_axes_put_in_order() {
+        let table = SweepTable::from_csv("s", TIDY, &["guest.handlers", "device.mode"]).unwrap();
+        assert_eq!(table.axes[0].values, ["2", "10"]);
+        assert_eq!(table.axes[1].values, ["odp", "pasid"]);
+        assert_eq!(table.figures, ["faults", "fault_p999_ns", "fault_p50_ns", "fault_p99_ns"]);
+        assert_eq!(table.chosen(), [2, 3]);
+        assert_eq!((table.value(&[1, 0], 2), table.value(&[0, 0], 2)), (Some(5.5), Some(4.0)));
+        assert_eq!((table.value(&[1, 1], 2), table.value(&[0, 1], 2)), (None, None));
+    }
+
+    #[test]
+    fn quotes_hold_commas_and_quotes() {
+        assert_eq!(fields("a,\"b, \"\"c\"\"\",,"), ["a", "b, \"c\"", "", ""]);
+    }
+
+    #[test]
+    fn a_table_that_does_not_fit_is_refused() {
+        let error = |text, axes: &[&str]| SweepTable::from_csv("s", text, axes).unwrap_err();
+        assert_eq!(error(TIDY, &["credits"]), "line 1 has no column \"credits\"");
+        assert_eq!(error("a,b\n1,2\n1\n", &["a"]), "line 3 has 1 fields, the header 2");
+    }
+}
