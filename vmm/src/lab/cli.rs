@@ -125,8 +125,7 @@ pub fn summary(scenario: &Scenario, outcome: &Outcome) -> String {
     let figures = Figures::of(scenario, outcome);
     let mut text = String::new();
     let presets = scenario.presets.iter().filter_map(|name| Preset::find(name));
-    let timing: Vec<_> =
-        presets.map(|preset| format!("{} ({})", preset.name, preset.sureness().name())).collect();
+    let timing: Vec<_> = presets.map(|preset| format!("{} ({})", preset.name, preset.sureness())).collect();
     let timing = if timing.is_empty() { "the scenario's own".into() } else { timing.join(", ") };
     let _ =
         writeln!(text, "{}, seed {}, timing: {timing}; times are of the model", scenario.name, scenario.seed);
@@ -254,8 +253,8 @@ fn progress_bar(points: usize) -> ProgressBar {
 fn preset_list() -> String {
     let mut text = String::new();
     for preset in Preset::all() {
-        let _ = writeln!(text, "{:<15} {:<15} {}", preset.name, preset.sureness().name(), preset.title);
-        let _ = writeln!(text, "{:<31} {}", "", preset.source);
+        let _ = writeln!(text, "{:<15} {:<21} {}", preset.name, preset.sureness(), preset.title);
+        let _ = writeln!(text, "{:<37} {}", "", preset.source);
     }
     text.push_str(
         "\nThe second column is how sure the least sure figure is. `refault lab presets NAME` prints one.\n",
@@ -266,8 +265,8 @@ fn preset_list() -> String {
 fn preset(name: &str) -> Result<String> {
     let names = || format!("there is no preset {name:?}; write one of {}", Preset::names().join(", "));
     let preset = Preset::find(name).with_context(names)?;
-    let mut text =
-        format!("{}: {}\n{}\n\n{}\n\n", preset.name, preset.title, preset.source, preset.note.trim());
+    let mut text = format!("{}: {}\n{}\n\n", preset.name, preset.title, preset.source);
+    let _ = writeln!(text, "{}\n", wrapped(&preset.note, 100));
     for step in Timing::STEPS {
         if let Some(known) = preset.steps.iter().find(|known| known.step == *step) {
             let _ = writeln!(text, "{step:<17} {:<16} {}", known.sureness.name(), known.delay);
@@ -279,6 +278,22 @@ fn preset(name: &str) -> Result<String> {
         }
     }
     Ok(text)
+}
+
+/// Words in lines of at most `width` characters.
+fn wrapped(text: &str, width: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 fn scenario_list() -> String {

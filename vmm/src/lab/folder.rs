@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use super::figures::{FIGURES, Figure, Figures};
 use super::outcome::Outcome;
-use super::scenario::Scenario;
-use crate::report;
+use super::scenario::{Preset, Scenario};
+use crate::report::{self, Published};
 
 /// Names of the files that only experiments have; the others are [`report::names`]'.
 pub mod names {
@@ -25,8 +25,25 @@ pub mod names {
 pub fn write(folder: &Path, scenario: &Scenario, outcome: &Outcome) -> Result<()> {
     save(folder, names::SCENARIO, scenario.to_toml().as_bytes())?;
     save(folder, names::FIGURES, figures(scenario, outcome).as_bytes())?;
-    report::write_lab(folder, scenario, outcome, &[])?;
+    report::write_lab(folder, scenario, outcome, &paper(scenario, outcome))?;
     Ok(())
+}
+
+/// What was published of such an experiment, and what it came to here.
+fn paper(scenario: &Scenario, outcome: &Outcome) -> Vec<Published> {
+    let figures = Figures::of(scenario, outcome);
+    let presets = scenario.presets.iter().filter_map(|name| Preset::find(name));
+    let fitting = presets.flat_map(|preset| {
+        let fits = preset.published.iter().filter(|figure| figure.fits(preset, scenario));
+        fits.map(move |figure| (preset, figure))
+    });
+    let beside = fitting.map(|(preset, figure)| Published {
+        what: figure.what(),
+        published_ns: figure.ns,
+        source: format!("{} ({})", preset.source, preset.sureness()),
+        measured_ns: figures.real(&figure.figure).round() as u64,
+    });
+    beside.collect()
 }
 
 /// One figure a line, in the order of the columns.

@@ -7,6 +7,7 @@ mod delay;
 mod draft;
 pub(crate) mod fields;
 mod preset;
+mod published;
 mod read;
 pub mod sample;
 pub mod shipped;
@@ -22,6 +23,7 @@ use refault_nic::RemoteFaults;
 
 pub use draft::{Draft, ScenarioError, defaults};
 pub use preset::{Preset, PresetStep, Sureness, UNLIMITED_BYTES_PER_US};
+pub use published::PublishedFigure;
 pub use sample::{LONGEST_NS, unit};
 pub use text::TextError;
 pub use timing::{Delay, Timing};

@@ -1,9 +1,11 @@
 //! Timings of published systems: what each step takes, where that was read, and how sure it is.
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use super::delay;
 use super::fields::{Fields, listed};
+use super::published::PublishedFigure;
 use super::text::{Place, TextError};
 use super::timing::{Delay, Timing};
 use super::tree::{self, Table, Value};
@@ -48,6 +50,8 @@ pub struct Preset {
     pub not_published: Vec<String>,
     /// Rate of copies, as [`Timing::bytes_per_us`].
     pub bytes_per_us: u64,
+    /// What was published of whole requests.
+    pub published: Vec<PublishedFigure>,
 }
 
 /// One figure of a preset.
@@ -63,7 +67,7 @@ pub struct PresetStep {
     pub from: String,
 }
 
-/// How sure a figure is. In this order: a preset is as sure as its least sure figure.
+/// How sure a figure is, the surest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sureness {
     /// Nothing to be sure of: it follows from what the preset is.
@@ -123,9 +127,11 @@ impl Preset {
         FILES.iter().find(|(name, _)| *name == self.name).map_or("", |(_, text)| text)
     }
 
-    /// As sure as its least sure figure.
-    pub fn sureness(&self) -> Sureness {
-        self.steps.iter().map(|step| step.sureness).max().unwrap_or(Sureness::Chosen)
+    /// How sure its figures are, the least sure last, with commas between.
+    pub fn sureness(&self) -> String {
+        let found: BTreeSet<_> = self.steps.iter().map(|step| step.sureness).collect();
+        let names: Vec<_> = found.into_iter().map(Sureness::name).collect();
+        if names.is_empty() { Sureness::Chosen.name().to_owned() } else { listed(&names) }
     }
 
     /// What the step takes; `None` if that is not published.
@@ -136,7 +142,8 @@ impl Preset {
     }
 
     fn read(name: &'static str, text: &str) -> Result<Self, TextError> {
-        const KEYS: &[&str] = &["title", "source", "note", "steps", "zero", "not_published", "bytes_per_us"];
+        const KEYS: &[&str] =
+            &["title", "source", "note", "steps", "zero", "not_published", "bytes_per_us", "published"];
         let root = tree::parse(&format!("presets/{name}.toml"), text)?;
         let fields = Fields::top(&root, KEYS)?;
         let word = |key| {
@@ -158,6 +165,10 @@ impl Preset {
             zero: names("zero")?,
             not_published: names("not_published")?,
             bytes_per_us: copy_rate(&fields, UNLIMITED_BYTES_PER_US)?,
+            published: match &root.value {
+                Value::Table(table) => PublishedFigure::read_all(table)?,
+                _ => Vec::new(),
+            },
         };
         preset.check(&root.place)?;
         Ok(preset)

@@ -206,7 +206,7 @@ fn device(root: &Table, node: &Node) -> Result<Device, TextError> {
         credits: fields.count("credits", 1..=512, 256)?,
         page_request_order: fields.count("page_request_order", 0..=7, 4)? as u8,
         atc_entries: fields.count("atc_entries", 1..=1 << 20, 8192)? as usize,
-        iotlb_entries: fields.count("iotlb_entries", 1..=1 << 20, 4096)? as usize,
+        iotlb_entries: fields.count("iotlb_entries", 1..=1 << 20, 8192)? as usize,
         workers: fields.count("workers", 1..=64, 1)? as usize,
         fault_window: fields.count("fault_window", 1..=64, 8)?,
         remote_faults: fields.choice("remote_faults", &REMOTE, RemoteFaults::Stall)?,

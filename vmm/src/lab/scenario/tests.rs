@@ -304,3 +304,18 @@ proptest! {
         }
     }
 }
+
+/// Every key, step, preset and shipped scenario is in the guide.
+#[test]
+fn the_guide_names_everything_that_can_be_written() {
+    let guide = include_str!("../../../../docs/guide-lab.md");
+    let has = |word: &str| guide.contains(&format!("`{word}`"));
+    let text = full().to_toml()
+        + &Scenario::from_toml("zipf.toml", &with("[load]\npattern = \"zipf\"")).unwrap().to_toml();
+    let keys = text.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key);
+    let presets = Preset::names();
+    let missing: Vec<_> = keys.chain(presets).filter(|word| !has(word)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let figures = crate::lab::figures::FIGURES.map(|(name, ..)| name);
+    assert!(figures.iter().all(|name| has(name)));
+}

@@ -1,0 +1,189 @@
+//! `refault lab` as it is typed: folders that repeat, sweeps that are killed or run out of room, and what is said about
+//! mistakes.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// 80 points of some ten milliseconds each.
+const SWEEP: &str = r#"
+[scenario]
+requests = 500
+preset = "example"
+load.cold_share = 1.0
+load.region = "1 MiB"
+[[axis]]
+key = "device.credits"
+values = [1, 4]
+[[axis]]
+key = "seed"
+from = 1
+to = 40
+step = 1
+"#;
+
+fn refault(arguments: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_refault"));
+    command.arg("lab").args(arguments).current_dir(folder).stdin(Stdio::null());
+    command
+}
+
+fn output(arguments: &[&str], folder: &Path) -> Output {
+    refault(arguments, folder).output().expect("the program was built")
+}
+
+fn succeeds(arguments: &[&str], folder: &Path) -> String {
+    let output = output(arguments, folder);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// The error of a command that has to fail.
+fn fails(arguments: &[&str], folder: &Path) -> String {
+    let output = output(arguments, folder);
+    assert_eq!(output.status.code(), Some(125), "{arguments:?}");
+    String::from_utf8(output.stderr).expect("text")
+}
+
+/// A folder with the sweep, and its table when nothing disturbs it.
+fn sweep() -> (TempDir, [Vec<u8>; 2]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("sweep.toml"), SWEEP).expect("room");
+    succeeds(&["sweep", "sweep.toml", "--out", "calm"], folder.path());
+    let calm = tables(&folder.path().join("calm"));
+    (folder, calm)
+}
+
+fn tables(folder: &Path) -> [Vec<u8>; 2] {
+    ["table.csv", "table.arrow"].map(|name| fs::read(folder.join(name)).expect("the table was written"))
+}
+
+/// Whole lines of a sweep's points, the header not counted.
+fn points(folder: &Path) -> usize {
+    let text = fs::read(folder.join("points.log")).unwrap_or_default();
+    text.iter().filter(|byte| **byte == b'\n').count().saturating_sub(1)
+}
+
+#[test]
+fn a_sweep_killed_at_any_moment_goes_on_and_ends_in_the_same_table() {
+    let (folder, calm) = sweep();
+    let out = folder.path().join("killed");
+    for least in [1, 10, 30, 60] {
+        let mut child = refault(&["sweep", "sweep.toml", "--out", "killed", "--jobs", "2"], folder.path())
+            .spawn()
+            .expect("it was built");
+        while points(&out) < least && child.try_wait().expect("it is ours").is_none() {
+            sleep(Duration::from_millis(1));
+        }
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+        assert!(points(&out) >= least);
+    }
+    let kept = points(&out);
+    let said = succeeds(&["sweep", "sweep.toml", "--out", "killed", "--jobs", "1"], folder.path());
+    assert!(said.contains(&format!("80 points ({kept} of them finished earlier)")), "{kept}: {said}");
+    assert_eq!(tables(&out), calm);
+}
+
+#[test]
+fn a_full_disk_is_reported_and_loses_no_finished_point() {
+    let (folder, calm) = sweep();
+    let out = folder.path().join("full");
+    // A limit to the size of files stands for a disk without room: writes fail in the same way.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 8; exec {} lab sweep sweep.toml --out full --jobs 2",
+        env!("CARGO_BIN_EXE_refault")
+    );
+    let shell =
+        Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("a shell");
+    let said = String::from_utf8_lossy(&shell.stderr);
+    assert_eq!(shell.status.code(), Some(125), "{said}");
+    let kept = points(&out);
+    assert!(kept > 0 && kept < 80, "{kept}");
+    assert!(
+        said.contains("points.log") && said.contains(&format!("{kept} finished points are kept")),
+        "{said}"
+    );
+    assert!(said.contains("make room"), "{said}");
+    let said = succeeds(&["sweep", "sweep.toml", "--out", "full"], folder.path());
+    assert!(said.contains(&format!("({kept} of them finished earlier)")), "{said}");
+    assert_eq!(tables(&out), calm);
+}
+
+#[test]
+fn a_sweep_keeps_its_hands_off_anothers_folder() {
+    let (folder, calm) = sweep();
+    fs::write(folder.path().join("other.toml"), SWEEP.replace("500", "400")).expect("room");
+    let said = fails(&["sweep", "other.toml", "--out", "calm"], folder.path());
+    assert!(said.contains("another sweep, \"sweep\"") && said.contains("--out"), "{said}");
+    assert_eq!(tables(&folder.path().join("calm")), calm);
+}
+
+#[test]
+fn a_runs_folder_repeats_the_run_byte_by_byte() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |scenario: &str, out: &str| {
+        let arguments = [
+            "run",
+            scenario,
+            "--out",
+            out,
+            "--seed",
+            "7",
+            "--set",
+            "requests=300",
+            "--set",
+            "load.message=8 KiB",
+        ];
+        succeeds(&arguments, folder.path())
+    };
+    let first = run("evict-random", "one");
+    assert!(first.contains("evict-random, seed 7, timing: example (invented)"), "{first}");
+    assert!(first.contains("requests   300 in"), "{first}");
+    run("evict-random", "two");
+    succeeds(&["run", "one/scenario.toml", "--out", "three"], folder.path());
+    let mut files = 0;
+    for entry in fs::read_dir(folder.path().join("one")).expect("it was made") {
+        let name = entry.expect("it was made").file_name();
+        let read =
+            |run: &str| fs::read(folder.path().join(run).join(&name)).expect("each has the same files");
+        assert!(read("one") == read("two"), "{name:?} of a second run");
+        assert!(read("one") == read("three"), "{name:?} of a run of the folder's scenario");
+        files += 1;
+    }
+    assert!(files >= 5, "scenario, faults, trace, counters, figures");
+}
+
+#[test]
+fn a_mistake_is_told_with_its_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("bad.toml"), "requests = 10\npreset = \"none\"\n\n[device]\ncredits = 0\n")
+        .expect("room");
+    let said = fails(&["run", "bad.toml", "--out", "x"], folder.path());
+    assert!(said.contains("bad.toml:5:11: `device.credits` is 0, out of range"), "{said}");
+    assert!(said.contains("write an integer from 1 to 512"), "{said}");
+    assert!(!folder.path().join("x").exists(), "nothing is left of a run that never was");
+    let said = fails(&["run", "cold-4k", "--set", "device.credit=3"], folder.path());
+    assert!(said.contains("did you mean `credits`?"), "{said}");
+    let said = fails(&["run", "cold-5k"], folder.path());
+    assert!(said.contains("cold-5k") && said.contains("cold-4k"), "{said}");
+    let said = fails(&["presets", "dsa"], folder.path());
+    assert!(said.contains("no preset \"dsa\"") && said.contains("npf-2017"), "{said}");
+}
+
+#[test]
+fn presets_are_shown_with_source_and_sureness() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let all = succeeds(&["presets"], folder.path());
+    assert!(all.contains("npf-2017") && all.contains("ASPLOS 2017") && all.contains("second-hand"), "{all}");
+    let one = succeeds(&["presets", "npf-2017"], folder.path());
+    assert!(one.contains("220 us") && one.contains("not published") && one.contains("second-hand"), "{one}");
+    let scenario = succeeds(&["scenarios", "cold-4k"], folder.path());
+    fs::write(folder.path().join("mine.toml"), scenario).expect("room");
+    let said = succeeds(&["run", "mine.toml", "--set", "requests=100", "--out", "mine"], folder.path());
+    assert!(said.contains("p50 220.0 us"), "{said}");
+}
