@@ -8,41 +8,52 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use refault_bus::pri::ResponseCode;
 use refault_bus::{Gpa, Iova, Pasid};
 
+use crate::pager::{Notifier, Pager};
 use crate::paging::{AddressSpace, Leaf, PageSize, Rights};
 use crate::vtd::{Function, QueuedRequest};
 use crate::{GuestMemory, ModelError};
 
 /// A run of addresses that the process may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 struct Area {
     start: u64,
     end: u64,
     rights: Rights,
     size: PageSize,
+    /// Whose the pages are; without one they are anonymous.
+    pager: Option<Arc<dyn Pager>>,
 }
 
-/// A process with anonymous memory, filled on demand.
+/// A process with anonymous memory, filled on demand, and with areas that a [`Pager`] fills.
 pub struct Process {
     memory: Arc<GuestMemory>,
     /// Its page tables. Changes that take something away go through the methods of [`Process`], which flush.
     pub space: AddressSpace,
-    /// Areas and bindings under one lock: the memory map's.
+    /// The memory map's lock.
     map: Mutex<Map>,
+    /// Who must hear of changes. A lock of its own, taken after any other: pagers take pages away while they hold
+    /// theirs.
+    users: Mutex<Users>,
 }
 
 #[derive(Default)]
 struct Map {
     areas: Vec<Area>,
-    bindings: Vec<(Arc<Function>, Pasid)>,
     /// Contents of pages that were swapped out, by address.
     swapped: BTreeMap<u64, Vec<u8>>,
+}
+
+#[derive(Clone, Default)]
+struct Users {
+    bindings: Vec<(Arc<Function>, Pasid)>,
+    notifiers: Vec<Arc<dyn Notifier>>,
 }
 
 impl Process {
     /// A process without areas.
     pub fn new(memory: Arc<GuestMemory>) -> Result<Arc<Self>, ModelError> {
         let space = AddressSpace::new(memory.clone())?;
-        Ok(Arc::new(Self { memory, space, map: Mutex::default() }))
+        Ok(Arc::new(Self { memory, space, map: Mutex::default(), users: Mutex::default() }))
     }
 
     /// The memory that its pages and tables are of.
@@ -52,13 +63,30 @@ impl Process {
 
     /// Adds an area of `bytes` at `start`, filled on demand with pages of `size`.
     pub fn map_area(&self, start: Iova, bytes: u64, rights: Rights, size: PageSize) {
-        self.lock().areas.push(Area { start: start.0, end: start.0 + bytes, rights, size });
+        let end = start.0 + bytes;
+        self.lock().areas.push(Area { start: start.0, end, rights, size, pager: None });
+    }
+
+    /// Adds an area of `bytes` at `start` whose 4 KiB pages are `pager`'s.
+    pub fn map_pager(&self, start: Iova, bytes: u64, rights: Rights, pager: Arc<dyn Pager>) {
+        let (end, size) = (start.0 + bytes, PageSize::Small);
+        self.lock().areas.push(Area { start: start.0, end, rights, size, pager: Some(pager) });
+    }
+
+    /// Tells `notifier` too, from now on, when pages go.
+    pub fn notify(&self, notifier: Arc<dyn Notifier>) {
+        self.users().notifiers.push(notifier);
+    }
+
+    /// Takes that back.
+    pub fn stop_notifying(&self, notifier: &Arc<dyn Notifier>) {
+        self.users().notifiers.retain(|other| !Arc::ptr_eq(other, notifier));
     }
 
     /// Lets a function use the process' addresses as `pasid`.
     pub fn bind(&self, function: &Arc<Function>, pasid: Pasid) -> Result<(), ModelError> {
         function.bind(pasid, &self.space)?;
-        self.lock().bindings.push((function.clone(), pasid));
+        self.users().bindings.push((function.clone(), pasid));
         Ok(())
     }
 
@@ -70,7 +98,7 @@ impl Process {
         service: &mut dyn FnMut() -> Result<(), ModelError>,
     ) -> Result<(), ModelError> {
         function.unbind(pasid, service)?;
-        self.lock().bindings.retain(|(other, bound)| !Arc::ptr_eq(other, function) || *bound != pasid);
+        self.users().bindings.retain(|(other, bound)| !Arc::ptr_eq(other, function) || *bound != pasid);
         Ok(())
     }
 
@@ -86,9 +114,13 @@ impl Process {
     /// As [`Self::fault`], for an access by the process itself. Gives the page.
     pub fn fault_at(&self, iova: Iova, write: bool) -> Result<Leaf, ModelError> {
         let mut map = self.lock();
-        let area = *map.area(iova).ok_or(ModelError::NotMapped { iova })?;
+        let area = map.area(iova).cloned().ok_or(ModelError::NotMapped { iova })?;
         if write && area.rights == Rights::Read {
             return Err(ModelError::NotMapped { iova });
+        }
+        if let Some(pager) = &area.pager {
+            drop(map);
+            return self.fault_by(&**pager, iova, write);
         }
         match self.space.lookup(iova)? {
             Some(leaf) if leaf.writable() || !write => return Ok(leaf),
@@ -101,6 +133,16 @@ impl Process {
                 }
                 self.space.map(start, page, area.size, area.rights)?;
             }
+        }
+        self.space.lookup(iova)?.ok_or(ModelError::NotMapped { iova })
+    }
+
+    /// A pager may wait, and what it has mapped may be gone again before it is looked at: as with a handler in a
+    /// kernel, the access that wanted the page comes again then.
+    fn fault_by(&self, pager: &dyn Pager, iova: Iova, write: bool) -> Result<Leaf, ModelError> {
+        match self.space.lookup(iova)? {
+            Some(leaf) if leaf.writable() || !write => return Ok(leaf),
+            _ => pager.fault(&self.space, iova.align_down(PageSize::Small.shift()), write)?,
         }
         self.space.lookup(iova)?.ok_or(ModelError::NotMapped { iova })
     }
@@ -131,19 +173,19 @@ impl Process {
 
     /// Takes the page around `iova` away and flushes it. The page is the caller's now.
     pub fn take_page(&self, iova: Iova) -> Result<Leaf, ModelError> {
-        let map = self.lock();
+        let _map = self.lock();
         let leaf = self.space.unmap(iova)?;
-        map.flush(iova.align_down(leaf.size.shift()), leaf.size.bytes())?;
+        self.flush(iova.align_down(leaf.size.shift()), leaf.size.bytes())?;
         Ok(leaf)
     }
 
     /// Moves the page around `iova` to another frame, its contents with it, and gives the old frame, which is
     /// the caller's now. Between the two the page is nowhere.
     pub fn move_page(&self, iova: Iova) -> Result<Gpa, ModelError> {
-        let map = self.lock();
+        let _map = self.lock();
         let leaf = self.space.unmap(iova)?;
         let (start, bytes) = (iova.align_down(leaf.size.shift()), leaf.size.bytes());
-        map.flush(start, bytes)?;
+        self.flush(start, bytes)?;
         let new = self.memory.allocate(bytes, leaf.size.shift())?;
         self.memory.dma().copy(leaf.gpa, new, bytes)?;
         let rights = if leaf.writable() { Rights::Write } else { Rights::Read };
@@ -157,39 +199,79 @@ impl Process {
         let mut map = self.lock();
         let leaf = self.space.unmap(iova)?;
         let start = iova.align_down(leaf.size.shift());
-        map.flush(start, leaf.size.bytes())?;
+        self.flush(start, leaf.size.bytes())?;
         map.swapped.insert(start.0, self.memory.bytes(leaf.gpa, leaf.size.bytes() as usize)?);
         Ok(leaf)
     }
 
     /// Write-protects the page around `iova` and flushes it, as fsync does; what it was.
     pub fn write_protect(&self, iova: Iova) -> Result<Leaf, ModelError> {
-        let map = self.lock();
+        let _map = self.lock();
         let leaf = self.space.protect(iova, Rights::Read)?;
-        map.flush(iova.align_down(leaf.size.shift()), leaf.size.bytes())?;
+        self.flush(iova.align_down(leaf.size.shift()), leaf.size.bytes())?;
         Ok(leaf)
     }
 
-    /// Removes the areas inside `start..start + bytes`, their pages with them.
+    /// Removes the areas inside `start..start + bytes`, their pages with them. Pages of a pager stay its own.
     pub fn unmap_area(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
-        let mut map = self.lock();
         let end = start.0 + bytes;
-        map.areas.retain(|area| area.start < start.0 || area.end > end);
+        let inside = |area: &Area| area.start >= start.0 && area.end <= end;
+        let pagers = self.pagers(inside);
+        // A pager takes its own locks, which are taken before the map's.
+        pagers.iter().try_for_each(|(pager, _, _)| pager.unmapped())?;
+        let mut map = self.lock();
+        map.areas.retain(|area| !inside(area));
         map.swapped.retain(|&page, _| page < start.0 || page >= end);
+        let taken = self.unmap_leaves(start, bytes)?;
+        self.flush(start, bytes)?;
+        let of_pager = |at: u64| pagers.iter().any(|&(_, from, to)| (from..to).contains(&at));
+        let own = taken.iter().filter(|(at, _)| !of_pager(*at));
+        own.map(|(_, leaf)| leaf).try_for_each(|leaf| self.memory.free(leaf.gpa, leaf.size.bytes()))
+    }
+
+    /// Takes the pages that are present in `start..start + bytes` out of the tables, and flushes. They stay whose they
+    /// are: this is what a pager does with its own.
+    pub fn zap(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
+        match self.unmap_leaves(start, bytes)?.is_empty() {
+            true => Ok(()),
+            false => self.flush(start, bytes),
+        }
+    }
+
+    /// Takes the right to write from the pages that are present in `start..start + bytes`, and flushes.
+    pub fn zap_writes(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
+        let mut changed = false;
+        for at in (start.0..start.0 + bytes).step_by(PageSize::Small.bytes() as usize) {
+            if self.space.lookup(Iova(at))?.is_some_and(|leaf| leaf.writable()) {
+                self.space.protect(Iova(at), Rights::Read)?;
+                changed = true;
+            }
+        }
+        if changed { self.flush(start, bytes) } else { Ok(()) }
+    }
+
+    /// Takes out every leaf from `start` on, for `bytes`; where each was found.
+    fn unmap_leaves(&self, start: Iova, bytes: u64) -> Result<Vec<(u64, Leaf)>, ModelError> {
         let mut taken = Vec::new();
         let mut at = start.0;
-        while at < end {
+        while at < start.0 + bytes {
             at = match self.space.unmap(Iova(at)) {
                 Ok(leaf) => {
-                    taken.push(leaf);
+                    taken.push((at, leaf));
                     Iova(at).align_down(leaf.size.shift()).0 + leaf.size.bytes()
                 }
                 Err(ModelError::NotMapped { .. }) => at + PageSize::Small.bytes(),
                 Err(error) => return Err(error),
             };
         }
-        map.flush(start, bytes)?;
-        taken.iter().try_for_each(|leaf| self.memory.free(leaf.gpa, leaf.size.bytes()))
+        Ok(taken)
+    }
+
+    /// Pagers of the areas that `which` chooses, with their ranges.
+    fn pagers(&self, which: impl Fn(&Area) -> bool) -> Vec<(Arc<dyn Pager>, u64, u64)> {
+        let map = self.lock();
+        let chosen = map.areas.iter().filter(|area| which(area));
+        chosen.filter_map(|area| Some((area.pager.clone()?, area.start, area.end))).collect()
     }
 
     /// What exit does with memory: every area goes, and every page goes back.
@@ -198,9 +280,12 @@ impl Process {
         areas.iter().try_for_each(|area| self.unmap_area(Iova(area.start), area.end - area.start))
     }
 
-    /// Flushes `bytes` at `start` in every function that the process is bound to.
+    /// Flushes `bytes` at `start` in every function that the process is bound to, and tells the notifiers.
     pub fn flush(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
-        self.lock().flush(start, bytes)
+        let Users { bindings, notifiers } = self.users().clone();
+        let last = Iova(start.0 + (bytes - 1));
+        bindings.iter().try_for_each(|(function, pasid)| function.flush(*pasid, start, last))?;
+        notifiers.iter().try_for_each(|notifier| notifier.invalidate(start, bytes))
     }
 
     /// Calls `piece` for each run of `len` bytes at `iova` that lies in one page, faulting pages in.
@@ -226,16 +311,15 @@ impl Process {
     fn lock(&self) -> MutexGuard<'_, Map> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn users(&self) -> MutexGuard<'_, Users> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Map {
     fn area(&self, iova: Iova) -> Option<&Area> {
         self.areas.iter().find(|area| (area.start..area.end).contains(&iova.0))
-    }
-
-    fn flush(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
-        let last = Iova(start.0 + (bytes - 1));
-        self.bindings.iter().try_for_each(|(function, pasid)| function.flush(*pasid, start, last))
     }
 }
 

@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::engine;
 use super::figures::Figures;
 use super::folder;
+use super::matrix::MatrixArgs;
 use super::outcome::Outcome;
 use super::scenario::{Draft, Preset, Scenario, Timing, shipped};
 use super::sweep::{self, Plan};
@@ -31,6 +32,11 @@ pub enum LabCommand {
     Run(RunArgs),
     /// Runs a scenario at every point of a grid, and ends in one table; goes on where it was interrupted
     Sweep(SweepArgs),
+    /// Plays every policy for DMA into files that move under every file operation, and prints the table
+    ///
+    /// Exit status: 0, even if a policy loses bytes - that is its lesson -, 1 if refault itself did what it must not, 125
+    /// if the table could not be made.
+    Matrix(MatrixArgs),
     /// Lists the timings of published systems with their sources, or prints one
     Presets {
         /// Print this one: each step, where its figure comes from, how sure it is
@@ -81,6 +87,7 @@ pub fn execute(command: &LabCommand) -> Result<u8> {
     match command {
         LabCommand::Run(args) => run(args)?,
         LabCommand::Sweep(args) => run_sweep(args)?,
+        LabCommand::Matrix(args) => return args.execute(),
         LabCommand::Presets { name: None } => print!("{}", preset_list()),
         LabCommand::Presets { name: Some(name) } => print!("{}", preset(name)?),
         LabCommand::Scenarios { name: None } => print!("{}", scenario_list()),

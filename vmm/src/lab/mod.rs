@@ -9,6 +9,7 @@ pub mod engine;
 pub mod figures;
 pub mod folder;
 pub mod machine;
+pub mod matrix;
 pub mod outcome;
 pub mod scenario;
 pub mod sweep;

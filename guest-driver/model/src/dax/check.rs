@@ -1,0 +1,45 @@
+//! What fsck does: everything that can be known in two ways is compared.
+
+use std::collections::BTreeMap;
+
+use crate::dax::{Block, DaxFs};
+
+impl DaxFs {
+    /// Every inconsistency, for people; none if all is well.
+    pub fn check(&self) -> Vec<String> {
+        let state = self.lock();
+        let mut counted: BTreeMap<Block, u32> = BTreeMap::from([(state.zeroes, 1)]);
+        let mut problems = Vec::new();
+        for (id, file) in &state.files {
+            let mut end = 0;
+            for extent in file.extents.iter() {
+                if extent.page < end || extent.pages == 0 {
+                    problems.push(format!("file {}: {extent:?} overlaps the one before, or is empty", id.0));
+                }
+                end = extent.page + extent.pages;
+                for page in 0..extent.pages {
+                    *counted.entry(Block(extent.block.0 + page)).or_default() += 1;
+                }
+            }
+            if end > file.size {
+                problems.push(format!("file {}: blocks up to page {end}, but it has {}", id.0, file.size));
+            }
+            if let Some(page) = file.dirty.iter().find(|&&page| page >= file.size) {
+                problems.push(format!("file {}: page {page} behind its end is dirty", id.0));
+            }
+        }
+        let used = state.blocks.in_use();
+        for block in counted.keys().chain(used.keys()).collect::<std::collections::BTreeSet<_>>() {
+            let (known, found) = (used.get(block), counted.get(block));
+            if known != found {
+                problems
+                    .push(format!("block {}: {known:?} users are counted, {found:?} were found", block.0));
+            }
+        }
+        let sum = used.len() as u64 + state.blocks.free_count();
+        if sum != state.blocks.total() {
+            problems.push(format!("{sum} blocks are used or free, of {}", state.blocks.total()));
+        }
+        problems
+    }
+}

@@ -1,0 +1,161 @@
+//! The book of layout leases: who holds which range of which file, and what is pinned under it.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::dax::{Errno, FileId, FsError};
+use crate::policy::{Pinned, Program, ProgramId, Registration, Request};
+
+/// A line of the administrator's listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Who.
+    pub program: ProgramId,
+    /// Which file.
+    pub file: FileId,
+    /// Which pages of it.
+    pub pages: Range<u64>,
+    /// Pages pinned under it.
+    pub pins: u64,
+    /// It was asked to let go.
+    pub breaking: bool,
+}
+
+impl fmt::Display for Holding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { program, file, pages, pins, breaking } = self;
+        write!(f, "program {} holds pages {pages:?} of file {}, {pins} pinned", program.0, file.0)?;
+        if *breaking { f.write_str(", breaking") } else { Ok(()) }
+    }
+}
+
+struct Lease {
+    program: Arc<dyn Program>,
+    file: FileId,
+    pages: Range<u64>,
+    regions: Vec<Arc<Pinned>>,
+    breaking: bool,
+}
+
+impl Lease {
+    fn pins(&self) -> u64 {
+        self.regions.iter().map(|region| region.pins()).sum()
+    }
+
+    fn overlaps(&self, file: FileId, pages: &Range<u64>) -> bool {
+        self.file == file && pages.start < self.pages.end && self.pages.start < pages.end
+    }
+}
+
+/// All leases.
+#[derive(Default)]
+pub struct LeaseBook {
+    leases: Mutex<Vec<Lease>>,
+}
+
+impl LeaseBook {
+    /// Takes a lease on the range of a request.
+    pub fn take(&self, request: &Request) {
+        let Request { program, file, pages, .. } = request.clone();
+        self.lock().push(Lease { program, file, pages, regions: Vec::new(), breaking: false });
+    }
+
+    /// Pins under a lease that the program has on the whole range, and that nobody wants to break.
+    pub fn pin(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+        let Request { program, file, pages, .. } = request;
+        let (id, file, pages) = (program.id(), *file, pages.clone());
+        let covers = move |lease: &Lease| {
+            lease.program.id() == id
+                && lease.file == file
+                && lease.pages.start <= pages.start
+                && pages.end <= lease.pages.end
+        };
+        match self.lock().iter().find(|&lease| covers(lease)) {
+            None => return Err(FsError::refused(Errno::EPERM, "no layout lease covers the range")),
+            Some(lease) if lease.breaking => {
+                return Err(FsError::refused(Errno::EBUSY, "the lease is being broken"));
+            }
+            Some(_) => {}
+        }
+        // Faults may call rules: not with the book locked.
+        let region = Pinned::create(request)?;
+        match self.lock().iter_mut().find(|lease| covers(lease)) {
+            Some(lease) => lease.regions.push(region.clone()),
+            None => {
+                region.release()?;
+                return Err(FsError::refused(Errno::EPERM, "the lease went away meanwhile"));
+            }
+        }
+        Ok(region)
+    }
+
+    /// Marks the leases on a range as breaking; those who hold them.
+    pub(super) fn begin_break(&self, file: FileId, pages: &Range<u64>) -> Vec<Arc<dyn Program>> {
+        let mut leases = self.lock();
+        let hit = leases.iter_mut().filter(|lease| lease.overlaps(file, pages));
+        hit.map(|lease| {
+            lease.breaking = true;
+            lease.program.clone()
+        })
+        .collect()
+    }
+
+    /// Those who hold leases on a range.
+    pub(super) fn holders(&self, file: FileId, pages: &Range<u64>) -> Vec<Arc<dyn Program>> {
+        let leases = self.lock();
+        leases.iter().filter(|lease| lease.overlaps(file, pages)).map(|lease| lease.program.clone()).collect()
+    }
+
+    /// Whether anything is pinned under leases on a range.
+    pub(super) fn is_pinned(&self, file: FileId, pages: &Range<u64>) -> bool {
+        self.lock().iter().any(|lease| lease.overlaps(file, pages) && lease.pins() > 0)
+    }
+
+    /// Ends the leases on a range; the regions that were made under them.
+    pub(super) fn end(&self, file: FileId, pages: &Range<u64>) -> Vec<Arc<Pinned>> {
+        let gone = self.remove(|lease| lease.overlaps(file, pages));
+        gone.into_iter().flat_map(|lease| lease.regions).collect()
+    }
+
+    /// Ends all leases of a program; the regions that were made under them.
+    pub(super) fn end_all_of(&self, program: ProgramId) -> Vec<Arc<Pinned>> {
+        let gone = self.remove(|lease| lease.program.id() == program);
+        gone.into_iter().flat_map(|lease| lease.regions).collect()
+    }
+
+    /// A program that holds a lease.
+    pub(super) fn holder(&self, program: ProgramId) -> Option<Arc<dyn Program>> {
+        let leases = self.lock();
+        leases.iter().find(|lease| lease.program.id() == program).map(|lease| lease.program.clone())
+    }
+
+    /// Pages pinned under a program's leases.
+    pub fn pins_of(&self, program: ProgramId) -> u64 {
+        let leases = self.lock();
+        leases.iter().filter(|lease| lease.program.id() == program).map(Lease::pins).sum()
+    }
+
+    /// Who holds what.
+    pub fn holdings(&self) -> Vec<Holding> {
+        let each = |lease: &Lease| Holding {
+            program: lease.program.id(),
+            file: lease.file,
+            pages: lease.pages.clone(),
+            pins: lease.pins(),
+            breaking: lease.breaking,
+        };
+        self.lock().iter().map(each).collect()
+    }
+
+    fn remove(&self, which: impl Fn(&Lease) -> bool) -> Vec<Lease> {
+        let mut leases = self.lock();
+        let (gone, kept) = std::mem::take(&mut *leases).into_iter().partition(which);
+        *leases = kept;
+        gone
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Lease>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,151 @@
+//! mpin(start, length): a promise about a mapping, with honest accounting.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use refault_bus::Iova;
+
+use crate::Process;
+use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Pins, Rule};
+use crate::memory::FRAME;
+use crate::policy::{Pinned, Policy, ProgramId, Registration, Request};
+use crate::waits::{Waited, Waits};
+
+/// What becomes of an operation that would move pages that are mpinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenPinned {
+    /// It fails with EBUSY.
+    Refuse,
+    /// It waits for munpin.
+    Wait,
+}
+
+/// What a program has mpinned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Bytes of RAM: these count against the limit of locked memory.
+    pub ram: u64,
+    /// Bytes of persistent memory: no RAM is taken from anybody.
+    pub dax: u64,
+}
+
+/// A mapping of which mpin(2) promises that it will not fault and not migrate. Drivers pin only what is mpinned. The RAM
+/// among it is accounted, once however often it is pinned; pages of a DAX file are not RAM.
+pub struct Mpin {
+    waits: Arc<dyn Waits>,
+    when_pinned: WhenPinned,
+    /// RLIMIT_MEMLOCK in bytes.
+    limit: u64,
+    promises: Mutex<BTreeMap<ProgramId, Promise>>,
+}
+
+/// What was promised to a program, and who relies on it.
+#[derive(Default)]
+struct Promise {
+    account: Account,
+    regions: Vec<Arc<Pinned>>,
+}
+
+impl Mpin {
+    /// With a limit of locked memory in bytes.
+    pub fn new(waits: Arc<dyn Waits>, when_pinned: WhenPinned, limit: u64) -> Self {
+        Self { waits, when_pinned, limit, promises: Mutex::default() }
+    }
+
+    /// Faults `bytes` at `start` in, and accounts for them.
+    pub fn mpin(
+        &self,
+        fs: &DaxFs,
+        program: ProgramId,
+        (process, start, bytes): (&Process, Iova, u64),
+        write: bool,
+    ) -> Result<Account, FsError> {
+        let mut added = Account::default();
+        for offset in (0..bytes).step_by(FRAME as usize) {
+            let refused = FsError::refused(Errno::EFAULT, "a page cannot be faulted in");
+            let leaf = process.fault_at(Iova(start.0 + offset), write).map_err(|_| refused)?;
+            *(if fs.has(leaf.gpa) { &mut added.dax } else { &mut added.ram }) += FRAME;
+        }
+        let mut promises = self.lock();
+        let account = &mut promises.entry(program).or_default().account;
+        if account.ram + added.ram > self.limit {
+            return Err(FsError::refused(Errno::ENOMEM, "more memory would be locked than the limit allows"));
+        }
+        account.ram += added.ram;
+        account.dax += added.dax;
+        Ok(*account)
+    }
+
+    /// Takes a program's promise back: refused while a region uses it.
+    pub fn munpin(&self, program: ProgramId) -> Result<(), FsError> {
+        self.before_munmap(program)?;
+        self.lock().remove(&program);
+        Ok(())
+    }
+
+    /// What a program has mpinned.
+    pub fn account(&self, program: ProgramId) -> Account {
+        self.lock().get(&program).map(|promise| promise.account).unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ProgramId, Promise>> {
+        self.promises.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rule for Mpin {
+    fn before(&self, fs: &DaxFs, affected: &Affected) -> Result<(), FsError> {
+        let Affected { file, pages, change } = affected;
+        let pinned = || fs.pins(*file, pages.clone()).is_ok_and(|pins| pins.all > 0);
+        if *change == Change::Allocate || !pinned() {
+            return Ok(());
+        }
+        match self.when_pinned {
+            WhenPinned::Refuse => Err(FsError::refused(Errno::EBUSY, "the page is mpinned")),
+            WhenPinned::Wait => match self.waits.wait(None, &mut || !pinned()) {
+                Waited::Ready => Ok(()),
+                _ => Err(FsError::Forever("munpin")),
+            },
+        }
+    }
+
+    fn keeps_dirty(&self, pins: Pins) -> bool {
+        pins.writing > 0
+    }
+}
+
+impl Policy for Mpin {
+    fn name(&self) -> &'static str {
+        "mpin"
+    }
+
+    fn prepare(&self, request: &Request) -> Result<(), FsError> {
+        let Request { fs, program, process, start, write, .. } = request;
+        self.mpin(fs, program.id(), (process, *start, request.bytes()), *write).map(drop)
+    }
+
+    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+        let program = request.program.id();
+        if !self.lock().contains_key(&program) {
+            return Err(FsError::refused(Errno::EPERM, "the memory is not mpinned"));
+        }
+        let region = Pinned::create(request)?;
+        if let Some(promise) = self.lock().get_mut(&program) {
+            promise.regions.push(region.clone());
+        }
+        Ok(region)
+    }
+
+    fn before_munmap(&self, program: ProgramId) -> Result<(), FsError> {
+        let promises = self.lock();
+        let relied_on = |promise: &Promise| promise.regions.iter().any(|region| region.pins() > 0);
+        match promises.get(&program).is_some_and(relied_on) {
+            false => Ok(()),
+            true => Err(FsError::refused(Errno::EBUSY, "a region uses what is mpinned")),
+        }
+    }
+
+    fn exited(&self, program: ProgramId) {
+        self.lock().remove(&program);
+    }
+}

@@ -1,0 +1,46 @@
+//! A filesystem that does not move blocks of files in use.
+
+use std::sync::Arc;
+
+use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Pins, Rule};
+use crate::policy::{Pinned, Policy, Registration, Request};
+
+/// No reflink, no exchange, no collapse or insert; truncate and punch are refused while the file is mapped or a page of it
+/// is pinned. A write needs nothing prepared, so a pinned page counts as dirty.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NeverMoves;
+
+impl Rule for NeverMoves {
+    fn before(&self, fs: &DaxFs, affected: &Affected) -> Result<(), FsError> {
+        let Affected { file, pages, change } = affected;
+        match change {
+            Change::Allocate => Ok(()),
+            Change::Free if !fs.is_mapped(*file)? && fs.pins(*file, pages.clone())?.all == 0 => Ok(()),
+            Change::Free => Err(FsError::refused(Errno::ETXTBSY, "the file is mapped or pinned")),
+            Change::Move | Change::Share | Change::Copy => {
+                Err(FsError::refused(Errno::EOPNOTSUPP, "this filesystem does not move or share blocks"))
+            }
+        }
+    }
+
+    fn before_unmount(&self, fs: &DaxFs) -> Result<(), FsError> {
+        match fs.all_pins() {
+            0 => Ok(()),
+            _ => Err(FsError::refused(Errno::EBUSY, "a page is pinned")),
+        }
+    }
+
+    fn keeps_dirty(&self, pins: Pins) -> bool {
+        pins.writing > 0
+    }
+}
+
+impl Policy for NeverMoves {
+    fn name(&self) -> &'static str {
+        "never-moves"
+    }
+
+    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+        Ok(Pinned::create(request)?)
+    }
+}

@@ -1,0 +1,136 @@
+//! A region of pinned pages: what `ib_umem_get` and the driver make of it.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use refault_abi::command::{CMD_CREATE_MR, CMD_DESTROY_MR, CreateMr, MR_PINNED, ObjectId};
+use refault_bus::{Gpa, Iova};
+
+use crate::dax::{DaxFs, Errno, FileId, FsError};
+use crate::memory::FRAME;
+use crate::nic::{Buffer, Driver, Region, page_table};
+use crate::paging::PageSize;
+use crate::policy::{Registration, Request};
+
+/// Pages of a file that were looked up once and handed to the device.
+pub struct Pinned {
+    driver: Arc<Driver>,
+    fs: Arc<DaxFs>,
+    file: FileId,
+    pages: Range<u64>,
+    write: bool,
+    region: Region,
+    base: Iova,
+    /// The region's page table, which must stay as long as the device knows the region.
+    tables: Mutex<Vec<Buffer>>,
+    held: Mutex<Vec<Page>>,
+}
+
+/// A pinned page, and what the device calls it.
+struct Page {
+    gpa: Gpa,
+    dma: Iova,
+}
+
+impl Pinned {
+    /// Faults the pages in (for writing, if the device shall write), counts a pin for each, and tells the device.
+    pub fn create(request: &Request) -> Result<Arc<Self>, FsError> {
+        let mut held = Vec::new();
+        let made = pin_all(request, &mut held).and_then(|()| describe(request, &held));
+        let (region, tables) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let Request { driver, fs, write, .. } = request;
+                let _ = unpin_all(driver, fs, *write, held);
+                return Err(error);
+            }
+        };
+        let Request { driver, fs, file, pages, write, start, .. } = request.clone();
+        let (tables, held) = (Mutex::new(tables), Mutex::new(held));
+        Ok(Arc::new(Self { driver, fs, file, pages, write, region, base: start, tables, held }))
+    }
+
+    /// Pages that are still pinned.
+    pub fn pins(&self) -> u64 {
+        self.lock().len() as u64
+    }
+
+    /// Whether it pins any page of `pages` of `file`, by the place at which it was registered.
+    pub fn is_of(&self, file: FileId, pages: &Range<u64>) -> bool {
+        file == self.file && pages.start < self.pages.end && self.pages.start < pages.end
+    }
+
+    /// Takes the pages from under a program that does not let go: requests fail from now on, nothing is pinned any
+    /// more, and the key stays until the program gives it up.
+    pub fn revoke(&self) -> Result<(), FsError> {
+        self.driver.revoke(self.region)?;
+        self.unpin()
+    }
+
+    fn unpin(&self) -> Result<(), FsError> {
+        let held = std::mem::take(&mut *self.lock());
+        unpin_all(&self.driver, &self.fs, self.write, held)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Page>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registration for Pinned {
+    fn key(&self) -> u32 {
+        self.region.key
+    }
+
+    fn base(&self) -> Iova {
+        self.base
+    }
+
+    fn release(&self) -> Result<(), FsError> {
+        self.driver.destroy(CMD_DESTROY_MR, self.region.key)?;
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.unpin()
+    }
+}
+
+/// get_user_pages: every page is there, with the right that is needed, and counted.
+fn pin_all(request: &Request, held: &mut Vec<Page>) -> Result<(), FsError> {
+    for offset in (0..request.bytes()).step_by(FRAME as usize) {
+        let at = Iova(request.start.0 + offset);
+        let refused = FsError::refused(Errno::EFAULT, "a page cannot be faulted in");
+        let leaf = request.process.fault_at(at, request.write).map_err(|_| refused)?;
+        let dma = request.driver.domain().map(leaf.gpa, FRAME)?;
+        request.fs.pin(leaf.gpa, request.write);
+        held.push(Page { gpa: leaf.gpa, dma });
+    }
+    Ok(())
+}
+
+fn describe(request: &Request, held: &[Page]) -> Result<(Region, Vec<Buffer>), FsError> {
+    let Request { driver, pd, start, .. } = request;
+    let addresses: Vec<Iova> = held.iter().map(|page| page.dma).collect();
+    let (table, buffers) = page_table(driver.memory(), driver.domain(), &addresses, PageSize::Small)?;
+    let body = CreateMr {
+        start: start.0,
+        length: request.bytes(),
+        table,
+        pd: *pd,
+        access: request.access(),
+        mode: MR_PINNED,
+        ..CreateMr::default()
+    };
+    let region = Region { key: driver.lane0().execute::<ObjectId>(CMD_CREATE_MR, &body)?.id };
+    Ok((region, buffers))
+}
+
+/// unpin_user_pages_dirty_lock: what the device could write counts as written.
+fn unpin_all(driver: &Driver, fs: &DaxFs, write: bool, held: Vec<Page>) -> Result<(), FsError> {
+    for page in held {
+        driver.domain().unmap(page.dma, FRAME)?;
+        if write {
+            fs.set_page_dirty(page.gpa);
+        }
+        fs.unpin(page.gpa, write);
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! A lease on the layout that can be broken, whether its holder answers or not.
+
+use std::sync::Arc;
+
+use crate::dax::{Affected, Change, DaxFs, FsError, Pins, Rule};
+use crate::policy::{Holding, LeaseBook, Policy, Program, ProgramId, Registration, Request, Signal};
+use crate::waits::{Waited, Waits};
+
+/// What becomes of a holder that has not let go when the break time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenDeaf {
+    /// Its regions are revoked: the device's requests fail.
+    Revoke,
+    /// It is killed.
+    Kill,
+}
+
+/// A lease on the range is the condition for pinning it. Whatever changes the block map under pinned pages - with shared
+/// blocks, any write - asks the holder to let go, waits as long as the break time, and then takes the pages away.
+pub struct RevocableLease {
+    waits: Arc<dyn Waits>,
+    break_time_ns: u64,
+    when_deaf: WhenDeaf,
+    /// Who holds what.
+    pub book: LeaseBook,
+}
+
+impl RevocableLease {
+    /// With so many nanoseconds to let go.
+    pub fn new(waits: Arc<dyn Waits>, break_time_ns: u64, when_deaf: WhenDeaf) -> Self {
+        Self { waits, break_time_ns, when_deaf, book: LeaseBook::default() }
+    }
+
+    fn take_away(&self, affected: &Affected, holders: &[Arc<dyn Program>]) -> Result<(), FsError> {
+        let Affected { file, pages, .. } = affected;
+        match self.when_deaf {
+            WhenDeaf::Revoke => self.book.end(*file, pages).iter().try_for_each(|region| region.revoke()),
+            WhenDeaf::Kill => {
+                holders.iter().for_each(|holder| holder.signal(Signal::Kill));
+                match self.waits.wait(None, &mut || !self.book.is_pinned(*file, pages)) {
+                    Waited::Ready => Ok(()),
+                    _ => Err(FsError::Forever("a killed program to let go")),
+                }
+            }
+        }
+    }
+}
+
+impl Rule for RevocableLease {
+    fn before(&self, _fs: &DaxFs, affected: &Affected) -> Result<(), FsError> {
+        let Affected { file, pages, change } = affected;
+        if *change == Change::Allocate || !self.book.is_pinned(*file, pages) {
+            return Ok(());
+        }
+        let holders = self.book.begin_break(*file, pages);
+        holders.iter().for_each(|holder| holder.signal(Signal::LetGo));
+        let deadline = self.waits.now_ns() + self.break_time_ns;
+        if self.waits.wait(Some(deadline), &mut || !self.book.is_pinned(*file, pages)) != Waited::Ready {
+            self.take_away(affected, &holders)?;
+        }
+        self.book.end(*file, pages);
+        Ok(())
+    }
+
+    fn keeps_dirty(&self, pins: Pins) -> bool {
+        pins.writing > 0
+    }
+}
+
+impl Policy for RevocableLease {
+    fn name(&self) -> &'static str {
+        "lease"
+    }
+
+    fn prepare(&self, request: &Request) -> Result<(), FsError> {
+        self.book.take(request);
+        Ok(())
+    }
+
+    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+        self.book.pin(request)
+    }
+
+    /// Leases belong to the open file. No pin outlives the lease it was made under.
+    fn closed(&self, program: ProgramId) -> Result<(), FsError> {
+        let regions = self.book.end_all_of(program);
+        let mut held = regions.iter().filter(|region| region.pins() > 0);
+        held.try_for_each(|region| region.revoke())
+    }
+
+    fn exited(&self, program: ProgramId) {
+        self.book.end_all_of(program);
+    }
+
+    fn holdings(&self) -> Vec<Holding> {
+        self.book.holdings()
+    }
+}

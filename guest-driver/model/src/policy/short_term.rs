@@ -1,0 +1,60 @@
+//! Pins that last as long as an I/O does: those who change the block map wait for them.
+
+use std::sync::Arc;
+
+use crate::dax::{Affected, Change, DaxFs, FsError, Pins, Rule};
+use crate::policy::{Pinned, Policy, Registration, Request};
+use crate::waits::{Waited, Waits};
+
+/// What direct I/O does: truncate and its like unmap the pages, so that no pin can be added, then wait until no page of
+/// them is pinned (`dax_layout_busy_page`, `xfs_break_dax_layouts`). A pin that is never given back is waited for for
+/// ever.
+///
+/// A write to a shared block does not wait: whoever pinned the page for reading goes on reading what was there. The block
+/// itself is not given to anybody else before.
+pub struct ShortTermPin {
+    waits: Arc<dyn Waits>,
+}
+
+impl ShortTermPin {
+    /// On that clock.
+    pub fn new(waits: Arc<dyn Waits>) -> Self {
+        Self { waits }
+    }
+
+    fn wait(&self, mut pinned: impl FnMut() -> bool) -> Result<(), FsError> {
+        match self.waits.wait(None, &mut || !pinned()) {
+            Waited::Ready => Ok(()),
+            Waited::TimedOut | Waited::Forever => Err(FsError::Forever("a page to be unpinned")),
+        }
+    }
+}
+
+impl Rule for ShortTermPin {
+    fn before(&self, fs: &DaxFs, affected: &Affected) -> Result<(), FsError> {
+        let Affected { file, pages, change } = affected;
+        if matches!(change, Change::Copy | Change::Allocate) {
+            return Ok(());
+        }
+        fs.unmap(*file, pages)?;
+        self.wait(|| fs.pins(*file, pages.clone()).is_ok_and(|pins| pins.all > 0))
+    }
+
+    fn before_unmount(&self, fs: &DaxFs) -> Result<(), FsError> {
+        self.wait(|| fs.all_pins() > 0)
+    }
+
+    fn keeps_dirty(&self, pins: Pins) -> bool {
+        pins.writing > 0
+    }
+}
+
+impl Policy for ShortTermPin {
+    fn name(&self) -> &'static str {
+        "short-pin"
+    }
+
+    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+        Ok(Pinned::create(request)?)
+    }
+}
