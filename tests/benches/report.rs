@@ -60,6 +60,7 @@ fn part(half: &str, folder: &Path, faults: usize) -> ExitCode {
                 nic: NicStats::default(),
                 iommu: Statistics::default(),
                 observed: records.observed.clone(),
+                timing: None,
             };
             let experiment =
                 Experiment { title: "many faults".into(), time: TimeBase::Virtual, ..Experiment::default() };

@@ -21,5 +21,6 @@ pub mod relay;
 pub mod report;
 pub mod run;
 pub mod serial;
+pub mod slow;
 pub mod trace;
 pub mod wiring;

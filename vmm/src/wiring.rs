@@ -14,7 +14,9 @@ use refault_iommu::{Iommu, IommuConfig};
 use refault_nic::{Nic, NicConfig, Worker};
 use refault_pci::PciFunction;
 
+use crate::lab::scenario::Timing;
 use crate::machine::{Devices, MachineParts};
+use crate::slow::{Slow, SlowNic};
 use crate::trace::WallClock;
 
 /// Pieces of work between two looks at deadlines and the end.
@@ -30,6 +32,8 @@ pub struct DeviceOptions {
     pub clock: Arc<dyn Clock>,
     /// Sees every stage of every fault.
     pub probe: Arc<dyn Probe>,
+    /// Each step of the devices takes at least as long as this says; without it, as long as it takes.
+    pub timing: Option<Timing>,
 }
 
 impl Default for DeviceOptions {
@@ -39,6 +43,7 @@ impl Default for DeviceOptions {
             nic: NicConfig::default(),
             clock: Arc::new(WallClock::new()),
             probe: Arc::new(NoProbe),
+            timing: None,
         }
     }
 }
@@ -51,6 +56,8 @@ pub struct Wired {
     pub nic: Arc<Nic>,
     stop: Option<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
+    /// What delays messages lives as long as the devices: the IOMMU reaches the NIC through it.
+    _slow: Option<SlowNic>,
 }
 
 impl Drop for Wired {
@@ -65,13 +72,11 @@ impl Drop for Wired {
 
 /// Builds the devices of a machine and starts the NIC's workers.
 pub fn devices(parts: &MachineParts, options: DeviceOptions) -> anyhow::Result<(Devices, Wired)> {
-    let DeviceOptions { iommu, nic, clock, probe } = options;
-    let iommu = Arc::new(Iommu::new(iommu, parts.ram.clone(), parts.msi.clone(), probe.clone()));
-    let agent: Arc<dyn TranslationAgent> = iommu.clone();
-    let nic = Nic::new(nic, parts.ram.clone(), agent, parts.msi.clone(), clock.clone(), probe);
-    let endpoint: Arc<dyn AtsEndpoint> = nic.clone();
-    iommu.attach(Arc::downgrade(&endpoint) as Weak<dyn AtsEndpoint>);
-
+    let clock = options.clock.clone();
+    let Connected { iommu, nic, devices, slow } = match options.timing.clone() {
+        None => connect(parts, options),
+        Some(timing) => connect_slowly(parts, options, Slow::new(timing, parts.msi.clone())?)?,
+    };
     let (stop, stopped) = bounded::<()>(0);
     let threads = (0..nic.worker_count())
         .map(|index| {
@@ -83,10 +88,42 @@ pub fn devices(parts: &MachineParts, options: DeviceOptions) -> anyhow::Result<(
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
 
+    Ok((devices, Wired { iommu, nic, stop: Some(stop), threads, _slow: slow }))
+}
+
+/// The devices, connected, without threads.
+struct Connected {
+    iommu: Arc<Iommu>,
+    nic: Arc<Nic>,
+    devices: Devices,
+    slow: Option<SlowNic>,
+}
+
+fn connect(parts: &MachineParts, options: DeviceOptions) -> Connected {
+    let DeviceOptions { iommu, nic, clock, probe, .. } = options;
+    let iommu = Arc::new(Iommu::new(iommu, parts.ram.clone(), parts.msi.clone(), probe.clone()));
+    let agent: Arc<dyn TranslationAgent> = iommu.clone();
+    let nic = Nic::new(nic, parts.ram.clone(), agent, parts.msi.clone(), clock, probe);
+    let endpoint: Arc<dyn AtsEndpoint> = nic.clone();
+    iommu.attach(Arc::downgrade(&endpoint) as Weak<dyn AtsEndpoint>);
     let registers: Arc<dyn MmioDevice> = iommu.clone();
     let function: Arc<dyn PciFunction> = nic.clone();
     let devices = Devices { iommu: Some(registers), functions: vec![function] };
-    Ok((devices, Wired { iommu, nic, stop: Some(stop), threads }))
+    Connected { iommu, nic, devices, slow: None }
+}
+
+/// The same devices, with delays at every seam.
+fn connect_slowly(parts: &MachineParts, options: DeviceOptions, slow: Slow) -> anyhow::Result<Connected> {
+    let DeviceOptions { iommu, nic, clock, probe, .. } = options;
+    let iommu = Arc::new(Iommu::new(iommu, parts.ram.clone(), slow.interrupts(), probe.clone()));
+    let root = slow.root(iommu.clone())?;
+    let memory = slow.memory(parts.ram.clone());
+    let nic = Nic::new(nic, memory, root.agent(), slow.interrupts(), clock, probe);
+    let seen = root.nic(nic.clone(), nic.clone())?;
+    iommu.attach(seen.endpoint());
+    let devices =
+        Devices { iommu: Some(slow.registers(iommu.clone())), functions: vec![seen.function.clone()] };
+    Ok(Connected { iommu, nic, devices, slow: Some(seen) })
 }
 
 /// A worker's thread: sleeps until there is work, a deadline, or the end. Under a steady stream of work it

@@ -7,6 +7,7 @@ mod driver;
 mod flush;
 mod misbehave;
 mod run;
+mod slowed;
 mod stages;
 mod stock;
 mod stock_programs;

@@ -44,6 +44,9 @@ pub fn execute(args: &DemoArgs) -> Result<u8> {
         return Ok(0);
     }
     args.check()?;
+    if let Some(timing) = args.nic.timing()? {
+        note(&timing.line());
+    }
     let choice = choose(args.accel)?;
     note(&choice.why);
     let image = SeriesArgs::default().image()?;
@@ -84,9 +87,10 @@ fn here(args: &DemoArgs, folder: &Path, live: bool, accel: &str) -> Result<()> {
     let view = Arc::new(Mutex::new(View::new(recorder.clone(), live)));
     let mut wired = None;
     let spec = spec(args, SeriesArgs::default().image()?);
+    let timing = args.nic.timing()?.map(|named| named.timing);
     let end = run(&spec, streams(folder, view.clone())?, |parts| {
         let (nic, probe) = (args.nic.config(), recorder.clone());
-        let options = DeviceOptions { nic, clock, probe, ..DeviceOptions::default() };
+        let options = DeviceOptions { nic, clock, probe, timing, ..DeviceOptions::default() };
         let (devices, keep) = wiring::devices(parts, options)?;
         wired = Some(keep);
         Ok(devices)
@@ -192,6 +196,7 @@ fn summarize(
             file_bytes: args.size.0,
             scale: args.scale,
             queue_pairs: args.queue_pairs,
+            timing: args.nic.timing_name(),
         },
         scenarios,
         guest_log,

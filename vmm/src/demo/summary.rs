@@ -50,6 +50,9 @@ pub struct Setup {
     pub scale: f64,
     /// Queue pairs that write at the same time.
     pub queue_pairs: u32,
+    /// Preset or file that the devices were slowed down to, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<String>,
 }
 
 /// Passed or not.

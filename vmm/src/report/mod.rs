@@ -93,6 +93,9 @@ pub struct Counters {
     pub iommu: Statistics,
     /// What the recorder saw, kept and lost.
     pub observed: Observed,
+    /// Preset or file that the devices were slowed down to, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timing: Option<String>,
 }
 
 /// Writes all files of a run that is no demo into its folder, and gives the page's path.

@@ -90,6 +90,7 @@ impl Synthetic {
                 file_bytes: 64 << 20,
                 scale: 1.0,
                 queue_pairs: 4,
+                timing: None,
             },
             scenarios,
             guest_log: Vec::new(),

@@ -94,6 +94,7 @@ fn outcome(faults: usize) -> Outcome {
         nic: NicStats { page_requests: faults as u64, ..NicStats::default() },
         iommu: Statistics::default(),
         observed: records.observed.clone(),
+        timing: None,
     };
     let load = LoadOutcome {
         completed: faults as u64,

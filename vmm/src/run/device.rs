@@ -9,7 +9,8 @@ use super::stages::Stages;
 use crate::accel::inside;
 use crate::demo::session::command_line;
 use crate::host::say::note;
-use crate::report::{self, Counters, Experiment, TimeBase};
+use crate::report::{self, Counters, Experiment, FactGroup, TimeBase};
+use crate::slow::Named;
 use crate::trace::Recorder;
 use crate::trace::guest::GuestStages;
 use crate::wiring::Wired;
@@ -49,6 +50,9 @@ pub struct NicArgs {
     /// Watch one request in N of each queue pair from doorbell to completion: requests.csv; 0 for none
     #[arg(long, value_name = "N", default_value_t = 1024)]
     sample: u32,
+    /// Have the steps of NIC and IOMMU take at least as long as a preset or a file says
+    #[arg(long, value_name = "PRESET|FILE")]
+    timing: Option<String>,
 }
 
 impl NicArgs {
@@ -70,6 +74,21 @@ impl NicArgs {
     }
 }
 
+impl NicArgs {
+    /// How long the devices' steps are to take at least, if that was given.
+    ///
+    /// # Errors
+    /// There is no such timing, or something in it is wrong.
+    pub fn timing(&self) -> Result<Option<Named>> {
+        self.timing.as_deref().map(Named::open).transpose()
+    }
+
+    /// What was given as the timing.
+    pub fn timing_name(&self) -> Option<String> {
+        self.timing.clone()
+    }
+}
+
 /// Writes what was recorded of the faults, and all counters, into a folder.
 ///
 /// # Errors
@@ -79,6 +98,7 @@ pub(super) fn leave_trace(
     wired: &Wired,
     recorder: &Recorder,
     stages: Option<&Stages>,
+    timing: Option<&Named>,
 ) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make folder {}", folder.display()))?;
     let mut records = recorder.records();
@@ -90,17 +110,26 @@ pub(super) fn leave_trace(
         nic: wired.nic.stats(),
         iommu: wired.iommu.statistics(),
         observed: records.observed.clone(),
+        timing: timing.map(|timing| timing.name.clone()),
     };
     let experiment = Experiment {
         version: env!("CARGO_PKG_VERSION").into(),
         title: "A program in a guest".into(),
         command: command_line(),
         time: if inside() { TimeBase::Emulated } else { TimeBase::Real },
+        facts: timing.map(slowed).into_iter().collect(),
         observed: records.observed.clone(),
         ..Experiment::default()
     };
     report::write_experiment(folder, &records, &counters, &experiment)?;
     Ok(())
+}
+
+/// That the devices were slowed down, for the report.
+fn slowed(timing: &Named) -> FactGroup {
+    let facts = [("to", timing.name.clone()), ("that is", timing.about())];
+    let facts = facts.map(|(name, value)| (name.to_string(), value)).to_vec();
+    FactGroup { title: "Devices slowed down".into(), facts }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::config::CpuModel;
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::say::note;
 use crate::host::terminal::{Raw, size};
+use crate::slow::Named;
 use crate::trace::{Recorder, WallClock};
 use crate::wiring::{self, DeviceOptions};
 
@@ -117,21 +118,25 @@ fn variable(text: &str) -> Result<(String, OsString), String> {
 /// refault itself failed; the exit status is then 125.
 pub fn execute(args: &RunArgs) -> Result<u8> {
     let whole = args.kernel.is_some() && args.initrd.is_some();
+    let timing = args.nic.timing()?;
     if inside() {
         let image = (!whole).then(|| args.series.image()).transpose()?;
-        return here(args, image);
+        return here(args, image, timing);
+    }
+    if let Some(timing) = &timing {
+        note(&timing.line());
     }
     let choice = choose(args.accel)?;
     note(&choice.why);
     let image = (!whole || !choice.kvm).then(|| args.series.image()).transpose()?;
     match image {
         Some(image) if !choice.kvm => nested(args, &image),
-        image => here(args, image),
+        image => here(args, image, timing),
     }
 }
 
 /// On this machine's KVM.
-fn here(args: &RunArgs, image: Option<GuestImage>) -> Result<u8> {
+fn here(args: &RunArgs, image: Option<GuestImage>, timing: Option<Named>) -> Result<u8> {
     let mut spec = args.spec(image);
     let stages = args.wants_stages().then(|| Stages::ask(&mut spec)).transpose()?;
     // Until the end, whatever that is: the terminal is the user's.
@@ -144,14 +149,15 @@ fn here(args: &RunArgs, image: Option<GuestImage>) -> Result<u8> {
             Some(recorder) => recorder.clone(),
             None => Arc::new(NoProbe),
         };
-        let options = DeviceOptions { nic: args.nic.config(), clock, probe, ..DeviceOptions::default() };
+        let (nic, timing) = (args.nic.config(), timing.as_ref().map(|named| named.timing.clone()));
+        let options = DeviceOptions { nic, clock, probe, timing, ..DeviceOptions::default() };
         let (devices, keep) = wiring::devices(parts, options)?;
         wired = Some(keep);
         Ok(devices)
     })?;
     drop(_raw);
     if let (Some(folder), Some(recorder), Some(wired)) = (&args.trace, &recorder, &wired) {
-        leave_trace(folder, wired, recorder, stages.as_ref())?;
+        leave_trace(folder, wired, recorder, stages.as_ref(), timing.as_ref())?;
     }
     if args.initrd.is_some() && end.timeout.is_none() {
         return Ok(0);

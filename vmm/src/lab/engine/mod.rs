@@ -130,6 +130,7 @@ impl Engine {
             nic: self.machine.nic.stats(),
             iommu: self.machine.iommu.statistics(),
             observed: records.observed.clone(),
+            timing: None,
         };
         Ok(Outcome { records, counters, load: self.load.outcome(), handlers: self.guest.outcome() })
     }

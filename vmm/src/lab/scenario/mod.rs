@@ -8,7 +8,7 @@ mod draft;
 pub(crate) mod fields;
 mod preset;
 mod published;
-mod read;
+pub(crate) mod read;
 pub mod sample;
 pub mod shipped;
 #[cfg(test)]

@@ -51,6 +51,13 @@ pub(crate) fn scenario(root: &Node, name: &str) -> Result<Scenario, TextError> {
     })
 }
 
+/// The timing of a file's root and nothing else of it; steps that nobody gives take no time.
+pub(crate) fn timing_alone(root: &Node) -> Result<Timing, TextError> {
+    let top = Fields::top(root, TOP)?;
+    let Value::Table(table) = &root.value else { return Err(top.missing("timing", "write [timing]")) };
+    timing(table, root, &presets(&top)?, |_| false)
+}
+
 fn requests(top: &Fields<'_>) -> Result<u64, TextError> {
     if top.entry("requests").is_none() {
         return Err(top.missing("requests", "write how many the experiment has, such as requests = 10000"));

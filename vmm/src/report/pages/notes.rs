@@ -33,8 +33,17 @@ pub(super) fn setup(summary: &RunSummary) -> String {
         ("queue pairs", format!("{}, writing at the same time", count(u64::from(setup.queue_pairs)))),
         ("scale", format!("{} × the scenarios' usual operations", setup.scale)),
     ];
-    let rows: String = rows.iter().map(|(name, value)| format!("<dt>{name}</dt><dd>{value}</dd>")).collect();
+    let slowed = setup.timing.as_deref().map(|timing| ("device timing", slowed(timing)));
+    let rows: String =
+        rows.iter().chain(&slowed).map(|(name, value)| format!("<dt>{name}</dt><dd>{value}</dd>")).collect();
     format!("<dl>{rows}</dl>\n")
+}
+
+fn slowed(timing: &str) -> String {
+    format!(
+        "<b>slowed down</b> to {}: steps of the NIC and the IOMMU took at least as long as it says; the guest's own took what they took",
+        Text(timing)
+    )
 }
 
 fn accel(setup: &Setup) -> String {

@@ -1,0 +1,167 @@
+//! A delay line: messages come out in the order in which they went in, each no sooner than its time.
+//!
+//! Whoever sends never waits for the delay: a thread of the line's own delivers.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// So long before a message is due its thread stops sleeping: a sleep may be late by this.
+const SPIN: Duration = Duration::from_micros(80);
+
+/// Messages on their way. Dropping it drops those that have not arrived.
+pub(super) struct DelayLine<T> {
+    shared: Arc<Shared<T>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared<T> {
+    /// Held while a message is delivered, so that whoever flushes finds it delivered.
+    waiting: Mutex<Waiting<T>>,
+    changed: Condvar,
+    deliver: Box<dyn Fn(T) + Send + Sync>,
+}
+
+struct Waiting<T> {
+    messages: VecDeque<(Instant, T)>,
+    over: bool,
+}
+
+impl<T: Send + 'static> DelayLine<T> {
+    /// A line that hands its messages to `deliver`, which must not send on the same line.
+    pub(super) fn new(name: &str, deliver: impl Fn(T) + Send + Sync + 'static) -> Result<Self> {
+        let waiting = Mutex::new(Waiting { messages: VecDeque::new(), over: false });
+        let shared = Arc::new(Shared { waiting, changed: Condvar::new(), deliver: Box::new(deliver) });
+        let line = shared.clone();
+        let thread = thread::Builder::new().name(format!("slow-{name}")).spawn(move || line.run());
+        Ok(Self { shared, thread: Some(thread.context("cannot start a thread for delays")?) })
+    }
+
+    /// Sends a message that arrives after `delay_ns`, and after those sent before.
+    pub(super) fn send(&self, delay_ns: u64, message: T) {
+        let due = Instant::now() + Duration::from_nanos(delay_ns);
+        let mut waiting = self.shared.lock();
+        let due = waiting.messages.back().map_or(due, |&(last, _)| due.max(last));
+        waiting.messages.push_back((due, message));
+        drop(waiting);
+        self.shared.changed.notify_one();
+    }
+}
+
+impl<T> DelayLine<T> {
+    /// Delivers all that is on its way now, on this thread. Nothing is under way when it returns.
+    pub(super) fn flush(&self) {
+        let mut waiting = self.shared.lock();
+        while let Some((_, message)) = waiting.messages.pop_front() {
+            (self.shared.deliver)(message);
+        }
+    }
+
+    /// Drops all that is on its way. Nothing is under way when it returns.
+    pub(super) fn clear(&self) {
+        self.shared.lock().messages.clear();
+    }
+}
+
+impl<T> Drop for DelayLine<T> {
+    fn drop(&mut self) {
+        self.shared.lock().over = true;
+        self.shared.changed.notify_one();
+        // A thread that panicked has said so on stderr; there is nothing to add.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl<T> fmt::Debug for DelayLine<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DelayLine")
+            .field("waiting", &self.shared.lock().messages.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut waiting = self.lock();
+        while !waiting.over {
+            let Some(&(due, _)) = waiting.messages.front() else {
+                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = due.saturating_duration_since(Instant::now());
+            if left > SPIN {
+                let slept = self.changed.wait_timeout(waiting, left - SPIN);
+                waiting = slept.unwrap_or_else(PoisonError::into_inner).0;
+            } else if left.is_zero() {
+                if let Some((_, message)) = waiting.messages.pop_front() {
+                    (self.deliver)(message);
+                }
+            } else {
+                drop(waiting);
+                spin_until(due);
+                waiting = self.lock();
+            }
+        }
+    }
+}
+
+/// Keeps this thread busy until a moment.
+pub(super) fn spin_until(due: Instant) {
+    while Instant::now() < due {
+        std::hint::spin_loop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam::channel::unbounded;
+
+    use super::*;
+
+    /// A line of numbers, and where they come out, each with when it did.
+    fn line() -> (DelayLine<u32>, crossbeam::channel::Receiver<(u32, Instant)>) {
+        let (sender, receiver) = unbounded();
+        let line = DelayLine::new("test", move |number| sender.send((number, Instant::now())).unwrap());
+        (line.unwrap(), receiver)
+    }
+
+    #[test]
+    fn nothing_arrives_before_its_time_or_out_of_order() {
+        let (line, arrived) = line();
+        let start = Instant::now();
+        for (number, delay) in [(0, 3_000_000), (1, 0), (2, 4_000_000), (3, 20_000)] {
+            line.send(delay, number);
+        }
+        for (number, least) in [(0, 3), (1, 3), (2, 4), (3, 4)] {
+            let (got, at) = arrived.recv().unwrap();
+            assert_eq!(got, number);
+            assert!(at - start >= Duration::from_millis(least), "{number} after {:?}", at - start);
+        }
+    }
+
+    #[test]
+    fn a_flush_delivers_at_once_and_in_order() {
+        let (line, arrived) = line();
+        (0..5).for_each(|number| line.send(3_600_000_000_000, number));
+        line.flush();
+        assert_eq!(arrived.try_iter().map(|(number, _)| number).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_is_cleared_or_outlives_the_line_never_arrives() {
+        let (line, arrived) = line();
+        line.send(1_000_000, 1);
+        line.clear();
+        line.send(3_600_000_000_000, 2);
+        drop(line);
+        assert!(arrived.recv().is_err(), "the line is gone, and so is its sender");
+    }
+}
