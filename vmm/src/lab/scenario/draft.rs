@@ -13,12 +13,12 @@ use super::{Scenario, read, shipped};
 #[derive(Debug, Error)]
 pub enum ScenarioError {
     /// The file cannot be read, and no shipped scenario has that name.
-    #[error("there is no scenario {name:?}: {source}; give a file, or one of {}", shipped::names().join(", "))]
+    #[error("there is no scenario {name:?}: {reason}; give a file, or one of {}", shipped::names().join(", "))]
     Missing {
         /// What was asked for.
         name: String,
         /// Why it is no file.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Something in it is wrong.
     #[error(transparent)]
@@ -43,7 +43,7 @@ impl Draft {
             return Ok(Self::parse(&format!("{name}.toml"), text)?);
         }
         let text = std::fs::read_to_string(name)
-            .map_err(|source| ScenarioError::Missing { name: name.to_owned(), source })?;
+            .map_err(|reason| ScenarioError::Missing { name: name.to_owned(), reason })?;
         Ok(Self::parse(name, &text)?)
     }
 

@@ -46,16 +46,16 @@ pub enum SweepError {
         folder: PathBuf,
     },
     /// The points cannot be opened.
-    #[error("cannot open {}: {source}; give a folder that can be written with --out", path.display())]
+    #[error("cannot open {}: {reason}; give a folder that can be written with --out", path.display())]
     Open {
         /// The file.
         path: PathBuf,
         /// What went wrong.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A finished point cannot be kept.
     #[error(
-        "cannot append to {}: {source}; {kept} finished points are kept: make room, and give the same command again",
+        "cannot append to {}: {reason}; {kept} finished points are kept: make room, and give the same command again",
         path.display()
     )]
     Append {
@@ -64,18 +64,18 @@ pub enum SweepError {
         /// Points that are kept.
         kept: usize,
         /// What went wrong.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The table cannot be written.
     #[error(
-        "cannot write {}: {source}; all points are kept: make room, and give the same command again",
+        "cannot write {}: {reason}; all points are kept: make room, and give the same command again",
         path.display()
     )]
     Table {
         /// The file.
         path: PathBuf,
         /// What went wrong.
-        source: io::Error,
+        reason: io::Error,
     },
     /// An experiment failed.
     #[error("point {point} ({values}) failed: {reason}; {kept} finished points are kept")]

@@ -20,18 +20,18 @@ pub const MAX_POINTS: usize = 100_000;
 #[derive(Debug, Error)]
 pub enum PlanError {
     /// The file cannot be read, and no shipped sweep has that name.
-    #[error("there is no sweep {name:?}: {source}; give a file, or one of {}", shipped::names().join(", "))]
+    #[error("there is no sweep {name:?}: {reason}; give a file, or one of {}", shipped::names().join(", "))]
     Missing {
         /// What was asked for.
         name: String,
         /// Why it is no file.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Something in it is wrong.
     #[error(transparent)]
     Text(#[from] TextError),
     /// Its scenario cannot be had.
-    #[error("the sweep's scenario: {0}")]
+    #[error(transparent)]
     Scenario(#[from] ScenarioError),
     /// A point is no scenario. The values that make it are listed.
     #[error("point {point} ({values}): {error}")]
@@ -64,7 +64,7 @@ impl Plan {
             return Self::parse(&format!("{name}.toml"), text);
         }
         let text = std::fs::read_to_string(name)
-            .map_err(|source| PlanError::Missing { name: name.to_owned(), source })?;
+            .map_err(|reason| PlanError::Missing { name: name.to_owned(), reason })?;
         Self::parse(name, &text)
     }
 

@@ -31,14 +31,14 @@ impl Store {
     /// The folder belongs to another sweep, or another process works on it, or the file system refuses.
     pub(crate) fn open(folder: &Path, plan: &Plan) -> Result<Self, SweepError> {
         let path = folder.join(POINTS);
-        let failed = |source| SweepError::Open { path: path.clone(), source };
+        let failed = |reason| SweepError::Open { path: path.clone(), reason };
         std::fs::create_dir_all(folder).map_err(failed)?;
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = options.map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(SweepError::Busy { folder: folder.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            Err(TryLockError::Error(reason)) => return Err(failed(reason)),
         }
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(failed)?;
@@ -68,10 +68,10 @@ impl Store {
                 self.length += bytes.len() as u64;
                 Ok(())
             }
-            Err(source) => {
+            Err(reason) => {
                 // If this fails too, the next start cuts the rest off.
                 let _ = self.cut();
-                Err(SweepError::Append { path: self.path.clone(), kept: self.rows.len(), source })
+                Err(SweepError::Append { path: self.path.clone(), kept: self.rows.len(), reason })
             }
         }
     }
@@ -87,7 +87,7 @@ impl Store {
         let first = lines.next().unwrap_or_default();
         let torn = !first.ends_with(b"\n") && header.as_bytes().starts_with(first);
         if torn {
-            self.cut().map_err(|source| SweepError::Open { path: self.path.clone(), source })?;
+            self.cut().map_err(|reason| SweepError::Open { path: self.path.clone(), reason })?;
             return self.write(header.as_bytes());
         }
         if first != header.as_bytes() {
@@ -104,7 +104,7 @@ impl Store {
             self.rows.insert(point, row);
             self.length += line.len() as u64;
         }
-        self.cut().map_err(|source| SweepError::Open { path: self.path.clone(), source })
+        self.cut().map_err(|reason| SweepError::Open { path: self.path.clone(), reason })
     }
 }
 

@@ -144,6 +144,6 @@ pub(crate) fn save(
         file.persist(&path).map_err(|error| error.error)?;
         Ok(())
     };
-    attempt().map_err(|source| SweepError::Table { path: path.clone(), source })?;
+    attempt().map_err(|reason| SweepError::Table { path: path.clone(), reason })?;
     Ok(path)
 }
