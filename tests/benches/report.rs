@@ -1,7 +1,9 @@
 //! Reports of many faults: time and memory of writing a run's files, and of making its page again from them.
 //!
-//! `cargo bench -p refault-tests --bench report` reports 10 million faults; a number as argument reports that many.
-//! Each half runs in a process of its own, so that its peak of memory is its own.
+//! `cargo bench -p refault-tests --bench report` reports 10 million faults; `-- --quick` a tenth of them, `-- NUMBER` that
+//! many.
+//! Each half runs in a process of its own, so that its peak of memory is its own. What counts is the time that its one
+//! thread ran, as the kernel accounts it: a busy machine, or a slow disk, makes it wait. The time that passed stands beside.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -21,12 +23,15 @@ const MOST_MEMORY: u64 = 1 << 30;
 const FAULTS: usize = 10_000_000;
 
 fn main() -> ExitCode {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let faults = if quick { FAULTS / 10 } else { FAULTS };
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match &arguments[..] {
         [half, folder, faults] => part(half, Path::new(folder), faults.parse().unwrap_or(FAULTS)),
-        [faults] => both(faults.parse().unwrap_or(FAULTS)),
-        _ => both(FAULTS),
+        // Words pick comparisons by their names, and there are none here.
+        [word] => word.parse().map_or(ExitCode::SUCCESS, both),
+        _ => both(faults),
     }
 }
 
@@ -53,7 +58,7 @@ fn both(faults: usize) -> ExitCode {
 }
 
 fn part(half: &str, folder: &Path, faults: usize) -> ExitCode {
-    let (what, took) = match half {
+    let (what, start) = match half {
         "write" => {
             let records = records(faults);
             let counters = Counters {
@@ -64,21 +69,30 @@ fn part(half: &str, folder: &Path, faults: usize) -> ExitCode {
             };
             let experiment =
                 Experiment { title: "many faults".into(), time: TimeBase::Virtual, ..Experiment::default() };
-            let start = Instant::now();
+            let start = (Instant::now(), run_time());
             report::write_experiment(folder, &records, &counters, &experiment).expect("the run's files");
-            ("faults.csv, trace.json and page written, from records in memory", start.elapsed())
+            ("faults.csv, trace.json and page written, from records in memory", start)
         }
         _ => {
-            let start = Instant::now();
+            let start = (Instant::now(), run_time());
             report::regenerate(folder).expect("the page");
-            ("page made again from faults.csv", start.elapsed())
+            ("page made again from faults.csv", start)
         }
     };
+    let (passed, took) = (start.0.elapsed(), run_time() - start.1);
     let memory = peak_memory();
     let met = faults > FAULTS || took <= MOST_TIME && memory <= MOST_MEMORY;
     let verdict = if met { "" } else { ": MISSED" };
-    println!("    {what}: {took:.1?}, peak {} MiB{verdict}", memory >> 20);
+    println!("    {what}: ran {took:.1?} ({passed:.1?} passed), peak {} MiB{verdict}", memory >> 20);
     if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// How long this thread has run.
+fn run_time() -> Duration {
+    let text =
+        std::fs::read_to_string("/proc/thread-self/schedstat").expect("a kernel with scheduler statistics");
+    let first = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    Duration::from_nanos(first.expect("schedstat begins with the time run"))
 }
 
 /// The most memory that this process ever had, in bytes.

@@ -71,7 +71,7 @@ impl TimeBase {
                 "The guest ran on KVM inside a machine that QEMU emulates. Compare these times with each other, not with hardware or with other machines."
             }
             Self::Virtual => {
-                "No software was timed: the device's and the IOMMU's own code ran on a virtual clock, with a model of the guest, and every step took what the timing below says."
+                "No software was timed: the device's and the IOMMU's own code ran on a virtual clock, with a model of the guest, and every step took what the scenario's timing says."
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The table of a sweep, as its report wants it: what was varied, what came out.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::pages::sweep;
@@ -38,6 +39,9 @@ pub struct SweepRow {
     /// Of each figure, its value; `None` if there is none.
     pub figures: Vec<Option<f64>>,
 }
+
+/// The axis whose points are runs of the same experiment.
+const SEED: &str = "seed";
 
 /// Figures of the lab that a page shows.
 const CHOSEN: [&str; 6] = [
@@ -97,6 +101,34 @@ impl SweepTable {
     pub(super) fn value(&self, point: &[usize], figure: usize) -> Option<f64> {
         let row = self.rows.iter().find(|row| row.point == point)?;
         row.figures.get(figure).copied().flatten().filter(|value| value.is_finite())
+    }
+
+    /// The same with one point where there was one for each seed, its figures the means of those that are finished; and
+    /// the number of seeds, if they were varied.
+    pub(super) fn over_seeds(&self) -> (Self, Option<usize>) {
+        let Some(place) = self.axes.iter().position(|axis| axis.name == SEED) else {
+            return (self.clone(), None);
+        };
+        let mut table = self.clone();
+        let seeds = table.axes.remove(place).values.len();
+        let mut sums: BTreeMap<Vec<usize>, Vec<(f64, u32)>> = BTreeMap::new();
+        for row in &self.rows {
+            let mut point = row.point.clone();
+            point.remove(place);
+            let sums = sums.entry(point).or_insert_with(|| vec![(0.0, 0); self.figures.len()]);
+            for (sum, value) in sums.iter_mut().zip(&row.figures) {
+                if let Some(value) = value.filter(|value| value.is_finite()) {
+                    *sum = (sum.0 + value, sum.1 + 1);
+                }
+            }
+        }
+        let mean = |(sum, count): (f64, u32)| (count > 0).then(|| sum / f64::from(count));
+        let row = |(point, sums): (Vec<usize>, Vec<_>)| SweepRow {
+            point,
+            figures: sums.into_iter().map(mean).collect(),
+        };
+        table.rows = sums.into_iter().map(row).collect();
+        (table, Some(seeds))
     }
 
     /// Puts values that are numbers in their order.
@@ -166,6 +198,15 @@ mod tests {
         assert_eq!(table.chosen(), [2, 3]);
         assert_eq!((table.value(&[1, 0], 2), table.value(&[0, 0], 2)), (Some(5.5), Some(4.0)));
         assert_eq!((table.value(&[1, 1], 2), table.value(&[0, 1], 2)), (None, None));
+    }
+
+    #[test]
+    fn seeds_are_runs_of_one_point() {
+        let text = "credits,seed,p50\n1,1,10\n1,2,20\n1,3,60\n8,1,4\n8,2,\n";
+        let (table, seeds) = SweepTable::from_csv("s", text, &["credits", "seed"]).unwrap().over_seeds();
+        assert_eq!((table.axes.len(), seeds), (1, Some(3)));
+        assert_eq!((table.value(&[0], 0), table.value(&[1], 0)), (Some(30.0), Some(4.0)));
+        assert_eq!(table.over_seeds(), (table.clone(), None));
     }
 
     #[test]

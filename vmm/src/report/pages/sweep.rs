@@ -13,9 +13,10 @@ const MAX_MAPS: usize = 24;
 
 /// The page.
 pub(in crate::report) fn render(table: &SweepTable) -> String {
-    let axes: Vec<usize> = (0..table.axes.len()).collect();
+    let whole = table;
+    let (table, seeds) = &whole.over_seeds();
     let figures = table.chosen();
-    let charts = match axes.len() {
+    let charts = match table.axes.len() {
         0 => "<p>Nothing was varied: there is one point, in the table beside this page.</p>\n".into(),
         1 => over_one(table, &figures),
         // Maps that are one each stand side by side.
@@ -31,8 +32,8 @@ pub(in crate::report) fn render(table: &SweepTable) -> String {
     );
     let title = format!("refault: sweep {}", Text(&table.name));
     let sections = [
-        section("sweep", "What was varied", &varied(table)),
-        section("figures", "What came out", &charts),
+        section("sweep", "What was varied", &varied(whole)),
+        section("figures", "What came out", &(averaged(*seeds) + &charts)),
         section("files", "All figures", &files),
     ];
     let head = format!("<header>\n<h1>{title}</h1>\n{}</header>\n", super::time_label(TimeBase::Virtual));
@@ -58,6 +59,16 @@ fn varied(table: &SweepTable) -> String {
     let same =
         if same.is_empty() { same } else { format!("<h3>The same in all of them</h3>\n<dl>{same}</dl>\n") };
     format!("<p>{done}</p>\n<dl>{varied}</dl>\n{same}")
+}
+
+/// What a value is where seeds were varied.
+fn averaged(seeds: Option<usize>) -> String {
+    let many = seeds.map(|seeds| plural(seeds as u64, "run", "runs"));
+    many.map_or(String::new(), |many| {
+        format!(
+            "<p>Every value is the mean of {many}, one for each seed; each of them is in the table.</p>\n"
+        )
+    })
 }
 
 /// Lines: figures of the same unit in one chart.
