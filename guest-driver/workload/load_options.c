@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "load.h"
@@ -110,6 +111,9 @@ void load_tell(const struct load_options *options, const char *fmt, ...)
 	va_end(args);
 	if (options->control && (fd < 0 || write(fd, line, (size_t)length) != length))
 		die("%s: %s", options->control, strerror(errno));
+	/* What follows is to be later for the host too. */
+	if (fd >= 0)
+		tcdrain(fd);
 	if (fd >= 0)
 		close(fd);
 }

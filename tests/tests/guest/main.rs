@@ -4,6 +4,7 @@
 mod demo;
 mod device;
 mod driver;
+mod experiment;
 mod flush;
 mod misbehave;
 mod run;

@@ -23,10 +23,18 @@ pub mod names {
 /// # Errors
 /// The file system refuses.
 pub fn write(folder: &Path, scenario: &Scenario, outcome: &Outcome) -> Result<()> {
-    save(folder, names::SCENARIO, scenario.to_toml().as_bytes())?;
-    save(folder, names::FIGURES, figures(scenario, outcome).as_bytes())?;
+    describe(folder, scenario, outcome)?;
     report::write_lab(folder, scenario, outcome, &paper(scenario, outcome))?;
     Ok(())
+}
+
+/// Writes what an experiment was, and its figures: the files that are not the report's.
+///
+/// # Errors
+/// The file system refuses.
+pub fn describe(folder: &Path, scenario: &Scenario, outcome: &Outcome) -> Result<()> {
+    save(folder, names::SCENARIO, scenario.to_toml().as_bytes())?;
+    save(folder, names::FIGURES, figures(scenario, outcome).as_bytes())
 }
 
 /// What was published of such an experiment, and what it came to here.

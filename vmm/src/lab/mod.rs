@@ -5,6 +5,7 @@
 //! the same seed gives the same bytes on every machine.
 
 pub mod cli;
+pub mod counts;
 pub mod engine;
 pub mod figures;
 pub mod folder;

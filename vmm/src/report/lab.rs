@@ -22,9 +22,15 @@ pub fn write_lab(
     outcome: &Outcome,
     paper: &[Published],
 ) -> Result<PathBuf, ReportError> {
+    let experiment = Experiment { paper: paper.to_vec(), ..experiment(scenario, outcome) };
+    write_experiment(folder, &outcome.records, &outcome.counters, &experiment)
+}
+
+/// What an experiment was, and what its program saw, on the virtual clock.
+pub fn experiment(scenario: &Scenario, outcome: &Outcome) -> Experiment {
     let load = &outcome.load;
     let handlers = &outcome.handlers;
-    let experiment = Experiment {
+    Experiment {
         version: env!("CARGO_PKG_VERSION").into(),
         title: scenario.name.clone(),
         command: String::new(),
@@ -45,10 +51,9 @@ pub fn write_lab(
             busy_ns: u64::try_from(handlers.busy_ns).unwrap_or(u64::MAX),
             most_outstanding: handlers.most_outstanding,
         }),
-        paper: paper.to_vec(),
+        paper: Vec::new(),
         observed: outcome.records.observed.clone(),
-    };
-    write_experiment(folder, &outcome.records, &outcome.counters, &experiment)
+    }
 }
 
 /// A scenario in words, in groups: load, device, guest, what happens to the memory, timing.

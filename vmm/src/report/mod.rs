@@ -43,7 +43,7 @@ pub use csv::COLUMNS;
 pub use csv_read::CsvError;
 pub use error::ReportError;
 pub use experiment::{Experiment, FactGroup, Handlers, Published, Requests, TimeBase};
-pub use lab::{facts, write_lab};
+pub use lab::{experiment, facts, write_lab};
 pub use requests_csv::REQUEST_COLUMNS;
 pub use sweep::{Axis, SweepRow, SweepTable, write_sweep};
 

@@ -1,19 +1,9 @@
-//! Options of the NIC, and what it and the IOMMU leave behind.
+//! Options of the NIC.
 
-use std::path::PathBuf;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use refault_nic::{NicConfig, RemoteFaults};
 
-use super::stages::Stages;
-use crate::accel::inside;
-use crate::demo::session::command_line;
-use crate::host::say::note;
-use crate::report::{self, Counters, Experiment, FactGroup, TimeBase};
 use crate::slow::Named;
-use crate::trace::Recorder;
-use crate::trace::guest::GuestStages;
-use crate::wiring::Wired;
 
 /// What a responder does whose memory is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -87,49 +77,6 @@ impl NicArgs {
     pub fn timing_name(&self) -> Option<String> {
         self.timing.clone()
     }
-}
-
-/// Writes what was recorded of the faults, and all counters, into a folder.
-///
-/// # Errors
-/// The folder or a file in it cannot be written.
-pub(super) fn leave_trace(
-    folder: &PathBuf,
-    wired: &Wired,
-    recorder: &Recorder,
-    stages: Option<&Stages>,
-    timing: Option<&Named>,
-) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make folder {}", folder.display()))?;
-    let mut records = recorder.records();
-    if let Some(stages) = stages {
-        stages.merge(recorder, &mut records)?;
-        note(&records.observed.guest.as_ref().map(GuestStages::line).unwrap_or_default());
-    }
-    let counters = Counters {
-        nic: wired.nic.stats(),
-        iommu: wired.iommu.statistics(),
-        observed: records.observed.clone(),
-        timing: timing.map(|timing| timing.name.clone()),
-    };
-    let experiment = Experiment {
-        version: env!("CARGO_PKG_VERSION").into(),
-        title: "A program in a guest".into(),
-        command: command_line(),
-        time: if inside() { TimeBase::Emulated } else { TimeBase::Real },
-        facts: timing.map(slowed).into_iter().collect(),
-        observed: records.observed.clone(),
-        ..Experiment::default()
-    };
-    report::write_experiment(folder, &records, &counters, &experiment)?;
-    Ok(())
-}
-
-/// That the devices were slowed down, for the report.
-fn slowed(timing: &Named) -> FactGroup {
-    let facts = [("to", timing.name.clone()), ("that is", timing.about())];
-    let facts = facts.map(|(name, value)| (name.to_string(), value)).to_vec();
-    FactGroup { title: "Devices slowed down".into(), facts }
 }
 
 #[cfg(test)]

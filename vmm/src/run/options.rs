@@ -3,14 +3,17 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use refault_bus::probe::{NoProbe, Probe};
+use refault_nic::NicConfig;
 
-use super::device::{NicArgs, leave_trace};
+use super::device::NicArgs;
+use super::experiment::{BEGIN, END, Experiment, limits};
+use super::leave::Seen;
 use super::parse::{Add, Out, Pmem, Size};
 use super::series::SeriesArgs;
 use super::stages::Stages;
@@ -20,12 +23,15 @@ use crate::config::CpuModel;
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::say::note;
 use crate::host::terminal::{Raw, size};
+use crate::lab::scenario::Scenario;
 use crate::slow::Named;
 use crate::trace::{Recorder, WallClock};
 use crate::wiring::{self, DeviceOptions};
 
 /// Tells the program inside an emulated machine that our standard streams are a terminal of this size.
 const TERMINAL_VARIABLE: &str = "REFAULT_TERMINAL";
+/// Where scenarios leave their records.
+const SCENARIOS: &str = "target/refault";
 /// What an emulated machine may take longer than the guest's own limit.
 const NESTED_GRACE: Duration = Duration::from_secs(60);
 /// The environment of a command in the guest, besides what the user gives.
@@ -99,8 +105,14 @@ pub struct RunArgs {
     /// Record the device's faults: report.html, faults.csv, trace.json and counters.json go into this folder
     #[arg(long, value_name = "DIR")]
     trace: Option<PathBuf>,
+    /// Do what a scenario of the lab says, in place of a COMMAND: one that is shipped, or a file
+    ///
+    /// The scenario makes the NIC, so that options of the NIC do not count. Faults are recorded, into
+    /// target/refault/scenario-NAME if there is no --trace.
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["command", "initrd"])]
+    scenario: Option<String>,
     /// Do not have the guest's kernel trace its part of the faults, which costs it some time for each
-    #[arg(long, requires = "trace")]
+    #[arg(long)]
     no_guest_stages: bool,
     /// What to run in the guest [default: a shell]
     #[arg(last = true, value_name = "COMMAND")]
@@ -137,27 +149,45 @@ pub fn execute(args: &RunArgs) -> Result<u8> {
 
 /// On this machine's KVM.
 fn here(args: &RunArgs, image: Option<GuestImage>, timing: Option<Named>) -> Result<u8> {
+    let experiment = args.experiment()?;
     let mut spec = args.spec(image);
+    if let Some(experiment) = &experiment {
+        experiment.prepare(&mut spec)?;
+        note(&limits(&experiment.scenario));
+    }
+    let folder = args.folder(experiment.as_ref());
     let stages = args.wants_stages().then(|| Stages::ask(&mut spec)).transpose()?;
     // Until the end, whatever that is: the terminal is the user's.
     let _raw = spec.terminal.filter(|_| !inside()).and_then(|_| Raw::enter());
     let mut wired = None;
     let clock = Arc::new(WallClock::new());
-    let recorder = args.trace.as_ref().map(|_| Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND));
-    let end = run(&spec, args.streams()?, |parts| {
+    let recorder = folder.as_ref().map(|_| Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND));
+    let control = listener(experiment.as_ref(), recorder.as_ref());
+    let end = run(&spec, args.streams(control)?, |parts| {
         let probe: Arc<dyn Probe> = match &recorder {
             Some(recorder) => recorder.clone(),
             None => Arc::new(NoProbe),
         };
-        let (nic, timing) = (args.nic.config(), timing.as_ref().map(|named| named.timing.clone()));
-        let options = DeviceOptions { nic, clock, probe, timing, ..DeviceOptions::default() };
+        let nic = match &experiment {
+            Some(experiment) => {
+                NicConfig { sample_every: args.nic.config().sample_every, ..experiment.nic() }
+            }
+            None => args.nic.config(),
+        };
+        let iommu = experiment.as_ref().map(Experiment::iommu).unwrap_or_default();
+        let timing = timing.as_ref().map(|named| named.timing.clone());
+        let options = DeviceOptions { iommu, nic, clock, probe, timing };
         let (devices, keep) = wiring::devices(parts, options)?;
         wired = Some(keep);
         Ok(devices)
     })?;
     drop(_raw);
-    if let (Some(folder), Some(recorder), Some(wired)) = (&args.trace, &recorder, &wired) {
-        leave_trace(folder, wired, recorder, stages.as_ref(), timing.as_ref())?;
+    if let (Some(folder), Some(recorder), Some(wired)) = (&folder, &recorder, &wired) {
+        let seen = Seen::of(wired, recorder, stages.as_ref(), timing)?;
+        match experiment.filter(|_| end.status == Some(0)) {
+            Some(experiment) => seen.leave_experiment(folder, &experiment)?,
+            None => seen.leave(folder)?,
+        }
     }
     if args.initrd.is_some() && end.timeout.is_none() {
         return Ok(0);
@@ -168,6 +198,21 @@ fn here(args: &RunArgs, image: Option<GuestImage>, timing: Option<Named>) -> Res
     Ok(end.code())
 }
 
+/// What happens to lines on the control channel.
+fn listener(
+    experiment: Option<&Experiment>,
+    recorder: Option<&Arc<Recorder>>,
+) -> Box<dyn FnMut(&str) + Send> {
+    let tell = |line: &str| note(&format!("guest: {line}"));
+    let (Some(experiment), Some(recorder)) = (experiment, recorder.cloned()) else { return Box::new(tell) };
+    let (name, mode) = (experiment.scenario.name.clone(), experiment.scenario.device.mode.name());
+    Box::new(move |line| match line {
+        BEGIN => recorder.begin(&name, mode),
+        END => recorder.end(),
+        other => tell(other),
+    })
+}
+
 /// One level down. The arguments are our own, and say the same there.
 fn nested(args: &RunArgs, image: &GuestImage) -> Result<u8> {
     let anonymous: u64 =
@@ -175,7 +220,10 @@ fn nested(args: &RunArgs, image: &GuestImage) -> Result<u8> {
     let out = if args.out.is_empty() { 0 } else { args.out_size.0 };
     let arguments = std::env::args_os().skip(1).collect();
     let told = if args.wants_stages() { Stages::bytes(args.memory.0) } else { 0 };
-    let memory = args.memory.0.saturating_add(anonymous).saturating_add(out).saturating_add(told);
+    // What is wrong with a scenario is told before the machine starts.
+    let results = args.experiment()?.map_or(0, |experiment| experiment.bytes());
+    let memory =
+        [anonymous, out, told, results].iter().fold(args.memory.0, |sum, more| sum.saturating_add(*more));
     let mut nested = Nested::of_ourselves(image.kernel(), image.outer_initramfs(), memory, arguments)?;
     nested.environment.push((IMAGE_VARIABLE.into(), image.folder().into()));
     let terminal = args.terminal();
@@ -201,7 +249,21 @@ fn nested(args: &RunArgs, image: &GuestImage) -> Result<u8> {
 impl RunArgs {
     /// Whether the guest is to tell its part of the faults: by our own init.
     fn wants_stages(&self) -> bool {
-        self.trace.is_some() && !self.no_guest_stages && self.initrd.is_none()
+        (self.trace.is_some() || self.scenario.is_some()) && !self.no_guest_stages && self.initrd.is_none()
+    }
+
+    /// The scenario, if there is one.
+    fn experiment(&self) -> Result<Option<Experiment>> {
+        let Some(name) = &self.scenario else { return Ok(None) };
+        Ok(Some(Experiment::new(Scenario::open(name)?, self.memory.0)?))
+    }
+
+    /// Where records go, if they are wanted.
+    fn folder(&self, experiment: Option<&Experiment>) -> Option<PathBuf> {
+        let named = |experiment: &Experiment| {
+            Path::new(SCENARIOS).join(format!("scenario-{}", experiment.scenario.name))
+        };
+        self.trace.clone().or_else(|| experiment.map(named))
     }
 
     fn spec(&self, image: Option<GuestImage>) -> Spec {
@@ -238,7 +300,7 @@ impl RunArgs {
         }
     }
 
-    fn streams(&self) -> Result<Streams> {
+    fn streams(&self, control: Box<dyn FnMut(&str) + Send>) -> Result<Streams> {
         let mut log: Vec<Box<dyn Write + Send>> = Vec::new();
         if let Some(path) = &self.serial_log {
             let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -252,13 +314,13 @@ impl RunArgs {
             output: Box::new(std::io::stdout()),
             errors: Box::new(std::io::stderr()),
             log,
-            control: Box::new(|line| note(&format!("guest: {line}"))),
+            control,
         })
     }
 
     /// The size of the command's terminal, if it gets one: of ours, or of the one an emulated machine was told of.
     fn terminal(&self) -> Option<(u16, u16)> {
-        if !self.tty && !self.command.is_empty() {
+        if !self.tty && (!self.command.is_empty() || self.scenario.is_some()) {
             return None;
         }
         let told = std::env::var(TERMINAL_VARIABLE).ok();

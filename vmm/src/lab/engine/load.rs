@@ -12,8 +12,8 @@ use refault_model::paging::{PageSize, Rights};
 use refault_model::{ModelError, Process};
 
 use super::agenda::Event;
-use super::dice::{Stream, dice, gap_ns, happens};
-use super::sequence::Sequence;
+use super::dice::{Stream, dice, gap_ns};
+use super::requests::Requests;
 use super::world::World;
 use crate::lab::machine::Machine;
 use crate::lab::outcome::LoadOutcome;
@@ -37,8 +37,7 @@ pub(super) struct Load {
     region: Region,
     pairs: Vec<Pair>,
     completions: CompletionQueue,
-    sequence: Sequence,
-    dice: Pcg64Mcg,
+    requests: Requests,
     arrivals: Pcg64Mcg,
     /// Slots of queue pairs without a request, the one that was free longest first.
     room: VecDeque<u32>,
@@ -86,15 +85,13 @@ impl Load {
         let of_pair = QueuePairSetup { pd, context, cqn, eqn, log_sq: log2(setup.depth), log_rq: 1 };
         let pairs =
             (0..setup.queue_pairs).map(|_| Pair::create(driver, of_pair)).collect::<Result<_, _>>()?;
-        let mut dice_of_load = dice(scenario.seed, Stream::Load);
         Ok(Self {
-            sequence: Sequence::new(&setup, &mut dice_of_load),
+            requests: Requests::new(scenario),
             // One of each queue pair, then another of each.
             room: (0..slots).map(|n| n % setup.queue_pairs * setup.depth + n / setup.queue_pairs).collect(),
             arrived: vec![0; slots as usize],
             waiting: VecDeque::new(),
             to_come: scenario.requests,
-            dice: dice_of_load,
             arrivals: dice(scenario.seed, Stream::Arrivals),
             outcome: LoadOutcome {
                 completed: 0,
@@ -226,15 +223,15 @@ impl Load {
 
     fn post(&mut self, slot: u32, pair: usize) -> Result<(), ModelError> {
         let bytes = self.setup.message_bytes;
-        let message = self.sequence.next(&mut self.dice);
-        let target = Iova(TARGET.0 + message * u64::from(bytes));
-        if happens(&mut self.dice, self.setup.cold_share) {
+        let next = self.requests.next();
+        let target = Iova(TARGET.0 + next.message * u64::from(bytes));
+        if next.cold {
             self.world.clone().at_once(|| self.take_away(target, u64::from(bytes)))?;
         }
         let key = self.region.key;
         let local = work::piece(SOURCE, bytes, key);
         let id = u64::from(slot);
-        let request = if happens(&mut self.dice, self.setup.write_share) {
+        let request = if next.write {
             work::rdma_write(id, local, target, key)
         } else {
             work::rdma_read(id, local, target, key)

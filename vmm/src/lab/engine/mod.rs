@@ -5,6 +5,7 @@ mod churn;
 mod dice;
 mod guest;
 mod load;
+pub mod requests;
 mod seams;
 mod sequence;
 #[cfg(test)]

@@ -1,0 +1,27 @@
+//! What of a scenario the real guest does its own way.
+
+use crate::lab::scenario::{Churn, ChurnOperation, Guest, Mode, Scenario};
+
+/// Pages of Linux' page request queue, as a power of two (`PRQ_ORDER`).
+const LINUX_ORDER: u8 = 4;
+
+/// In a line what the real guest does not take from the scenario.
+pub(in crate::run) fn limits(scenario: &Scenario) -> String {
+    let Guest { handlers, locked_share, batch, prefetch, major_share } = scenario.guest;
+    let mut own = vec![format!(
+        "its own kernel handles faults (of the scenario's guest: {handlers} handlers, {locked_share} locked, batch \
+         {batch}, prefetch {prefetch}, {major_share} major)"
+    )];
+    own.push("every step takes the time that it takes here (--timing slows the devices down)".into());
+    if scenario.device.page_request_order != LINUX_ORDER && scenario.device.mode == Mode::Pasid {
+        own.push(format!("Linux' page request queue has 2^{LINUX_ORDER} pages"));
+    }
+    if let Some(Churn { operation, .. }) = scenario.churn {
+        own.push(match operation {
+            ChurnOperation::Evict => "pages are evicted by MADV_DONTNEED if the guest has no swap".into(),
+            ChurnOperation::Move => "pages are moved by copy-on-write".into(),
+            ChurnOperation::WriteProtect => "pages are write-protected by a fork".into(),
+        });
+    }
+    format!("in the real guest {}", own.join("; "))
+}

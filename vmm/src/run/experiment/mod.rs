@@ -1,0 +1,176 @@
+//! `refault run --scenario`: the real guest does what a scenario of the lab says, as far as it can.
+//!
+//! The load is the program `refault-load` of the guest; which requests it makes, and in which order, are the very ones
+//! of the model (`lab::engine::requests`). Records, counters and the program's own figures come out in one
+//! [`Outcome`], as an experiment on the virtual clock has them.
+
+mod limits;
+mod results;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use refault_iommu::IommuConfig;
+use refault_nic::NicConfig;
+use tempfile::TempDir;
+
+use super::Spec;
+use super::parse::{Add, Out};
+use crate::lab::engine::requests::{Request, requests};
+use crate::lab::outcome::Outcome;
+use crate::lab::scenario::{Arrival, ChurnOperation, Mode, Scenario};
+use crate::report::Counters;
+use crate::trace::Records;
+
+pub(super) use limits::limits;
+
+/// Where the guest finds the requests, and leaves what came of them.
+const REQUESTS: &str = "/refault-requests";
+const RESULTS: &str = "/refault-results";
+/// What the guest's program tells on the control channel.
+pub(super) const BEGIN: &str = "load-begin";
+pub(super) const END: &str = "load-end";
+/// Bits of a request's flags: see `guest-driver/workload/load.h`.
+const WRITE: u32 = 1;
+const COLD: u32 = 2;
+/// Most requests: the guest keeps a latency of each.
+const MOST_REQUESTS: u64 = 1 << 22;
+
+/// A scenario for the real guest, and the files that go with it.
+#[derive(Debug)]
+pub(super) struct Experiment {
+    pub(super) scenario: Scenario,
+    folder: TempDir,
+}
+
+impl Experiment {
+    /// Checks that a guest can do it at all.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub(super) fn new(scenario: Scenario, memory: u64) -> Result<Self> {
+        let load = &scenario.load;
+        ensure!(
+            load.region_bytes <= memory / 2,
+            "scenario {}: a target of {} bytes needs a guest with twice as much memory: --memory",
+            scenario.name,
+            load.region_bytes
+        );
+        ensure!(
+            scenario.requests <= MOST_REQUESTS,
+            "scenario {}: {} requests are more than the {MOST_REQUESTS} that a guest keeps count of",
+            scenario.name,
+            scenario.requests
+        );
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        Ok(Self { scenario, folder })
+    }
+
+    /// Gives the guest its program and the requests.
+    ///
+    /// # Errors
+    /// The requests cannot be written.
+    pub(super) fn prepare(&self, spec: &mut Spec) -> Result<()> {
+        let path = self.folder.path().join("requests");
+        self.write_requests(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        spec.add.push(Add { host: path, guest: REQUESTS.into() });
+        let room = results::bytes(self.scenario.requests);
+        spec.out_size = if spec.out.is_empty() { 0 } else { spec.out_size } + room;
+        spec.out.push(Out { guest: RESULTS.into(), host: self.results() });
+        spec.environment.push(("REFAULT_ODP_MODE".into(), self.scenario.device.mode.name().into()));
+        spec.command = self.command().into_iter().map(Into::into).collect();
+        Ok(())
+    }
+
+    /// Bytes of the machine's memory that its files may take.
+    pub(super) fn bytes(&self) -> u64 {
+        results::bytes(self.scenario.requests) + size_of::<[u8; 16]>() as u64 * self.scenario.requests
+    }
+
+    /// How the NIC is made.
+    pub(super) fn nic(&self) -> NicConfig {
+        let device = &self.scenario.device;
+        NicConfig {
+            workers: device.workers,
+            atc_entries: device.atc_entries,
+            page_request_credits: device.credits,
+            page_fault_credits: device.credits,
+            page_request_timeout_ns: device.fault_timeout_ns,
+            fault_window: device.fault_window,
+            remote_faults: device.remote_faults,
+            ..NicConfig::default()
+        }
+    }
+
+    /// How the IOMMU is made.
+    pub(super) fn iommu(&self) -> IommuConfig {
+        IommuConfig { iotlb_entries: self.scenario.device.iotlb_entries, ..IommuConfig::default() }
+    }
+
+    /// What came of it.
+    ///
+    /// # Errors
+    /// The guest left no results, or damaged ones.
+    pub(super) fn outcome(&self, records: Records, counters: Counters) -> Result<Outcome> {
+        let load = results::read(&self.results()).context("the guest's load left no results")?;
+        let handlers = results::handlers(&records);
+        Ok(Outcome { records, counters, load, handlers })
+    }
+
+    fn results(&self) -> PathBuf {
+        self.folder.path().join("results")
+    }
+
+    fn write_requests(&self, path: &std::path::Path) -> std::io::Result<()> {
+        let mut out = BufWriter::new(File::create(path)?);
+        requests(&self.scenario).try_for_each(|request| out.write_all(&encode(&request)))?;
+        out.flush()
+    }
+
+    fn command(&self) -> Vec<String> {
+        let load = &self.scenario.load;
+        let mut command: Vec<String> = vec!["refault-load".into()];
+        let mut add = |name: &str, value: String| command.extend([format!("--{name}"), value]);
+        add("requests", REQUESTS.into());
+        add("results", RESULTS.into());
+        add("control", "/dev/refault-control".into());
+        add("message-bytes", load.message_bytes.to_string());
+        add("region-bytes", load.region_bytes.to_string());
+        add("queue-pairs", load.queue_pairs.to_string());
+        add("depth", load.depth.to_string());
+        add("seed", self.scenario.seed.to_string());
+        if let Some(churn) = self.scenario.churn {
+            add("churn", operation(churn.operation).into());
+            add("churn-per-second", churn.per_second.to_string());
+            add("churn-pages", churn.pages.to_string());
+        }
+        let flags = [
+            ("--odp", self.scenario.device.mode == Mode::Odp),
+            ("--open", matches!(load.arrival, Arrival::Poisson { .. })),
+            ("--warm", load.warm),
+            ("--large-pages", load.large_pages),
+        ];
+        command.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_string()));
+        command
+    }
+}
+
+fn operation(operation: ChurnOperation) -> &'static str {
+    match operation {
+        ChurnOperation::Evict => "evict",
+        ChurnOperation::Move => "move",
+        ChurnOperation::WriteProtect => "write-protect",
+    }
+}
+
+/// As `struct load_request` has it.
+fn encode(request: &Request) -> [u8; 16] {
+    let flags = if request.write { WRITE } else { 0 } | if request.cold { COLD } else { 0 };
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&request.gap_ns.to_le_bytes());
+    bytes[8..12].copy_from_slice(&(request.message as u32).to_le_bytes());
+    bytes[12..].copy_from_slice(&flags.to_le_bytes());
+    bytes
+}
