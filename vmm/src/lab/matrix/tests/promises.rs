@@ -86,6 +86,22 @@ fn the_manual_shows_the_table_as_it_is_printed() {
 }
 
 #[test]
+fn the_files_have_every_cell() {
+    let all: Vec<_> = cells().values().cloned().collect();
+    let mut csv = Vec::new();
+    table::csv(&all, &mut csv).unwrap();
+    let csv = String::from_utf8(csv).unwrap();
+    assert_eq!(csv.lines().count(), 1 + all.len());
+    // Reasons have commas in them, and then quotes around them.
+    let fields = |line: &str| line.split('"').step_by(2).map(|part| part.matches(',').count()).sum::<usize>();
+    assert!(csv.lines().all(|line| fields(line) == 24), "{csv}");
+    assert!(csv.contains("\nodp,punch,ok,ok,ok,ok,0,"));
+    let page = html::page(&all);
+    assert_eq!(page.matches("<td class=").count(), all.len());
+    assert!(!page.contains("http"), "it needs nothing else");
+}
+
+#[test]
 fn nothing_is_wrong_with_refault_itself() {
     let broken: Vec<_> = cells().values().filter(|cell| !cell.broken.is_empty()).collect();
     assert!(broken.is_empty(), "{broken:#?}");
