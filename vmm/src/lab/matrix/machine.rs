@@ -12,7 +12,7 @@ use refault_bus::pri::ResponseCode;
 use refault_bus::probe::NoProbe;
 use refault_iommu::IommuConfig;
 use refault_model::interrupts::Interrupts;
-use refault_model::nic::{Driver, DriverSetup, PageFaults, TranslatedDomain};
+use refault_model::nic::{DmaDomain, Driver, DriverSetup, PageFaults, PassThrough, TranslatedDomain};
 use refault_model::vtd::{Answer, Function, FunctionSetup, Unit};
 use refault_model::{GuestMemory, ModelError, Pause, Process};
 use refault_nic::{Nic, NicConfig, Worker};
@@ -35,6 +35,16 @@ const PATIENCE: u64 = 100_000;
 
 type Workers = Arc<Mutex<Vec<Worker>>>;
 
+/// How the NIC's own accesses, those without a PASID, reach memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnSpace {
+    /// Through a page table, as Linux has it: what is unmapped there is flushed, and the NIC then forgets what it read of
+    /// tables that lead there.
+    Translated,
+    /// As they are: nothing but the NIC's own command makes it forget.
+    PassThrough,
+}
+
 /// A machine that was brought up in the order of Linux.
 pub(super) struct Machine {
     pub(super) memory: Arc<GuestMemory>,
@@ -53,7 +63,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(super) fn new(own: OwnSpace) -> anyhow::Result<Self> {
         let (probe, clock) = (Arc::new(NoProbe), Arc::new(ManualClock::default()));
         let platform = Platform::new(MEMORY, IommuConfig::default(), probe.clone());
         let Platform { memory, iommu, interrupts, .. } = &platform;
@@ -70,8 +80,7 @@ impl Machine {
         let pause = pause(&workers);
         let unit = platform.bring_up(pause.clone());
         let function = unit.probe(FunctionSetup::capable(bdf))?;
-        let domain = TranslatedDomain::new(memory.clone())?;
-        domain.attach(&function, OWN_DOMAIN)?;
+        let domain = own.attach(memory, &function)?;
         let access = access(nic);
         access.config.enable_translation()?;
         function.set_ats_enabled(true);
@@ -159,6 +168,22 @@ impl Machine {
 
     fn processes(&self) -> MutexGuard<'_, BTreeMap<Pasid, Arc<Process>>> {
         lock(&self.processes)
+    }
+}
+
+impl OwnSpace {
+    fn attach(
+        self,
+        memory: &Arc<GuestMemory>,
+        function: &Arc<Function>,
+    ) -> Result<Arc<dyn DmaDomain>, ModelError> {
+        if self == Self::PassThrough {
+            function.attach_pass_through()?;
+            return Ok(Arc::new(PassThrough));
+        }
+        let domain = TranslatedDomain::new(memory.clone())?;
+        domain.attach(function, OWN_DOMAIN)?;
+        Ok(domain)
     }
 }
 

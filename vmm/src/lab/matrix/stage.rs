@@ -9,6 +9,7 @@ use refault_model::policy::Policy;
 use refault_model::waits::Waits;
 
 use super::contents::{Owner, Possible};
+use super::machine::OwnSpace;
 use super::operation::{FILE, HOLE, Operation, fresh};
 use super::program::{Habits, Program};
 use super::row::Row;
@@ -92,7 +93,12 @@ pub(super) struct Stage {
 impl Stage {
     /// Machine, filesystem and files, and a program that has mapped the data file.
     pub(super) fn set(row: Row, operation: Operation) -> anyhow::Result<Self> {
-        let world = World::new()?;
+        Self::on(OwnSpace::Translated, row, operation)
+    }
+
+    /// The same on a machine of another make.
+    pub(super) fn on(own: OwnSpace, row: Row, operation: Operation) -> anyhow::Result<Self> {
+        let world = World::new(own)?;
         let waits: Arc<dyn Waits> = world.clone();
         let policy = row.policy(waits);
         Self::of(world, policy, row.habits(), operation)

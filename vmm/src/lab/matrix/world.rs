@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use refault_bus::clock::Clock;
 use refault_model::waits::{Waited, Waits};
 
-use super::machine::Machine;
+use super::machine::{Machine, OwnSpace};
 use super::program::Program;
 
 /// Nothing in a cell takes as long as this, in nanoseconds: an hour. Who waits longer waits for ever.
@@ -19,8 +19,8 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new() -> anyhow::Result<Arc<Self>> {
-        let machine = Arc::new(Machine::new()?);
+    pub(super) fn new(own: OwnSpace) -> anyhow::Result<Arc<Self>> {
+        let machine = Arc::new(Machine::new(own)?);
         Ok(Arc::new(Self { machine, programs: Mutex::default(), failures: Mutex::default() }))
     }
 

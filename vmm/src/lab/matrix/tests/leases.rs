@@ -8,6 +8,7 @@ use refault_model::policy::{
 };
 use refault_model::waits::Waits;
 
+use crate::lab::matrix::machine::OwnSpace;
 use crate::lab::matrix::operation::Operation;
 use crate::lab::matrix::program::Habits;
 use crate::lab::matrix::row::{ANSWER_NS, BREAK_TIME_NS, IO_NS};
@@ -16,7 +17,7 @@ use crate::lab::matrix::world::World;
 
 /// A stage under a policy that `make` makes on its clock, with a program of such habits.
 fn stage<P: Policy + 'static>(habits: Habits, make: impl FnOnce(Arc<dyn Waits>) -> P) -> (Arc<P>, Stage) {
-    let world = World::new().unwrap();
+    let world = World::new(OwnSpace::Translated).unwrap();
     let policy = Arc::new(make(world.clone()));
     let stage = Stage::of(world, policy.clone(), habits, Operation::Truncate).unwrap();
     (policy, stage)

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use refault_model::dax::FsError;
 
 use crate::lab::matrix::contents::{PAGE, Possible, WRITTEN, difference, written};
+use crate::lab::matrix::machine::OwnSpace;
 use crate::lab::matrix::operation::{FILE, Operation};
 use crate::lab::matrix::row::Row;
 use crate::lab::matrix::session::Access;
@@ -71,9 +72,9 @@ struct Play {
 }
 
 impl Play {
-    fn new(row: Row) -> Self {
+    fn new(own: OwnSpace, row: Row) -> Self {
         // The exchange is the one that has another file.
-        let stage = Stage::set(row, Operation::Exchange).unwrap();
+        let stage = Stage::on(own, row, Operation::Exchange).unwrap();
         stage.program.register(0..FILE, true).unwrap();
         Self { stage, version: 1 }
     }
@@ -202,10 +203,11 @@ proptest! {
 
     #[test]
     fn whatever_happens_to_the_file_a_device_that_faults_loses_and_leaks_nothing(
+        own in prop_oneof![Just(OwnSpace::Translated), Just(OwnSpace::PassThrough)],
         row in prop_oneof![Just(Row::Pasid), Just(Row::Odp), Just(Row::FileKey)],
         steps in vec(step(), 1..40),
     ) {
-        let mut play = Play::new(row);
+        let mut play = Play::new(own, row);
         for step in &steps {
             play.play(step).unwrap();
             play.check();
