@@ -76,6 +76,13 @@ pub(super) fn losses(observed: &Observed) -> String {
             plural(observed.faults_open, "fault was", "faults were")
         ));
     }
+    let unkept = observed.requests_dropped + observed.requests_lost;
+    if unkept > 0 {
+        items.push(format!(
+            "{} not kept, for want of room: <code>requests.csv</code> has the first of each scenario. Watch fewer with <code>--sample</code>.",
+            plural(unkept, "watched request was", "watched requests were")
+        ));
+    }
     for (what, times) in &observed.anomalies {
         items.push(format!("{}: {}.", plural(*times, "event did not fit", "events did not fit"), Text(what)));
     }
