@@ -130,65 +130,70 @@ fn scenario(args: &RunArgs) -> Result<Scenario> {
 /// What came out, for people.
 pub fn summary(scenario: &Scenario, outcome: &Outcome) -> String {
     let figures = Figures::of(scenario, outcome);
-    let mut text = String::new();
     let presets = scenario.presets.iter().filter_map(|name| Preset::find(name));
     let timing: Vec<_> = presets.map(|preset| format!("{} ({})", preset.name, preset.sureness())).collect();
     let timing = if timing.is_empty() { "the scenario's own".into() } else { timing.join(", ") };
-    let _ =
-        writeln!(text, "{}, seed {}, timing: {timing}; times are of the model", scenario.name, scenario.seed);
-    let (whole, real) = (|name: &str| figures.whole(name), |name: &str| figures.real(name));
+    let (name, seed) = (&scenario.name, scenario.seed);
+    let mut text = format!("{name}, seed {seed}, timing: {timing}; times are of the model\n\n");
+    requests(&mut text, &figures);
+    faults(&mut text, &figures);
+    handlers(&mut text, &figures);
+    text
+}
+
+fn requests(text: &mut String, figures: &Figures) {
     let _ = writeln!(
         text,
-        "\nrequests   {} in {}, {} a second, {:.1} MB/s; {} failed",
-        whole("completed"),
-        time(real("duration_ns")),
-        rate(real("requests_per_s")),
-        real("mb_per_s"),
-        whole("failed"),
+        "requests   {} in {}, {} a second, {:.1} MB/s; {} failed",
+        figures.whole("completed"),
+        time(figures.real("duration_ns")),
+        rate(figures.real("requests_per_s")),
+        figures.real("mb_per_s"),
+        figures.whole("failed"),
     );
-    let _ = writeln!(text, "latency    {}", quantiles(&figures, "latency"));
+    let _ = writeln!(text, "latency    {}", quantiles(figures, "latency"));
+}
+
+fn faults(text: &mut String, figures: &Figures) {
+    let faults = figures.whole("faults");
+    let requests = figures.whole("completed") + figures.whole("failed");
     let _ = writeln!(
         text,
-        "faults     {}, {:.3} of the requests, {:.2} under way in the mean; {} waited for another's, {} failed",
-        whole("faults"),
-        whole("faults") as f64 / (whole("completed") + whole("failed")).max(1) as f64,
-        real("faults_open_mean"),
-        whole("faults_coalesced"),
-        whole("faults_failed"),
+        "faults     {faults}, {:.3} of the requests, {:.2} under way in the mean; {} waited for another's, {} failed",
+        faults as f64 / requests.max(1) as f64,
+        figures.real("faults_open_mean"),
+        figures.whole("faults_coalesced"),
+        figures.whole("faults_failed"),
     );
-    if whole("faults") > 0 {
-        let _ = writeln!(text, "a fault    {}", quantiles(&figures, "fault"));
+    if faults > 0 {
         let parts = ["device", "iommu", "guest", "again"].map(|part| {
-            let mean = real(&format!("{part}_mean_ns"));
-            let share = 100.0 * mean / real("fault_mean_ns").max(1.0);
+            let mean = figures.real(&format!("{part}_mean_ns"));
+            let share = 100.0 * mean / figures.real("fault_mean_ns").max(1.0);
             let name = if part == "again" { "earlier rounds" } else { part };
             format!("{name} {} ({share:.0} %)", time(mean))
         });
+        let _ = writeln!(text, "a fault    {}", quantiles(figures, "fault"));
         let _ = writeln!(text, "its mean   {}", parts.join(", "));
     }
+}
+
+fn handlers(text: &mut String, figures: &Figures) {
+    let whole = |name: &str| figures.whole(name);
     let _ = writeln!(
         text,
         "handlers   {} faults, {} pages ahead; busy {:.1} %, wait {} in the mean; at most {} at one time",
         whole("handled"),
         whole("prefetched"),
-        100.0 * real("handler_utilisation"),
-        time(real("handler_wait_mean_ns")),
+        100.0 * figures.real("handler_utilisation"),
+        time(figures.real("handler_wait_mean_ns")),
         whole("handler_most_outstanding"),
     );
-    let _ = writeln!(
-        text,
-        "messages   {} page requests, {} invalidations",
-        whole("page_requests"),
-        whole("invalidations")
-    );
-    if whole("records_dropped") > 0 {
-        let _ = writeln!(
-            text,
-            "{} faults had no room in the records, and are in no figure here",
-            whole("records_dropped")
-        );
+    let (asked, invalidations) = (whole("page_requests"), whole("invalidations"));
+    let _ = writeln!(text, "messages   {asked} page requests, {invalidations} invalidations");
+    let dropped = whole("records_dropped");
+    if dropped > 0 {
+        let _ = writeln!(text, "{dropped} faults had no room in the records, and are in no figure here");
     }
-    text
 }
 
 fn quantiles(figures: &Figures, of: &str) -> String {

@@ -5,6 +5,7 @@
 
 mod axis;
 mod plan;
+mod range;
 pub mod shipped;
 mod store;
 mod table;

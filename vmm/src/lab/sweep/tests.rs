@@ -71,7 +71,7 @@ fn ranges_are_linear_or_geometric_in_any_unit() {
             &["1 us", "1500 ns", "2 us"],
         ),
         // 0.1 is no binary fraction, and the end is reached all the same.
-        ("key = \"guest.locked_share\"\nfrom = 0.0\nto = 0.2\nstep = 0.1", &["0", "0.1", "0.2"]),
+        ("key = \"guest.locked_share\"\nfrom = 0.0\nto = 0.3\nstep = 0.1", &["0", "0.1", "0.2", "0.3"]),
         // A small factor gives an integer once.
         ("key = \"device.credits\"\nfrom = 1\nto = 4\nfactor = 1.3", &["1", "2", "3", "4"]),
     ];
