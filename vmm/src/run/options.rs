@@ -385,6 +385,24 @@ mod tests {
         for line in [&["--no-such"][..], &["ls"], &["--cpus", "many"], &["--add", "x"], &["--env", "x"]] {
             assert_eq!(parse(line).expect_err("wrong").exit_code(), 2, "{line:?}");
         }
+        let scenario = ["--scenario", "cold-4k"];
+        for line in [["--", "ls"], ["--initrd", "x"]] {
+            assert_eq!(parse(&[scenario, line].concat()).expect_err("wrong").exit_code(), 2, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_scenario_is_told_before_anything_starts() {
+        let experiment = |line: &[&str]| parse(line).expect("valid").experiment();
+        assert!(experiment(&[]).expect("none is fine").is_none());
+        assert!(experiment(&["--scenario", "cold-4k"]).expect("shipped").is_some());
+        for (line, named) in [
+            (&["--scenario", "no-such"][..], "no-such"),
+            (&["--scenario", "cold-4k", "--memory", "64M"], "--memory"),
+        ] {
+            let error = experiment(line).expect_err("wrong").to_string();
+            assert!(error.contains(named), "{error}");
+        }
     }
 
     #[test]

@@ -57,3 +57,26 @@ impl Requests {
         Request { gap_ns: 0, message, cold, write }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_has_one_order_of_requests_and_the_shares_that_were_asked_for() {
+        let scenario = |seed| {
+            let text = format!(
+                "requests = 2000\nseed = {seed}\npreset = \"none\"\n[load]\npattern = \"random\"\n\
+                 message = \"4 KiB\"\nregion = \"1 MiB\"\nwrite_share = 0.25\ncold_share = 0.5\n"
+            );
+            Scenario::from_toml("requests", &text).expect("a scenario")
+        };
+        let all = |seed| requests(&scenario(seed)).collect::<Vec<_>>();
+        assert_eq!(all(1), all(1));
+        assert_ne!(all(1), all(2));
+        let share = |of: fn(&Request) -> bool| all(1).iter().filter(|request| of(request)).count();
+        assert!((400..600).contains(&share(|request| request.write)));
+        assert!((900..1100).contains(&share(|request| request.cold)));
+        assert!(all(1).iter().all(|request| request.message < 256 && request.gap_ns == 0));
+    }
+}
