@@ -61,6 +61,12 @@ impl<R: Copy> Handlers<R> {
         faults.get(*current).copied()
     }
 
+    /// The same, to be changed.
+    pub fn current_mut(&mut self, handler: usize) -> Option<&mut R> {
+        let Handler { faults, current } = self.handlers.get_mut(handler)?;
+        faults.get_mut(*current)
+    }
+
     /// A handler goes on to the next of the faults it took, if there is one.
     pub fn next(&mut self, handler: usize) -> Option<R> {
         self.handlers.get_mut(handler)?.current += 1;
@@ -89,6 +95,11 @@ impl<R: Copy> Handlers<R> {
     pub fn release(&mut self) -> Option<usize> {
         self.holder = self.queue.pop_front();
         self.holder
+    }
+
+    /// All faults that wait or are in hand.
+    pub fn into_faults(self) -> impl Iterator<Item = R> {
+        self.handlers.into_iter().flat_map(|handler| handler.faults).chain(self.waiting)
     }
 
     /// Faults that wait or are in hand.

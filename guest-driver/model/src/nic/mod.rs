@@ -12,6 +12,7 @@ mod objects;
 mod on_demand;
 mod queue_pair;
 mod shared_queue;
+mod umem;
 pub mod work;
 
 pub use buffer::{Buffer, DmaDomain, PassThrough, TranslatedDomain, page_table};
@@ -24,3 +25,4 @@ pub use objects::{Context, QueuePairSetup, Region};
 pub use on_demand::{OnDemandRegion, PageFaultHandler, PageFaults};
 pub use queue_pair::QueuePair;
 pub use shared_queue::SharedReceiveQueue;
+pub use umem::Umem;

@@ -222,22 +222,14 @@ impl PageFaults {
     pub fn service(&self) -> Result<usize, ModelError> {
         let faults = self.take()?;
         for fault in &faults {
-            let handler = self.handlers().get(&fault.number).cloned();
-            let write = fault.code == FAULT_WRITE;
-            let resolved =
-                handler.is_some_and(|handler| handler.resolve(Iova(fault.address), fault.length, write));
-            let answer = if resolved { FAULT_RESOLVED } else { FAULT_REFUSED };
-            let body = ResumeFault { token: fault.token, answer, reserved: 0 };
-            match self.driver.lane1().execute::<[u8; 0]>(CMD_RESUME_FAULT, &body) {
-                // The region may have gone meanwhile, and the fault with it.
-                Ok(_) | Err(ModelError::Command { status: STATUS_NO_OBJECT, .. }) => {}
-                Err(error) => return Err(error),
-            }
+            let resolved = self.resolve(fault);
+            self.answer(fault, resolved)?;
         }
         Ok(faults.len())
     }
 
-    fn take(&self) -> Result<Vec<Eqe>, ModelError> {
+    /// What the interrupt does: takes the faults that the NIC told of, and arms the queue for more.
+    pub fn take(&self) -> Result<Vec<Eqe>, ModelError> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let mut faults = Vec::new();
         while let Some(event) = queue.poll()? {
@@ -245,6 +237,24 @@ impl PageFaults {
         }
         queue.arm();
         Ok(faults)
+    }
+
+    /// What a worker does first: has the region's handler bring the page in. Whether the NIC shall look again.
+    pub fn resolve(&self, fault: &Eqe) -> bool {
+        let handler = self.handlers().get(&fault.number).cloned();
+        let write = fault.code == FAULT_WRITE;
+        handler.is_some_and(|handler| handler.resolve(Iova(fault.address), fault.length, write))
+    }
+
+    /// And then: answers the NIC.
+    pub fn answer(&self, fault: &Eqe, resolved: bool) -> Result<(), ModelError> {
+        let answer = if resolved { FAULT_RESOLVED } else { FAULT_REFUSED };
+        let body = ResumeFault { token: fault.token, answer, reserved: 0 };
+        match self.driver.lane1().execute::<[u8; 0]>(CMD_RESUME_FAULT, &body) {
+            // The region may have gone meanwhile, and the fault with it.
+            Ok(_) | Err(ModelError::Command { status: STATUS_NO_OBJECT, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn handlers(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<dyn PageFaultHandler>>> {

@@ -29,6 +29,11 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    /// The 4 KiB page of it that `at` lies in.
+    pub const fn page_of(&self, at: Iova) -> Gpa {
+        Gpa(self.gpa.0 + (at.offset_in(self.size.shift()) & !0xfff))
+    }
+
     /// Writes are allowed.
     pub const fn writable(&self) -> bool {
         self.entry.has(Entry::W)

@@ -1,0 +1,75 @@
+//! The driver's object for an on-demand region of a process: `ib_umem_odp`.
+
+use std::sync::{Arc, Weak};
+
+use refault_bus::Iova;
+
+use crate::memory::FRAME;
+use crate::nic::{OnDemandRegion, PageFaultHandler, PageFaults};
+use crate::pager::Notifier;
+use crate::paging::Rights;
+use crate::{ModelError, Process};
+
+/// Brings pages of a process into a region's table, and takes them out when the kernel says so.
+pub struct Umem {
+    region: Arc<OnDemandRegion>,
+    process: Weak<Process>,
+    faults: Arc<PageFaults>,
+}
+
+impl Umem {
+    /// From now on `region` is filled with pages of `process`, at the same addresses, whenever `faults` tells.
+    pub fn begin(region: Arc<OnDemandRegion>, process: &Arc<Process>, faults: &Arc<PageFaults>) -> Arc<Self> {
+        let umem = Arc::new(Self { region, process: Arc::downgrade(process), faults: faults.clone() });
+        process.notify(umem.clone());
+        faults.handle(umem.region.region(), umem.clone());
+        umem
+    }
+
+    /// The region.
+    pub fn region(&self) -> &Arc<OnDemandRegion> {
+        &self.region
+    }
+
+    /// `hmm_range_fault` of one page: faults it in as a thread of the process would, then fills the table with what is
+    /// in the process' page table at that moment.
+    pub fn bring(&self, at: Iova, write: bool) -> Result<(), ModelError> {
+        let process = self.process.upgrade().ok_or(ModelError::NotMapped { iova: at })?;
+        process.fault_at(at, write)?;
+        self.region.fill(at, || {
+            let rights = |writable| if writable { Rights::Write } else { Rights::Read };
+            Ok(process.space.lookup(at)?.map(|leaf| (leaf.page_of(at), rights(leaf.writable()))))
+        })
+    }
+
+    /// Destroys the region, and lets go of the process.
+    pub fn end(self: &Arc<Self>) -> Result<(), ModelError> {
+        self.faults.stop_handling(self.region.region());
+        self.region.destroy()?;
+        if let Some(process) = self.process.upgrade() {
+            let notifier: Arc<dyn Notifier> = self.clone();
+            process.stop_notifying(&notifier);
+        }
+        Ok(())
+    }
+}
+
+impl Notifier for Umem {
+    fn invalidate(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
+        self.region.forget(start, bytes)
+    }
+}
+
+impl PageFaultHandler for Umem {
+    fn resolve(&self, address: Iova, length: u32, write: bool) -> bool {
+        let first = address.align_down(12);
+        let end = (address.0 + u64::from(length)).min(self.region.start().0 + self.region.length());
+        if self.bring(first, write).is_err() {
+            return false;
+        }
+        // The length is advice: what counts is the first page.
+        let mut more = (first.0 + FRAME..end).step_by(FRAME as usize);
+        while more.next().is_some_and(|at| self.bring(Iova(at), write).is_ok()) {}
+        true
+    }
+}
