@@ -42,22 +42,38 @@ pub(super) enum Event {
     Work(usize, Work),
     /// A moment comes for which a worker of the NIC waits.
     Expire(usize),
-    /// A doorbell reaches the NIC; the number is that of the load's queue pair.
-    Doorbell(usize),
+    /// A doorbell reaches the NIC.
+    Doorbell {
+        /// Whose.
+        session: u32,
+        /// Of which queue pair of it.
+        pair: usize,
+    },
     /// A page request reaches the root.
     PageRequest(PageRequest),
     /// An interrupt reaches a processor: its vector.
     Interrupt(u8),
     /// The page request thread takes what is in the queue.
     Thread,
+    /// The driver takes what is in its event queue.
+    Driver,
     /// A fault handler is through with what it was doing.
     Handler(usize),
     /// An answer reaches the NIC.
     Response(PageGroupResponse),
     /// The program has another request.
     Arrival,
-    /// The program sees the completion of the request in a slot, and whether it is a success.
-    Completion(u64, bool),
+    /// The program sees a completion.
+    Completion {
+        /// Whose.
+        session: u32,
+        /// Of the request in which slot.
+        slot: u32,
+        /// It succeeded.
+        success: bool,
+    },
+    /// A play acts.
+    Play,
     /// Something happens to the memory.
     Churn,
 }
@@ -74,6 +90,15 @@ impl Agenda {
     pub(super) fn note(&mut self, at_ns: u64, event: Event) {
         self.noted += 1;
         self.heap.push(Reverse(Entry { at_ns, order: self.noted, event }));
+    }
+
+    /// Takes out the events that are `wanted`, in their order.
+    pub(super) fn take(&mut self, wanted: impl Fn(&Event) -> bool) -> Vec<Event> {
+        let (mut taken, kept): (Vec<_>, Vec<_>) =
+            self.heap.drain().map(|Reverse(entry)| entry).partition(|entry| wanted(&entry.event));
+        self.heap = kept.into_iter().map(Reverse).collect();
+        taken.sort();
+        taken.into_iter().map(|entry| entry.event).collect()
     }
 
     /// Takes the next event.

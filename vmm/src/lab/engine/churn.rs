@@ -9,7 +9,7 @@ use refault_model::{ModelError, Process};
 
 use super::agenda::Event;
 use super::dice::{Stream, dice, gap_ns, one_of};
-use super::load::TARGET;
+use super::session::TARGET;
 use super::world::World;
 use crate::lab::scenario::{Churn as Setup, ChurnOperation, Scenario};
 

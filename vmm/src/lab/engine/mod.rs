@@ -5,9 +5,11 @@ mod churn;
 mod dice;
 mod guest;
 mod load;
+pub mod play;
 pub mod requests;
 mod seams;
 mod sequence;
+mod session;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -17,6 +19,7 @@ use std::sync::{Arc, PoisonError};
 use refault_bus::clock::Clock;
 use refault_iommu::IommuConfig;
 use refault_model::ModelError;
+use refault_model::dax::FsError;
 use refault_nic::{NicConfig, Worker};
 use thiserror::Error;
 
@@ -24,15 +27,16 @@ use agenda::Event;
 use churn::Churn;
 use guest::Guest;
 use load::Load;
+use play::{Play, Wish};
 use seams::{TimedProbe, TimedSeams};
 use world::World;
 
 use super::machine::platform::PAGE_REQUEST_VECTOR;
-use super::machine::{Machine, MachineSetup};
+use super::machine::{Machine, MachineSetup, PAGE_FAULT_VECTOR};
 use super::outcome::Outcome;
-use super::scenario::{Mode, Scenario};
+use super::scenario::Scenario;
 use crate::report::Counters;
-use crate::trace::Recorder;
+use crate::trace::{FaultSummary, Recorder};
 
 /// Faults that an experiment keeps one by one; those beyond count in the histograms only.
 pub const MAX_RECORDS: usize = 16 << 20;
@@ -51,9 +55,9 @@ pub enum EngineError {
         /// How many.
         missing: u64,
     },
-    /// What the scenario asks for is not there.
-    #[error("{0}")]
-    Unsupported(&'static str),
+    /// A play could not go on.
+    #[error("the play failed: {0}")]
+    Play(FsError),
 }
 
 /// Runs an experiment to its end.
@@ -61,11 +65,32 @@ pub enum EngineError {
 /// # Errors
 /// The scenario asks for more than the machine has, or (a mistake of ours) it never ends.
 pub fn run(scenario: &Scenario) -> Result<Outcome, EngineError> {
-    Engine::new(scenario)?.run()
+    Engine::new(scenario, None)?.run().map(|played| played.outcome)
+}
+
+/// What came of an experiment with a play.
+pub struct Played {
+    /// As without one.
+    pub outcome: Outcome,
+    /// What all the faults come to.
+    pub faults: FaultSummary,
+    /// What was wrong in the end that must not be, for people.
+    pub problems: Vec<String>,
+}
+
+/// Runs an experiment with somebody else's memory as the target.
+///
+/// # Errors
+/// As [`run`]; or the play failed.
+pub fn run_play(scenario: &Scenario, play: Box<dyn Play>) -> Result<Played, EngineError> {
+    Engine::new(scenario, Some(play))?.run()
 }
 
 /// A machine and its program on virtual time.
 struct Engine {
+    /// The scenario's name and mode, as records have them.
+    name: String,
+    mode: String,
     world: Arc<World>,
     machine: Machine,
     recorder: Arc<Recorder>,
@@ -85,15 +110,13 @@ struct Station {
 }
 
 impl Engine {
-    fn new(scenario: &Scenario) -> Result<Self, EngineError> {
-        if scenario.device.mode == Mode::Odp {
-            return Err(EngineError::Unsupported("mode odp: the lab's model guest has no driver for it"));
-        }
+    fn new(scenario: &Scenario, play: Option<Box<dyn Play>>) -> Result<Self, EngineError> {
         let world = World::new(scenario.timing.clone(), scenario.seed);
         let clock: Arc<dyn Clock> = world.clock.clone();
         let recorder = Recorder::of_one(clock.clone(), records(scenario));
         let probe = TimedProbe::new(world.clone(), recorder.clone());
-        let setup = machine_setup(scenario, clock, probe);
+        let mut setup = machine_setup(scenario, clock, probe);
+        setup.memory += play.as_ref().map_or(0, |play| play.memory_bytes()).next_multiple_of(2 << 20);
         let machine = Machine::new(setup, &TimedSeams(world.clone()))?;
         let interrupted = Arc::downgrade(&world);
         machine.interrupts.listen(move |vector| {
@@ -101,23 +124,24 @@ impl Engine {
                 world.note_after(&world.timing.interrupt, Event::Interrupt(vector));
             }
         });
-        let load = Load::new(world.clone(), &machine, scenario)?;
-        let unit = machine.unit.clone();
-        let guest = Guest::new(world.clone(), scenario, unit, load.process.clone(), recorder.clone());
-        let churn = Churn::new(world.clone(), scenario, load.process.clone());
+        let load = Load::new(world.clone(), &machine, scenario, play)?;
+        let guest = Guest::new(world.clone(), scenario, &machine, &load.session, recorder.clone());
+        let churn = Churn::new(world.clone(), scenario, load.session.process.clone());
         let workers = std::mem::take(&mut *machine.workers.lock().unwrap_or_else(PoisonError::into_inner));
         let station = |worker| Station { worker, busy_until: 0, expires: u64::MAX };
         let workers = workers.into_iter().map(station).collect();
-        recorder.begin(&scenario.name, scenario.device.mode.name());
-        Ok(Self { world, machine, recorder, workers, load, guest, churn })
+        let (name, mode) = (scenario.name.clone(), scenario.device.mode.name().to_owned());
+        recorder.begin(&name, &mode);
+        Ok(Self { name, mode, world, machine, recorder, workers, load, guest, churn })
     }
 
-    fn run(mut self) -> Result<Outcome, EngineError> {
-        self.world.set_live(true);
+    fn run(mut self) -> Result<Played, EngineError> {
+        self.world.begin();
         self.load.begin()?;
         if let Some(churn) = &mut self.churn {
             churn.schedule();
         }
+        self.schedule_play();
         while !self.load.is_over() {
             let Some(event) = self.world.next() else {
                 let (at_ns, missing) = (self.world.now_ns(), self.load.missing());
@@ -126,6 +150,7 @@ impl Engine {
             self.act(event)?;
         }
         self.recorder.end();
+        let faults = self.recorder.scenario_summary(&self.name, &self.mode);
         let records = self.recorder.take_records();
         let counters = Counters {
             nic: self.machine.nic.stats(),
@@ -133,7 +158,10 @@ impl Engine {
             observed: records.observed.clone(),
             timing: None,
         };
-        Ok(Outcome { records, counters, load: self.load.outcome(), handlers: self.guest.outcome() })
+        let problems = self.load.play.as_mut().map_or(Ok(Vec::new()), |play| play.finish())?;
+        let outcome =
+            Outcome { records, counters, load: self.load.outcome(), handlers: self.guest.outcome() };
+        Ok(Played { outcome, faults, problems })
     }
 
     fn act(&mut self, event: Event) -> Result<(), EngineError> {
@@ -144,19 +172,19 @@ impl Engine {
                     self.world.note_at(station.busy_until, Event::Work(worker, work));
                     return Ok(());
                 }
-                station.worker.process(work);
+                self.world.work(|| station.worker.process(work));
                 self.worked(worker)?;
             }
             Event::Expire(worker) => {
                 let station = &mut self.workers[worker];
                 if station.expires <= self.world.now_ns() {
                     station.expires = u64::MAX;
-                    station.worker.expire();
+                    self.world.work(|| station.worker.expire());
                     self.worked(worker)?;
                 }
             }
-            Event::Doorbell(pair) => {
-                self.load.doorbell(pair)?;
+            Event::Doorbell { session, pair } => {
+                self.load.doorbell(session, pair)?;
                 self.schedule(0);
             }
             Event::PageRequest(request) => {
@@ -167,19 +195,34 @@ impl Engine {
                 self.machine.interrupts.take(PAGE_REQUEST_VECTOR);
                 self.world.note_after(&self.world.timing.wake, Event::Thread);
             }
+            Event::Interrupt(PAGE_FAULT_VECTOR) => {
+                self.machine.interrupts.take(PAGE_FAULT_VECTOR);
+                self.world.note_after(&self.world.timing.wake, Event::Driver);
+            }
             Event::Interrupt(_) => {}
             Event::Thread => self.guest.thread()?,
-            Event::Handler(handler) => self.guest.handler(handler)?,
+            Event::Driver => self.guest.driver()?,
+            Event::Handler(handler) => {
+                self.guest.handler(handler)?;
+                // Answers to page faults are commands, which the NIC has executed by now.
+                self.schedule(self.world.draw(&self.world.timing.device_wake));
+            }
             Event::Response(response) => {
                 use refault_bus::ats::AtsEndpoint;
                 self.machine.nic.page_group_response(response);
                 self.schedule(self.world.draw(&self.world.timing.device_wake));
             }
             Event::Arrival => self.load.arrival()?,
-            Event::Completion(slot, success) => {
-                self.load.completed(slot, success, &self.machine)?;
+            Event::Completion { session, slot, success } => {
+                if let Some(pair) = self.load.completed(session, slot, success) {
+                    self.at_once(|load, _, _, machine| load.reconnect(pair, machine))?;
+                }
+                if session == self.load.session.number {
+                    self.load.go_on()?;
+                }
             }
             Event::Churn => self.churned()?,
+            Event::Play => self.play()?,
         }
         Ok(())
     }
@@ -190,6 +233,47 @@ impl Engine {
             churn.schedule();
         }
         Ok(())
+    }
+
+    fn schedule_play(&mut self) {
+        if let Some(play) = &mut self.load.play {
+            self.world.note(play.gap_ns(), Event::Play);
+        }
+    }
+
+    /// The play acts, and what it wishes is done.
+    fn play(&mut self) -> Result<(), EngineError> {
+        let Some(play) = &mut self.load.play else { return Ok(()) };
+        match play.act()? {
+            Wish::GoOn => {}
+            Wish::Kill => {
+                self.at_once(|load, guest, world, machine| {
+                    let mut refuse = || refuse(guest, world, machine);
+                    load.kill(machine, &mut refuse)
+                })?;
+                self.guest.serve(&self.load.session);
+            }
+            Wish::End => {
+                self.load.end();
+                return Ok(());
+            }
+        }
+        self.schedule(0);
+        self.schedule_play();
+        Ok(())
+    }
+
+    /// Does something in no time that needs the NIC to work meanwhile: commands.
+    fn at_once<R>(&mut self, work: impl FnOnce(&mut Load, &mut Guest, &World, &Machine) -> R) -> R {
+        let Self { world, machine, load, guest, workers: stations, .. } = self;
+        let times: Vec<_> = stations.iter().map(|station| (station.busy_until, station.expires)).collect();
+        let lend = stations.drain(..).map(|station| station.worker).collect();
+        *machine.workers.lock().unwrap_or_else(PoisonError::into_inner) = lend;
+        let result = world.at_once(|| work(load, guest, world, machine));
+        let back = std::mem::take(&mut *machine.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        let station = |(worker, (busy_until, expires))| Station { worker, busy_until, expires };
+        stations.extend(back.into_iter().zip(times).map(station));
+        result
     }
 
     /// A worker has worked: it was busy until now, others may have work from it, and requests may be complete.
@@ -212,6 +296,20 @@ impl Engine {
             }
         }
     }
+}
+
+/// Refuses every page that the device has asked for and has no answer to: whoever wanted it is dead.
+fn refuse(guest: &mut Guest, world: &World, machine: &Machine) -> Result<(), ModelError> {
+    use refault_bus::ats::{AtsEndpoint, TranslationAgent};
+    for event in world.take_traffic() {
+        match event {
+            Event::PageRequest(request) => machine.iommu.page_request(request),
+            Event::Response(response) => machine.nic.page_group_response(response),
+            // What the handlers have in hand is refused with the rest.
+            _ => {}
+        }
+    }
+    guest.refuse_all()
 }
 
 /// Room for a scenario's faults.

@@ -73,12 +73,15 @@ impl AtsEndpoint for TimedEndpoint {
     }
 
     fn page_group_response(&self, response: PageGroupResponse) {
+        if !self.world.is_live() {
+            return self.nic.page_group_response(response);
+        }
         self.world.note_after(&self.world.timing.response_message, Event::Response(response));
     }
 }
 
-/// Who hears of the stages: an invalidation takes its time between its arrival at the device and its end. What is done
-/// in no time is not told of.
+/// Who hears of the stages: an invalidation takes its time between its arrival at the device and its end, and so does an
+/// event to the driver. What is no part of the experiment is not told of.
 pub(super) struct TimedProbe {
     world: Arc<World>,
     recorder: Arc<Recorder>,
@@ -92,11 +95,16 @@ impl TimedProbe {
 
 impl Probe for TimedProbe {
     fn record(&self, event: &ProbeEvent) {
-        if !self.world.is_live() {
+        if self.world.is_unseen() {
             return;
         }
         self.recorder.record(event);
-        if event.stage == Stage::Invalidate {
+        if event.stage == Stage::PageRequest && event.space.key().is_some() {
+            // A page fault of a region: the NIC itself writes the event into the driver's memory.
+            self.world.pass(&self.world.timing.page_request);
+            self.world.pass(&self.world.timing.queue_write);
+        }
+        if event.stage == Stage::Invalidate && self.world.is_live() {
             // The copies that it waits for have been acted out already; what is left of them is their time.
             let chunk = CHUNK * 1000 / self.world.timing.bytes_per_us.max(1);
             self.world.clock.advance(self.world.copies_last_ns().min(chunk));
@@ -124,8 +132,8 @@ impl TimedMemory {
 
 impl DmaMemory for TimedMemory {
     fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
-        // Nothing else that the NIC reads in one piece is as long as a request.
-        if buf.len() == SQ_WQE_SIZE as usize {
+        // Nothing else that a worker reads in one piece is as long as a request.
+        if buf.len() == SQ_WQE_SIZE as usize && self.world.is_working() {
             self.world.pass(&self.world.timing.fetch);
         }
         self.memory.read(gpa, buf)

@@ -108,6 +108,84 @@ fn every_cold_request_faults_once_and_is_counted_everywhere() {
 }
 
 #[test]
+fn a_region_with_a_table_of_its_own_faults_through_its_driver_with_the_same_steps() {
+    let mut scenario = cold(3);
+    scenario.device.mode = Mode::Odp;
+    scenario.timing = each_its_own();
+    let outcome = run(&scenario).unwrap();
+    let faults: Vec<_> = outcome.records.faults.iter().collect();
+    assert_eq!(faults.len(), 3);
+    assert!(faults.iter().all(|fault| fault.space.key().is_some()));
+    let times = faults[2].times;
+    let from = |at: Option<u64>, since: u64| at.unwrap() - since;
+    assert_eq!(from(times.queued, times.page_request.unwrap()), sum(&["page_request", "queue_write"]));
+    assert_eq!(from(times.taken, times.interrupt.unwrap()), sum(&["interrupt", "wake"]));
+    assert_eq!(from(times.handled, times.handling.unwrap()), sum(&["minor", "table_update"]));
+    assert_eq!(from(times.response, times.handled.unwrap()), sum(&["response", "response_message"]));
+    assert_eq!(times.end - times.matched.unwrap(), sum(&["device_wake", "copy"]));
+    assert_eq!((outcome.counters.nic.page_faults, outcome.counters.nic.page_requests), (3, 0));
+}
+
+#[test]
+fn both_ways_of_faulting_take_as_many_faults() {
+    let faults = |mode| {
+        let mut scenario = cold(500);
+        scenario.device.mode = mode;
+        scenario.load.pattern = Pattern::Random;
+        scenario.load.cold_share = 0.3;
+        scenario.load.queue_pairs = 4;
+        let outcome = run(&scenario).unwrap();
+        assert_eq!((outcome.load.completed, outcome.load.failed), (500, 0));
+        outcome.records.faults.iter().filter(|fault| fault.outcome == FaultOutcome::Copied).count()
+    };
+    assert_eq!(faults(Mode::Pasid), faults(Mode::Odp));
+}
+
+#[test]
+fn a_handler_that_is_too_slow_costs_requests_and_not_the_experiment() {
+    for mode in [Mode::Pasid, Mode::Odp] {
+        let mut scenario = cold(20);
+        scenario.device.mode = mode;
+        scenario.device.fault_timeout_ns = 1_000_000;
+        scenario.timing.minor = Delay::Constant(3_000_000);
+        let outcome = run(&scenario).unwrap();
+        assert_eq!(outcome.load.completed + outcome.load.failed, 20);
+        assert!(outcome.load.failed > 0, "{mode:?}: nothing timed out");
+    }
+}
+
+#[test]
+fn a_batch_is_answered_together_and_the_lock_lets_one_in() {
+    let mean = |handlers, locked_share, batch| {
+        let mut scenario = cold(2000);
+        scenario.load.queue_pairs = 16;
+        scenario.guest = Guest { handlers, locked_share, batch, prefetch: 0, major_share: 0.0 };
+        scenario.timing = Timing::instant(1 << 40);
+        scenario.timing.minor = Delay::Constant(1000);
+        run(&scenario).unwrap().load.duration_ns as f64 / 2000.0
+    };
+    assert!((mean(1, 0.0, 1) - 1000.0).abs() < 20.0, "one handler does one after the other");
+    assert!((mean(4, 0.0, 1) - 250.0).abs() < 20.0, "four do four at a time");
+    assert!((mean(4, 1.0, 1) - 1000.0).abs() < 20.0, "all under the lock: one after the other");
+    assert!((mean(4, 0.5, 1) - 500.0).abs() < 20.0, "half under the lock: the lock is what counts");
+    assert!((mean(1, 0.0, 8) - 1000.0).abs() < 20.0, "a batch saves no work");
+}
+
+#[test]
+fn pages_mapped_ahead_save_their_faults() {
+    for mode in [Mode::Pasid, Mode::Odp] {
+        let mut scenario = cold(1);
+        scenario.device.mode = mode;
+        scenario.load.message_bytes = 1 << 20;
+        scenario.guest.prefetch = 255;
+        let outcome = run(&scenario).unwrap();
+        assert_eq!((outcome.handlers.faults, outcome.handlers.prefetched), (1, 255), "{mode:?}");
+        scenario.guest.prefetch = 0;
+        assert_eq!(run(&scenario).unwrap().handlers.faults, 256, "{mode:?}");
+    }
+}
+
+#[test]
 fn a_seed_has_one_outcome() {
     let scenario = |seed| {
         let mut scenario = cold(2000);

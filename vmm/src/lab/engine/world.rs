@@ -18,6 +18,10 @@ pub(super) struct World {
     dice: Mutex<Pcg64Mcg>,
     /// Off while the machine is set up, and whenever something shall take no time.
     live: AtomicBool,
+    /// Nobody hears of what happens: it is no part of the experiment.
+    unseen: AtomicBool,
+    /// A worker of the NIC is at work, not somebody else on its registers.
+    working: AtomicBool,
     /// Until when copies are under way at the NIC.
     copying_until: AtomicU64,
 }
@@ -30,6 +34,8 @@ impl World {
             agenda: Mutex::default(),
             dice: Mutex::new(dice(seed, Stream::Timing)),
             live: AtomicBool::new(false),
+            unseen: AtomicBool::new(true),
+            working: AtomicBool::new(false),
             copying_until: AtomicU64::new(0),
         })
     }
@@ -79,8 +85,45 @@ impl World {
         self.live.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_live(&self, live: bool) {
+    fn set_live(&self, live: bool) {
         self.live.store(live, Ordering::Relaxed);
+    }
+
+    /// The experiment begins.
+    pub(super) fn begin(&self) {
+        self.set_live(true);
+        self.unseen.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_unseen(&self) -> bool {
+        self.unseen.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_working(&self) -> bool {
+        self.working.load(Ordering::Relaxed)
+    }
+
+    /// A worker does something.
+    pub(super) fn work<R>(&self, work: impl FnOnce() -> R) -> R {
+        self.working.store(true, Ordering::Relaxed);
+        let result = work();
+        self.working.store(false, Ordering::Relaxed);
+        result
+    }
+
+    /// Does something in no time that is no part of the experiment.
+    pub(super) fn unseen<R>(&self, work: impl FnOnce() -> R) -> R {
+        let was = self.unseen.swap(true, Ordering::Relaxed);
+        let result = self.at_once(work);
+        self.unseen.store(was, Ordering::Relaxed);
+        result
+    }
+
+    /// Takes what is on its way between device and guest out of the agenda.
+    pub(super) fn take_traffic(&self) -> Vec<Event> {
+        let traffic =
+            |event: &Event| matches!(event, Event::PageRequest(_) | Event::Response(_) | Event::Handler(_));
+        lock(&self.agenda).take(traffic)
     }
 
     /// Does something in no time.

@@ -13,7 +13,7 @@ use refault_bus::dma::DmaMemory;
 use refault_bus::probe::Probe;
 use refault_iommu::{Iommu, IommuConfig};
 use refault_model::interrupts::Interrupts;
-use refault_model::nic::{Driver, DriverSetup, PassThrough};
+use refault_model::nic::{Driver, DriverSetup, PageFaults, PassThrough};
 use refault_model::vtd::{Function, FunctionSetup, Unit, UnitSetup};
 use refault_model::{GuestMemory, ModelError, Pause, Process};
 use refault_nic::{Nic, NicConfig, Worker};
@@ -22,6 +22,10 @@ use platform::Platform;
 
 /// Interrupt vector of the NIC's first MSI-X vector.
 pub const NIC_VECTOR: u8 = 0x40;
+/// Interrupt vector of page faults of on-demand regions.
+pub const PAGE_FAULT_VECTOR: u8 = NIC_VECTOR + 1;
+/// log2 of the entries of their event queue: more than can be outstanding.
+const LOG_PAGE_FAULTS: u8 = 10;
 /// MSI-X vectors in use.
 const NIC_VECTORS: u16 = 4;
 /// Polls of a wait, in each of which the NIC works, before it counts as stuck.
@@ -71,6 +75,8 @@ pub struct Machine {
     pub function: Arc<Function>,
     /// The NIC's driver.
     pub driver: Arc<Driver>,
+    /// Where it hears of page faults of on-demand regions, on the second vector.
+    pub faults: Arc<PageFaults>,
     /// The NIC's workers; taken from here, they are their owner's to run, and waits of the driver last for ever.
     pub workers: Arc<Mutex<Vec<Worker>>>,
     /// The IOMMU knows it by a weak reference.
@@ -116,7 +122,19 @@ impl Machine {
             pause,
             vectors: (NIC_VECTORS, NIC_VECTOR),
         })?);
-        Ok(Self { memory, iommu, interrupts, nic, unit, function, driver, workers, _endpoint: endpoint })
+        let faults = PageFaults::new(&driver, u16::from(PAGE_FAULT_VECTOR - NIC_VECTOR), LOG_PAGE_FAULTS)?;
+        Ok(Self {
+            memory,
+            iommu,
+            interrupts,
+            nic,
+            unit,
+            function,
+            driver,
+            faults,
+            workers,
+            _endpoint: endpoint,
+        })
     }
 
     /// A process without areas whose addresses the NIC may use as `pasid`.
