@@ -35,7 +35,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Boots a guest whose file system moves the blocks of a file under DMA, and checks every byte
     ///
-    /// Exit status: 0 if every scenario passed and the guest's log is clean, 1 if not, 125 if refault itself failed.
+    /// Exit status: 0 if every scenario passed and the guest's log is clean, 1 if not, 3 if no real guest could be set up
+    /// and the scenarios passed on the model guest instead, 125 if refault itself failed.
     Demo(Box<DemoArgs>),
     /// Makes, finds or removes the guest image
     #[command(subcommand)]

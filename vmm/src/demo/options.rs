@@ -23,6 +23,17 @@ pub enum Mode {
     Pinned,
 }
 
+impl Mode {
+    /// Its name, on the command line and in the table.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pasid => "pasid",
+            Self::Odp => "odp",
+            Self::Pinned => "pinned",
+        }
+    }
+}
+
 /// Which sizes of mappings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mapping {
@@ -79,6 +90,9 @@ pub struct DemoArgs {
     /// Folder that the run's folder is made in
     #[arg(long, value_name = "DIR", default_value = RUNS)]
     pub out: PathBuf,
+    /// Play the scenarios on the model guest instead: in seconds, without a download, KVM or root
+    #[arg(long)]
+    pub model: bool,
     /// How the NIC is made
     #[command(flatten)]
     pub nic: NicArgs,
@@ -125,14 +139,7 @@ impl DemoArgs {
         option("--file-size", self.size.0.to_string());
         option("--qps", self.queue_pairs.to_string());
         option("--seed", self.seed.to_string());
-        for mode in &self.mode {
-            let name = match mode {
-                Mode::Pasid => "pasid",
-                Mode::Odp => "odp",
-                Mode::Pinned => "pinned",
-            };
-            option("--mode", name.into());
-        }
+        self.mode.iter().for_each(|mode| option("--mode", mode.name().into()));
         self.scenario.iter().for_each(|name| option("--scenario", name.clone()));
         words.into_iter().map(OsString::from).collect()
     }

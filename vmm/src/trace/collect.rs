@@ -35,6 +35,19 @@ pub struct Records {
     pub observed: Observed,
 }
 
+impl Records {
+    /// Nothing, with room for `bound` faults.
+    pub fn empty(bound: usize) -> Self {
+        Self {
+            scenarios: vec![ScenarioSpan::default()],
+            faults: FaultStore::new(bound),
+            invalidations: Vec::new(),
+            requests: Vec::new(),
+            observed: Observed::default(),
+        }
+    }
+}
+
 /// When a scenario ran. Times are nanoseconds since the recorder's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScenarioSpan {

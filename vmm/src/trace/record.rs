@@ -155,6 +155,24 @@ impl StageTimes {
         self.end.saturating_sub(self.miss)
     }
 
+    /// The same so many nanoseconds later.
+    pub fn later_by(&self, ns: u64) -> Self {
+        let later = |at: Option<u64>| at.map(|at| at + ns);
+        Self {
+            miss: self.miss + ns,
+            round: self.round + ns,
+            page_request: later(self.page_request),
+            queued: later(self.queued),
+            interrupt: later(self.interrupt),
+            taken: later(self.taken),
+            handling: later(self.handling),
+            handled: later(self.handled),
+            response: later(self.response),
+            matched: later(self.matched),
+            end: self.end + ns,
+        }
+    }
+
     /// The last round cut at the stages that were seen, gapless and in order. Threads stamp concurrently, so
     /// a stage may carry a later time than its successor; it is then taken to coincide with it.
     pub fn segments(&self) -> impl Iterator<Item = Segment> + use<> {

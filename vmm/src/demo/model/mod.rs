@@ -1,0 +1,200 @@
+//! `refault demo --model`: the demo's table on the model guest, in seconds, with nothing to download, no KVM, no root.
+//!
+//! The NIC and the IOMMU are those of the real guest's machine. Kernel, file system and program are models
+//! (`guest-driver/model`), time is virtual, and how long a step takes is made up: the preset `example`. So what the table
+//! says of bytes is true of NIC and IOMMU, and what it says of times is true of nothing.
+
+mod ledger;
+mod play;
+mod script;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use refault_nic::RemoteFaults;
+
+use self::play::FilePlay;
+use self::script::script;
+use super::options::{DemoArgs, Mapping, Mode};
+use super::protocol::{Counters, Event, Subject};
+use super::summary::Outcome as Verdict;
+use super::view::View;
+use crate::lab::engine::{self, run_play};
+use crate::lab::outcome::Outcome;
+use crate::lab::scenario::{self, Arrival, Device, Guest, Load, Pattern, Preset, Scenario, Timing};
+use crate::trace::{FaultRecord, FaultSummary, Records, ScenarioSpan};
+
+/// What the model calls itself where a real guest has its kernel's release.
+pub(super) const KERNEL: &str = "model";
+/// Whose times the steps take.
+const PRESET: &str = "example";
+/// Scenarios of the table; `pinned` is refused like the others' pinned column.
+const SCENARIOS: [&str; 8] =
+    ["steady", "reflink-cow", "exchange", "punch", "truncate", "fsync", "kill", "pinned"];
+/// Pages of the file.
+const PAGES: u64 = 1024;
+/// Steps of a scenario; those of `kill` are lives of a program.
+const STEPS: f64 = 40.0;
+/// Requests that a queue pair has under way.
+const DEPTH: u32 = 8;
+/// More requests than any scenario posts: its script ends it.
+const REQUESTS: u64 = 1 << 40;
+/// Faults of a scenario that are kept one by one.
+const RECORDS: usize = 16 * 1024;
+
+/// What the model's scenarios came to.
+pub(super) struct Played {
+    /// The table.
+    pub(super) view: View,
+    /// All faults, one scenario after the other.
+    pub(super) records: Records,
+}
+
+/// Plays all scenarios that were asked for; the table goes to standard output, redrawn in place if `live`.
+///
+/// # Errors
+/// A part of the model failed.
+pub(super) fn play(args: &DemoArgs, live: bool) -> Result<Played> {
+    let mut view = View::of_model(live);
+    let mut records = Records::empty(RECORDS * 2 * SCENARIOS.len());
+    let subjects = subjects(args);
+    view.show(
+        Event::Plan {
+            kernel: KERNEL.into(),
+            file_bytes: PAGES * 4096,
+            queue_pairs: args.queue_pairs,
+            scenarios: subjects.clone(),
+        },
+        FaultSummary::default(),
+    );
+    let mut passed = true;
+    for subject in subjects {
+        view.show(Event::Begin(subject.clone()), FaultSummary::default());
+        let row = one(args, &subject)?;
+        passed &= row.problem.is_none();
+        let result = if row.problem.is_none() { Verdict::Pass } else { Verdict::Fail };
+        let faults = row.played.as_ref().map(|played| played.faults.clone()).unwrap_or_default();
+        if let Some(played) = &row.played {
+            append(&mut records, &subject, &played.outcome);
+        }
+        let reason = row.problem.unwrap_or(row.remark);
+        view.show(Event::End { subject, result, reason, counters: row.counters }, faults);
+    }
+    view.show(
+        Event::Done { result: if passed { Verdict::Pass } else { Verdict::Fail } },
+        FaultSummary::default(),
+    );
+    view.finish();
+    Ok(Played { view, records })
+}
+
+/// What one row came to.
+struct Row {
+    counters: Counters,
+    played: Option<engine::Played>,
+    problem: Option<String>,
+    remark: String,
+}
+
+fn subjects(args: &DemoArgs) -> Vec<Subject> {
+    let asked = |name: &str| args.scenario.is_empty() || args.scenario.iter().any(|wanted| wanted == name);
+    let modes = [Mode::Pasid, Mode::Odp, Mode::Pinned];
+    let modes: Vec<_> =
+        modes.into_iter().filter(|mode| args.mode.is_empty() || args.mode.contains(mode)).collect();
+    let of = |name: &str| {
+        let fits = |mode: &&Mode| name != "pinned" || **mode == Mode::Pinned;
+        let subject =
+            |mode: &Mode| Subject { scenario: name.into(), mode: mode.name().into(), mapping: "4k".into() };
+        modes.iter().filter(fits).map(subject).collect::<Vec<_>>()
+    };
+    // The model's file system maps pages of 4 KiB.
+    let small = args.mapping != Mapping::Large;
+    SCENARIOS.into_iter().filter(|name| small && asked(name)).flat_map(of).collect()
+}
+
+fn one(args: &DemoArgs, subject: &Subject) -> Result<Row> {
+    let start = Instant::now();
+    if subject.mode == Mode::Pinned.name() {
+        let remark = "the model's kernel refuses to pin pages of a DAX file, as Linux does (EOPNOTSUPP)";
+        return Ok(Row { counters: Counters::default(), played: None, problem: None, remark: remark.into() });
+    }
+    let steps = (STEPS * args.scale).ceil().max(2.0) as u32;
+    let script = script(&subject.scenario, steps).context("no script for that scenario")?;
+    let board = Arc::new(Mutex::new(Counters::default()));
+    let play = FilePlay::new(script, PAGES, board.clone());
+    let scenario = scenario_of(args, subject)?;
+    let played = run_play(&scenario, Box::new(play)).with_context(|| subject.scenario.clone())?;
+    let mut counters = *board.lock().unwrap_or_else(PoisonError::into_inner);
+    counters.seconds = start.elapsed().as_secs_f64();
+    let problem = match (counters.bytes_wrong, played.problems.first()) {
+        (0, None) if counters.writes == 0 => Some("the device wrote nothing".into()),
+        (0, None) => None,
+        (0, Some(problem)) => Some(problem.clone()),
+        (wrong, _) => Some(format!("{wrong} bytes are wrong")),
+    };
+    Ok(Row { counters, played: Some(played), problem, remark: String::new() })
+}
+
+fn scenario_of(args: &DemoArgs, subject: &Subject) -> Result<Scenario> {
+    let nic = args.nic.config();
+    let preset = Preset::find(PRESET).context("a preset to take times from")?;
+    let mut timing = Timing::instant(preset.bytes_per_us);
+    for name in Timing::STEPS {
+        if let (Some(step), Some(delay)) = (timing.step_mut(name), preset.delay(name)) {
+            *step = delay;
+        }
+    }
+    let odp = subject.mode == Mode::Odp.name();
+    Ok(Scenario {
+        name: subject.scenario.clone(),
+        seed: args.seed,
+        load: Load {
+            pattern: Pattern::Random,
+            message_bytes: 4096,
+            region_bytes: PAGES * 4096,
+            queue_pairs: args.queue_pairs,
+            depth: DEPTH,
+            arrival: Arrival::Closed,
+            write_share: 1.0,
+            cold_share: 0.0,
+            warm: false,
+            large_pages: false,
+        },
+        device: Device {
+            mode: if odp { scenario::Mode::Odp } else { scenario::Mode::Pasid },
+            credits: nic.page_request_credits,
+            page_request_order: 4,
+            atc_entries: nic.atc_entries,
+            iotlb_entries: 8192,
+            workers: 1,
+            fault_window: nic.fault_window,
+            remote_faults: RemoteFaults::Stall,
+            fault_timeout_ns: nic.page_request_timeout_ns,
+        },
+        guest: Guest { handlers: 2, locked_share: 0.2, batch: 1, prefetch: 0, major_share: 0.0 },
+        churn: None,
+        presets: vec![PRESET.into()],
+        timing,
+        requests: REQUESTS,
+    })
+}
+
+/// Puts a scenario's faults behind those of the others, on one time line.
+fn append(records: &mut Records, subject: &Subject, outcome: &Outcome) {
+    let origin = records.scenarios.last().map_or(0, |span| span.end);
+    let scenario = records.scenarios.len() as u16;
+    let (name, mode) = (subject.scenario.clone(), subject.label());
+    let end = origin + outcome.load.duration_ns;
+    records.scenarios.push(ScenarioSpan { name, mode, begin: origin, end });
+    for (fault, index) in outcome.records.faults.iter().zip(0..) {
+        let fault = FaultRecord { scenario, times: fault.times.later_by(origin), ..fault };
+        if index < RECORDS && records.faults.push(&fault) {
+            records.observed.faults_kept += 1;
+        } else {
+            records.observed.faults_dropped += 1;
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The play of one scenario: a file on the model's DAX file system, written by the device, while its blocks move.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use refault_bus::Iova;
+use refault_model::Process;
+use refault_model::dax::{DaxFs, FileId, FsError};
+use refault_model::paging::Rights;
+
+use super::ledger::{Owner, PAGE, Page, Version, bytes};
+use super::script::Script;
+use crate::demo::protocol::Counters;
+use crate::lab::engine::play::{Play, Wish};
+use crate::lab::machine::Machine;
+
+/// The file system has room for so many files of the target's size.
+const FILES: u64 = 5;
+
+/// What the caller looks at when the play is over.
+pub(super) type Result<T> = std::result::Result<T, FsError>;
+
+/// A file under DMA, and what must be in it.
+pub(super) struct FilePlay {
+    script: Box<dyn Script>,
+    /// Pages of the file.
+    pages: u64,
+    stage: Option<Stage>,
+    /// Counts events, so that they have an order.
+    now: u64,
+    /// Version of the next write.
+    next: u32,
+    /// Writes under way, by slot: page, version and when it began.
+    under_way: BTreeMap<u32, (u64, Version, u64)>,
+    board: Arc<Mutex<Counters>>,
+}
+
+/// File system and files, once there is a machine.
+pub(super) struct Stage {
+    pub(super) fs: Arc<DaxFs>,
+    pub(super) target: FileId,
+    pub(super) ledger: Vec<Page>,
+    pub(super) counters: Counters,
+    /// Where the file's blocks were when they were looked at last.
+    blocks: Vec<Option<u64>>,
+    now: u64,
+}
+
+impl FilePlay {
+    /// A play by a script, with a file of `pages` pages; what it comes to is told to `board`.
+    pub(super) fn new(script: Box<dyn Script>, pages: u64, board: Arc<Mutex<Counters>>) -> Self {
+        Self { script, pages, stage: None, now: 1, next: 1, under_way: BTreeMap::new(), board }
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.now += 1;
+        self.now
+    }
+
+    fn tell(&self) {
+        if let (Some(stage), Ok(mut board)) = (&self.stage, self.board.lock()) {
+            *board = stage.counters;
+        }
+    }
+}
+
+impl Play for FilePlay {
+    fn memory_bytes(&self) -> u64 {
+        FILES * self.pages * PAGE as u64
+    }
+
+    fn map(&mut self, machine: &Machine, process: &Arc<Process>, at: Iova) -> Result<()> {
+        if self.stage.is_none() {
+            let bytes = self.memory_bytes();
+            let start = machine.memory.allocate(bytes, 12)?.0;
+            let fs = DaxFs::new(&machine.memory, &(start..start + bytes))?;
+            let target = new_file(&fs, Owner::Target, 0, self.pages)?;
+            let ledger = (0..self.pages).map(|_| Page::holding(Some((Owner::Target, 0)), 0)).collect();
+            let mut stage =
+                Stage { fs, target, ledger, counters: Counters::default(), blocks: Vec::new(), now: 0 };
+            stage.blocks = stage.places()?;
+            self.script.begin(&mut stage)?;
+            self.stage = Some(stage);
+        }
+        let Some(stage) = &self.stage else { return Ok(()) };
+        stage.fs.open(stage.target)?;
+        stage.fs.map(process, at, (stage.target, 0..self.pages), Rights::Write)?;
+        Ok(())
+    }
+
+    fn payload(&mut self, slot: u32, message: u64) -> Vec<u8> {
+        let (began, version) = (self.tick(), Some((Owner::Target, self.next)));
+        self.next += 1;
+        self.under_way.insert(slot, (message, version, began));
+        if let Some(page) = self.stage.as_mut().and_then(|stage| stage.ledger.get_mut(message as usize)) {
+            page.begin(version);
+        }
+        bytes(version, message)
+    }
+
+    fn written(&mut self, slot: u32, success: bool) {
+        let now = self.tick();
+        let Some((message, version, began)) = self.under_way.remove(&slot) else { return };
+        let Some(stage) = &mut self.stage else { return };
+        if let Some(page) = stage.ledger.get_mut(message as usize) {
+            page.end(version, began, now, success);
+        }
+        if success {
+            stage.counters.writes += 1;
+            stage.counters.bytes_written += PAGE as u64;
+        }
+    }
+
+    fn killed(&mut self) {
+        let now = self.tick();
+        self.under_way.clear();
+        if let Some(stage) = &mut self.stage {
+            stage.ledger.iter_mut().for_each(|page| page.abandon(now));
+        }
+    }
+
+    fn buried(&mut self) -> Result<()> {
+        self.stage.as_ref().map_or(Ok(()), |stage| stage.fs.close(stage.target))
+    }
+
+    fn gap_ns(&mut self) -> u64 {
+        self.script.gap_ns()
+    }
+
+    fn act(&mut self) -> Result<Wish> {
+        let now = self.tick();
+        let Some(stage) = &mut self.stage else { return Ok(Wish::End) };
+        stage.now = now;
+        let wish = self.script.act(stage)?;
+        stage.count_moved()?;
+        self.tell();
+        Ok(wish)
+    }
+
+    fn finish(&mut self) -> Result<Vec<String>> {
+        let Some(stage) = &mut self.stage else { return Ok(Vec::new()) };
+        self.script.end(stage)?;
+        stage.count_moved()?;
+        stage.verify_target()?;
+        let problems = stage.fs.check();
+        self.tell();
+        Ok(problems)
+    }
+}
+
+impl Stage {
+    /// When it is, by the play's own count of events.
+    pub(super) fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Compares the file with what may be in it.
+    pub(super) fn verify_target(&mut self) -> Result<()> {
+        let (file, pages) = (self.target, self.fs.size(self.target)?);
+        for number in 0..pages {
+            let found = self.fs.read(file, number)?;
+            let wrong = self.ledger[number as usize].wrong(number, &found);
+            self.count(wrong);
+        }
+        Ok(())
+    }
+
+    /// Compares another file with what may be in it.
+    pub(super) fn verify(&mut self, file: FileId, pages: &[Page]) -> Result<()> {
+        for (page, number) in pages.iter().zip(0..) {
+            let found = self.fs.read(file, number)?;
+            self.count(page.wrong(number, &found));
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, wrong: u64) {
+        self.counters.bytes_wrong += wrong;
+        self.counters.bytes_verified += PAGE as u64 - wrong;
+    }
+
+    /// Counts the blocks that lie elsewhere than before.
+    fn count_moved(&mut self) -> Result<()> {
+        let places = self.places()?;
+        let moved =
+            self.blocks.iter().zip(&places).filter(|(old, new)| old.is_some() && new.is_some() && old != new);
+        self.counters.blocks_moved += moved.count() as u64;
+        self.blocks = places;
+        Ok(())
+    }
+
+    /// The block of each page.
+    fn places(&self) -> Result<Vec<Option<u64>>> {
+        let mut places = vec![None; self.fs.size(self.target)? as usize];
+        for extent in self.fs.extents(self.target)? {
+            for page in 0..extent.pages {
+                places[(extent.page + page) as usize] = Some(extent.block.0 + page);
+            }
+        }
+        Ok(places)
+    }
+}
+
+/// A file full of words of one owner.
+pub(super) fn new_file(fs: &DaxFs, owner: Owner, version: u32, pages: u64) -> Result<FileId> {
+    let file = fs.create(pages)?;
+    for page in 0..pages {
+        fs.write(file, page, 0, &bytes(Some((owner, version)), page))?;
+    }
+    Ok(file)
+}

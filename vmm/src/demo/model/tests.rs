@@ -1,0 +1,70 @@
+//! The model's table, and that it can fail.
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    demo: DemoArgs,
+}
+
+fn args(line: &[&str]) -> DemoArgs {
+    Line::try_parse_from([&["demo", "--model", "--scale", "0.2"], line].concat()).expect("valid").demo
+}
+
+#[test]
+fn every_scenario_passes_in_every_mode() {
+    let played = play(&args(&[]), false).unwrap();
+    let scenarios = played.view.board.scenarios();
+    assert_eq!(scenarios.len(), 3 * 7 + 1);
+    for row in &scenarios {
+        let what = format!("{} {}: {}", row.name, row.mode, row.reason);
+        assert_eq!(row.result, Verdict::Pass, "{what}");
+        assert_eq!(row.bytes_wrong, 0, "{what}");
+        if row.mode == "pinned" {
+            assert!(row.reason.contains("EOPNOTSUPP"), "{what}");
+            continue;
+        }
+        assert!(row.faults > 0 && row.writes > 0 && row.bytes_verified >= PAGES * 4096, "{what}");
+        let moves = matches!(row.name.as_str(), "reflink-cow" | "exchange");
+        assert!(!moves || row.blocks_moved > 0, "{what}: nothing moved");
+    }
+    assert_eq!(played.records.observed.faults_kept, played.records.faults.len() as u64);
+    let last = played.records.faults.iter().last().expect("faults");
+    assert_eq!(usize::from(last.scenario) + 1, played.records.scenarios.len());
+}
+
+#[test]
+fn a_seed_has_one_table() {
+    let run = |seed| {
+        let played = play(&args(&["--seed", seed, "--scenario", "punch", "--mode", "odp"]), false).unwrap();
+        played.records.faults.iter().collect::<Vec<_>>()
+    };
+    assert_eq!(run("1"), run("1"));
+    assert_ne!(run("1"), run("2"));
+}
+
+/// A script that changes the file behind everybody's back.
+struct Saboteur;
+
+impl script::Script for Saboteur {
+    fn act(&mut self, stage: &mut play::Stage) -> play::Result<crate::lab::engine::play::Wish> {
+        stage.counters.operations += 1;
+        Ok(crate::lab::engine::play::Wish::End)
+    }
+
+    fn end(&mut self, stage: &mut play::Stage) -> play::Result<()> {
+        stage.fs.write(stage.target, 7, 100, &[0xff])
+    }
+}
+
+#[test]
+fn one_wrong_byte_is_found() {
+    let subject = Subject { scenario: "steady".into(), mode: "pasid".into(), mapping: "4k".into() };
+    let board = Arc::new(Mutex::new(Counters::default()));
+    let play = FilePlay::new(Box::new(Saboteur), PAGES, board.clone());
+    run_play(&scenario_of(&args(&[]), &subject).unwrap(), Box::new(play)).unwrap();
+    assert_eq!(board.lock().unwrap().bytes_wrong, 1);
+}
