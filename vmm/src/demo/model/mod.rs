@@ -11,7 +11,6 @@ mod script;
 mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use refault_nic::RemoteFaults;
@@ -116,7 +115,6 @@ fn subjects(args: &DemoArgs) -> Vec<Subject> {
 }
 
 fn one(args: &DemoArgs, subject: &Subject) -> Result<Row> {
-    let start = Instant::now();
     if subject.mode == Mode::Pinned.name() {
         let remark = "the model's kernel refuses to pin pages of a DAX file, as Linux does (EOPNOTSUPP)";
         return Ok(Row { counters: Counters::default(), played: None, problem: None, remark: remark.into() });
@@ -128,7 +126,7 @@ fn one(args: &DemoArgs, subject: &Subject) -> Result<Row> {
     let scenario = scenario_of(args, subject)?;
     let played = run_play(&scenario, Box::new(play)).with_context(|| subject.scenario.clone())?;
     let mut counters = *board.lock().unwrap_or_else(PoisonError::into_inner);
-    counters.seconds = start.elapsed().as_secs_f64();
+    counters.seconds = played.outcome.load.duration_ns as f64 / 1e9;
     let problem = match (counters.bytes_wrong, played.problems.first()) {
         (0, None) if counters.writes == 0 => Some("the device wrote nothing".into()),
         (0, None) => None,
