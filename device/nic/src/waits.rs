@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use refault_bus::PrgIndex;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::cause::Cause;
 use crate::dma::PageMiss;
@@ -87,6 +87,9 @@ pub(crate) struct Outstanding {
     by_page: FxHashMap<PageMiss, PrgIndex>,
     /// Who waits for a credit, in order.
     queue: VecDeque<Waiter>,
+    /// Queue pairs, by slot, that were called out of the queue and did not come yet: who comes in vain has not lost the
+    /// place in it.
+    called: FxHashSet<u32>,
     pub(crate) stats: WaitStats,
 }
 
@@ -100,6 +103,7 @@ impl Outstanding {
             credits,
             by_page: FxHashMap::default(),
             queue: VecDeque::new(),
+            called: FxHashSet::default(),
             stats: WaitStats::default(),
         }
     }
@@ -123,10 +127,14 @@ impl Outstanding {
             self.stats.joined += 1;
             return Wanted::Joined(group);
         }
+        let called = self.called.remove(&slot_of(waiter.qpn));
         let index = if self.outstanding < self.credits { self.free_slot() } else { None };
         let Some(index) = index else {
             self.queue.retain(|other| slot_of(other.qpn) != slot_of(waiter.qpn));
-            self.queue.push_back(waiter);
+            match called {
+                true => self.queue.push_front(waiter),
+                false => self.queue.push_back(waiter),
+            }
             return Wanted::NoCredit;
         };
         Wanted::New(self.open(index, miss, deadline_ns, vec![waiter]))
@@ -198,7 +206,7 @@ impl Outstanding {
         if self.outstanding >= self.credits {
             return None;
         }
-        self.queue.pop_front().map(|waiter| (waiter, PageAnswer::LookAgain))
+        self.call()
     }
 
     /// Forgets what was asked for, as far as it is like that, given up or not: who waited is to look again, and
@@ -225,6 +233,7 @@ impl Outstanding {
     pub(crate) fn reset(&mut self) -> Vec<Told> {
         let mut told = self.forget(|_| true);
         told.extend(self.queue.drain(..).map(|waiter| (waiter, PageAnswer::LookAgain)));
+        self.called.clear();
         told
     }
 
@@ -252,11 +261,21 @@ impl Outstanding {
         group
     }
 
-    /// The slot's credit is back: whoever waited longest for one may look again.
+    /// The slot's credit is back: whoever waited longest for one may look again - before those whose page is there, for
+    /// they may have another miss at once, and would take the credit again.
     fn credit_back(&mut self, mut closed: Closed) -> Closed {
         self.outstanding -= 1;
-        closed.told.extend(self.queue.pop_front().map(|waiter| (waiter, PageAnswer::LookAgain)));
+        if let Some(next) = self.call() {
+            closed.told.insert(0, next);
+        }
         closed
+    }
+
+    /// Calls the first out of the queue.
+    fn call(&mut self) -> Option<Told> {
+        let waiter = self.queue.pop_front()?;
+        self.called.insert(slot_of(waiter.qpn));
+        Some((waiter, PageAnswer::LookAgain))
     }
 }
 
@@ -265,5 +284,46 @@ fn add(waiters: &mut Vec<Waiter>, waiter: Waiter) {
     match waiters.iter_mut().find(|other| slot_of(other.qpn) == slot_of(waiter.qpn)) {
         Some(before) => *before = waiter,
         None => waiters.push(waiter),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use refault_bus::{AddressSpace, Iova};
+
+    use super::*;
+
+    fn miss(page: u64) -> PageMiss {
+        PageMiss { space: AddressSpace::Region(1), page: Iova(page << 12), write: true }
+    }
+
+    fn waiter(qpn: u32) -> Waiter {
+        Waiter { qpn, ticket: u64::from(qpn) }
+    }
+
+    #[test]
+    fn who_waits_for_a_credit_comes_before_whose_page_is_there() {
+        let mut unit = Outstanding::new(1);
+        let Wanted::New(group) = unit.want(miss(1), waiter(1), 9) else { panic!("a credit") };
+        assert_eq!(unit.want(miss(2), waiter(2), 9), Wanted::NoCredit);
+        assert_eq!(unit.want(miss(3), waiter(3), 9), Wanted::NoCredit);
+        let closed = unit.answer(group, PageAnswer::LookAgain, |_| true).unwrap();
+        let order: Vec<_> = closed.told.iter().map(|(waiter, _)| waiter.qpn).collect();
+        assert_eq!(order, [2, 1]);
+    }
+
+    #[test]
+    fn who_was_called_in_vain_keeps_the_place_in_the_queue() {
+        let mut unit = Outstanding::new(1);
+        let Wanted::New(group) = unit.want(miss(1), waiter(1), 9) else { panic!("a credit") };
+        for qpn in [2, 3] {
+            assert_eq!(unit.want(miss(qpn.into()), waiter(qpn), 9), Wanted::NoCredit);
+        }
+        unit.answer(group, PageAnswer::LookAgain, |_| true).unwrap();
+        // Somebody was quicker than the one who was called.
+        assert!(matches!(unit.want(miss(4), waiter(4), 9), Wanted::New(_)));
+        assert_eq!(unit.want(miss(2), waiter(2), 9), Wanted::NoCredit);
+        let order: Vec<_> = unit.queue.iter().map(|waiter| waiter.qpn).collect();
+        assert_eq!(order, [2, 3]);
     }
 }

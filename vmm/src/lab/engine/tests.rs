@@ -155,6 +155,22 @@ fn a_handler_that_is_too_slow_costs_requests_and_not_the_experiment() {
 }
 
 #[test]
+fn with_few_credits_everybody_has_a_turn() {
+    for mode in [Mode::Pasid, Mode::Odp] {
+        let mut scenario = cold(3000);
+        scenario.device.mode = mode;
+        scenario.device.credits = 2;
+        scenario.load.queue_pairs = 32;
+        scenario.timing = Timing::instant(1 << 40);
+        scenario.timing.minor = Delay::Constant(1000);
+        let outcome = run(&scenario).unwrap();
+        let longest = outcome.records.faults.iter().map(|fault| fault.times.total()).max().unwrap();
+        // One handler: a turn of all 32 takes 32 us.
+        assert!(longest <= 2 * 32_000, "{mode:?}: somebody waited {longest} ns for a fault of 1000");
+    }
+}
+
+#[test]
 fn a_batch_is_answered_together_and_the_lock_lets_one_in() {
     let mean = |handlers, locked_share, batch| {
         let mut scenario = cold(2000);
