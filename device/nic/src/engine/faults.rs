@@ -110,6 +110,8 @@ impl Nic {
             }
             Wanted::Joined(group) => note_fault(requester, group, miss, at),
             Wanted::NoCredit => {
+                // Nothing was asked for.
+                requester.trouble.asked = requester.trouble.asked.saturating_sub(1);
                 requester.trouble.noted = Some(miss);
                 requester.wait = Wait::Credit { ticket, deadline_ns };
                 lock(&self.workers[worker].timers).qps.set(qpn, deadline_ns);
