@@ -113,7 +113,7 @@ impl Machine {
         let trace = Arc::new(Trace::default());
         let clock = Arc::new(ManualClock::default());
         let probe = setup.probe.clone().unwrap_or_else(|| trace.clone());
-        let platform = Platform::new(setup.memory, setup.iommu, probe.clone());
+        let platform = Platform::new(setup.memory, setup.iommu, probe.clone()).expect("guest memory");
         let hooked = setup.hooked.then(|| HookedMemory::new(platform.memory.dma().clone()));
         let dma: Arc<dyn DmaMemory> = match &hooked {
             Some(hooked) => hooked.clone(),

@@ -32,7 +32,7 @@ fn pause() -> Pause {
 }
 
 fn bound() -> Bound {
-    let platform = Platform::new(64 << 20, IommuConfig::default(), Arc::new(NoProbe));
+    let platform = Platform::new(64 << 20, IommuConfig::default(), Arc::new(NoProbe)).unwrap();
     let device = PlainDevice::attach(BDF, &platform.iommu);
     let unit = platform.bring_up(pause());
     let function = unit.probe(FunctionSetup::capable(BDF)).unwrap();

@@ -18,6 +18,12 @@ pub enum ModelError {
         /// Alignment wanted, in bytes.
         align: u64,
     },
+    /// There is no machine with so much memory.
+    #[error("this host has no room for {bytes:#x} bytes of guest memory; ask for less")]
+    NoRoom {
+        /// Wanted.
+        bytes: u64,
+    },
     /// A frame was freed that was not allocated.
     #[error("{gpa}+{bytes:#x} was freed twice")]
     FreedTwice {

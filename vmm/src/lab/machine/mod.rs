@@ -89,7 +89,7 @@ impl Machine {
     /// # Errors
     /// A part of it has no room, such as memory.
     pub fn new(setup: MachineSetup, seams: &dyn Seams) -> Result<Self, ModelError> {
-        let platform = Platform::new(setup.memory, setup.iommu, setup.probe.clone());
+        let platform = Platform::new(setup.memory, setup.iommu, setup.probe.clone())?;
         let iommu = platform.iommu.clone();
         let nic = Nic::new(
             setup.nic.clone(),

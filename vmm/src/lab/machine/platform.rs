@@ -10,7 +10,7 @@ use refault_model::interrupts::Interrupts;
 use refault_model::memory::FRAME;
 use refault_model::registers::Registers;
 use refault_model::vtd::{Unit, UnitSetup};
-use refault_model::{GuestMemory, Pause};
+use refault_model::{GuestMemory, ModelError, Pause};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// Interrupt vector of the IOMMU's fault event.
@@ -32,13 +32,17 @@ pub struct Platform {
 
 impl Platform {
     /// A machine with `bytes` of memory.
-    pub fn new(bytes: u64, config: IommuConfig, probe: Arc<dyn Probe>) -> Self {
-        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes as usize)]).expect("guest memory");
+    ///
+    /// # Errors
+    /// The host has no room for so much.
+    pub fn new(bytes: u64, config: IommuConfig, probe: Arc<dyn Probe>) -> Result<Self, ModelError> {
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes as usize)]);
+        let ram = ram.map_err(|_| ModelError::NoRoom { bytes })?;
         let ram = Arc::new(ram);
         let memory = frames(&ram);
         let interrupts = Arc::new(Interrupts::default());
         let iommu = Arc::new(Iommu::new(config, memory.dma().clone(), interrupts.clone(), probe));
-        Self { memory, ram, iommu, interrupts }
+        Ok(Self { memory, ram, iommu, interrupts })
     }
 
     /// The same machine after a reset: no frame is given out.

@@ -65,7 +65,7 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn new(own: OwnSpace) -> anyhow::Result<Self> {
         let (probe, clock) = (Arc::new(NoProbe), Arc::new(ManualClock::default()));
-        let platform = Platform::new(MEMORY, IommuConfig::default(), probe.clone());
+        let platform = Platform::new(MEMORY, IommuConfig::default(), probe.clone())?;
         let Platform { memory, iommu, interrupts, .. } = &platform;
         let persistent = memory.allocate(PERSISTENT, 12)?;
         let persistent = persistent.0..persistent.0 + PERSISTENT;

@@ -22,6 +22,8 @@ const MAX_PAGES: u32 = 1 << 20;
 const MAX_UNDER_WAY: u32 = 1 << 15;
 /// Largest target.
 const MAX_REGION: u64 = 16 << 30;
+/// Most messages of a zipf pattern: each has a rank, of 12 bytes.
+const MAX_RANKS: u64 = 1 << 24;
 /// Largest message: a work request has 31 bits for it.
 const MAX_MESSAGE: u64 = 1 << 30;
 
@@ -151,6 +153,13 @@ fn pattern(fields: &Fields<'_>, message: u32, region: u64) -> Result<Pattern, Te
         ("zipf", Pattern::Zipf { theta }),
     ];
     let pattern = fields.choice("pattern", &words, Pattern::Sequential)?;
+    let messages = region / u64::from(message);
+    if matches!(pattern, Pattern::Zipf { .. }) && messages > MAX_RANKS {
+        let what = format!("is \"zipf\" over {messages} messages, each of which needs a rank in memory");
+        let remedy =
+            format!("take at most {MAX_RANKS} messages: a smaller load.region, or a larger load.message");
+        return Err(fields.error("pattern", &what, remedy));
+    }
     only_with(fields, "stride", matches!(pattern, Pattern::Strided { .. }), "pattern = \"strided\"")?;
     only_with(fields, "theta", matches!(pattern, Pattern::Zipf { .. }), "pattern = \"zipf\"")?;
     Ok(pattern)

@@ -156,6 +156,12 @@ fn each_mistake_is_named_with_its_line_and_its_remedy() {
             "larger than the region of 1 MiB",
             "load.region",
         ),
+        (
+            "[load]\npattern = \"zipf\"\nmessage = \"1 B\"\nregion = \"1 GiB\"",
+            4,
+            "needs a rank in memory",
+            "at most 16777216 messages",
+        ),
         ("[load]\nregion = \"5000 B\"", 4, "no multiple of the page of 4 KiB", "such as \"8 KiB\""),
         ("[load]\nlarge_pages = true\nregion = \"3 MiB\"", 5, "page of 2 MiB", "such as \"4 MiB\""),
         ("[load]\nregion = \"999999 GiB\"", 4, "out of range", "to \"16 GiB\""),
