@@ -9,7 +9,7 @@ use refault_bus::pri::PageRequest;
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::{AddressSpace, PrgIndex};
 
-use super::list::{Ahead, List};
+use super::list::{Ahead, List, Window};
 use crate::Nic;
 use crate::cause::Cause;
 use crate::dma::{PageMiss, Port};
@@ -41,6 +41,9 @@ impl Nic {
         let count = self.config.fault_window - 1;
         let Some(message) = requester.active.as_ref() else { return Ahead::default() };
         let write = message.operation.writes(end);
+        // Those asked for before are not looked up again at every answer: that would be once for each two of them.
+        let asked = requester.faulted.iter().filter(|fault| fault.miss.write == write).map(|fault| fault.at);
+        let window = Window { at: message.done, pages: count, asked: asked.max() };
         let local = List {
             pieces: message.sges(),
             pd: requester.setup.pd,
@@ -49,7 +52,7 @@ impl Nic {
             end,
         };
         if end == End::Local {
-            return local.missing_behind(port, message.done, count);
+            return local.missing_behind(port, window);
         }
         // A datagram's few pages are asked for one by one.
         if requester.setup.is_datagram() {
@@ -65,7 +68,7 @@ impl Nic {
             (0, None) => return Ahead::default(),
             (rights, _) => (&piece[..], rights, responder.setup.pd),
         };
-        List { pieces, pd, rights, write, end }.missing_behind(port, message.done, count)
+        List { pieces, pd, rights, write, end }.missing_behind(port, window)
     }
 
     /// Asks for the page that is missing, and for those ahead, and parks the requester. The caller holds the

@@ -30,6 +30,17 @@ pub(crate) struct Ahead {
     pub(crate) bytes: u32,
 }
 
+/// Where pages are looked up ahead.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// Offset in the message of the first byte that is missing.
+    pub(crate) at: u32,
+    /// Pages behind that byte's, at most.
+    pub(crate) pages: u32,
+    /// Offset of the furthest page that was asked for already: what is before it was looked up then.
+    pub(crate) asked: Option<u32>,
+}
+
 /// A copy stopped at one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stopped {
@@ -69,21 +80,21 @@ impl<'a> List<'a> {
         Stopped { end: self.end, error: error.into() }
     }
 
-    /// What is wanted behind the page at `offset`, which is missing, in the same piece: at most `count` pages.
-    pub(crate) fn missing_behind(&self, port: &mut Port<'_>, offset: u32, count: u32) -> Ahead {
-        let cursor = self.at(offset);
+    /// What is wanted behind the page at the start of `window`, which is missing, in the same piece.
+    pub(crate) fn missing_behind(&self, port: &mut Port<'_>, window: Window) -> Ahead {
+        let cursor = self.at(window.at);
         let Some(piece) = self.pieces.get(cursor.index) else { return Ahead::default() };
         let Ok(region) = port.region(&self.access(piece)) else { return Ahead::default() };
         let start = piece.addr.wrapping_add(u64::from(cursor.inside));
         let rest = u64::from(piece.length - cursor.inside);
         match region.backing {
             Backing::Process(pasid) => {
-                let pages = self.pages_behind(port, pasid, (start, rest), (offset, count));
+                let pages = self.pages_behind(port, pasid, (start, rest), window);
                 Ahead { pages, bytes: 0 }
             }
             Backing::OnDemand { shift, .. } => {
                 let inside = (start.wrapping_add(shift) & 0xfff).min(start - region.start);
-                let most = u64::from(count + 1) << 12;
+                let most = u64::from(window.pages + 1) << 12;
                 Ahead { pages: Vec::new(), bytes: (inside + rest).min(most) as u32 }
             }
             Backing::Pinned { .. } => Ahead::default(),
@@ -96,16 +107,19 @@ impl<'a> List<'a> {
         port: &mut Port<'_>,
         pasid: Pasid,
         (start, rest): (u64, u64),
-        (offset, count): (u32, u32),
+        window: Window,
     ) -> Vec<(PageMiss, u32)> {
+        let inside = start & 0xfff;
+        let asked = window.asked.and_then(|asked| asked.checked_sub(window.at));
+        let asked = asked.map_or(0, |ahead| (inside + u64::from(ahead)) >> 12);
         let mut missing = Vec::new();
-        for page in 1..=u64::from(count) {
-            let ahead = (page << 12) - (start & 0xfff);
+        for page in asked + 1..=u64::from(window.pages) {
+            let ahead = (page << 12) - inside;
             if ahead >= rest {
                 break;
             }
             match port.translate(Some(pasid), Iova(start.wrapping_add(ahead)), self.write) {
-                Err(AccessError::Miss(miss)) => missing.push((miss, offset + ahead as u32)),
+                Err(AccessError::Miss(miss)) => missing.push((miss, window.at + ahead as u32)),
                 Err(AccessError::Denied(_)) => break,
                 Ok(_) => {}
             }

@@ -514,6 +514,28 @@ fn the_window_asks_for_the_pages_behind_and_each_is_told_of() {
 }
 
 #[test]
+fn pages_asked_for_ahead_are_not_looked_up_again_at_every_answer() {
+    const PAGES: u64 = 16;
+    let config = NicConfig { fault_window: PAGES as u32, ..NicConfig::default() };
+    let mut pair = Pair::on(Bench::new(config), PATIENT);
+    let before = pair.bench.iommu.translations();
+    pair.run(&pair.write(1, PAGES as u32 * 0x1000, HEAP, pair.process));
+    let requests = pair.bench.iommu.take_requests();
+    assert_eq!(requests.len() as u64, PAGES);
+    for request in &requests {
+        pair.map_page(request.page.0, true);
+        pair.bench.iommu.answer(request, ResponseCode::Success);
+        pair.bench.settle();
+    }
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    assert!(pair.bench.iommu.take_requests().is_empty());
+    // Of each page: before it is asked for, behind the one before, as the next one, and when it is there; and the
+    // other end's.
+    let translations = pair.bench.iommu.translations() - before;
+    assert!(translations <= 5 * PAGES, "{translations}");
+}
+
+#[test]
 fn without_pasid_pri_or_bus_mastering_an_access_fails_with_its_cause() {
     for (capability, offset, bits) in [(0x1b, 6, 1), (0x13, 4, 1), (0, 4, 4)] {
         let mut pair = Pair::new();
