@@ -179,6 +179,19 @@ impl Process {
         Ok(leaf)
     }
 
+    /// Takes the pages that are present in `start..start + bytes` away, flushing once. They are the caller's now.
+    pub fn take_range(&self, start: Iova, bytes: u64) -> Result<Vec<Leaf>, ModelError> {
+        let _map = self.lock();
+        let first = start.align_down(PageSize::Small.shift());
+        let taken = self.unmap_leaves(first, start.0 + bytes - first.0)?;
+        if let (Some(&(from, leaf)), Some(&(to, last))) = (taken.first(), taken.last()) {
+            let from = Iova(from).align_down(leaf.size.shift());
+            let end = Iova(to).align_down(last.size.shift()).0 + last.size.bytes();
+            self.flush(from, end - from.0)?;
+        }
+        Ok(taken.into_iter().map(|(_, leaf)| leaf).collect())
+    }
+
     /// Moves the page around `iova` to another frame, its contents with it, and gives the old frame, which is
     /// the caller's now. Between the two the page is nowhere.
     pub fn move_page(&self, iova: Iova) -> Result<Gpa, ModelError> {

@@ -290,17 +290,6 @@ fn start(
 
 /// Takes the pages of a message from memory, those that are there.
 fn take_away(process: &Process, start: Iova, bytes: u64) -> Result<(), ModelError> {
-    let end = start.0 + bytes;
-    let mut at = start.align_down(PageSize::Small.shift()).0;
-    while at < end {
-        at = match process.take_page(Iova(at)) {
-            Ok(leaf) => {
-                process.memory().free(leaf.gpa, leaf.size.bytes())?;
-                Iova(at).align_down(leaf.size.shift()).0 + leaf.size.bytes()
-            }
-            Err(ModelError::NotMapped { .. }) => at + PageSize::Small.bytes(),
-            Err(error) => return Err(error),
-        };
-    }
-    Ok(())
+    let taken = process.take_range(start, bytes)?;
+    taken.iter().try_for_each(|leaf| process.memory().free(leaf.gpa, leaf.size.bytes()))
 }
