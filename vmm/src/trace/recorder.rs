@@ -34,6 +34,8 @@ const SHARE: usize = 8;
 pub struct Recorder {
     clock: Arc<dyn Clock>,
     origin: u64,
+    /// Only one thread records, in no measured time: events need no queue.
+    alone: bool,
     queue: ArrayQueue<(u64, ProbeEvent)>,
     lost: AtomicU64,
     requests: ArrayQueue<RequestEvent>,
@@ -51,19 +53,20 @@ impl Recorder {
     /// requests) one by one. What is beyond counts in the histograms only. `clock` must be the device's, which stamps
     /// watched requests itself. Time begins now.
     pub fn new(clock: Arc<dyn Clock>, bound: usize) -> Arc<Self> {
-        Self::sharing(clock, bound, SHARE)
+        Self::with(clock, bound, false)
     }
 
-    /// As [`Self::new`], for one scenario, which may fill all of the room.
+    /// As [`Self::new`], for one scenario, which may fill all of the room, on one thread's virtual time.
     pub fn of_one(clock: Arc<dyn Clock>, bound: usize) -> Arc<Self> {
-        Self::sharing(clock, bound, 1)
+        Self::with(clock, bound, true)
     }
 
-    fn sharing(clock: Arc<dyn Clock>, bound: usize, share: usize) -> Arc<Self> {
-        let origin = clock.now_ns();
+    fn with(clock: Arc<dyn Clock>, bound: usize, alone: bool) -> Arc<Self> {
+        let (origin, share) = (clock.now_ns(), if alone { 1 } else { SHARE });
         Arc::new(Self {
             clock,
             origin,
+            alone,
             queue: ArrayQueue::new(QUEUE),
             lost: AtomicU64::new(0),
             requests: ArrayQueue::new(REQUESTS),
@@ -140,9 +143,13 @@ impl Recorder {
 
     /// The collector with all events in it that were recorded before the call.
     fn settled(&self) -> MutexGuard<'_, Collector> {
-        let mut collector = self.collector.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut collector = self.collector();
         self.assemble(&mut collector, QUEUE);
         collector
+    }
+
+    fn collector(&self) -> MutexGuard<'_, Collector> {
+        self.collector.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves up to `limit` events on, unless somebody else is doing so.
@@ -178,6 +185,9 @@ impl Recorder {
 impl Probe for Recorder {
     fn record(&self, event: &ProbeEvent) {
         let stamped = (self.now(), *event);
+        if self.alone {
+            return self.collector().take(stamped.0, event);
+        }
         if let Err(stamped) = self.queue.push(stamped) {
             self.help(BATCH);
             if self.queue.push(stamped).is_err() {
