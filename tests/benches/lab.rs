@@ -83,6 +83,7 @@ fn cold(seed: u64, queue_pairs: u32, pages: u32, faults: u64) -> Scenario {
             workers: 1,
             fault_window: pages.max(1),
             remote_faults: RemoteFaults::Stall,
+            min_rnr_timer: 1,
             fault_timeout_ns: 10_000_000_000,
         },
         guest: Guest { handlers: 1, locked_share: 0.0, batch: 1, prefetch: 0, major_share: 0.0 },

@@ -42,6 +42,7 @@ fn faults(seed: u64, load: f64, handlers: u32, service: Delay) -> Scenario {
             workers: 1,
             fault_window: 1,
             remote_faults: RemoteFaults::Stall,
+            min_rnr_timer: 1,
             fault_timeout_ns: 10_000_000_000,
         },
         guest: Guest { handlers, locked_share: 0.0, batch: 1, prefetch: 0, major_share: 0.0 },

@@ -114,8 +114,8 @@ fn device(device: &Device) -> Vec<(&'static str, String)> {
         Mode::Odp => "odp: the NIC, by the region's own table",
     };
     let remote = match device.remote_faults {
-        RemoteFaults::Stall => "keeps the request",
-        RemoteFaults::Rnr => "answers receiver-not-ready",
+        RemoteFaults::Stall => "keeps the request".into(),
+        RemoteFaults::Rnr => format!("answers receiver-not-ready, timer {}", device.min_rnr_timer),
     };
     // A descriptor of the page request queue has 32 bytes.
     let entries = (4096u64 << device.page_request_order) / 32;
@@ -127,7 +127,7 @@ fn device(device: &Device) -> Vec<(&'static str, String)> {
         ("IOTLB", plural(device.iotlb_entries as u64, "translation", "translations")),
         ("engines", count(device.workers as u64)),
         ("asked for on a miss", plural(device.fault_window.into(), "page", "pages")),
-        ("responder whose memory is missing", remote.into()),
+        ("responder whose memory is missing", remote),
         ("waits for an answer", format!("up to {}", duration(device.fault_timeout_ns))),
     ]
 }

@@ -69,6 +69,7 @@ fn scenario() -> Scenario {
             workers: 2,
             fault_window: 8,
             remote_faults: RemoteFaults::Stall,
+            min_rnr_timer: 1,
             fault_timeout_ns: 10_000_000_000,
         },
         guest: Guest { handlers: 4, locked_share: 0.25, batch: 1, prefetch: 0, major_share: 0.0 },

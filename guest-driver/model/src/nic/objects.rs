@@ -204,6 +204,12 @@ impl Driver {
         self.modify(&to_ready_to_send(qpn))
     }
 
+    /// Sets after which time a peer of this queue pair comes again that was told that it is not ready.
+    pub fn set_min_rnr_timer(&self, qpn: u32, code: u8) -> Result<(), ModelError> {
+        let mask = QP_ATTR_MIN_RNR_TIMER;
+        self.modify(&ModifyQp { qpn, mask, min_rnr_timer: code, ..ModifyQp::default() })
+    }
+
     /// Moves a queue pair back to RESET.
     pub fn reset_queue_pair(&self, qp: &mut QueuePair) -> Result<(), ModelError> {
         let mask = QP_ATTR_STATE;

@@ -170,6 +170,7 @@ fn scenario_of(args: &DemoArgs, subject: &Subject) -> Result<Scenario> {
             workers: 1,
             fault_window: nic.fault_window,
             remote_faults: RemoteFaults::Stall,
+            min_rnr_timer: 1,
             fault_timeout_ns: nic.page_request_timeout_ns,
         },
         guest: Guest { handlers: 2, locked_share: 0.2, batch: 1, prefetch: 0, major_share: 0.0 },

@@ -20,7 +20,7 @@ use super::session::{Pair, SOURCE, Session, Slot, TARGET};
 use super::world::World;
 use crate::lab::machine::Machine;
 use crate::lab::outcome::LoadOutcome;
-use crate::lab::scenario::{Arrival, Load as Setup, Mode, Scenario};
+use crate::lab::scenario::{Arrival, Device, Load as Setup, Scenario};
 
 /// Latencies are kept to three digits.
 const DIGITS: u8 = 3;
@@ -29,7 +29,7 @@ const DIGITS: u8 = 3;
 pub(super) struct Load {
     world: Arc<World>,
     setup: Setup,
-    mode: Mode,
+    device: Device,
     pub(super) session: Session,
     requests: Requests,
     arrivals: Pcg64Mcg,
@@ -52,9 +52,9 @@ impl Load {
         scenario: &Scenario,
         mut play: Option<Box<dyn Play>>,
     ) -> Result<Self, EngineError> {
-        let (setup, mode) = (scenario.load.clone(), scenario.device.mode);
+        let (setup, device) = (scenario.load.clone(), scenario.device);
         let sources = if play.is_some() { setup.queue_pairs * setup.depth } else { 1 };
-        let session = start(machine, &setup, mode, play.as_deref_mut(), (0, sources))?;
+        let session = start(machine, &setup, &device, play.as_deref_mut(), (0, sources))?;
         Ok(Self {
             requests: Requests::new(scenario),
             waiting: VecDeque::new(),
@@ -69,7 +69,7 @@ impl Load {
             },
             world,
             setup,
-            mode,
+            device,
             session,
             sources,
             play,
@@ -164,12 +164,12 @@ impl Load {
         }
         let number = self.session.number + 1;
         // Of two sessions only one may have the PASID: the old one goes first.
-        let Self { session, setup, mode, play, sources, .. } = self;
+        let Self { session, setup, device, play, sources, .. } = self;
         session.kill(machine, refuse)?;
         if let Some(play) = play {
             play.buried()?;
         }
-        *session = start(machine, setup, *mode, play.as_deref_mut(), (number, *sources))?;
+        *session = start(machine, setup, device, play.as_deref_mut(), (number, *sources))?;
         self.waiting.clear();
         if self.setup.arrival == Arrival::Closed {
             for _ in 0..self.session.room.len() {
@@ -269,7 +269,7 @@ impl Load {
 fn start(
     machine: &Machine,
     setup: &Setup,
-    mode: Mode,
+    device: &Device,
     play: Option<&mut (dyn Play + 'static)>,
     numbers: (u32, u32),
 ) -> Result<Session, EngineError> {
@@ -285,7 +285,7 @@ fn start(
     if setup.warm {
         process.populate(TARGET, setup.region_bytes)?;
     }
-    Ok(Session::open(machine, setup, mode, process, numbers)?)
+    Ok(Session::open(machine, setup, device, process, numbers)?)
 }
 
 /// Takes the pages of a message from memory, those that are there.

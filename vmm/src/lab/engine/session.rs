@@ -14,7 +14,7 @@ use refault_model::paging::{PageSize, Rights};
 use refault_model::{ModelError, Process};
 
 use crate::lab::machine::Machine;
-use crate::lab::scenario::{Load as Setup, Mode};
+use crate::lab::scenario::{Device, Load as Setup, Mode};
 
 /// The PASID of programs.
 const PASID: Pasid = Pasid::truncated(1);
@@ -70,6 +70,7 @@ pub(super) struct Slot {
 pub(super) struct Pair {
     pub(super) sender: QueuePair,
     receiver: QueuePair,
+    min_rnr_timer: u8,
     /// Requests under way.
     pub(super) pending: u32,
     /// A request failed: no more are posted until all are back and it was connected again.
@@ -81,7 +82,7 @@ impl Session {
     pub(super) fn open(
         machine: &Machine,
         setup: &Setup,
-        mode: Mode,
+        device: &Device,
         process: Arc<Process>,
         (number, sources): (u32, u32),
     ) -> Result<Self, ModelError> {
@@ -91,13 +92,13 @@ impl Session {
         let bytes = bytes.next_multiple_of(PageSize::Large.bytes());
         process.map_area(SOURCE, bytes, Rights::Write, PageSize::Large);
         process.populate(SOURCE, bytes)?;
-        let by_pasid = mode == Mode::Pasid;
+        let by_pasid = device.mode == Mode::Pasid;
         if by_pasid {
             process.bind(&machine.function, PASID)?;
         }
         let context = driver.create_context(by_pasid.then_some(PASID))?;
         let pd = driver.create_pd(context)?;
-        let (local, tables, target) = match mode {
+        let (local, tables, target) = match device.mode {
             Mode::Pasid => {
                 let region = driver.register_process(pd)?;
                 (region, Vec::new(), TargetRegion::Pasid(region))
@@ -115,8 +116,8 @@ impl Session {
         let completions = driver.create_completion_queue(context, events.number(), log)?;
         let (cqn, eqn) = (completions.number(), events.number());
         let of_pair = QueuePairSetup { pd, context, cqn, eqn, log_sq: log2(setup.depth), log_rq: 1 };
-        let pairs =
-            (0..setup.queue_pairs).map(|_| Pair::create(driver, of_pair)).collect::<Result<_, _>>()?;
+        let pair = |_| Pair::create(driver, of_pair, device.min_rnr_timer);
+        let pairs = (0..setup.queue_pairs).map(pair).collect::<Result<_, _>>()?;
         // One of each queue pair, then another of each.
         let room = (0..slots).map(|n| n % setup.queue_pairs * setup.depth + n / setup.queue_pairs).collect();
         let slots = vec![Slot::default(); slots as usize];
@@ -213,17 +214,18 @@ fn pin(
 }
 
 impl Pair {
-    fn create(driver: &Driver, setup: QueuePairSetup) -> Result<Self, ModelError> {
+    fn create(driver: &Driver, setup: QueuePairSetup, min_rnr_timer: u8) -> Result<Self, ModelError> {
         let sender = driver.create_queue_pair(setup)?;
         let receiver = driver.create_queue_pair(setup)?;
-        let pair = Self { sender, receiver, pending: 0, broken: false };
+        let pair = Self { sender, receiver, min_rnr_timer, pending: 0, broken: false };
         pair.connect(driver)?;
         Ok(pair)
     }
 
     fn connect(&self, driver: &Driver) -> Result<(), ModelError> {
         driver.connect(self.receiver.number(), self.sender.number())?;
-        driver.connect(self.sender.number(), self.receiver.number())
+        driver.connect(self.sender.number(), self.receiver.number())?;
+        driver.set_min_rnr_timer(self.receiver.number(), self.min_rnr_timer)
     }
 
     /// Takes both ends through RESET, as after an error.

@@ -130,6 +130,9 @@ pub struct Device {
     pub fault_window: u32,
     /// What a responder does whose memory is not there.
     pub remote_faults: RemoteFaults,
+    /// With [`RemoteFaults::Rnr`], after which time the requester comes again: a code of the InfiniBand specification,
+    /// as in `ibv_qp_attr`; 1 is 10 us.
+    pub min_rnr_timer: u8,
     /// How long the device waits for an answer, in nanoseconds.
     pub fault_timeout_ns: u64,
 }

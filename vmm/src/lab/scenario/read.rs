@@ -212,11 +212,15 @@ fn device(root: &Table, node: &Node) -> Result<Device, TextError> {
         "workers",
         "fault_window",
         "remote_faults",
+        "min_rnr_timer",
         "fault_timeout",
     ];
     const MODES: [(&str, Mode); 2] = [(Mode::Pasid.name(), Mode::Pasid), (Mode::Odp.name(), Mode::Odp)];
     const REMOTE: [(&str, RemoteFaults); 2] = [("stall", RemoteFaults::Stall), ("rnr", RemoteFaults::Rnr)];
     let fields = Fields::section(root, "device", KEYS, &node.place)?;
+    let remote_faults = fields.choice("remote_faults", &REMOTE, RemoteFaults::Stall)?;
+    let comes_again = remote_faults == RemoteFaults::Rnr;
+    only_with(&fields, "min_rnr_timer", comes_again, "remote_faults = \"rnr\"")?;
     Ok(Device {
         mode: fields.choice("mode", &MODES, Mode::Pasid)?,
         credits: fields.count("credits", 1..=512, 256)?,
@@ -225,7 +229,8 @@ fn device(root: &Table, node: &Node) -> Result<Device, TextError> {
         iotlb_entries: fields.count("iotlb_entries", 1..=1 << 20, 8192)? as usize,
         workers: fields.count("workers", 1..=64, 1)? as usize,
         fault_window: fields.count("fault_window", 1..=64, 8)?,
-        remote_faults: fields.choice("remote_faults", &REMOTE, RemoteFaults::Stall)?,
+        remote_faults,
+        min_rnr_timer: fields.count("min_rnr_timer", 0..=31, 1)? as u8,
         fault_timeout_ns: fields.duration("fault_timeout", 1000..=LONGEST_NS, 10_000_000_000)?,
     })
 }

@@ -1,7 +1,7 @@
 //! Scenarios that come with refault, each an answer to a question that its first lines ask.
 
 /// Names and files, in the order in which they are listed.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("cold-4k", include_str!("shipped/cold-4k.toml")),
     ("batched-4m", include_str!("shipped/batched-4m.toml")),
     ("page-by-page-4m", include_str!("shipped/page-by-page-4m.toml")),
@@ -10,6 +10,7 @@ const FILES: [(&str, &str); 8] = [
     ("small-atc", include_str!("shipped/small-atc.toml")),
     ("major-faults", include_str!("shipped/major-faults.toml")),
     ("slow-faults", include_str!("shipped/slow-faults.toml")),
+    ("retried-faults", include_str!("shipped/retried-faults.toml")),
 ];
 
 /// Names of all.

@@ -31,6 +31,7 @@ iotlb_entries = 98
 workers = 5
 fault_window = 6
 remote_faults = "rnr"
+min_rnr_timer = 25
 fault_timeout = "1.5 ms"
 [guest]
 handlers = 11
@@ -78,6 +79,7 @@ fn every_key_reaches_its_field() {
         workers: 5,
         fault_window: 6,
         remote_faults: RemoteFaults::Rnr,
+        min_rnr_timer: 25,
         fault_timeout_ns: 1_500_000,
     };
     assert_eq!(scenario.device, device);
@@ -193,6 +195,8 @@ fn each_mistake_is_named_with_its_line_and_its_remedy() {
         ("[device]\npage_request_order = 8", 4, "is 8, out of range", "from 0 to 7"),
         ("[device]\nmode = \"pri\"", 4, "cannot be \"pri\"", "\"pasid\", \"odp\""),
         ("[device]\nfault_timeout = \"0 us\"", 4, "is 0 ns, out of range", "from \"1 us\""),
+        ("[device]\nmin_rnr_timer = 12", 4, "no meaning without remote_faults = \"rnr\"", "take it out"),
+        ("[device]\nremote_faults = \"rnr\"\nmin_rnr_timer = 32", 5, "is 32, out of range", "from 0 to 31"),
         ("[guest]\nlocked_share = 2", 4, "`guest.locked_share` is 2, out of range", "from 0 to 1"),
         ("[guest]\nhandlers = 0", 4, "`guest.handlers` is 0, out of range", "from 1"),
         (

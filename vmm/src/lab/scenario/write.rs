@@ -93,6 +93,9 @@ fn device(lines: &mut Lines, device: &Device) {
         RemoteFaults::Rnr => "rnr",
     };
     lines.text("remote_faults", remote);
+    if device.remote_faults == RemoteFaults::Rnr {
+        lines.put("min_rnr_timer", device.min_rnr_timer);
+    }
     lines.text("fault_timeout", &show_duration(device.fault_timeout_ns));
 }
 

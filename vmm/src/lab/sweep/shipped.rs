@@ -1,10 +1,11 @@
 //! Sweeps that come with refault.
 
 /// Names and files, in the order in which they are listed.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("credits-by-handlers", include_str!("shipped/credits-by-handlers.toml")),
     ("batch-by-size", include_str!("shipped/batch-by-size.toml")),
     ("fault-rate", include_str!("shipped/fault-rate.toml")),
+    ("retry-rate", include_str!("shipped/retry-rate.toml")),
 ];
 
 /// Names of all.

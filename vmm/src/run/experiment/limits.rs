@@ -5,6 +5,9 @@ use crate::lab::scenario::{Churn, ChurnOperation, Guest, Mode, Scenario};
 /// Pages of Linux' page request queue, as a power of two (`PRQ_ORDER`).
 const LINUX_ORDER: u8 = 4;
 
+/// Its programs' `min_rnr_timer` (guest-driver/workload/demo_verbs.c).
+const GUEST_RNR_TIMER: u8 = 1;
+
 /// In a line what the real guest does not take from the scenario.
 pub(in crate::run) fn limits(scenario: &Scenario) -> String {
     let Guest { handlers, locked_share, batch, prefetch, major_share } = scenario.guest;
@@ -15,6 +18,9 @@ pub(in crate::run) fn limits(scenario: &Scenario) -> String {
     own.push("every step takes the time that it takes here (--timing slows the devices down)".into());
     if scenario.device.page_request_order != LINUX_ORDER && scenario.device.mode == Mode::Pasid {
         own.push(format!("Linux' page request queue has 2^{LINUX_ORDER} pages"));
+    }
+    if scenario.device.min_rnr_timer != GUEST_RNR_TIMER {
+        own.push(format!("its programs have a min_rnr_timer of {GUEST_RNR_TIMER}"));
     }
     if let Some(Churn { operation, .. }) = scenario.churn {
         own.push(match operation {
