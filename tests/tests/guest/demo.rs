@@ -11,23 +11,12 @@ const SCENARIOS: [&str; 8] =
 
 const MODES: [&str; 3] = ["pasid", "odp", "pinned"];
 
-fn small_demo(cpus: &str, mapping: &str) {
+fn small_demo(cpus: &str, mapping: &str, more: &[&str]) -> RunSummary {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let out = folder.path().display().to_string();
-    let said = Refault::new([
-        "demo",
-        "--cpus",
-        cpus,
-        "--mapping",
-        mapping,
-        "--scale",
-        "0.1",
-        "--seconds",
-        "1",
-        "--out",
-        &out,
-    ])
-    .run();
+    let fixed =
+        ["demo", "--cpus", cpus, "--mapping", mapping, "--scale", "0.1", "--seconds", "1", "--out", &out];
+    let said = Refault::new(fixed.iter().chain(more)).run();
     assert_eq!(said.status, 0, "{said:#?}");
     let latest = folder.path().join("latest");
     let summary = fs::read_to_string(latest.join("summary.json")).expect("a summary");
@@ -55,16 +44,19 @@ fn small_demo(cpus: &str, mapping: &str) {
     for file in ["report.html", "faults.csv", "trace.json"] {
         assert!(latest.join(file).is_file(), "no {file}");
     }
+    summary
 }
 
 #[test]
 fn every_scenario_passes_with_one_cpu() {
-    small_demo("1", "2m");
+    small_demo("1", "2m", &[]);
 }
 
 #[test]
-fn every_scenario_passes_with_two_cpus() {
-    small_demo("2", "4k");
+fn every_scenario_passes_with_two_cpus_and_the_guest_tells_its_part() {
+    let summary = small_demo("2", "4k", &["--guest-stages"]);
+    let told = summary.observed.guest.expect("the guest was asked");
+    assert!(told.split > 0, "{told:#?}");
 }
 
 /// The checks must be able to fail: one bit is flipped behind the program's back, or a write is left out.

@@ -93,6 +93,9 @@ pub struct DemoArgs {
     /// Play the scenarios on the model guest instead: in seconds, without a download, KVM or root
     #[arg(long)]
     pub model: bool,
+    /// Have the guest tell its part of the faults too, which costs it some time
+    #[arg(long)]
+    pub guest_stages: bool,
     /// How the NIC is made
     #[command(flatten)]
     pub nic: NicArgs,

@@ -21,8 +21,10 @@ use crate::host::say::note;
 use crate::report::{self, names};
 use crate::run::parse::Pmem;
 use crate::run::series::SeriesArgs;
+use crate::run::stages::Stages;
 use crate::run::{End, Spec, Streams, run};
-use crate::trace::{Recorder, WallClock};
+use crate::trace::guest::GuestStages;
+use crate::trace::{Recorder, Records, WallClock};
 use crate::wiring::{self, DeviceOptions};
 
 /// Tells the program inside an emulated machine where the run's files go.
@@ -110,7 +112,8 @@ fn model(args: &DemoArgs) -> Result<u8> {
 /// One level down, with our own arguments.
 fn nested(args: &DemoArgs, image: &GuestImage, folder: &Path) -> Result<()> {
     let arguments = std::env::args_os().skip(1).collect();
-    let memory = args.memory.0.saturating_add(args.pmem.0);
+    let told = if args.guest_stages { Stages::bytes(args.memory.0) } else { 0 };
+    let memory = [args.pmem.0, told].iter().fold(args.memory.0, |sum, more| sum.saturating_add(*more));
     let mut nested = Nested::of_ourselves(image.kernel(), image.outer_initramfs(), memory, arguments)?;
     nested.environment.push((IMAGE_VARIABLE.into(), image.folder().into()));
     nested.environment.push((FOLDER_VARIABLE.into(), folder.into()));
@@ -129,7 +132,8 @@ fn here(args: &DemoArgs, folder: &Path, live: bool, accel: &str) -> Result<()> {
     let recorder = Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND);
     let view = Arc::new(Mutex::new(View::new(recorder.clone(), live)));
     let mut wired = None;
-    let spec = spec(args, SeriesArgs::default().image()?);
+    let mut spec = spec(args, SeriesArgs::default().image()?);
+    let stages = args.guest_stages.then(|| Stages::ask(&mut spec)).transpose()?;
     let timing = args.nic.timing()?.map(|named| named.timing);
     let end = run(&spec, streams(folder, view.clone())?, |parts| {
         let (nic, probe) = (args.nic.config(), recorder.clone());
@@ -140,10 +144,16 @@ fn here(args: &DemoArgs, folder: &Path, live: bool, accel: &str) -> Result<()> {
     });
     // The NIC's threads end before the records are taken.
     drop(wired);
+    let end = end?;
     let mut view = lock(&view);
     view.finish();
-    let summary = summarize(args, &view, &recorder, end?, folder, accel, start.elapsed());
-    report::write(folder, &recorder.records(), &summary)?;
+    let mut records = recorder.records();
+    if let Some(stages) = stages {
+        stages.merge(&recorder, &mut records)?;
+        note(&records.observed.guest.as_ref().map(GuestStages::line).unwrap_or_default());
+    }
+    let summary = summarize(args, &view, &records, end, folder, accel, start.elapsed());
+    report::write(folder, &records, &summary)?;
     Ok(())
 }
 
@@ -207,7 +217,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn summarize(
     args: &DemoArgs,
     view: &View,
-    recorder: &Recorder,
+    records: &Records,
     end: End,
     folder: &Path,
     accel: &str,
@@ -217,7 +227,7 @@ fn summarize(
     let log = fs::read(folder.join(names::SERIAL)).unwrap_or_default();
     let guest_log = guest_log::findings(&String::from_utf8_lossy(&log));
     let mut scenarios = board.scenarios();
-    pasids::judge(&mut scenarios, &recorder.records());
+    pasids::judge(&mut scenarios, records);
     let reason = end
         .complaint()
         .or_else(|| board.trouble())
@@ -234,7 +244,7 @@ fn summarize(
         setup: setup(args, accel, board),
         scenarios,
         guest_log,
-        observed: recorder.observed(),
+        observed: records.observed.clone(),
     }
 }
 
