@@ -15,7 +15,7 @@ pub enum CsvError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The first line does not name a column.
-    #[error("line 1 has no column {0:?}: not a faults.csv of this refault")]
+    #[error("line 1 has no column {0:?}: not written by this refault")]
     Header(&'static str),
     /// A line does not hold what its columns say.
     #[error("line {line}, column {column:?}: {value:?} is not {wanted}")]

@@ -5,6 +5,7 @@ use super::bins::LogBins;
 use super::csv_read::Labels;
 use super::series::Series;
 use crate::trace::{Component, Durations, FaultOutcome, FaultRecord, Invalidation, SEGMENTS};
+use crate::trace::{RequestRecord, RequestTimes};
 
 /// The parts of a fault's time, in the order of the charts' stacks.
 pub(super) const PARTS: [Part; 4] = [
@@ -47,6 +48,8 @@ pub(super) struct Digest {
     pub(super) series: Series,
     /// How long invalidations took.
     pub(super) invalidations: Durations,
+    /// How long watched requests took.
+    pub(super) requests: RequestTimes,
     /// Names and modes of the scenarios.
     pub(super) labels: Vec<(String, String)>,
 }
@@ -58,6 +61,7 @@ impl Digest {
             spans: Vec::new(),
             series: Series::default(),
             invalidations: Durations::new(),
+            requests: RequestTimes::default(),
             labels: Vec::new(),
         }
     }
@@ -80,6 +84,11 @@ impl Digest {
     pub(super) fn invalidation(&mut self, invalidation: &Invalidation) {
         self.series.invalidation(invalidation.start);
         self.invalidations.note(u64::from(invalidation.duration));
+    }
+
+    /// Takes in a watched request.
+    pub(super) fn request(&mut self, request: &RequestRecord) {
+        self.requests.note(request);
     }
 
     /// All faults are there.

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::csv_read::{self, CsvError, Labels};
+use super::csv_read::{self, Labels};
 use super::digest::Digest;
 use super::experiment::{Experiment, TimeBase};
 use super::pages::comparison::Compared;
 use super::pages::{demo, experiment};
-use super::{ReportError, csv, invalidations, names};
+use super::{ReportError, csv, invalidations, names, requests_csv};
 use crate::demo::summary::{Outcome, RunSummary};
 use crate::trace::{FaultRecord, Observed, Records};
 
@@ -109,11 +109,16 @@ fn read_digest(folder: &Path) -> Result<Digest, ReportError> {
     let path = folder.join(names::FAULTS);
     let labels = csv_read::read(open(&path)?, |fault| digest.fault(fault));
     let labels = labels.map_err(|source| ReportError::Faults { path, source })?;
+    // Runs of earlier versions have none of the others.
     let path = folder.join(names::INVALIDATIONS);
-    // Runs of earlier versions have none.
     if path.exists() {
         let read = invalidations::read(open(&path)?, |one| digest.invalidation(one));
-        read.map_err(|source: CsvError| ReportError::Faults { path, source })?;
+        read.map_err(|source| ReportError::Faults { path, source })?;
+    }
+    let path = folder.join(names::REQUESTS);
+    if path.exists() {
+        let read = requests_csv::read(open(&path)?, |one| digest.request(one));
+        read.map_err(|source| ReportError::Faults { path, source })?;
     }
     Ok(digest.finish(labels))
 }
@@ -135,5 +140,6 @@ pub(super) fn digest(records: &Records) -> Digest {
         digest.fault(&FaultRecord { scenario: number as u16, ..fault });
     }
     records.invalidations.iter().for_each(|one| digest.invalidation(one));
+    records.requests.iter().for_each(|one| digest.request(one));
     digest.finish(labels)
 }

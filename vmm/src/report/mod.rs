@@ -1,6 +1,6 @@
 //! What a run leaves behind for people: a page, tables of faults and invalidations, a timeline.
 //!
-//! `faults.csv`, `invalidations.csv` and `summary.json` (of a demo) or `experiment.json` and `counters.json` (of others)
+//! `faults.csv`, `invalidations.csv`, `requests.csv` and `summary.json` (of a demo) or `experiment.json` and `counters.json` (of others)
 //! are the records; `report.html` is made from them alone, so that it can be made again at any time, and comes out the
 //! same. `trace.json` is written with them. Faults are taken in one by one: a page costs the same memory, however many
 //! there are.

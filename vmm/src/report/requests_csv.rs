@@ -4,9 +4,12 @@
 //! there were, and `faults.csv` has them all, under the same `qpn` between `fetched_ns` and `end_ns`.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
+
+use refault_bus::probe::RequestEvent;
 
 use super::csv::plain;
+use super::csv_read::CsvError;
 use crate::trace::{FaultRecord, Records, RequestRecord};
 
 /// The columns, with what each holds.
@@ -120,9 +123,46 @@ fn write_request(
     writeln!(out, "{},{},{}", u8::from(event.interrupted), event.end_ns, request.total())
 }
 
+/// Columns of the ends of a request's steps, as [`read()`] wants them.
+const STEPS: [&str; 6] = ["doorbell_ns", "fetched_ns", "translated_ns", "landed_ns", "written_ns", "end_ns"];
+
+/// Reads the steps of what [`write()`] wrote, and gives each request to `sink` with nothing else of it.
+pub(super) fn read(input: impl BufRead, mut sink: impl FnMut(&RequestRecord)) -> Result<(), CsvError> {
+    let mut lines = input.lines();
+    let header = lines.next().transpose()?.unwrap_or_default();
+    let mut places = [0; STEPS.len()];
+    for (place, name) in places.iter_mut().zip(STEPS) {
+        let found = header.split(',').position(|column| column == name);
+        *place = found.ok_or(CsvError::Header(name))?;
+    }
+    for (text, line) in lines.zip(2..) {
+        let text = text?;
+        let fields: Vec<&str> = text.split(',').collect();
+        let mut times = [None; STEPS.len()];
+        for ((time, place), column) in times.iter_mut().zip(places).zip(STEPS) {
+            let value = fields.get(place).copied().unwrap_or("?");
+            let wrong = || CsvError::Field { line, column, value: value.into(), wanted: "a time" };
+            *time = if value.is_empty() { None } else { Some(value.parse().map_err(|_| wrong())?) };
+        }
+        let [doorbell_ns, fetched, translated_ns, landed_ns, written_ns, end] = times;
+        let (fetched_ns, end_ns) = (fetched.unwrap_or_default(), end.unwrap_or_default());
+        let event = RequestEvent {
+            doorbell_ns,
+            fetched_ns,
+            translated_ns,
+            landed_ns,
+            written_ns,
+            end_ns,
+            ..RequestEvent::default()
+        };
+        sink(&RequestRecord { scenario: 0, event });
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use refault_bus::probe::{RequestEvent, Translator};
+    use refault_bus::probe::Translator;
 
     use super::*;
     use crate::report::synthetic::{Shape, Synthetic};
@@ -167,5 +207,26 @@ mod tests {
         assert_eq!(lines[1][column("matched_ns")], fault.times.matched.unwrap().to_string());
         assert_eq!(lines[2][column("miss_ns")], "");
         assert_eq!(lines[2][column("matched_ns")], "");
+    }
+
+    #[test]
+    fn the_steps_are_read_back() {
+        let mut records = records();
+        records.requests[1].event.translated_ns = Some(records.requests[1].event.fetched_ns + 10);
+        let mut text = Vec::new();
+        write(&mut text, &records).unwrap();
+        let mut back = Vec::new();
+        read(text.as_slice(), |one| back.push(one.steps().collect::<Vec<_>>())).unwrap();
+        let steps: Vec<_> = records.requests.iter().map(|one| one.steps().collect::<Vec<_>>()).collect();
+        assert_eq!(back, steps);
+    }
+
+    #[test]
+    fn what_is_none_is_named_by_its_line_and_column() {
+        let header = REQUEST_COLUMNS.map(|(name, _)| name).join(",");
+        let error = |text: &str| read(text.as_bytes(), |_| ()).unwrap_err().to_string();
+        assert!(error("qpn,request\n").contains("doorbell_ns"));
+        let short = error(&format!("{header}\na,b,0x1\n"));
+        assert!(short.contains("line 2") && short.contains("doorbell_ns"), "{short}");
     }
 }

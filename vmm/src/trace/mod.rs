@@ -27,6 +27,7 @@ pub use collect::{Observed, Records, ScenarioSpan};
 pub use invalidations::Invalidation;
 pub use record::{Component, FaultOutcome, FaultRecord, FaultSplit, SEGMENTS, Segment, StageTimes};
 pub use recorder::Recorder;
-pub use request::{REQUEST_STEPS, RequestRecord, StepTimes, request_step_times};
+pub(crate) use request::RequestTimes;
+pub use request::{REQUEST_STEPS, RequestRecord};
 pub use stats::FaultSummary;
 pub use store::FaultStore;

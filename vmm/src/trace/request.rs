@@ -3,8 +3,8 @@
 use refault_abi::codes::*;
 use refault_bus::probe::RequestEvent;
 
+use super::durations::Durations;
 use super::record::FaultRecord;
-use crate::demo::summary::Percentiles;
 
 /// A watched request. Times are nanoseconds since the recorder's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,35 +125,27 @@ impl RequestRecord {
     }
 }
 
-/// How long one step of requests takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepTimes {
-    /// One of [`REQUEST_STEPS`], or `whole request`.
-    pub name: &'static str,
-    /// Requests that had it.
-    pub count: u64,
-    /// How long it took, in nanoseconds.
-    pub ns: Percentiles,
+/// How long the steps of requests took.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RequestTimes {
+    steps: [Durations; REQUEST_STEPS.len()],
+    /// Requests from their begin to their end.
+    pub(crate) whole: Durations,
 }
 
-/// Each step of the requests that had one, and the whole.
-pub fn request_step_times<'a>(requests: impl Iterator<Item = &'a RequestRecord> + Clone) -> Vec<StepTimes> {
-    let whole = requests.clone().map(RequestRecord::total).collect();
-    let step = |name: &'static str| {
-        let of_name = |request: &RequestRecord| request.steps().find(|&(found, ..)| found == name);
-        let times = requests.clone().filter_map(of_name).map(|(_, from, to)| to - from).collect();
-        summarize(name, times)
-    };
-    let steps = REQUEST_STEPS.into_iter().map(step);
-    steps.chain([summarize("whole request", whole)]).filter(|step| step.count > 0).collect()
-}
+impl RequestTimes {
+    pub(crate) fn note(&mut self, request: &RequestRecord) {
+        for (name, from, to) in request.steps() {
+            let step = REQUEST_STEPS.iter().zip(&mut self.steps).find(|(known, _)| **known == name);
+            step.into_iter().for_each(|(_, durations)| durations.note(to - from));
+        }
+        self.whole.note(request.total());
+    }
 
-fn summarize(name: &'static str, mut times: Vec<u64>) -> StepTimes {
-    times.sort_unstable();
-    let rank = |percent: usize| (times.len() * percent).div_ceil(100).saturating_sub(1);
-    let at = |percent| times.get(rank(percent)).copied().unwrap_or_default();
-    let ns = Percentiles { p50: at(50), p99: at(99), max: at(100) };
-    StepTimes { name, count: times.len() as u64, ns }
+    /// The steps by name, each of those requests in which it was seen.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (&'static str, &Durations)> {
+        REQUEST_STEPS.into_iter().zip(&self.steps)
+    }
 }
 
 #[cfg(test)]
@@ -195,14 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_of_requests_that_had_the_step() {
+    fn times_of_a_step_are_of_requests_that_had_it() {
         let mut silent = record();
         silent.event.doorbell_ns = None;
-        let times = request_step_times([record(), silent].iter());
-        let waits = times.iter().find(|step| step.name == REQUEST_STEPS[0]).unwrap();
-        assert_eq!((waits.count, waits.ns.p50, waits.ns.max), (1, 50, 50));
-        let whole = times.last().unwrap();
-        assert_eq!((whole.count, whole.ns.p50, whole.ns.p99), (2, 350, 400));
-        assert!(request_step_times([].iter()).is_empty());
+        let mut times = RequestTimes::default();
+        [record(), silent].iter().for_each(|request| times.note(request));
+        let steps: Vec<_> = times.steps().map(|(name, step)| (name, step.count(), step.max())).collect();
+        assert_eq!(steps[..2], [(REQUEST_STEPS[0], 1, 50), (REQUEST_STEPS[1], 2, 100)]);
+        assert_eq!((times.whole.count(), times.whole.max()), (2, 400));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::latency::{Groups, panels, stages};
 use super::scenarios::{label, verdict};
-use super::{notes, page, scenarios, section, tiles, time_label};
+use super::{notes, page, scenarios, section, tiles, time_label, watched};
 use crate::demo::summary::{Outcome, RunSummary, ScenarioSummary};
 use crate::report::charts::{path_picture, timeline};
 use crate::report::digest::{Digest, Group};
@@ -19,7 +19,7 @@ pub(in crate::report) fn render(summary: &RunSummary, digest: &Digest) -> String
         Outcome::Fail => "refault run: fail",
     };
     let command = if summary.setup.command.is_empty() { "cargo demo" } else { &summary.setup.command };
-    let made_of = "<code>faults.csv</code>, <code>invalidations.csv</code> and <code>summary.json</code>";
+    let made_of = "<code>faults.csv</code>, <code>invalidations.csv</code>, <code>requests.csv</code> and <code>summary.json</code>";
     let sections = [
         section("run", "What was run", &notes::setup(summary)),
         section("path", "The path of one DMA", &path(digest)),
@@ -27,6 +27,7 @@ pub(in crate::report) fn render(summary: &RunSummary, digest: &Digest) -> String
         section("stages", "The mean fault, segment by segment", &stages(&groups)),
         section("latency", "Where a fault's time goes", &panels(&groups)),
         section("time", "The run over time", &over_time(digest)),
+        watched::requests(&digest.requests),
         section(
             "invalidations",
             "Invalidations",

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::demo::over_time;
 use super::latency::{Groups, panels, stages};
-use super::{notes, page, section, tiles, time_label};
+use super::{notes, page, section, tiles, time_label, watched};
 use crate::report::bins::LogBins;
 use crate::report::charts::cumulative::{self, Curve};
 use crate::report::charts::path_picture;
@@ -18,7 +18,7 @@ use crate::trace::Durations;
 pub(in crate::report) fn render(experiment: &Experiment, digest: &Digest, counters: &Value) -> String {
     let groups = Groups::of(digest, std::iter::empty());
     let observed = &experiment.observed;
-    let made_of = "<code>faults.csv</code>, <code>invalidations.csv</code>, <code>experiment.json</code> and <code>counters.json</code>";
+    let made_of = "<code>faults.csv</code>, <code>invalidations.csv</code>, <code>requests.csv</code>, <code>experiment.json</code> and <code>counters.json</code>";
     let mut sections = vec![section("run", "What was run", &setup(experiment))];
     if !experiment.paper.is_empty() {
         sections.push(section("paper", "Paper beside model", &paper(&experiment.paper)));
@@ -34,6 +34,7 @@ pub(in crate::report) fn render(experiment: &Experiment, digest: &Digest, counte
         section("stages", "The mean fault, segment by segment", &stages(&groups)),
         section("latency", "Where a fault's time goes", &panels(&groups)),
         section("time", "The run over time", &over_time(digest)),
+        watched::requests(&digest.requests),
         section("invalidations", "Invalidations", &invalidations),
         section("losses", "Losses and anomalies", &notes::losses(observed)),
         section("counters", "Counters", &all_counters(counters)),

@@ -7,6 +7,7 @@ mod latency;
 mod notes;
 mod scenarios;
 pub(super) mod sweep;
+mod watched;
 
 use super::experiment::TimeBase;
 
