@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use refault_bus::Gpa;
-use refault_bus::dma::{DmaMemory, MemoryError};
+use refault_bus::dma::{CopyPiece, DmaMemory, MemoryError};
+use refault_bus::layer::MemoryLayer;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
@@ -41,9 +42,9 @@ impl HookedMemory {
     }
 }
 
-impl DmaMemory for HookedMemory {
-    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
-        self.inner.read(gpa, buf)
+impl MemoryLayer for HookedMemory {
+    fn behind(&self) -> &dyn DmaMemory {
+        &*self.inner
     }
 
     fn write(&self, gpa: Gpa, buf: &[u8]) -> Result<(), MemoryError> {
@@ -56,12 +57,9 @@ impl DmaMemory for HookedMemory {
         self.inner.copy(src, dst, len)
     }
 
-    fn load_u32(&self, gpa: Gpa) -> Result<u32, MemoryError> {
-        self.inner.load_u32(gpa)
-    }
-
-    fn load_u64(&self, gpa: Gpa) -> Result<u64, MemoryError> {
-        self.inner.load_u64(gpa)
+    fn copy_all(&self, pieces: &[CopyPiece]) -> usize {
+        let copy = |piece: &&CopyPiece| MemoryLayer::copy(self, piece.src, piece.dst, piece.len).is_ok();
+        pieces.iter().take_while(copy).count()
     }
 
     fn store_u32(&self, gpa: Gpa, value: u32) -> Result<(), MemoryError> {

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod dma;
 pub mod ids;
 pub mod irq;
+pub mod layer;
 pub mod mmio;
 pub mod pri;
 pub mod probe;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use refault_bus::Gpa;
-use refault_bus::dma::{CopyPiece, DmaMemory, MemoryError, PersistError};
+use refault_bus::dma::{CopyPiece, DmaMemory, MemoryError};
+use refault_bus::layer::MemoryLayer;
 
 use super::pace::{Pace, pause};
 
@@ -23,7 +24,11 @@ impl SlowMemory {
     }
 }
 
-impl DmaMemory for SlowMemory {
+impl MemoryLayer for SlowMemory {
+    fn behind(&self) -> &dyn DmaMemory {
+        &*self.memory
+    }
+
     fn copy(&self, src: Gpa, dst: Gpa, len: u64) -> Result<(), MemoryError> {
         let begun = Instant::now();
         self.memory.copy(src, dst, len)?;
@@ -37,50 +42,5 @@ impl DmaMemory for SlowMemory {
         let bytes = pieces.iter().take(copied).map(|piece| piece.len).sum();
         self.pace(begun, copied as u64, bytes);
         copied
-    }
-
-    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
-        self.memory.read(gpa, buf)
-    }
-
-    fn write(&self, gpa: Gpa, buf: &[u8]) -> Result<(), MemoryError> {
-        self.memory.write(gpa, buf)
-    }
-
-    fn load_u32(&self, gpa: Gpa) -> Result<u32, MemoryError> {
-        self.memory.load_u32(gpa)
-    }
-
-    fn load_u64(&self, gpa: Gpa) -> Result<u64, MemoryError> {
-        self.memory.load_u64(gpa)
-    }
-
-    fn store_u32(&self, gpa: Gpa, value: u32) -> Result<(), MemoryError> {
-        self.memory.store_u32(gpa, value)
-    }
-
-    fn store_u64(&self, gpa: Gpa, value: u64) -> Result<(), MemoryError> {
-        self.memory.store_u64(gpa, value)
-    }
-
-    fn compare_exchange_u64(
-        &self,
-        gpa: Gpa,
-        current: u64,
-        new: u64,
-    ) -> Result<Result<u64, u64>, MemoryError> {
-        self.memory.compare_exchange_u64(gpa, current, new)
-    }
-
-    fn has_persistent(&self) -> bool {
-        self.memory.has_persistent()
-    }
-
-    fn is_persistent(&self, gpa: Gpa, len: u64) -> bool {
-        self.memory.is_persistent(gpa, len)
-    }
-
-    fn persist(&self, ranges: &[(Gpa, u64)]) -> Result<(), PersistError> {
-        self.memory.persist(ranges)
     }
 }

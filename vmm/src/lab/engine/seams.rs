@@ -7,6 +7,7 @@ use refault_abi::queue::SQ_WQE_SIZE;
 use refault_bus::ats::{AtsEndpoint, InvalidationRequest, Translation, TranslationAgent};
 use refault_bus::ats::{TranslationError, TranslationRequest};
 use refault_bus::dma::{CopyPiece, DmaMemory, MemoryError};
+use refault_bus::layer::MemoryLayer;
 use refault_bus::pri::{PageGroupResponse, PageRequest};
 use refault_bus::probe::{Probe, ProbeEvent, Stage};
 use refault_bus::{Bdf, Gpa};
@@ -130,17 +131,17 @@ impl TimedMemory {
     }
 }
 
-impl DmaMemory for TimedMemory {
+impl MemoryLayer for TimedMemory {
+    fn behind(&self) -> &dyn DmaMemory {
+        &*self.memory
+    }
+
     fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
         // Nothing else that a worker reads in one piece is as long as a request.
         if buf.len() == SQ_WQE_SIZE as usize && self.world.is_working() {
             self.world.pass(&self.world.timing.fetch);
         }
         self.memory.read(gpa, buf)
-    }
-
-    fn write(&self, gpa: Gpa, buf: &[u8]) -> Result<(), MemoryError> {
-        self.memory.write(gpa, buf)
     }
 
     fn copy(&self, src: Gpa, dst: Gpa, len: u64) -> Result<(), MemoryError> {
@@ -152,30 +153,5 @@ impl DmaMemory for TimedMemory {
         let copied = self.memory.copy_all(pieces);
         self.copied(pieces[..copied].iter().map(|piece| piece.len).sum(), copied);
         copied
-    }
-
-    fn load_u32(&self, gpa: Gpa) -> Result<u32, MemoryError> {
-        self.memory.load_u32(gpa)
-    }
-
-    fn load_u64(&self, gpa: Gpa) -> Result<u64, MemoryError> {
-        self.memory.load_u64(gpa)
-    }
-
-    fn store_u32(&self, gpa: Gpa, value: u32) -> Result<(), MemoryError> {
-        self.memory.store_u32(gpa, value)
-    }
-
-    fn store_u64(&self, gpa: Gpa, value: u64) -> Result<(), MemoryError> {
-        self.memory.store_u64(gpa, value)
-    }
-
-    fn compare_exchange_u64(
-        &self,
-        gpa: Gpa,
-        current: u64,
-        new: u64,
-    ) -> Result<Result<u64, u64>, MemoryError> {
-        self.memory.compare_exchange_u64(gpa, current, new)
     }
 }
