@@ -5,9 +5,8 @@
 use std::fs;
 use std::process::ExitCode;
 
-use refault_nic::RemoteFaults;
 use refault_vmm::lab::engine::run;
-use refault_vmm::lab::scenario::{Arrival, Delay, Device, Guest, Load, Mode, Pattern, Scenario, Timing};
+use refault_vmm::lab::scenario::{Delay, Device, Load, Pattern, Scenario, Timing, defaults};
 
 /// Faults of a run.
 const FAULTS: u64 = 500_000;
@@ -60,36 +59,18 @@ fn cold(seed: u64, queue_pairs: u32, pages: u32, faults: u64) -> Scenario {
     timing.interrupt = Delay::Constant(2000);
     timing.wake = Delay::Constant(3000);
     Scenario {
-        name: "cold".into(),
         seed,
         load: Load {
             pattern: Pattern::Strided { stride_bytes: 4096 * u64::from(pages.max(1)) },
             message_bytes: if pages == 0 { 64 } else { 4096 * pages },
             region_bytes: 1 << 20,
             queue_pairs,
-            depth: 1,
-            arrival: Arrival::Closed,
-            write_share: 1.0,
             cold_share: 1.0,
-            warm: false,
-            large_pages: false,
+            ..defaults().load.clone()
         },
-        device: Device {
-            mode: Mode::Pasid,
-            credits: 256,
-            page_request_order: 4,
-            atc_entries: 8192,
-            iotlb_entries: 8192,
-            workers: 1,
-            fault_window: pages.max(1),
-            remote_faults: RemoteFaults::Stall,
-            min_rnr_timer: 1,
-            fault_timeout_ns: 10_000_000_000,
-        },
-        guest: Guest { handlers: 1, locked_share: 0.0, batch: 1, prefetch: 0, major_share: 0.0 },
-        churn: None,
+        device: Device { fault_window: pages.max(1), ..defaults().device },
         timing,
         requests: faults / u64::from(pages.max(1)),
-        presets: Vec::new(),
+        ..defaults().clone()
     }
 }

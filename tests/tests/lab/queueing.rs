@@ -3,9 +3,8 @@
 //! The closed forms are those of Kleinrock, Queueing Systems, volume 1: M/M/1 (3.2), M/G/1 for M/D/1 (5.6), M/M/m
 //! for Erlang C (3.5). Every step but the handling takes no time, so a handler's wait is the queue's.
 
-use refault_nic::RemoteFaults;
 use refault_vmm::lab::engine::run;
-use refault_vmm::lab::scenario::{Arrival, Delay, Device, Guest, Load, Mode, Pattern, Scenario, Timing};
+use refault_vmm::lab::scenario::{Arrival, Delay, Device, Guest, Load, Pattern, Scenario, Timing, defaults};
 
 /// Mean time to handle a fault.
 const SERVICE_NS: f64 = 20_000.0;
@@ -19,37 +18,21 @@ fn faults(seed: u64, load: f64, handlers: u32, service: Delay) -> Scenario {
     let mut timing = Timing::instant(1 << 40);
     timing.minor = service;
     Scenario {
-        name: "queueing".into(),
         seed,
         load: Load {
             pattern: Pattern::Strided { stride_bytes: 4096 },
             message_bytes: 64,
             region_bytes: 2 << 20,
             queue_pairs: 512,
-            depth: 1,
             arrival: Arrival::Poisson { per_second: load * f64::from(handlers) * 1e9 / SERVICE_NS },
-            write_share: 1.0,
             cold_share: 1.0,
-            warm: false,
-            large_pages: false,
+            ..defaults().load.clone()
         },
-        device: Device {
-            mode: Mode::Pasid,
-            credits: 512,
-            page_request_order: 7,
-            atc_entries: 8192,
-            iotlb_entries: 8192,
-            workers: 1,
-            fault_window: 1,
-            remote_faults: RemoteFaults::Stall,
-            min_rnr_timer: 1,
-            fault_timeout_ns: 10_000_000_000,
-        },
-        guest: Guest { handlers, locked_share: 0.0, batch: 1, prefetch: 0, major_share: 0.0 },
-        churn: None,
+        device: Device { credits: 512, page_request_order: 7, fault_window: 1, ..defaults().device },
+        guest: Guest { handlers, ..defaults().guest },
         timing,
         requests: FAULTS,
-        presets: Vec::new(),
+        ..defaults().clone()
     }
 }
 

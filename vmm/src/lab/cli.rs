@@ -15,7 +15,9 @@ use super::figures::Figures;
 use super::folder;
 use super::matrix::MatrixArgs;
 use super::outcome::Outcome;
-use super::scenario::{Draft, Preset, Scenario, Timing, shipped};
+use super::scenario::shipped::SCENARIOS;
+use super::scenario::{Draft, Preset, Scenario, Timing};
+use super::sweep::shipped::SWEEPS;
 use super::sweep::{self, Plan};
 use crate::demo::folder::RunFolder;
 use crate::report::{self, SweepTable};
@@ -23,7 +25,7 @@ use crate::report::{self, SweepTable};
 /// Where experiments leave their folders if nothing else is said.
 const RUNS: &str = "target/refault/lab";
 /// The same for sweeps.
-const SWEEPS: &str = "target/refault/sweep";
+const SWEEP_FOLDER: &str = "target/refault/sweep";
 
 /// Experiments with the NIC, the IOMMU and a model guest on a virtual clock
 #[derive(Debug, Subcommand)]
@@ -220,7 +222,7 @@ fn rate(per_second: f64) -> String {
 
 fn run_sweep(args: &SweepArgs) -> Result<()> {
     let plan = Plan::open(&args.sweep)?;
-    let folder = args.out.clone().unwrap_or_else(|| Path::new(SWEEPS).join(plan.name()));
+    let folder = args.out.clone().unwrap_or_else(|| Path::new(SWEEP_FOLDER).join(plan.name()));
     let jobs = args.jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
     let bar = progress_bar(plan.len());
     let mut first = true;
@@ -310,19 +312,19 @@ fn wrapped(text: &str, width: usize) -> String {
 
 fn scenario_list() -> String {
     let mut text = String::from("Scenarios, for `refault lab run`:\n");
-    for name in shipped::names() {
-        let _ = writeln!(text, "  {name:<20} {}", shipped::title(name));
+    for (name, title) in SCENARIOS.titles() {
+        let _ = writeln!(text, "  {name:<20} {title}");
     }
     text.push_str("\nSweeps, for `refault lab sweep`:\n");
-    for name in sweep::shipped::names() {
-        let _ = writeln!(text, "  {name:<20} {}", sweep::shipped::title(name));
+    for (name, title) in SWEEPS.titles() {
+        let _ = writeln!(text, "  {name:<20} {title}");
     }
     text
 }
 
 fn shipped_file(name: &str) -> Result<&'static str> {
-    shipped::text(name).or_else(|| sweep::shipped::text(name)).with_context(|| {
-        let names: Vec<_> = shipped::names().into_iter().chain(sweep::shipped::names()).collect();
-        format!("nothing that is shipped is called {name:?}; write one of {}", names.join(", "))
+    SCENARIOS.text(name).or_else(|| SWEEPS.text(name)).with_context(|| {
+        let names = [SCENARIOS.names(), SWEEPS.names()].concat().join(", ");
+        format!("nothing that is shipped is called {name:?}; write one of {names}")
     })
 }

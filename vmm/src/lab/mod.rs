@@ -13,4 +13,5 @@ pub mod machine;
 pub mod matrix;
 pub mod outcome;
 pub mod scenario;
+pub mod shipped;
 pub mod sweep;

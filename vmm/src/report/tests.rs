@@ -5,13 +5,12 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use hdrhistogram::Histogram;
-use refault_nic::RemoteFaults;
 
 use super::synthetic::{Shape, Synthetic};
 use super::*;
 use crate::lab::outcome::{HandlerOutcome, LoadOutcome, Outcome};
 use crate::lab::scenario::{
-    Arrival, Churn, ChurnOperation, Delay, Device, Guest, Load, Mode, Pattern, Scenario, Timing,
+    Arrival, Churn, ChurnOperation, Delay, Device, Guest, Load, Pattern, Scenario, Timing, defaults,
 };
 
 fn page_of(synthetic: &Synthetic) -> String {
@@ -60,18 +59,7 @@ fn scenario() -> Scenario {
             warm: true,
             large_pages: false,
         },
-        device: Device {
-            mode: Mode::Pasid,
-            credits: 256,
-            page_request_order: 4,
-            atc_entries: 8192,
-            iotlb_entries: 4096,
-            workers: 2,
-            fault_window: 8,
-            remote_faults: RemoteFaults::Stall,
-            min_rnr_timer: 1,
-            fault_timeout_ns: 10_000_000_000,
-        },
+        device: Device { iotlb_entries: 4096, workers: 2, ..defaults().device },
         guest: Guest { handlers: 4, locked_share: 0.25, batch: 1, prefetch: 0, major_share: 0.0 },
         churn: Some(Churn { operation: ChurnOperation::Evict, per_second: 100.0, pages: 4 }),
         presets: vec!["npf-2017".into()],

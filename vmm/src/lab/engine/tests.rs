@@ -1,47 +1,19 @@
 //! Experiments whose outcome is known beforehand.
 
-use refault_nic::RemoteFaults;
-
 use super::run;
 use crate::lab::scenario::{
-    Arrival, Churn, ChurnOperation, Delay, Device, Guest, Load, Mode, Pattern, Scenario, Timing,
+    Churn, ChurnOperation, Delay, Device, Guest, Load, Mode, Pattern, Scenario, Timing, defaults,
 };
 use crate::trace::FaultOutcome;
 
 /// Cold sequential writes of a page each, one at a time, and nothing takes any time.
 fn cold(requests: u64) -> Scenario {
     Scenario {
-        name: "cold".into(),
-        seed: 1,
-        load: Load {
-            pattern: Pattern::Sequential,
-            message_bytes: 4096,
-            region_bytes: 4 << 20,
-            queue_pairs: 1,
-            depth: 1,
-            arrival: Arrival::Closed,
-            write_share: 1.0,
-            cold_share: 1.0,
-            warm: false,
-            large_pages: false,
-        },
-        device: Device {
-            mode: Mode::Pasid,
-            credits: 256,
-            page_request_order: 4,
-            atc_entries: 8192,
-            iotlb_entries: 8192,
-            workers: 1,
-            fault_window: 1,
-            remote_faults: RemoteFaults::Stall,
-            min_rnr_timer: 1,
-            fault_timeout_ns: 10_000_000_000,
-        },
-        guest: Guest { handlers: 1, locked_share: 0.0, batch: 1, prefetch: 0, major_share: 0.0 },
-        churn: None,
+        load: Load { region_bytes: 4 << 20, cold_share: 1.0, ..defaults().load.clone() },
+        device: Device { fault_window: 1, ..defaults().device },
         timing: Timing::instant(10_000),
         requests,
-        presets: Vec::new(),
+        ..defaults().clone()
     }
 }
 

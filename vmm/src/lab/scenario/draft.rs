@@ -5,15 +5,16 @@ use std::sync::OnceLock;
 
 use thiserror::Error;
 
+use super::shipped::SCENARIOS;
 use super::text::TextError;
 use super::tree::{self, Node, Value};
-use super::{Scenario, read, shipped};
+use super::{Scenario, read};
 
 /// Why there is no scenario.
 #[derive(Debug, Error)]
 pub enum ScenarioError {
     /// The file cannot be read, and no shipped scenario has that name.
-    #[error("there is no scenario {name:?}: {reason}; give a file, or one of {}", shipped::names().join(", "))]
+    #[error("there is no scenario {name:?}: {reason}; give a file, or one of {}", SCENARIOS.names().join(", "))]
     Missing {
         /// What was asked for.
         name: String,
@@ -39,7 +40,7 @@ impl Draft {
     /// # Errors
     /// There is neither, or it is no TOML.
     pub fn open(name: &str) -> Result<Self, ScenarioError> {
-        if let Some(text) = shipped::text(name) {
+        if let Some(text) = SCENARIOS.text(name) {
             return Ok(Self::parse(&format!("{name}.toml"), text)?);
         }
         let text = std::fs::read_to_string(name)

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::shipped::SCENARIOS;
 use super::*;
 
 /// Every key written, none at its default.
@@ -108,7 +109,7 @@ fn a_short_file_is_a_whole_scenario() {
 
 #[test]
 fn what_is_written_reads_back() {
-    let shipped = shipped::names().into_iter().map(|name| Scenario::open(name).expect("it is shipped"));
+    let shipped = SCENARIOS.names().into_iter().map(|name| Scenario::open(name).expect("it is shipped"));
     for scenario in shipped.chain([full(), defaults().clone()]) {
         let text = scenario.to_toml();
         let again =
@@ -315,7 +316,7 @@ proptest! {
     }
 }
 
-/// Every key, step, preset and shipped scenario is in the guide.
+/// Every key, step, preset and figure is in the guide.
 #[test]
 fn the_guide_names_everything_that_can_be_written() {
     let guide = include_str!("../../../../docs/guide-lab.md");

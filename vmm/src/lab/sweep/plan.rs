@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::axis::{Axis, show};
-use super::shipped;
+use super::shipped::SWEEPS;
 use crate::lab::figures::FIGURES;
 use crate::lab::scenario::fields::Fields;
 use crate::lab::scenario::text::TextError;
@@ -20,7 +20,7 @@ pub const MAX_POINTS: usize = 100_000;
 #[derive(Debug, Error)]
 pub enum PlanError {
     /// The file cannot be read, and no shipped sweep has that name.
-    #[error("there is no sweep {name:?}: {reason}; give a file, or one of {}", shipped::names().join(", "))]
+    #[error("there is no sweep {name:?}: {reason}; give a file, or one of {}", SWEEPS.names().join(", "))]
     Missing {
         /// What was asked for.
         name: String,
@@ -60,7 +60,7 @@ impl Plan {
     /// # Errors
     /// There is neither, or something in it is wrong, or one of its points.
     pub fn open(name: &str) -> Result<Self, PlanError> {
-        if let Some(text) = shipped::text(name) {
+        if let Some(text) = SWEEPS.text(name) {
             return Self::parse(&format!("{name}.toml"), text);
         }
         let text = std::fs::read_to_string(name)

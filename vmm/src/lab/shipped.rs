@@ -1,0 +1,23 @@
+//! Files that come with refault, each an answer to a question that its first lines ask.
+
+/// Names and texts, in the order in which they are listed.
+pub struct Shipped(pub(super) &'static [(&'static str, &'static str)]);
+
+impl Shipped {
+    /// Names of all.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.0.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// The file of that name.
+    pub fn text(&self, name: &str) -> Option<&'static str> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+    }
+
+    /// Names, and what each shows: the first line of its comment.
+    pub fn titles(&self) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+        let title =
+            |text: &'static str| text.lines().next().unwrap_or_default().trim_start_matches(['#', ' ']);
+        self.0.iter().map(move |(name, text)| (*name, title(text)))
+    }
+}
