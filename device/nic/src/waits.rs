@@ -49,8 +49,8 @@ pub(crate) struct Closed {
 enum Slot {
     #[default]
     Free,
-    /// Asked, not answered.
-    Open { miss: PageMiss, deadline_ns: u64, waiters: Vec<Waiter> },
+    /// Asked, not answered. `asker` is the ticket on whose behalf.
+    Open { miss: PageMiss, deadline_ns: u64, asker: Option<u64>, waiters: Vec<Waiter> },
     /// Given up; the answer may still come.
     Quarantined { miss: PageMiss },
 }
@@ -137,7 +137,7 @@ impl Outstanding {
             }
             return Wanted::NoCredit;
         };
-        Wanted::New(self.open(index, miss, deadline_ns, vec![waiter]))
+        Wanted::New(self.open(index, miss, deadline_ns, Some(waiter)))
     }
 
     /// A page that will be wanted soon: to be asked for if it costs nobody a credit, and nobody waits.
@@ -147,10 +147,13 @@ impl Outstanding {
             return None;
         }
         let index = self.free_slot()?;
-        Some(self.open(index, miss, deadline_ns, Vec::new()))
+        Some(self.open(index, miss, deadline_ns, None))
     }
 
     /// The answer for a slot, if what was asked for there is as the answer says; `None` if it answers nothing.
+    ///
+    /// A refusal is the asker's alone. Who joined may have begun after the guest had decided, and by now the page may be
+    /// allowed: they ask for themselves.
     pub(crate) fn answer(
         &mut self,
         group: PrgIndex,
@@ -164,9 +167,14 @@ impl Outstanding {
         };
         self.stats.answers += 1;
         let told = match std::mem::take(&mut self.slots[slot]) {
-            Slot::Open { waiters, .. } => {
+            Slot::Open { asker, waiters, .. } => {
                 self.by_page.remove(&miss);
-                waiters.into_iter().map(|waiter| (waiter, answer)).collect()
+                let refused = answer == PageAnswer::Failed(Cause::PageRefused);
+                let answer = |waiter: &Waiter| match refused && asker != Some(waiter.ticket) {
+                    true => PageAnswer::LookAgain,
+                    false => answer,
+                };
+                waiters.into_iter().map(|waiter| (waiter, answer(&waiter))).collect()
             }
             Slot::Quarantined { .. } | Slot::Free => Vec::new(),
         };
@@ -178,7 +186,7 @@ impl Outstanding {
         let Self { slots, by_page, stats, .. } = self;
         let (mut closed, mut next) = (Vec::new(), None);
         for (slot, index) in slots.iter_mut().zip(0u64..) {
-            let Slot::Open { miss, deadline_ns, waiters } = slot else { continue };
+            let Slot::Open { miss, deadline_ns, waiters, .. } = slot else { continue };
             if *deadline_ns > now_ns {
                 next = Some(next.map_or(*deadline_ns, |next: u64| next.min(*deadline_ns)));
                 continue;
@@ -252,9 +260,10 @@ impl Outstanding {
         Some(found)
     }
 
-    fn open(&mut self, index: usize, miss: PageMiss, deadline_ns: u64, waiters: Vec<Waiter>) -> PrgIndex {
+    fn open(&mut self, index: usize, miss: PageMiss, deadline_ns: u64, asker: Option<Waiter>) -> PrgIndex {
         let group = PrgIndex::truncated(index as u64);
-        self.slots[index] = Slot::Open { miss, deadline_ns, waiters };
+        let (asker, waiters) = (asker.map(|asker| asker.ticket), asker.into_iter().collect());
+        self.slots[index] = Slot::Open { miss, deadline_ns, asker, waiters };
         self.by_page.insert(miss, group);
         self.outstanding += 1;
         self.stats.asked += 1;
@@ -310,6 +319,27 @@ mod tests {
         let closed = unit.answer(group, PageAnswer::LookAgain, |_| true).unwrap();
         let order: Vec<_> = closed.told.iter().map(|(waiter, _)| waiter.qpn).collect();
         assert_eq!(order, [2, 1]);
+    }
+
+    #[test]
+    fn a_refusal_is_for_who_asked_and_the_others_look_again() {
+        let mut unit = Outstanding::new(2);
+        let Wanted::New(group) = unit.want(miss(1), waiter(1), 9) else { panic!("a credit") };
+        assert_eq!(unit.want(miss(1), waiter(2), 9), Wanted::Joined(group));
+        let refusal = PageAnswer::Failed(Cause::PageRefused);
+        let closed = unit.answer(group, refusal, |_| true).unwrap();
+        assert_eq!(closed.told, [(waiter(1), refusal), (waiter(2), PageAnswer::LookAgain)]);
+        // Nobody asked for a page that was foreseen; and who asks again is somebody new.
+        let group = unit.foresee(miss(2), 9).unwrap();
+        unit.want(miss(2), waiter(3), 9);
+        let closed = unit.answer(group, refusal, |_| true).unwrap();
+        assert_eq!(closed.told, [(waiter(3), PageAnswer::LookAgain)]);
+        // The whole interface failed: nobody need ask again.
+        let Wanted::New(group) = unit.want(miss(3), waiter(1), 9) else { panic!("a credit") };
+        unit.want(miss(3), waiter(2), 9);
+        let failure = PageAnswer::Failed(Cause::PageFailure);
+        let closed = unit.answer(group, failure, |_| true).unwrap();
+        assert!(closed.told.iter().all(|(_, answer)| *answer == failure));
     }
 
     #[test]

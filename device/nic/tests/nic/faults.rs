@@ -172,6 +172,30 @@ fn everybody_who_misses_a_page_waits_for_the_same_request() {
 }
 
 #[test]
+fn a_refusal_that_was_decided_before_somebody_came_is_not_theirs() {
+    let mut pair = Pair::new();
+    let mut others = more_pairs(&pair, 2);
+    pair.run(&pair.write(1, 8, HEAP, pair.process));
+    let early = pair.bench.iommu.take_requests()[0];
+    // The guest has decided. Now it allows the page, and only then more requests are posted; its answer is still to come.
+    for ((a, _), id) in others.iter_mut().zip(2..) {
+        a.send(&pair.bench, &pair.write(id, 8, HEAP, pair.process));
+    }
+    pair.bench.settle();
+    assert!(pair.bench.iommu.take_requests().is_empty());
+    pair.bench.iommu.answer(&early, ResponseCode::InvalidRequest);
+    pair.bench.settle();
+    assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).wr_id, 1);
+    let late = pair.bench.iommu.take_requests();
+    assert_eq!(late.len(), 1, "they ask again, and together");
+    pair.map_page(HEAP, true);
+    pair.bench.iommu.answer(&late[0], ResponseCode::Success);
+    pair.bench.settle();
+    let entries = pair.cq_a.drain(&pair.bench);
+    assert!(entries.len() == 2 && entries.iter().all(|entry| entry.status == WC_SUCCESS), "{entries:?}");
+}
+
+#[test]
 fn both_ends_of_a_copy_may_fault_and_progress_is_kept() {
     let mut pair = Pair::new();
     let (source, target) = (HEAP, HEAP + 0x10_0000);
