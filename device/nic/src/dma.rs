@@ -6,7 +6,7 @@
 use std::sync::MutexGuard;
 
 use refault_bus::ats::{RequestKind, Translation, TranslationRequest};
-use refault_bus::dma::MemoryError;
+use refault_bus::dma::{CopyPiece, MemoryError};
 use refault_bus::{AddressSpace, Gpa, Iova, Pasid};
 
 use crate::atc::{Atc, Space};
@@ -22,11 +22,18 @@ pub(crate) struct Shard {
     pub(crate) atc: Atc,
     pub(crate) regions: RegionCache,
     pub(crate) stats: ShardStats,
+    /// Room for the pieces of a copy, kept from one to the next.
+    pub(crate) pieces: Vec<CopyPiece>,
 }
 
 impl Shard {
     pub(crate) fn new(atc_entries: usize) -> Self {
-        Self { atc: Atc::new(atc_entries), regions: RegionCache::default(), stats: ShardStats::default() }
+        Self {
+            atc: Atc::new(atc_entries),
+            regions: RegionCache::default(),
+            stats: ShardStats::default(),
+            pieces: Vec::new(),
+        }
     }
 }
 

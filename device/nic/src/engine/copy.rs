@@ -39,28 +39,29 @@ const RUNS: usize = 2 * (CHUNK as usize >> 12) + 2;
 /// What one step copies. All of it is translated first and copied then: a copy pushes what translation needs
 /// out of the processor's first-level cache.
 struct Plan {
-    runs: [CopyPiece; RUNS],
-    count: usize,
+    runs: Vec<CopyPiece>,
 }
 
 impl Plan {
     /// Adds a copy, joined to the one before if they are neighbours at both ends; `false` if there is no room.
     #[inline]
     fn add(&mut self, src: Gpa, dst: Gpa, len: u64) -> bool {
-        if let Some(last) = self.count.checked_sub(1).and_then(|last| self.runs.get_mut(last))
+        if let Some(last) = self.runs.last_mut()
             && last.src.0.wrapping_add(last.len) == src.0
             && last.dst.0.wrapping_add(last.len) == dst.0
         {
             last.len += len;
             return true;
         }
-        let room = self.runs.get_mut(self.count);
-        self.count += usize::from(room.is_some());
-        room.map(|run| *run = CopyPiece { src, dst, len }).is_some()
+        let room = self.runs.len() < RUNS;
+        if room {
+            self.runs.push(CopyPiece { src, dst, len });
+        }
+        room
     }
 
     fn copy(&self, port: &Port<'_>, ends: (End, End)) -> Result<(), Stopped> {
-        let mut rest = self.runs.get(..self.count).unwrap_or_default();
+        let mut rest = &self.runs[..];
         loop {
             let done = port.fabric().memory.copy_all(rest);
             let Some((failed, behind)) = rest.get(done..).and_then(<[CopyPiece]>::split_first) else {
@@ -146,14 +147,25 @@ pub(crate) fn copy(
     done: u32,
     limit: u32,
 ) -> Result<u32, Stopped> {
-    let limit = u64::from(limit.min(BURST));
+    let mut plan = Plan { runs: std::mem::take(&mut port.shard().pieces) };
+    let copied = copy_chunks(port, (from, to), done, u64::from(limit.min(BURST)), &mut plan);
+    port.shard().pieces = plan.runs;
+    copied
+}
+
+fn copy_chunks(
+    port: &mut Port<'_>,
+    (from, to): (&List<'_>, &List<'_>),
+    done: u32,
+    limit: u64,
+    plan: &mut Plan,
+) -> Result<u32, Stopped> {
     let (mut source, mut target) = (from.at(done), to.at(done));
-    let mut plan = Plan { runs: [CopyPiece::default(); RUNS], count: 0 };
     let mut moved = 0;
     loop {
-        plan.count = 0;
+        plan.runs.clear();
         let chunk = (limit - moved).min(CHUNK);
-        let (planned, obstacle) = plan_chunk(port, &mut source, &mut target, chunk, &mut plan);
+        let (planned, obstacle) = plan_chunk(port, &mut source, &mut target, chunk, plan);
         if planned > 0 {
             port.note_translated();
         }

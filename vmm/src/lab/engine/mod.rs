@@ -287,7 +287,11 @@ impl Engine {
     /// Notes what the NIC has to do now as events, `in_ns` from now.
     fn schedule(&mut self, in_ns: u64) {
         for (index, station) in self.workers.iter_mut().enumerate() {
-            while let Ok(work) = station.worker.receiver().try_recv() {
+            // Looking is cheaper than trying, and there is nothing mostly.
+            let receiver = station.worker.receiver();
+            while !receiver.is_empty()
+                && let Ok(work) = receiver.try_recv()
+            {
                 self.world.note(in_ns, Event::Work(index, work));
             }
             if let Some(at_ns) = station.worker.next_deadline_ns().filter(|&at| at < station.expires) {
