@@ -6,6 +6,7 @@ mod device;
 mod driver;
 mod experiment;
 mod flush;
+mod lab;
 mod misbehave;
 mod run;
 mod slowed;

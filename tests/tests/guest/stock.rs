@@ -30,11 +30,14 @@ pub(crate) struct Skip {
 
 impl Skip {
     fn allows(&self, test: &str, reason: &str) -> bool {
-        let named = |name: &&str| match name.strip_suffix('*') {
-            Some(start) => test.starts_with(start),
-            None => test == *name,
-        };
-        reason.contains(self.because) && self.tests.iter().any(named)
+        reason.contains(self.because) && self.tests.iter().any(|name| names(name, test))
+    }
+}
+
+fn names(name: &str, test: &str) -> bool {
+    match name.strip_suffix('*') {
+        Some(start) => test.starts_with(start),
+        None => test == name,
     }
 }
 
@@ -65,7 +68,8 @@ impl Suite {
     }
 }
 
-/// Prints the table and fails for what failed, and for what was skipped without being allowed to.
+/// Prints the table and fails for what failed, for what was skipped without being allowed to, and for what may be
+/// skipped and was not: the list is what a user reads of this device.
 pub(crate) fn judge(suites: &[Suite], skips: &[Skip]) {
     let mut table = format!("\n{:<36} {:>7} {:>8} {:>7}\n", "suite", "passed", "skipped", "failed");
     table.extend(suites.iter().map(Suite::row));
@@ -83,6 +87,15 @@ pub(crate) fn judge(suites: &[Suite], skips: &[Skip]) {
         .collect();
     assert!(wrong.is_empty(), "failed, or skipped for a reason that is not listed:\n{}", wrong.join("\n"));
     assert!(all().any(|(_, outcome)| outcome.verdict == Verdict::Passed), "nothing was tested");
+    let skipped = |because: &str, name: &str| {
+        all().any(|(_, Outcome { test, verdict })| match verdict {
+            Verdict::Skipped(reason) => names(name, test) && reason.contains(because),
+            _ => false,
+        })
+    };
+    let entries = skips.iter().flat_map(|skip| skip.tests.iter().map(|name| (skip.because, *name)));
+    let stale: Vec<_> = entries.filter(|(because, name)| !skipped(because, name)).collect();
+    assert!(stale.is_empty(), "listed as skipped, and not skipped: {stale:#?}");
 }
 
 /// Every skip that is allowed stands in the document, with its reason, and so does every suite's name.

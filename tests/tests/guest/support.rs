@@ -72,7 +72,7 @@ pub(crate) fn workspace() -> PathBuf {
 }
 
 /// The binary, built once, as the profile of the tests has it.
-fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| build("refault-vmm", "refault"))
 }
