@@ -49,8 +49,8 @@ pub(crate) struct Closed {
 enum Slot {
     #[default]
     Free,
-    /// Asked, not answered. `asker` is the ticket on whose behalf.
-    Open { miss: PageMiss, deadline_ns: u64, asker: Option<u64>, waiters: Vec<Waiter> },
+    /// Asked, not answered.
+    Open { miss: PageMiss, deadline_ns: u64, waiters: Waiters },
     /// Given up; the answer may still come.
     Quarantined { miss: PageMiss },
 }
@@ -61,6 +61,33 @@ impl Slot {
             Self::Free => None,
             Self::Open { miss, .. } | Self::Quarantined { miss } => Some(miss),
         }
+    }
+}
+
+/// Who waits for a page.
+#[derive(Debug)]
+struct Waiters {
+    /// On whose behalf it was asked for, if it was not foreseen.
+    asker: Option<Waiter>,
+    /// Who came afterwards.
+    joined: Vec<Waiter>,
+}
+
+impl Waiters {
+    /// Adds a waiter. A queue pair waits once: whatever its slot waited for before is over.
+    fn join(&mut self, waiter: Waiter) {
+        let same = |other: &Waiter| slot_of(other.qpn) == slot_of(waiter.qpn);
+        self.asker.take_if(|asker| same(asker));
+        match self.joined.iter_mut().find(|other| same(other)) {
+            Some(before) => *before = waiter,
+            None => self.joined.push(waiter),
+        }
+    }
+
+    /// One answer for the asker, one for the others.
+    fn told(self, asker: PageAnswer, joined: PageAnswer) -> impl Iterator<Item = Told> {
+        let first = self.asker.map(|waiter| (waiter, asker));
+        first.into_iter().chain(self.joined.into_iter().map(move |waiter| (waiter, joined)))
     }
 }
 
@@ -123,7 +150,7 @@ impl Outstanding {
         if let Some(&group) = self.by_page.get(&miss)
             && let Slot::Open { waiters, .. } = &mut self.slots[usize::from(group.get())]
         {
-            add(waiters, waiter);
+            waiters.join(waiter);
             self.stats.joined += 1;
             return Wanted::Joined(group);
         }
@@ -167,14 +194,11 @@ impl Outstanding {
         };
         self.stats.answers += 1;
         let told = match std::mem::take(&mut self.slots[slot]) {
-            Slot::Open { asker, waiters, .. } => {
+            Slot::Open { waiters, .. } => {
                 self.by_page.remove(&miss);
                 let refused = answer == PageAnswer::Failed(Cause::PageRefused);
-                let answer = |waiter: &Waiter| match refused && asker != Some(waiter.ticket) {
-                    true => PageAnswer::LookAgain,
-                    false => answer,
-                };
-                waiters.into_iter().map(|waiter| (waiter, answer(&waiter))).collect()
+                let joined = if refused { PageAnswer::LookAgain } else { answer };
+                waiters.told(answer, joined).collect()
             }
             Slot::Quarantined { .. } | Slot::Free => Vec::new(),
         };
@@ -186,17 +210,17 @@ impl Outstanding {
         let Self { slots, by_page, stats, .. } = self;
         let (mut closed, mut next) = (Vec::new(), None);
         for (slot, index) in slots.iter_mut().zip(0u64..) {
-            let Slot::Open { miss, deadline_ns, waiters, .. } = slot else { continue };
-            if *deadline_ns > now_ns {
-                next = Some(next.map_or(*deadline_ns, |next: u64| next.min(*deadline_ns)));
+            let &mut Slot::Open { miss, deadline_ns, .. } = slot else { continue };
+            if deadline_ns > now_ns {
+                next = Some(next.map_or(deadline_ns, |next: u64| next.min(deadline_ns)));
                 continue;
             }
-            let miss = *miss;
+            let given_up = std::mem::replace(slot, Slot::Quarantined { miss });
+            let Slot::Open { waiters, .. } = given_up else { continue };
             let failed = PageAnswer::Failed(Cause::PageTimeout);
-            let told = waiters.drain(..).map(|waiter| (waiter, failed)).collect();
+            let told = waiters.told(failed, failed).collect();
             by_page.remove(&miss);
             stats.timeouts += 1;
-            *slot = Slot::Quarantined { miss };
             closed.push(Closed { group: PrgIndex::truncated(index), miss, told });
         }
         (closed, next)
@@ -228,7 +252,7 @@ impl Outstanding {
             self.outstanding -= 1;
             if let Slot::Open { miss, waiters, .. } = std::mem::take(slot) {
                 self.by_page.remove(&miss);
-                told.extend(waiters.into_iter().map(|waiter| (waiter, PageAnswer::LookAgain)));
+                told.extend(waiters.told(PageAnswer::LookAgain, PageAnswer::LookAgain));
             }
         }
         while let Some(next) = self.pass_on_for(told.len()) {
@@ -252,9 +276,8 @@ impl Outstanding {
 
     /// The next free slot in turn.
     fn free_slot(&mut self) -> Option<usize> {
-        let count = self.slots.len();
-        let found = (self.next..self.next + count)
-            .map(|index| index % count)
+        let found = (self.next..self.next + PrgIndex::COUNT)
+            .map(|index| index % PrgIndex::COUNT)
             .find(|&index| matches!(self.slots[index], Slot::Free))?;
         self.next = found + 1;
         Some(found)
@@ -262,8 +285,8 @@ impl Outstanding {
 
     fn open(&mut self, index: usize, miss: PageMiss, deadline_ns: u64, asker: Option<Waiter>) -> PrgIndex {
         let group = PrgIndex::truncated(index as u64);
-        let (asker, waiters) = (asker.map(|asker| asker.ticket), asker.into_iter().collect());
-        self.slots[index] = Slot::Open { miss, deadline_ns, asker, waiters };
+        let waiters = Waiters { asker, joined: Vec::new() };
+        self.slots[index] = Slot::Open { miss, deadline_ns, waiters };
         self.by_page.insert(miss, group);
         self.outstanding += 1;
         self.stats.asked += 1;
@@ -285,14 +308,6 @@ impl Outstanding {
         let waiter = self.queue.pop_front()?;
         self.called.insert(slot_of(waiter.qpn));
         Some((waiter, PageAnswer::LookAgain))
-    }
-}
-
-/// Adds a waiter. A queue pair waits once: whatever its slot waited for before is over.
-fn add(waiters: &mut Vec<Waiter>, waiter: Waiter) {
-    match waiters.iter_mut().find(|other| slot_of(other.qpn) == slot_of(waiter.qpn)) {
-        Some(before) => *before = waiter,
-        None => waiters.push(waiter),
     }
 }
 

@@ -25,6 +25,8 @@ const PROMPT: u32 = 4;
 const BACK_OFF_NS: (u64, u64) = (10_000, 5_000_000);
 /// Most pages one request remembers for its probes.
 const MAX_FAULTED: usize = 256;
+/// For how many it keeps the room when it is over: most have no more.
+const KEPT_FAULTED: usize = 8;
 
 /// A page to ask for, on whose behalf.
 struct Asked {
@@ -88,12 +90,13 @@ impl Nic {
         if by_request && self.fabric.endpoint.pri_response_failure() {
             return Err(Cause::PageFailure);
         }
-        if self.back_off(requester, end)? {
+        let now_ns = self.fabric.now_ns();
+        if self.back_off(requester, end, now_ns)? {
             return Ok(());
         }
         let qpn = requester.setup.qpn;
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let deadline_ns = self.fabric.now_ns().saturating_add(self.config.page_request_timeout_ns);
+        let deadline_ns = now_ns.saturating_add(self.config.page_request_timeout_ns);
         let waiter = Waiter { qpn, ticket };
         let at = requester.active.as_ref().map_or(0, |message| message.done);
         // Parked before anybody is asked: the answer may be there before the call returns.
@@ -148,8 +151,7 @@ impl Nic {
 
     /// Counts how often pages were asked for without a byte moved since: source and destination may push one
     /// another out. `true` if the requester shall wait before it asks again.
-    fn back_off(&self, requester: &mut Requester, end: End) -> Result<bool, Cause> {
-        let now_ns = self.fabric.now_ns();
+    fn back_off(&self, requester: &mut Requester, end: End, now_ns: u64) -> Result<bool, Cause> {
         let trouble = &mut requester.trouble;
         trouble.end = end;
         if trouble.asked == 0 {
@@ -231,9 +233,9 @@ impl Nic {
     /// The request is over, well or not: so are its faults.
     pub(crate) fn settle_faults(&self, requester: &mut Requester, success: bool) {
         let stage = if success { Stage::Copied } else { Stage::Failed };
-        for fault in std::mem::take(&mut requester.faulted) {
-            self.record(stage, Some(fault.group), fault.miss, requester.setup.qpn);
-        }
+        let qpn = requester.setup.qpn;
+        requester.faulted.drain(..).for_each(|fault| self.record(stage, Some(fault.group), fault.miss, qpn));
+        requester.faulted.shrink_to(KEPT_FAULTED);
     }
 
     fn record(&self, stage: Stage, group: Option<PrgIndex>, miss: PageMiss, qpn: u32) {
