@@ -43,7 +43,7 @@ impl Nic {
         let count = self.config.fault_window - 1;
         let Some(message) = requester.active.as_ref() else { return Ahead::default() };
         let write = message.operation.writes(end);
-        // Those asked for before are not looked up again at every answer: that would be once for each two of them.
+        // Not those that were asked for already, again at every answer: the square of a wide message's pages.
         let asked = requester.faulted.iter().filter(|fault| fault.miss.write == write).map(|fault| fault.at);
         let window = Window { at: message.done, pages: count, asked: asked.max() };
         let local = List {
