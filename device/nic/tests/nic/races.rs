@@ -1,7 +1,7 @@
 //! Threads: workers, an operating system that moves pages, and drivers that destroy things meanwhile.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,13 +53,14 @@ fn after_an_invalidation_nothing_lands_where_the_page_was() {
         }
     };
     map(&pair.bench.iommu, frames[0]);
-    let current = Arc::new(AtomicU64::new(frames[0]));
+    // As the kernel's lock of the map: a fault handler does not map a place that is being taken away.
+    let current = Arc::new(Mutex::new(frames[0]));
     let faults = Arc::new(AtomicU64::new(0));
     let (now, count) = (current.clone(), faults.clone());
     pair.bench.iommu.handle(move |iommu, request| {
         count.fetch_add(1, Ordering::Relaxed);
-        let frame = now.load(Ordering::Acquire);
-        iommu.map(PASID, request.page.0, frame + (request.page.0 & 0xffff), true);
+        let frame = now.lock().unwrap();
+        iommu.map(PASID, request.page.0, *frame + (request.page.0 & 0xffff), true);
         Some(ResponseCode::Success)
     });
     for _ in 0..8 {
@@ -76,14 +77,12 @@ fn after_an_invalidation_nothing_lands_where_the_page_was() {
             pair.a.send(&pair.bench, &pair.write(1, 0x1_0000, HEAP, pair.process));
         }
         pair.a.ring(&pair.bench);
-        let old = current.load(Ordering::Acquire);
-        let new = if old == frames[0] { frames[1] } else { frames[0] };
         // As the kernel does: the new place first, then unmap, then wait for the device.
-        current.store(new, Ordering::Release);
-        for page in 0..pages {
-            pair.bench.iommu.unmap(PASID, HEAP + page * 0x1000);
-            // Whoever faulted in between may have mapped the old place no more: the handler uses the new one.
-        }
+        let mut place = current.lock().unwrap();
+        let old = *place;
+        *place = if old == frames[0] { frames[1] } else { frames[0] };
+        (0..pages).for_each(|page| pair.bench.iommu.unmap(PASID, HEAP + page * 0x1000));
+        drop(place);
         pair.bench.fill(old, &marker);
         thread::yield_now();
         assert!(pair.bench.bytes(old, 0x1_0000) == marker, "a write landed in a page that was taken away");
