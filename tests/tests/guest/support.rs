@@ -1,9 +1,11 @@
 //! The `refault` command as a user has it, one guest at a time.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use refault_vmm::demo::guest_log;
 
@@ -33,9 +35,14 @@ impl Refault {
         Self { command, _machine: machine }
     }
 
-    /// Runs it to its end.
+    /// Runs it to its end, and prints how long that took.
     pub(crate) fn run(mut self) -> Said {
+        let start = Instant::now();
         let Output { status, stdout, stderr } = self.command.output().expect("refault starts");
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or_default();
+        // Not by a macro, whose output the test harness keeps to itself.
+        let _ = writeln!(std::io::stderr(), "guest: {:6.1} s {test}", start.elapsed().as_secs_f64());
         Said {
             status: status.code().expect("refault was not killed"),
             stdout: String::from_utf8_lossy(&stdout).into_owned(),
@@ -71,20 +78,23 @@ pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The binary, built once, as the profile of the tests has it.
+/// The binary, as the profile of the tests has it. Asks for everything that `cargo test` builds, so that nothing is built
+/// twice: for fewer packages cargo would choose other features of their dependencies.
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| build("refault-vmm", "refault"))
+    BINARY.get_or_init(|| built(&["test", "--workspace", "--no-run"], "refault"))
 }
 
 /// A program of the workspace that goes by its package's name.
 pub(crate) fn program(name: &str) -> PathBuf {
-    build(name, name)
+    built(&["build", "--package", name, "--bin", name], name)
 }
 
-fn build(package: &str, name: &str) -> PathBuf {
+/// Has cargo build, and says where the program `name` is.
+fn built(arguments: &[&str], name: &str) -> PathBuf {
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--package", package, "--bin", name, "--message-format", "json"])
+        .args(arguments)
+        .args(["--message-format", "json"])
         .current_dir(workspace())
         .stderr(Stdio::inherit())
         .output()
@@ -93,6 +103,8 @@ fn build(package: &str, name: &str) -> PathBuf {
     String::from_utf8_lossy(&built.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name && message["target"]["kind"][0] == "bin")
+        .filter(|message| message["profile"]["test"] == false)
         .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
         .next_back()
         .expect("cargo names the executable")
