@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Our crates, where they live, and which of ours each may import.
-const CRATES: [(&str, &str, &[&str]); 9] = [
+const CRATES: [(&str, &str, &[&str]); 10] = [
     ("refault-bus", "device/bus", &[]),
     ("refault-pci", "device/pci", &["bus"]),
     ("refault-nic", "device/nic", &["bus", "pci", "abi"]),
@@ -15,7 +15,8 @@ const CRATES: [(&str, &str, &[&str]); 9] = [
     ("refault-abi", "guest-driver/abi", &[]),
     ("refault-model", "guest-driver/model", &["bus", "abi"]),
     ("refault-vfio", "guest-driver/vfio", &["bus", "abi", "model"]),
-    ("refault-vmm", "vmm", &["bus", "pci", "nic", "iommu", "abi", "model"]),
+    ("refault-vfio-user", "vmm/vfio-user", &[]),
+    ("refault-vmm", "vmm", &["bus", "pci", "nic", "iommu", "abi", "model", "vfio-user"]),
     ("refault-tests", "tests", &["bus", "pci", "nic", "iommu", "abi", "model", "vmm"]),
 ];
 

@@ -1,0 +1,135 @@
+//! Messages on a socket, with the file descriptors that come along.
+
+use std::io::{self, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use thiserror::Error;
+use zerocopy::FromBytes;
+
+use crate::header::{HEADER_SIZE, Header};
+use crate::request::{FDS_MAX, PAYLOAD_MAX};
+
+/// How long a client may leave what it is sent unread.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why nothing more can be taken from a client.
+#[derive(Debug, Error)]
+pub enum ConnectionError {
+    /// The socket.
+    #[error("the socket failed: {0}")]
+    Socket(#[from] io::Error),
+    /// The client went away between two bytes of one message.
+    #[error("the client closed the connection in the middle of a message")]
+    Cut,
+    /// A size that no message has.
+    #[error("a message of {size} bytes: want {HEADER_SIZE} to {}", HEADER_SIZE + PAYLOAD_MAX)]
+    Size {
+        /// What its header says.
+        size: u32,
+    },
+    /// Neither request nor reply.
+    #[error("a message that is neither a request nor a reply: {0:?}")]
+    Kind(Header),
+    /// More file descriptors than were agreed on.
+    #[error("a message with more than {FDS_MAX} file descriptors")]
+    FileDescriptors,
+}
+
+/// A message as it came.
+#[derive(Debug)]
+pub struct Message {
+    /// Its header, with a size that fits the payload.
+    pub header: Header,
+    /// Whether it answers one of ours.
+    pub reply: bool,
+    /// What is behind the header.
+    pub payload: Vec<u8>,
+    /// File descriptors, at most [`FDS_MAX`].
+    pub fds: Vec<OwnedFd>,
+}
+
+/// One client's socket. One thread receives; any may send.
+#[derive(Debug)]
+pub struct Connection {
+    stream: UnixStream,
+    sending: Mutex<()>,
+}
+
+impl Connection {
+    /// Takes over a socket.
+    ///
+    /// # Errors
+    /// It cannot be given a time-out.
+    pub fn new(stream: UnixStream) -> io::Result<Self> {
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, sending: Mutex::default() })
+    }
+
+    /// The next message; none when the client has closed the connection.
+    ///
+    /// # Errors
+    /// What comes is no message, and where the next one begins is unknown: the connection is of no use any more.
+    pub fn receive(&self) -> Result<Option<Message>, ConnectionError> {
+        let mut bytes = [0; HEADER_SIZE];
+        let mut fds = Vec::new();
+        let mut filled = 0;
+        // The header alone: what is read together with it may have the next message's file descriptors.
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.receive_some(rest, &mut fds)? {
+                0 if filled == 0 => return Ok(None),
+                0 => return Err(ConnectionError::Cut),
+                count => filled += count,
+            }
+        }
+        let header = Header::read_from_bytes(&bytes).map_err(|_| ConnectionError::Cut)?;
+        let size = header.payload().filter(|size| *size <= PAYLOAD_MAX);
+        let size = size.ok_or(ConnectionError::Size { size: header.size })?;
+        let reply = header.is_reply().ok_or(ConnectionError::Kind(header))?;
+        let mut payload = vec![0; size];
+        (&self.stream).read_exact(&mut payload).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => ConnectionError::Cut,
+            _ => ConnectionError::Socket(error),
+        })?;
+        Ok(Some(Message { header, reply, payload, fds }))
+    }
+
+    fn receive_some(&self, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, ConnectionError> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let mut slices = [IoSliceMut::new(bytes)];
+            match recvmsg(&self.stream, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Err(rustix::io::Errno::INTR) => {}
+                received => break received.map_err(|error| ConnectionError::Socket(error.into()))?,
+            }
+        };
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) || fds.len() > FDS_MAX {
+            return Err(ConnectionError::FileDescriptors);
+        }
+        Ok(received.bytes)
+    }
+
+    /// Sends one whole message.
+    ///
+    /// # Errors
+    /// The client is gone, or has read nothing for ten seconds.
+    pub fn send(&self, message: &[u8]) -> io::Result<()> {
+        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        (&self.stream).write_all(message)
+    }
+
+    /// Ends the connection, and a [`Self::receive`] that waits.
+    pub fn close(&self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}

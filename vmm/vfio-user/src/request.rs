@@ -1,0 +1,306 @@
+//! What a client may ask, taken apart. Every field is checked for what can be checked without a device: sizes, counts,
+//! overflow, reserved bits that would change the meaning.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Refusal;
+
+/// Numbers of commands. Reset is 13 as QEMU has it; the specification's table says 14 in some versions.
+pub mod command {
+    #![allow(missing_docs, reason = "the names are the specification's")]
+    pub const VERSION: u16 = 1;
+    pub const DMA_MAP: u16 = 2;
+    pub const DMA_UNMAP: u16 = 3;
+    pub const DEVICE_GET_INFO: u16 = 4;
+    pub const DEVICE_GET_REGION_INFO: u16 = 5;
+    pub const DEVICE_GET_IRQ_INFO: u16 = 7;
+    pub const DEVICE_SET_IRQS: u16 = 8;
+    pub const REGION_READ: u16 = 9;
+    pub const REGION_WRITE: u16 = 10;
+    pub const DMA_READ: u16 = 11;
+    pub const DMA_WRITE: u16 = 12;
+    pub const DEVICE_RESET: u16 = 13;
+}
+
+/// Most bytes of one access to a region.
+pub const DATA_MAX: usize = 1 << 20;
+/// Most bytes of any message's payload.
+pub const PAYLOAD_MAX: usize = DATA_MAX + 64;
+/// Most file descriptors with one message.
+pub const FDS_MAX: usize = 16;
+
+/// One request, borrowed from its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Which protocol, with the client's capabilities as JSON.
+    Version {
+        /// Major version: has to be 0.
+        major: u16,
+        /// Minor version.
+        minor: u16,
+        /// JSON text, without its final NUL.
+        capabilities: &'a [u8],
+    },
+    /// Guest memory that the device may use. A file descriptor comes along, or the range is known by address alone.
+    DmaMap(DmaMap),
+    /// Guest memory that the device must not use any more.
+    DmaUnmap(DmaUnmap),
+    /// How many regions and interrupt kinds.
+    DeviceInfo,
+    /// Size and rights of one region.
+    RegionInfo {
+        /// Which.
+        index: u32,
+    },
+    /// How many interrupts of one kind.
+    IrqInfo {
+        /// Which kind.
+        index: u32,
+    },
+    /// Where interrupts go.
+    SetIrqs(SetIrqs),
+    /// A load from a region.
+    RegionRead(Access),
+    /// A store to a region.
+    RegionWrite(Access, &'a [u8]),
+    /// Everything as after power-on.
+    Reset,
+}
+
+/// A range of guest memory and where its bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaMap {
+    /// Guest-physical address.
+    pub address: u64,
+    /// Bytes, at least one.
+    pub size: u64,
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// The device may read.
+    pub readable: bool,
+    /// The device may write.
+    pub writable: bool,
+}
+
+/// A range of guest memory to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DmaUnmap {
+    /// Guest-physical address; with `all`, of no interest.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Forget every range.
+    pub all: bool,
+}
+
+/// An access to a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Which region: 0 to 5 the BARs, 7 config space.
+    pub region: u32,
+    /// Where in it.
+    pub offset: u64,
+    /// How many bytes, 1 to [`DATA_MAX`].
+    pub count: u32,
+}
+
+/// What a client does to interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetIrqs {
+    /// Which kind: 2 is MSI-X.
+    pub index: u32,
+    /// First vector.
+    pub start: u32,
+    /// How many.
+    pub count: u32,
+    /// What with.
+    pub data: IrqData,
+    /// What for.
+    pub action: IrqAction,
+}
+
+/// What comes with a change of interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IrqData {
+    /// Nothing: the action itself.
+    None,
+    /// Eventfds, one for each vector, or none at all to take those there are away.
+    EventFds,
+}
+
+/// What is to happen to interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IrqAction {
+    /// Not to be sent.
+    Mask,
+    /// To be sent.
+    Unmask,
+    /// With eventfds: where to; without: now.
+    Trigger,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct RawVersion {
+    major: u16,
+    minor: u16,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct RawMap {
+    argsz: u32,
+    flags: u32,
+    offset: u64,
+    address: u64,
+    size: u64,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct RawUnmap {
+    argsz: u32,
+    flags: u32,
+    address: u64,
+    size: u64,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct RawInfo {
+    argsz: u32,
+    flags: u32,
+    index: u32,
+    rest: u32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct RawIrqs {
+    argsz: u32,
+    flags: u32,
+    index: u32,
+    start: u32,
+    count: u32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct RawAccess {
+    offset: u64,
+    region: u32,
+    count: u32,
+}
+
+/// `VFIO_DMA_MAP_FLAG_READ` and `_WRITE`.
+const MAP_READ: u32 = 1;
+const MAP_WRITE: u32 = 2;
+/// `VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP` and `_ALL`.
+const UNMAP_DIRTY: u32 = 1;
+const UNMAP_ALL: u32 = 2;
+/// `VFIO_IRQ_SET_*`.
+const IRQ_DATA: u32 = 0b111;
+const IRQ_ACTION: u32 = 0b11_1000;
+
+/// Takes the payload of a request apart.
+///
+/// # Errors
+/// The command is unknown, or a size or field is one that it cannot have.
+pub fn parse(command: u16, payload: &[u8]) -> Result<Request<'_>, Refusal> {
+    match command {
+        command::VERSION => version(payload),
+        command::DMA_MAP => exactly(payload).and_then(dma_map),
+        command::DMA_UNMAP => exactly(payload).and_then(dma_unmap),
+        command::DEVICE_GET_INFO => exactly(payload).map(|_: RawInfo| Request::DeviceInfo),
+        command::DEVICE_GET_REGION_INFO => {
+            // As large as the answer: index is behind size and flags, the rest is the answer's.
+            let (raw, _) = RawInfo::read_from_prefix(payload).map_err(|_| Refusal::Invalid)?;
+            Ok(Request::RegionInfo { index: raw.index })
+        }
+        command::DEVICE_GET_IRQ_INFO => {
+            exactly(payload).map(|raw: RawInfo| Request::IrqInfo { index: raw.index })
+        }
+        command::DEVICE_SET_IRQS => set_irqs(payload),
+        command::REGION_READ => {
+            let access = access(&exactly(payload)?)?;
+            Ok(Request::RegionRead(access))
+        }
+        command::REGION_WRITE => {
+            let (raw, data) = RawAccess::read_from_prefix(payload).map_err(|_| Refusal::Invalid)?;
+            let access = access(&raw)?;
+            match data.len() == access.count as usize {
+                true => Ok(Request::RegionWrite(access, data)),
+                false => Err(Refusal::Invalid),
+            }
+        }
+        command::DEVICE_RESET => Ok(Request::Reset),
+        _ => Err(Refusal::Unsupported),
+    }
+}
+
+fn exactly<T: FromBytes>(payload: &[u8]) -> Result<T, Refusal> {
+    T::read_from_bytes(payload).map_err(|_| Refusal::Invalid)
+}
+
+fn version(payload: &[u8]) -> Result<Request<'_>, Refusal> {
+    let (raw, text) = RawVersion::read_from_prefix(payload).map_err(|_| Refusal::Invalid)?;
+    let capabilities = match text.split_last() {
+        None => text,
+        Some((0, text)) => text,
+        Some(_) => return Err(Refusal::Invalid),
+    };
+    Ok(Request::Version { major: raw.major, minor: raw.minor, capabilities })
+}
+
+fn dma_map(raw: RawMap) -> Result<Request<'static>, Refusal> {
+    let RawMap { flags, offset, address, size, .. } = raw;
+    let known = flags & !(MAP_READ | MAP_WRITE) == 0;
+    let ends = address.checked_add(size).is_some() && offset.checked_add(size).is_some();
+    if size == 0 || !known || !ends {
+        return Err(Refusal::Invalid);
+    }
+    let (readable, writable) = (flags & MAP_READ != 0, flags & MAP_WRITE != 0);
+    Ok(Request::DmaMap(DmaMap { address, size, offset, readable, writable }))
+}
+
+fn dma_unmap(raw: RawUnmap) -> Result<Request<'static>, Refusal> {
+    let RawUnmap { flags, address, size, .. } = raw;
+    let all = flags & UNMAP_ALL != 0;
+    if flags & UNMAP_DIRTY != 0 {
+        return Err(Refusal::Unsupported);
+    }
+    if flags & !(UNMAP_DIRTY | UNMAP_ALL) != 0 || address.checked_add(size).is_none() || !all && size == 0 {
+        return Err(Refusal::Invalid);
+    }
+    Ok(Request::DmaUnmap(DmaUnmap { address, size, all }))
+}
+
+fn set_irqs(payload: &[u8]) -> Result<Request<'static>, Refusal> {
+    let (raw, _) = RawIrqs::read_from_prefix(payload).map_err(|_| Refusal::Invalid)?;
+    let data = match raw.flags & IRQ_DATA {
+        1 => IrqData::None,
+        4 => IrqData::EventFds,
+        _ => return Err(Refusal::Invalid),
+    };
+    let action = match raw.flags & IRQ_ACTION {
+        0x08 => IrqAction::Mask,
+        0x10 => IrqAction::Unmask,
+        0x20 => IrqAction::Trigger,
+        _ => return Err(Refusal::Invalid),
+    };
+    if raw.start.checked_add(raw.count).is_none() || raw.flags & !(IRQ_DATA | IRQ_ACTION) != 0 {
+        return Err(Refusal::Invalid);
+    }
+    Ok(Request::SetIrqs(SetIrqs { index: raw.index, start: raw.start, count: raw.count, data, action }))
+}
+
+fn access(raw: &RawAccess) -> Result<Access, Refusal> {
+    let RawAccess { offset, region, count } = *raw;
+    if count as usize > DATA_MAX {
+        return Err(Refusal::TooBig);
+    }
+    if count == 0 || offset.checked_add(u64::from(count)).is_none() {
+        return Err(Refusal::Invalid);
+    }
+    Ok(Access { region, offset, count })
+}

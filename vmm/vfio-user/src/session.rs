@@ -1,0 +1,153 @@
+//! One client, from its first message to its last.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use thiserror::Error;
+
+use crate::Refusal;
+use crate::connection::{Connection, ConnectionError, Message};
+use crate::function::{CONFIG, Function};
+use crate::reply;
+use crate::request::{self, Access, IrqAction, IrqData, Request, SetIrqs};
+
+/// The interrupt kind of MSI-X.
+const MSIX: u32 = 2;
+/// The kind by which a server would tell of an error: QEMU complains if there is none.
+const ERROR_KIND: u32 = 3;
+
+/// Why a session ended before its client wanted it to.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The connection.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// It begins with something else than the version.
+    #[error("the client does not begin with its version, but with command {0}: is it a vfio-user client?")]
+    NoVersion(u16),
+    /// Another protocol.
+    #[error("the client speaks vfio-user {0}.{1}; this server speaks 0.0")]
+    Version(u16, u16),
+}
+
+/// Serves a client until it closes the connection. Whatever it asks that is wrong is refused, and the session goes on;
+/// only what leaves no next message to be found ends it.
+///
+/// # Errors
+/// The client does not speak the protocol, or the connection broke.
+pub fn serve(connection: &Connection, function: &dyn Function) -> Result<(), SessionError> {
+    let mut greeted = false;
+    while let Some(message) = connection.receive()? {
+        if message.reply {
+            function.replied(message.header.id, message.header.error());
+            continue;
+        }
+        let Message { header, payload, fds, .. } = message;
+        let request = request::parse(header.command, &payload);
+        match request {
+            Ok(Request::Version { major: 0, .. }) if !greeted => greeted = true,
+            Ok(Request::Version { major, minor, .. }) if !greeted => {
+                return Err(SessionError::Version(major, minor));
+            }
+            _ if !greeted => return Err(SessionError::NoVersion(header.command)),
+            _ => {}
+        }
+        let posted = header.is_posted();
+        let answer = request.and_then(|request| answer(function, request, fds, posted));
+        if posted {
+            continue;
+        }
+        let bytes = match answer {
+            Ok(payload) => reply::message(header.reply(payload.len()), &payload),
+            Err(refusal) => reply::message(header.refusal(refusal.errno()), &[]),
+        };
+        connection.send(&bytes).map_err(ConnectionError::Socket)?;
+    }
+    Ok(())
+}
+
+/// Does what is asked; the payload of the reply.
+fn answer(
+    function: &dyn Function,
+    request: Request<'_>,
+    fds: Vec<OwnedFd>,
+    posted: bool,
+) -> Result<Vec<u8>, Refusal> {
+    match request {
+        Request::Version { .. } => Ok(reply::version()),
+        Request::DmaMap(map) => {
+            let file = only(fds)?.map(File::from);
+            function.map(map, file).map(|()| Vec::new())
+        }
+        Request::DmaUnmap(unmap) => function.unmap(unmap).map(|()| reply::unmapped(unmap)),
+        Request::DeviceInfo => Ok(reply::device_info()),
+        Request::RegionInfo { index } if index < reply::REGIONS => {
+            Ok(reply::region_info(index, function.region_size(index)))
+        }
+        Request::IrqInfo { index } if index < reply::IRQ_KINDS => {
+            Ok(reply::irq_info(index, irq_count(function, index)))
+        }
+        Request::RegionInfo { .. } | Request::IrqInfo { .. } => Err(Refusal::Invalid),
+        Request::SetIrqs(set) => set_irqs(function, set, fds).map(|()| Vec::new()),
+        Request::RegionRead(access) => {
+            check(function, access)?;
+            let mut data = vec![0; access.count as usize];
+            function.read(access, &mut data)?;
+            Ok(reply::accessed(access, &data))
+        }
+        Request::RegionWrite(access, data) => {
+            check(function, access)?;
+            function.write(access, data, posted)?;
+            Ok(reply::accessed(access, &[]))
+        }
+        Request::Reset => {
+            function.reset();
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// The one file descriptor of a message, if there is one.
+fn only(mut fds: Vec<OwnedFd>) -> Result<Option<OwnedFd>, Refusal> {
+    let first = fds.pop();
+    if fds.is_empty() { Ok(first) } else { Err(Refusal::Invalid) }
+}
+
+/// Whether an access lies in its region. Config space takes any size, a BAR what a processor can do in one step.
+fn check(function: &dyn Function, access: Access) -> Result<(), Refusal> {
+    let Access { region, offset, count } = access;
+    let fits = offset + u64::from(count) <= function.region_size(region);
+    if fits && (region == CONFIG || count <= 8) { Ok(()) } else { Err(Refusal::Invalid) }
+}
+
+fn irq_count(function: &dyn Function, index: u32) -> u32 {
+    match index {
+        MSIX => function.vectors(),
+        ERROR_KIND => 1,
+        _ => 0,
+    }
+}
+
+fn set_irqs(function: &dyn Function, set: SetIrqs, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
+    let SetIrqs { index, start, count, data, action } = set;
+    let there = irq_count(function, index);
+    if index >= reply::IRQ_KINDS || start + count > there {
+        return Err(Refusal::Invalid);
+    }
+    if action != IrqAction::Trigger {
+        return Err(Refusal::Unsupported);
+    }
+    let events: Vec<_> = match (data, fds.len()) {
+        (IrqData::EventFds, 0) => (0..count).map(|_| None).collect(),
+        (IrqData::EventFds, given) if given == count as usize => fds.into_iter().map(Some).collect(),
+        (IrqData::EventFds, _) => return Err(Refusal::Invalid),
+        // Nothing for none: as for VFIO, all of the kind are off.
+        (IrqData::None, _) if count == 0 => (0..there).map(|_| None).collect(),
+        (IrqData::None, _) => return Err(Refusal::Unsupported),
+    };
+    match index {
+        MSIX => function.set_vectors(start, events),
+        // An error is never told of.
+        _ => Ok(()),
+    }
+}
