@@ -7,9 +7,9 @@ use anyhow::Context;
 use refault_bus::dma::{DmaMemory, GuestRam};
 use refault_bus::irq::MsiSink;
 use refault_bus::mmio::MmioDevice;
+use refault_iommu::Iommu;
 use refault_pci::PciFunction;
 use tracing::info;
-use vm_memory::GuestMemoryMmap;
 
 use crate::acpi::{self, Description};
 use crate::boot;
@@ -31,9 +31,7 @@ pub struct Consoles {
 
 /// What a machine offers to its devices.
 pub struct MachineParts {
-    /// All of guest memory.
-    pub memory: Arc<GuestMemoryMmap>,
-    /// The same as devices and IOMMU reach it.
+    /// All of guest memory, as devices and IOMMU reach it.
     pub ram: Arc<dyn DmaMemory>,
     /// Interrupts to the guest.
     pub msi: Arc<dyn MsiSink>,
@@ -44,6 +42,8 @@ pub struct MachineParts {
 pub struct Devices {
     /// The registers of the IOMMU, if there is one; it has all functions.
     pub iommu: Option<Arc<dyn MmioDevice>>,
+    /// The IOMMU itself, for a machine that goes on after a reset.
+    pub unit: Option<Arc<Iommu>>,
     /// PCI functions, each function 0 of a device on bus 0.
     pub functions: Vec<Arc<dyn PciFunction>>,
 }
@@ -59,10 +59,27 @@ pub struct Machine {
 #[derive(Clone)]
 pub struct MachineHandle {
     exit: Arc<Exit>,
-    serial: [Arc<SerialPort>; 3],
+    serial: [Arc<dyn SerialInput>; 3],
+}
+
+/// The host's end of a serial port.
+pub trait SerialInput: Send + Sync {
+    /// Gives the guest bytes to read.
+    fn inject(&self, bytes: &[u8]);
+}
+
+impl SerialInput for SerialPort {
+    fn inject(&self, bytes: &[u8]) {
+        Self::inject(self, bytes);
+    }
 }
 
 impl MachineHandle {
+    /// A hand on a machine that ends by `exit` and reads from `serial`.
+    pub(crate) fn new(exit: Arc<Exit>, serial: [Arc<dyn SerialInput>; 3]) -> Self {
+        Self { exit, serial }
+    }
+
     /// Ends the machine with [`ExitReason::Stopped`], unless it has ended already.
     pub fn stop(&self) {
         self.exit.request(ExitReason::Stopped);
@@ -98,14 +115,14 @@ impl Machine {
         let vm = Arc::new(vm);
 
         let ram: Arc<dyn DmaMemory> = Arc::new(GuestRam::new(memory.clone()));
-        let parts = MachineParts { memory: memory.clone(), ram, msi: vm.clone() };
+        let parts = MachineParts { ram, msi: vm.clone() };
         let devices = devices(&parts)?;
         let iommu = devices.iommu.is_some();
         let bus = Arc::new(BusMap::default());
         let exit = Arc::new(Exit::new().context("cannot create an event")?);
         attach_devices(&bus, devices, &layout, &exit)?;
         let serial = attach_control(&bus, &vm, consoles, &exit)?;
-        let handle = MachineHandle { exit, serial };
+        let handle = MachineHandle::new(exit, serial);
 
         let description = Description { cpus: config.cpus, layout: &layout, iommu };
         let rsdp = acpi::write(&memory, description)?;
@@ -159,9 +176,9 @@ fn attach_control(
     vm: &Vm,
     consoles: Consoles,
     exit: &Arc<Exit>,
-) -> anyhow::Result<[Arc<SerialPort>; 3]> {
+) -> anyhow::Result<[Arc<dyn SerialInput>; 3]> {
     let mut free = true;
-    let mut ports = Vec::with_capacity(PLACES.len());
+    let mut ports: Vec<Arc<dyn SerialInput>> = Vec::with_capacity(PLACES.len());
     for (output, place) in consoles.outputs.into_iter().zip(PLACES) {
         let (port, line) = SerialPort::new(output).context("cannot create a serial port")?;
         vm.attach_irq(&line, place.irq)?;

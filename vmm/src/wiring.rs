@@ -108,7 +108,8 @@ fn connect(parts: &MachineParts, options: DeviceOptions) -> Connected {
     iommu.attach(Arc::downgrade(&endpoint) as Weak<dyn AtsEndpoint>);
     let registers: Arc<dyn MmioDevice> = iommu.clone();
     let function: Arc<dyn PciFunction> = nic.clone();
-    let devices = Devices { iommu: Some(registers), functions: vec![function] };
+    let unit = Some(iommu.clone());
+    let devices = Devices { iommu: Some(registers), unit, functions: vec![function] };
     Connected { iommu, nic, devices, slow: None }
 }
 
@@ -121,8 +122,9 @@ fn connect_slowly(parts: &MachineParts, options: DeviceOptions, slow: Slow) -> a
     let nic = Nic::new(nic, memory, root.agent(), slow.interrupts(), clock, probe);
     let seen = root.nic(nic.clone(), nic.clone())?;
     iommu.attach(seen.endpoint());
-    let devices =
-        Devices { iommu: Some(slow.registers(iommu.clone())), functions: vec![seen.function.clone()] };
+    let registers = slow.registers(iommu.clone());
+    let unit = Some(iommu.clone());
+    let devices = Devices { iommu: Some(registers), unit, functions: vec![seen.function.clone()] };
     Ok(Connected { iommu, nic, devices, slow: Some(seen) })
 }
 

@@ -1,4 +1,4 @@
-//! Which accelerator runs the guest: the machine's own KVM, or one inside a machine that QEMU emulates.
+//! What runs the guest: our own VMM on this machine's KVM, QEMU, or our own VMM inside a machine that QEMU emulates.
 
 mod agent;
 mod first_cpu;
@@ -15,25 +15,36 @@ pub use probe::{Verdict, probe};
 
 use anyhow::{Result, bail};
 
-use crate::host::tools::{EMULATION_TOOLS, install_line, missing};
-
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Accel {
-    /// KVM if it runs code, else emulation.
+pub enum Host {
+    /// Our own VMM if KVM runs code here, else QEMU.
     #[default]
     Auto,
-    /// The machine's own KVM.
-    Kvm,
-    /// KVM inside a machine that QEMU emulates in software: slow, runs everywhere.
-    Tcg,
+    /// Our own VMM, on this machine's KVM.
+    Refault,
+    /// Stock QEMU, which emulates the CPUs; the devices are in our process.
+    Qemu,
+    /// Our own VMM on KVM inside a machine that QEMU emulates: slow, for testing the VMM where there is no KVM.
+    Nested,
 }
 
 /// What it will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// Our own VMM on this machine's KVM.
+    Refault,
+    /// QEMU.
+    Qemu,
+    /// Our own VMM, one level down.
+    Nested,
+}
+
+/// What it will be, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// Whether the machine's own KVM runs the guest.
-    pub kvm: bool,
+    /// What runs the guest.
+    pub host: Chosen,
     /// One line that says why.
     pub why: String,
 }
@@ -42,34 +53,28 @@ pub struct Choice {
 ///
 /// # Errors
 /// KVM was asked for and cannot run code: the message says why, and what runs instead.
-pub fn choose(accel: Accel) -> Result<Choice> {
-    decide(accel, probe)
+pub fn choose(host: Host) -> Result<Choice> {
+    decide(host, probe)
 }
 
-fn decide(accel: Accel, probe: impl FnOnce() -> Verdict) -> Result<Choice> {
-    if accel == Accel::Tcg {
-        return Ok(Choice {
-            kvm: false,
-            why: "accelerator tcg, as asked: QEMU emulates a machine with KVM".into(),
-        });
-    }
-    match (probe(), accel) {
-        (Verdict::Works, Accel::Auto) => {
-            Ok(Choice { kvm: true, why: "accelerator kvm: /dev/kvm runs code, SSE included".into() })
+fn decide(host: Host, probe: impl FnOnce() -> Verdict) -> Result<Choice> {
+    let choice = |host, why: &str| Ok(Choice { host, why: why.into() });
+    match host {
+        Host::Qemu => return choice(Chosen::Qemu, "host qemu, as asked: it emulates the CPUs"),
+        Host::Nested => {
+            return choice(Chosen::Nested, "host nested, as asked: QEMU emulates a machine with KVM");
         }
-        (Verdict::Works, _) => Ok(Choice { kvm: true, why: "accelerator kvm, as asked".into() }),
-        (verdict, Accel::Auto) => {
-            Ok(Choice { kvm: false, why: format!("accelerator tcg, emulated by QEMU: {verdict}") })
-        }
-        (verdict, _) => bail!("--accel kvm: {verdict}; --accel tcg runs without it{}", emulator_hint()),
+        Host::Auto | Host::Refault => {}
     }
-}
-
-/// What to install for emulation, if anything.
-fn emulator_hint() -> String {
-    match missing(EMULATION_TOOLS).as_slice() {
-        [] => String::new(),
-        lacking => format!(" (first, as root: {})", install_line(lacking)),
+    match (probe(), host) {
+        (Verdict::Works, Host::Auto) => {
+            choice(Chosen::Refault, "host refault: /dev/kvm runs code, SSE included")
+        }
+        (Verdict::Works, _) => choice(Chosen::Refault, "host refault, as asked"),
+        (verdict, Host::Auto) => {
+            choice(Chosen::Qemu, &format!("host qemu, which emulates the CPUs: {verdict}"))
+        }
+        (verdict, _) => bail!("--host refault: {verdict}; --host qemu runs without it"),
     }
 }
 
@@ -83,22 +88,25 @@ mod tests {
 
     #[test]
     fn auto_takes_kvm_only_when_it_runs_code() {
-        assert!(decide(Accel::Auto, || Verdict::Works).expect("a choice").kvm);
-        let choice = decide(Accel::Auto, broken).expect("a choice");
-        assert!(!choice.kvm && choice.why.contains("internal error"), "{}", choice.why);
+        assert_eq!(decide(Host::Auto, || Verdict::Works).expect("a choice").host, Chosen::Refault);
+        let choice = decide(Host::Auto, broken).expect("a choice");
+        assert!(choice.host == Chosen::Qemu && choice.why.contains("internal error"), "{}", choice.why);
     }
 
     #[test]
     fn what_was_asked_for_is_taken() {
-        assert!(!decide(Accel::Tcg, || Verdict::Works).expect("a choice").kvm);
-        assert!(decide(Accel::Kvm, || Verdict::Works).expect("a choice").kvm);
+        for (asked, chosen) in
+            [(Host::Qemu, Chosen::Qemu), (Host::Nested, Chosen::Nested), (Host::Refault, Chosen::Refault)]
+        {
+            assert_eq!(decide(asked, || Verdict::Works).expect("a choice").host, chosen);
+        }
     }
 
     #[test]
     fn kvm_that_cannot_be_had_is_an_error_with_the_way_out() {
         let error =
-            decide(Accel::Kvm, || Verdict::Absent("there is no /dev/kvm".into())).expect_err("absent");
+            decide(Host::Refault, || Verdict::Absent("there is no /dev/kvm".into())).expect_err("absent");
         let text = error.to_string();
-        assert!(text.contains("no /dev/kvm") && text.contains("--accel tcg"), "{text}");
+        assert!(text.contains("no /dev/kvm") && text.contains("--host qemu"), "{text}");
     }
 }

@@ -8,6 +8,7 @@ mod dsdt;
 mod fadt;
 mod madt;
 
+pub(crate) use self::dmar::{DMAR_REGISTERS, dmar_for};
 use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 
-use crate::accel::Accel;
 use crate::run::device::NicArgs;
 use crate::run::parse::Size;
+use crate::run::place::HostArgs;
 
 /// Where runs are kept, in the current folder.
 pub const RUNS: &str = "target/refault";
@@ -100,8 +100,8 @@ pub struct DemoArgs {
     #[command(flatten)]
     pub nic: NicArgs,
     /// What runs the guest
-    #[arg(long, value_enum, default_value_t)]
-    pub accel: Accel,
+    #[command(flatten)]
+    pub host: HostArgs,
     /// Stop after this time
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     pub timeout: u64,

@@ -14,7 +14,7 @@ use super::options::DemoArgs;
 use super::summary::{Outcome, RunSummary, Setup};
 use super::view::{View, live};
 use super::{guest_log, model, pasids};
-use crate::accel::{Nested, choose, inside};
+use crate::accel::{Chosen, Nested, inside};
 use crate::config::CpuModel;
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::say::note;
@@ -22,7 +22,7 @@ use crate::report::{self, names};
 use crate::run::parse::Pmem;
 use crate::run::series::SeriesArgs;
 use crate::run::stages::Stages;
-use crate::run::{End, Spec, Streams, run};
+use crate::run::{End, Place, Spec, Streams, run};
 use crate::trace::guest::GuestStages;
 use crate::trace::{Recorder, Records, WallClock};
 use crate::wiring::{self, DeviceOptions};
@@ -45,7 +45,7 @@ const MODEL_INSTEAD: u8 = 3;
 /// refault itself failed.
 pub fn execute(args: &DemoArgs) -> Result<u8> {
     if let Some(folder) = std::env::var_os(FOLDER_VARIABLE).filter(|_| inside()) {
-        here(args, Path::new(&folder), std::env::var_os(LIVE_VARIABLE).is_some(), "tcg")?;
+        here(args, Path::new(&folder), std::env::var_os(LIVE_VARIABLE).is_some(), Place::Kvm)?;
         return Ok(0);
     }
     if args.model {
@@ -55,11 +55,11 @@ pub fn execute(args: &DemoArgs) -> Result<u8> {
     if let Some(timing) = args.nic.timing()? {
         note(&timing.line());
     }
-    let prepared = choose(args.accel).and_then(|choice| {
-        note(&choice.why);
-        Ok((choice, SeriesArgs::default().image()?))
-    });
-    let (choice, image) = match prepared {
+    let prepared = args
+        .host
+        .choose()
+        .and_then(|chosen| Ok((chosen, SeriesArgs::default().image()?, args.host.place(chosen)?)));
+    let (chosen, image, place) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             note(&format!("no real guest: {error:#}"));
@@ -71,10 +71,9 @@ pub fn execute(args: &DemoArgs) -> Result<u8> {
     let (started, clock) = (SystemTime::now(), Instant::now());
     let folder = RunFolder::create(&args.out, started)?;
     note("booting the guest");
-    if choice.kvm {
-        here(args, folder.path(), live(), "kvm")?;
-    } else {
-        nested(args, &image, folder.path())?;
+    match chosen {
+        Chosen::Nested => nested(args, &image, folder.path())?,
+        Chosen::Refault | Chosen::Qemu => here(args, folder.path(), live(), place)?,
     }
     let summary = stamp(folder.path(), started, clock.elapsed())?;
     let path = folder.finish()?;
@@ -125,14 +124,14 @@ fn nested(args: &DemoArgs, image: &GuestImage, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// On this machine's KVM: runs the guest and writes the run's files into `folder`.
-fn here(args: &DemoArgs, folder: &Path, live: bool, accel: &str) -> Result<()> {
+/// Runs the guest and writes the run's files into `folder`.
+fn here(args: &DemoArgs, folder: &Path, live: bool, place: Place) -> Result<()> {
     let start = Instant::now();
     let clock = Arc::new(WallClock::new());
     let recorder = Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND);
     let view = Arc::new(Mutex::new(View::new(recorder.clone(), live)));
     let mut wired = None;
-    let mut spec = spec(args, SeriesArgs::default().image()?);
+    let mut spec = Spec { place, ..spec(args, SeriesArgs::default().image()?) };
     let stages = args.guest_stages.then(|| Stages::ask(&mut spec)).transpose()?;
     let timing = args.nic.timing()?.map(|named| named.timing);
     let end = run(&spec, streams(folder, view.clone())?, |parts| {
@@ -152,13 +151,14 @@ fn here(args: &DemoArgs, folder: &Path, live: bool, accel: &str) -> Result<()> {
         stages.merge(&recorder, &mut records)?;
         note(&records.observed.guest.as_ref().map(GuestStages::line).unwrap_or_default());
     }
-    let summary = summarize(args, &view, &records, end, folder, accel, start.elapsed());
+    let summary = summarize(args, &view, &records, end, folder, spec.place.name(), start.elapsed());
     report::write(folder, &records, &summary)?;
     Ok(())
 }
 
 fn spec(args: &DemoArgs, image: GuestImage) -> Spec {
     Spec {
+        place: Place::default(),
         image: Some(image),
         kernel: None,
         initrd: None,
@@ -220,7 +220,7 @@ fn summarize(
     records: &Records,
     end: End,
     folder: &Path,
-    accel: &str,
+    host: &str,
     elapsed: Duration,
 ) -> RunSummary {
     let board = &view.board;
@@ -241,17 +241,17 @@ fn summarize(
         reason,
         seconds: elapsed.as_secs_f64(),
         boot_seconds: view.boot.unwrap_or(elapsed).as_secs_f64(),
-        setup: setup(args, accel, board),
+        setup: setup(args, host, board),
         scenarios,
         guest_log,
         observed: records.observed.clone(),
     }
 }
 
-fn setup(args: &DemoArgs, accel: &str, board: &Board) -> Setup {
+fn setup(args: &DemoArgs, host: &str, board: &Board) -> Setup {
     Setup {
         command: command_line(),
-        accel: accel.into(),
+        host: host.into(),
         cpus: args.cpus.into(),
         kernel: board.kernel.clone(),
         file_bytes: args.size.0,

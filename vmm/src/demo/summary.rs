@@ -38,8 +38,8 @@ pub struct Setup {
     /// The command line that made the run, as one would type it.
     #[serde(default)]
     pub command: String,
-    /// `kvm`, or `tcg` if the guest ran one level down.
-    pub accel: String,
+    /// What ran the guest: `refault`, `qemu` or `nested`; of a model, its name.
+    pub host: String,
     /// Guest vCPUs.
     pub cpus: u32,
     /// Guest kernel release.

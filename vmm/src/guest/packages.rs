@@ -73,6 +73,24 @@ impl Packages {
         cache::remove(&debs)
     }
 
+    /// The same for a package of `suite` and everything that it needs to run, as apt chooses it for an empty system.
+    ///
+    /// # Errors
+    /// As for [`Self::unpack`].
+    pub fn unpack_with_all_it_needs(&self, name: &str, suite: &str, into: &Path) -> Result<()> {
+        let archives = self.folder.join("archives");
+        let mut command = self.apt("apt-get");
+        command.args(["--no-install-recommends", "--yes", "--download-only", "--target-release", suite]);
+        self.logged.run(command.args(["install", name]))?;
+        for deb in
+            cache::files_below(&archives)?.iter().filter(|path| path.extension() == Some("deb".as_ref()))
+        {
+            self.logged.run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(into))?;
+        }
+        cache::remove(&archives)?;
+        Ok(std::fs::create_dir_all(archives.join("partial"))?)
+    }
+
     /// Downloads the upstream tarball of a source package. Only the tarball: the signed index vouches for it by
     /// its digest, so the description file, which some mirrors lack, is not needed.
     ///

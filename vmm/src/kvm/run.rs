@@ -138,7 +138,7 @@ fn system_event(event: u32) -> ExitReason {
 fn fail_entry(reason: u64, cpu: u32) -> ExitReason {
     ExitReason::Failed(format!(
         "the processor refused to enter the guest (reason {reason:#x} on host CPU {cpu}); \
-         `dmesg` on the host may say more; choose software emulation with --accel tcg"
+         `dmesg` on the host may say more; choose software emulation with --host qemu"
     ))
 }
 
@@ -170,7 +170,7 @@ fn internal_error(fd: &mut VcpuFd) -> ExitReason {
     };
     ExitReason::Failed(format!(
         "KVM gave up at guest address {rip:#x}: {what} (internal error {}). This host's KVM may not run real code: \
-         `refault doctor` checks it; choose software emulation with --accel tcg",
+         `refault doctor` checks it; choose software emulation with --host qemu",
         internal.suberror
     ))
 }

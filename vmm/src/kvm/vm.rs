@@ -20,7 +20,7 @@ pub enum KvmError {
     #[error(
         "/dev/kvm does not exist: this machine has no KVM (no virtualization in the processor or firmware, \
          module kvm_intel or kvm_amd not loaded, or a container without the device); \
-         choose software emulation with --accel tcg"
+         choose software emulation with --host qemu"
     )]
     Missing,
     /// No permission.

@@ -12,7 +12,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 use crate::config::MachineConfig;
 use layout::Layout;
-use pmem::Backing;
+pub(crate) use pmem::Backing;
 
 /// Maps all memory of a machine. Pages come into being when they are touched.
 pub fn map(config: &MachineConfig, layout: &Layout) -> anyhow::Result<Arc<GuestMemoryMmap>> {
@@ -39,7 +39,11 @@ pub fn map(config: &MachineConfig, layout: &Layout) -> anyhow::Result<Arc<GuestM
     Ok(Arc::new(GuestMemoryMmap::from_regions(regions)?))
 }
 
-fn map_region(backing: Backing, start: u64, size: u64) -> anyhow::Result<GuestRegionMmap> {
+/// Maps one region at `start`.
+///
+/// # Errors
+/// The file is too short, or the host cannot map it.
+pub(crate) fn map_region(backing: Backing, start: u64, size: u64) -> anyhow::Result<GuestRegionMmap> {
     let flags = if backing.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
     let anonymous = if backing.file.is_none() { libc::MAP_ANONYMOUS } else { 0 };
     let mut builder = MmapRegionBuilder::new(usize::try_from(size)?)

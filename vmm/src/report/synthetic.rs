@@ -83,8 +83,8 @@ impl Synthetic {
             seconds: 151.4,
             boot_seconds: 14.2,
             setup: Setup {
-                command: "refault demo --accel tcg --cpus 2".into(),
-                accel: "tcg".into(),
+                command: "refault demo --host nested --cpus 2".into(),
+                host: "nested".into(),
                 cpus: 2,
                 kernel: "7.2.12+deb13-amd64".into(),
                 file_bytes: 64 << 20,

@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 
 use super::experiment::{Experiment, limits};
 use super::stages::Stages;
-use crate::accel::inside;
 use crate::demo::session::command_line;
 use crate::host::say::note;
 use crate::lab;
@@ -28,6 +27,7 @@ pub(super) struct Seen {
     counters: Counters,
     /// What the devices were slowed down to.
     timing: Option<Named>,
+    time: TimeBase,
 }
 
 impl Seen {
@@ -40,6 +40,7 @@ impl Seen {
         recorder: &Recorder,
         stages: Option<&Stages>,
         timing: Option<Named>,
+        time: TimeBase,
     ) -> Result<Self> {
         let mut records = recorder.records();
         if let Some(stages) = stages {
@@ -52,7 +53,7 @@ impl Seen {
             observed: records.observed.clone(),
             timing: timing.as_ref().map(|timing| timing.name.clone()),
         };
-        Ok(Self { records, counters, timing })
+        Ok(Self { records, counters, timing, time })
     }
 
     /// Writes it into a folder.
@@ -65,7 +66,7 @@ impl Seen {
             version: env!("CARGO_PKG_VERSION").into(),
             title: "A program in a guest".into(),
             command: command_line(),
-            time: time(),
+            time: self.time,
             facts: self.timing.as_ref().map(slowed).into_iter().collect(),
             observed: self.records.observed.clone(),
             ..report::Experiment::default()
@@ -88,7 +89,7 @@ impl Seen {
             .with_context(|| format!("cannot write {}", path.display()))?;
         lab::folder::describe(folder, scenario, &outcome)?;
         let mut told = report::experiment(scenario, &outcome);
-        (told.time, told.command) = (time(), command_line());
+        (told.time, told.command) = (self.time, command_line());
         told.facts.retain(|group| !OF_THE_MODEL.iter().any(|words| group.title.starts_with(words)));
         told.facts.push(FactGroup {
             title: "The real guest".into(),
@@ -106,11 +107,6 @@ fn slowed(timing: &Named) -> FactGroup {
     let facts = [("to", timing.name.clone()), ("that is", timing.about())];
     let facts = facts.map(|(name, value)| (name.to_string(), value)).to_vec();
     FactGroup { title: "Devices slowed down".into(), facts }
-}
-
-/// Whose time was recorded.
-fn time() -> TimeBase {
-    if inside() { TimeBase::Emulated } else { TimeBase::Real }
 }
 
 fn make(folder: &Path) -> Result<()> {

@@ -9,6 +9,7 @@ mod job;
 mod leave;
 mod options;
 pub mod parse;
+pub mod place;
 mod plan;
 pub mod series;
 pub mod stages;
@@ -27,14 +28,27 @@ pub use self::options::{RunArgs, execute};
 use self::parse::{Add, Out, Pmem};
 use self::plan::Plan;
 use self::watch::{Event, Watch};
-use crate::config::CpuModel;
+use crate::config::{CpuModel, ExitReason, MachineConfig};
 use crate::guest::GuestImage;
 use crate::machine::{Consoles, Devices, Machine, MachineHandle, MachineParts};
+use crate::qemu::{self, Emulator};
 use crate::relay::{Credit, Decoder, Frame, pump_input};
+
+/// What the guest runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Our own VMM, on a KVM that works.
+    #[default]
+    Kvm,
+    /// QEMU.
+    Qemu(Emulator),
+}
 
 /// A guest and what it is to do.
 #[derive(Clone, Debug)]
 pub struct Spec {
+    /// What it runs on.
+    pub place: Place,
     /// Kernel, modules, root file system, driver. None is enough when kernel and initrd are the user's own.
     pub image: Option<GuestImage>,
     /// A kernel in place of the image's.
@@ -121,7 +135,7 @@ pub fn run(
         true => outputs.relayed(&shared, &credit, &handle, ended),
         false => outputs.plain(&shared),
     };
-    let machine = Machine::new(plan.config.clone(), consoles, devices)?;
+    let machine = AnyMachine::new(&spec.place, plan.config.clone(), consoles, devices)?;
     let hand = handle.get_or_init(|| machine.handle()).clone();
     if let Some(input) = input {
         feed(input, hand.clone(), Arc::clone(&credit), plan.relayed);
@@ -145,6 +159,42 @@ pub fn run(
         bring_out(&plan, &spec.out, told.collect_failed)?;
     }
     Ok(end)
+}
+
+/// A machine of either kind.
+enum AnyMachine {
+    Kvm(Machine),
+    Qemu(Box<qemu::Machine>),
+}
+
+impl AnyMachine {
+    fn new(
+        place: &Place,
+        config: MachineConfig,
+        consoles: Consoles,
+        devices: impl FnOnce(&MachineParts) -> Result<Devices>,
+    ) -> Result<Self> {
+        Ok(match place {
+            Place::Kvm => Self::Kvm(Machine::new(config, consoles, devices)?),
+            Place::Qemu(emulator) => {
+                Self::Qemu(Box::new(qemu::Machine::new(emulator.clone(), config, consoles, devices)?))
+            }
+        })
+    }
+
+    fn handle(&self) -> MachineHandle {
+        match self {
+            Self::Kvm(machine) => machine.handle(),
+            Self::Qemu(machine) => machine.handle(),
+        }
+    }
+
+    fn run(self) -> Result<ExitReason> {
+        match self {
+            Self::Kvm(machine) => machine.run(),
+            Self::Qemu(machine) => machine.run(),
+        }
+    }
 }
 
 /// What the consoles write to.

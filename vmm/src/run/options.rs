@@ -15,10 +15,11 @@ use super::device::NicArgs;
 use super::experiment::{BEGIN, END, Experiment, limits};
 use super::leave::Seen;
 use super::parse::{Add, Out, Pmem, Size};
+use super::place::HostArgs;
 use super::series::SeriesArgs;
 use super::stages::Stages;
-use super::{FAILED, Spec, Streams, TIMED_OUT, run};
-use crate::accel::{Accel, Nested, choose, inside};
+use super::{FAILED, Place, Spec, Streams, TIMED_OUT, run};
+use crate::accel::{Chosen, Nested, inside};
 use crate::config::CpuModel;
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::say::note;
@@ -82,9 +83,8 @@ pub struct RunArgs {
     /// Environment variable for the command
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, OsString)>,
-    /// What runs the guest
-    #[arg(long, value_enum, default_value_t)]
-    accel: Accel,
+    #[command(flatten)]
+    host: HostArgs,
     /// CPU that the guest sees
     #[arg(long, value_enum, default_value_t)]
     cpu_model: CpuModel,
@@ -133,24 +133,23 @@ pub fn execute(args: &RunArgs) -> Result<u8> {
     let timing = args.nic.timing()?;
     if inside() {
         let image = (!whole).then(|| args.series.image()).transpose()?;
-        return here(args, image, timing);
+        return here(args, image, timing, Place::Kvm);
     }
     if let Some(timing) = &timing {
         note(&timing.line());
     }
-    let choice = choose(args.accel)?;
-    note(&choice.why);
-    let image = (!whole || !choice.kvm).then(|| args.series.image()).transpose()?;
-    match image {
-        Some(image) if !choice.kvm => nested(args, &image),
-        image => here(args, image, timing),
+    let chosen = args.host.choose()?;
+    let image = (!whole || chosen == Chosen::Nested).then(|| args.series.image()).transpose()?;
+    match (chosen, image) {
+        (Chosen::Nested, Some(image)) => nested(args, &image),
+        (_, image) => here(args, image, timing, args.host.place(chosen)?),
     }
 }
 
-/// On this machine's KVM.
-fn here(args: &RunArgs, image: Option<GuestImage>, timing: Option<Named>) -> Result<u8> {
+/// In a machine whose devices are in this process.
+fn here(args: &RunArgs, image: Option<GuestImage>, timing: Option<Named>, place: Place) -> Result<u8> {
     let experiment = args.experiment()?;
-    let mut spec = args.spec(image);
+    let mut spec = Spec { place, ..args.spec(image) };
     if let Some(experiment) = &experiment {
         experiment.prepare(&mut spec)?;
         note(&limits(&experiment.scenario));
@@ -183,7 +182,7 @@ fn here(args: &RunArgs, image: Option<GuestImage>, timing: Option<Named>) -> Res
     })?;
     drop(_raw);
     if let (Some(folder), Some(recorder), Some(wired)) = (&folder, &recorder, &wired) {
-        let seen = Seen::of(wired, recorder, stages.as_ref(), timing)?;
+        let seen = Seen::of(wired, recorder, stages.as_ref(), timing, spec.place.time())?;
         match experiment.filter(|_| end.status == Some(0)) {
             Some(experiment) => seen.leave_experiment(folder, &experiment)?,
             None => seen.leave(folder)?,
@@ -278,6 +277,7 @@ impl RunArgs {
         let command =
             if self.command.is_empty() && self.initrd.is_none() { shell() } else { self.command.clone() };
         Spec {
+            place: Place::default(),
             image,
             kernel: self.kernel.clone(),
             initrd: self.initrd.clone(),

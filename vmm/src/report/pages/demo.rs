@@ -50,7 +50,10 @@ const FILES: [(&str, &str); 3] = [
 
 /// Whose time a demo's times are.
 pub(in crate::report) fn time_base(summary: &RunSummary) -> TimeBase {
-    if summary.setup.accel == "tcg" { TimeBase::Emulated } else { TimeBase::Real }
+    match summary.setup.host.as_str() {
+        "qemu" | "nested" => TimeBase::Emulated,
+        _ => TimeBase::Real,
+    }
 }
 
 /// Verdict, one sentence, and the figures that matter most.

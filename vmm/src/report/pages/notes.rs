@@ -28,7 +28,7 @@ pub(super) fn setup(summary: &RunSummary) -> String {
         ("took", took),
         ("guest kernel", format!("{}, as packaged", Text(&setup.kernel))),
         ("guest CPUs", count(u64::from(setup.cpus))),
-        ("virtualization", accel(setup)),
+        ("host", host(setup)),
         ("file under DMA", bytes(setup.file_bytes)),
         ("queue pairs", format!("{}, writing at the same time", count(u64::from(setup.queue_pairs)))),
         ("scale", format!("{} × the scenarios' usual operations", setup.scale)),
@@ -46,10 +46,13 @@ fn slowed(timing: &str) -> String {
     )
 }
 
-fn accel(setup: &Setup) -> String {
-    match setup.accel.as_str() {
-        "tcg" => "tcg: the guest ran on KVM inside an emulated machine. Its times are those of emulation: compare them with each other, not with hardware".into(),
-        "kvm" => "kvm: the guest ran on this machine's KVM".into(),
+fn host(setup: &Setup) -> String {
+    const EMULATED: &str =
+        "Its times are those of emulation: compare them with each other, not with hardware";
+    match setup.host.as_str() {
+        "qemu" => format!("qemu: QEMU emulated the guest's CPUs, and the devices ran beside it. {EMULATED}"),
+        "nested" => format!("nested: the guest ran on KVM inside an emulated machine. {EMULATED}"),
+        "refault" => "refault: the guest ran on this machine's KVM".into(),
         other => Text(other).to_string(),
     }
 }

@@ -1,0 +1,15 @@
+//! Stock QEMU as the machine: it has CPUs, memory and firmware; the NIC and the IOMMU stay in this process and reach it
+//! by vfio-user ([`crate::serve`]).
+//!
+//! A [`Machine`] here is made of the same configuration and used in the same way as one of our own
+//! ([`crate::machine::Machine`]).
+
+mod arguments;
+pub mod emulator;
+mod layout;
+mod machine;
+mod monitor;
+mod serial;
+
+pub use self::emulator::Emulator;
+pub use self::machine::Machine;

@@ -1,0 +1,119 @@
+//! The devices outside the VMM: each function on a socket of its own, for a client that speaks vfio-user.
+//!
+//! Devices are wired as in a machine of ours ([`crate::wiring`]); here are the seams by which such a client lends them
+//! memory and takes their interrupts. Nothing in the devices knows the difference.
+
+mod dmar;
+mod interrupts;
+mod nic;
+mod ram;
+mod unit;
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Result, anyhow};
+use refault_bus::Bdf;
+use refault_pci::PciFunction;
+use refault_vfio_user::connection::Connection;
+use refault_vfio_user::function::Function;
+use refault_vfio_user::session::{SessionError, serve};
+
+use self::interrupts::Interrupts;
+use self::nic::Served;
+use self::ram::ClientRam;
+use self::unit::Unit;
+use crate::machine::{Devices, MachineParts};
+
+/// What a client's machine offers to the devices.
+pub struct Board {
+    ram: Arc<ClientRam>,
+    interrupts: Arc<Interrupts>,
+}
+
+/// A function, and the socket it is to be on.
+pub struct Slot {
+    /// `iommu`, or `nic0` and up.
+    pub name: String,
+    /// Its place on the bus, as the guest has to see it: requests carry it. None for the IOMMU, which sends none.
+    pub bdf: Option<Bdf>,
+    owner: usize,
+    function: Arc<dyn Function>,
+    ram: Arc<ClientRam>,
+    interrupts: Arc<Interrupts>,
+    taken: AtomicBool,
+}
+
+impl Board {
+    /// A machine without memory yet. `persistent` says whether some that is to come may survive it.
+    pub fn new(persistent: bool) -> Self {
+        Self { ram: Arc::new(ClientRam::new(persistent)), interrupts: Arc::default() }
+    }
+
+    /// What devices are built from.
+    pub fn parts(&self) -> MachineParts {
+        MachineParts { ram: self.ram.clone(), msi: self.interrupts.clone() }
+    }
+
+    /// Gives every device its slot, the IOMMU first.
+    ///
+    /// # Errors
+    /// There is no IOMMU.
+    pub fn plug(&self, devices: Devices) -> Result<Vec<Slot>> {
+        let Devices { iommu, unit, functions } = devices;
+        let (Some(registers), Some(iommu)) = (iommu, unit) else {
+            return Err(anyhow!("these devices have no IOMMU"));
+        };
+        let unit = Unit::new(0, iommu, registers, self.ram.clone(), self.interrupts.clone())?;
+        let mut slots = vec![self.slot(0, "iommu".into(), None, Arc::new(unit))];
+        for (function, owner) in functions.into_iter().zip(1..) {
+            let bdf = function.bdf();
+            let served = self.served(owner, function);
+            slots.push(self.slot(owner, format!("nic{}", owner - 1), Some(bdf), served));
+        }
+        Ok(slots)
+    }
+
+    fn served(&self, owner: usize, function: Arc<dyn PciFunction>) -> Arc<dyn Function> {
+        Arc::new(Served { owner, function, ram: self.ram.clone(), interrupts: self.interrupts.clone() })
+    }
+
+    fn slot(&self, owner: usize, name: String, bdf: Option<Bdf>, function: Arc<dyn Function>) -> Slot {
+        let (ram, interrupts) = (self.ram.clone(), self.interrupts.clone());
+        Slot { name, bdf, owner, function, ram, interrupts, taken: AtomicBool::new(false) }
+    }
+}
+
+/// The DMAR table for these slots, with its header: for the client's ACPI tables.
+pub fn dmar(slots: &[Arc<Slot>]) -> Vec<u8> {
+    dmar::table(&slots.iter().filter_map(|slot| slot.bdf).collect::<Vec<_>>())
+}
+
+impl Slot {
+    /// Claims the slot for one client; false if it has one.
+    pub fn take(&self) -> bool {
+        !self.taken.swap(true, Ordering::SeqCst)
+    }
+
+    /// Serves the client that has taken the slot to its end, and leaves everything as after power-on.
+    ///
+    /// # Errors
+    /// The client does not speak the protocol, or the connection broke.
+    pub fn serve(&self, stream: UnixStream) -> Result<(), SessionError> {
+        let connection = Connection::new(stream).map_err(|error| SessionError::Connection(error.into()))?;
+        let connection = Arc::new(connection);
+        if self.bdf.is_none() {
+            self.interrupts.set_client(Some(connection.clone()));
+        }
+        let served = serve(&connection, &*self.function);
+        if self.bdf.is_none() {
+            self.interrupts.set_client(None);
+        }
+        self.function.reset();
+        self.interrupts.forget(self.owner);
+        self.ram.forget(self.owner);
+        self.taken.store(false, Ordering::SeqCst);
+        served
+    }
+}
