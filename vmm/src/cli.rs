@@ -1,13 +1,14 @@
 //! The command line. Every command is a thin call of what does the work.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-use crate::accel::{Nested, serve};
+use crate::accel::{Nested, serve_nested};
 use crate::demo::options::DemoArgs;
 use crate::demo::session;
 use crate::doctor::doctor;
@@ -15,9 +16,11 @@ use crate::guest::build::Build;
 use crate::guest::image::{GuestImage, clean};
 use crate::guest::kernel::kernel;
 use crate::lab::{self, cli::LabCommand};
+use crate::qemu::Emulator;
 use crate::report;
 use crate::run::series::SeriesArgs;
 use crate::run::{FAILED, RunArgs, execute};
+use crate::serve::{self, cli::ServeArgs};
 
 #[derive(Debug, Parser)]
 #[command(name = "refault", version, about, max_term_width = 100)]
@@ -38,6 +41,14 @@ enum Command {
     /// Exit status: 0 if every scenario passed and the guest's log is clean, 1 if not, 3 if no real guest could be set up
     /// and the scenarios passed on the model guest instead, 125 if refault itself failed.
     Demo(Box<DemoArgs>),
+    /// Serves the NIC and the IOMMU to a QEMU of your own, by vfio-user, until it is stopped
+    Serve(Box<ServeArgs>),
+    /// Runs the QEMU that refault uses, with your arguments
+    Qemu {
+        /// QEMU's arguments
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
     /// Makes, finds or removes the guest image
     #[command(subcommand)]
     Guest(GuestCommand),
@@ -58,7 +69,7 @@ enum Command {
     Doctor,
     /// Inside an emulated machine: serves one command to the host
     #[command(hide = true)]
-    Serve,
+    Agent,
     /// Runs a host program inside an emulated machine that has KVM
     #[command(hide = true)]
     Outer {
@@ -75,7 +86,7 @@ enum Command {
 enum GuestCommand {
     /// Builds the image if anything it is made of has changed, and prints its folder
     Build {
-        /// Ask the archive for a newer kernel
+        /// Ask the archive for a newer kernel, and for a newer QEMU when one is needed
         #[arg(long)]
         update: bool,
         #[command(flatten)]
@@ -117,7 +128,13 @@ fn dispatch(command: Command) -> Result<u8> {
         }
         Command::Lab(command) => lab::cli::execute(&command),
         Command::Doctor => doctor(),
-        Command::Serve => serve().map(|()| 0),
+        Command::Qemu { arguments } => {
+            // Returns only if QEMU cannot be started.
+            let error = Emulator::find(None)?.command().args(arguments).exec();
+            Err(error).context("cannot start QEMU")
+        }
+        Command::Serve(args) => serve::cli::execute(&args),
+        Command::Agent => serve_nested().map(|()| 0),
         Command::Outer { memory, program } => {
             let kernel = kernel(&Build::begin()?, SeriesArgs::default().series(), false)?;
             let mut nested =
@@ -137,6 +154,9 @@ fn guest(command: GuestCommand) -> Result<u8> {
             return Ok(0);
         }
     };
+    if update {
+        Emulator::forget()?;
+    }
     println!("{}", GuestImage::ensure(series.series(), update)?.folder().display());
     Ok(0)
 }

@@ -10,9 +10,8 @@ use crate::accel::{Verdict, probe};
 use crate::guest::cache::{CACHE_VARIABLE, location};
 use crate::guest::image::newest;
 use crate::guest::mirror::Mirror;
-use crate::host::tools::{
-    EMULATION_TOOLS, IMAGE_TOOLS, ROOTLESS_TOOLS, Tool, install_line, is_root, missing,
-};
+use crate::host::tools::{IMAGE_TOOLS, ROOTLESS_TOOLS, Tool, install_line, is_root, missing};
+use crate::qemu::Emulator;
 
 /// Free space that building the image takes at its peak, in MiB.
 const BUILD_SPACE_MIB: u64 = 3000;
@@ -52,7 +51,8 @@ impl fmt::Display for Finding {
 /// Standard output cannot be written.
 pub fn doctor() -> Result<u8> {
     let verdict = probe();
-    let mut findings = vec![kvm(&verdict), emulation(&verdict, missing(EMULATION_TOOLS))];
+    let mut findings =
+        vec![kvm(&verdict), emulation(&verdict, Emulator::cached().and_then(|qemu| qemu.version().ok()))];
     findings.extend(tools(missing(IMAGE_TOOLS), missing(ROOTLESS_TOOLS), is_root()));
     findings.extend([mirror(Mirror::find()), cache(), image()]);
     for finding in &findings {
@@ -74,15 +74,11 @@ fn kvm(verdict: &Verdict) -> Finding {
 }
 
 /// QEMU is needed only where KVM is not to be had.
-fn emulation(verdict: &Verdict, lacking: Vec<Tool>) -> Finding {
-    let remedy = || format!("no QEMU; as root: {}", install_line(&lacking));
-    match (lacking.is_empty(), verdict, is_root()) {
-        (true, ..) => finding(Grade::Good, "emulation", version("qemu-system-x86_64")),
-        (false, Verdict::Works, _) => {
-            finding(Grade::Note, "emulation", format!("{} (not needed here)", remedy()))
-        }
-        (false, _, true) => finding(Grade::Note, "emulation", format!("{} (done when needed)", remedy())),
-        (false, _, false) => finding(Grade::Bad, "emulation", remedy()),
+fn emulation(verdict: &Verdict, cached: Option<String>) -> Finding {
+    match (cached, verdict) {
+        (Some(version), _) => finding(Grade::Good, "qemu", format!("{version}, in the cache")),
+        (None, Verdict::Works) => finding(Grade::Note, "qemu", "not fetched (not needed here)"),
+        (None, _) => finding(Grade::Note, "qemu", "not fetched (done when needed: about 40 MB)"),
     }
 }
 
@@ -148,15 +144,8 @@ fn conclusion(findings: &[Finding], verdict: &Verdict) -> String {
     match (worst, verdict) {
         (Grade::Bad, _) => "Mend what is marked MISSING, then guests can run.".into(),
         (_, Verdict::Works) => "Guests run on this machine's KVM.".into(),
-        _ => "Guests run inside a machine that QEMU emulates: slower, the same otherwise.".into(),
+        _ => "Guests run in QEMU, which emulates their CPUs: slower, the same otherwise.".into(),
     }
-}
-
-/// The first line that a program says of its version.
-fn version(program: &str) -> String {
-    let output = Command::new(program).arg("--version").output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    text.lines().next().unwrap_or("installed").to_string()
 }
 
 /// Free space where `path` is, or would be.
@@ -186,7 +175,7 @@ mod tests {
     #[test]
     fn kvm_that_does_not_work_is_no_reason_to_give_up() {
         let verdict = Verdict::Broken("internal error".into());
-        let findings = [kvm(&verdict), emulation(&verdict, Vec::new())];
+        let findings = [kvm(&verdict), emulation(&verdict, None)];
         assert!(findings.iter().all(|finding| finding.grade < Grade::Bad));
         assert!(conclusion(&findings, &verdict).contains("QEMU"));
     }

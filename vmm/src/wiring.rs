@@ -1,4 +1,4 @@
-//! Puts the IOMMU and the NIC into a machine, and gives the NIC's workers their threads.
+//! Puts the IOMMU and the NICs into a machine, and gives the NICs' workers their threads.
 
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -28,6 +28,8 @@ pub struct DeviceOptions {
     pub iommu: IommuConfig,
     /// The NIC.
     pub nic: NicConfig,
+    /// More of them, each with a place on the bus and a GUID of its own.
+    pub more_nics: Vec<NicConfig>,
     /// Time for the NIC's time-outs and completion stamps.
     pub clock: Arc<dyn Clock>,
     /// Sees every stage of every fault.
@@ -41,6 +43,7 @@ impl Default for DeviceOptions {
         Self {
             iommu: IommuConfig::default(),
             nic: NicConfig::default(),
+            more_nics: Vec::new(),
             clock: Arc::new(WallClock::new()),
             probe: Arc::new(NoProbe),
             timing: None,
@@ -48,16 +51,16 @@ impl Default for DeviceOptions {
     }
 }
 
-/// The devices of one machine while it lives. Dropping it ends the NIC's threads.
+/// The devices of one machine while it lives. Dropping it ends the NICs' threads.
 pub struct Wired {
     /// The IOMMU, for its counters.
     pub iommu: Arc<Iommu>,
-    /// The NIC, for its counters.
+    /// The first NIC, for its counters.
     pub nic: Arc<Nic>,
     stop: Option<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
     /// What delays messages lives as long as the devices: the IOMMU reaches the NIC through it.
-    _slow: Option<SlowNic>,
+    _slow: Vec<SlowNic>,
 }
 
 impl Drop for Wired {
@@ -70,62 +73,78 @@ impl Drop for Wired {
     }
 }
 
-/// Builds the devices of a machine and starts the NIC's workers.
+/// Builds the devices of a machine and starts the NICs' workers.
+///
+/// # Errors
+/// A thread cannot be started.
 pub fn devices(parts: &MachineParts, options: DeviceOptions) -> anyhow::Result<(Devices, Wired)> {
     let clock = options.clock.clone();
-    let Connected { iommu, nic, devices, slow } = match options.timing.clone() {
+    let connected = match options.timing.clone() {
         None => connect(parts, options),
         Some(timing) => connect_slowly(parts, options, Slow::new(timing, parts.msi.clone())?)?,
     };
     let (stop, stopped) = bounded::<()>(0);
-    let threads = (0..nic.worker_count())
-        .map(|index| {
+    let mut threads = Vec::new();
+    for nic in &connected.nics {
+        for index in 0..nic.worker_count() {
             let (worker, clock, stopped) = (nic.worker(index), clock.clone(), stopped.clone());
-            thread::Builder::new()
+            let thread = thread::Builder::new()
                 .name(format!("nic-{index}"))
                 .spawn(move || work(worker, &*clock, &stopped))
-                .context("cannot start a thread for the NIC")
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
-
+                .context("cannot start a thread for the NIC")?;
+            threads.push(thread);
+        }
+    }
+    let Connected { iommu, nics, registers, functions, slow } = connected;
+    let nic = nics.into_iter().next().context("a machine without a NIC")?;
+    let devices = Devices { iommu: Some(registers), unit: Some(iommu.clone()), functions };
     Ok((devices, Wired { iommu, nic, stop: Some(stop), threads, _slow: slow }))
 }
 
 /// The devices, connected, without threads.
 struct Connected {
     iommu: Arc<Iommu>,
-    nic: Arc<Nic>,
-    devices: Devices,
-    slow: Option<SlowNic>,
+    nics: Vec<Arc<Nic>>,
+    /// The IOMMU's registers, and the NICs, as the guest reaches them.
+    registers: Arc<dyn MmioDevice>,
+    functions: Vec<Arc<dyn PciFunction>>,
+    slow: Vec<SlowNic>,
 }
 
 fn connect(parts: &MachineParts, options: DeviceOptions) -> Connected {
-    let DeviceOptions { iommu, nic, clock, probe, .. } = options;
+    let DeviceOptions { iommu, nic, more_nics, clock, probe, .. } = options;
     let iommu = Arc::new(Iommu::new(iommu, parts.ram.clone(), parts.msi.clone(), probe.clone()));
     let agent: Arc<dyn TranslationAgent> = iommu.clone();
-    let nic = Nic::new(nic, parts.ram.clone(), agent, parts.msi.clone(), clock, probe);
-    let endpoint: Arc<dyn AtsEndpoint> = nic.clone();
-    iommu.attach(Arc::downgrade(&endpoint) as Weak<dyn AtsEndpoint>);
-    let registers: Arc<dyn MmioDevice> = iommu.clone();
-    let function: Arc<dyn PciFunction> = nic.clone();
-    let unit = Some(iommu.clone());
-    let devices = Devices { iommu: Some(registers), unit, functions: vec![function] };
-    Connected { iommu, nic, devices, slow: None }
+    let plugged = |config| {
+        let (ram, msi) = (parts.ram.clone(), parts.msi.clone());
+        let nic = Nic::new(config, ram, agent.clone(), msi, clock.clone(), probe.clone());
+        let endpoint: Arc<dyn AtsEndpoint> = nic.clone();
+        iommu.attach(Arc::downgrade(&endpoint) as Weak<dyn AtsEndpoint>);
+        nic
+    };
+    let nics: Vec<_> = [nic].into_iter().chain(more_nics).map(plugged).collect();
+    let functions = nics.iter().map(|nic| nic.clone() as Arc<dyn PciFunction>).collect();
+    Connected { registers: iommu.clone(), iommu, nics, functions, slow: Vec::new() }
 }
 
 /// The same devices, with delays at every seam.
 fn connect_slowly(parts: &MachineParts, options: DeviceOptions, slow: Slow) -> anyhow::Result<Connected> {
-    let DeviceOptions { iommu, nic, clock, probe, .. } = options;
+    let DeviceOptions { iommu, nic, more_nics, clock, probe, .. } = options;
     let iommu = Arc::new(Iommu::new(iommu, parts.ram.clone(), slow.interrupts(), probe.clone()));
-    let root = slow.root(iommu.clone())?;
-    let memory = slow.memory(parts.ram.clone());
-    let nic = Nic::new(nic, memory, root.agent(), slow.interrupts(), clock, probe);
-    let seen = root.nic(nic.clone(), nic.clone())?;
-    iommu.attach(seen.endpoint());
     let registers = slow.registers(iommu.clone());
-    let unit = Some(iommu.clone());
-    let devices = Devices { iommu: Some(registers), unit, functions: vec![seen.function.clone()] };
-    Ok(Connected { iommu, nic, devices, slow: Some(seen) })
+    let mut connected =
+        Connected { iommu, nics: Vec::new(), registers, functions: Vec::new(), slow: Vec::new() };
+    for config in [nic].into_iter().chain(more_nics) {
+        let root = slow.root(connected.iommu.clone())?;
+        let memory = slow.memory(parts.ram.clone());
+        let nic = Nic::new(config, memory, root.agent(), slow.interrupts(), clock.clone(), probe.clone());
+        let seen = root.nic(nic.clone(), nic.clone())?;
+        connected.iommu.attach(seen.endpoint());
+        connected.functions.push(seen.function.clone());
+        connected.nics.push(nic);
+        connected.slow.push(seen);
+    }
+    Ok(connected)
 }
 
 /// A worker's thread: sleeps until there is work, a deadline, or the end. Under a steady stream of work it

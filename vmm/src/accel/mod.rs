@@ -8,7 +8,7 @@ mod probe;
 mod settle;
 mod tsc;
 
-pub use agent::serve;
+pub use agent::serve as serve_nested;
 pub use nested::{Nested, inside};
 pub use outer::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
 pub use probe::{Verdict, probe};

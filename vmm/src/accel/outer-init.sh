@@ -17,6 +17,6 @@ busybox ip link set lo up
 # The path of the program is in hex on the kernel's command line, so it may hold any character.
 hex=$(busybox sed -n 's/.*refault\.program=\([0-9a-f]*\).*/\1/p' /proc/cmdline)
 program=$(printf "$(echo "$hex" | busybox sed 's/../\\x&/g')")
-busybox chroot /host "$program" serve
+busybox chroot /host "$program" agent
 echo "refault: $program ended without a word"
 busybox poweroff -f

@@ -2,5 +2,6 @@
 
 pub mod process;
 pub mod say;
+pub mod stop;
 pub mod terminal;
 pub mod tools;

@@ -12,11 +12,10 @@ use anyhow::Result;
 use super::layout::Layout;
 use crate::config::{MachineConfig, PmemBacking};
 use crate::serve::Slot;
+use crate::serve::arguments::device;
 
 /// CPUs as QEMU's software emulation has them, without what refault's IOMMU cannot follow: five-level page tables.
 const CPU: &str = "max,la57=off";
-/// Where the IOMMU's function is: anywhere but where the NIC is.
-const IOMMU_SLOT: u8 = 0x1e;
 /// The guest's serial ports: I/O port and interrupt line. No two share a line, for lines are edge-triggered.
 const SERIAL: [(u16, u8); 3] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 5)];
 
@@ -33,29 +32,6 @@ impl Sockets<'_> {
     pub(super) fn serial(&self, port: usize) -> std::path::PathBuf {
         self.path(&format!("ttyS{port}"))
     }
-}
-
-/// An argument for `-device` or `-object`: JSON, so that paths may hold any character.
-fn json(value: &serde_json::Value) -> String {
-    value.to_string()
-}
-
-/// The IOMMU or the NIC.
-fn device(slot: &Slot, sockets: &Sockets<'_>) -> String {
-    let number = slot.bdf.map_or(IOMMU_SLOT, |bdf| bdf.devfn() >> 3);
-    let mut device = serde_json::json!({
-        "driver": "vfio-user-pci",
-        "id": slot.name,
-        "addr": format!("{number:#x}"),
-        "socket": { "type": "unix", "path": sockets.path(&slot.name) },
-        // A guest on a busy host may wait for long; a reply that comes later than this ends the connection.
-        "x-msg-timeout": 600_000,
-    });
-    if slot.bdf.is_none() {
-        // What a CPU writes to the IOMMU has to be there before it writes to the NIC.
-        device["x-no-posted-writes"] = true.into();
-    }
-    json(&device)
 }
 
 /// Files that QEMU opens by number: they have to stay open until it has.
@@ -92,7 +68,7 @@ pub(super) fn add(
         let device = serde_json::json!({
             "driver": "isa-serial", "index": port, "chardev": format!("serial{port}"), "iobase": base, "irq": line,
         });
-        command.args(["-device", &json(&device)]);
+        command.args(["-device", &device.to_string()]);
     }
     let mut monitor = OsString::from("socket,id=monitor,path=");
     monitor.push(doubled_commas(sockets.path("monitor").as_os_str()));
@@ -101,7 +77,7 @@ pub(super) fn add(
     table.push(doubled_commas(files.dmar.as_os_str()));
     command.arg("-acpitable").arg(table);
     for slot in slots {
-        command.args(["-device", &device(slot, sockets)]);
+        command.args(["-device", &device(slot, &sockets.path(&slot.name)).to_string()]);
     }
     Ok(())
 }
@@ -110,7 +86,7 @@ pub(super) fn add(
 fn memory(command: &mut Command, config: &MachineConfig, layout: &Layout) {
     let mut node = 0;
     let mut add = |object: serde_json::Value, cpus: bool| {
-        command.args(["-object", &json(&object)]);
+        command.args(["-object", &object.to_string()]);
         let id = object["id"].as_str().unwrap_or_default();
         let cpus = if cpus { format!(",cpus=0-{}", config.cpus.max(2) - 1) } else { String::new() };
         command.args(["-numa", &format!("node,nodeid={node},memdev={id}{cpus}")]);

@@ -8,9 +8,11 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::guest::build::Build;
-use crate::guest::cache::Key;
+use crate::guest::cache::{Key, location, stage_path};
 use crate::guest::recipe::{KERNEL_SUITE, RELEASE};
 
+/// Its name in the cache.
+const STAGE: &str = "qemu";
 /// The package.
 const PACKAGE: &str = "qemu-system-x86";
 /// The program in it.
@@ -50,10 +52,23 @@ impl Emulator {
         }
     }
 
+    /// The one in the cache, if it was fetched before.
+    pub fn cached() -> Option<Self> {
+        let folder = stage_path(&location().ok()?, STAGE, &key());
+        folder.is_dir().then(|| Self::unpacked(&folder))
+    }
+
+    /// Throws the one in the cache away, so that the next one is the archive's newest.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn forget() -> Result<()> {
+        Build::begin()?.cache.forget(STAGE, &key())
+    }
+
     fn packaged() -> Result<Self> {
         let build = Build::begin()?;
-        let key = Key::new("qemu").with("package", [PACKAGE, RELEASE, KERNEL_SUITE].join(" "));
-        let folder = build.cache.stage("qemu", &key, |work| {
+        let folder = build.cache.stage(STAGE, &key(), |work| {
             build.step("fetching QEMU (about 40 MB)");
             build.packages()?.unpack_with_all_it_needs(PACKAGE, KERNEL_SUITE, work)?;
             Self::unpacked(work).check()
@@ -109,6 +124,10 @@ impl Emulator {
         }
         Ok(String::from_utf8_lossy(&said.stdout).into_owned())
     }
+}
+
+fn key() -> Key {
+    Key::new(STAGE).with("package", [PACKAGE, RELEASE, KERNEL_SUITE].join(" "))
 }
 
 fn parsed(version: &str) -> Option<(u32, u32)> {

@@ -21,7 +21,7 @@ use crate::control::Exit;
 use crate::host::process::die_with_parent;
 use crate::machine::{Consoles, Devices, MachineHandle, MachineParts, SerialInput};
 use crate::memory::pmem;
-use crate::serve::{Board, Slot, dmar};
+use crate::serve::{Board, DMAR_FILE, Slot, dmar};
 
 /// How long QEMU may take to connect to what it is told to.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,7 +79,7 @@ impl Machine {
         let folder = tempfile::Builder::new().prefix("refault-").tempdir().context("no place for sockets")?;
         let sockets = Sockets(folder.path());
         let initrd = concatenated(&self.config)?;
-        let table = folder.path().join("dmar");
+        let table = folder.path().join(DMAR_FILE);
         std::fs::write(&table, dmar(&self.slots)).context("cannot write the DMAR table")?;
         let listen = |name: &str| {
             let path = sockets.path(name);

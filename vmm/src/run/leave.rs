@@ -22,7 +22,7 @@ const COUNTS: &str = "counts.json";
 const OF_THE_MODEL: [&str; 2] = ["Guest", "Timing"];
 
 /// What was seen of the devices.
-pub(super) struct Seen {
+pub(crate) struct Seen {
     records: Records,
     counters: Counters,
     /// What the devices were slowed down to.
@@ -35,7 +35,7 @@ impl Seen {
     ///
     /// # Errors
     /// What the guest told cannot be read.
-    pub(super) fn of(
+    pub(crate) fn of(
         wired: &Wired,
         recorder: &Recorder,
         stages: Option<&Stages>,
@@ -60,7 +60,7 @@ impl Seen {
     ///
     /// # Errors
     /// The folder or a file in it cannot be written.
-    pub(super) fn leave(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn leave(&self, folder: &Path) -> Result<()> {
         make(folder)?;
         let experiment = report::Experiment {
             version: env!("CARGO_PKG_VERSION").into(),

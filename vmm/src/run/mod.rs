@@ -6,7 +6,7 @@ pub mod device;
 mod end;
 mod experiment;
 mod job;
-mod leave;
+pub(crate) mod leave;
 mod options;
 pub mod parse;
 pub mod place;

@@ -175,7 +175,7 @@ fn here(args: &RunArgs, image: Option<GuestImage>, timing: Option<Named>, place:
         };
         let iommu = experiment.as_ref().map(Experiment::iommu).unwrap_or_default();
         let timing = timing.as_ref().map(|named| named.timing.clone());
-        let options = DeviceOptions { iommu, nic, clock, probe, timing };
+        let options = DeviceOptions { iommu, nic, clock, probe, timing, ..DeviceOptions::default() };
         let (devices, keep) = wiring::devices(parts, options)?;
         wired = Some(keep);
         Ok(devices)

@@ -3,6 +3,8 @@
 //! Devices are wired as in a machine of ours ([`crate::wiring`]); here are the seams by which such a client lends them
 //! memory and takes their interrupts. Nothing in the devices knows the difference.
 
+pub mod arguments;
+pub mod cli;
 mod dmar;
 mod interrupts;
 mod nic;
@@ -25,6 +27,9 @@ use self::nic::Served;
 use self::ram::ClientRam;
 use self::unit::Unit;
 use crate::machine::{Devices, MachineParts};
+
+/// The DMAR table's file, beside the sockets.
+pub const DMAR_FILE: &str = "dmar";
 
 /// What a client's machine offers to the devices.
 pub struct Board {

@@ -1,0 +1,106 @@
+//! What a client's VMM has to be told: QEMU's arguments for the devices, and for a machine they fit into.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::Slot;
+
+/// PCI device number of the IOMMU's function: a slot of its own, for the kernel would give functions of one slot no
+/// PASIDs.
+const IOMMU_DEVICE: u8 = 0x1e;
+/// How long QEMU waits for a reply, in milliseconds. One that comes later ends the connection for good, and a debugger or
+/// a busy host takes its time.
+const REPLY_PATIENCE_MS: u32 = 600_000;
+
+/// The value of QEMU's `-device` for a slot whose socket is at `path`.
+pub fn device(slot: &Slot, path: &Path) -> Value {
+    let device = slot.bdf.map_or(IOMMU_DEVICE, |bdf| bdf.devfn() >> 3);
+    let mut value = json!({
+        "driver": "vfio-user-pci",
+        "id": slot.name,
+        "addr": format!("{device:#x}"),
+        "socket": { "type": "unix", "path": path },
+        "x-msg-timeout": REPLY_PATIENCE_MS,
+    });
+    if slot.bdf.is_none() {
+        // What a CPU writes to the IOMMU has to be there before what it writes to the NIC afterwards.
+        value["x-no-posted-writes"] = true.into();
+    }
+    value
+}
+
+/// A machine for the devices, as a user of QEMU would type it.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Number of CPUs.
+    pub cpus: u16,
+}
+
+/// The arguments of the machine, one option a line.
+pub fn machine(shape: Shape) -> Vec<String> {
+    let Shape { memory, cpus } = shape;
+    let megabytes = memory >> 20;
+    vec![
+        // Devices of another process reach shared memory only.
+        format!("-object memory-backend-memfd,id=ram,size={megabytes}M,share=on"),
+        "-machine q35,memory-backend=ram".into(),
+        format!("-m {megabytes}M"),
+        // With a single possible CPU the emulation leaves out what makes atomic operations atomic to other processes.
+        format!("-smp {cpus},maxcpus={}", cpus.max(2)),
+        // The IOMMU walks four levels, and one-GiB pages.
+        "-cpu max,la57=off".into(),
+    ]
+}
+
+/// The arguments of the devices, one option a line, with their values quoted for a shell.
+pub fn devices<'a>(slots: impl IntoIterator<Item = &'a Slot>, folder: &Path) -> Vec<String> {
+    let mut lines =
+        vec![format!("-acpitable file={}", quoted(&folder.join(super::DMAR_FILE).display().to_string()))];
+    for slot in slots {
+        let device = device(slot, &folder.join(&slot.name)).to_string();
+        lines.push(format!("-device {}", quoted(&device)));
+    }
+    lines
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "/._-,=".contains(character);
+    if word.chars().all(plain) {
+        return word.into();
+    }
+    let mut text = String::from("'");
+    for piece in word
+        .split('\'')
+        .enumerate()
+        .map(|(index, piece)| if index == 0 { piece.into() } else { format!("'\\''{piece}") })
+    {
+        let _ = write!(text, "{piece}");
+    }
+    text + "'"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_change_them() {
+        assert_eq!(quoted("/tmp/a-b_c.sock"), "/tmp/a-b_c.sock");
+        assert_eq!(quoted(r#"{"a":1}"#), r#"'{"a":1}'"#);
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+
+    #[test]
+    fn a_machine_has_two_possible_cpus_at_least() {
+        let lines = machine(Shape { memory: 1 << 30, cpus: 1 });
+        assert!(
+            lines.contains(&"-smp 1,maxcpus=2".into()) && lines.contains(&"-m 1024M".into()),
+            "{lines:?}"
+        );
+    }
+}
