@@ -9,6 +9,7 @@ mod flush;
 mod lab;
 mod misbehave;
 mod run;
+mod serve;
 mod slowed;
 mod stages;
 mod stock;

@@ -20,27 +20,27 @@ const ITEMS_MAX: usize = 512;
 
 /// A command for the guest and what belongs to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Job {
+pub struct Job {
     /// The command, its name first.
-    pub(super) command: Vec<OsString>,
+    pub command: Vec<OsString>,
     /// Environment, whole.
-    pub(super) environment: Vec<(String, OsString)>,
+    pub environment: Vec<(String, OsString)>,
     /// Columns and rows, if it is to have a terminal.
-    pub(super) terminal: Option<(u16, u16)>,
+    pub terminal: Option<(u16, u16)>,
     /// Files for the guest.
-    pub(super) add: Vec<Add>,
+    pub add: Vec<Add>,
     /// Paths to be collected behind the command.
-    pub(super) collect: Vec<String>,
+    pub collect: Vec<String>,
     /// Kernel modules to load besides the image's.
-    pub(super) modules: Vec<PathBuf>,
+    pub modules: Vec<PathBuf>,
     /// The image's modules do not fit the kernel: leave them.
-    pub(super) foreign_kernel: bool,
+    pub foreign_kernel: bool,
     /// Block device of the root file system.
-    pub(super) root: String,
+    pub root: String,
     /// Block device for what is collected.
-    pub(super) results: Option<String>,
+    pub results: Option<String>,
     /// KiB of memory for each CPU's events of fault handling, if they are wanted.
-    pub(super) trace: Option<u64>,
+    pub trace: Option<u64>,
 }
 
 impl Job {
@@ -48,7 +48,7 @@ impl Job {
     ///
     /// # Errors
     /// A file that cannot be read, an argument with a NUL in it, or too many of them.
-    pub(super) fn write<W: Write>(&self, out: W) -> Result<()> {
+    pub fn write<W: Write>(&self, out: W) -> Result<()> {
         let mut archive = Initramfs::new(out);
         archive.file("refault/job", 0o644, &self.records()?)?;
         let mut list = String::new();

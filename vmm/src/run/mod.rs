@@ -5,7 +5,7 @@ mod console;
 pub mod device;
 mod end;
 mod experiment;
-mod job;
+pub mod job;
 pub(crate) mod leave;
 mod options;
 pub mod parse;

@@ -43,14 +43,22 @@ pub struct Shape {
 /// The arguments of the machine, one option a line.
 pub fn machine(shape: Shape) -> Vec<String> {
     let Shape { memory, cpus } = shape;
-    let megabytes = memory >> 20;
-    vec![
-        // Devices of another process reach shared memory only.
-        format!("-object memory-backend-memfd,id=ram,size={megabytes}M,share=on"),
-        "-machine q35,memory-backend=ram".into(),
-        format!("-m {megabytes}M"),
+    let mut lines = vec![
+        "-machine q35".into(),
+        format!("-m {}M", memory >> 20),
         // With a single possible CPU the emulation leaves out what makes atomic operations atomic to other processes.
         format!("-smp {cpus},maxcpus={}", cpus.max(2)),
+    ];
+    lines.extend(additions(memory));
+    lines
+}
+
+/// What a q35 machine with so many bytes of memory has to have besides.
+pub fn additions(memory: u64) -> Vec<String> {
+    vec![
+        // Devices of another process reach shared memory only.
+        format!("-object memory-backend-memfd,id=ram,size={}M,share=on", memory >> 20),
+        "-machine memory-backend=ram".into(),
         // The IOMMU walks four levels, and one-GiB pages.
         "-cpu max,la57=off".into(),
     ]

@@ -26,17 +26,24 @@ const FIRST_DEVICE: u8 = 0x10;
 /// Most NICs of one server.
 const NICS_MAX: u8 = 8;
 
+/// Who is to be given arguments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum For {
+    /// QEMU, for a whole machine.
+    #[default]
+    Qemu,
+    /// `vng --qemu-opts`: memory size and CPUs are virtme-ng's.
+    Vng,
+}
+
 /// Options of `refault serve`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServeArgs {
     /// Folder for the sockets and the DMAR table; made if it is not there
     folder: PathBuf,
-    /// Print the arguments for QEMU and exit
-    #[arg(long)]
-    print_args: bool,
-    /// Print those for the devices alone, for a VMM that makes its own machine
-    #[arg(long, requires = "print_args")]
-    devices_only: bool,
+    /// Print the arguments for QEMU and exit: all, or what is to be added to those that virtme-ng gives
+    #[arg(long, value_enum, value_name = "FOR", num_args = 0..=1, default_missing_value = "qemu")]
+    print_args: Option<For>,
     /// Memory of the machine, in the printed arguments
     #[arg(long, value_name = "SIZE", default_value = "2G")]
     memory: Size,
@@ -84,8 +91,13 @@ pub fn execute(args: &ServeArgs) -> Result<u8> {
     let (devices, wired) = wiring::devices(&board.parts(), options)?;
     let slots: Vec<_> = board.plug(devices)?.into_iter().map(Arc::new).collect();
     let lines = args.lines(&slots)?;
-    if args.print_args {
-        println!("{}", lines.join(" \\\n"));
+    match args.print_args {
+        Some(For::Qemu) => println!("{}", lines.join(" \\\n")),
+        // One line, for a shell's substitution.
+        Some(For::Vng) => println!("{}", lines.join(" ")),
+        None => {}
+    }
+    if args.print_args.is_some() {
         return Ok(0);
     }
     let _sockets = listen(&args.folder, &slots)?;
@@ -120,7 +132,10 @@ impl ServeArgs {
     fn lines(&self, slots: &[Arc<Slot>]) -> Result<Vec<String>> {
         let folder = std::path::absolute(&self.folder).context("where is the folder?")?;
         let shape = Shape { memory: self.memory.0, cpus: self.cpus };
-        let mut lines = if self.devices_only { Vec::new() } else { arguments::machine(shape) };
+        let mut lines = match self.print_args {
+            Some(For::Vng) => arguments::additions(shape.memory),
+            _ => arguments::machine(shape),
+        };
         lines.extend(arguments::devices(slots.iter().map(|slot| &**slot), &folder));
         Ok(lines)
     }

@@ -1,0 +1,196 @@
+//! `refault serve`, with a QEMU that somebody else starts: here, this test.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use refault_vmm::demo::guest_log;
+use refault_vmm::guest::GuestImage;
+use refault_vmm::guest::recipe::KERNELS;
+use refault_vmm::run::job::Job;
+
+use crate::support::binary;
+
+const MIB: u64 = 1 << 20;
+/// RAM of the guest, which ends where the hole below 4 GiB begins.
+const RAM: u64 = 1 << 30;
+/// Between regions, for the kernel would take neighbours for one.
+const GAP: u64 = 2 * MIB;
+/// Longest that a guest may take; it has a slow machine to run on.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// The first boot is reset in the middle of faults; the second one has to work as if nothing had been. Which one it is
+/// says a byte of persistent memory.
+const SCRIPT: &str = r#"
+say() { echo "<1>test: $*" >/dev/kmsg; }
+case $(head -c 1 /dev/pmem1 | tr -d "\0") in
+A)
+    say second boot
+    for mode in pasid odp; do
+        REFAULT_ODP_MODE=$mode refault-storm --scale 0.1 dontneed >/tmp/said 2>&1
+        say $mode: $(grep -o 'result=[a-z]*' /tmp/said) $(grep -o 'faults=[0-9]*' /tmp/said)
+    done
+    ;;
+*)
+    say first boot
+    printf A | dd of=/dev/pmem1 bs=4096 conv=sync,fsync 2>/dev/null
+    refault-storm --scale 1000 dontneed >/dev/null 2>&1 &
+    sleep 3
+    say reset under load
+    busybox reboot -f
+    ;;
+esac
+"#;
+
+/// A child that does not outlive the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    fn wait(&mut self, what: &str) {
+        let start = Instant::now();
+        while self.0.try_wait().expect("a child").is_none() {
+            assert!(start.elapsed() < PATIENCE, "{what} does not end");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn interrupt(&self) {
+        let sent = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
+        assert!(sent.expect("kill").success());
+    }
+}
+
+fn serve(folder: &Path, more: &[&str], said: &Path) -> Running {
+    let said = File::create(said).expect("a file");
+    let mut command = Command::new(binary());
+    command.arg("serve").arg(folder.join("devices")).args(more);
+    let server = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().expect("a server");
+    let start = Instant::now();
+    while !folder.join("devices/nic0").exists() {
+        assert!(start.elapsed() < PATIENCE, "no sockets");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Running(server)
+}
+
+/// What `refault serve --print-args vng` says: the devices and the memory they need.
+fn printed(folder: &Path) -> String {
+    let mut command = Command::new(binary());
+    command.arg("serve").arg(folder.join("devices")).args(["--print-args", "--memory", "1G"]);
+    let output = command.output().expect("refault starts");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn initrd(image: &GuestImage, folder: &Path) -> PathBuf {
+    let job = Job {
+        command: ["sh", "-c", SCRIPT].map(Into::into).to_vec(),
+        environment: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
+        root: "pmem0".into(),
+        ..Job::default()
+    };
+    let mut whole = fs::read(image.boot_archive()).expect("the image");
+    whole.extend(fs::read(image.driver_archive()).expect("the image"));
+    job.write(&mut whole).expect("a job");
+    let path = folder.join("initrd");
+    fs::write(&path, whole).expect("room");
+    path
+}
+
+/// A machine with the image's root file system and a marker as persistent memory, in words that a shell takes.
+fn machine(image: &GuestImage, folder: &Path) -> String {
+    let root_size = fs::metadata(image.root()).expect("the image").len();
+    let marker = folder.join("marker");
+    File::create(&marker).and_then(|file| file.set_len(16 * MIB)).expect("room");
+    let root_at = (4 << 30) + GAP;
+    let marker_at = root_at + root_size + GAP;
+    let total = RAM + GAP + root_size + GAP + 16 * MIB;
+    let memmap = format!(
+        "memmap={GAP:#x}$4G memmap={root_size:#x}!{root_at:#x} memmap={GAP:#x}${:#x} memmap=16M!{marker_at:#x}",
+        marker_at - GAP
+    );
+    let gap = |id: &str| format!("-object memory-backend-memfd,id={id},size=2M,share=on");
+    let objects = [
+        format!("-object memory-backend-memfd,id=ram0,size={RAM},share=on"),
+        gap("gap0"),
+        format!(
+            "-object memory-backend-file,id=root,mem-path={},size={root_size},share=on,readonly=on",
+            image.root().display()
+        ),
+        gap("gap1"),
+        format!("-object memory-backend-file,id=marker,mem-path={},size=16M,share=on", marker.display()),
+    ];
+    let nodes = ["ram0,cpus=0-1", "gap0", "root", "gap1", "marker"]
+        .iter()
+        .enumerate()
+        .map(|(node, memory)| format!("-numa node,nodeid={node},memdev={memory}"));
+    let mut words: Vec<String> = vec![
+        format!("-machine q35,max-ram-below-4g={RAM} -m {}M -smp 2 -cpu max,la57=off", total / MIB),
+        "-accel tcg,thread=multi -nodefaults -no-user-config -display none".into(),
+        format!("-kernel {}", image.kernel().display()),
+        format!("-append 'console=ttyS0 panic=-1 loglevel=5 numa=off {memmap}'"),
+        format!("-serial file:{} -serial null -serial null", folder.join("serial.log").display()),
+    ];
+    words.extend(objects);
+    words.extend(nodes);
+    words.join(" ")
+}
+
+#[test]
+fn a_guest_of_somebody_elses_qemu_is_reset_under_faults_and_works_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    let image = GuestImage::ensure(&KERNELS[0], false).expect("a guest image");
+    let trace = folder.join("trace");
+    let said = folder.join("server.log");
+    let mut server = serve(folder, &["--trace", &trace.display().to_string()], &said);
+    // Of the printed arguments those of the devices: the machine here has more memory than one piece.
+    let printed = printed(folder);
+    let devices: Vec<_> =
+        printed.lines().filter(|line| line.starts_with("-acpitable") || line.starts_with("-device")).collect();
+    let devices = devices.join(" ").replace('\\', "");
+    let line = format!(
+        "exec {} qemu -- {} -initrd {} {devices}",
+        binary().display(),
+        machine(&image, folder),
+        initrd(&image, folder).display()
+    );
+    let mut qemu = Running(Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).spawn().expect("sh"));
+    // While the guest has the devices, no one else gets them.
+    let connected = |at: &str| fs::read_to_string(&said).unwrap_or_default().contains(at);
+    let start = Instant::now();
+    while !connected("nic0: a client") {
+        assert!(start.elapsed() < PATIENCE, "QEMU does not connect");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let second = std::os::unix::net::UnixStream::connect(folder.join("devices/nic0")).expect("a socket");
+    qemu.wait("QEMU");
+    drop(second);
+    server.interrupt();
+    server.wait("the server");
+    let log = fs::read_to_string(folder.join("serial.log")).expect("a log");
+    let server_log = fs::read_to_string(&said).expect("a log");
+    for line in ["test: first boot", "test: reset under load", "test: second boot"] {
+        assert!(log.contains(line), "no {line}: {log}\n{server_log}");
+    }
+    for mode in ["pasid", "odp"] {
+        let result = log.lines().find(|line| line.contains(&format!("test: {mode}:")));
+        let result = result.unwrap_or_else(|| panic!("no result of {mode}: {log}\n{server_log}"));
+        assert!(result.contains("result=pass") && !result.contains("faults=0"), "{result}\n{log}");
+    }
+    assert!(guest_log::findings(&log).is_empty(), "{:?}", guest_log::findings(&log));
+    assert!(server_log.contains("nic0: a second client is turned away"), "{server_log}");
+    assert!(server_log.contains("nic0: the client is gone"), "{server_log}");
+    for file in ["report.html", "faults.csv", "counters.json"] {
+        assert!(trace.join(file).is_file(), "no {file}: {server_log}");
+    }
+    assert!(!folder.join("devices/nic0").exists(), "the socket is left behind");
+}
