@@ -1,0 +1,9 @@
+//! The server's side of vfio-user against a client that builds every byte by hand.
+
+mod client;
+mod framing;
+mod properties;
+mod recorder;
+mod refusals;
+mod session;
+mod wire;
