@@ -66,7 +66,11 @@ impl Connection {
     /// # Errors
     /// It cannot be given a time-out.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
-        stream.set_write_timeout(Some(PATIENCE))?;
+        Self::with_patience(stream, PATIENCE)
+    }
+
+    fn with_patience(stream: UnixStream, patience: Duration) -> io::Result<Self> {
+        stream.set_write_timeout(Some(patience))?;
         Ok(Self { stream, sending: Mutex::default() })
     }
 
@@ -122,14 +126,61 @@ impl Connection {
     /// Sends one whole message.
     ///
     /// # Errors
-    /// The client is gone, or has read nothing for ten seconds.
+    /// The client is gone, or has read nothing for ten seconds. The connection is closed then: a part of the message
+    /// may have been sent, and what came behind it would be taken for the rest.
     pub fn send(&self, message: &[u8]) -> io::Result<()> {
         let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        (&self.stream).write_all(message)
+        (&self.stream).write_all(message).inspect_err(|_| self.close())
     }
 
     /// Ends the connection, and a [`Self::receive`] that waits.
     pub fn close(&self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn a_client_that_reads_nothing_is_given_up() {
+        let (_client, ours) = UnixStream::pair().unwrap();
+        let connection = Connection::with_patience(ours, SHORT).unwrap();
+        let begin = Instant::now();
+        let error = (0..1000).find_map(|_| connection.send(&[0; 1 << 20]).err()).unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(begin.elapsed() >= SHORT);
+    }
+
+    #[test]
+    fn nothing_is_sent_behind_a_part_of_a_message() {
+        let (mut client, ours) = UnixStream::pair().unwrap();
+        let connection = Connection::with_patience(ours, SHORT).unwrap();
+        let size = 16 << 20;
+        assert!(connection.send(&vec![1; size]).is_err(), "larger than any socket's buffer");
+        let mut first = vec![0; 1 << 10];
+        client.read_exact(&mut first).unwrap();
+        assert!(connection.send(&[2; 16]).is_err(), "though there is room now");
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        assert!(first.len() + rest.len() < size && !rest.contains(&2));
+        assert!(matches!(connection.receive(), Ok(None)), "nor is anything awaited");
+    }
+
+    #[test]
+    fn closing_wakes_who_waits_for_a_message() {
+        let (_client, ours) = UnixStream::pair().unwrap();
+        let connection = Connection::new(ours).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| connection.receive());
+            std::thread::sleep(SHORT);
+            connection.close();
+            assert!(matches!(waiting.join(), Ok(Ok(None))));
+        });
     }
 }
