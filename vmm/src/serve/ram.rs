@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -229,10 +228,9 @@ fn mapped(file: File, map: &DmaMap) -> Result<GuestRegionMmap, Refusal> {
     })
 }
 
-/// Whether a file is a memfd, which is gone with whoever holds it.
+/// Whether a file is in no directory: a memfd, or one that was unlinked. It is gone with the last who holds it.
 fn is_nameless(file: &File) -> bool {
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    link.is_ok_and(|path| path.as_os_str().as_encoded_bytes().starts_with(b"/memfd:"))
+    file.metadata().is_ok_and(|meta| meta.nlink() == 0)
 }
 
 impl DmaMemory for ClientRam {
