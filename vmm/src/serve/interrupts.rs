@@ -47,7 +47,8 @@ impl Interrupts {
     /// Sends a vector to an eventfd, or to nowhere.
     ///
     /// # Errors
-    /// It is no eventfd: a write to anything else might block.
+    /// It is no eventfd: a write to anything else might block. So might one to an eventfd that is full, unless that is
+    /// switched off, as QEMU has it anyway.
     pub(super) fn set_vector(
         &self,
         owner: usize,
@@ -57,7 +58,9 @@ impl Interrupts {
         let mut vectors = lock(&self.vectors);
         match event {
             None => drop(vectors.remove(&(owner, vector))),
-            Some(event) if is_eventfd(&event) => drop(vectors.insert((owner, vector), event.into())),
+            Some(event) if is_eventfd(&event) && rustix::io::ioctl_fionbio(&event, true).is_ok() => {
+                vectors.insert((owner, vector), event.into());
+            }
             Some(_) => return Err(Refusal::Invalid),
         }
         Ok(())
