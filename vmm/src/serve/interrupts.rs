@@ -145,3 +145,189 @@ fn is_eventfd(fd: &OwnedFd) -> bool {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    fn event(count: u32, flags: EventfdFlags) -> (File, OwnedFd) {
+        let ours = File::from(eventfd(count, flags).unwrap());
+        let theirs = ours.try_clone().unwrap().into();
+        (ours, theirs)
+    }
+
+    /// How often an event was signalled since the last time.
+    fn count(mut event: &File) -> u64 {
+        let mut count = [0; 8];
+        event.read_exact(&mut count).map_or(0, |()| u64::from_ne_bytes(count))
+    }
+
+    /// Interrupts with a client, whose end of the socket has these messages: id, address, data.
+    fn with_client() -> (Interrupts, UnixStream) {
+        let interrupts = Interrupts::default();
+        let (client, ours) = UnixStream::pair().unwrap();
+        client.set_nonblocking(true).unwrap();
+        interrupts.set_client(Some(Arc::new(Connection::new(ours).unwrap())));
+        (interrupts, client)
+    }
+
+    fn arrived(mut client: &UnixStream) -> Vec<(u16, u64, u32)> {
+        let mut messages = Vec::new();
+        let mut bytes = [0; 36];
+        while client.read_exact(&mut bytes).is_ok() {
+            let number = |at: usize, size: usize| {
+                bytes[at..at + size].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+            };
+            assert_eq!((number(2, 2), number(4, 4), number(24, 8)), (12, 36, 4), "a write of four bytes");
+            messages.push((number(0, 2) as u16, number(16, 8), number(32, 4) as u32));
+        }
+        messages
+    }
+
+    fn message(data: u32) -> MsiMessage {
+        MsiMessage { address: 0xfee0_0000, data }
+    }
+
+    #[test]
+    fn a_mark_reaches_its_event_and_no_other() {
+        let interrupts = Interrupts::default();
+        let (ours, theirs) = event(0, EventfdFlags::NONBLOCK);
+        let (other, others) = event(0, EventfdFlags::NONBLOCK);
+        interrupts.set_vector(1, 3, Some(theirs)).unwrap();
+        interrupts.set_vector(2, 3, Some(others)).unwrap();
+        interrupts.signal(mark(1, 3));
+        interrupts.signal(mark(1, 3));
+        interrupts.signal(mark(1, 4));
+        assert_eq!((count(&ours), count(&other)), (2, 0));
+        interrupts.set_vector(1, 3, None).unwrap();
+        interrupts.forget(2);
+        interrupts.signal(mark(1, 3));
+        interrupts.signal(mark(2, 3));
+        assert_eq!((count(&ours), count(&other)), (0, 0));
+        assert!(!interrupts.has_vector(1, 3) && !interrupts.has_vector(2, 3));
+    }
+
+    #[test]
+    fn what_is_no_eventfd_is_refused_and_changes_nothing() {
+        let interrupts = Interrupts::default();
+        let (ours, theirs) = event(0, EventfdFlags::NONBLOCK);
+        interrupts.set_vector(1, 0, Some(theirs)).unwrap();
+        let socket = UnixStream::pair().unwrap().0;
+        for fd in [socket.into(), tempfile::tempfile().unwrap().into(), File::open("/proc").unwrap().into()] {
+            assert_eq!(interrupts.set_vector(1, 0, Some(fd)), Err(Refusal::Invalid));
+        }
+        interrupts.signal(mark(1, 0));
+        assert_eq!(count(&ours), 1);
+    }
+
+    #[test]
+    fn an_event_that_is_full_holds_nobody_up() {
+        let interrupts = Interrupts::default();
+        let (mut ours, theirs) = event(0, EventfdFlags::empty());
+        ours.write_all(&(u64::MAX - 1).to_ne_bytes()).unwrap();
+        interrupts.set_vector(1, 0, Some(theirs)).unwrap();
+        let (done, ends) = mpsc::channel();
+        std::thread::spawn(move || {
+            interrupts.signal(mark(1, 0));
+            let _ = done.send(());
+        });
+        assert_eq!(ends.recv_timeout(Duration::from_secs(20)), Ok(()));
+    }
+
+    #[test]
+    fn a_message_is_sent_once_more_if_it_came_up_while_it_was_on_its_way() {
+        let (interrupts, client) = with_client();
+        interrupts.signal(message(0x21));
+        let first = arrived(&client);
+        assert!(matches!(first[..], [(_, 0xfee0_0000, 0x21)]));
+        for _ in 0..5 {
+            interrupts.signal(message(0x21));
+        }
+        assert_eq!(arrived(&client), []);
+        interrupts.replied(first[0].0, None);
+        let second = arrived(&client);
+        assert_eq!(second.len(), 1, "one for all five");
+        assert_eq!(second[0].2, 0x21);
+        interrupts.replied(second[0].0, None);
+        assert_eq!(arrived(&client), []);
+        interrupts.signal(message(0x21));
+        assert_eq!(arrived(&client).len(), 1);
+    }
+
+    #[test]
+    fn different_messages_do_not_wait_for_each_other() {
+        let (interrupts, client) = with_client();
+        interrupts.signal(message(1));
+        interrupts.signal(message(2));
+        interrupts.signal(MsiMessage { address: 0xfee0_1000, data: 1 });
+        let sent = arrived(&client);
+        let what: Vec<_> = sent.iter().map(|(_, address, data)| (*address, *data)).collect();
+        assert_eq!(what, [(0xfee0_0000, 1), (0xfee0_0000, 2), (0xfee0_1000, 1)]);
+        assert!(sent[0].0 != sent[1].0 && sent[1].0 != sent[2].0);
+    }
+
+    #[test]
+    fn a_client_that_answers_nothing_is_sent_a_limited_number() {
+        let (interrupts, client) = with_client();
+        (0..1000).for_each(|data| interrupts.signal(message(data)));
+        let sent = arrived(&client);
+        assert_eq!(sent.len(), UNDERWAY_MAX);
+        assert_eq!(lock(&interrupts.messages).underway.len(), UNDERWAY_MAX);
+        interrupts.replied(sent[7].0, None);
+        interrupts.signal(message(5000));
+        interrupts.signal(message(5001));
+        assert!(matches!(arrived(&client)[..], [(_, _, 5000)]), "room for one");
+    }
+
+    #[test]
+    fn an_answer_that_nobody_waits_for_is_nothing() {
+        let (interrupts, client) = with_client();
+        interrupts.replied(0, None);
+        interrupts.signal(message(1));
+        let [(id, ..)] = arrived(&client)[..] else { panic!("one message") };
+        interrupts.signal(message(1));
+        interrupts.replied(id.wrapping_add(1), None);
+        interrupts.replied(id.wrapping_sub(1), Some(19));
+        assert_eq!(arrived(&client), []);
+        interrupts.replied(id, Some(19));
+        assert_eq!(arrived(&client).len(), 1, "a refusal is an answer");
+        interrupts.replied(id, None);
+        assert_eq!(arrived(&client), [], "the same answer twice is one");
+    }
+
+    #[test]
+    fn ids_go_round_and_pass_over_those_in_use() {
+        let (interrupts, client) = with_client();
+        interrupts.signal(message(0));
+        let [(held, ..)] = arrived(&client)[..] else { panic!("one message") };
+        for _ in 0..=u16::MAX {
+            interrupts.signal(message(1));
+            let [(id, ..)] = arrived(&client)[..] else { panic!("one message") };
+            assert_ne!(id, held);
+            interrupts.replied(id, None);
+        }
+    }
+
+    #[test]
+    fn another_client_gets_nothing_of_what_the_last_one_owed() {
+        let (interrupts, client) = with_client();
+        interrupts.signal(message(1));
+        interrupts.signal(message(1));
+        assert_eq!(arrived(&client).len(), 1);
+        interrupts.set_client(None);
+        interrupts.signal(message(1));
+        let (client, ours) = UnixStream::pair().unwrap();
+        client.set_nonblocking(true).unwrap();
+        interrupts.set_client(Some(Arc::new(Connection::new(ours).unwrap())));
+        assert_eq!(arrived(&client), []);
+        interrupts.signal(message(1));
+        assert_eq!(arrived(&client).len(), 1);
+    }
+}

@@ -105,3 +105,183 @@ impl Function for Served {
 
     fn replied(&self, _id: u16, _error: Option<u32>) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use refault_bus::Bdf;
+    use refault_pci::caps::express;
+    use refault_pci::{Endpoint, Identity, MsixLayout};
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    const VECTORS: u16 = 4;
+
+    /// A function with MSI-X and nothing behind its registers.
+    struct Simple(Endpoint);
+
+    impl PciFunction for Simple {
+        fn bdf(&self) -> Bdf {
+            Bdf::new(0, 0x10, 0)
+        }
+
+        fn endpoint(&self) -> &Endpoint {
+            &self.0
+        }
+
+        fn bar_read(&self, _bar: u8, _offset: u64, data: &mut [u8]) {
+            data.fill(0xba);
+        }
+
+        fn bar_write(&self, _bar: u8, _offset: u64, _data: &[u8]) {}
+
+        fn reset(&self) {}
+    }
+
+    fn served() -> Served {
+        let interrupts = Arc::<Interrupts>::default();
+        let layout = MsixLayout::in_own_bar(2, VECTORS);
+        let identity = Identity {
+            vendor: 1,
+            device: 2,
+            class: 0x02_00_00,
+            revision: 0,
+            subsystem_vendor: 1,
+            subsystem: 2,
+        };
+        let endpoint = Endpoint::builder(identity)
+            .bar(0, 0x4000, false)
+            .bar(2, layout.bar_size(), false)
+            .capability(express::integrated_endpoint())
+            .msix(layout, interrupts.clone())
+            .build()
+            .unwrap();
+        let ram = Arc::new(ClientRam::new(false));
+        Served { owner: 1, function: Arc::new(Simple(endpoint)), ram, interrupts }
+    }
+
+    fn config(served: &Served, offset: u64, count: u32) -> u64 {
+        let mut data = [0; 8];
+        served.read(Access { region: CONFIG, offset, count }, &mut data[..count as usize]).unwrap();
+        u64::from_le_bytes(data)
+    }
+
+    fn set_config(served: &Served, offset: u64, value: u16) {
+        served.write(Access { region: CONFIG, offset, count: 2 }, &value.to_le_bytes(), false).unwrap();
+    }
+
+    /// Where a capability is.
+    fn capability(served: &Served, id: u64) -> u64 {
+        let mut at = config(served, 0x34, 1);
+        while config(served, at, 1) != id {
+            at = config(served, at + 1, 1);
+            assert_ne!(at, 0, "no capability {id:#x}");
+        }
+        at
+    }
+
+    /// What a driver does: bus master, and MSI-X on.
+    fn switch_on(served: &Served) {
+        set_config(served, 4, 6);
+        set_config(served, capability(served, 0x11) + 2, 1 << 15);
+    }
+
+    fn reset_function(served: &Served) {
+        let control = capability(served, 0x10) + 8;
+        set_config(served, control, config(served, control, 2) as u16 | 1 << 15);
+    }
+
+    fn event(served: &Served, vector: u32) -> File {
+        let ours = File::from(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+        served.set_vectors(vector, vec![Some(ours.try_clone().unwrap().into())]).unwrap();
+        ours
+    }
+
+    fn count(mut event: &File) -> u64 {
+        let mut count = [0; 8];
+        event.read_exact(&mut count).map_or(0, |()| u64::from_ne_bytes(count))
+    }
+
+    fn raise(served: &Served, vector: u16) {
+        served.function.endpoint().notify(vector);
+    }
+
+    #[test]
+    fn vectors_with_events_reach_them_when_msix_is_on() {
+        let served = served();
+        let (first, last) = (event(&served, 0), event(&served, 3));
+        raise(&served, 0);
+        assert_eq!(count(&first), 0);
+        switch_on(&served);
+        raise(&served, 0);
+        raise(&served, 3);
+        raise(&served, 3);
+        raise(&served, VECTORS);
+        assert_eq!((count(&first), count(&last)), (1, 2));
+    }
+
+    #[test]
+    fn a_function_level_reset_leaves_vectors_with_their_events() {
+        let served = served();
+        let (first, second) = (event(&served, 0), event(&served, 1));
+        switch_on(&served);
+        reset_function(&served);
+        raise(&served, 0);
+        assert_eq!(count(&first), 0, "MSI-X is off");
+        switch_on(&served);
+        raise(&served, 0);
+        raise(&served, 1);
+        assert_eq!((count(&first), count(&second)), (1, 1));
+    }
+
+    #[test]
+    fn a_reset_of_the_machine_leaves_vectors_with_their_events() {
+        let served = served();
+        let first = event(&served, 0);
+        switch_on(&served);
+        served.reset();
+        switch_on(&served);
+        raise(&served, 0);
+        assert_eq!(count(&first), 1);
+    }
+
+    #[test]
+    fn a_vector_whose_event_was_taken_away_is_pending_until_it_has_one() {
+        let served = served();
+        let first = event(&served, 0);
+        switch_on(&served);
+        served.set_vectors(0, vec![None, None]).unwrap();
+        raise(&served, 0);
+        raise(&served, 0);
+        assert_eq!(count(&first), 0);
+        let again = event(&served, 0);
+        assert_eq!((count(&first), count(&again)), (0, 1));
+        raise(&served, 0);
+        assert_eq!(count(&again), 1);
+    }
+
+    #[test]
+    fn vectors_may_have_their_events_before_msix_is_switched_on_for_the_second_time() {
+        let served = served();
+        switch_on(&served);
+        reset_function(&served);
+        let first = event(&served, 0);
+        switch_on(&served);
+        raise(&served, 0);
+        raise(&served, 1);
+        assert_eq!(count(&first), 1);
+    }
+
+    #[test]
+    fn regions_are_the_bars_and_config_space() {
+        let served = served();
+        let sizes: Vec<_> = (0..9).map(|index| served.region_size(index)).collect();
+        assert_eq!(sizes, [0x4000, 0, 0x2000, 0, 0, 0, 0, CONFIG_SIZE, 0]);
+        assert_eq!(served.vectors(), 4);
+        let mut data = [0; 4];
+        served.read(Access { region: 0, offset: 0x3ffc, count: 4 }, &mut data).unwrap();
+        assert_eq!(data, [0xba; 4]);
+    }
+}

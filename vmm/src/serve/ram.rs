@@ -296,3 +296,6 @@ impl DmaMemory for ClientRam {
         GuestRam::new(memory).persist(ranges)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -170,3 +170,112 @@ impl Function for Unit {
         self.interrupts.replied(id, error);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use refault_bus::Bdf;
+    use refault_bus::probe::NoProbe;
+    use refault_iommu::IommuConfig;
+
+    use super::*;
+
+    /// Fault event data: a register that keeps what is stored.
+    const FEDATA: u64 = 0x3c;
+    const BASE: u64 = 0xfebf_0000;
+
+    fn unit() -> Unit {
+        let ram = Arc::new(ClientRam::new(false));
+        let interrupts = Arc::<Interrupts>::default();
+        let iommu = Iommu::new(IommuConfig::default(), ram.clone(), interrupts.clone(), Arc::new(NoProbe));
+        let iommu = Arc::new(iommu);
+        Unit::new(0, iommu.clone(), iommu, ram, interrupts).unwrap()
+    }
+
+    fn read<const N: usize>(unit: &Unit, region: u32, offset: u64) -> [u8; N] {
+        let mut data = [0; N];
+        unit.read(Access { region, offset, count: N as u32 }, &mut data).unwrap();
+        data
+    }
+
+    fn write(unit: &Unit, region: u32, offset: u64, data: &[u8]) {
+        unit.write(Access { region, offset, count: data.len() as u32 }, data, false).unwrap();
+    }
+
+    fn post(unit: &Unit, offset: u64, data: &[u8]) {
+        unit.write(Access { region: 0, offset, count: data.len() as u32 }, data, true).unwrap();
+    }
+
+    #[test]
+    fn the_function_is_there_until_its_registers_are_and_again_after_a_reset() {
+        let unit = unit();
+        let identity = read::<4>(&unit, CONFIG, 0);
+        assert_ne!(identity, [0xff; 4]);
+        read::<8>(&unit, 0, 8);
+        assert_eq!(read::<4096>(&unit, CONFIG, 0), [0xff; 4096]);
+        write(&unit, CONFIG, 0x10, &[0xff; 4]);
+        unit.reset();
+        assert_eq!(read::<4>(&unit, CONFIG, 0), identity);
+        assert_eq!(read::<4>(&unit, CONFIG, 0x10)[1..], [0; 3], "a write to an empty slot is none");
+        write(&unit, 0, FEDATA, &[1, 0, 0, 0]);
+        assert_eq!(read::<4>(&unit, CONFIG, 0), [0xff; 4], "a store hides it as well");
+        assert_ne!(read::<4>(&unit, 0, 0), [0xff; 4], "its registers stay");
+    }
+
+    #[test]
+    fn the_bus_master_switch_reads_as_on() {
+        let unit = unit();
+        assert_eq!(read::<2>(&unit, CONFIG, COMMAND), [BUS_MASTER, 0]);
+        assert_eq!(read::<1>(&unit, CONFIG, COMMAND), [BUS_MASTER]);
+        assert_eq!(read::<4>(&unit, CONFIG, 2)[2] & BUS_MASTER, BUS_MASTER);
+        assert_eq!(read::<4096>(&unit, CONFIG, 0)[4] & BUS_MASTER, BUS_MASTER);
+        write(&unit, CONFIG, COMMAND, &[2, 0]);
+        assert_eq!(read::<2>(&unit, CONFIG, COMMAND), [2 | BUS_MASTER, 0]);
+        // And in no other byte.
+        assert_eq!(read::<1>(&unit, CONFIG, COMMAND + 1), [0]);
+    }
+
+    #[test]
+    fn a_posted_write_to_a_register_is_not_done() {
+        let unit = unit();
+        post(&unit, FEDATA, &[0x34, 0x12, 0, 0]);
+        assert_ne!(read::<4>(&unit, CONFIG, 0), [0xff; 4], "nor does it hide the function");
+        assert_eq!(read::<4>(&unit, 0, FEDATA), [0; 4]);
+        write(&unit, 0, FEDATA, &[0x34, 0x12, 0, 0]);
+        post(&unit, FEDATA, &[0x78, 0x56, 0, 0]);
+        assert_eq!(read::<4>(&unit, 0, FEDATA), [0x34, 0x12, 0, 0]);
+    }
+
+    #[test]
+    fn there_is_no_rom_and_asking_for_it_puts_the_registers_into_the_table() {
+        let unit = unit();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 << 20).unwrap();
+        let map = DmaMap { address: 0, size: 4 << 20, offset: 0, readable: true, writable: true };
+        unit.map(map, Some(file.try_clone().unwrap())).unwrap();
+        let table = dmar::table(&[Bdf::new(0, 0x10, 0)]);
+        let place = (4 << 20) - 0x1fff;
+        std::os::unix::fs::FileExt::write_all_at(&file, &table, place).unwrap();
+        let registers = || {
+            let mut address = [0; 8];
+            std::os::unix::fs::FileExt::read_exact_at(&file, &mut address, place + 56).unwrap();
+            u64::from_le_bytes(address)
+        };
+        let before = registers();
+        write(&unit, CONFIG, ROM_BASE, &0xffff_fffeu32.to_le_bytes());
+        assert_eq!(registers(), before, "the registers are nowhere yet");
+        write(&unit, CONFIG, 0x10, &BASE.to_le_bytes());
+        write(&unit, CONFIG, COMMAND, &[2, 0]);
+        write(&unit, CONFIG, ROM_BASE, &0xffff_fffeu32.to_le_bytes());
+        assert_eq!(read::<4>(&unit, CONFIG, ROM_BASE), [0; 4], "QEMU would make a ROM of it");
+        assert_eq!(registers(), BASE);
+    }
+
+    #[test]
+    fn regions_are_the_registers_and_config_space() {
+        let unit = unit();
+        let sizes: Vec<_> = (0..9).map(|index| unit.region_size(index)).collect();
+        assert_eq!(sizes, [REGISTER_WINDOW, 0, 0, 0, 0, 0, 0, CONFIG_SIZE, 0]);
+        assert_eq!(unit.vectors(), 0);
+        unit.set_vectors(0, Vec::new()).unwrap();
+    }
+}
