@@ -154,8 +154,10 @@ fn a_guest_of_somebody_elses_qemu_is_reset_under_faults_and_works_again() {
     let mut server = serve(folder, &["--trace", &trace.display().to_string()], &said);
     // Of the printed arguments those of the devices: the machine here has more memory than one piece.
     let printed = printed(folder);
-    let devices: Vec<_> =
-        printed.lines().filter(|line| line.starts_with("-acpitable") || line.starts_with("-device")).collect();
+    let devices: Vec<_> = printed
+        .lines()
+        .filter(|line| line.starts_with("-acpitable") || line.starts_with("-device"))
+        .collect();
     let devices = devices.join(" ").replace('\\', "");
     let line = format!(
         "exec {} qemu -- {} -initrd {} {devices}",

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -53,6 +54,7 @@ impl Machine {
         devices: impl FnOnce(&MachineParts) -> Result<Devices>,
     ) -> Result<Self> {
         config.validate()?;
+        check_kernel(&config.kernel)?;
         let pmem = config.pmem.iter().map(pmem::open).collect::<Result<Vec<_>, _>>()?;
         let layout = Layout::new(config.memory, config.pmem.iter().map(|region| region.size));
         let board = Board::new(pmem.iter().any(|backing| backing.shared));
@@ -132,6 +134,27 @@ impl Machine {
         info!(?reason, "machine ended");
         Ok(reason)
     }
+}
+
+/// Whether QEMU can boot it: it would say no more than "invalid kernel header".
+///
+/// # Errors
+/// It cannot be read, or is neither a bzImage nor an ELF file.
+fn check_kernel(path: &Path) -> Result<()> {
+    let mut start = [0; 0x206];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    match read {
+        Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+            return Err(error).with_context(|| format!("cannot read kernel {}", path.display()));
+        }
+        _ => {}
+    }
+    ensure!(
+        start.ends_with(b"HdrS") || start.starts_with(b"\x7fELF"),
+        "kernel {} is neither a bzImage nor an ELF file",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Serves one function until QEMU is gone.

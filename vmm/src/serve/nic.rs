@@ -27,21 +27,21 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Fills the function's own MSI-X table with marks. The guest's table is the client's, which masks vectors by taking
-    /// their eventfds away.
-    fn mark_vectors(&self, vectors: impl Iterator<Item = u16>) {
+    /// Fills an entry of the function's own MSI-X table with a mark. The guest's table is the client's, which masks
+    /// vectors by taking their eventfds away; what is raised then is pending in ours.
+    fn mark_vector(&self, vector: u16, goes_somewhere: bool) {
         let Some(msix) = self.function.endpoint().msix() else { return };
-        for vector in vectors {
-            let mark = mark(self.owner, vector);
-            let masked = u32::from(!self.interrupts.has_vector(self.owner, vector));
-            let dwords = [mark.address as u32, (mark.address >> 32) as u32, mark.data, masked];
-            let at = u64::from(msix.layout().table) + u64::from(vector) * ENTRY_SIZE;
-            msix.write(at, &dwords.map(u32::to_le_bytes).concat());
-        }
+        let mark = mark(self.owner, vector);
+        let masked = u32::from(!goes_somewhere);
+        let dwords = [mark.address as u32, (mark.address >> 32) as u32, mark.data, masked];
+        let at = u64::from(msix.layout().table) + u64::from(vector) * ENTRY_SIZE;
+        msix.write(at, &dwords.map(u32::to_le_bytes).concat());
     }
 
     fn mark_all(&self) {
-        self.mark_vectors(0..self.vectors() as u16);
+        for vector in 0..self.vectors() as u16 {
+            self.mark_vector(vector, self.interrupts.has_vector(self.owner, vector));
+        }
     }
 }
 
@@ -88,12 +88,19 @@ impl Function for Served {
     }
 
     fn set_vectors(&self, start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), Refusal> {
-        let first = start as u16;
-        let last = first + events.len() as u16;
-        for (vector, event) in (first..).zip(events) {
-            self.interrupts.set_vector(self.owner, vector, event)?;
+        for (vector, event) in (start as u16..).zip(events) {
+            match event {
+                // In this order, so that one raised meanwhile is pending rather than lost.
+                None => {
+                    self.mark_vector(vector, false);
+                    self.interrupts.set_vector(self.owner, vector, None)?;
+                }
+                Some(event) => {
+                    self.interrupts.set_vector(self.owner, vector, Some(event))?;
+                    self.mark_vector(vector, true);
+                }
+            }
         }
-        self.mark_vectors(first..last);
         Ok(())
     }
 
