@@ -19,7 +19,9 @@ use refault_vfio_user::session::serve;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 /// So many fit into a socket together with their answers: nobody reads while the other writes.
-const MESSAGES: usize = 64;
+const MESSAGES: u16 = 64;
+/// So many a user may have on their way.
+const FILES_MAX: usize = 512;
 const BAR_SIZE: u64 = 0x1000;
 const CONFIG_SIZE: u64 = 0x100;
 const VECTORS: u32 = 20;
@@ -105,15 +107,17 @@ fuzz_target!(|input: &[u8]| {
     // Ids count up from the greeting, which is 0.
     send(&client, &message(0, 1, 0, &[0; 4]), 0);
     let mut waiting = vec![0u16];
-    let mut input = input;
-    for id in 1..MESSAGES as u16 {
+    let (mut input, mut left) = (input, FILES_MAX);
+    for id in 1..MESSAGES {
         let Some((&[command, how, length], rest)) = input.split_first_chunk() else { break };
         let (payload, rest) = rest.split_at(rest.len().min(length.into()));
         input = rest;
         let flags = u32::from(how & REPLY != 0) | if how & POSTED != 0 { 0x10 } else { 0 };
         let bytes = message(id, command.into(), flags, payload);
         let first = if how & SPLIT != 0 { 1 } else { bytes.len() };
-        send(&client, &bytes[..first], (how & FILES).into());
+        let files = left.min((how & FILES).into());
+        left -= files;
+        send(&client, &bytes[..first], files);
         if first < bytes.len() {
             send(&client, &bytes[first..], 0);
         }

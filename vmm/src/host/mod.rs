@@ -2,6 +2,7 @@
 
 pub mod process;
 pub mod say;
+pub mod sigbus;
 pub mod stop;
 pub mod terminal;
 pub mod tools;

@@ -11,11 +11,13 @@ use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 use crate::config::MachineConfig;
+use crate::host::sigbus;
 use layout::Layout;
 pub(crate) use pmem::Backing;
 
 /// Maps all memory of a machine. Pages come into being when they are touched.
 pub fn map(config: &MachineConfig, layout: &Layout) -> anyhow::Result<Arc<GuestMemoryMmap>> {
+    sigbus::explain();
     let mut regions = Vec::new();
     for range in &layout.ram {
         let ram = Backing { file: None, shared: false };

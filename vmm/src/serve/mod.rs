@@ -26,6 +26,7 @@ use self::interrupts::Interrupts;
 use self::nic::Served;
 use self::ram::ClientRam;
 use self::unit::Unit;
+use crate::host::sigbus;
 use crate::machine::{Devices, MachineParts};
 
 /// The DMAR table's file, beside the sockets.
@@ -53,6 +54,8 @@ pub struct Slot {
 impl Board {
     /// A machine without memory yet. `persistent` says whether some that is to come may survive it.
     pub fn new(persistent: bool) -> Self {
+        // Whoever made a file of the guest's memory can make it shorter.
+        sigbus::explain();
         Self { ram: Arc::new(ClientRam::new(persistent)), interrupts: Arc::default() }
     }
 
