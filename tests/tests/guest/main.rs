@@ -1,5 +1,5 @@
 //! Real guests: the stock kernel, stock rdma-core and XFS judge the whole of refault. Where there is no hardware
-//! virtualization they run one level down, which takes a minute each; so a test asks much of one boot.
+//! virtualization they run in QEMU, which takes a while; so a test asks much of one boot.
 
 mod demo;
 mod device;
@@ -8,6 +8,7 @@ mod experiment;
 mod flush;
 mod lab;
 mod misbehave;
+mod nested;
 mod run;
 mod serve;
 mod slowed;

@@ -136,7 +136,7 @@ fn machine(image: &GuestImage, folder: &Path) -> String {
         format!("-machine q35,max-ram-below-4g={RAM} -m {}M -smp 2 -cpu max,la57=off", total / MIB),
         "-accel tcg,thread=multi -nodefaults -no-user-config -display none".into(),
         format!("-kernel {}", image.kernel().display()),
-        format!("-append 'console=ttyS0 panic=-1 loglevel=5 numa=off {memmap}'"),
+        format!("-append 'console=ttyS0 panic=-1 loglevel=5 numa=noacpi {memmap}'"),
         format!("-serial file:{} -serial null -serial null", folder.join("serial.log").display()),
     ];
     words.extend(objects);

@@ -60,7 +60,9 @@ pub(super) fn add(
     memory(command, config, layout);
     command.arg("-kernel").arg(&config.kernel);
     command.arg("-initrd").arg(format!("/proc/{}/fd/{}", std::process::id(), files.initrd.as_raw_fd()));
-    command.arg("-append").arg(format!("{}{} numa=off", config.cmdline, layout.command_line()));
+    // The nodes are our way to have files as memory. The kernel is to see one, as in a machine of ours, and with those
+    // of the firmware's tables it would not boot if it were told to make some up (numa=fake=).
+    command.arg("-append").arg(format!("{}{} numa=noacpi", config.cmdline, layout.command_line()));
     for (port, (base, line)) in SERIAL.into_iter().enumerate() {
         let mut chardev = OsString::from(format!("socket,id=serial{port},path="));
         chardev.push(doubled_commas(sockets.serial(port).as_os_str()));
