@@ -160,6 +160,7 @@ fn spec(args: &DemoArgs, image: GuestImage) -> Spec {
     Spec {
         place: Place::default(),
         image: Some(image),
+        tree: None,
         kernel: None,
         initrd: None,
         rootfs: None,

@@ -13,9 +13,7 @@ use super::initramfs::Initramfs;
 use super::kernel::Kernel;
 use super::modules::{Module, ModuleTree, load_order};
 use super::provider::ProviderSdk;
-use super::recipe::{
-    BOOT_MODULES, BUILD_PACKAGES, COMPILER, GUEST_MODULES, KBUILD_PACKAGES, KERNEL_SUITE, RELEASE,
-};
+use super::recipe::{BUILD_PACKAGES, COMPILER, KBUILD_PACKAGES, KERNEL_SUITE, MODULE_LISTS, RELEASE};
 
 /// Overrides the folder with the guest's sources, `guest-driver` of the source tree.
 pub(super) const SOURCES_VARIABLE: &str = "REFAULT_GUEST_DRIVER";
@@ -70,7 +68,9 @@ fn header_packages(kernel: &Kernel) -> Vec<String> {
 /// Init does not compile, or a module cannot be read.
 pub(super) fn boot_archive(build: &Build, kernel: &Kernel, toolchain: &Chroot) -> Result<PathBuf> {
     let mut key = Key::new("boot").with("kernel", &kernel.release).with_all("flags", INIT_FLAGS);
-    key = key.with("boot", BOOT_MODULES.join(" ")).with("guest", GUEST_MODULES.join(" "));
+    for (list, modules) in MODULE_LISTS {
+        key = key.with(list, modules.join(" "));
+    }
     for (name, text) in INIT {
         key = key.with(name, text);
     }
@@ -90,10 +90,9 @@ pub(super) fn boot_archive(build: &Build, kernel: &Kernel, toolchain: &Chroot) -
         for folder in ["dev", "proc", "sys"] {
             archive.folder(folder)?;
         }
-        let early = tree.closure(BOOT_MODULES)?;
-        let late: Vec<_> = tree.closure(GUEST_MODULES)?.into_iter().filter(|m| !early.contains(m)).collect();
-        add_modules(&mut archive, "boot", &early)?;
-        add_modules(&mut archive, "guest", &late)?;
+        for (list, modules) in tree.lists(MODULE_LISTS)? {
+            add_modules(&mut archive, list, &modules)?;
+        }
         archive.finish()
     })?;
     Ok(folder.join("boot.cpio"))

@@ -176,7 +176,7 @@ pub fn clean() -> Result<u64> {
         bail!("a build is at work in {}: wait for it, or end it", root.display());
     }
     let bytes = size(&root);
-    for part in ["work", "stages", "apt"] {
+    for part in ["work", "stages", "apt", "trees"] {
         remove(&root.join(part))?;
     }
     Ok(bytes)

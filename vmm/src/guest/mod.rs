@@ -7,6 +7,8 @@ mod driver;
 pub mod image;
 pub mod initramfs;
 pub mod kernel;
+pub mod kernel_config;
+pub mod kernel_tree;
 pub mod mirror;
 pub mod modules;
 pub mod packages;
@@ -14,5 +16,6 @@ mod provider;
 pub mod recipe;
 mod runtime;
 mod source;
+mod tree_build;
 
 pub use image::{GuestImage, IMAGE_VARIABLE, Manifest};

@@ -40,6 +40,23 @@ impl<'a> ModuleTree<'a> {
         Ok(Self { files, folder: folder.to_path_buf(), logged })
     }
 
+    /// Indexes the modules of a kernel tree that was built, which lists them in `modules.order`.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn built(tree: &Path, logged: &'a Logged) -> Result<Self> {
+        let list = tree.join("modules.order");
+        let text = fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
+        // Up to 6.3 the list has the place of installation and the module's own suffix.
+        let below = |line: &str| Path::new(line.strip_prefix("kernel/").unwrap_or(line)).with_extension("ko");
+        let named = |line| {
+            let path = tree.join(below(line));
+            Some((module_name(&path)?, path))
+        };
+        let files = text.lines().filter_map(named).collect();
+        Ok(Self { files, folder: tree.to_path_buf(), logged })
+    }
+
     /// The modules `names` and all they depend on, each behind its dependencies. A name that is not there is
     /// left out: distributions turn modules into built-in parts of the kernel now and then.
     ///
@@ -52,6 +69,23 @@ impl<'a> ModuleTree<'a> {
             self.add(&name.replace('-', "_"), &mut seen, &mut order)?;
         }
         Ok(order)
+    }
+
+    /// The closure of each list, without what an earlier list has.
+    ///
+    /// # Errors
+    /// As for [`Self::closure`].
+    pub fn lists<'n>(&self, lists: &[(&'n str, &[&str])]) -> Result<Vec<(&'n str, Vec<Module>)>> {
+        let mut seen = BTreeSet::new();
+        let mut closures = Vec::new();
+        for (name, modules) in lists {
+            let mut order = Vec::new();
+            for module in *modules {
+                self.add(&module.replace('-', "_"), &mut seen, &mut order)?;
+            }
+            closures.push((*name, order));
+        }
+        Ok(closures)
     }
 
     fn add(&self, name: &str, seen: &mut BTreeSet<String>, order: &mut Vec<Module>) -> Result<()> {
@@ -155,6 +189,20 @@ mod tests {
         let modules = tree.closure(&["kvm-amd", "built_in", "kvm"]).expect("all there");
         assert_eq!(names(&modules), ["ccp", "irqbypass", "kvm", "kvm_amd"]);
         assert_eq!(modules[3].path, Path::new("kernel/b/kvm-amd.ko"));
+    }
+
+    #[test]
+    fn a_built_tree_lists_its_modules_in_either_way() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        write(folder.path(), "fs/xfs/xfs.ko", "");
+        write(folder.path(), "drivers/net/virtio_net.ko", "");
+        fs::write(folder.path().join("modules.order"), "fs/xfs/xfs.o\nkernel/drivers/net/virtio_net.ko\n")
+            .expect("list");
+        let logged = Logged::new(&folder.path().join("log"), &Progress::new("test"));
+        let tree = ModuleTree::built(folder.path(), &logged).expect("readable");
+        let modules = tree.closure(&["virtio-net", "xfs", "erofs"]).expect("there");
+        assert_eq!(names(&modules), ["virtio_net", "xfs"]);
+        assert_eq!(modules[1].path, Path::new("fs/xfs/xfs.ko"));
     }
 
     #[test]

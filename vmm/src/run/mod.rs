@@ -30,6 +30,7 @@ use self::plan::Plan;
 use self::watch::{Event, Watch};
 use crate::config::{CpuModel, ExitReason, MachineConfig};
 use crate::guest::GuestImage;
+use crate::guest::kernel_tree::TreeKernel;
 use crate::machine::{Consoles, Devices, Machine, MachineHandle, MachineParts};
 use crate::qemu::{self, Emulator};
 use crate::relay::{Credit, Decoder, Frame, pump_input};
@@ -53,6 +54,8 @@ pub struct Spec {
     pub image: Option<GuestImage>,
     /// A kernel in place of the image's.
     pub kernel: Option<PathBuf>,
+    /// A kernel with its modules in place of the image's.
+    pub tree: Option<TreeKernel>,
     /// An initramfs in place of the image's: it boots as it likes, and no command can be run.
     pub initrd: Option<PathBuf>,
     /// A root file system in place of the image's.

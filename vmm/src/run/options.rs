@@ -21,6 +21,8 @@ use super::stages::Stages;
 use super::{FAILED, Place, Spec, Streams, TIMED_OUT, run};
 use crate::accel::{Chosen, Nested, inside};
 use crate::config::CpuModel;
+use crate::guest::kernel_config::Use;
+use crate::guest::kernel_tree::{TREE_VARIABLE, TreeKernel};
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::say::note;
 use crate::host::terminal::{Raw, size};
@@ -48,6 +50,9 @@ pub struct RunArgs {
     /// Kernel: a bzImage or an ELF vmlinux [default: the guest image's]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+    /// Kernel that was built in this folder, with its modules and our driver built for it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kernel", "initrd", "kernel_series"])]
+    kernel_tree: Option<PathBuf>,
     #[command(flatten)]
     series: SeriesArgs,
     /// Initramfs that boots by itself; no COMMAND is possible then
@@ -133,23 +138,30 @@ pub fn execute(args: &RunArgs) -> Result<u8> {
     let timing = args.nic.timing()?;
     if inside() {
         let image = (!whole).then(|| args.series.image()).transpose()?;
-        return here(args, image, timing, Place::Kvm);
+        return here(args, image, args.tree()?, timing, Place::Kvm);
     }
     if let Some(timing) = &timing {
         note(&timing.line());
     }
     let chosen = args.host.choose()?;
+    let tree = args.tree()?;
     let image = (!whole || chosen == Chosen::Nested).then(|| args.series.image()).transpose()?;
     match (chosen, image) {
-        (Chosen::Nested, Some(image)) => nested(args, &image),
-        (_, image) => here(args, image, timing, args.host.place(chosen)?),
+        (Chosen::Nested, Some(image)) => nested(args, &image, tree.as_ref()),
+        (_, image) => here(args, image, tree, timing, args.host.place(chosen)?),
     }
 }
 
 /// In a machine whose devices are in this process.
-fn here(args: &RunArgs, image: Option<GuestImage>, timing: Option<Named>, place: Place) -> Result<u8> {
+fn here(
+    args: &RunArgs,
+    image: Option<GuestImage>,
+    tree: Option<TreeKernel>,
+    timing: Option<Named>,
+    place: Place,
+) -> Result<u8> {
     let experiment = args.experiment()?;
-    let mut spec = Spec { place, ..args.spec(image) };
+    let mut spec = Spec { place, tree, ..args.spec(image) };
     if let Some(experiment) = &experiment {
         experiment.prepare(&mut spec)?;
         note(&limits(&experiment.scenario));
@@ -213,7 +225,7 @@ fn listener(
 }
 
 /// One level down. The arguments are our own, and say the same there.
-fn nested(args: &RunArgs, image: &GuestImage) -> Result<u8> {
+fn nested(args: &RunArgs, image: &GuestImage, tree: Option<&TreeKernel>) -> Result<u8> {
     let anonymous: u64 =
         args.pmem.iter().filter(|pmem| pmem.file.is_none()).filter_map(|pmem| pmem.size).sum();
     let out = if args.out.is_empty() { 0 } else { args.out_size.0 };
@@ -225,6 +237,9 @@ fn nested(args: &RunArgs, image: &GuestImage) -> Result<u8> {
         [anonymous, out, told, results].iter().fold(args.memory.0, |sum, more| sum.saturating_add(*more));
     let mut nested = Nested::of_ourselves(image.kernel(), image.outer_initramfs(), memory, arguments)?;
     nested.environment.push((IMAGE_VARIABLE.into(), image.folder().into()));
+    if let Some(tree) = tree {
+        nested.environment.push((TREE_VARIABLE.into(), tree.folder().into()));
+    }
     let terminal = args.terminal();
     if let Some((columns, rows)) = terminal {
         nested.environment.push((TERMINAL_VARIABLE.into(), format!("{columns}x{rows}").into()));
@@ -246,6 +261,13 @@ fn nested(args: &RunArgs, image: &GuestImage) -> Result<u8> {
 }
 
 impl RunArgs {
+    /// The user's own kernel, made ready.
+    fn tree(&self) -> Result<Option<TreeKernel>> {
+        let mut uses = vec![Use::Boot];
+        uses.extend(self.wants_stages().then_some(Use::Trace));
+        self.kernel_tree.as_ref().map(|folder| TreeKernel::ensure(folder, &uses)).transpose()
+    }
+
     /// Whether the guest is to tell its part of the faults: by our own init.
     fn wants_stages(&self) -> bool {
         (self.trace.is_some() || self.scenario.is_some()) && !self.no_guest_stages && self.initrd.is_none()
@@ -280,6 +302,7 @@ impl RunArgs {
             place: Place::default(),
             image,
             kernel: self.kernel.clone(),
+            tree: None,
             initrd: self.initrd.clone(),
             rootfs: self.rootfs.clone(),
             append: self.append.clone(),

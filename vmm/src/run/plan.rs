@@ -13,6 +13,7 @@ use super::parse::Pmem;
 use crate::accel::inside;
 use crate::config::{MachineConfig, PMEM_ALIGN, PmemBacking, PmemConfig};
 use crate::guest::GuestImage;
+use crate::guest::kernel_tree::TreeKernel;
 use crate::host::say::note;
 
 /// What every guest of ours is told: log to the first serial port, warnings and worse; a panic ends the machine.
@@ -40,7 +41,7 @@ impl Plan {
             config: MachineConfig {
                 kernel: PathBuf::new(),
                 initrds: Vec::new(),
-                cmdline: cmdline(spec),
+                cmdline: cmdline(spec)?,
                 cpus: spec.cpus,
                 memory: spec.memory,
                 pmem: spec.pmem.iter().map(region).collect::<Result<_>>()?,
@@ -50,10 +51,11 @@ impl Plan {
             results: None,
             _job: None,
         };
-        plan.config.kernel = match (&spec.kernel, &spec.image) {
-            (Some(kernel), _) => kernel.clone(),
-            (None, Some(image)) => image.kernel(),
-            (None, None) => bail!("no kernel: give --kernel, or let refault build its guest image"),
+        plan.config.kernel = match (&spec.kernel, &spec.tree, &spec.image) {
+            (Some(kernel), ..) => kernel.clone(),
+            (None, Some(tree), _) => tree.kernel(),
+            (None, None, Some(image)) => image.kernel(),
+            (None, None, None) => bail!("no kernel: give --kernel, or let refault build its guest image"),
         };
         match &spec.initrd {
             Some(initrd) => plan.foreign(spec, initrd)?,
@@ -108,7 +110,10 @@ impl Plan {
         job.root = self.add_region(private(spec.rootfs.as_deref().unwrap_or(&image.root()))?);
         let file = nameless()?;
         job.write(BufWriter::new(&file))?;
-        self.config.initrds = vec![image.boot_archive(), image.driver_archive(), path_of(&file)];
+        // What comes later is laid over what came before.
+        self.config.initrds = vec![image.boot_archive(), image.driver_archive()];
+        self.config.initrds.extend(spec.tree.as_ref().map(TreeKernel::archive));
+        self.config.initrds.push(path_of(&file));
         self._job = Some(file);
         Ok(())
     }
@@ -121,10 +126,17 @@ impl Plan {
     }
 }
 
-fn cmdline(spec: &Spec) -> String {
+fn cmdline(spec: &Spec) -> Result<String> {
     let level = if spec.verbose { 7 } else { 5 };
     let cpus = if inside() { ONE_CPU_FIRST } else { "" };
-    format!("{CMDLINE} loglevel={level}{cpus} {}", spec.append).trim_end().to_string()
+    let tree = spec.tree.as_ref().map(TreeKernel::arguments).transpose()?.unwrap_or_default();
+    let words = [&format!("{CMDLINE} loglevel={level}{cpus}"), &tree, &spec.append];
+    Ok(words
+        .map(|part| part.trim())
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" "))
 }
 
 /// A region of the user's. A file that is not there is made, if a size is given.

@@ -1,0 +1,131 @@
+//! A kernel's configuration, and what of it a guest of ours needs: `guest-driver/kernel.config` has the same options.
+
+use std::collections::BTreeMap;
+
+/// What a guest is to be able to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Run a command with our driver loaded.
+    Boot,
+    /// See folders of the host: `--share`, `--root host`.
+    Share,
+    /// Have a network: `--net user`.
+    Net,
+    /// Tell its part of recorded faults: `--trace`.
+    Trace,
+}
+
+/// One option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Without `CONFIG_`.
+    pub name: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    needed_by: Use,
+}
+
+const fn wanted(needed_by: Use, name: &'static str, purpose: &'static str) -> Wanted {
+    Wanted { name, purpose, needed_by }
+}
+
+/// What guests need. An option that another one here selects is left out.
+const WANTED: &[Wanted] = &[
+    wanted(Use::Boot, "BLK_DEV_INITRD", "the initial RAM file system, which holds init"),
+    wanted(Use::Boot, "DEVTMPFS", "device nodes"),
+    wanted(Use::Boot, "PROC_FS", "init reads /proc"),
+    wanted(Use::Boot, "SYSFS", "init reads /sys"),
+    wanted(Use::Boot, "TMPFS", "what the guest writes lies in memory"),
+    wanted(Use::Boot, "UNIX98_PTYS", "a terminal for the command"),
+    wanted(Use::Boot, "SERIAL_8250", "the command's input and output"),
+    wanted(Use::Boot, "SERIAL_8250_CONSOLE", "the kernel's log"),
+    wanted(Use::Boot, "X86_PMEM_LEGACY", "persistent memory, e820 type 12, in which the root file system is"),
+    wanted(Use::Boot, "BLK_DEV_PMEM", "persistent memory as a block device"),
+    wanted(Use::Boot, "FS_DAX", "file systems without a page cache, on persistent memory"),
+    wanted(Use::Boot, "EROFS_FS", "the root file system"),
+    wanted(Use::Boot, "OVERLAY_FS", "a root file system that can be written to"),
+    wanted(Use::Boot, "INTEL_IOMMU", "the IOMMU"),
+    wanted(Use::Boot, "INTEL_IOMMU_SVM", "page requests by process (SVA)"),
+    wanted(Use::Boot, "MODULES", "refault's driver is a module"),
+    wanted(Use::Boot, "INFINIBAND", "refault's driver is one of InfiniBand's"),
+    wanted(Use::Boot, "INFINIBAND_USER_ACCESS", "libibverbs"),
+    wanted(Use::Boot, "INFINIBAND_ON_DEMAND_PAGING", "regions that fault"),
+    wanted(Use::Share, "VIRTIO_PCI", "devices of QEMU, for --share and --root host"),
+    wanted(Use::Share, "NET_9P", "--share and --root host"),
+    wanted(Use::Share, "NET_9P_VIRTIO", "--share and --root host"),
+    wanted(Use::Share, "9P_FS", "--share and --root host"),
+    wanted(Use::Net, "VIRTIO_PCI", "devices of QEMU, for --net user"),
+    wanted(Use::Net, "VIRTIO_NET", "--net user"),
+    wanted(Use::Trace, "FTRACE", "the kernel's part of a recorded fault (--no-guest-stages does without)"),
+    wanted(
+        Use::Trace,
+        "KPROBE_EVENTS",
+        "the kernel's part of a recorded fault (--no-guest-stages does without)",
+    ),
+];
+
+/// A configuration as `.config` has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelConfig(BTreeMap<String, String>);
+
+impl KernelConfig {
+    /// From the text of a `.config`. Lines that set nothing are passed over.
+    pub fn parse(text: &str) -> Self {
+        let set = |line: &str| {
+            let (name, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
+            Some((name.to_string(), value.to_string()))
+        };
+        Self(text.lines().filter_map(set).collect())
+    }
+
+    /// Whether an option is built in or a module.
+    pub fn has(&self, name: &str) -> bool {
+        matches!(self.0.get(name).map(String::as_str), Some("y" | "m"))
+    }
+
+    /// What guests that do this need and this kernel lacks.
+    pub fn missing(&self, uses: &[Use]) -> Vec<Wanted> {
+        let lacks = |wanted: &&Wanted| uses.contains(&wanted.needed_by) && !self.has(wanted.name);
+        WANTED.iter().filter(lacks).copied().collect()
+    }
+
+    /// What the kernel's command line has to say for the IOMMU to come up with PASIDs.
+    pub fn iommu_arguments(&self) -> Option<&'static str> {
+        let on = self.has("INTEL_IOMMU_DEFAULT_ON") && self.has("INTEL_IOMMU_SCALABLE_MODE_DEFAULT_ON");
+        (!on).then_some("intel_iommu=on,sm_on")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAGMENT: &str = include_str!("../../../guest-driver/kernel.config");
+    const EVERYTHING: &[Use] = &[Use::Boot, Use::Share, Use::Net, Use::Trace];
+
+    #[test]
+    fn the_fragment_has_all_that_is_wanted() {
+        let config = KernelConfig::parse(FRAGMENT);
+        assert_eq!(config.missing(EVERYTHING), []);
+        assert_eq!(config.iommu_arguments(), None);
+    }
+
+    #[test]
+    fn a_module_is_as_good_as_built_in_and_nothing_else_is() {
+        let config = KernelConfig::parse(&FRAGMENT.replace("EROFS_FS=y", "EROFS_FS=m"));
+        assert_eq!(config.missing(&[Use::Boot]), []);
+        let config = KernelConfig::parse("# CONFIG_EROFS_FS is not set\nCONFIG_OVERLAY_FS=\"y\"\n");
+        assert!(!config.has("EROFS_FS") && !config.has("OVERLAY_FS"));
+        assert_eq!(config.iommu_arguments(), Some("intel_iommu=on,sm_on"));
+    }
+
+    #[test]
+    fn what_is_not_used_is_not_missed() {
+        let config = KernelConfig::parse(&FRAGMENT.replace("CONFIG_VIRTIO_NET=y", ""));
+        assert_eq!(config.missing(&[Use::Boot, Use::Share]), []);
+        assert_eq!(
+            config.missing(&[Use::Boot, Use::Net]).iter().map(|w| w.name).collect::<Vec<_>>(),
+            ["VIRTIO_NET"]
+        );
+    }
+}
