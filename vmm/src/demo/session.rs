@@ -18,6 +18,7 @@ use crate::accel::{Chosen, Nested, inside};
 use crate::config::CpuModel;
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::say::note;
+use crate::qemu::Extras;
 use crate::report::{self, names};
 use crate::run::parse::Pmem;
 use crate::run::series::SeriesArgs;
@@ -161,6 +162,7 @@ fn spec(args: &DemoArgs, image: GuestImage) -> Spec {
         place: Place::default(),
         image: Some(image),
         tree: None,
+        extras: Extras::default(),
         kernel: None,
         initrd: None,
         rootfs: None,

@@ -23,6 +23,7 @@ const INIT: &[(&str, &str)] = &[
     ("init.h", include_str!("init/init.h")),
     ("main.c", include_str!("init/main.c")),
     ("setup.c", include_str!("init/setup.c")),
+    ("host.c", include_str!("init/host.c")),
     ("relay.c", include_str!("init/relay.c")),
     ("collect.c", include_str!("init/collect.c")),
     ("trace.c", include_str!("init/trace.c")),

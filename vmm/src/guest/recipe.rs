@@ -68,8 +68,12 @@ pub const BOOT_MODULES: &[&str] = &["nd_e820", "nd_pmem", "crc32c_generic", "ero
 /// xfs comes with the first mount, and takes the kernel seconds of looking up symbols where CPUs are emulated.
 pub const GUEST_MODULES: &[&str] = &["ib_core", "ib_uverbs"];
 
-/// Lists of kernel modules in the initial RAM file system, which init loads in this order.
-pub const MODULE_LISTS: &[(&str, &[&str])] = &[("boot", BOOT_MODULES), ("guest", GUEST_MODULES)];
+/// Kernel modules for what QEMU lends a guest: a network, folders of the host's, and a place to say where symbols are.
+pub const LENT_MODULES: &[&str] = &["virtio_pci", "virtio_net", "9pnet_virtio", "9p", "qemu_fw_cfg"];
+
+/// Lists of kernel modules in the initial RAM file system, which init loads in this order, each if it is wanted.
+pub const MODULE_LISTS: &[(&str, &[&str])] =
+    &[("boot", BOOT_MODULES), ("guest", GUEST_MODULES), ("lent", LENT_MODULES)];
 
 /// Kernel modules that are merely there, for modprobe.
 pub const EXTRA_MODULES: &[&str] = &[

@@ -124,7 +124,7 @@ pub(super) fn own_path(path: &Path) -> std::path::PathBuf {
 }
 
 /// In an option of `key=value` pairs a comma stands for itself when it is doubled.
-fn doubled_commas(text: &OsStr) -> OsString {
+pub(super) fn doubled_commas(text: &OsStr) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let doubled =
         text.as_bytes().iter().flat_map(|byte| std::iter::repeat_n(*byte, if *byte == b',' { 2 } else { 1 }));

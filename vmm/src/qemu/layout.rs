@@ -45,6 +45,11 @@ impl Layout {
         self.ram + sizes
     }
 
+    /// Where RAM ends.
+    pub(super) fn ram_end(&self) -> u64 {
+        if self.ram > self.low { HIGH + (self.ram - self.low) } else { self.ram }
+    }
+
     /// Bytes of the node in front of each region.
     pub(super) const fn gap(&self) -> u64 {
         GAP
@@ -81,5 +86,6 @@ mod tests {
     fn ram_beyond_two_gib_lies_in_front_of_it() {
         let layout = Layout::new(3 << 30, [64 * MIB]);
         assert_eq!((layout.low, layout.pmem[0].start), (2 << 30, (5 << 30) + GAP));
+        assert_eq!((layout.ram_end(), Layout::new(1 << 30, []).ram_end()), (5 << 30, 1 << 30));
     }
 }

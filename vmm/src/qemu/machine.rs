@@ -13,7 +13,9 @@ use anyhow::{Context, Result, bail, ensure};
 use tracing::info;
 
 use super::arguments::{self, Files, Sockets};
+use super::debug::Core;
 use super::emulator::Emulator;
+use super::extras::Extras;
 use super::layout::Layout;
 use super::monitor::Monitor;
 use super::serial::Port;
@@ -33,6 +35,7 @@ const MESSAGES_KEPT: usize = 8 << 10;
 pub struct Machine {
     emulator: Emulator,
     config: MachineConfig,
+    extras: Extras,
     layout: Layout,
     slots: Vec<Arc<Slot>>,
     ports: [Port; 3],
@@ -50,6 +53,7 @@ impl Machine {
     pub fn new(
         emulator: Emulator,
         config: MachineConfig,
+        extras: Extras,
         consoles: Consoles,
         devices: impl FnOnce(&MachineParts) -> Result<Devices>,
     ) -> Result<Self> {
@@ -64,7 +68,7 @@ impl Machine {
         let (ports, inputs) = ([first.0, second.0, third.0], [first.1, second.1, third.1]);
         let inputs = inputs.map(|input| Arc::new(input) as Arc<dyn SerialInput>);
         let handle = MachineHandle::new(exit.clone(), inputs);
-        Ok(Self { emulator, config, layout, slots, ports, exit, handle, _pmem: pmem })
+        Ok(Self { emulator, config, extras, layout, slots, ports, exit, handle, _pmem: pmem })
     }
 
     /// A hand on this machine.
@@ -94,6 +98,7 @@ impl Machine {
         let mut command = self.emulator.command();
         let files = Files { initrd: &initrd, dmar: &table };
         arguments::add(&mut command, &self.config, &self.layout, &self.slots, &sockets, &files)?;
+        self.extras.add(&mut command);
         info!(?command, "starting QEMU");
         let mut qemu = Qemu::start(&mut command)?;
         // In the order in which QEMU connects: character devices, then functions.
@@ -107,7 +112,8 @@ impl Machine {
             let stream = accept(listener)?;
             sessions.push(session(slot.clone(), stream, self.exit.clone())?);
         }
-        let _monitor = Monitor::start(monitor, self.exit.clone())?;
+        let core = self.extras.dump.map(|file| Core { file, end: self.layout.ram_end() });
+        let _monitor = Monitor::start(monitor, self.exit.clone(), core)?;
         // Nothing else can connect any more, and nothing is left behind if we are killed.
         drop((folder, serial, functions));
         let exit = self.exit.clone();

@@ -5,11 +5,15 @@
 //! ([`crate::machine::Machine`]).
 
 mod arguments;
+mod debug;
 pub mod emulator;
+mod extras;
 mod layout;
 mod machine;
 mod monitor;
 mod serial;
 
+pub use self::debug::check_place;
 pub use self::emulator::Emulator;
+pub use self::extras::{Extras, Gdb, SHARES_MAX, Share};
 pub use self::machine::Machine;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::debug::Core;
 use crate::config::ExitReason;
 use crate::control::Exit;
 
@@ -16,20 +17,32 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// Shakes hands, and listens from a thread until QEMU closes the channel. A machine that ends says so by `exit`.
+    /// Shakes hands, and listens from a thread until QEMU closes the channel. A machine that ends says so by `exit`;
+    /// one that leaves a core waits for us to end it.
     ///
     /// # Errors
     /// What is at the other end does not speak QMP.
-    pub(super) fn start(stream: UnixStream, exit: Arc<Exit>) -> Result<Self> {
+    pub(super) fn start(stream: UnixStream, exit: Arc<Exit>, core: Option<Core>) -> Result<Self> {
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         let greeting = lines.next().context("QEMU closed its control channel")??;
         anyhow::ensure!(greeting.contains("QMP"), "QEMU greets with {greeting:?}");
         let monitor = Self { stream };
         monitor.execute("qmp_capabilities")?;
+        if let Some(core) = &core {
+            core.listen(&monitor.stream)?;
+        }
+        let answers = monitor.stream.try_clone()?;
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                if let Some(reason) = end_of(&line) {
+                let end = match &core {
+                    Some(core) => end_with_core(core, &line, &answers),
+                    None => end_of(&line),
+                };
+                if let Some(reason) = end {
                     exit.request(reason);
+                    if core.is_some() {
+                        let _ = send(&answers, &serde_json::json!({ "execute": "quit" }));
+                    }
                 }
             }
         });
@@ -41,8 +54,21 @@ impl Monitor {
     /// # Errors
     /// QEMU is gone.
     pub(super) fn execute(&self, command: &str) -> Result<()> {
-        let line = serde_json::json!({ "execute": command }).to_string() + "\n";
-        (&self.stream).write_all(line.as_bytes()).context("QEMU takes no commands any more")
+        send(&self.stream, &serde_json::json!({ "execute": command }))
+    }
+}
+
+/// One command.
+pub(super) fn send(mut stream: &UnixStream, command: &Value) -> Result<()> {
+    stream.write_all(format!("{command}\n").as_bytes()).context("QEMU takes no commands any more")
+}
+
+/// As [`end_of`], but a machine that is reset ends when its memory is written.
+fn end_with_core(core: &Core, line: &str, monitor: &UnixStream) -> Option<ExitReason> {
+    match end_of(line) {
+        Some(ExitReason::Reset) => core.write_last(monitor).is_err().then_some(ExitReason::Reset),
+        Some(reason) => Some(reason),
+        None => core.written(&serde_json::from_str(line).ok()?).then_some(ExitReason::Reset),
     }
 }
 

@@ -65,6 +65,11 @@ impl NicArgs {
 }
 
 impl NicArgs {
+    /// Seconds that the guest may take to answer a fault.
+    pub fn fault_timeout(&self) -> u64 {
+        self.fault_timeout
+    }
+
     /// How long the devices' steps are to take at least, if that was given.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use super::parse::Add;
 use crate::guest::initramfs::Initramfs;
 use crate::guest::modules::load_order;
+use crate::qemu::{Extras, Share};
 
 /// Folders that are links in a Debian system: a folder of that name in the overlay would hide the whole system.
 const MERGED: &[&str] = &["bin", "sbin", "lib", "lib64"];
@@ -35,6 +36,8 @@ pub struct Job {
     pub modules: Vec<PathBuf>,
     /// The image's modules do not fit the kernel: leave them.
     pub foreign_kernel: bool,
+    /// What QEMU lends it.
+    pub extras: Extras,
     /// Block device of the root file system.
     pub root: String,
     /// Block device for what is collected.
@@ -73,6 +76,17 @@ impl Job {
         }
         self.collect.iter().try_for_each(|path| records.add(b'c', path.as_bytes()))?;
         records.add(b'r', self.root.as_bytes())?;
+        for (index, share) in self.extras.shares.iter().enumerate() {
+            let mode = if share.read_only { "ro" } else { "rw" };
+            let text = format!("{} {mode} {}", Share::tag(index), share.guest);
+            records.add(b'h', text.as_bytes())?;
+        }
+        if self.extras.has_devices() {
+            records.add(b'l', b"")?;
+        }
+        if self.extras.net {
+            records.add(b'n', b"")?;
+        }
         if let Some(results) = &self.results {
             records.add(b'o', results.as_bytes())?;
         }
@@ -137,6 +151,14 @@ mod tests {
         };
         let records = job.records().expect("valid");
         assert_eq!(records, b"ash\0a-c\0a\0eA=b=c\0c/var/log\0rpmem1\0opmem0\0t80x25\0s4096\0f\0");
+    }
+
+    #[test]
+    fn what_qemu_lends_is_told() {
+        let share = Share { host: "/src".into(), guest: "/my src".into(), read_only: true };
+        let extras = Extras { net: true, shares: vec![share], ..Extras::default() };
+        let job = Job { extras, ..Job::default() };
+        assert_eq!(job.records().expect("valid"), b"r\0hshare0 ro /my src\0l\0n\0");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod console;
 pub mod device;
 mod end;
 mod experiment;
+pub mod extras;
 pub mod job;
 pub(crate) mod leave;
 mod options;
@@ -32,7 +33,7 @@ use crate::config::{CpuModel, ExitReason, MachineConfig};
 use crate::guest::GuestImage;
 use crate::guest::kernel_tree::TreeKernel;
 use crate::machine::{Consoles, Devices, Machine, MachineHandle, MachineParts};
-use crate::qemu::{self, Emulator};
+use crate::qemu::{self, Emulator, Extras};
 use crate::relay::{Credit, Decoder, Frame, pump_input};
 
 /// What the guest runs on.
@@ -56,6 +57,8 @@ pub struct Spec {
     pub kernel: Option<PathBuf>,
     /// A kernel with its modules in place of the image's.
     pub tree: Option<TreeKernel>,
+    /// What QEMU lends the guest; nothing else can.
+    pub extras: Extras,
     /// An initramfs in place of the image's: it boots as it likes, and no command can be run.
     pub initrd: Option<PathBuf>,
     /// A root file system in place of the image's.
@@ -138,7 +141,7 @@ pub fn run(
         true => outputs.relayed(&shared, &credit, &handle, ended),
         false => outputs.plain(&shared),
     };
-    let machine = AnyMachine::new(&spec.place, plan.config.clone(), consoles, devices)?;
+    let machine = AnyMachine::new(spec, plan.config.clone(), consoles, devices)?;
     let hand = handle.get_or_init(|| machine.handle()).clone();
     if let Some(input) = input {
         feed(input, hand.clone(), Arc::clone(&credit), plan.relayed);
@@ -172,16 +175,20 @@ enum AnyMachine {
 
 impl AnyMachine {
     fn new(
-        place: &Place,
+        spec: &Spec,
         config: MachineConfig,
         consoles: Consoles,
         devices: impl FnOnce(&MachineParts) -> Result<Devices>,
     ) -> Result<Self> {
-        Ok(match place {
+        Ok(match &spec.place {
             Place::Kvm => Self::Kvm(Machine::new(config, consoles, devices)?),
-            Place::Qemu(emulator) => {
-                Self::Qemu(Box::new(qemu::Machine::new(emulator.clone(), config, consoles, devices)?))
-            }
+            Place::Qemu(emulator) => Self::Qemu(Box::new(qemu::Machine::new(
+                emulator.clone(),
+                config,
+                spec.extras.clone(),
+                consoles,
+                devices,
+            )?)),
         })
     }
 

@@ -13,6 +13,7 @@ use refault_nic::NicConfig;
 
 use super::device::NicArgs;
 use super::experiment::{BEGIN, END, Experiment, limits};
+use super::extras::ExtraArgs;
 use super::leave::Seen;
 use super::parse::{Add, Out, Pmem, Size};
 use super::place::HostArgs;
@@ -27,6 +28,7 @@ use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::say::note;
 use crate::host::terminal::{Raw, size};
 use crate::lab::scenario::Scenario;
+use crate::qemu::Extras;
 use crate::slow::Named;
 use crate::trace::{Recorder, WallClock};
 use crate::wiring::{self, DeviceOptions};
@@ -90,6 +92,8 @@ pub struct RunArgs {
     env: Vec<(String, OsString)>,
     #[command(flatten)]
     host: HostArgs,
+    #[command(flatten)]
+    extras: ExtraArgs,
     /// CPU that the guest sees
     #[arg(long, value_enum, default_value_t)]
     cpu_model: CpuModel,
@@ -144,6 +148,7 @@ pub fn execute(args: &RunArgs) -> Result<u8> {
         note(&timing.line());
     }
     let chosen = args.host.choose()?;
+    args.extras.check(chosen)?;
     let tree = args.tree()?;
     let image = (!whole || chosen == Chosen::Nested).then(|| args.series.image()).transpose()?;
     match (chosen, image) {
@@ -161,13 +166,15 @@ fn here(
     place: Place,
 ) -> Result<u8> {
     let experiment = args.experiment()?;
-    let mut spec = Spec { place, tree, ..args.spec(image) };
+    let mut spec = Spec { place, tree, extras: args.extras.extras()?, ..args.spec(image) };
     if let Some(experiment) = &experiment {
         experiment.prepare(&mut spec)?;
         note(&limits(&experiment.scenario));
     }
     let folder = args.folder(experiment.as_ref());
     let stages = args.wants_stages().then(|| Stages::ask(&mut spec)).transpose()?;
+    let vmlinux = args.kernel_tree.as_ref().map(|folder| folder.join("vmlinux"));
+    args.extras.announce(vmlinux.as_deref(), args.nic.fault_timeout(), args.timeout.is_some());
     // Until the end, whatever that is: the terminal is the user's.
     let _raw = spec.terminal.filter(|_| !inside()).and_then(|_| Raw::enter());
     let mut wired = None;
@@ -264,6 +271,7 @@ impl RunArgs {
     /// The user's own kernel, made ready.
     fn tree(&self) -> Result<Option<TreeKernel>> {
         let mut uses = vec![Use::Boot];
+        uses.extend(self.extras.uses());
         uses.extend(self.wants_stages().then_some(Use::Trace));
         self.kernel_tree.as_ref().map(|folder| TreeKernel::ensure(folder, &uses)).transpose()
     }
@@ -303,6 +311,7 @@ impl RunArgs {
             image,
             kernel: self.kernel.clone(),
             tree: None,
+            extras: Extras::default(),
             initrd: self.initrd.clone(),
             rootfs: self.rootfs.clone(),
             append: self.append.clone(),

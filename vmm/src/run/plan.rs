@@ -74,9 +74,12 @@ impl Plan {
         let ours = !spec.command.is_empty()
             || !spec.add.is_empty()
             || !spec.out.is_empty()
-            || !spec.modules.is_empty();
+            || !spec.modules.is_empty()
+            || !spec.extras.shares.is_empty();
         if ours {
-            bail!("a COMMAND, --add, --out and --module need refault's own initramfs: leave out --initrd");
+            bail!(
+                "a COMMAND, --add, --out, --module and --share need refault's own initramfs: leave out --initrd"
+            );
         }
         self.config.initrds = vec![initrd.to_path_buf()];
         if let Some(root) = &spec.rootfs {
@@ -97,6 +100,7 @@ impl Plan {
             modules: spec.modules.clone(),
             foreign_kernel: is_foreign(spec.kernel.as_deref(), image)?,
             trace: spec.trace_kib,
+            extras: spec.extras.clone(),
             ..Job::default()
         };
         if !spec.out.is_empty() {
@@ -130,7 +134,8 @@ fn cmdline(spec: &Spec) -> Result<String> {
     let level = if spec.verbose { 7 } else { 5 };
     let cpus = if inside() { ONE_CPU_FIRST } else { "" };
     let tree = spec.tree.as_ref().map(TreeKernel::arguments).transpose()?.unwrap_or_default();
-    let words = [&format!("{CMDLINE} loglevel={level}{cpus}"), &tree, &spec.append];
+    let ours = format!("{CMDLINE} loglevel={level}{cpus}");
+    let words = [&ours, tree.as_str(), spec.extras.kernel_arguments(), &spec.append];
     Ok(words
         .map(|part| part.trim())
         .into_iter()

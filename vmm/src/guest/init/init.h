@@ -12,10 +12,13 @@ struct job {
 	char *arguments[MAX_ITEMS + 1];
 	char *environment[MAX_ITEMS + 1];
 	char *collect[MAX_ITEMS + 1]; /* files the host wants back */
+	char *shares[MAX_ITEMS + 1];  /* the host's folders: "TAG ro|rw PATH" */
 	const char *folder;
 	const char *root;     /* block device of the root file system */
 	const char *results;  /* block device that takes the files */
 	int foreign_kernel;   /* the modules of the image do not fit it */
+	int lent;             /* there are devices of QEMU's, and modules for them */
+	int network;          /* one of them is a network interface */
 	const char *terminal; /* "COLUMNSxROWS", when the command gets a terminal */
 	const char *trace;    /* KiB of memory for each CPU's events of fault handling, if they are wanted */
 };
@@ -33,6 +36,9 @@ void load_modules(const char *list);
 void prepare_root(const struct job *job);
 void release_mounts(void);
 void start_cpus(void);
+int mount_host_root(const struct job *job, const char *path);
+void mount_shares(const struct job *job);
+void start_network(const struct job *job);
 int relay_command(const struct job *job, int port);
 int collect_files(const struct job *job, int busybox);
 void start_trace(const struct job *job);

@@ -126,11 +126,15 @@ int main(void)
 		load_modules("/modules/boot");
 		load_modules("/modules/guest");
 		load_modules("/modules/driver");
+		if (job.lent)
+			load_modules("/modules/lent");
 	}
 	load_modules("/refault/modules");
 	busybox = open("/bin/busybox", O_PATH | O_CLOEXEC);
 	prepare_root(&job);
+	mount_shares(&job);
 	bring_up_loopback();
+	start_network(&job);
 	/* While there is one CPU: events are switched on by rewriting code. */
 	start_trace(&job);
 	start_cpus();

@@ -10,6 +10,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -39,6 +40,9 @@ static void take_record(struct job *job, char *record)
 	case 'c': append(job->collect, text); break;
 	case 'd': job->folder = text; break;
 	case 'r': job->root = text; break;
+	case 'h': append(job->shares, text); break;
+	case 'l': job->lent = 1; break;
+	case 'n': job->network = 1; break;
 	case 'o': job->results = text; break;
 	case 'f': job->foreign_kernel = 1; break;
 	case 't': job->terminal = text; break;
@@ -123,12 +127,31 @@ static void mount_into_root(const char *name, const char *type, const char *opti
 		say("cannot mount %s: %s", path, strerror(errno));
 }
 
-/* The root is an overlay: writes go to memory, above files the host added, above the image. The first root stays
- * below, for its folder /extra is part of the overlay. */
+/* With a root of the host's, the image's modules are still the kernel's. A kernel tree brings its own among the files
+ * that the host added. */
+static void bind_modules(void)
+{
+	struct utsname kernel;
+	char from[256], path[256];
+
+	uname(&kernel);
+	snprintf(path, sizeof(path), "/extra/usr/lib/modules/%s/modules.dep", kernel.release);
+	if (access(path, F_OK) == 0)
+		return;
+	snprintf(from, sizeof(from), "/image/usr/lib/modules/%s", kernel.release);
+	snprintf(path, sizeof(path), "/root/usr/lib/modules/%s", kernel.release);
+	mkdir(path, 0755);
+	if (mount(from, path, NULL, MS_BIND, NULL) != 0)
+		say("no modules in %s: %s", path, strerror(errno));
+}
+
+/* The root is an overlay: writes go to memory, above files the host added, above the image or a folder of the host's.
+ * The first root stays below, for its folder /extra is part of the overlay. */
 void prepare_root(const struct job *job)
 {
 	char device[64], options[128];
 	const char *added = access("/extra", F_OK) == 0 ? "/extra:" : "";
+	int of_host;
 
 	if (!job->root)
 		give_up("the job names no root file system");
@@ -139,13 +162,21 @@ void prepare_root(const struct job *job)
 	mkdir("/root", 0755);
 	if (mount_image(device) != 0)
 		give_up("the root file system on %s cannot be mounted: %s", device, strerror(errno));
+	of_host = mount_host_root(job, "/host");
 	mount("memory", "/memory", "tmpfs", 0, "mode=0755");
 	mkdir("/memory/upper", 0755);
 	mkdir("/memory/work", 0755);
-	snprintf(options, sizeof(options), "lowerdir=%s/image,upperdir=/memory/upper,workdir=/memory/work", added);
+	snprintf(options, sizeof(options), "lowerdir=%s%s,upperdir=/memory/upper,workdir=/memory/work", added,
+		 of_host ? "/host" : "/image");
 	if (mount("root", "/root", "overlay", 0, options) != 0)
 		give_up("the root file system cannot be made writable: %s", strerror(errno));
 
+	if (of_host) {
+		bind_modules();
+		/* What the host's programs keep there is theirs. */
+		mount_into_root("run", "tmpfs", "mode=0755");
+		mount_into_root("tmp", "tmpfs", "mode=1777");
+	}
 	mount_into_root("proc", "proc", NULL);
 	mount_into_root("sys", "sysfs", NULL);
 	mount_into_root("dev", "devtmpfs", "mode=0755");

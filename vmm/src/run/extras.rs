@@ -1,0 +1,213 @@
+//! Options of `refault run` that only QEMU can follow: gdb, network, folders of the host, a core.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::accel::Chosen;
+use crate::guest::kernel_config::Use;
+use crate::host::say::note;
+use crate::qemu::{Extras, Gdb, SHARES_MAX, Share, check_place};
+
+/// The port gdb's own documentation uses.
+const GDB_PORT: &str = "1234";
+
+/// A network for the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Net {
+    /// Behind QEMU's address translation: the guest reaches what this machine reaches, and nobody reaches the guest.
+    User,
+}
+
+/// The options.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct ExtraArgs {
+    /// Let gdb attach to the guest's kernel at this port of the loopback interface (QEMU only)
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = GDB_PORT)]
+    gdb: Option<u16>,
+    /// Let the guest wait for gdb before its first instruction (QEMU only)
+    #[arg(long)]
+    gdb_wait: bool,
+    /// Give the guest a network (QEMU only)
+    #[arg(long, value_enum)]
+    net: Option<Net>,
+    /// Folder of the host that the guest sees as it is; with :ro it cannot write there (QEMU only)
+    #[arg(long, value_name = "HOST:GUEST[:ro]")]
+    share: Vec<Shared>,
+    /// Root file system: `host` or a folder, read-only, with what the guest writes in memory (QEMU only)
+    #[arg(long, value_name = "host|DIR", conflicts_with_all = ["rootfs", "initrd"])]
+    root: Option<PathBuf>,
+    /// Write a core of the guest's memory here when it is reset, as it is by a panic; SIGUSR2 asks for one (QEMU only)
+    #[arg(long, value_name = "FILE")]
+    dump: Option<PathBuf>,
+}
+
+impl ExtraArgs {
+    /// Refuses what only QEMU can do, if something else runs the guest.
+    ///
+    /// # Errors
+    /// One of the options was given, and it is not QEMU.
+    pub(super) fn check(&self, chosen: Chosen) -> Result<()> {
+        let given = [
+            ("--gdb", self.gdb_port().is_some()),
+            ("--net", self.net.is_some()),
+            ("--share", !self.share.is_empty()),
+            ("--root", self.root.is_some()),
+            ("--dump", self.dump.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((option, _)) if chosen != Chosen::Qemu => {
+                bail!("{option} needs QEMU, and refault's own VMM was chosen: add --host qemu")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the guest's kernel must have for them.
+    pub(super) fn uses(&self) -> Vec<Use> {
+        let share = !self.share.is_empty() || self.root.is_some();
+        let uses = [(Use::Share, share), (Use::Net, self.net.is_some())];
+        uses.into_iter().filter(|(_, given)| *given).map(|(used, _)| used).collect()
+    }
+
+    /// As the machine takes them. The root comes first.
+    ///
+    /// # Errors
+    /// A folder is not there, or there are too many.
+    pub(super) fn extras(&self) -> Result<Extras> {
+        let mut shares = Vec::new();
+        if let Some(root) = &self.root {
+            let host = if root == Path::new("host") { Path::new("/") } else { root };
+            shares.push(Share { host: folder("--root", host)?, guest: "/".into(), read_only: true });
+        }
+        for share in &self.share {
+            let host = folder("--share", &share.host)?;
+            shares.push(Share { host, guest: share.guest.clone(), read_only: share.read_only });
+        }
+        ensure!(shares.len() <= SHARES_MAX, "more than {SHARES_MAX} shares: share a folder above them");
+        if let Some(file) = &self.dump {
+            check_place(file)?;
+        }
+        let gdb = self.gdb_port().map(|port| Gdb { port, wait: self.gdb_wait });
+        Ok(Extras { gdb, net: self.net.is_some(), shares, dump: self.dump.clone() })
+    }
+
+    /// Tells how gdb gets in, and what does not wait for it. `vmlinux` is the file with the kernel's symbols, if known.
+    pub(super) fn announce(&self, vmlinux: Option<&Path>, fault_seconds: u64, limit: bool) {
+        let Some(port) = self.gdb_port() else { return };
+        let vmlinux = vmlinux.unwrap_or(Path::new("vmlinux")).display();
+        let waits = if self.gdb_wait { "; the guest waits for it" } else { "" };
+        note(&format!("gdb {vmlinux} -ex 'target remote :{port}'{waits}"));
+        let mut clocks = format!("a fault that gdb holds up fails after {fault_seconds} s (--fault-timeout)");
+        if limit {
+            clocks += ", and the run ends by --timeout";
+        }
+        note(&format!("time goes on while gdb stops the guest: {clocks}"));
+    }
+
+    fn gdb_port(&self) -> Option<u16> {
+        self.gdb.or_else(|| self.gdb_wait.then(|| GDB_PORT.parse().ok())?)
+    }
+}
+
+fn folder(option: &str, path: &Path) -> Result<PathBuf> {
+    let folder = std::fs::canonicalize(path).with_context(|| format!("{option} {}", path.display()))?;
+    ensure!(folder.is_dir(), "{option} {}: this is no folder; --add takes files", path.display());
+    Ok(folder)
+}
+
+/// A folder of the host's and where the guest sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Shared {
+    host: PathBuf,
+    guest: String,
+    read_only: bool,
+}
+
+impl FromStr for Shared {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (paths, read_only) = text.strip_suffix(":ro").map_or((text, false), |paths| (paths, true));
+        // The last one, for a host's path may hold a colon too.
+        let (host, guest) = paths
+            .rfind(":/")
+            .and_then(|at| Some((paths.get(..at)?, paths.get(at + 1..)?)))
+            .ok_or("want HOST:GUEST or HOST:GUEST:ro, with an absolute path for the guest")?;
+        match (host, guest.trim_end_matches('/')) {
+            ("", _) => Err("want HOST:GUEST: there is no path on the host".into()),
+            (_, "") => Err("the guest's root comes by --root DIR".into()),
+            (_, guest) if guest.contains(':') => Err("only :ro may be behind the guest's path".into()),
+            (host, guest) => Ok(Self { host: host.into(), guest: guest.into(), read_only }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[arg(long)]
+        rootfs: Option<String>,
+        #[arg(long)]
+        initrd: Option<String>,
+        #[command(flatten)]
+        extras: ExtraArgs,
+    }
+
+    fn parse(line: &[&str]) -> ExtraArgs {
+        Line::try_parse_from([&["run"], line].concat()).expect("valid").extras
+    }
+
+    #[test]
+    fn gdb_has_a_usual_port_and_waiting_implies_it() {
+        for (line, port, wait) in
+            [(&["--gdb"][..], 1234, false), (&["--gdb", "99"], 99, false), (&["--gdb-wait"], 1234, true)]
+        {
+            let extras = parse(line).extras().expect("valid");
+            assert_eq!(extras.gdb, Some(Gdb { port, wait }), "{line:?}");
+        }
+        assert_eq!(parse(&[]).extras().expect("valid"), Extras::default());
+    }
+
+    #[test]
+    fn what_only_qemu_can_do_is_refused_elsewhere() {
+        for line in [
+            &["--gdb"][..],
+            &["--net", "user"],
+            &["--share", "/tmp:/x"],
+            &["--root", "host"],
+            &["--dump", "x"],
+        ] {
+            let args = parse(line);
+            let error = args.check(Chosen::Refault).expect_err("no QEMU").to_string();
+            assert!(error.contains(line[0]) && error.contains("--host qemu"), "{error}");
+            assert!(args.check(Chosen::Nested).is_err() && args.check(Chosen::Qemu).is_ok());
+        }
+        assert!(parse(&[]).check(Chosen::Refault).is_ok());
+    }
+
+    #[test]
+    fn a_share_names_a_folder_and_a_place() {
+        let share =
+            |text: &str| text.parse::<Shared>().map(|share| (share.host, share.guest, share.read_only));
+        assert_eq!(share("/a:/b"), Ok(("/a".into(), "/b".into(), false)));
+        assert_eq!(share("c:/x:/b/:ro"), Ok(("c:/x".into(), "/b".into(), true)));
+        for wrong in ["/a", "/a:b", ":/b", "/a:/", "/a:/b:rw"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse(&["--share", "/nonexistent:/x"]).extras().is_err());
+    }
+
+    #[test]
+    fn the_hosts_root_is_only_read() {
+        let extras = parse(&["--share", "/tmp:/x", "--root", "host"]).extras().expect("valid");
+        assert_eq!(extras.shares[0], Share { host: "/".into(), guest: "/".into(), read_only: true });
+        assert_eq!(parse(&["--root", "host", "--net", "user"]).uses(), [Use::Share, Use::Net]);
+    }
+}
