@@ -12,6 +12,7 @@ pub use agent::serve as serve_nested;
 pub use nested::{Nested, inside};
 pub use outer::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
 pub use probe::{Verdict, probe};
+pub(crate) use tsc::tsc_khz;
 
 use anyhow::{Result, bail};
 

@@ -11,7 +11,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 const TRIES: usize = 20;
 
 /// Ticks in a millisecond; none where there is no such counter.
-pub(super) fn tsc_khz() -> Option<u64> {
+pub(crate) fn tsc_khz() -> Option<u64> {
     let start = read_both()?;
     std::thread::sleep(INTERVAL);
     let end = read_both()?;

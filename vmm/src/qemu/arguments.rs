@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::layout::Layout;
+use crate::accel::tsc_khz;
 use crate::config::{MachineConfig, PmemBacking};
 use crate::serve::Slot;
 use crate::serve::arguments::device;
@@ -60,9 +61,7 @@ pub(super) fn add(
     memory(command, config, layout);
     command.arg("-kernel").arg(&config.kernel);
     command.arg("-initrd").arg(format!("/proc/{}/fd/{}", std::process::id(), files.initrd.as_raw_fd()));
-    // The nodes are our way to have files as memory. The kernel is to see one, as in a machine of ours, and with those
-    // of the firmware's tables it would not boot if it were told to make some up (numa=fake=).
-    command.arg("-append").arg(format!("{}{} numa=noacpi", config.cmdline, layout.command_line()));
+    command.arg("-append").arg(format!("{}{}{}", config.cmdline, layout.command_line(), kernel_arguments()));
     for (port, (base, line)) in SERIAL.into_iter().enumerate() {
         let mut chardev = OsString::from(format!("socket,id=serial{port},path="));
         chardev.push(doubled_commas(sockets.serial(port).as_os_str()));
@@ -82,6 +81,14 @@ pub(super) fn add(
         command.args(["-device", &device(slot, &sockets.path(&slot.name)).to_string()]);
     }
     Ok(())
+}
+
+/// What every kernel here is told. One NUMA node: the others are our way to have files as memory, and with them a kernel
+/// does not boot that is to make some up (numa=fake=). And the speed of the time stamp counter, which is the host's: on a
+/// busy host a kernel that measures it against emulated timers is far off, and may find that the timers do not work.
+fn kernel_arguments() -> String {
+    let clock = tsc_khz().map(|khz| format!(" tsc_early_khz={khz} tsc=reliable")).unwrap_or_default();
+    format!(" numa=noacpi no_timer_check{clock}")
 }
 
 /// RAM is the first node; each persistent region is one, behind a gap that is one too.
