@@ -31,7 +31,7 @@ until_init() {
 }
 
 by_refault() {
-	until_init "$refault" run --accel kvm --cpus 1 --memory 512M --verbose -- sleep 60
+	until_init "$refault" run --host refault --cpus 1 --memory 512M --verbose -- sleep 60
 }
 
 by_qemu() {
@@ -56,7 +56,7 @@ for other in qemu qemu-elf; do
 done
 
 # An idle guest: from the tenth second after its start on.
-"$refault" run --accel kvm --cpus 1 --memory 512M -- sleep 100 < /dev/null > /dev/null 2>&1 &
+"$refault" run --host refault --cpus 1 --memory 512M -- sleep 100 < /dev/null > /dev/null 2>&1 &
 pid=$!
 sleep 25
 ticks() { awk '{ print $14 + $15 }' "/proc/$pid/stat"; }

@@ -29,7 +29,7 @@ sample() {
 	done | sort
 }
 
-"$refault" run --accel kvm --cpus 2 --add "$scratch/latency.sh:/latency.sh" -- sh /latency.sh &
+"$refault" run --host refault --cpus 2 --add "$scratch/latency.sh:/latency.sh" -- sh /latency.sh &
 pid=$!
 sleep 25
 for round in 1 2 3 4 5 6; do
