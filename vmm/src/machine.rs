@@ -85,8 +85,8 @@ impl MachineHandle {
         self.exit.request(ExitReason::Stopped);
     }
 
-    /// Gives the guest `bytes` to read from serial port `port` (0 to 2), as fast as it takes them. Never
-    /// blocks; what the guest does not take waits. A port that is not there takes nothing.
+    /// Gives the guest `bytes` to read from serial port `port` (0 to 2), as fast as it takes them. What it does not take
+    /// waits, and so does the caller if that is much. A port that is not there takes nothing.
     pub fn inject(&self, port: usize, bytes: &[u8]) {
         if let Some(port) = self.serial.get(port) {
             port.inject(bytes);

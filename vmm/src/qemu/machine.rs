@@ -28,6 +28,8 @@ use crate::serve::{Board, DMAR_FILE, Slot, dmar};
 
 /// How long QEMU may take to connect to what it is told to.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take to end when its guest has.
+const LEAVING: Duration = Duration::from_secs(20);
 /// Bytes of QEMU's own messages that are kept for errors.
 const MESSAGES_KEPT: usize = 8 << 10;
 
@@ -126,15 +128,14 @@ impl Machine {
             exit.request(ExitReason::Failed(format!("QEMU ended by itself; {}", watched.messages())));
         });
         let reason = self.exit.wait().context("the control plane failed")?;
-        if !matches!(reason, ExitReason::PowerOff | ExitReason::Reset) {
+        let by_itself = matches!(reason, ExitReason::PowerOff | ExitReason::Reset);
+        if !by_itself || !qemu.ends_within(LEAVING) {
             qemu.kill();
         }
         let _ = watching.join();
-        for output in outputs.into_iter().flatten() {
-            // Someone who does not read the guest's output must not keep a run that was stopped.
-            if matches!(reason, ExitReason::PowerOff | ExitReason::Reset) {
-                let _ = output.join();
-            }
+        // Someone who does not read the guest's output must not keep a run that was stopped.
+        for output in outputs.into_iter().flatten().filter(|_| by_itself) {
+            let _ = output.join();
         }
         sessions.into_iter().for_each(|session| drop(session.join()));
         info!(?reason, "machine ended");
@@ -230,11 +231,20 @@ impl Qemu {
 
     /// Waits for its end.
     fn wait(&self) {
-        let mut pause = Duration::from_millis(1);
+        while !self.ends_within(Duration::MAX) {}
+    }
+
+    /// Waits for its end for so long; whether it came.
+    fn ends_within(&self, limit: Duration) -> bool {
+        let (start, mut pause) = (Instant::now(), Duration::from_millis(1));
         while matches!(self.lock().try_wait(), Ok(None)) {
+            if start.elapsed() >= limit {
+                return false;
+            }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }
+        true
     }
 
     fn kill(&self) {

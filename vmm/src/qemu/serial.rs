@@ -3,25 +3,28 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use crate::machine::SerialInput;
 
-/// The host's end of a port's input. Bytes wait in a queue, for the guest may not read.
-pub(super) struct Input(Mutex<Option<Sender<Vec<u8>>>>);
+/// Pieces of input that wait for the guest to read. Whoever has more waits too.
+const WAITING: usize = 64;
+
+/// The host's end of a port's input.
+pub(super) struct Input(Mutex<SyncSender<Vec<u8>>>);
 
 /// What is needed to connect a port when QEMU does.
 pub(super) struct Port {
     output: Box<dyn Write + Send>,
-    input: std::sync::mpsc::Receiver<Vec<u8>>,
+    input: Receiver<Vec<u8>>,
 }
 
 impl Port {
     /// A port that writes to `output`, and its input.
     pub(super) fn new(output: Box<dyn Write + Send>) -> (Self, Input) {
-        let (sender, input) = channel();
-        (Self { output, input }, Input(Mutex::new(Some(sender))))
+        let (sender, input) = sync_channel(WAITING);
+        (Self { output, input }, Input(Mutex::new(sender)))
     }
 
     /// Connects it. The thread that is returned ends when all that the guest wrote has been handed on.
@@ -47,8 +50,7 @@ impl Port {
 
 impl SerialInput for Input {
     fn inject(&self, bytes: &[u8]) {
-        if let Some(sender) = &*self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            let _ = sender.send(bytes.to_vec());
-        }
+        // Fails only when QEMU is gone, and the guest with it.
+        let _ = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).send(bytes.to_vec());
     }
 }
