@@ -14,6 +14,7 @@ pub mod place;
 mod plan;
 pub mod series;
 pub mod stages;
+mod verdicts;
 mod watch;
 
 use std::io::{Read, Write};

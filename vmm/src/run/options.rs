@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use refault_bus::probe::{NoProbe, Probe};
@@ -19,6 +19,7 @@ use super::parse::{Add, Out, Pmem, Size};
 use super::place::HostArgs;
 use super::series::SeriesArgs;
 use super::stages::Stages;
+use super::verdicts::Verdicts;
 use super::{FAILED, Place, Spec, Streams, TIMED_OUT, run};
 use crate::accel::{Chosen, Nested, inside};
 use crate::config::CpuModel;
@@ -120,6 +121,12 @@ pub struct RunArgs {
     /// target/refault/scenario-NAME if there is no --trace.
     #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["command", "initrd"])]
     scenario: Option<String>,
+    /// Write verdicts as JUnit XML: of the KTAP in the command's output, of storms, or else of the command as one test
+    #[arg(long, value_name = "FILE", conflicts_with = "initrd")]
+    junit: Option<PathBuf>,
+    /// Print the same as KTAP, and all other output as its comments
+    #[arg(long, conflicts_with_all = ["initrd", "tty"])]
+    ktap: bool,
     /// Do not have the guest's kernel trace its part of the faults, which costs it some time for each
     #[arg(long)]
     no_guest_stages: bool,
@@ -178,10 +185,11 @@ fn here(
     // Until the end, whatever that is: the terminal is the user's.
     let _raw = spec.terminal.filter(|_| !inside()).and_then(|_| Raw::enter());
     let mut wired = None;
+    let (verdicts, start) = (args.verdicts(), Instant::now());
     let clock = Arc::new(WallClock::new());
     let recorder = folder.as_ref().map(|_| Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND));
     let control = listener(experiment.as_ref(), recorder.as_ref());
-    let end = run(&spec, args.streams(control)?, |parts| {
+    let end = run(&spec, args.streams(control, verdicts.as_ref())?, |parts| {
         let probe: Arc<dyn Probe> = match &recorder {
             Some(recorder) => recorder.clone(),
             None => Arc::new(NoProbe),
@@ -212,6 +220,9 @@ fn here(
     }
     if let Some(complaint) = end.complaint() {
         note(&complaint);
+    }
+    if let Some(verdicts) = verdicts {
+        args.conclude(&verdicts, end.code(), start.elapsed())?;
     }
     Ok(end.code())
 }
@@ -332,7 +343,32 @@ impl RunArgs {
         }
     }
 
-    fn streams(&self, control: Box<dyn FnMut(&str) + Send>) -> Result<Streams> {
+    /// Where verdicts are collected, if they are wanted.
+    fn verdicts(&self) -> Option<Arc<Verdicts>> {
+        (self.ktap || self.junit.is_some()).then(Arc::default)
+    }
+
+    /// Tells the verdicts as it was asked for.
+    fn conclude(&self, verdicts: &Verdicts, status: u8, took: Duration) -> Result<()> {
+        let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
+        let name = self.scenario.clone().unwrap_or_else(|| words.join(" "));
+        let name = if name.is_empty() { "shell" } else { name.lines().next().unwrap_or_default() };
+        if let Some(path) = &self.junit {
+            verdicts.write_junit(path, name, status, took)?;
+        }
+        if self.ktap {
+            // No one may be left to read it.
+            let _ = std::io::stdout().write_all(verdicts.ktap(name, status).as_bytes());
+        }
+        Ok(())
+    }
+
+    fn streams(
+        &self,
+        control: Box<dyn FnMut(&str) + Send>,
+        verdicts: Option<&Arc<Verdicts>>,
+    ) -> Result<Streams> {
+        let output: Box<dyn Write + Send> = Box::new(std::io::stdout());
         let mut log: Vec<Box<dyn Write + Send>> = Vec::new();
         if let Some(path) = &self.serial_log {
             let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -343,7 +379,10 @@ impl RunArgs {
         }
         Ok(Streams {
             input: Some(Box::new(std::io::stdin())),
-            output: Box::new(std::io::stdout()),
+            output: match verdicts {
+                Some(verdicts) => verdicts.watch(output, self.ktap),
+                None => output,
+            },
             errors: Box::new(std::io::stderr()),
             log,
             control,
