@@ -1,4 +1,4 @@
-//! One run of the demo from the command line to its folder, on this machine's KVM or one level down.
+//! One run of the demo from the command line to its folder, on whatever host runs the guest.
 
 use std::fs::{self, File};
 use std::io::{LineWriter, Write};
