@@ -1,4 +1,4 @@
-//! `refault serve`, with a QEMU that somebody else starts: here, this test.
+//! `refault serve`, with a QEMU that this test starts as a user would.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
