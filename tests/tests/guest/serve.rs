@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use refault_vmm::accel::EMULATED_CPU;
 use refault_vmm::demo::guest_log;
 use refault_vmm::guest::GuestImage;
 use refault_vmm::guest::recipe::KERNELS;
@@ -133,7 +134,7 @@ fn machine(image: &GuestImage, folder: &Path) -> String {
         .enumerate()
         .map(|(node, memory)| format!("-numa node,nodeid={node},memdev={memory}"));
     let mut words: Vec<String> = vec![
-        format!("-machine q35,max-ram-below-4g={RAM} -m {}M -smp 2 -cpu max,la57=off", total / MIB),
+        format!("-machine q35,max-ram-below-4g={RAM} -m {}M -smp 2 -cpu {EMULATED_CPU}", total / MIB),
         "-accel tcg,thread=multi -nodefaults -no-user-config -display none".into(),
         format!("-kernel {}", image.kernel().display()),
         format!("-append 'console=ttyS0 panic=-1 loglevel=5 numa=noacpi {memmap}'"),

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::EMULATED_CPU;
 use super::agent::Job;
 use super::tsc::tsc_khz;
 use crate::host::process::die_with_parent;
@@ -113,14 +114,7 @@ impl Nested {
         let cpus = 1 + std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
         let megabytes = self.memory.div_ceil(1 << 20);
         let mut command = Command::new("qemu-system-x86_64");
-        command.args([
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max,la57=off",
-            "-nodefaults",
-            "-no-user-config",
-        ]);
+        command.args(["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU, "-nodefaults", "-no-user-config"]);
         command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-serial", "file:/dev/fd/2"]);
         command.args(["-smp", &cpus.to_string(), "-m", &format!("{megabytes}M")]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);

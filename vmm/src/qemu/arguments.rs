@@ -10,13 +10,11 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::layout::Layout;
-use crate::accel::tsc_khz;
+use crate::accel::{EMULATED_CPU, tsc_khz};
 use crate::config::{MachineConfig, PmemBacking};
 use crate::serve::Slot;
 use crate::serve::arguments::device;
 
-/// CPUs as QEMU's software emulation has them, without what refault's IOMMU cannot follow: five-level page tables.
-const CPU: &str = "max,la57=off";
 /// The guest's serial ports: I/O port and interrupt line. No two share a line, for lines are edge-triggered.
 const SERIAL: [(u16, u8); 3] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 5)];
 
@@ -54,7 +52,7 @@ pub(super) fn add(
 ) -> Result<()> {
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.args(["-machine", &format!("q35,max-ram-below-4g={},vmport=off,usb=off", layout.low)]);
-    command.args(["-accel", "tcg,thread=multi", "-cpu", CPU]);
+    command.args(["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU]);
     // With a single possible CPU the emulation leaves out what makes its atomic operations atomic to other processes.
     command.args(["-smp", &format!("{},maxcpus={}", config.cpus, config.cpus.max(2))]);
     command.args(["-m", &format!("{}M", layout.total() >> 20)]);

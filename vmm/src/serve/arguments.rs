@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::Slot;
+use crate::accel::EMULATED_CPU;
 
 /// PCI device number of the IOMMU's function: a slot of its own, for the kernel would give functions of one slot no
 /// PASIDs.
@@ -59,8 +60,7 @@ pub fn additions(memory: u64) -> Vec<String> {
         // Devices of another process reach shared memory only.
         format!("-object memory-backend-memfd,id=ram,size={}M,share=on", memory >> 20),
         "-machine memory-backend=ram".into(),
-        // The IOMMU walks four levels, and one-GiB pages.
-        "-cpu max,la57=off".into(),
+        format!("-cpu {EMULATED_CPU}"),
     ]
 }
 
