@@ -18,7 +18,7 @@ use refault_vfio_user::request::{Access, DmaMap, DmaUnmap};
 use refault_vfio_user::session::serve;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-/// So many fit into a socket together with their answers: nobody reads while the other writes.
+/// So many fit into a socket together with their answers: neither side reads while the other writes.
 const MESSAGES: u16 = 64;
 /// So many a user may have on their way.
 const FILES_MAX: usize = 512;

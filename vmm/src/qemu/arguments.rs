@@ -69,9 +69,9 @@ pub(super) fn add(
         });
         command.args(["-device", &device.to_string()]);
     }
-    let mut monitor = OsString::from("socket,id=monitor,path=");
+    let mut monitor = OsString::from("unix:");
     monitor.push(doubled_commas(sockets.path("monitor").as_os_str()));
-    command.arg("-chardev").arg(monitor).args(["-mon", "chardev=monitor,mode=control"]);
+    command.arg("-qmp").arg(monitor);
     let mut table = OsString::from("file=");
     table.push(doubled_commas(files.dmar.as_os_str()));
     command.arg("-acpitable").arg(table);

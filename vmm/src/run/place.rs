@@ -14,7 +14,7 @@ use crate::report::TimeBase;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct HostArgs {
     /// What runs the guest
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, env = "REFAULT_HOST")]
     host: Host,
     /// QEMU to use, with --host qemu: version 10.1 or later [default: the one of Debian 13's backports, fetched once]
     #[arg(long, value_name = "PATH")]

@@ -9,6 +9,7 @@ mod dmar;
 mod interrupts;
 mod nic;
 mod ram;
+mod sightings;
 mod unit;
 
 use std::os::unix::net::UnixStream;
@@ -25,6 +26,7 @@ use refault_vfio_user::session::{SessionError, serve};
 use self::interrupts::Interrupts;
 use self::nic::Served;
 use self::ram::ClientRam;
+use self::sightings::Sightings;
 use self::unit::Unit;
 use crate::host::sigbus;
 use crate::machine::{Devices, MachineParts};
@@ -36,6 +38,7 @@ pub const DMAR_FILE: &str = "dmar";
 pub struct Board {
     ram: Arc<ClientRam>,
     interrupts: Arc<Interrupts>,
+    sightings: Arc<Sightings>,
 }
 
 /// A function, and the socket it is to be on.
@@ -56,7 +59,8 @@ impl Board {
     pub fn new(persistent: bool) -> Self {
         // Whoever made a file of the guest's memory can make it shorter.
         sigbus::explain();
-        Self { ram: Arc::new(ClientRam::new(persistent)), interrupts: Arc::default() }
+        let ram = Arc::new(ClientRam::new(persistent));
+        Self { ram, interrupts: Arc::default(), sightings: Arc::default() }
     }
 
     /// What devices are built from.
@@ -73,7 +77,8 @@ impl Board {
         let (Some(registers), Some(iommu)) = (iommu, unit) else {
             return Err(anyhow!("these devices have no IOMMU"));
         };
-        let unit = Unit::new(0, iommu, registers, self.ram.clone(), self.interrupts.clone())?;
+        let (ram, interrupts) = (self.ram.clone(), self.interrupts.clone());
+        let unit = Unit::new(0, iommu, registers, ram, interrupts, self.sightings.clone())?;
         let mut slots = vec![self.slot(0, "iommu".into(), None, Arc::new(unit))];
         for (function, owner) in functions.into_iter().zip(1..) {
             let bdf = function.bdf();
@@ -84,7 +89,8 @@ impl Board {
     }
 
     fn served(&self, owner: usize, function: Arc<dyn PciFunction>) -> Arc<dyn Function> {
-        Arc::new(Served { owner, function, ram: self.ram.clone(), interrupts: self.interrupts.clone() })
+        let (ram, interrupts) = (self.ram.clone(), self.interrupts.clone());
+        Arc::new(Served { owner, function, ram, interrupts, sightings: self.sightings.clone() })
     }
 
     fn slot(&self, owner: usize, name: String, bdf: Option<Bdf>, function: Arc<dyn Function>) -> Slot {
@@ -123,5 +129,63 @@ impl Slot {
         self.ram.forget(self.owner);
         self.taken.store(false, Ordering::SeqCst);
         served
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+
+    use super::*;
+    use crate::wiring::{self, DeviceOptions};
+
+    /// VERSION 0.0 of vfio-user: id, command, size, flags, error, and the payload.
+    const GREETING: [u8; 20] = [1, 0, 1, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    fn slots() -> Vec<Slot> {
+        let board = Board::new(false);
+        let (devices, _) = wiring::devices(&board.parts(), DeviceOptions::default()).unwrap();
+        board.plug(devices).unwrap()
+    }
+
+    #[test]
+    fn the_iommu_comes_first_and_has_no_place_of_its_own() {
+        let slots = slots();
+        let names: Vec<_> = slots.iter().map(|slot| (slot.name.as_str(), slot.bdf.is_some())).collect();
+        assert_eq!(names, [("iommu", false), ("nic0", true)]);
+        let error = Board::new(false).plug(Devices::default()).err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), Some("these devices have no IOMMU"));
+    }
+
+    #[test]
+    fn a_slot_has_one_client_at_a_time_and_another_one_after_it() {
+        for slot in slots() {
+            for _ in 0..2 {
+                assert!(slot.take(), "{} is free", slot.name);
+                assert!(!slot.take(), "{} is taken", slot.name);
+                let (mut ours, theirs) = UnixStream::pair().unwrap();
+                std::thread::scope(|scope| {
+                    let serving = scope.spawn(|| slot.serve(theirs));
+                    ours.write_all(&GREETING).unwrap();
+                    let mut header = [0; 16];
+                    ours.read_exact(&mut header).unwrap();
+                    assert_eq!(header[..4], GREETING[..4]);
+                    ours.shutdown(Shutdown::Both).unwrap();
+                    serving.join().unwrap().unwrap();
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_speaks_something_else_leaves_its_slot_free() {
+        let slots = slots();
+        assert!(slots[0].take());
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        ours.shutdown(Shutdown::Write).unwrap();
+        assert!(slots[0].serve(theirs).is_err());
+        assert!(slots[0].take());
     }
 }

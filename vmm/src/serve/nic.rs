@@ -11,6 +11,8 @@ use refault_vfio_user::request::{Access, DmaMap, DmaUnmap};
 
 use super::interrupts::{Interrupts, mark};
 use super::ram::ClientRam;
+use super::sightings::Sightings;
+use crate::host::say::note;
 
 /// Bytes of config space.
 pub(super) const CONFIG_SIZE: u64 = 4096;
@@ -24,6 +26,7 @@ pub(super) struct Served {
     pub(super) function: Arc<dyn PciFunction>,
     pub(super) ram: Arc<ClientRam>,
     pub(super) interrupts: Arc<Interrupts>,
+    pub(super) sightings: Arc<Sightings>,
 }
 
 impl Served {
@@ -72,6 +75,11 @@ impl Function for Served {
                 let effect = self.function.config_write(access.offset as u16, data);
                 if effect.function_reset {
                     self.mark_all();
+                }
+                if self.function.endpoint().controls().bus_master()
+                    && let Some(warning) = self.sightings.warning()
+                {
+                    note(warning);
                 }
             }
             bar => self.function.bar_write(bar as u8, access.offset, data),
@@ -166,7 +174,7 @@ mod tests {
             .build()
             .unwrap();
         let ram = Arc::new(ClientRam::new(false));
-        Served { owner: 1, function: Arc::new(Simple(endpoint)), ram, interrupts }
+        Served { owner: 1, function: Arc::new(Simple(endpoint)), ram, interrupts, sightings: Arc::default() }
     }
 
     fn config(served: &Served, offset: u64, count: u32) -> u64 {

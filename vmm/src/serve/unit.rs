@@ -21,6 +21,7 @@ use super::dmar;
 use super::interrupts::Interrupts;
 use super::nic::CONFIG_SIZE;
 use super::ram::ClientRam;
+use super::sightings::Sightings;
 use crate::host::say::note;
 
 /// The BAR with the registers.
@@ -44,7 +45,7 @@ pub(super) struct Unit {
     /// The IOMMU's registers, slowed down if the devices are.
     registers: Arc<dyn MmioDevice>,
     endpoint: Endpoint,
-    hidden: AtomicBool,
+    sightings: Arc<Sightings>,
     unordered: AtomicBool,
 }
 
@@ -59,6 +60,7 @@ impl Unit {
         registers: Arc<dyn MmioDevice>,
         ram: Arc<ClientRam>,
         interrupts: Arc<Interrupts>,
+        sightings: Arc<Sightings>,
     ) -> anyhow::Result<Self> {
         let identity = Identity {
             vendor: refault_abi::regs::PCI_VENDOR_ID,
@@ -72,12 +74,12 @@ impl Unit {
             .bar(REGISTERS, REGISTER_WINDOW, false)
             .capability(express::integrated_endpoint())
             .build()?;
-        let (hidden, unordered) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { owner, ram, interrupts, iommu, registers, endpoint, hidden, unordered })
+        let unordered = AtomicBool::new(false);
+        Ok(Self { owner, ram, interrupts, iommu, registers, endpoint, sightings, unordered })
     }
 
     fn is_hidden(&self) -> bool {
-        self.hidden.load(Ordering::Relaxed)
+        self.sightings.has_registers()
     }
 
     fn config_read(&self, offset: u64, data: &mut [u8]) {
@@ -100,8 +102,9 @@ impl Unit {
         self.endpoint.config_write(offset as u16, data);
         if offset == ROM_BASE
             && let Some(registers) = self.endpoint.bar(REGISTERS)
+            && dmar::patch(&self.ram, registers.start)
         {
-            dmar::patch(&self.ram, registers.start);
+            self.sightings.see_table();
         }
     }
 }
@@ -123,7 +126,7 @@ impl Function for Unit {
         match access.region {
             CONFIG => self.config_read(access.offset, data),
             _ => {
-                self.hidden.store(true, Ordering::Relaxed);
+                self.sightings.see_registers();
                 self.registers.read(access.offset, data);
             }
         }
@@ -142,7 +145,7 @@ impl Function for Unit {
             );
         }
         if !posted {
-            self.hidden.store(true, Ordering::Relaxed);
+            self.sightings.see_registers();
             self.registers.write(access.offset, data);
         }
         Ok(())
@@ -163,7 +166,7 @@ impl Function for Unit {
     fn reset(&self) {
         self.iommu.reset();
         self.endpoint.reset();
-        self.hidden.store(false, Ordering::Relaxed);
+        self.sightings.forget();
     }
 
     fn replied(&self, id: u16, error: Option<u32>) {
@@ -188,7 +191,7 @@ mod tests {
         let interrupts = Arc::<Interrupts>::default();
         let iommu = Iommu::new(IommuConfig::default(), ram.clone(), interrupts.clone(), Arc::new(NoProbe));
         let iommu = Arc::new(iommu);
-        Unit::new(0, iommu.clone(), iommu, ram, interrupts).unwrap()
+        Unit::new(0, iommu.clone(), iommu, ram, interrupts, Arc::default()).unwrap()
     }
 
     fn read<const N: usize>(unit: &Unit, region: u32, offset: u64) -> [u8; N] {

@@ -43,13 +43,14 @@ pub fn serve(connection: &Connection, function: &dyn Function) -> Result<(), Ses
             continue;
         }
         let Message { header, payload, fds, .. } = message;
-        let request = request::parse(header.command, &payload);
+        let mut request = request::parse(header.command, &payload);
         match request {
             Ok(Request::Version { major: 0, .. }) if !greeted => greeted = true,
             Ok(Request::Version { major, minor, .. }) if !greeted => {
                 return Err(SessionError::Version(major, minor));
             }
             _ if !greeted => return Err(SessionError::NoVersion(header.command)),
+            Ok(Request::Version { .. }) => request = Err(Refusal::Invalid),
             _ => {}
         }
         let posted = header.is_posted();

@@ -148,7 +148,7 @@ void start_network(const struct job *job)
 	if (bring_up(each->if_name) != 0)
 		give_up("%s does not come up: %s", each->if_name, strerror(errno));
 	if_freenameindex(interfaces);
-	/* It may be a link to what nobody runs here. */
+	/* It may be a link to what does not run here. */
 	unlink("/etc/resolv.conf");
 	resolver = fopen("/etc/resolv.conf", "we");
 	if (!resolver || fprintf(resolver, "nameserver " NAME_SERVER "\n") < 0)

@@ -43,6 +43,14 @@ fn another_major_version_is_another_protocol() {
 }
 
 #[test]
+fn a_session_has_one_greeting() {
+    let mut client = Client::greeted(&Recorder::new());
+    assert_eq!(client.fail(VERSION, &greeting(), &[]), EINVAL);
+    client.succeed(GET_INFO, &bytes![16u32, 0u32, 0u32, 0u32]);
+    client.part();
+}
+
+#[test]
 fn a_later_minor_version_is_served() {
     let mut client = Client::silent(&Recorder::new());
     assert_eq!(client.succeed(VERSION, &bytes![0u16, 9u16])[..4], [0; 4]);

@@ -1,0 +1,69 @@
+//! What was seen of the guest's way to the IOMMU since its machine was reset, and a word to the user if it misses it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Shared by all functions of a machine.
+#[derive(Debug, Default)]
+pub(super) struct Sightings {
+    /// DMAR in guest memory says where the registers are.
+    table: AtomicBool,
+    /// Somebody has touched the registers.
+    registers: AtomicBool,
+    warned: AtomicBool,
+}
+
+impl Sightings {
+    /// The table was found and put right.
+    pub(super) fn see_table(&self) {
+        self.table.store(true, Ordering::Relaxed);
+    }
+
+    /// A register was read or written.
+    pub(super) fn see_registers(&self) {
+        self.registers.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a register was.
+    pub(super) fn has_registers(&self) -> bool {
+        self.registers.load(Ordering::Relaxed)
+    }
+
+    /// As after power-on.
+    pub(super) fn forget(&self) {
+        for seen in [&self.table, &self.registers, &self.warned] {
+            seen.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// A NIC may send requests from now on: what to tell the user, once, if the kernel that let it has not met the IOMMU.
+    pub(super) fn warning(&self) -> Option<&'static str> {
+        if self.has_registers() || self.warned.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        Some(if self.table.load(Ordering::Relaxed) {
+            "the guest uses the NIC and has not touched the IOMMU, which its DMAR table names: was the kernel built with \
+             CONFIG_INTEL_IOMMU, and is acpi=off not on its command line?"
+        } else {
+            "the guest uses the NIC without the IOMMU: no DMAR table was found in its memory; give QEMU the -acpitable \
+             that was printed, and the firmware that it has by default (SeaBIOS)"
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_misses_the_iommu_is_worth_one_word() {
+        let sightings = Sightings::default();
+        assert!(sightings.warning().is_some_and(|text| text.contains("-acpitable")));
+        assert_eq!(sightings.warning(), None, "once");
+        sightings.forget();
+        sightings.see_table();
+        assert!(sightings.warning().is_some_and(|text| text.contains("CONFIG_INTEL_IOMMU")));
+        sightings.forget();
+        sightings.see_registers();
+        assert_eq!(sightings.warning(), None);
+    }
+}
