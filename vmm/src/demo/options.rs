@@ -105,6 +105,9 @@ pub struct DemoArgs {
     /// Stop after this time
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     pub timeout: u64,
+    /// Write verdicts as JUnit XML into this file, a test for each scenario in each mode
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
 }
 
 impl DemoArgs {

@@ -19,6 +19,7 @@ use crate::config::CpuModel;
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::say::note;
 use crate::qemu::Extras;
+use crate::report::verdicts::{Case, VerdictArgs};
 use crate::report::{self, names};
 use crate::run::parse::Pmem;
 use crate::run::series::SeriesArgs;
@@ -78,7 +79,7 @@ pub fn execute(args: &DemoArgs) -> Result<u8> {
     }
     let summary = stamp(folder.path(), started, clock.elapsed())?;
     let path = folder.finish()?;
-    conclude(&summary, &path);
+    conclude(args, &summary, &path)?;
     Ok(if summary.result == Outcome::Pass { 0 } else { SCENARIO_FAILED })
 }
 
@@ -105,7 +106,7 @@ fn model(args: &DemoArgs) -> Result<u8> {
     };
     report::write(folder.path(), &played.records, &summary)?;
     let path = folder.finish()?;
-    conclude(&summary, &path);
+    conclude(args, &summary, &path)?;
     Ok(if passed { 0 } else { SCENARIO_FAILED })
 }
 
@@ -297,7 +298,7 @@ fn stamp(folder: &Path, started: SystemTime, elapsed: Duration) -> Result<RunSum
 }
 
 /// What the user is told in the end.
-fn conclude(summary: &RunSummary, path: &Path) {
+fn conclude(args: &DemoArgs, summary: &RunSummary, path: &Path) -> Result<()> {
     for scenario in summary.scenarios.iter().filter(|scenario| scenario.result == Outcome::Fail) {
         note(&format!("{} ({}) failed: {}", scenario.name, scenario.label(), scenario.reason));
     }
@@ -315,4 +316,17 @@ fn conclude(summary: &RunSummary, path: &Path) {
     ));
     let latest: PathBuf = path.with_file_name(LATEST);
     note(&format!("report: {} (also at {})", path.join(names::REPORT).display(), latest.display()));
+    let verdicts = VerdictArgs { junit: args.junit.clone(), ktap: false };
+    verdicts.leave("refault demo", &cases(summary), Duration::from_secs_f64(summary.seconds))
+}
+
+/// A test for each scenario, and one for the run if that failed for a reason of its own.
+fn cases(summary: &RunSummary) -> Vec<Case> {
+    let failure = |failed: bool, reason: &str| failed.then(|| reason.to_owned());
+    let scenarios = summary.scenarios.iter().map(|scenario| {
+        let failed = scenario.result == Outcome::Fail;
+        Case::new(format!("{} {}", scenario.name, scenario.label()), failure(failed, &scenario.reason))
+    });
+    let run = summary.reason.iter().map(|reason| Case::new("run", Some(reason.clone())));
+    scenarios.chain(run).collect()
 }

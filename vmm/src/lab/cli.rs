@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Error, Result};
 use clap::{Args, Subcommand};
@@ -20,6 +20,7 @@ use super::scenario::{Draft, Preset, Scenario, Timing};
 use super::sweep::shipped::SWEEPS;
 use super::sweep::{self, Plan};
 use crate::demo::folder::RunFolder;
+use crate::report::verdicts::{Case, VerdictArgs};
 use crate::report::{self, SweepTable};
 
 /// Where experiments leave their folders if nothing else is said.
@@ -66,6 +67,9 @@ pub struct RunArgs {
     /// below target/refault/lab]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// The scenario is one test
+    #[command(flatten)]
+    pub verdicts: VerdictArgs,
 }
 
 /// What `lab sweep` takes.
@@ -79,6 +83,9 @@ pub struct SweepArgs {
     /// Points at the same time [default: one for each CPU]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
+    /// The sweep is one test
+    #[command(flatten)]
+    pub verdicts: VerdictArgs,
 }
 
 /// Does what the command says, and gives the exit status.
@@ -87,8 +94,8 @@ pub struct SweepArgs {
 /// Something that was given is wrong, or an experiment cannot run; the text says what to do.
 pub fn execute(command: &LabCommand) -> Result<u8> {
     match command {
-        LabCommand::Run(args) => run(args)?,
-        LabCommand::Sweep(args) => run_sweep(args)?,
+        LabCommand::Run(args) => judged(&args.verdicts, &args.scenario, || run(args))?,
+        LabCommand::Sweep(args) => judged(&args.verdicts, &args.sweep, || run_sweep(args))?,
         LabCommand::Matrix(args) => return args.execute(),
         LabCommand::Presets { name: None } => print!("{}", preset_list()),
         LabCommand::Presets { name: Some(name) } => print!("{}", preset(name)?),
@@ -96,6 +103,15 @@ pub fn execute(command: &LabCommand) -> Result<u8> {
         LabCommand::Scenarios { name: Some(name) } => print!("{}", shipped_file(name)?),
     }
     Ok(0)
+}
+
+/// Does something that is one test by its own.
+fn judged(verdicts: &VerdictArgs, name: &str, test: impl FnOnce() -> Result<()>) -> Result<()> {
+    let start = Instant::now();
+    let result = test();
+    let failure = result.as_ref().err().map(|error| format!("{error:#}"));
+    verdicts.leave("refault lab", &[Case::new(name, failure)], start.elapsed())?;
+    result
 }
 
 fn run(args: &RunArgs) -> Result<()> {
@@ -113,8 +129,8 @@ fn run(args: &RunArgs) -> Result<()> {
             run.finish()?
         }
     };
-    print!("{}", summary(&scenario, &outcome));
-    println!("\n{}", path.display());
+    args.verdicts.print(&summary(&scenario, &outcome));
+    args.verdicts.print(&path.display().to_string());
     Ok(())
 }
 
@@ -240,7 +256,8 @@ fn run_sweep(args: &SweepArgs) -> Result<()> {
         points => format!(" ({points} of them finished earlier)"),
     };
     let page = sweep_page(&plan, &folder, &done.table)?;
-    println!("{} points{resumed}\n{}\n{}", done.points, done.table.display(), page.display());
+    let (table, page) = (done.table.display(), page.display());
+    args.verdicts.print(&format!("{} points{resumed}\n{table}\n{page}", done.points));
     Ok(())
 }
 

@@ -27,6 +27,7 @@ mod synthetic;
 mod tests;
 mod trace_json;
 mod units;
+pub mod verdicts;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

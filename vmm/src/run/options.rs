@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use refault_bus::probe::{NoProbe, Probe};
 use refault_nic::NicConfig;
 
@@ -30,6 +30,7 @@ use crate::host::say::note;
 use crate::host::terminal::{Raw, size};
 use crate::lab::scenario::Scenario;
 use crate::qemu::Extras;
+use crate::report::verdicts::VerdictArgs;
 use crate::slow::Named;
 use crate::trace::{Recorder, WallClock};
 use crate::wiring::{self, DeviceOptions};
@@ -121,12 +122,9 @@ pub struct RunArgs {
     /// target/refault/scenario-NAME if there is no --trace.
     #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["command", "initrd"])]
     scenario: Option<String>,
-    /// Write verdicts as JUnit XML: of the KTAP in the command's output, of storms, or else of the command as one test
-    #[arg(long, value_name = "FILE", conflicts_with = "initrd")]
-    junit: Option<PathBuf>,
-    /// Print the same as KTAP, and all other output as its comments
-    #[arg(long, conflicts_with_all = ["initrd", "tty"])]
-    ktap: bool,
+    /// Of the KTAP in the command's output, of storms, of Python's unittest with -v, or else of the command as one test
+    #[command(flatten)]
+    verdicts: VerdictArgs,
     /// Do not have the guest's kernel trace its part of the faults, which costs it some time for each
     #[arg(long)]
     no_guest_stages: bool,
@@ -145,6 +143,13 @@ fn variable(text: &str) -> Result<(String, OsString), String> {
 /// # Errors
 /// refault itself failed; the exit status is then 125.
 pub fn execute(args: &RunArgs) -> Result<u8> {
+    if args.verdicts.wanted() {
+        ensure!(
+            args.initrd.is_none(),
+            "--junit, --ktap: with --initrd there is no command whose tests count"
+        );
+        ensure!(!args.verdicts.ktap || !args.tty, "--ktap: not with --tty, which mixes output with input");
+    }
     let whole = args.kernel.is_some() && args.initrd.is_some();
     let timing = args.nic.timing()?;
     if inside() {
@@ -345,22 +350,15 @@ impl RunArgs {
 
     /// Where verdicts are collected, if they are wanted.
     fn verdicts(&self) -> Option<Arc<Verdicts>> {
-        (self.ktap || self.junit.is_some()).then(Arc::default)
+        self.verdicts.wanted().then(Arc::default)
     }
 
-    /// Tells the verdicts as it was asked for.
+    /// Leaves the verdicts as it was asked for.
     fn conclude(&self, verdicts: &Verdicts, status: u8, took: Duration) -> Result<()> {
         let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
         let name = self.scenario.clone().unwrap_or_else(|| words.join(" "));
         let name = if name.is_empty() { "shell" } else { name.lines().next().unwrap_or_default() };
-        if let Some(path) = &self.junit {
-            verdicts.write_junit(path, name, status, took)?;
-        }
-        if self.ktap {
-            // No one may be left to read it.
-            let _ = std::io::stdout().write_all(verdicts.ktap(name, status).as_bytes());
-        }
-        Ok(())
+        self.verdicts.leave(name, &verdicts.cases(name, status), took)
     }
 
     fn streams(
@@ -380,10 +378,14 @@ impl RunArgs {
         Ok(Streams {
             input: Some(Box::new(std::io::stdin())),
             output: match verdicts {
-                Some(verdicts) => verdicts.watch(output, self.ktap),
+                Some(verdicts) => verdicts.watch(output, self.verdicts.ktap),
                 None => output,
             },
-            errors: Box::new(std::io::stderr()),
+            errors: match verdicts {
+                // Python's unittest writes there.
+                Some(verdicts) => verdicts.watch(Box::new(std::io::stderr()), false),
+                None => Box::new(std::io::stderr()),
+            },
             log,
             control,
         })

@@ -1,16 +1,12 @@
-//! Verdicts of what ran in the guest, for machines that collect them: JUnit XML in a file, KTAP on standard output.
-//!
-//! They are read out of the command's standard output: lines of KTAP (kernel: Documentation/dev-tools/ktap.rst), and the
-//! lines `storm=NAME result=…` of `refault-storm`. A command that prints neither is one test by its exit status, 4 for a
-//! skip, as the kernel's selftests have it.
+//! Verdicts of what ran in the guest, read out of the command's output: lines of KTAP (kernel:
+//! Documentation/dev-tools/ktap.rst), the lines `storm=NAME result=…` of `refault-storm`, and those of Python's unittest
+//! with `-v`, which is what pyverbs' suites print. A command that prints none of them is one test by its exit status, 4 for
+//! a skip, as the kernel's selftests have it.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use anyhow::{Context, Result};
+use crate::report::verdicts::{Case, Verdict};
 
 /// The exit status of a test that was skipped.
 pub(super) const SKIPPED: u8 = 4;
@@ -19,26 +15,12 @@ const LINE_MAX: usize = 16 << 10;
 /// Most tests that are kept: a guest may print any number of lines.
 const CASES_MAX: usize = 65_536;
 
-/// How a test ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
-    Pass,
-    /// With the line that says so.
-    Fail(String),
-    /// With the reason.
-    Skip(String),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Case {
-    name: String,
-    verdict: Verdict,
-}
-
 /// All that was seen.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
     cases: Mutex<Vec<Case>>,
+    /// A test of Python's unittest with a description, which puts its verdict on the next line.
+    described: Mutex<Option<String>>,
 }
 
 impl Verdicts {
@@ -53,16 +35,36 @@ impl Verdicts {
     }
 
     fn take(&self, line: &str) {
-        let Some(case) = ktap(line).or_else(|| storm(line)) else { return };
+        let Some(case) = ktap_line(line).or_else(|| storm(line)).or_else(|| self.unittest(line)) else {
+            return;
+        };
         let mut cases = self.cases.lock().unwrap_or_else(PoisonError::into_inner);
         if cases.len() < CASES_MAX {
             cases.push(case);
         }
     }
 
+    /// `test_name (module.Class.test_name) ... ok`; a test with a description has that between the name and the verdict, on
+    /// a line of its own.
+    fn unittest(&self, line: &str) -> Option<Case> {
+        let mut described = self.described.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = line.split_once(" (").filter(|(name, _)| name.starts_with("test") && !name.contains(' '));
+        let Some((before, verdict)) = line.rsplit_once(" ... ") else {
+            *described = named.filter(|_| line.ends_with(')')).map(|_| line.to_owned());
+            return None;
+        };
+        let name = if named.is_some() { before.to_owned() } else { described.take()? };
+        let verdict = match verdict.trim_end() {
+            "ok" => Verdict::Pass,
+            "FAIL" | "ERROR" => Verdict::Fail(line.into()),
+            skipped => Verdict::Skip(skipped.strip_prefix("skipped ")?.trim_matches(['\'', '"']).into()),
+        };
+        Some(Case { name, verdict })
+    }
+
     /// The tests, or the command as one, named `name`, if it told of none. A command that failed has failed, whatever its
     /// tests say.
-    fn cases(&self, name: &str, status: u8) -> Vec<Case> {
+    pub(super) fn cases(&self, name: &str, status: u8) -> Vec<Case> {
         let mut cases = self.cases.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let failed = cases.iter().any(|case| matches!(case.verdict, Verdict::Fail(_)));
         let verdict = match status {
@@ -75,34 +77,11 @@ impl Verdicts {
         }
         cases
     }
-
-    /// Writes JUnit XML.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub(super) fn write_junit(&self, path: &Path, name: &str, status: u8, took: Duration) -> Result<()> {
-        let xml = junit(&self.cases(name, status), name, took);
-        std::fs::write(path, xml).with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    /// The plan and a verdict for each test, as KTAP.
-    pub(super) fn ktap(&self, name: &str, status: u8) -> String {
-        let cases = self.cases(name, status);
-        let mut text = format!("KTAP version 1\n1..{}\n", cases.len());
-        for (case, number) in cases.iter().zip(1..) {
-            let _ = match &case.verdict {
-                Verdict::Pass => writeln!(text, "ok {number} {}", case.name),
-                Verdict::Fail(_) => writeln!(text, "not ok {number} {}", case.name),
-                Verdict::Skip(why) => writeln!(text, "ok {number} {} # SKIP {why}", case.name),
-            };
-        }
-        text
-    }
 }
 
 /// `ok 1 - name`, `not ok 2 name`, `ok 3 name # SKIP why`, at the start of a line: those further in belong to a test that
 /// has a line of its own.
-fn ktap(line: &str) -> Option<Case> {
+fn ktap_line(line: &str) -> Option<Case> {
     let (failed, rest) = match line.strip_prefix("not ok ") {
         Some(rest) => (true, rest),
         None => (false, line.strip_prefix("ok ")?),
@@ -131,48 +110,6 @@ fn storm(line: &str) -> Option<Case> {
         _ => Verdict::Fail(line.into()),
     };
     Some(Case { name, verdict })
-}
-
-fn junit(cases: &[Case], name: &str, took: Duration) -> String {
-    let count = |wanted: fn(&Verdict) -> bool| cases.iter().filter(|case| wanted(&case.verdict)).count();
-    let mut xml = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" \
-         time=\"{:.3}\">\n",
-        Escaped(name),
-        cases.len(),
-        count(|verdict| matches!(verdict, Verdict::Fail(_))),
-        count(|verdict| matches!(verdict, Verdict::Skip(_))),
-        took.as_secs_f64()
-    );
-    for Case { name: case, verdict } in cases {
-        let _ = write!(xml, "  <testcase classname=\"{}\" name=\"{}\"", Escaped(name), Escaped(case));
-        let _ = match verdict {
-            Verdict::Pass => writeln!(xml, "/>"),
-            Verdict::Fail(why) => writeln!(xml, "><failure message=\"{}\"/></testcase>", Escaped(why)),
-            Verdict::Skip(why) => writeln!(xml, "><skipped message=\"{}\"/></testcase>", Escaped(why)),
-        };
-    }
-    xml + "</testsuite>\n"
-}
-
-/// Text in an attribute; characters that XML cannot hold become a question mark.
-struct Escaped<'a>(&'a str);
-
-impl std::fmt::Display for Escaped<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '&' => formatter.write_str("&amp;")?,
-                '<' => formatter.write_str("&lt;")?,
-                '>' => formatter.write_str("&gt;")?,
-                '"' => formatter.write_str("&quot;")?,
-                '\t' => formatter.write_str("&#9;")?,
-                character if character.is_control() => formatter.write_char('?')?,
-                character => formatter.write_char(character)?,
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The command's output on its way.
@@ -211,6 +148,7 @@ impl Write for Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::verdicts::ktap;
 
     fn seen(text: &str) -> Arc<Verdicts> {
         let verdicts = Arc::<Verdicts>::default();
@@ -238,13 +176,36 @@ mod tests {
     #[test]
     fn storms_are_tests() {
         let text = "storm=fork result=pass faults=1\ntrial=x result=fail\nstorm=swap result=fail faults=2\n";
-        let ktap = seen(text).ktap("storms", 1);
-        assert_eq!(ktap, "KTAP version 1\n1..2\nok 1 storm fork\nnot ok 2 storm swap\n");
+        assert_eq!(
+            ktap(&seen(text).cases("storms", 1)),
+            "KTAP version 1\n1..2\nok 1 storm fork\nnot ok 2 storm swap\n"
+        );
+    }
+
+    #[test]
+    fn tests_of_pythons_unittest_are_tests() {
+        let text = "test_create_ah (tests.test_addr.AHTest.test_create_ah)\nTest ibv_create_ah. ... ok\n\
+                    test_a (tests.T.test_a) ... ok\ntest_b (tests.T) ... skipped 'no \\'DC\\' here'\n\
+                    test_c (tests.T.test_c) ... FAIL\ntest_d (tests.T.test_d) ... ERROR\nwaiting ... ok\n\
+                    test_e (tests.T.test_e) ... \n";
+        let cases = seen(text).cases("suite", 1);
+        let verdicts: Vec<_> = cases.iter().map(|case| (&*case.name, case.verdict.clone())).collect();
+        let fail = |line: &str| Verdict::Fail(line.into());
+        assert_eq!(
+            verdicts,
+            [
+                ("test_create_ah (tests.test_addr.AHTest.test_create_ah)", Verdict::Pass),
+                ("test_a (tests.T.test_a)", Verdict::Pass),
+                ("test_b (tests.T)", Verdict::Skip("no \\'DC\\' here".into())),
+                ("test_c (tests.T.test_c)", fail("test_c (tests.T.test_c) ... FAIL")),
+                ("test_d (tests.T.test_d)", fail("test_d (tests.T.test_d) ... ERROR")),
+            ]
+        );
     }
 
     #[test]
     fn a_command_without_tests_is_one_by_its_status() {
-        let ktap = |status| seen("hello\n").ktap("true", status);
+        let ktap = |status| ktap(&seen("hello\n").cases("true", status));
         assert!(ktap(0).ends_with("\nok 1 true\n"));
         assert!(ktap(SKIPPED).ends_with("\nok 1 true # SKIP exit status 4\n"));
         assert!(ktap(123).ends_with("\nnot ok 1 true\n"));
@@ -252,18 +213,7 @@ mod tests {
 
     #[test]
     fn a_command_that_dies_behind_its_tests_has_failed() {
-        assert!(seen("ok 1 a\n").ktap("command", 124).contains("not ok 2 command"));
-    }
-
-    #[test]
-    fn xml_holds_whatever_a_guest_prints() {
-        let xml = junit(
-            &[Case { name: "a<b>\"&\u{1b}".into(), verdict: Verdict::Fail("x".into()) }],
-            "suite",
-            Duration::from_millis(1500),
-        );
-        assert!(xml.contains("name=\"a&lt;b&gt;&quot;&amp;?\"") && xml.contains("time=\"1.500\""), "{xml}");
-        assert!(xml.contains("tests=\"1\" failures=\"1\" skipped=\"0\""), "{xml}");
+        assert!(ktap(&seen("ok 1 a\n").cases("command", 124)).contains("not ok 2 command"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -10,6 +11,7 @@ use super::cell::Cell;
 use super::operation::Operation;
 use super::row::Row;
 use super::{html, run, table};
+use crate::report::verdicts::{Case, VerdictArgs};
 
 /// What `refault lab matrix` takes.
 #[derive(Args, Debug)]
@@ -26,11 +28,15 @@ pub struct MatrixArgs {
     /// After the table, a line with all that is known of each cell
     #[arg(long)]
     long: bool,
+    /// A test for each cell
+    #[command(flatten)]
+    verdicts: VerdictArgs,
 }
 
 impl MatrixArgs {
     /// Plays the cells and prints the table. Gives the exit status: 1 if refault itself did what it must not.
     pub fn execute(&self) -> Result<u8> {
+        let start = Instant::now();
         let rows = chosen(&self.policies, &Row::ALL.map(|row| (row.name(), row)), "policy", "policies")?;
         let columns = Operation::ALL.map(|operation| (operation.name(), operation));
         let columns = chosen(&self.operations, &columns, "operation", "operations")?;
@@ -46,18 +52,23 @@ impl MatrixArgs {
         self.tell(&cells)?;
         let broken: Vec<_> = cells.iter().filter(|cell| !cell.broken.is_empty()).collect();
         broken.iter().for_each(|cell| eprintln!("{}", table::line(cell)));
+        self.verdicts.leave(
+            "refault lab matrix",
+            &cells.iter().map(case).collect::<Vec<_>>(),
+            start.elapsed(),
+        )?;
         Ok(u8::from(!broken.is_empty()))
     }
 
     fn tell(&self, cells: &[Cell]) -> Result<()> {
-        println!("{}", table::grid(cells));
-        println!("{}", table::legend());
+        self.verdicts.print(&table::grid(cells));
+        self.verdicts.print(&table::legend());
         for row in Row::ALL.into_iter().filter(|row| cells.iter().any(|cell| cell.row == *row)) {
-            println!("  {:<21} {}", row.name(), row.meaning());
+            self.verdicts.print(&format!("  {:<21} {}", row.name(), row.meaning()));
         }
         if self.long {
-            println!();
-            cells.iter().for_each(|cell| println!("{}", table::line(cell)));
+            self.verdicts.print("");
+            cells.iter().for_each(|cell| self.verdicts.print(&table::line(cell)));
         }
         let Some(folder) = &self.out else { return Ok(()) };
         let cannot = |path: &PathBuf| {
@@ -69,10 +80,16 @@ impl MatrixArgs {
         for (name, bytes) in [("matrix.csv", csv), ("matrix.html", html::page(cells).into_bytes())] {
             let path = folder.join(name);
             fs::write(&path, bytes).with_context(|| cannot(&path))?;
-            println!("wrote {}", path.display());
+            self.verdicts.print(&format!("wrote {}", path.display()));
         }
         Ok(())
     }
+}
+
+/// A policy that loses bytes passes: that is its lesson. What refault itself must not do fails.
+fn case(cell: &Cell) -> Case {
+    let failed = (!cell.broken.is_empty()).then(|| table::line(cell));
+    Case::new(format!("{} {}", cell.row.name(), cell.operation.name()), failed)
 }
 
 /// The values whose names were given; all, if none was.
