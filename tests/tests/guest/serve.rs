@@ -1,6 +1,7 @@
 //! `refault serve`, with a QEMU that this test starts as a user would.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -196,4 +197,32 @@ fn a_guest_of_somebody_elses_qemu_is_reset_under_faults_and_works_again() {
         assert!(trace.join(file).is_file(), "no {file}: {server_log}");
     }
     assert!(!folder.join("devices/nic0").exists(), "the socket is left behind");
+}
+
+/// libvirt asks for it first: QEMU then loads all its modules, and must not take the host's for its own.
+#[test]
+fn the_cached_qemu_lists_its_types() {
+    let mut qemu = Command::new(binary())
+        .args([
+            "qemu",
+            "--",
+            "-S",
+            "-nodefaults",
+            "-nographic",
+            "-machine",
+            "none,accel=tcg",
+            "-qmp",
+            "stdio",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("refault starts");
+    let mut input = qemu.stdin.take().expect("a pipe");
+    for command in ["qmp_capabilities", "qom-list-types", "quit"] {
+        writeln!(input, r#"{{"execute":"{command}"}}"#).expect("QEMU reads");
+    }
+    let said = qemu.wait_with_output().expect("QEMU ends");
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert!(said.status.success() && text.contains("vfio-user-pci"), "{} {text}", said.status);
 }

@@ -17,11 +17,16 @@ pub fn hold() -> io::Result<()> {
     }
 }
 
-/// Waits until one of them comes.
-pub fn wait() {
+/// Waits until one of them comes; its name.
+pub fn wait() -> &'static str {
     let (set, mut signal) = (signals(), 0);
     // SAFETY: both point to values that live, of the types that the call wants.
     while unsafe { libc::sigwait(&raw const set, &raw mut signal) } == libc::EINTR {}
+    match signal {
+        libc::SIGINT => "SIGINT",
+        libc::SIGHUP => "SIGHUP",
+        _ => "SIGTERM",
+    }
 }
 
 fn signals() -> libc::sigset_t {

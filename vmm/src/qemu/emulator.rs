@@ -22,6 +22,9 @@ const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
 /// Libraries, and folders with firmware.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const FIRMWARE: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
+/// A folder of this name beside the program, which is the loader here, stands for the root of the file system wherever QEMU
+/// would look for parts of itself. Without it QEMU takes what it misses from the host, and aborts over another version's.
+const BUNDLE: &str = "usr/lib/x86_64-linux-gnu/qemu-bundle";
 /// The first version with vfio-user.
 const OLDEST: (u32, u32) = (10, 1);
 /// The device that we need.
@@ -66,11 +69,16 @@ impl Emulator {
         Build::begin()?.cache.forget(STAGE, &key())
     }
 
+    /// One that is there needs no build, which may wait for another, or lack the tools.
     fn packaged() -> Result<Self> {
+        if let Some(cached) = Self::cached() {
+            return Ok(cached);
+        }
         let build = Build::begin()?;
         let folder = build.cache.stage(STAGE, &key(), |work| {
             build.step("fetching QEMU (about 40 MB)");
             build.packages()?.unpack_with_all_it_needs(PACKAGE, KERNEL_SUITE, work)?;
+            std::fs::create_dir_all(work.join(BUNDLE)).context("cannot make a folder in the cache")?;
             Self::unpacked(work).check()
         })?;
         Ok(Self::unpacked(&folder))
@@ -127,7 +135,7 @@ impl Emulator {
 }
 
 fn key() -> Key {
-    Key::new(STAGE).with("package", [PACKAGE, RELEASE, KERNEL_SUITE].join(" "))
+    Key::new(STAGE).with("package", [PACKAGE, RELEASE, KERNEL_SUITE].join(" ")).with("bundle", BUNDLE)
 }
 
 fn parsed(version: &str) -> Option<(u32, u32)> {
