@@ -15,6 +15,7 @@ use crate::doctor::doctor;
 use crate::guest::build::Build;
 use crate::guest::image::{GuestImage, clean};
 use crate::guest::kernel::kernel;
+use crate::host::bug::panics_end_us;
 use crate::lab::{self, cli::LabCommand};
 use crate::qemu::Emulator;
 use crate::report;
@@ -33,8 +34,9 @@ struct Cli {
 enum Command {
     /// Boots a guest; runs a command in it, if one is given, and exits with its status
     ///
-    /// Exit status: the command's own; 123 if the guest ended without telling it (crashed, powered off), 124 if the
-    /// time was up, 125 if refault itself failed.
+    /// Exit status: the command's own; 121 if --fail-on-warn found something, 122 if the guest crashed or hung after the
+    /// command's end, 123 if it ended without an exit status (crashed, powered off, halted), 124 if the time was up, 125 if
+    /// refault itself failed.
     Run(Box<RunArgs>),
     /// Boots a guest whose file system moves the blocks of a file under DMA, and checks every byte
     ///
@@ -114,6 +116,9 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(command: Command) -> Result<u8> {
+    if matches!(command, Command::Run(_) | Command::Demo(_) | Command::Serve(_)) {
+        panics_end_us();
+    }
     match command {
         Command::Run(args) => execute(&args),
         Command::Demo(args) => session::execute(&args),

@@ -84,6 +84,8 @@ pub enum ExitReason {
     Reset,
     /// A triple fault: the guest crashed without a word, or rebooted in the hard way.
     TripleFault,
+    /// The guest halted its CPUs and said so on its console: nothing will ever happen in it again.
+    Halted,
     /// Somebody on the host asked for the end.
     Stopped,
     /// KVM could not go on; the text says what and what to do.

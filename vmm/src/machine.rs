@@ -82,7 +82,12 @@ impl MachineHandle {
 
     /// Ends the machine with [`ExitReason::Stopped`], unless it has ended already.
     pub fn stop(&self) {
-        self.exit.request(ExitReason::Stopped);
+        self.end(ExitReason::Stopped);
+    }
+
+    /// Ends the machine for `reason`, unless it has ended already.
+    pub fn end(&self, reason: ExitReason) {
+        self.exit.request(reason);
     }
 
     /// Gives the guest `bytes` to read from serial port `port` (0 to 2), as fast as it takes them. What it does not take

@@ -4,6 +4,7 @@
 mod demo;
 mod device;
 mod driver;
+mod ends;
 mod experiment;
 mod flush;
 mod lab;

@@ -21,7 +21,8 @@ fn files_go_in_come_out_and_persist() {
     let file = format!("{},size=64M", pmem.display());
     let text = "
         cat /tmp/greeting
-        echo to the error stream >&2
+        echo to the error stream >/dev/stderr
+        [ \"$(bash -c 'cat <(stat -c %a /tmp /root)' | xargs)\" = '1777 700' ]
         echo answer >/tmp/answer
         echo a lasting word | dd of=/dev/pmem1 bs=4096 conv=sync,fsync
         exit 7";

@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use refault_vmm::accel::EMULATED_CPU;
-use refault_vmm::demo::guest_log;
 use refault_vmm::guest::GuestImage;
 use refault_vmm::guest::recipe::KERNELS;
+use refault_vmm::run::guest_log;
 use refault_vmm::run::job::Job;
 
 use crate::support::binary;

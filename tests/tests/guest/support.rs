@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use refault_vmm::demo::guest_log;
+use refault_vmm::run::guest_log;
 
 /// Two emulated machines side by side on two cores would only slow each other down.
 static MACHINE: Mutex<()> = Mutex::new(());

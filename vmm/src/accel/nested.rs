@@ -15,8 +15,9 @@ use super::EMULATED_CPU;
 use super::agent::Job;
 use super::tsc::tsc_khz;
 use crate::host::process::die_with_parent;
+use crate::host::stop;
 use crate::host::tools::{EMULATION_TOOLS, require};
-use crate::relay::{Credit, Decoder, Frame, PAYLOAD_MAX, pump_input};
+use crate::relay::{Credit, Decoder, Escape, Frame, PAYLOAD_MAX, pump_input};
 
 /// Set for the program that runs inside.
 const NESTED: &str = "REFAULT_NESTED";
@@ -51,6 +52,8 @@ pub struct Nested {
     pub command: Vec<OsString>,
     /// Environment added to our own.
     pub environment: Vec<(String, OsString)>,
+    /// The keyboard is the guest's: the user needs a way out.
+    pub escape: bool,
 }
 
 impl Nested {
@@ -65,7 +68,14 @@ impl Nested {
         arguments: Vec<OsString>,
     ) -> Result<Self> {
         let command = [this_program()?.into_os_string()].into_iter().chain(arguments).collect();
-        Ok(Self { kernel, initramfs, memory: memory + OVERHEAD, command, environment: Vec::new() })
+        Ok(Self {
+            kernel,
+            initramfs,
+            memory: memory + OVERHEAD,
+            command,
+            environment: Vec::new(),
+            escape: false,
+        })
     }
 
     /// Runs to the end with our standard streams, and returns the exit status of the program inside.
@@ -81,13 +91,16 @@ impl Nested {
         let input = Arc::new(Mutex::new(input));
         let credit = Arc::new(Credit::new(WINDOW));
         let (thread_input, thread_credit) = (Arc::clone(&input), Arc::clone(&credit));
+        let keys = std::io::stdin();
+        let keys: Box<dyn Read + Send> =
+            if self.escape { Box::new(Escape::new(keys, stop::request)) } else { Box::new(keys) };
         // Ends with the process: a read of standard input cannot be called off.
         std::thread::spawn(move || {
             let send = |frame: &Frame| send(&thread_input, frame);
             if job.chunks(PAYLOAD_MAX).all(|piece| send(&Frame::Job(piece.to_vec())))
                 && send(&Frame::Job(Vec::new()))
             {
-                pump_input(std::io::stdin().lock(), &thread_credit, send);
+                pump_input(keys, &thread_credit, send);
             }
         });
         let status = relay_output(output, &credit);

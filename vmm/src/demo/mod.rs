@@ -2,11 +2,10 @@
 //!
 //! [`session`] boots a guest that runs `refault-demo` (guest-driver/workload); [`protocol`] reads what it says,
 //! [`board`] holds it beside the recorder's counts, [`table`] shows it, [`summary`] is what remains, and
-//! [`folder`] is where. `model` plays the same scenarios without a real guest. A guest whose log has a line of trouble ([`guest_log`]) has failed.
+//! [`folder`] is where. `model` plays the same scenarios without a real guest. A guest whose log has a line of trouble ([`crate::run::guest_log`]) has failed.
 
 pub mod board;
 pub mod folder;
-pub mod guest_log;
 mod model;
 pub mod options;
 mod pasids;

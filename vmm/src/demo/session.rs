@@ -13,7 +13,7 @@ use super::folder::{LATEST, RunFolder, timestamp};
 use super::options::DemoArgs;
 use super::summary::{Outcome, RunSummary, Setup};
 use super::view::{View, live};
-use super::{guest_log, model, pasids};
+use super::{model, pasids};
 use crate::accel::{Chosen, Nested, inside};
 use crate::config::CpuModel;
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
@@ -24,7 +24,7 @@ use crate::report::{self, names};
 use crate::run::parse::Pmem;
 use crate::run::series::SeriesArgs;
 use crate::run::stages::Stages;
-use crate::run::{End, Place, Spec, Streams, run};
+use crate::run::{End, Place, Spec, Streams, guest_log, run};
 use crate::trace::guest::GuestStages;
 use crate::trace::{Recorder, Records, WallClock};
 use crate::wiring::{self, DeviceOptions};
@@ -177,6 +177,7 @@ fn spec(args: &DemoArgs, image: GuestImage) -> Spec {
         out: Vec::new(),
         out_size: 0,
         command: args.command(),
+        shell: false,
         environment: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
         terminal: None,
         timeout: Some(Duration::from_secs(args.timeout)),

@@ -26,6 +26,7 @@ const INIT: &[(&str, &str)] = &[
     ("host.c", include_str!("init/host.c")),
     ("relay.c", include_str!("init/relay.c")),
     ("collect.c", include_str!("init/collect.c")),
+    ("power.c", include_str!("init/power.c")),
     ("trace.c", include_str!("init/trace.c")),
 ];
 const INIT_FLAGS: &[&str] = &["-std=gnu17", "-O2", "-Wall", "-Wextra", "-static", "-s"];

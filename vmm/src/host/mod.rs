@@ -1,5 +1,7 @@
 //! What the host lends: programs, child processes, places for temporary files.
 
+pub mod beneath;
+pub mod bug;
 pub mod process;
 pub mod say;
 pub mod sigbus;

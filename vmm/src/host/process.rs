@@ -12,17 +12,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::say::Progress;
+use super::stop;
 
 /// How long a silent child may take before the user is told that it is still at work.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a log that an error message shows.
 const TAIL: u64 = 2000;
 
-/// Lets the child get `signal` when the thread that starts it ends, however that happens, `SIGKILL` included.
+/// Lets the child get `signal` when the thread that starts it ends, however that happens, `SIGKILL` included. The terminal's
+/// signals are ours alone, and none that we hold back is held back in the child.
 pub fn die_with_parent(command: &mut Command, signal: i32) -> &mut Command {
     let parent = std::process::id();
-    // SAFETY: the closure runs in the forked child and calls prctl and getppid only, which are
-    // async-signal-safe, and it touches no memory but its own copies of two integers.
+    command.process_group(0);
+    // SAFETY: the closure runs in the forked child and calls prctl, getppid and pthread_sigmask only, which are
+    // async-signal-safe, and it touches no memory but its own.
     unsafe {
         command.pre_exec(move || {
             if libc::prctl(libc::PR_SET_PDEATHSIG, signal) != 0 {
@@ -32,6 +35,7 @@ pub fn die_with_parent(command: &mut Command, signal: i32) -> &mut Command {
             if u32::try_from(libc::getppid()) != Ok(parent) {
                 return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
             }
+            stop::let_through();
             Ok(())
         })
     }

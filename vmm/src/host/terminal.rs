@@ -1,6 +1,10 @@
 //! The user's terminal: its size, and raw mode, in which every key goes to the guest.
 
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+/// How it was before raw mode.
+static SAVED: Mutex<Option<String>> = Mutex::new(None);
 
 /// Columns and rows of the terminal on standard input, if there is one.
 pub fn size() -> Option<(u16, u16)> {
@@ -11,22 +15,29 @@ pub fn size() -> Option<(u16, u16)> {
 
 /// Raw mode until this is dropped.
 #[derive(Debug)]
-pub struct Raw {
-    saved: String,
-}
+pub struct Raw(());
 
 impl Raw {
     /// Enters raw mode; none if standard input is no terminal.
     pub fn enter() -> Option<Self> {
         let saved = stty(&["-g"])?.trim().to_string();
+        *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
         stty(&["raw", "-echo"])?;
-        Some(Self { saved })
+        Some(Self(()))
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        stty(&[&self.saved]);
+        restore();
+    }
+}
+
+/// Leaves raw mode, for whoever ends the program; does nothing if it was never entered.
+pub fn restore() {
+    let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(saved) = saved {
+        stty(&[&saved]);
     }
 }
 

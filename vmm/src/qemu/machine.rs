@@ -129,12 +129,13 @@ impl Machine {
         });
         let reason = self.exit.wait().context("the control plane failed")?;
         let by_itself = matches!(reason, ExitReason::PowerOff | ExitReason::Reset);
+        let stopped = matches!(reason, ExitReason::Stopped | ExitReason::Failed(_));
         if !by_itself || !qemu.ends_within(LEAVING) {
             qemu.kill();
         }
         let _ = watching.join();
         // Someone who does not read the guest's output must not keep a run that was stopped.
-        for output in outputs.into_iter().flatten().filter(|_| by_itself) {
+        for output in outputs.into_iter().flatten().filter(|_| !stopped) {
             let _ = output.join();
         }
         sessions.into_iter().for_each(|session| drop(session.join()));

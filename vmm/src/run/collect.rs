@@ -1,16 +1,19 @@
 //! Files from the guest: a tar archive in a memory region, taken apart with the distrust a guest deserves.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Component, Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use tempfile::NamedTempFile;
+use anyhow::{Context, Result, bail, ensure};
 
 use super::parse::Out;
+use crate::host::beneath::Folder;
 use crate::host::say::note;
 
-/// Copies what `wanted` names out of the archive.
+/// Most entries that are taken: a guest could fill the host's file system with empty files.
+const ENTRIES_MAX: usize = 100_000;
+
+/// Copies what `wanted` names out of the archive, to each that wants it.
 ///
 /// # Errors
 /// The archive is broken, a wanted path is not in it, or the host's side cannot be written.
@@ -18,31 +21,23 @@ pub(super) fn unpack(archive: &File, wanted: &[Out]) -> Result<()> {
     let size = archive.metadata()?.len();
     let mut found = vec![false; wanted.len()];
     let mut archive = tar::Archive::new(archive);
-    for entry in archive.entries()? {
+    for (count, entry) in archive.entries()?.enumerate() {
+        ensure!(count < ENTRIES_MAX, "more than {ENTRIES_MAX} files: let the guest make one archive of them");
         let mut entry = entry.context("what the guest collected is no archive")?;
         let path = entry.path()?.into_owned();
+        let mut targets = Vec::new();
         for (out, found) in wanted.iter().zip(&mut found) {
-            let Some(target) = target(out, &path) else { continue };
+            let Some(target) = Target::of(out, &path, entry.header().entry_type().is_dir()) else { continue };
             *found = true;
-            let kind = entry.header().entry_type();
-            if entry.size() > size {
-                bail!(
-                    "the guest claims {} bytes for {}: more than it had room for",
-                    entry.size(),
-                    path.display()
-                );
-            }
-            if kind.is_dir() {
-                fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
-            } else if kind.is_file() {
-                write_whole(&mut entry, &target)?;
-            } else if path.as_path() == Path::new(out.guest.trim_start_matches('/')) {
-                bail!("{} is neither file nor folder in the guest: name what a link leads to", out.guest);
-            } else {
-                // A link could lead anywhere on the host.
-                note(&format!("/{} is neither file nor folder: left in the guest", path.display()));
-            }
+            targets.push(target);
         }
+        ensure!(
+            entry.size() <= size,
+            "the guest claims {} bytes for {}: more than it had room for",
+            entry.size(),
+            path.display()
+        );
+        take(&mut entry, &path, &targets)?;
     }
     match wanted.iter().zip(&found).find(|(_, found)| !**found) {
         None => Ok(()),
@@ -50,34 +45,76 @@ pub(super) fn unpack(archive: &File, wanted: &[Out]) -> Result<()> {
     }
 }
 
-/// Where an entry goes, if it is the wanted path or below it.
-fn target(out: &Out, entry: &Path) -> Option<PathBuf> {
-    let below = entry.strip_prefix(out.guest.trim_start_matches('/')).ok()?;
-    if below.components().any(|part| !matches!(part, Component::Normal(_))) {
-        return None;
+/// Copies one entry to its targets.
+fn take(entry: &mut tar::Entry<'_, &File>, path: &Path, targets: &[Target]) -> Result<()> {
+    let (kind, mode) = (entry.header().entry_type(), entry.header().mode().unwrap_or(0o644));
+    if kind.is_dir() {
+        return targets.iter().try_for_each(|target| target.make());
     }
-    let name = Path::new(&out.guest).file_name()?;
-    Some(match (below.as_os_str().is_empty(), out.host.is_dir()) {
-        (true, true) => out.host.join(name),
-        (true, false) => out.host.clone(),
-        (false, _) => out.host.join(below),
-    })
+    if !kind.is_file() {
+        ensure!(
+            targets.iter().all(|target| !target.is_wanted),
+            "/{} is neither file nor folder in the guest: name what a link leads to",
+            path.display()
+        );
+        if !targets.is_empty() {
+            // A link could lead anywhere on the host.
+            note(&format!("/{} is neither file nor folder: left in the guest", path.display()));
+        }
+        return Ok(());
+    }
+    if let [target] = targets {
+        return target.write(mode, entry);
+    }
+    let mut copy = tempfile::tempfile().context("no place for a file that is wanted twice")?;
+    io::copy(entry, &mut copy)?;
+    for target in targets {
+        copy.rewind()?;
+        target.write(mode, &mut copy)?;
+    }
+    Ok(())
 }
 
-/// Either the whole file is there in the end, or nothing.
-fn write_whole(from: &mut impl Read, target: &Path) -> Result<()> {
-    let cannot = || format!("cannot write {}", target.display());
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).with_context(cannot)?;
-    let mut file = NamedTempFile::new_in(folder).with_context(cannot)?;
-    io::copy(from, &mut file).with_context(cannot)?;
-    let file = file.persist(target).with_context(cannot)?;
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644)).with_context(cannot)
+/// Where an entry goes.
+struct Target {
+    /// The folder that the user named.
+    folder: PathBuf,
+    /// In it.
+    below: PathBuf,
+    /// It is what the user named, and not below that.
+    is_wanted: bool,
+}
+
+impl Target {
+    /// For the wanted path and what is below it. As with `cp -T` a folder's contents go into the folder that is named, and
+    /// as with `cp` a file keeps its name in one that is there.
+    fn of(out: &Out, entry: &Path, is_folder: bool) -> Option<Self> {
+        let below = entry.strip_prefix(out.guest.trim_start_matches('/')).ok()?;
+        let is_wanted = below.as_os_str().is_empty();
+        let (folder, below) = match is_wanted && !is_folder {
+            false => (out.host.as_path(), below),
+            true if out.host.is_dir() => (out.host.as_path(), Path::new(Path::new(&out.guest).file_name()?)),
+            true => (out.host.parent()?, Path::new(out.host.file_name()?)),
+        };
+        Some(Self { folder: folder.into(), below: below.into(), is_wanted })
+    }
+
+    fn make(&self) -> Result<()> {
+        let made = Folder::at(&self.folder).and_then(|folder| folder.make(&self.below));
+        made.map(drop).with_context(|| format!("cannot make {}", self.folder.join(&self.below).display()))
+    }
+
+    fn write(&self, mode: u32, from: &mut dyn Read) -> Result<()> {
+        let written = Folder::at(&self.folder).and_then(|folder| folder.write(&self.below, mode, from));
+        written.with_context(|| format!("cannot write {}", self.folder.join(&self.below).display()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
 
     fn archive(entries: &[(&str, &str)]) -> File {
@@ -86,7 +123,7 @@ mod tests {
         for (path, text) in entries {
             let mut header = tar::Header::new_gnu();
             header.set_size(text.len() as u64);
-            header.set_mode(0o600);
+            header.set_mode(0o750);
             // Straight into the header, for the builder refuses what a hostile guest would write.
             let name = header.as_mut_bytes().get_mut(..path.len()).expect("short");
             name.copy_from_slice(path.as_bytes());
@@ -123,6 +160,45 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         unpack(&archive(&[("a/x.log", "x")]), &[out("/a/x.log", folder.path())]).expect("there");
         assert!(folder.path().join("x.log").exists());
+    }
+
+    #[test]
+    fn each_that_wants_a_file_gets_it_with_its_mode() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let host = |name: &str| folder.path().join(name);
+        let wanted = [out("/a", &host("all")), out("/a/b", &host("part")), out("/a/b/x", &host("one"))];
+        unpack(&archive(&[("a/b/x", "text")]), &wanted).expect("there");
+        for name in ["all/b/x", "part/x", "one"] {
+            assert_eq!(fs::read_to_string(host(name)).expect(name), "text");
+            assert_eq!(fs::metadata(host(name)).expect(name).permissions().mode() & 0o777, 0o750, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_folders_contents_go_into_one_that_is_there() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut builder = tar::Builder::new(tempfile::tempfile().expect("temporary file"));
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        builder.append_data(&mut header, "var/log", io::empty()).expect("a folder");
+        let mut file = builder.into_inner().expect("an archive");
+        file.rewind().expect("rewound");
+        unpack(&file, &[out("/var/log", folder.path())]).expect("there");
+        assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn a_guest_cannot_write_through_a_link_of_the_hosts() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let (inside, home) = (folder.path().join("results"), folder.path().join("home"));
+        fs::create_dir_all(&inside).expect("made");
+        fs::create_dir_all(&home).expect("made");
+        symlink(&home, inside.join("current")).expect("linked");
+        let error =
+            unpack(&archive(&[("r/current/.profile", "x")]), &[out("/r", &inside)]).expect_err("a link");
+        assert!(error.to_string().contains("current/.profile"), "{error}");
+        assert_eq!(fs::read_dir(&home).expect("readable").count(), 0);
     }
 
     #[test]

@@ -3,10 +3,16 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::guest_log;
+use super::watch::Event;
 use crate::relay::{Credit, Decoder, Frame};
 
 /// Bytes of the kernel's log that are kept for error messages.
 const LOG_KEPT: usize = 6 << 10;
+/// The same of a line that is looked at for trouble.
+const LOG_LINE_MAX: usize = 1024;
+/// The kernel's last words when it halts (kernel/reboot.c).
+const HALTED: &str = "reboot: System halted";
 /// Longest control line; what is longer is cut.
 const LINE_MAX: usize = 64 << 10;
 /// Bytes of input on their way to the guest: its serial driver drops what does not fit its buffers.
@@ -36,7 +42,18 @@ impl Told {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     told: Mutex<Told>,
-    log: Mutex<Vec<u8>>,
+    log: Mutex<Log>,
+}
+
+/// What is kept of the kernel's log.
+#[derive(Debug, Default)]
+struct Log {
+    /// Its end.
+    tail: Vec<u8>,
+    /// The line that is being written.
+    line: Vec<u8>,
+    /// Lines of trouble.
+    findings: Vec<String>,
 }
 
 impl Shared {
@@ -46,7 +63,41 @@ impl Shared {
 
     /// The end of the kernel's log.
     pub(super) fn log(&self) -> String {
-        String::from_utf8_lossy(&self.log.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+        String::from_utf8_lossy(&self.log_kept().tail).into_owned()
+    }
+
+    /// Lines of trouble in the kernel's log.
+    pub(super) fn findings(&self) -> Vec<String> {
+        self.log_kept().findings.clone()
+    }
+
+    fn log_kept(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log {
+    /// Takes bytes of it. Whether the guest says with them that it has halted.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        self.tail.extend(bytes);
+        if self.tail.len() > 2 * LOG_KEPT {
+            let surplus = self.tail.len() - LOG_KEPT;
+            self.tail.drain(..surplus);
+        }
+        let mut halted = false;
+        for byte in bytes {
+            match byte {
+                b'\n' => {
+                    let line = std::mem::take(&mut self.line);
+                    let line = String::from_utf8_lossy(&line);
+                    guest_log::look_at(&line, &mut self.findings);
+                    halted |= line.trim_end().ends_with(HALTED);
+                }
+                byte if self.line.len() < LOG_LINE_MAX => self.line.push(*byte),
+                _ => {}
+            }
+        }
+        halted
     }
 }
 
@@ -54,18 +105,18 @@ impl Shared {
 pub(super) struct LogPort {
     pub(super) shared: Arc<Shared>,
     pub(super) copies: Vec<Box<dyn Write + Send>>,
+    /// Called when the guest says that it has halted: CPUs that wait with interrupts off say nothing themselves.
+    pub(super) halted: Box<dyn Fn() + Send>,
 }
 
 impl Write for LogPort {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let halted = self.shared.log_kept().take(bytes);
+        if halted {
+            (self.halted)();
+        }
         for copy in &mut self.copies {
             copy.write_all(bytes)?;
-        }
-        let mut log = self.shared.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.extend(bytes);
-        if log.len() > 2 * LOG_KEPT {
-            let surplus = log.len() - LOG_KEPT;
-            log.drain(..surplus);
         }
         Ok(bytes.len())
     }
@@ -125,25 +176,34 @@ pub(super) struct ControlPort {
     pub(super) line: Vec<u8>,
     pub(super) credit: Arc<Credit>,
     pub(super) listener: Box<dyn FnMut(&str) + Send>,
-    /// Called when the guest has said its last word.
-    pub(super) ended: Box<dyn Fn() + Send>,
+    /// What init's own lines begin with, and no other program knows.
+    pub(super) token: String,
+    /// Called when the guest has booted, and when it has said its last word.
+    pub(super) heard: Box<dyn Fn(Event) + Send>,
 }
 
 impl ControlPort {
     fn take(&mut self, line: &str) {
-        if line.is_empty() {
-        } else if line == "ready" {
+        let ours = line.strip_prefix(&*self.token).and_then(|rest| rest.strip_prefix(' '));
+        match ours {
+            Some(ours) => self.take_own(ours),
+            None if line.is_empty() => {}
+            None => (self.listener)(line),
+        }
+    }
+
+    fn take_own(&mut self, line: &str) {
+        if line == "ready" {
             self.shared.told().ready = true;
             self.credit.give(INPUT_WINDOW);
+            (self.heard)(Event::Ready);
         } else if line == "collect-failed" {
             self.shared.told().collect_failed = true;
         } else if let Some(text) = line.strip_prefix("say ") {
             crate::host::say::note(&format!("guest: {text}"));
         } else if let Some(status) = line.strip_prefix("exit ").and_then(|text| text.parse().ok()) {
             self.shared.told().status = Some(status);
-            (self.ended)();
-        } else {
-            (self.listener)(line);
+            (self.heard)(Event::Told);
         }
     }
 }
@@ -185,8 +245,9 @@ mod tests {
             line: Vec::new(),
             credit: Arc::new(Credit::new(0)),
             listener: Box::new(move |line| lines.lock().expect("not poisoned").push(line.to_string())),
-            ended: Box::new(move || {
-                ended.fetch_add(1, Ordering::Relaxed);
+            token: "7f".into(),
+            heard: Box::new(move |event| {
+                ended.fetch_add(usize::from(event == Event::Told), Ordering::Relaxed);
             }),
         }
     }
@@ -195,10 +256,10 @@ mod tests {
     fn control_lines_are_taken_byte_by_byte() {
         let (shared, lines, ended) = (Arc::default(), Arc::default(), Arc::default());
         let mut port = control(&shared, &lines, &ended);
-        for byte in b"^@\nready\n{\"scenario\":1}\r\nexit 300x\ncollect-failed\nexit 42\n" {
+        for byte in b"^@\n7f ready\n{\"scenario\":1}\r\nexit 3\n8f exit 3\n7f collect-failed\n7f exit 42\n" {
             port.write_all(&[*byte]).expect("never fails");
         }
-        assert_eq!(*lines.lock().expect("not poisoned"), ["^@", "{\"scenario\":1}", "exit 300x"]);
+        assert_eq!(*lines.lock().expect("not poisoned"), ["^@", "{\"scenario\":1}", "exit 3", "8f exit 3"]);
         assert!(shared.told().ready);
         assert_eq!(shared.told().status, Some(42));
         assert!(shared.told().collect_failed);
@@ -239,7 +300,7 @@ mod tests {
     #[test]
     fn the_log_keeps_its_end() {
         let shared = Arc::<Shared>::default();
-        let mut port = LogPort { shared: Arc::clone(&shared), copies: Vec::new() };
+        let mut port = LogPort { shared: Arc::clone(&shared), copies: Vec::new(), halted: Box::new(|| {}) };
         for index in 0..10_000 {
             port.write_all(format!("line {index}\n").as_bytes()).expect("never fails");
         }

@@ -3,48 +3,88 @@
 use std::time::Duration;
 
 use crate::config::ExitReason;
+use crate::host::stop::Stop;
 
 /// refault itself failed: nothing can be said about the command.
 pub const FAILED: u8 = 125;
 /// The time was up.
 pub const TIMED_OUT: u8 = 124;
-/// The guest ended without telling how the command did: it crashed, or was powered off.
+/// The guest ended without telling how the command did: it crashed, was reset, powered off or halted.
 pub const NO_STATUS: u8 = 123;
+/// The guest crashed, was reset or hung after the command had ended.
+pub const LATE_CRASH: u8 = 122;
+/// The command succeeded, and the guest's log has a line of trouble (`--fail-on-warn`).
+pub const WARNED: u8 = 121;
 
 /// The end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
+    /// Stopped by a signal to us.
+    pub stopped: Option<Stop>,
     /// The command's exit status, 128 and the signal's number if it was killed. None if the guest never said.
     pub status: Option<i32>,
     /// Why the machine stopped.
     pub reason: ExitReason,
     /// Stopped because it took longer than this.
     pub timeout: Option<Duration>,
+    /// No command was to run: a guest that powers off or halts has done what it was booted for.
+    pub bare: bool,
     /// The end of the kernel's log.
     pub log: String,
+    /// Lines of trouble in all of it: see [`super::guest_log`].
+    pub findings: Vec<String>,
 }
 
 impl End {
     /// The exit status for the shell.
     pub fn code(&self) -> u8 {
-        match (self.timeout, self.status) {
-            (Some(_), _) => TIMED_OUT,
-            (None, Some(status)) => status.to_le_bytes()[0],
-            (None, None) => NO_STATUS,
+        if let (Some(stop), None) = (self.stopped, self.status) {
+            return stop.code();
+        }
+        match (self.timeout, self.status, &self.reason) {
+            (Some(_), ..) => TIMED_OUT,
+            (None, _, ExitReason::Failed(_)) => FAILED,
+            (None, Some(status), ExitReason::PowerOff | ExitReason::Halted) => status.to_le_bytes()[0],
+            (None, Some(_), _) => LATE_CRASH,
+            (None, None, ExitReason::PowerOff | ExitReason::Halted) if self.bare && !self.panicked() => 0,
+            (None, None, _) => NO_STATUS,
+        }
+    }
+
+    /// The same, where a line of trouble in the guest's log makes a success a failure.
+    pub fn strict_code(&self) -> u8 {
+        match self.code() {
+            0 if !self.findings.is_empty() => WARNED,
+            code => code,
         }
     }
 
     /// What the user should be told, if it did not end as it should.
     pub fn complaint(&self) -> Option<String> {
+        if let (Some(stop), None) = (self.stopped, self.status) {
+            return Some(format!("{}: the guest was stopped", stop.name()));
+        }
+        let before = if self.bare { "" } else { " before the command ended" };
         let what = match (self.timeout, self.status, &self.reason) {
-            (None, Some(_), _) => return None,
+            (None, Some(_), ExitReason::PowerOff | ExitReason::Halted) => return None,
+            (None, None, ExitReason::PowerOff | ExitReason::Halted) if self.code() == 0 => return None,
             (Some(limit), ..) => format!("the guest was stopped after {} s (--timeout)", limit.as_secs()),
             (.., ExitReason::Failed(why)) => format!("the machine failed: {why}"),
+            (None, Some(status), reason) => {
+                let what = match reason {
+                    _ if self.panicked() => "the guest's kernel panicked",
+                    ExitReason::Stopped => "the guest did not power off",
+                    ExitReason::TripleFault => "the guest crashed with a triple fault",
+                    _ => "the guest was reset",
+                };
+                format!("{what} after the command had ended with status {status}")
+            }
             _ if self.panicked() => "the guest's kernel panicked".to_string(),
             (.., ExitReason::TripleFault) => "the guest crashed with a triple fault".to_string(),
-            (.., ExitReason::Reset) => "the guest was reset before the command ended".to_string(),
-            (.., ExitReason::PowerOff) => "the guest was powered off before the command ended".to_string(),
-            (.., ExitReason::Stopped) => "the guest was stopped before the command ended".to_string(),
+            (.., ExitReason::Reset) => format!("the guest was reset{before}"),
+            (.., ExitReason::PowerOff) => format!("the guest was powered off{before}"),
+            (.., ExitReason::Halted) => format!("the guest was halted{before}"),
+            (.., ExitReason::Stopped) => format!("the guest was stopped{before}"),
         };
         Some(match self.log.trim() {
             "" => format!("{what}; its kernel logged nothing"),
@@ -62,7 +102,15 @@ mod tests {
     use super::*;
 
     fn end(status: Option<i32>, reason: ExitReason) -> End {
-        End { status, reason, timeout: None, log: String::new() }
+        End {
+            stopped: None,
+            status,
+            reason,
+            timeout: None,
+            bare: false,
+            log: String::new(),
+            findings: Vec::new(),
+        }
     }
 
     #[test]
@@ -75,11 +123,58 @@ mod tests {
 
     #[test]
     fn a_guest_that_ends_without_a_word_has_a_status_of_its_own() {
-        for reason in [ExitReason::PowerOff, ExitReason::Reset, ExitReason::TripleFault] {
+        let reasons = [ExitReason::PowerOff, ExitReason::Halted, ExitReason::Reset, ExitReason::TripleFault];
+        for reason in reasons {
             let end = end(None, reason);
             assert_eq!(end.code(), NO_STATUS);
             assert!(end.complaint().is_some_and(|text| text.contains("the guest")));
         }
+    }
+
+    #[test]
+    fn a_guest_of_its_own_may_power_off_or_halt_and_nothing_else() {
+        let bare = |reason| End { bare: true, ..end(None, reason) };
+        for reason in [ExitReason::PowerOff, ExitReason::Halted] {
+            assert_eq!((bare(reason.clone()).code(), bare(reason).complaint()), (0, None));
+        }
+        for reason in [ExitReason::Reset, ExitReason::TripleFault] {
+            assert_eq!(bare(reason.clone()).code(), NO_STATUS);
+            assert!(bare(reason).complaint().is_some());
+        }
+        let mut panicked = bare(ExitReason::Halted);
+        panicked.log = "Kernel panic - not syncing\n".into();
+        assert_eq!(panicked.code(), NO_STATUS, "with panic=0 it may halt");
+        assert!(panicked.complaint().is_some_and(|text| text.starts_with("the guest's kernel panicked")));
+    }
+
+    #[test]
+    fn a_failure_of_ours_is_not_the_guests() {
+        for status in [None, Some(0), Some(1)] {
+            let end = end(status, ExitReason::Failed("KVM gave up".into()));
+            assert_eq!(end.code(), FAILED);
+            assert!(end.complaint().is_some_and(|text| text.contains("KVM gave up")));
+        }
+    }
+
+    #[test]
+    fn a_crash_behind_the_command_is_seen() {
+        for reason in [ExitReason::Reset, ExitReason::TripleFault, ExitReason::Stopped] {
+            let end = end(Some(0), reason);
+            assert_eq!(end.code(), LATE_CRASH);
+            assert!(
+                end.complaint()
+                    .is_some_and(|text| text.contains("after the command had ended with status 0"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_warning_is_a_failure_where_it_is_to_be_one() {
+        let warned = |status| End {
+            findings: vec!["WARNING: at x.c".into()],
+            ..end(Some(status), ExitReason::PowerOff)
+        };
+        assert_eq!((warned(0).code(), warned(0).strict_code(), warned(3).strict_code()), (0, WARNED, 3));
     }
 
     #[test]

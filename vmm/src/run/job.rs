@@ -1,6 +1,7 @@
 //! What the guest's init is told: an initramfs archive with the job, the user's modules and the user's files.
 
 use std::ffi::OsString;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -44,6 +45,15 @@ pub struct Job {
     pub results: Option<String>,
     /// KiB of memory for each CPU's events of fault handling, if they are wanted.
     pub trace: Option<u64>,
+    /// What init's lines on the control port begin with, so that no other program's are taken for them.
+    pub token: String,
+}
+
+/// A [`Job::token`] that no guest can guess.
+pub fn token() -> String {
+    // Each state has keys of its own from the system's random numbers.
+    let word = || RandomState::new().hash_one(0u8);
+    format!("{:016x}{:016x}", word(), word())
 }
 
 impl Job {
@@ -75,6 +85,7 @@ impl Job {
             records.add(b'e', &[name.as_bytes(), b"=", value.as_bytes()].concat())?;
         }
         self.collect.iter().try_for_each(|path| records.add(b'c', path.as_bytes()))?;
+        records.add(b'k', self.token.as_bytes())?;
         records.add(b'r', self.root.as_bytes())?;
         for (index, share) in self.extras.shares.iter().enumerate() {
             let mode = if share.read_only { "ro" } else { "rw" };
@@ -147,10 +158,17 @@ mod tests {
             root: "pmem1".into(),
             results: Some("pmem0".into()),
             trace: Some(4096),
+            token: "7f".into(),
             ..Job::default()
         };
         let records = job.records().expect("valid");
-        assert_eq!(records, b"ash\0a-c\0a\0eA=b=c\0c/var/log\0rpmem1\0opmem0\0t80x25\0s4096\0f\0");
+        assert_eq!(records, b"ash\0a-c\0a\0eA=b=c\0c/var/log\0k7f\0rpmem1\0opmem0\0t80x25\0s4096\0f\0");
+    }
+
+    #[test]
+    fn no_two_tokens_are_the_same() {
+        let (one, other) = (token(), token());
+        assert!(one != other && one.len() == 32 && other.len() == 32, "{one} {other}");
     }
 
     #[test]
@@ -158,7 +176,7 @@ mod tests {
         let share = Share { host: "/src".into(), guest: "/my src".into(), read_only: true };
         let extras = Extras { net: true, shares: vec![share], ..Extras::default() };
         let job = Job { extras, ..Job::default() };
-        assert_eq!(job.records().expect("valid"), b"r\0hshare0 ro /my src\0l\0n\0");
+        assert_eq!(job.records().expect("valid"), b"k\0r\0hshare0 ro /my src\0l\0n\0");
     }
 
     #[test]

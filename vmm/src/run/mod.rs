@@ -6,6 +6,7 @@ pub mod device;
 mod end;
 mod experiment;
 pub mod extras;
+pub mod guest_log;
 pub mod job;
 pub(crate) mod leave;
 mod options;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use self::console::{ControlPort, INPUT_WINDOW, LogPort, Shared, StreamPort};
-pub use self::end::{End, FAILED, NO_STATUS, TIMED_OUT};
+pub use self::end::{End, FAILED, LATE_CRASH, NO_STATUS, TIMED_OUT, WARNED};
 pub use self::options::{RunArgs, execute};
 use self::parse::{Add, Out, Pmem};
 use self::plan::Plan;
@@ -33,6 +34,7 @@ use self::watch::{Event, Watch};
 use crate::config::{CpuModel, ExitReason, MachineConfig};
 use crate::guest::GuestImage;
 use crate::guest::kernel_tree::TreeKernel;
+use crate::host::stop::Orderly;
 use crate::machine::{Consoles, Devices, Machine, MachineHandle, MachineParts};
 use crate::qemu::{self, Emulator, Extras};
 use crate::relay::{Credit, Decoder, Frame, pump_input};
@@ -84,6 +86,8 @@ pub struct Spec {
     pub out_size: u64,
     /// The command, its name first.
     pub command: Vec<std::ffi::OsString>,
+    /// It is a shell for the user, who may power the guest off.
+    pub shell: bool,
     /// Its environment besides a plain one.
     pub environment: Vec<(String, std::ffi::OsString)>,
     /// Columns and rows of its terminal, if it gets one.
@@ -121,15 +125,24 @@ pub fn run(
     devices: impl FnOnce(&MachineParts) -> Result<Devices>,
 ) -> Result<End> {
     let plan = Plan::new(spec)?;
+    let handle = Arc::new(OnceLock::new());
+    let stopped = Arc::new(OnceLock::new());
+    let _orderly = {
+        let (handle, stopped) = (Arc::clone(&handle), Arc::clone(&stopped));
+        Orderly::begin(move |stop| {
+            let _ = stopped.set(stop);
+            ending(&handle, ExitReason::Stopped)();
+        })
+        .context("cannot hold signals back")?
+    };
     let shared = Arc::<Shared>::default();
     let credit = Arc::new(Credit::new(0));
-    let handle = Arc::new(OnceLock::new());
     let (watch, events) = Watch::new(spec.timeout);
     let input = streams.input;
-    let ended = {
+    let heard = {
         let events = events.clone();
-        move || {
-            let _ = events.send(Event::Told);
+        move |event| {
+            let _ = events.send(event);
         }
     };
     let outputs = Outputs {
@@ -139,13 +152,17 @@ pub fn run(
         control: streams.control,
     };
     let consoles = match plan.relayed {
-        true => outputs.relayed(&shared, &credit, &handle, ended),
-        false => outputs.plain(&shared),
+        true => outputs.relayed(&shared, &credit, &handle, plan.token.clone(), heard),
+        false => outputs.plain(&shared, &handle),
     };
     let machine = AnyMachine::new(spec, plan.config.clone(), consoles, devices)?;
     let hand = handle.get_or_init(|| machine.handle()).clone();
     if let Some(input) = input {
         feed(input, hand.clone(), Arc::clone(&credit), plan.relayed);
+    }
+    if stopped.get().is_some() {
+        // It came before there was a machine to stop.
+        hand.stop();
     }
     let watching = watch.start(hand);
     let reason = machine.run();
@@ -157,10 +174,13 @@ pub fn run(
         bail!(why);
     }
     let end = End {
+        stopped: stopped.get().copied(),
         status: told.status,
         reason: reason?,
         timeout: spec.timeout.filter(|_| timed_out && told.status.is_none()),
+        bare: !plan.relayed || spec.shell,
         log: shared.log(),
+        findings: shared.findings(),
     };
     if end.status.is_some() {
         bring_out(&plan, &spec.out, told.collect_failed)?;
@@ -223,38 +243,47 @@ impl Outputs {
         shared: &Arc<Shared>,
         credit: &Arc<Credit>,
         handle: &Arc<OnceLock<MachineHandle>>,
-        ended: impl Fn() + Send + 'static,
+        token: String,
+        heard: impl Fn(Event) + Send + 'static,
     ) -> Consoles {
-        let handle = Arc::clone(handle);
         let streams = StreamPort {
             shared: Arc::clone(shared),
             decoder: Decoder::default(),
             credit: Arc::clone(credit),
             output: self.output,
             errors: self.errors,
-            stop: Box::new(move || {
-                if let Some(handle) = handle.get() {
-                    handle.stop();
-                }
-            }),
+            stop: ending(handle, ExitReason::Stopped),
         };
         let control = ControlPort {
             shared: Arc::clone(shared),
             line: Vec::new(),
             credit: Arc::clone(credit),
             listener: self.control,
-            ended: Box::new(ended),
+            token,
+            heard: Box::new(heard),
         };
-        let log = LogPort { shared: Arc::clone(shared), copies: self.log };
+        let halted = ending(handle, ExitReason::Halted);
+        let log = LogPort { shared: Arc::clone(shared), copies: self.log, halted };
         Consoles { outputs: [Box::new(log), Box::new(streams), Box::new(control)] }
     }
 
     /// With somebody else's: the console is all there is.
-    fn plain(self, shared: &Arc<Shared>) -> Consoles {
+    fn plain(self, shared: &Arc<Shared>, handle: &Arc<OnceLock<MachineHandle>>) -> Consoles {
         let copies = self.log.into_iter().chain([self.output]).collect();
-        let log = LogPort { shared: Arc::clone(shared), copies };
+        let halted = ending(handle, ExitReason::Halted);
+        let log = LogPort { shared: Arc::clone(shared), copies, halted };
         Consoles { outputs: [Box::new(log), Box::new(std::io::sink()), Box::new(std::io::sink())] }
     }
+}
+
+/// What ends the machine for `reason`, once there is one.
+fn ending(handle: &Arc<OnceLock<MachineHandle>>, reason: ExitReason) -> Box<dyn Fn() + Send> {
+    let handle = Arc::clone(handle);
+    Box::new(move || {
+        if let Some(handle) = handle.get() {
+            handle.end(reason.clone());
+        }
+    })
 }
 
 /// Hands the guest its input from a thread of its own, which a read of standard input may keep for ever.

@@ -27,9 +27,11 @@ use crate::guest::kernel_config::Use;
 use crate::guest::kernel_tree::{TREE_VARIABLE, TreeKernel};
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::say::note;
+use crate::host::stop::{self, Orderly};
 use crate::host::terminal::{Raw, size};
 use crate::lab::scenario::Scenario;
 use crate::qemu::Extras;
+use crate::relay::Escape;
 use crate::report::verdicts::VerdictArgs;
 use crate::slow::Named;
 use crate::trace::{Recorder, WallClock};
@@ -125,6 +127,9 @@ pub struct RunArgs {
     /// Of the KTAP in the command's output, of storms, of Python's unittest with -v, or else of the command as one test
     #[command(flatten)]
     verdicts: VerdictArgs,
+    /// Fail, with status 121, if the guest's log has a warning, an oops, a DMAR error, a stall or their like
+    #[arg(long)]
+    fail_on_warn: bool,
     /// Do not have the guest's kernel trace its part of the faults, which costs it some time for each
     #[arg(long)]
     no_guest_stages: bool,
@@ -220,16 +225,20 @@ fn here(
             None => seen.leave(folder)?,
         }
     }
-    if args.initrd.is_some() && end.timeout.is_none() {
-        return Ok(0);
-    }
     if let Some(complaint) = end.complaint() {
         note(&complaint);
     }
-    if let Some(verdicts) = verdicts {
-        args.conclude(&verdicts, end.code(), start.elapsed())?;
+    if end.status.is_none() && !args.out.is_empty() {
+        note("files of --out stayed in the guest, which did not come to collect them");
     }
-    Ok(end.code())
+    let code = if args.fail_on_warn { end.strict_code() } else { end.code() };
+    if args.fail_on_warn {
+        end.findings.iter().for_each(|line| note(&format!("--fail-on-warn: {line}")));
+    }
+    if let Some(verdicts) = verdicts {
+        args.conclude(&verdicts, code, start.elapsed())?;
+    }
+    Ok(code)
 }
 
 /// What happens to lines on the control channel.
@@ -277,6 +286,9 @@ fn nested(args: &RunArgs, image: &GuestImage, tree: Option<&TreeKernel>) -> Resu
         });
     }
     let locks = args.lock_pmem()?;
+    // What the guest wrote to persistent memory of late is in the emulated machine's cache, and lost.
+    let _orderly = Orderly::begin(|stop| stop::leave(stop)).context("cannot hold signals back")?;
+    nested.escape = terminal.is_some();
     let raw = terminal.and_then(|_| Raw::enter());
     let status = nested.run();
     drop((raw, locks));
@@ -319,7 +331,7 @@ impl RunArgs {
             environment.push(("TERM".into(), term));
         }
         environment.extend(self.env.iter().cloned());
-        let shell = || vec![OsString::from("/bin/sh")];
+        let shell = || vec![OsString::from("/bin/bash")];
         let command =
             if self.command.is_empty() && self.initrd.is_none() { shell() } else { self.command.clone() };
         Spec {
@@ -340,6 +352,7 @@ impl RunArgs {
             out: self.out.clone(),
             out_size: self.out_size.0,
             command,
+            shell: self.command.is_empty(),
             environment,
             terminal: terminal.filter(|_| self.initrd.is_none()),
             timeout: self.timeout.map(Duration::from_secs),
@@ -376,7 +389,10 @@ impl RunArgs {
             log.push(Box::new(std::io::LineWriter::new(std::io::stderr())));
         }
         Ok(Streams {
-            input: Some(Box::new(std::io::stdin())),
+            input: Some(match self.terminal() {
+                Some(_) if !inside() => Box::new(Escape::new(std::io::stdin(), stop::request)),
+                _ => Box::new(std::io::stdin()),
+            }),
             output: match verdicts {
                 Some(verdicts) => verdicts.watch(output, self.verdicts.ktap),
                 None => output,

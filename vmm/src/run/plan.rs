@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::Spec;
-use super::job::Job;
+use super::job::{Job, token};
 use super::parse::Pmem;
 use crate::accel::inside;
 use crate::config::{MachineConfig, PMEM_ALIGN, PmemBacking, PmemConfig};
@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub(super) config: MachineConfig,
     /// Our init runs in the guest.
     pub(super) relayed: bool,
+    /// What its lines begin with.
+    pub(super) token: String,
     results: Option<File>,
     _job: Option<File>,
 }
@@ -48,6 +50,7 @@ impl Plan {
                 cpu_model: spec.cpu_model,
             },
             relayed: spec.initrd.is_none(),
+            token: token(),
             results: None,
             _job: None,
         };
@@ -101,6 +104,7 @@ impl Plan {
             foreign_kernel: is_foreign(spec.kernel.as_deref(), image)?,
             trace: spec.trace_kib,
             extras: spec.extras.clone(),
+            token: self.token.clone(),
             ..Job::default()
         };
         if !spec.out.is_empty() {

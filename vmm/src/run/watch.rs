@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::machine::MachineHandle;
 
-/// What a guest may take to power off when the command has ended.
+/// What a guest may take to power off when the command has ended: this, and four times what it took to boot.
 const GRACE: Duration = Duration::from_secs(20);
+const GRACE_BOOTS: u32 = 4;
 
 /// What happens to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
+    /// The guest has booted; the command begins.
+    Ready,
     /// The guest has told the exit status; it will power off.
     Told,
     /// The machine has ended.
@@ -37,17 +40,23 @@ impl Watch {
     }
 
     fn wait(&self, stop: impl Fn()) -> bool {
-        match next(&self.events, self.limit) {
-            Some(Event::Over) => false,
-            Some(Event::Told) => {
-                if next(&self.events, Some(GRACE)).is_none() {
-                    stop();
+        let start = Instant::now();
+        let mut boot = Duration::ZERO;
+        loop {
+            let left = self.limit.map(|limit| limit.saturating_sub(start.elapsed()));
+            match next(&self.events, left) {
+                Some(Event::Ready) => boot = start.elapsed(),
+                Some(Event::Over) => return false,
+                Some(Event::Told) => {
+                    if next(&self.events, Some(GRACE.saturating_add(boot * GRACE_BOOTS))).is_none() {
+                        stop();
+                    }
+                    return false;
                 }
-                false
-            }
-            None => {
-                stop();
-                true
+                None => {
+                    stop();
+                    return true;
+                }
             }
         }
     }
@@ -85,6 +94,12 @@ mod tests {
     fn a_run_that_ends_in_time_is_left_alone() {
         assert_eq!(watch(Some(Duration::from_secs(60)), &[Event::Over]), (false, 0));
         assert_eq!(watch(None, &[Event::Told, Event::Over]), (false, 0));
+    }
+
+    #[test]
+    fn booting_does_not_stop_the_clock() {
+        assert_eq!(watch(Some(Duration::from_millis(5)), &[Event::Ready]), (true, 1));
+        assert_eq!(watch(None, &[Event::Ready, Event::Told, Event::Over]), (false, 0));
     }
 
     #[test]

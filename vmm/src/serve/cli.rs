@@ -106,7 +106,7 @@ pub fn execute(args: &ServeArgs) -> Result<u8> {
     }
     note(&format!("serving in {}; QEMU's arguments:", args.folder.display()));
     eprintln!("  {}", lines.join(" \\\n  "));
-    note(&format!("{}: the server ends", stop::wait()));
+    note(&format!("{}: the server ends", stop::wait().name()));
     if let (Some(folder), Some(recorder)) = (&args.trace, &recorder) {
         // A guest of somebody else's may run on anything.
         Seen::of(&wired, recorder, None, timing, TimeBase::Unknown)?.leave(folder)?;

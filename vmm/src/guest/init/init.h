@@ -3,6 +3,7 @@
 #ifndef REFAULT_INIT_H
 #define REFAULT_INIT_H
 
+#include <signal.h>
 #include <stddef.h>
 
 #define MAX_ITEMS 512
@@ -20,6 +21,7 @@ struct job {
 	int lent;             /* there are devices of QEMU's, and modules for them */
 	int network;          /* one of them is a network interface */
 	const char *terminal; /* "COLUMNSxROWS", when the command gets a terminal */
+	const char *token;    /* what our lines to the host begin with; no other program knows it */
 	const char *trace;    /* KiB of memory for each CPU's events of fault handling, if they are wanted */
 };
 
@@ -41,6 +43,11 @@ void mount_shares(const struct job *job);
 void start_network(const struct job *job);
 int relay_command(const struct job *job, int port);
 int collect_files(const struct job *job, int busybox);
+void listen_for_power(sigset_t *blocked);
+int power_is_wanted(void);
+void end_by_power(void) __attribute__((noreturn));
+void add_power_commands(const char *root, const char *system);
+int request_power(const char *name, const char *option);
 void start_trace(const struct job *job);
 void finish_trace(const struct job *job);
 

@@ -19,6 +19,7 @@
 #include "init.h"
 
 static int control = -1;
+static const char *token = "";
 
 /* Lines for the kernel's log, and so for the host's serial log, and for the user. */
 static void log_line(const char *format, va_list arguments)
@@ -31,12 +32,12 @@ static void log_line(const char *format, va_list arguments)
 	if (length > (int)sizeof(line) - 1)
 		length = sizeof(line) - 1;
 	if (write(log >= 0 ? log : STDERR_FILENO, line, length) < 0) {
-		/* There is nobody else to tell. */
+		/* There is nowhere else to say it. */
 	}
 	if (log >= 0)
 		close(log);
 	if (control >= 0)
-		dprintf(control, "say %s\n", line + strlen("<4>refault: "));
+		dprintf(control, "%s say %s\n", token, line + strlen("<4>refault: "));
 }
 
 void say(const char *format, ...)
@@ -111,17 +112,21 @@ static void bring_up_loopback(void)
 	}
 }
 
-int main(void)
+int main(int count, char **arguments)
 {
 	static struct job job;
-	char line[32];
 	int busybox, port, status, failed;
+
+	if (getpid() != 1)
+		return request_power(basename(arguments[0]), count > 1 ? arguments[1] : NULL);
 
 	mount("dev", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
 	mount("proc", "/proc", "proc", 0, NULL);
 	mount("sys", "/sys", "sysfs", 0, NULL);
 	control = open_raw_port(CONTROL_PORT);
 	read_job(&job);
+	if (job.token)
+		token = job.token;
 	if (!job.foreign_kernel) {
 		load_modules("/modules/boot");
 		load_modules("/modules/guest");
@@ -145,20 +150,21 @@ int main(void)
 	if (symlink(CONTROL_PORT, "/dev/refault-control") != 0)
 		say("no /dev/refault-control: %s", strerror(errno));
 	/* What a port echoed before it was raw is behind the first line's end. */
-	write_all(control, "\nready\n", 7);
+	dprintf(control, "\n%s ready\n", token);
 	status = relay_command(&job, port);
+	if (power_is_wanted())
+		end_by_power();
 	finish_trace(&job);
 	failed = collect_files(&job, busybox);
 	tcdrain(port);
 
-	/* Nobody but us is wanted any more; what is mounted goes down clean. */
+	/* Whatever still runs is not wanted any more; what is mounted goes down clean. */
 	kill(-1, SIGKILL);
 	release_mounts();
 	sync();
 	if (failed)
-		write_all(control, "collect-failed\n", 15);
-	snprintf(line, sizeof(line), "exit %d\n", status);
-	write_all(control, line, strlen(line));
+		dprintf(control, "%s collect-failed\n", token);
+	dprintf(control, "%s exit %d\n", token, status);
 	tcdrain(control);
 	power_off();
 }

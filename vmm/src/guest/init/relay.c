@@ -200,7 +200,7 @@ static int serve(struct relay *relay, pid_t command, const sigset_t *unblocked)
 {
 	int status = 0, ended = 0, quiet = 0;
 
-	while (!ended || !quiet) {
+	while (!power_is_wanted() && (!ended || !quiet)) {
 		struct pollfd fds[4] = { { relay->stalled ? -1 : relay->port, POLLIN, 0 },
 					 { relay->outputs[0], POLLIN, 0 },
 					 { relay->outputs[1], POLLIN, 0 },
@@ -240,6 +240,7 @@ int relay_command(const struct job *job, int port)
 	/* Blocked but while we wait, so that no child's end is missed. */
 	sigemptyset(&blocked);
 	sigaddset(&blocked, SIGCHLD);
+	listen_for_power(&blocked);
 	sigaction(SIGCHLD, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	opened = job->terminal ? open_terminal(job->terminal, streams, &relay) : open_pipes(streams, &relay);

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <mntent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +40,7 @@ static void take_record(struct job *job, char *record)
 	case 'e': append(job->environment, text); break;
 	case 'c': append(job->collect, text); break;
 	case 'd': job->folder = text; break;
+	case 'k': job->token = text; break;
 	case 'r': job->root = text; break;
 	case 'h': append(job->shares, text); break;
 	case 'l': job->lent = 1; break;
@@ -64,6 +66,8 @@ void read_job(struct job *job)
 		give_up("the job cannot be read");
 	text[info.st_size] = 0;
 	close(fd);
+	/* For the token's sake: the initramfs can be reached later. */
+	unlink("/refault/job");
 	for (record = text; record < text + info.st_size; record += strlen(record) + 1)
 		take_record(job, record);
 }
@@ -145,12 +149,42 @@ static void bind_modules(void)
 		say("no modules in %s: %s", path, strerror(errno));
 }
 
+static const char *system_root;
+
+/* A folder that the system has and the host adds to stays as it was. */
+static int keep_mode(const char *path, const struct stat *info, int type, struct FTW *walk)
+{
+	char original[4096];
+	struct stat was;
+
+	(void)info;
+	(void)walk;
+	snprintf(original, sizeof(original), "%s%s", system_root, path + strlen("/extra"));
+	if (type == FTW_D && lstat(original, &was) == 0 && S_ISDIR(was.st_mode) &&
+	    (chown(path, was.st_uid, was.st_gid) != 0 || chmod(path, was.st_mode & 07777) != 0))
+		say("%s: %s", path, strerror(errno));
+	return 0;
+}
+
+/* What udev would make. */
+static void link_streams(void)
+{
+	static const char *const links[][2] = { { "/proc/self/fd", "/dev/fd" },
+						{ "/proc/self/fd/0", "/dev/stdin" },
+						{ "/proc/self/fd/1", "/dev/stdout" },
+						{ "/proc/self/fd/2", "/dev/stderr" } };
+	size_t item;
+
+	for (item = 0; item < sizeof(links) / sizeof(*links); item++)
+		if (symlink(links[item][0], links[item][1]) != 0 && errno != EEXIST)
+			say("no %s: %s", links[item][1], strerror(errno));
+}
+
 /* The root is an overlay: writes go to memory, above files the host added, above the image or a folder of the host's.
  * The first root stays below, for its folder /extra is part of the overlay. */
 void prepare_root(const struct job *job)
 {
 	char device[64], options[128];
-	const char *added = access("/extra", F_OK) == 0 ? "/extra:" : "";
 	int of_host;
 
 	if (!job->root)
@@ -163,11 +197,14 @@ void prepare_root(const struct job *job)
 	if (mount_image(device) != 0)
 		give_up("the root file system on %s cannot be mounted: %s", device, strerror(errno));
 	of_host = mount_host_root(job, "/host");
+	system_root = of_host ? "/host" : "/image";
+	add_power_commands("/extra", system_root);
+	nftw("/extra", keep_mode, 16, FTW_PHYS);
 	mount("memory", "/memory", "tmpfs", 0, "mode=0755");
 	mkdir("/memory/upper", 0755);
 	mkdir("/memory/work", 0755);
-	snprintf(options, sizeof(options), "lowerdir=%s%s,upperdir=/memory/upper,workdir=/memory/work", added,
-		 of_host ? "/host" : "/image");
+	snprintf(options, sizeof(options), "lowerdir=/extra:%s,upperdir=/memory/upper,workdir=/memory/work",
+		 system_root);
 	if (mount("root", "/root", "overlay", 0, options) != 0)
 		give_up("the root file system cannot be made writable: %s", strerror(errno));
 
@@ -184,6 +221,7 @@ void prepare_root(const struct job *job)
 	mount_into_root("dev/pts", "devpts", "mode=0620,ptmxmode=0666");
 	if (chdir("/root") != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0 || chroot(".") != 0 || chdir("/") != 0)
 		give_up("the new root cannot be entered: %s", strerror(errno));
+	link_streams();
 }
 
 /* Switches on the CPUs that are there and off. */

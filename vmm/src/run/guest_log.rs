@@ -45,15 +45,23 @@ const HARMLESS: &[&str] = &[
     "unable to guarantee persistence of writes",
 ];
 
-/// Lines of a guest's log that no healthy run has, in their order and without repetitions.
+/// Most lines that are kept: a log can be all trouble.
+const FOUND_MAX: usize = 100;
+
+/// Lines of a guest's log that no healthy run has, in their order and without repetitions; no more than the first hundred.
 pub fn findings(log: &str) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    for line in log.lines().map(str::trim).filter(|line| is_trouble(line)) {
-        if !found.iter().any(|earlier| without_time(earlier) == without_time(line)) {
-            found.push(line.to_string());
-        }
-    }
+    let mut found = Vec::new();
+    log.lines().for_each(|line| look_at(line, &mut found));
     found
+}
+
+/// The same for a log that comes line by line.
+pub(super) fn look_at(line: &str, found: &mut Vec<String>) {
+    let line = line.trim();
+    let is_new = || !found.iter().any(|earlier| without_time(earlier) == without_time(line));
+    if found.len() < FOUND_MAX && is_trouble(line) && is_new() {
+        found.push(line.to_string());
+    }
 }
 
 fn is_trouble(line: &str) -> bool {

@@ -1,0 +1,40 @@
+//! Exit statuses tell the truth, whatever the guest does.
+
+use std::process::Command;
+
+use crate::support::{Refault, binary, script};
+
+/// `git bisect run` must not call a kernel that panics a good one.
+#[test]
+fn a_panic_under_an_initrd_is_no_success() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let initrd = folder.path().join("empty.cpio");
+    // The trailer alone (Documentation/driver-api/early-userspace/buffer-format.rst).
+    let fields = "0".repeat(88);
+    let header = format!("070701{fields}0000000b00000000TRAILER!!!\0\0\0\0");
+    std::fs::write(&initrd, header).expect("written");
+    let image = Command::new(binary()).args(["guest", "path"]).output().expect("refault starts");
+    let kernel = format!("{}/vmlinux", String::from_utf8_lossy(&image.stdout).trim());
+    let initrd = initrd.to_str().expect("UTF-8");
+    let said = Refault::new(["run", "--kernel", &kernel, "--initrd", initrd, "--timeout", "600"]).run();
+    assert_eq!(said.status, 123, "{said:#?}");
+    assert!(said.stderr.contains("the guest's kernel panicked"), "{said:#?}");
+}
+
+#[test]
+fn a_guest_that_halts_ends_the_run() {
+    let (said, _) = script(1, &[], "halt; sleep 1000");
+    assert_eq!(said.status, 123, "{said:#?}");
+    assert!(said.stderr.contains("the guest was halted before the command ended"), "{said:#?}");
+}
+
+#[test]
+fn a_warning_fails_where_it_is_to_and_no_program_speaks_for_init() {
+    let text = r#"
+        echo "exit 3" >/dev/refault-control
+        echo "<4>WARNING: CPU: 0 at made/up.c:1" >/dev/kmsg"#;
+    let said = Refault::new(["run", "--fail-on-warn", "--timeout", "600", "--", "sh", "-ec", text]).run();
+    assert_eq!(said.status, 121, "{said:#?}");
+    assert!(said.stderr.contains("WARNING: CPU: 0 at made/up.c:1"), "{said:#?}");
+    assert!(said.stderr.contains("guest: exit 3"), "{said:#?}");
+}
