@@ -8,6 +8,7 @@ pub mod bus_map;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod debug;
 pub mod demo;
 pub mod doctor;
 pub mod guest;

@@ -5,21 +5,13 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::arguments::doubled_commas;
+use crate::debug::Debug;
 
 /// Slots of these devices on the PCI bus, away from the NICs, which count up from 3, and from the IOMMU at 0x1e.
 const NET_SLOT: u8 = 0x1d;
 const FIRST_SHARE_SLOT: u8 = 0x14;
 /// Shares that there are slots for.
 pub const SHARES_MAX: usize = (NET_SLOT - FIRST_SHARE_SLOT) as usize;
-
-/// Where gdb attaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gdb {
-    /// TCP port on the loopback interface.
-    pub port: u16,
-    /// The guest waits for it before its first instruction.
-    pub wait: bool,
-}
 
 /// A folder of the host's that the guest sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,17 +24,15 @@ pub struct Share {
     pub read_only: bool,
 }
 
-/// All that only QEMU has.
+/// What a guest gets besides CPUs, memory and our devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extras {
-    /// gdb's way in.
-    pub gdb: Option<Gdb>,
+    /// What it is debugged with.
+    pub debug: Debug,
     /// A network behind QEMU's address translation.
     pub net: bool,
     /// Folders, by [`Share::tag`].
     pub shares: Vec<Share>,
-    /// Where a core of the guest's memory goes when it is reset, and on demand.
-    pub dump: Option<PathBuf>,
 }
 
 impl Share {
@@ -55,21 +45,12 @@ impl Share {
 impl Extras {
     /// The guest needs drivers for devices of QEMU's.
     pub fn has_devices(&self) -> bool {
-        self.net || !self.shares.is_empty() || self.dump.is_some()
-    }
-
-    /// What the guest's kernel is told: addresses as in its vmlinux, and that an NMI is to be a panic.
-    pub fn kernel_arguments(&self) -> &'static str {
-        match (self.gdb, &self.dump) {
-            (None, None) => "",
-            (Some(_), None) => "nokaslr",
-            (_, Some(_)) => "nokaslr unknown_nmi_panic",
-        }
+        self.net || !self.shares.is_empty() || self.debug.dump.is_some()
     }
 
     /// Adds all of it to QEMU's command line.
     pub(super) fn add(&self, command: &mut Command) {
-        if let Some(gdb) = self.gdb {
+        if let Some(gdb) = self.debug.gdb {
             command.args(["-gdb", &format!("tcp:127.0.0.1:{}", gdb.port)]);
             if gdb.wait {
                 command.arg("-S");
@@ -95,7 +76,7 @@ impl Extras {
             let options = serde_json::json!({ "driver": "virtio-9p-pci", "fsdev": tag, "mount_tag": tag });
             device(command, slot, options);
         }
-        if self.dump.is_some() {
+        if self.debug.dump.is_some() {
             // A guest that is reset stays as it is until its memory is written; see `monitor`.
             command.args(["-action", "reboot=shutdown,shutdown=pause,panic=pause"]);
             // Through it the kernel says where its symbols are, for the core's readers.
@@ -112,6 +93,7 @@ fn device(command: &mut Command, slot: u8, mut options: serde_json::Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::debug::Gdb;
 
     fn arguments(extras: &Extras) -> Vec<String> {
         let mut command = Command::new("qemu");
@@ -122,15 +104,16 @@ mod tests {
     #[test]
     fn without_extras_nothing_is_added() {
         assert!(arguments(&Extras::default()).is_empty() && !Extras::default().has_devices());
-        assert_eq!(Extras::default().kernel_arguments(), "");
+        assert_eq!(Debug::default().kernel_arguments(), "");
     }
 
     #[test]
     fn gdb_is_let_in_from_this_machine_only() {
-        let gdb = |wait| Extras { gdb: Some(Gdb { port: 1235, wait }), ..Extras::default() };
+        let debug = |wait| Debug { gdb: Some(Gdb { port: 1235, wait }), ..Debug::default() };
+        let gdb = |wait| Extras { debug: debug(wait), ..Extras::default() };
         assert_eq!(arguments(&gdb(false)), ["-gdb", "tcp:127.0.0.1:1235"]);
         assert!(arguments(&gdb(true)).contains(&"-S".to_string()));
-        assert_eq!(gdb(false).kernel_arguments(), "nokaslr");
+        assert_eq!(debug(false).kernel_arguments(), "nokaslr");
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Machine {
             let stream = accept(listener)?;
             sessions.push(session(slot.clone(), stream, self.exit.clone())?);
         }
-        let core = self.extras.dump.map(|file| Core { file, end: self.layout.ram_end() });
+        let core = self.extras.debug.dump.map(|file| Core { file, end: self.layout.ram_end() });
         let _monitor = Monitor::start(monitor, self.exit.clone(), core)?;
         // Nothing else can connect any more, and nothing is left behind if we are killed.
         drop((folder, serial, functions));

@@ -13,7 +13,6 @@ mod machine;
 mod monitor;
 mod serial;
 
-pub use self::debug::check_place;
 pub use self::emulator::Emulator;
-pub use self::extras::{Extras, Gdb, SHARES_MAX, Share};
+pub use self::extras::{Extras, SHARES_MAX, Share};
 pub use self::machine::Machine;

@@ -5,10 +5,12 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::accel::Chosen;
+use crate::accel::{Chosen, inside};
+use crate::debug::place::{check_place, listen};
+use crate::debug::{Debug, Gdb};
 use crate::guest::kernel_config::Use;
 use crate::host::say::note;
-use crate::qemu::{Extras, Gdb, SHARES_MAX, Share, check_place};
+use crate::qemu::{Extras, SHARES_MAX, Share};
 
 /// The port gdb's own documentation uses.
 const GDB_PORT: &str = "1234";
@@ -47,7 +49,7 @@ impl ExtraArgs {
     /// Refuses what only QEMU can do, if something else runs the guest.
     ///
     /// # Errors
-    /// One of the options was given, and it is not QEMU.
+    /// One of the options was given, and it is not QEMU; or gdb could not get in; or the core has no place.
     pub(super) fn check(&self, chosen: Chosen) -> Result<()> {
         let given = [
             ("--gdb", self.gdb_port().is_some()),
@@ -60,8 +62,15 @@ impl ExtraArgs {
             Some((option, _)) if chosen != Chosen::Qemu => {
                 bail!("{option} needs QEMU, and refault's own VMM was chosen: add --host qemu")
             }
-            _ => Ok(()),
+            _ => {}
         }
+        if let Some(file) = &self.dump {
+            check_place(file)?;
+        }
+        if let Some(port) = self.gdb_port() {
+            listen(port)?;
+        }
+        Ok(())
     }
 
     /// What the guest's kernel must have for them.
@@ -86,11 +95,10 @@ impl ExtraArgs {
             shares.push(Share { host, guest: share.guest.clone(), read_only: share.read_only });
         }
         ensure!(shares.len() <= SHARES_MAX, "more than {SHARES_MAX} shares: share a folder above them");
-        if let Some(file) = &self.dump {
-            check_place(file)?;
-        }
         let gdb = self.gdb_port().map(|port| Gdb { port, wait: self.gdb_wait });
-        Ok(Extras { gdb, net: self.net.is_some(), shares, dump: self.dump.clone() })
+        // Signals do not reach a process in an emulated machine.
+        let debug = Debug { gdb, dump: self.dump.clone(), signals: !inside() };
+        Ok(Extras { debug, net: self.net.is_some(), shares })
     }
 
     /// Tells how gdb gets in, and what does not wait for it. `vmlinux` is the file with the kernel's symbols, if known.
@@ -170,15 +178,16 @@ mod tests {
             [(&["--gdb"][..], 1234, false), (&["--gdb", "99"], 99, false), (&["--gdb-wait"], 1234, true)]
         {
             let extras = parse(line).extras().expect("valid");
-            assert_eq!(extras.gdb, Some(Gdb { port, wait }), "{line:?}");
+            assert_eq!(extras.debug.gdb, Some(Gdb { port, wait }), "{line:?}");
         }
-        assert_eq!(parse(&[]).extras().expect("valid"), Extras::default());
+        let none = parse(&[]).extras().expect("valid");
+        assert!(none.debug.gdb.is_none() && none.debug.dump.is_none() && !none.has_devices());
     }
 
     #[test]
     fn what_only_qemu_can_do_is_refused_elsewhere() {
         for line in [
-            &["--gdb"][..],
+            &["--gdb", "0"][..],
             &["--net", "user"],
             &["--share", "/tmp:/x"],
             &["--root", "host"],

@@ -139,7 +139,7 @@ fn cmdline(spec: &Spec) -> Result<String> {
     let cpus = if inside() { ONE_CPU_FIRST } else { "" };
     let tree = spec.tree.as_ref().map(TreeKernel::arguments).transpose()?.unwrap_or_default();
     let ours = format!("{CMDLINE} loglevel={level}{cpus}");
-    let words = [&ours, tree.as_str(), spec.extras.kernel_arguments(), &spec.append];
+    let words = [&ours, tree.as_str(), spec.extras.debug.kernel_arguments(), &spec.append];
     Ok(words
         .map(|part| part.trim())
         .into_iter()
