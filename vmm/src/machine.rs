@@ -17,7 +17,7 @@ use crate::bus_map::BusMap;
 use crate::config::{ExitReason, MachineConfig};
 use crate::control::{Exit, KEYBOARD_PORT, KeyboardController, ResetControl, SLEEP_PORT, SleepControl};
 use crate::kvm::run::Threads;
-use crate::kvm::{self, Vcpu, Vm};
+use crate::kvm::{self, Cpus, Vcpu, Vm};
 use crate::memory::{self, layout};
 use crate::pci_host::{CONFIG_PORT, ConfigPorts, Ecam, PciHost};
 use crate::serial::{PLACES, SERIAL_SIZE, SerialPort};
@@ -50,7 +50,7 @@ pub struct Devices {
 
 /// A machine, ready to run.
 pub struct Machine {
-    vcpus: Vec<Vcpu>,
+    cpus: Arc<Cpus>,
     bus: Arc<BusMap>,
     handle: MachineHandle,
 }
@@ -136,7 +136,8 @@ impl Machine {
         let vcpus: Result<Vec<_>, _> = (0..config.cpus)
             .map(|index| Vcpu::new(&vm, config.cpu_model, config.cpus, index, entry))
             .collect();
-        Ok(Self { vcpus: vcpus?, bus, handle })
+        let cpus = Arc::new(Cpus::new(vcpus?));
+        Ok(Self { cpus, bus, handle })
     }
 
     /// A hand on this machine.
@@ -147,7 +148,7 @@ impl Machine {
     /// Runs until the guest or somebody on the host ends it. Serves the control plane on this thread.
     pub fn run(self) -> anyhow::Result<ExitReason> {
         let exit = &self.handle.exit;
-        let threads = Threads::start(self.vcpus, &self.bus, exit).context("cannot start vCPU threads")?;
+        let threads = Threads::start(&self.cpus, &self.bus, exit).context("cannot start vCPU threads")?;
         let reason = exit.wait();
         threads.stop();
         let reason = reason.context("the control plane failed")?;

@@ -5,6 +5,7 @@ pub mod dump;
 pub mod place;
 pub mod registers;
 pub mod signals;
+pub mod traps;
 
 use std::path::PathBuf;
 

@@ -3,11 +3,15 @@
 #![expect(unsafe_code, reason = "KVM is handed pointers to guest memory, and its exits carry a union")]
 
 pub mod cpuid;
+mod cpus;
 mod long_mode;
+mod registers;
 pub mod run;
+mod trap;
 mod vcpu;
 mod vm;
 
+pub use cpus::{Cpus, Paused, Turn};
 pub use long_mode::write_tables as write_boot_tables;
 pub use vcpu::Vcpu;
 pub use vm::{KvmError, Vm};

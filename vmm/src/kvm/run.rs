@@ -1,81 +1,75 @@
 //! The loop of one vCPU: run, serve what the guest asked for, run again.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread;
 
 use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use tracing::debug;
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
-use super::Vcpu;
+use super::trap::Verdict;
+use super::{Cpus, Vcpu};
 use crate::bus_map::BusMap;
 use crate::config::ExitReason;
 use crate::control::Exit;
-
-/// How often a thread that does not leave the guest is told again. A signal that comes just before the guest
-/// is entered does not keep it out, so one may not be enough.
-const KICK_AGAIN: Duration = Duration::from_millis(1);
+use crate::debug::traps::Stop;
 
 /// The threads of a running machine.
-pub struct Threads {
-    handles: Vec<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
-}
+pub struct Threads(Arc<Cpus>);
 
 impl Threads {
     /// Lets all vCPUs run, each on its own thread. The first end that a guest comes to is noted in `exit`.
-    pub fn start(vcpus: Vec<Vcpu>, bus: &Arc<BusMap>, exit: &Arc<Exit>) -> io::Result<Self> {
+    pub fn start(cpus: &Arc<Cpus>, bus: &Arc<BusMap>, exit: &Arc<Exit>) -> io::Result<Self> {
         install_kick()?;
-        let mut threads = Self { handles: Vec::with_capacity(vcpus.len()), stop: Arc::default() };
-        for vcpu in vcpus {
-            let name = format!("vcpu{}", vcpu.index);
-            let (bus, exit, stop) = (bus.clone(), exit.clone(), threads.stop.clone());
+        let threads = Self(cpus.clone());
+        for index in 0..cpus.count() {
+            let name = format!("vcpu{index}");
+            let (cpus, bus, exit) = (cpus.clone(), bus.clone(), exit.clone());
             let body = move || {
-                let _unwinding = Unwinding(&exit, vcpu.index);
-                if let Some(reason) = run(vcpu, &bus, &exit, &stop) {
-                    exit.request(reason);
+                let _unwinding = Unwinding { exit: &exit, cpus: &cpus, index };
+                while cpus.enter(index) {
+                    let Some(mut vcpu) = cpus.vcpu(index) else { break };
+                    if let Some(reason) = run(&mut vcpu, &cpus, &bus, &exit) {
+                        exit.request(reason);
+                    }
+                    if exit.is_requested() {
+                        break;
+                    }
                 }
             };
-            threads.handles.push(thread::Builder::new().name(name).spawn(body)?);
+            threads.0.add_thread(thread::Builder::new().name(name).spawn(body)?);
         }
         Ok(threads)
     }
 
     /// Has all vCPUs leave their guest and their threads end.
-    pub fn stop(mut self) {
-        self.join();
-    }
-
-    fn join(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        for handle in self.handles.drain(..) {
-            while !handle.is_finished() {
-                // Fails only for a thread that has just ended.
-                let _ = handle.kill(SIGRTMIN());
-                thread::sleep(KICK_AGAIN);
-            }
-            let _ = handle.join();
-        }
+    pub fn stop(self) {
+        drop(self);
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.join();
+        self.0.stop();
     }
 }
 
-/// Ends the machine if a device panics on a vCPU's thread, instead of leaving a guest that hangs.
-struct Unwinding<'a>(&'a Exit, u8);
+/// At the end of a vCPU's thread. If a device panicked on it, this ends the machine, instead of leaving a guest that
+/// hangs.
+struct Unwinding<'a> {
+    exit: &'a Exit,
+    cpus: &'a Cpus,
+    index: u8,
+}
 
 impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
+        self.cpus.leave(self.index);
         if thread::panicking() {
-            let text = format!("a device panicked under vCPU {}: this is a bug in refault", self.1);
-            self.0.request(ExitReason::Failed(text));
+            let text = format!("a device panicked under vCPU {}: this is a bug in refault", self.index);
+            self.exit.request(ExitReason::Failed(text));
         }
     }
 }
@@ -92,16 +86,29 @@ fn install_kick() -> io::Result<()> {
 /// How often in a row an instruction is repeated that KVM could not emulate for a pending event.
 const RETRIES: u32 = 16;
 
-/// Runs one vCPU until the machine ends; the reason, if this vCPU is the one that knows it.
-fn run(mut vcpu: Vcpu, bus: &BusMap, exit: &Exit, stop: &AtomicBool) -> Option<ExitReason> {
+/// Runs one vCPU until it is wanted out or the machine ends; the reason, if this vCPU is the one that knows it.
+fn run(vcpu: &mut Vcpu, cpus: &Cpus, bus: &BusMap, exit: &Exit) -> Option<ExitReason> {
     let mut undelivered = 0;
-    while !stop.load(Ordering::Acquire) && !exit.is_requested() {
+    loop {
+        let out = cpus.wants_out(vcpu.index) || exit.is_requested();
+        // KVM completes what the guest asked a device for, and does not enter it again: then its state is whole.
+        vcpu.fd.set_kvm_immediate_exit(out.into());
         match vcpu.fd.run() {
             Ok(VcpuExit::MmioRead(address, data)) => bus.mmio_read(address, data),
             Ok(VcpuExit::MmioWrite(address, data)) => bus.mmio_write(address, data),
             Ok(VcpuExit::IoIn(port, data)) => bus.port_read(port, data),
             Ok(VcpuExit::IoOut(port, data)) => bus.port_write(port, data),
             Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen | VcpuExit::Hlt) => {}
+            Ok(VcpuExit::Debug(exit)) => match vcpu.judge(&exit) {
+                // Without a listener the debugger has left, and this was the last of its traps.
+                Verdict::Stop(why) => drop(cpus.trapped(Stop { cpu: vcpu.index, why })),
+                Verdict::Inject(exception) => {
+                    debug!(exception, pc = exit.pc, dr6 = exit.dr6, "an exception is the guest's own");
+                    if let Err(error) = vcpu.inject(exception) {
+                        return Some(ExitReason::Failed(error.to_string()));
+                    }
+                }
+            },
             Ok(VcpuExit::Shutdown) => return Some(ExitReason::TripleFault),
             Ok(VcpuExit::SystemEvent(event, _)) => return Some(system_event(event)),
             Ok(VcpuExit::FailEntry(reason, cpu)) => return Some(fail_entry(reason, cpu)),
@@ -116,14 +123,17 @@ fn run(mut vcpu: Vcpu, bus: &BusMap, exit: &Exit, stop: &AtomicBool) -> Option<E
                 let text = format!("KVM left the guest for a reason refault does not know: {other:?}");
                 return Some(ExitReason::Failed(text));
             }
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                if out {
+                    return None;
+                }
+            }
             Err(error) => {
                 return Some(ExitReason::Failed(format!("KVM cannot run vCPU {}: {error}", vcpu.index)));
             }
         }
         undelivered = 0;
     }
-    None
 }
 
 fn system_event(event: u32) -> ExitReason {

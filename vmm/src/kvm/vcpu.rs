@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, Msrs, kvm_msr_entry};
+use kvm_bindings::{
+    CpuId, KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, Msrs, kvm_debug_exit_arch, kvm_mp_state, kvm_msr_entry,
+};
 use kvm_ioctls::VcpuFd;
 
 use super::cpuid::{Shape, for_vcpu};
 use super::long_mode::{enter, entry_registers};
+use super::registers;
+use super::trap::{Armed, Verdict, injection};
 use super::vm::{Asking, KvmError, Vm};
 use crate::config::CpuModel;
+use crate::debug::registers::Registers;
+use crate::debug::traps::Traps;
 
 /// Memory type range registers: on, everything write-back. Without it Linux does without page attributes.
 const MTRR_DEF_TYPE: u32 = 0x2ff;
@@ -19,6 +25,8 @@ pub struct Vcpu {
     pub(super) fd: VcpuFd,
     /// Its number, which is also its APIC id.
     pub(super) index: u8,
+    /// What stops it for a debugger.
+    armed: Option<Armed>,
     /// Guest memory stays mapped while a vCPU may run.
     _vm: Arc<Vm>,
 }
@@ -42,6 +50,72 @@ impl Vcpu {
             fd.set_sregs(&sregs).asking("set a vCPU's special registers")?;
             fd.set_regs(&entry_registers(entry)).asking("set a vCPU's registers")?;
         }
-        Ok(Self { fd, index, _vm: vm.clone() })
+        Ok(Self { fd, index, armed: None, _vm: vm.clone() })
+    }
+
+    /// Its registers. It must not be in its guest.
+    pub fn registers(&self) -> Result<Registers, KvmError> {
+        let general = self.fd.get_regs().asking("read a vCPU's registers")?;
+        let special = self.fd.get_sregs().asking("read a vCPU's special registers")?;
+        let fpu = self.fd.get_fpu().asking("read a vCPU's floating point registers")?;
+        Ok(registers::from_kvm(&general, &special, &fpu))
+    }
+
+    /// Sets general and floating point registers; segments stay as they are.
+    pub fn set_registers(&self, registers: &Registers) -> Result<(), KvmError> {
+        self.fd.set_regs(&registers::general(registers)).asking("set a vCPU's registers")?;
+        self.fd.set_fpu(&registers::fpu(registers)).asking("set a vCPU's floating point registers")
+    }
+
+    /// Where a guest-virtual address is in guest-physical memory, by this vCPU's page tables.
+    pub fn translate(&self, address: u64) -> Option<u64> {
+        let found = self.fd.translate_gva(address).ok()?;
+        (found.valid != 0).then_some(found.physical_address)
+    }
+
+    /// Sends it an NMI.
+    pub fn nmi(&self) -> Result<(), KvmError> {
+        self.fd.nmi().asking("send a vCPU an NMI")
+    }
+
+    /// Sets up what stops it for a debugger, and whether it does a single step; without traps nothing does.
+    pub fn arm(&mut self, traps: Option<(&Arc<Traps>, bool)>) -> Result<(), KvmError> {
+        self.armed = traps.map(|(traps, step)| Armed { traps: traps.clone(), step });
+        if traps.is_some_and(|(_, step)| step) {
+            self.wake()?;
+        }
+        // Only a guest that has the clock can learn that it stood still; its watchdogs forgive that.
+        let _ = self.fd.kvmclock_ctrl();
+        self.set_debug(0)
+    }
+
+    /// Whose a debug exit is.
+    pub(super) fn judge(&self, exit: &kvm_debug_exit_arch) -> Verdict {
+        self.armed.as_ref().map_or(Verdict::Inject(exit.exception), |armed| armed.judge(exit))
+    }
+
+    /// Gives the guest an exception that was not the debugger's.
+    pub(super) fn inject(&self, exception: u32) -> Result<(), KvmError> {
+        self.set_debug(injection(exception))
+    }
+
+    fn set_debug(&self, more: u32) -> Result<(), KvmError> {
+        let set = |quiet| {
+            let mut debug = self.armed.as_ref().map(|armed| armed.control(quiet)).unwrap_or_default();
+            debug.control |= more;
+            self.fd.set_guest_debug(&debug)
+        };
+        // Before Linux 5.15 a step cannot hold interrupts back.
+        set(true).or_else(|_| set(false)).asking("set a vCPU up for a debugger")
+    }
+
+    /// Lets a vCPU that waits in HLT go on: it would do its step when the next interrupt comes.
+    fn wake(&self) -> Result<(), KvmError> {
+        let state = self.fd.get_mp_state().asking("tell what a vCPU does")?;
+        if state.mp_state == KVM_MP_STATE_HALTED {
+            let runs = kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE };
+            self.fd.set_mp_state(runs).asking("wake a vCPU")?;
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,227 @@
+//! All vCPUs of a machine and whose turn it is: they can be held still, to look at them and to change them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use vmm_sys_util::signal::{Killable, SIGRTMIN};
+
+use super::Vcpu;
+use crate::debug::traps::{Listener, Stop};
+
+/// How often a thread that does not leave the guest is asked again. A signal that comes just before the guest
+/// is entered does not keep it out, so one may not be enough.
+const KICK_AGAIN: Duration = Duration::from_millis(1);
+
+/// Which vCPUs a debugger lets run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turn {
+    /// All of them.
+    #[default]
+    All,
+    /// None.
+    None,
+    /// One.
+    Only(u8),
+}
+
+/// The vCPUs.
+pub struct Cpus {
+    vcpus: Vec<Mutex<Vcpu>>,
+    /// Set for a vCPU that is to leave its guest.
+    leave: Vec<AtomicBool>,
+    gate: Mutex<Gate>,
+    changed: Condvar,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    listener: Mutex<Option<Listener>>,
+}
+
+/// Who may be in the guest, and who is.
+struct Gate {
+    pauses: usize,
+    turn: Turn,
+    stop: bool,
+    inside: Vec<bool>,
+}
+
+impl Gate {
+    fn lets_in(&self, index: usize) -> bool {
+        let turn = match self.turn {
+            Turn::All => true,
+            Turn::None => false,
+            Turn::Only(only) => usize::from(only) == index,
+        };
+        self.pauses == 0 && turn && !self.stop
+    }
+
+    /// Whether a vCPU is in its guest that should not be.
+    fn is_crowded(&self) -> bool {
+        self.inside.iter().enumerate().any(|(index, inside)| *inside && !self.lets_in(index))
+    }
+}
+
+/// As long as this lives, no vCPU runs.
+pub struct Paused<'a>(&'a Cpus);
+
+impl Cpus {
+    /// vCPUs that have no threads yet.
+    pub fn new(vcpus: Vec<Vcpu>) -> Self {
+        let count = vcpus.len();
+        let gate = Gate { pauses: 0, turn: Turn::All, stop: false, inside: vec![false; count] };
+        Self {
+            vcpus: vcpus.into_iter().map(Mutex::new).collect(),
+            leave: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            gate: Mutex::new(gate),
+            changed: Condvar::new(),
+            threads: Mutex::default(),
+            listener: Mutex::default(),
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u8 {
+        u8::try_from(self.vcpus.len()).unwrap_or(u8::MAX)
+    }
+
+    /// One of them, as soon as it is not in its guest; none if there are not so many.
+    pub fn vcpu(&self, index: u8) -> Option<MutexGuard<'_, Vcpu>> {
+        Some(lock(self.vcpus.get(usize::from(index))?))
+    }
+
+    /// Waits until no vCPU is in its guest, and keeps them out. Not to be called from a vCPU's thread.
+    pub fn pause(&self) -> Paused<'_> {
+        self.change(|gate| gate.pauses += 1);
+        self.clear();
+        Paused(self)
+    }
+
+    /// Lets those vCPUs run whose turn it is, and waits until no other is in its guest. Not to be called from a vCPU's
+    /// thread.
+    pub fn give_turn(&self, turn: Turn) {
+        self.change(|gate| gate.turn = turn);
+        self.clear();
+    }
+
+    /// From now on, stops for a debugger go here; without a listener a vCPU does not stop.
+    pub fn listen(&self, listener: Option<Listener>) {
+        *lock(&self.listener) = listener;
+    }
+
+    /// Waits until all vCPUs have left their guests for good and their threads have ended.
+    pub(super) fn stop(&self) {
+        self.change(|gate| gate.stop = true);
+        self.clear();
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+    }
+
+    pub(super) fn add_thread(&self, thread: JoinHandle<()>) {
+        lock(&self.threads).push(thread);
+    }
+
+    /// For a vCPU's thread: waits for its turn. False if there will be none, for the machine ends.
+    pub(super) fn enter(&self, index: u8) -> bool {
+        let index = usize::from(index);
+        let mut gate = lock(&self.gate);
+        set(&mut gate.inside, index, false);
+        self.changed.notify_all();
+        while !gate.lets_in(index) && !gate.stop {
+            gate = self.changed.wait(gate).unwrap_or_else(PoisonError::into_inner);
+        }
+        let goes = !gate.stop;
+        set(&mut gate.inside, index, goes);
+        goes
+    }
+
+    /// For a vCPU's thread: it will not enter its guest again.
+    pub(super) fn leave(&self, index: u8) {
+        set(&mut lock(&self.gate).inside, usize::from(index), false);
+        self.changed.notify_all();
+    }
+
+    /// For a vCPU's thread: whether it is to leave its guest.
+    pub(super) fn wants_out(&self, index: u8) -> bool {
+        self.leave.get(usize::from(index)).is_some_and(|leave| leave.load(Ordering::Acquire))
+    }
+
+    /// For a vCPU's thread: it stopped for the debugger, which gives all of them their next turn. False if there is no
+    /// debugger any more.
+    pub(super) fn trapped(&self, stop: Stop) -> bool {
+        let listener = lock(&self.listener);
+        let Some(tell) = &*listener else { return false };
+        self.change(|gate| gate.turn = Turn::None);
+        tell(stop);
+        true
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Gate)) {
+        let mut gate = lock(&self.gate);
+        change(&mut gate);
+        for (index, leave) in self.leave.iter().enumerate() {
+            leave.store(!gate.lets_in(index), Ordering::Release);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Interrupts who is in the guest and should not be, until there is none.
+    fn clear(&self) {
+        let mut gate = lock(&self.gate);
+        while gate.is_crowded() {
+            for (thread, inside) in lock(&self.threads).iter().zip(&gate.inside) {
+                if *inside {
+                    // Fails only for a thread that has just ended.
+                    let _ = thread.kill(SIGRTMIN());
+                }
+            }
+            let waited = self.changed.wait_timeout(gate, KICK_AGAIN);
+            gate = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        self.0.change(|gate| gate.pauses -= 1);
+    }
+}
+
+fn set(flags: &mut [bool], index: usize, value: bool) {
+    if let Some(flag) = flags.get_mut(index) {
+        *flag = value;
+    }
+}
+
+/// A vCPU's thread that panicked has ended the machine, and its state is still worth a look.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(pauses: usize, turn: Turn, stop: bool) -> Gate {
+        Gate { pauses, turn, stop, inside: vec![true, true] }
+    }
+
+    #[test]
+    fn who_may_run() {
+        let may = |gate: Gate| [gate.lets_in(0), gate.lets_in(1)];
+        assert_eq!(may(gate(0, Turn::All, false)), [true, true]);
+        assert_eq!(may(gate(0, Turn::Only(1), false)), [false, true]);
+        assert_eq!(may(gate(0, Turn::None, false)), [false, false]);
+        assert_eq!(may(gate(1, Turn::All, false)), [false, false], "a core is written");
+        assert_eq!(may(gate(0, Turn::All, true)), [false, false], "the machine ends");
+    }
+
+    #[test]
+    fn a_pause_begins_when_all_who_may_not_be_inside_are_out() {
+        assert!(gate(1, Turn::All, false).is_crowded());
+        assert!(!gate(0, Turn::All, false).is_crowded());
+        let mut stepping = gate(0, Turn::Only(1), false);
+        assert!(stepping.is_crowded());
+        stepping.inside[0] = false;
+        assert!(!stepping.is_crowded());
+    }
+}
