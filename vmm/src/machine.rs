@@ -1,7 +1,10 @@
 //! The machine: everything is built here, handed its seams, and run.
 
+mod debugging;
+
 use std::io::Write;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use refault_bus::dma::{DmaMemory, GuestRam};
@@ -10,12 +13,15 @@ use refault_bus::mmio::MmioDevice;
 use refault_iommu::Iommu;
 use refault_pci::PciFunction;
 use tracing::info;
+use vm_memory::GuestMemoryMmap;
 
+use self::debugging::{Debuggee, Wanted};
 use crate::acpi::{self, Description};
 use crate::boot;
 use crate::bus_map::BusMap;
 use crate::config::{ExitReason, MachineConfig};
 use crate::control::{Exit, KEYBOARD_PORT, KeyboardController, ResetControl, SLEEP_PORT, SleepControl};
+use crate::debug::Debug;
 use crate::kvm::run::Threads;
 use crate::kvm::{self, Cpus, Vcpu, Vm};
 use crate::memory::{self, layout};
@@ -51,8 +57,11 @@ pub struct Devices {
 /// A machine, ready to run.
 pub struct Machine {
     cpus: Arc<Cpus>,
+    memory: Arc<GuestMemoryMmap>,
+    ram: Vec<Range<u64>>,
     bus: Arc<BusMap>,
     handle: MachineHandle,
+    debug: Option<Wanted>,
 }
 
 /// A hand on a machine from any thread, before, while and after it runs.
@@ -137,7 +146,16 @@ impl Machine {
             .map(|index| Vcpu::new(&vm, config.cpu_model, config.cpus, index, entry))
             .collect();
         let cpus = Arc::new(Cpus::new(vcpus?));
-        Ok(Self { cpus, bus, handle })
+        Ok(Self { cpus, memory, ram: layout.ram, bus, handle, debug: None })
+    }
+
+    /// The same machine with ways to debug it.
+    pub fn with_debug(mut self, debug: &Debug) -> Self {
+        let exit = self.handle.exit.clone();
+        let (cpus, memory, ram) = (self.cpus.clone(), self.memory.clone(), self.ram.clone());
+        let writing = Mutex::default();
+        self.debug = Some(Wanted::new(Debuggee { cpus, memory, ram, exit, writing }, debug));
+        self
     }
 
     /// A hand on this machine.
@@ -148,10 +166,14 @@ impl Machine {
     /// Runs until the guest or somebody on the host ends it. Serves the control plane on this thread.
     pub fn run(self) -> anyhow::Result<ExitReason> {
         let exit = &self.handle.exit;
+        let debugging = self.debug.map(Wanted::start).transpose()?;
         let threads = Threads::start(&self.cpus, &self.bus, exit).context("cannot start vCPU threads")?;
         let reason = exit.wait();
         threads.stop();
         let reason = reason.context("the control plane failed")?;
+        if let Some(debugging) = debugging {
+            debugging.end(&reason);
+        }
         info!(?reason, "machine ended");
         Ok(reason)
     }

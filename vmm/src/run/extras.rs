@@ -1,4 +1,5 @@
-//! Options of `refault run` that only QEMU can follow: gdb, network, folders of the host, a core.
+//! Options of `refault run` for debugging a guest's kernel, gdb and cores, and those that only QEMU can follow: a network,
+//! folders of the host.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -40,37 +41,36 @@ pub(super) struct ExtraArgs {
     /// Root file system: `host` or a folder, read-only, with what the guest writes in memory (QEMU only)
     #[arg(long, value_name = "host|DIR", conflicts_with_all = ["rootfs", "initrd"])]
     root: Option<PathBuf>,
-    /// Write a core of the guest's memory here when it is reset, as it is by a panic; SIGUSR2 asks for one (QEMU only)
+    /// Write a core of the guest's memory here when it is reset, as it is by a panic; SIGUSR2 asks for one
     #[arg(long, value_name = "FILE")]
     dump: Option<PathBuf>,
 }
 
 impl ExtraArgs {
-    /// Refuses what only QEMU can do, if something else runs the guest.
+    /// Refuses what the guest's host cannot do.
     ///
     /// # Errors
-    /// One of the options was given, and it is not QEMU; or gdb could not get in; or the core has no place.
+    /// One of the options was given that need QEMU, and it is not QEMU; or gdb could not get in; or the core has no
+    /// place.
     pub(super) fn check(&self, chosen: Chosen) -> Result<()> {
         let given = [
             ("--gdb", self.gdb_port().is_some()),
             ("--net", self.net.is_some()),
             ("--share", !self.share.is_empty()),
             ("--root", self.root.is_some()),
-            ("--dump", self.dump.is_some()),
         ];
-        match given.iter().find(|(_, given)| *given) {
-            Some((option, _)) if chosen != Chosen::Qemu => {
-                bail!("{option} needs QEMU, and refault's own VMM was chosen: add --host qemu")
-            }
-            _ => {}
-        }
         if let Some(file) = &self.dump {
             check_place(file)?;
         }
         if let Some(port) = self.gdb_port() {
             listen(port)?;
         }
-        Ok(())
+        match given.iter().find(|(_, given)| *given) {
+            Some((option, _)) if chosen != Chosen::Qemu => {
+                bail!("{option} needs QEMU, and refault's own VMM was chosen: add --host qemu")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the guest's kernel must have for them.
@@ -186,19 +186,23 @@ mod tests {
 
     #[test]
     fn what_only_qemu_can_do_is_refused_elsewhere() {
-        for line in [
-            &["--gdb", "0"][..],
-            &["--net", "user"],
-            &["--share", "/tmp:/x"],
-            &["--root", "host"],
-            &["--dump", "x"],
-        ] {
+        for line in [&["--net", "user"][..], &["--share", "/tmp:/x"], &["--root", "host"]] {
             let args = parse(line);
             let error = args.check(Chosen::Refault).expect_err("no QEMU").to_string();
             assert!(error.contains(line[0]) && error.contains("--host qemu"), "{error}");
             assert!(args.check(Chosen::Nested).is_err() && args.check(Chosen::Qemu).is_ok());
         }
         assert!(parse(&[]).check(Chosen::Refault).is_ok());
+    }
+
+    #[test]
+    fn a_core_can_be_written_on_every_host() {
+        let place = std::env::temp_dir().join("core");
+        let dump = parse(&["--dump", place.to_str().expect("UTF-8")]);
+        for host in [Chosen::Refault, Chosen::Nested, Chosen::Qemu] {
+            assert!(dump.check(host).is_ok(), "{host:?}");
+            assert!(parse(&["--dump", "/nonexistent/core"]).check(host).is_err(), "{host:?}");
+        }
     }
 
     #[test]

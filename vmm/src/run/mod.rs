@@ -60,7 +60,7 @@ pub struct Spec {
     pub kernel: Option<PathBuf>,
     /// A kernel with its modules in place of the image's.
     pub tree: Option<TreeKernel>,
-    /// What QEMU lends the guest; nothing else can.
+    /// What it is debugged with, and what QEMU lends it; nothing else can.
     pub extras: Extras,
     /// An initramfs in place of the image's: it boots as it likes, and no command can be run.
     pub initrd: Option<PathBuf>,
@@ -202,7 +202,7 @@ impl AnyMachine {
         devices: impl FnOnce(&MachineParts) -> Result<Devices>,
     ) -> Result<Self> {
         Ok(match &spec.place {
-            Place::Kvm => Self::Kvm(Machine::new(config, consoles, devices)?),
+            Place::Kvm => Self::Kvm(Machine::new(config, consoles, devices)?.with_debug(&spec.extras.debug)),
             Place::Qemu(emulator) => Self::Qemu(Box::new(qemu::Machine::new(
                 emulator.clone(),
                 config,

@@ -7,20 +7,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::Spec;
 use super::job::{Job, token};
 use super::parse::Pmem;
+use super::{Place, Spec};
 use crate::accel::inside;
 use crate::config::{MachineConfig, PMEM_ALIGN, PmemBacking, PmemConfig};
 use crate::guest::GuestImage;
 use crate::guest::kernel_tree::TreeKernel;
 use crate::host::say::note;
+use crate::qemu::Extras;
 
 /// What every guest of ours is told: log to the first serial port, warnings and worse; a panic ends the machine.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
 /// In an emulated machine the guest's kernel rewrites itself while it comes up, and had better do so with one CPU: see
 /// `accel/settle.rs`. Init switches the others on.
 const ONE_CPU_FIRST: &str = " maxcpus=1";
+/// On our own VMM the kernel would go to real mode to be reset, and the core would have the registers it has there.
+const BY_REGISTER: &str = "reboot=acpi";
 /// Memory-backed, where there is such a folder.
 const SHARED_MEMORY: &str = "/dev/shm";
 
@@ -94,6 +97,10 @@ impl Plan {
     fn ours(&mut self, spec: &Spec) -> Result<()> {
         let image =
             spec.image.as_ref().ok_or_else(|| anyhow!("no guest image: `refault guest build` makes one"))?;
+        let lent = match spec.place {
+            Place::Qemu(_) => spec.extras.clone(),
+            Place::Kvm => Extras::default(),
+        };
         let mut job = Job {
             command: spec.command.clone(),
             environment: spec.environment.clone(),
@@ -103,7 +110,7 @@ impl Plan {
             modules: spec.modules.clone(),
             foreign_kernel: is_foreign(spec.kernel.as_deref(), image)?,
             trace: spec.trace_kib,
-            extras: spec.extras.clone(),
+            extras: lent,
             token: self.token.clone(),
             ..Job::default()
         };
@@ -139,7 +146,8 @@ fn cmdline(spec: &Spec) -> Result<String> {
     let cpus = if inside() { ONE_CPU_FIRST } else { "" };
     let tree = spec.tree.as_ref().map(TreeKernel::arguments).transpose()?.unwrap_or_default();
     let ours = format!("{CMDLINE} loglevel={level}{cpus}");
-    let words = [&ours, tree.as_str(), spec.extras.debug.kernel_arguments(), &spec.append];
+    let reset = if spec.place == Place::Kvm && spec.extras.debug.dump.is_some() { BY_REGISTER } else { "" };
+    let words = [&ours, tree.as_str(), spec.extras.debug.kernel_arguments(), reset, &spec.append];
     Ok(words
         .map(|part| part.trim())
         .into_iter()

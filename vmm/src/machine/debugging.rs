@@ -1,0 +1,108 @@
+//! How a machine of ours is debugged: cores of its memory, NMIs.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use vm_memory::GuestMemoryMmap;
+
+use crate::config::ExitReason;
+use crate::control::Exit;
+use crate::debug::{Debug, dump, signals};
+use crate::kvm::{Cpus, Vcpu};
+
+/// What there is to look at.
+pub(super) struct Debuggee {
+    pub(super) cpus: Arc<Cpus>,
+    pub(super) memory: Arc<GuestMemoryMmap>,
+    /// Which of the memory is RAM.
+    pub(super) ram: Vec<Range<u64>>,
+    pub(super) exit: Arc<Exit>,
+    /// One core at a time.
+    pub(super) writing: Mutex<()>,
+}
+
+/// What was asked for, before the guest runs.
+pub(super) struct Wanted {
+    debuggee: Arc<Debuggee>,
+    dump: Option<PathBuf>,
+    signals: bool,
+}
+
+/// The same while it runs.
+pub(super) struct Debugging {
+    debuggee: Arc<Debuggee>,
+    dump: Option<PathBuf>,
+}
+
+impl Wanted {
+    /// What is to be had of `debuggee`.
+    pub(super) fn new(debuggee: Debuggee, debug: &Debug) -> Self {
+        Self { debuggee: Arc::new(debuggee), dump: debug.dump.clone(), signals: debug.signals }
+    }
+
+    /// Listens to signals.
+    ///
+    /// # Errors
+    /// They cannot be had.
+    pub(super) fn start(self) -> Result<Debugging> {
+        let Self { debuggee, dump, signals } = self;
+        if let Some(file) = dump.clone().filter(|_| signals) {
+            listen_to_signals(&debuggee, file)?;
+        }
+        Ok(Debugging { debuggee, dump })
+    }
+}
+
+impl Debugging {
+    /// The machine has ended and its vCPUs have no threads any more: writes the last core.
+    pub(super) fn end(self, reason: &ExitReason) {
+        let file =
+            self.dump.as_ref().filter(|_| matches!(reason, ExitReason::Reset | ExitReason::TripleFault));
+        if let Some(file) = file {
+            dump::announce(file);
+            self.debuggee.write_core(file);
+        }
+        // One that was asked for by a signal is finished first.
+        drop(self.debuggee.writing.lock());
+    }
+}
+
+fn listen_to_signals(debuggee: &Arc<Debuggee>, file: PathBuf) -> Result<()> {
+    // The threads that listen outlive the machine, whose memory should not.
+    let (for_nmi, for_core) = (Arc::downgrade(debuggee), Arc::downgrade(debuggee));
+    let nmi = move || for_nmi.upgrade().context("the machine has ended")?.nmi();
+    let core = move || {
+        let debuggee = for_core.upgrade().context("the machine has ended")?;
+        ensure!(!debuggee.exit.is_requested(), "the machine ends");
+        debuggee.write_core(&file);
+        Ok(())
+    };
+    signals::listen(nmi, core)
+}
+
+impl Debuggee {
+    /// Writes a core while no vCPU runs, and says what came of it.
+    fn write_core(&self, file: &Path) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _paused = self.cpus.pause();
+        let registers: Result<Vec<_>> =
+            (0..self.cpus.count()).map(|cpu| Ok(self.vcpu(cpu)?.registers()?)).collect();
+        let written = registers.and_then(|cpus| dump::write(file, &self.memory, &self.ram, &cpus));
+        dump::conclude(file, written.err().map(|error| format!("{error:#}")).as_deref());
+    }
+
+    /// Sends each vCPU an NMI.
+    fn nmi(&self) -> Result<()> {
+        let _paused = self.cpus.pause();
+        for cpu in 0..self.cpus.count() {
+            self.vcpu(cpu)?.nmi()?;
+        }
+        Ok(())
+    }
+
+    fn vcpu(&self, cpu: u8) -> Result<MutexGuard<'_, Vcpu>> {
+        self.cpus.vcpu(cpu).ok_or_else(|| anyhow!("there is no vCPU {cpu}"))
+    }
+}
