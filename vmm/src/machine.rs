@@ -150,12 +150,15 @@ impl Machine {
     }
 
     /// The same machine with ways to debug it.
-    pub fn with_debug(mut self, debug: &Debug) -> Self {
+    ///
+    /// # Errors
+    /// gdb's port is taken.
+    pub fn with_debug(mut self, debug: &Debug) -> anyhow::Result<Self> {
         let exit = self.handle.exit.clone();
         let (cpus, memory, ram) = (self.cpus.clone(), self.memory.clone(), self.ram.clone());
         let writing = Mutex::default();
-        self.debug = Some(Wanted::new(Debuggee { cpus, memory, ram, exit, writing }, debug));
-        self
+        self.debug = Some(Wanted::new(Debuggee { cpus, memory, ram, exit, writing }, debug)?);
+        Ok(self)
     }
 
     /// A hand on this machine.

@@ -2,6 +2,7 @@
 //! depend on what runs the guest.
 
 pub mod dump;
+pub mod gdb;
 pub mod place;
 pub mod registers;
 pub mod signals;

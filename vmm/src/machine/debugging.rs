@@ -1,16 +1,20 @@
-//! How a machine of ours is debugged: cores of its memory, NMIs.
+//! How a machine of ours is debugged: cores of its memory, NMIs, gdb.
 
+use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::config::ExitReason;
 use crate::control::Exit;
-use crate::debug::{Debug, dump, signals};
-use crate::kvm::{Cpus, Vcpu};
+use crate::debug::gdb::{Guest, Resume, Server};
+use crate::debug::registers::Registers;
+use crate::debug::traps::{Listener, Traps};
+use crate::debug::{Debug, Gdb, dump, place, signals};
+use crate::kvm::{Cpus, Turn, Vcpu};
 
 /// What there is to look at.
 pub(super) struct Debuggee {
@@ -28,30 +32,43 @@ pub(super) struct Wanted {
     debuggee: Arc<Debuggee>,
     dump: Option<PathBuf>,
     signals: bool,
+    gdb: Option<(TcpListener, bool)>,
 }
 
 /// The same while it runs.
 pub(super) struct Debugging {
     debuggee: Arc<Debuggee>,
     dump: Option<PathBuf>,
+    _server: Option<Server>,
 }
 
 impl Wanted {
-    /// What is to be had of `debuggee`.
-    pub(super) fn new(debuggee: Debuggee, debug: &Debug) -> Self {
-        Self { debuggee: Arc::new(debuggee), dump: debug.dump.clone(), signals: debug.signals }
-    }
-
-    /// Listens to signals.
+    /// Takes gdb's port.
     ///
     /// # Errors
-    /// They cannot be had.
+    /// It is taken already.
+    pub(super) fn new(debuggee: Debuggee, debug: &Debug) -> Result<Self> {
+        let listen = |gdb: Gdb| Ok::<_, anyhow::Error>((place::listen(gdb.port)?, gdb.wait));
+        let gdb = debug.gdb.map(listen).transpose()?;
+        Ok(Self { debuggee: Arc::new(debuggee), dump: debug.dump.clone(), signals: debug.signals, gdb })
+    }
+
+    /// Listens to gdb and to signals. A guest that is to wait for gdb is halted.
+    ///
+    /// # Errors
+    /// Signals or threads cannot be had.
     pub(super) fn start(self) -> Result<Debugging> {
-        let Self { debuggee, dump, signals } = self;
+        let Self { debuggee, dump, signals, gdb } = self;
         if let Some(file) = dump.clone().filter(|_| signals) {
             listen_to_signals(&debuggee, file)?;
         }
-        Ok(Debugging { debuggee, dump })
+        let server = gdb.map(|(listener, wait)| {
+            if wait {
+                debuggee.halt();
+            }
+            Server::start(listener, debuggee.clone())
+        });
+        Ok(Debugging { debuggee, dump, _server: server.transpose()? })
     }
 }
 
@@ -87,8 +104,7 @@ impl Debuggee {
     fn write_core(&self, file: &Path) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let _paused = self.cpus.pause();
-        let registers: Result<Vec<_>> =
-            (0..self.cpus.count()).map(|cpu| Ok(self.vcpu(cpu)?.registers()?)).collect();
+        let registers: Result<Vec<_>> = (0..self.cpus.count()).map(|cpu| self.registers(cpu)).collect();
         let written = registers.and_then(|cpus| dump::write(file, &self.memory, &self.ram, &cpus));
         dump::conclude(file, written.err().map(|error| format!("{error:#}")).as_deref());
     }
@@ -104,5 +120,53 @@ impl Debuggee {
 
     fn vcpu(&self, cpu: u8) -> Result<MutexGuard<'_, Vcpu>> {
         self.cpus.vcpu(cpu).ok_or_else(|| anyhow!("there is no vCPU {cpu}"))
+    }
+}
+
+impl Guest for Debuggee {
+    fn cpus(&self) -> u8 {
+        self.cpus.count()
+    }
+
+    fn registers(&self, cpu: u8) -> Result<Registers> {
+        Ok(self.vcpu(cpu)?.registers()?)
+    }
+
+    fn set_registers(&self, cpu: u8, registers: &Registers) -> Result<()> {
+        Ok(self.vcpu(cpu)?.set_registers(registers)?)
+    }
+
+    fn translate(&self, cpu: u8, address: u64) -> Option<u64> {
+        self.vcpu(cpu).ok()?.translate(address)
+    }
+
+    fn read(&self, physical: u64, data: &mut [u8]) -> bool {
+        self.memory.read_slice(data, GuestAddress(physical)).is_ok()
+    }
+
+    fn write(&self, physical: u64, data: &[u8]) -> bool {
+        self.memory.write_slice(data, GuestAddress(physical)).is_ok()
+    }
+
+    fn listen(&self, listener: Option<Listener>) {
+        self.cpus.listen(listener);
+    }
+
+    fn halt(&self) {
+        self.cpus.give_turn(Turn::None);
+    }
+
+    fn resume(&self, how: &Resume) -> Result<()> {
+        let trapless = how.step.is_none() && *how.traps == Traps::default();
+        for cpu in 0..self.cpus.count() {
+            let traps = (!trapless).then_some((&how.traps, how.step == Some(cpu)));
+            self.vcpu(cpu)?.arm(traps)?;
+        }
+        self.cpus.give_turn(how.only.map_or(Turn::All, Turn::Only));
+        Ok(())
+    }
+
+    fn kill(&self) {
+        self.exit.request(ExitReason::Stopped);
     }
 }

@@ -26,10 +26,10 @@ enum Net {
 /// The options.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct ExtraArgs {
-    /// Let gdb attach to the guest's kernel at this port of the loopback interface (QEMU only)
+    /// Let gdb attach to the guest's kernel at this port of the loopback interface
     #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = GDB_PORT)]
     gdb: Option<u16>,
-    /// Let the guest wait for gdb before its first instruction (QEMU only)
+    /// Let the guest wait for gdb before its first instruction
     #[arg(long)]
     gdb_wait: bool,
     /// Give the guest a network (QEMU only)
@@ -54,11 +54,15 @@ impl ExtraArgs {
     /// place.
     pub(super) fn check(&self, chosen: Chosen) -> Result<()> {
         let given = [
-            ("--gdb", self.gdb_port().is_some()),
             ("--net", self.net.is_some()),
             ("--share", !self.share.is_empty()),
             ("--root", self.root.is_some()),
         ];
+        ensure!(
+            chosen != Chosen::Nested || self.gdb_port().is_none(),
+            "--gdb cannot reach a guest of --host nested: its port would be in the emulated machine, which has no \
+             network; leave out --host nested"
+        );
         if let Some(file) = &self.dump {
             check_place(file)?;
         }
@@ -196,12 +200,17 @@ mod tests {
     }
 
     #[test]
-    fn a_core_can_be_written_on_every_host() {
+    fn a_kernel_is_debugged_on_our_vmm_too_but_gdb_does_not_reach_an_emulated_machine() {
         let place = std::env::temp_dir().join("core");
         let dump = parse(&["--dump", place.to_str().expect("UTF-8")]);
         for host in [Chosen::Refault, Chosen::Nested, Chosen::Qemu] {
             assert!(dump.check(host).is_ok(), "{host:?}");
             assert!(parse(&["--dump", "/nonexistent/core"]).check(host).is_err(), "{host:?}");
+        }
+        for line in [&["--gdb", "0"][..], &["--gdb", "0", "--gdb-wait"]] {
+            assert!(parse(line).check(Chosen::Refault).is_ok() && parse(line).check(Chosen::Qemu).is_ok());
+            let error = parse(line).check(Chosen::Nested).expect_err("out of reach").to_string();
+            assert!(error.contains("--gdb") && error.contains("no network"), "{error}");
         }
     }
 

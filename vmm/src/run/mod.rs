@@ -202,7 +202,7 @@ impl AnyMachine {
         devices: impl FnOnce(&MachineParts) -> Result<Devices>,
     ) -> Result<Self> {
         Ok(match &spec.place {
-            Place::Kvm => Self::Kvm(Machine::new(config, consoles, devices)?.with_debug(&spec.extras.debug)),
+            Place::Kvm => Self::Kvm(Machine::new(config, consoles, devices)?.with_debug(&spec.extras.debug)?),
             Place::Qemu(emulator) => Self::Qemu(Box::new(qemu::Machine::new(
                 emulator.clone(),
                 config,

@@ -1,0 +1,185 @@
+//! One gdb, from its connection to its end.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use gdbstub::stub::state_machine::GdbStubStateMachine;
+use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
+use tracing::debug;
+
+use super::Guest;
+use super::commands::Target;
+use crate::debug::traps::Stop;
+
+/// How long gdb may leave our answers unread.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a session waits for.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// gdb sent something.
+    Bytes(Vec<u8>),
+    /// gdb is gone.
+    Lost,
+    /// A vCPU stopped.
+    Stop(Stop),
+    /// The machine ended.
+    Over,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// gdb left, or is gone: the guest goes on.
+    Left,
+    /// gdb killed the guest.
+    Killed,
+}
+
+/// Halts the guest, serves gdb until it leaves or is lost, and lets the guest go on without traps.
+pub(super) fn serve(
+    stream: TcpStream,
+    guest: &Arc<dyn Guest>,
+    sender: Sender<Event>,
+    events: Receiver<Event>,
+) -> End {
+    let stops = sender.clone();
+    guest.listen(Some(Box::new(move |stop| drop(stops.send(Event::Stop(stop))))));
+    guest.halt();
+    let mut session =
+        Session { guest: guest.clone(), events, bytes: VecDeque::new(), stops: VecDeque::new(), end: None };
+    let mut target = Target::new(guest.clone());
+    let end = session.run(stream, sender, &mut target).unwrap_or_else(|error| {
+        debug!("gdb: {error:#}");
+        End::Left
+    });
+    target.release();
+    guest.listen(None);
+    if end == End::Killed {
+        guest.kill();
+    }
+    end
+}
+
+struct Session {
+    guest: Arc<dyn Guest>,
+    events: Receiver<Event>,
+    bytes: VecDeque<u8>,
+    stops: VecDeque<Stop>,
+    /// gdb or the machine is gone.
+    end: Option<Happened>,
+}
+
+impl Session {
+    fn run(&mut self, stream: TcpStream, sender: Sender<Event>, target: &mut Target) -> Result<End> {
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let incoming = stream.try_clone()?;
+        // Ends when the connection does.
+        std::thread::Builder::new().name("gdb-read".into()).spawn(move || listen(incoming, &sender))?;
+        let stub = GdbStub::<Target, _>::new(stream);
+        let mut state = stub.run_state_machine(target).map_err(|error| anyhow!("{error}"))?;
+        loop {
+            let next = match state {
+                GdbStubStateMachine::Idle(idle) => match self.byte() {
+                    Some(byte) => idle.incoming_data(target, byte),
+                    None => return Ok(End::Left),
+                },
+                GdbStubStateMachine::Running(running) => match self.while_running() {
+                    Happened::Byte(byte) => running.incoming_data(target, byte),
+                    Happened::Stop(stop) => {
+                        self.halt(target);
+                        let reason = target.reason(stop);
+                        running.report_stop(target, reason)
+                    }
+                    Happened::Over => running.report_stop(target, MultiThreadStopReason::Exited(0)),
+                    Happened::Lost => return Ok(End::Left),
+                },
+                GdbStubStateMachine::CtrlCInterrupt(interrupt) => {
+                    self.halt(target);
+                    let reason = target.interrupted();
+                    interrupt.interrupt_handled(target, Some(reason))
+                }
+                GdbStubStateMachine::Disconnected(over) => {
+                    return Ok(match over.get_reason() {
+                        DisconnectReason::Kill => End::Killed,
+                        _ => End::Left,
+                    });
+                }
+            };
+            state = next.map_err(|error| anyhow!("{error}"))?;
+        }
+    }
+
+    /// Halts the guest. Of the vCPUs that stopped at the same time those are kept that would not stop again.
+    fn halt(&mut self, target: &Target) {
+        self.guest.halt();
+        while let Ok(event) = self.events.try_recv() {
+            self.take(event);
+        }
+        self.stops.retain(|stop| target.is_past(*stop));
+    }
+
+    /// gdb's next byte while the guest is halted. None if gdb or the machine is gone.
+    fn byte(&mut self) -> Option<u8> {
+        loop {
+            if let Some(byte) = self.bytes.pop_front() {
+                return Some(byte);
+            }
+            if self.end.is_some() {
+                return None;
+            }
+            let event = self.events.recv().ok()?;
+            self.take(event);
+        }
+    }
+
+    fn while_running(&mut self) -> Happened {
+        loop {
+            if let Some(stop) = self.stops.pop_front() {
+                return Happened::Stop(stop);
+            }
+            if let Some(byte) = self.bytes.pop_front() {
+                return Happened::Byte(byte);
+            }
+            if let Some(end) = self.end {
+                return end;
+            }
+            let event = self.events.recv().unwrap_or(Event::Lost);
+            self.take(event);
+        }
+    }
+
+    /// Puts an event where it is looked for.
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Bytes(bytes) => self.bytes.extend(bytes),
+            Event::Stop(stop) => self.stops.push_back(stop),
+            Event::Lost => self.end = Some(Happened::Lost),
+            Event::Over => self.end = Some(Happened::Over),
+        }
+    }
+}
+
+/// What a session deals with next.
+#[derive(Clone, Copy)]
+enum Happened {
+    Byte(u8),
+    Stop(Stop),
+    Lost,
+    Over,
+}
+
+fn listen(mut stream: TcpStream, sender: &Sender<Event>) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        if sender.send(Event::Bytes(buffer.get(..count).unwrap_or_default().to_vec())).is_err() {
+            return;
+        }
+    }
+    let _ = sender.send(Event::Lost);
+}
