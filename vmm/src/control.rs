@@ -21,6 +21,9 @@ pub const RESET_VALUE: u8 = 0x06;
 /// Command port of the keyboard controller.
 pub const KEYBOARD_PORT: u16 = 0x64;
 
+/// Port where a kernel looks for the reason of an NMI.
+pub const NMI_REASON_PORT: u16 = 0x61;
+
 /// The end of a machine: the first reason counts.
 pub struct Exit {
     reason: OnceLock<ExitReason>,
@@ -144,6 +147,21 @@ impl MmioDevice for KeyboardController {
     }
 }
 
+/// The port of the reasons for NMIs: there is none. Without it Linux would take ours for a memory or bus error, and not
+/// for an unknown one.
+pub struct NmiReason;
+
+impl MmioDevice for NmiReason {
+    fn read(&self, _offset: u64, data: &mut [u8]) {
+        // Neither memory parity nor a bus error; the rest, a timer's output, is as without the port.
+        const MEMORY: u8 = 1 << 7;
+        const BUS: u8 = 1 << 6;
+        data.fill(!(MEMORY | BUS));
+    }
+
+    fn write(&self, _offset: u64, _data: &[u8]) {}
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +188,13 @@ mod tests {
         assert_eq!(chipset(0x02), None, "only the kind of reset was chosen");
         assert_eq!(ended_by(|exit| KeyboardController(exit).write(0, &[0xfe])), Some(ExitReason::Reset));
         assert_eq!(ended_by(|exit| KeyboardController(exit).write(0, &[0xd1])), None);
+    }
+
+    #[test]
+    fn an_nmi_has_no_reason_that_the_hardware_knows() {
+        let mut data = [0];
+        NmiReason.read(0, &mut data);
+        assert_eq!(data[0] & 0xc0, 0);
     }
 
     #[test]

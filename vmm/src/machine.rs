@@ -20,7 +20,10 @@ use crate::acpi::{self, Description};
 use crate::boot;
 use crate::bus_map::BusMap;
 use crate::config::{ExitReason, MachineConfig};
-use crate::control::{Exit, KEYBOARD_PORT, KeyboardController, ResetControl, SLEEP_PORT, SleepControl};
+use crate::control::{
+    Exit, KEYBOARD_PORT, KeyboardController, NMI_REASON_PORT, NmiReason, ResetControl, SLEEP_PORT,
+    SleepControl,
+};
 use crate::debug::Debug;
 use crate::kvm::run::Threads;
 use crate::kvm::{self, Cpus, Vcpu, Vm};
@@ -201,7 +204,7 @@ fn attach_devices(
     Ok(())
 }
 
-/// Puts serial ports, sleep and keyboard reset into the address map.
+/// Puts serial ports, sleep, keyboard reset and the reasons of NMIs into the address map.
 fn attach_control(
     bus: &BusMap,
     vm: &Vm,
@@ -221,6 +224,7 @@ fn attach_control(
     free &= bus.insert_ports(SLEEP_PORT..SLEEP_PORT + 2, sleep);
     let keyboard = Arc::new(KeyboardController(exit.clone()));
     free &= bus.insert_ports(KEYBOARD_PORT..KEYBOARD_PORT + 1, keyboard);
+    free &= bus.insert_ports(NMI_REASON_PORT..NMI_REASON_PORT + 1, Arc::new(NmiReason));
     anyhow::ensure!(free, "the machine's ports overlap");
     ports.try_into().map_err(|_| anyhow::anyhow!("three serial ports wanted"))
 }
