@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::EMULATED_CPU;
 use super::agent::Job;
 use super::tsc::tsc_khz;
 use crate::host::process::die_with_parent;
@@ -27,6 +26,8 @@ const WINDOW: usize = 256 << 10;
 const CONSOLE_KEPT: usize = 8 << 10;
 /// Memory of the outer machine for itself: its kernel, this program, and cached pages of the host's files.
 const OVERHEAD: u64 = 1 << 30;
+/// [`EMULATED_CPU`](super::EMULATED_CPU) as far as older releases' QEMU knows it.
+const OUTER_CPU: &str = "max,la57=off,erms=off,fsrm=off";
 /// Clock ticks a second of Debian's kernels.
 const KERNEL_HZ: u64 = 250;
 /// What the outer kernel is told: nothing else runs there, so nothing needs to be defended or looked for. Its other
@@ -127,7 +128,7 @@ impl Nested {
         let cpus = 1 + std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
         let megabytes = self.memory.div_ceil(1 << 20);
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU, "-nodefaults", "-no-user-config"]);
+        command.args(["-accel", "tcg,thread=multi", "-cpu", OUTER_CPU, "-nodefaults", "-no-user-config"]);
         command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-serial", "file:/dev/fd/2"]);
         command.args(["-smp", &cpus.to_string(), "-m", &format!("{megabytes}M")]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
