@@ -10,6 +10,7 @@
 
 #include "demo_util.h"
 #include "demo_verbs.h"
+#include "small_pages.h"
 
 #define PAGES		UINT64_C(1024)	/* that are missing in each round, however many queue pairs share them */
 #define MOST		64
@@ -48,7 +49,7 @@ static void *anonymous(size_t bytes)
 	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	/* A fault is to bring one small page. */
-	if (at == MAP_FAILED || madvise(at, bytes, MADV_NOHUGEPAGE))
+	if (at == MAP_FAILED || ask_for_small_pages(at, bytes))
 		die("no memory: %s", strerror(errno));
 	return at;
 }

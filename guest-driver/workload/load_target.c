@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "load.h"
+#include "small_pages.h"
 
 void load_target_open(struct load *load, const struct load_options *options)
 {
@@ -17,7 +18,7 @@ void load_target_open(struct load *load, const struct load_options *options)
 		die("no memory for a target of %llu bytes", (unsigned long long)bytes);
 	/* Where a large page may begin. */
 	load->target = (uint8_t *)(((uintptr_t)at + HUGE_BLOCK - 1) & ~(HUGE_BLOCK - 1));
-	if (madvise(at, bytes, options->large_pages ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
+	if (options->large_pages ? madvise(at, bytes, MADV_HUGEPAGE) : ask_for_small_pages(at, bytes))
 		die("the size of pages cannot be chosen: %s", strerror(errno));
 	if (options->warm && madvise(load->target, options->region_bytes, MADV_POPULATE_WRITE))
 		die("the target cannot be brought into memory: %s", strerror(errno));

@@ -5,6 +5,7 @@
  * Prints a line for each; exits with 1 if one does not hold. Storms are refault-storm's business.
  */
 #include "demo_verbs.h"
+#include "small_pages.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -100,7 +101,7 @@ static unsigned char *map_alone(size_t bytes)
 {
 	unsigned char *at = map(NULL, bytes, 0);
 
-	if (!at || madvise(at, bytes, MADV_NOHUGEPAGE))
+	if (!at || ask_for_small_pages(at, bytes))
 		die("no memory");
 	return at;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 #define _GNU_SOURCE
 #include "storm_arena.h"
+#include "small_pages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +31,7 @@ static char *reserve(uint64_t bytes)
 
 static void make_accessible(char *start, uint64_t bytes)
 {
-	if (mprotect(start, bytes, PROT_READ | PROT_WRITE) || madvise(start, bytes, MADV_NOHUGEPAGE))
+	if (mprotect(start, bytes, PROT_READ | PROT_WRITE) || ask_for_small_pages(start, bytes))
 		die("memory for the arena: %s", strerror(errno));
 }
 
