@@ -109,14 +109,15 @@ static void kill_loop(struct run *run)
 			kernel_state_settled(&before);
 		kill_one(run, number);
 	}
-	if (!kernel_state_awaited(&before, &after, what, sizeof(what)))
+	if (!kernel_state_awaited(&before, &after, run->layout.file_bytes, what, sizeof(what)))
 		run_fail(run, "after %" PRIu64 " kills %s", kills - warm_up, what);
 	free_every_block(run);
 	run_note(run, "available memory %+" PRId64 " KiB, slab %+" PRId64 " KiB, page tables %+" PRId64
-		 " KiB over %" PRIu64 " kills; RDMA objects as before",
+		 " KiB, IOMMU tables %+" PRId64 " KiB over %" PRIu64 " kills; RDMA objects as before",
 		 (int64_t)(after.available - before.available),
 		 (int64_t)(after.unreclaimable - before.unreclaimable),
-		 (int64_t)(after.page_tables - before.page_tables), kills - warm_up);
+		 (int64_t)(after.page_tables - before.page_tables),
+		 (int64_t)(after.iommu_tables - before.iommu_tables), kills - warm_up);
 }
 
 const struct scenario scenario_kill = {

@@ -11,7 +11,8 @@
 struct kernel_state {
 	uint64_t available;		/* with the free pages kept for each CPU */
 	uint64_t unreclaimable;		/* slab */
-	uint64_t page_tables;		/* of processes and of IOMMUs */
+	uint64_t page_tables;		/* of processes and of the kernel */
+	uint64_t iommu_tables;
 	uint64_t stacks;
 	uint64_t percpu;
 	char rdma[512];			/* a line per device */
@@ -22,8 +23,10 @@ void kernel_state_settled(struct kernel_state *state);
 
 /*
  * Looks until the kernel holds no more than `before`, within what an idle system varies, for some seconds: what
- * is leaked never comes back. False and what is left over if it does not; `after` is what was seen last.
+ * is leaked never comes back. False and what is left over if it does not; `after` is what was seen last. `mapped` is
+ * how many bytes were mapped for DMA at once: Linux keeps the IOMMU's tables for those addresses.
  */
-bool kernel_state_awaited(const struct kernel_state *before, struct kernel_state *after, char *what, size_t size);
+bool kernel_state_awaited(const struct kernel_state *before, struct kernel_state *after, uint64_t mapped, char *what,
+			  size_t size);
 
 #endif
