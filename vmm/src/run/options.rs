@@ -143,6 +143,9 @@ fn variable(text: &str) -> Result<(String, OsString), String> {
     Ok((name.to_string(), value.into()))
 }
 
+/// What runs if there is no command: a shell with history and completion, if the system has it.
+const SHELL: [&str; 3] = ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"];
+
 /// Does it, and returns the exit status for the shell.
 ///
 /// # Errors
@@ -331,7 +334,7 @@ impl RunArgs {
             environment.push(("TERM".into(), term));
         }
         environment.extend(self.env.iter().cloned());
-        let shell = || vec![OsString::from("/bin/bash")];
+        let shell = || SHELL.map(OsString::from).to_vec();
         let command =
             if self.command.is_empty() && self.initrd.is_none() { shell() } else { self.command.clone() };
         Spec {
@@ -465,7 +468,7 @@ mod tests {
 
     #[test]
     fn without_a_command_there_is_a_shell() {
-        assert_eq!(parse(&[]).expect("valid").spec(None).command, ["/bin/sh"]);
+        assert_eq!(parse(&[]).expect("valid").spec(None).command, SHELL);
         assert!(parse(&["--initrd", "x"]).expect("valid").spec(None).command.is_empty());
     }
 
