@@ -1,5 +1,5 @@
-//! Files below a folder that the user has named, by names that somebody else has chosen: no link is followed, so nothing
-//! lands outside.
+//! Writes files below a folder of the user's choice, under names that come from the guest. No symbolic link is followed, so
+//! nothing lands outside.
 
 use std::ffi::OsStr;
 use std::fs::File;

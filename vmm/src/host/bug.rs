@@ -2,8 +2,8 @@
 
 use super::terminal;
 
-/// Exit status when refault itself failed.
-const FAILED: i32 = 125;
+/// The exit status when refault itself failed: nothing can be said about the guest.
+pub const FAILED: u8 = 125;
 
 /// Has the first panic of any thread end the program with a message.
 pub fn panics_end_us() {
@@ -12,6 +12,6 @@ pub fn panics_end_us() {
         terminal::restore();
         usual(panic);
         eprintln!("refault: this is a bug in refault: please report it with the lines above");
-        std::process::exit(FAILED);
+        std::process::exit(FAILED.into());
     }));
 }

@@ -26,6 +26,10 @@ static ENDING: Mutex<Option<Ending>> = Mutex::new(None);
 pub struct Stop(c_int);
 
 impl Stop {
+    /// SIGINT, for tests.
+    #[cfg(test)]
+    pub(crate) const INTERRUPT: Self = Self(libc::SIGINT);
+
     /// Its name.
     pub fn name(self) -> &'static str {
         SIGNALS.iter().find(|(signal, _)| *signal == self.0).map_or("a signal", |(_, name)| name)

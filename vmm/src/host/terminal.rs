@@ -33,7 +33,7 @@ impl Drop for Raw {
     }
 }
 
-/// Leaves raw mode, for whoever ends the program; does nothing if it was never entered.
+/// Leaves raw mode, if it was entered: for code that ends the process.
 pub fn restore() {
     let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(saved) = saved {

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use crate::config::ExitReason;
+pub use crate::host::bug::FAILED;
 use crate::host::stop::Stop;
 
-/// refault itself failed: nothing can be said about the command.
-pub const FAILED: u8 = 125;
 /// The time was up.
 pub const TIMED_OUT: u8 = 124;
 /// The guest ended without telling how the command did: it crashed, was reset, powered off or halted.
@@ -38,7 +37,7 @@ pub struct End {
 impl End {
     /// The exit status for the shell.
     pub fn code(&self) -> u8 {
-        if let (Some(stop), None) = (self.stopped, self.status) {
+        if let (Some(stop), ExitReason::Stopped) = (self.stopped, &self.reason) {
             return stop.code();
         }
         match (self.timeout, self.status, &self.reason) {
@@ -61,7 +60,7 @@ impl End {
 
     /// What the user should be told, if it did not end as it should.
     pub fn complaint(&self) -> Option<String> {
-        if let (Some(stop), None) = (self.stopped, self.status) {
+        if let (Some(stop), ExitReason::Stopped) = (self.stopped, &self.reason) {
             return Some(format!("{}: the guest was stopped", stop.name()));
         }
         let before = if self.bare { "" } else { " before the command ended" };
@@ -166,6 +165,17 @@ mod tests {
                     .is_some_and(|text| text.contains("after the command had ended with status 0"))
             );
         }
+    }
+
+    #[test]
+    fn a_signal_is_no_crash_of_the_guests() {
+        for status in [None, Some(0)] {
+            let end = End { stopped: Some(Stop::INTERRUPT), ..end(status, ExitReason::Stopped) };
+            assert_eq!(end.code(), 130);
+            assert_eq!(end.complaint().as_deref(), Some("SIGINT: the guest was stopped"));
+        }
+        let late = End { stopped: Some(Stop::INTERRUPT), ..end(Some(7), ExitReason::PowerOff) };
+        assert_eq!((late.code(), late.complaint()), (7, None), "it came when all was over");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Sightings {
     /// DMAR in guest memory says where the registers are.
     table: AtomicBool,
-    /// Somebody has touched the registers.
+    /// A register was accessed.
     registers: AtomicBool,
     warned: AtomicBool,
 }
