@@ -94,11 +94,11 @@ int request_power(const char *name, const char *option)
 		if (option && strcmp(option, "-f") == 0) {
 			sync();
 			reboot(requests[item].command);
-		} else if (!option && kill(1, requests[item].signal) == 0) {
+		} else if (!option && getpid() != 1 && kill(1, requests[item].signal) == 0) {
 			for (;;)
 				pause();
 		}
 	}
-	fprintf(stderr, "%s: only root may, and there is no option but -f\n", name);
+	fprintf(stderr, "%s: only root may, outside a PID namespace, and there is no option but -f\n", name);
 	return 1;
 }
