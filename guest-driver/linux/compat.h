@@ -28,6 +28,9 @@
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
 
+/* The pages of a umem have neighbouring IOVAs, if the IOMMU translates. */
+#define REFAULT_HAVE_UMEM_IOVA
+
 /* Maps a page for DMA. DMA_MAPPING_ERROR if that fails. */
 static inline dma_addr_t refault_umem_map(struct ib_umem_odp *umem,
 					  size_t index, unsigned long pfn,

@@ -65,7 +65,10 @@ static int refault_odp_explicit(struct refault_odp *odp, u64 address,
 
 static void refault_odp_release_umem(struct refault_odp *odp)
 {
-	ib_umem_odp_release(odp->anchor ?: odp->whole.umem);
+	if (odp->anchor)
+		ib_umem_odp_release(odp->anchor);
+	else
+		refault_umem_release(odp->whole.umem);
 }
 
 /**

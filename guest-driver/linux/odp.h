@@ -120,6 +120,10 @@ void refault_odp_table_set(struct refault_odp_table *table, u64 offset,
 			   unsigned int level,
 			   struct refault_odp_table *below);
 
+/* odp_unmap.c */
+void refault_umem_unmap(struct ib_umem_odp *umem, u64 start, u64 end);
+void refault_umem_release(struct ib_umem_odp *umem);
+
 /* odp_pages.c */
 int refault_part_bring(struct refault_odp_part *part, u64 address, u64 length,
 		       enum refault_bring how, u64 *pages);

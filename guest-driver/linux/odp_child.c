@@ -32,7 +32,7 @@ static void refault_child_put(struct refault_odp_part *child)
 /* Nobody uses it, and the NIC does not know it. Undoes refault_child_alloc(). */
 static void refault_child_free(struct refault_odp_part *child)
 {
-	ib_umem_odp_release(child->umem);
+	refault_umem_release(child->umem);
 	refault_odp_table_free(child->odp, child->leaf);
 	kfree(child);
 }

@@ -286,7 +286,7 @@ static void refault_take_away(struct refault_odp_part *part, u64 start, u64 end)
 	refault_odp_forget(part->odp, start, end - start);
 	atomic64_add(cleared << (shift - PAGE_SHIFT), &stats->invalidations);
 	atomic64_inc(&stats->invalidations_handled);
-	ib_umem_odp_unmap_dma_pages(part->umem, start, end);
+	refault_umem_unmap(part->umem, start, end);
 	if (part->leaf)
 		refault_child_empty(part);
 }

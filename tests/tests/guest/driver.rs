@@ -127,6 +127,7 @@ fn on_demand_regions_of_the_nic_keep_their_promises() {
     let text = "
         echo 4 >/proc/sys/vm/nr_hugepages
         refault-odp-check
+        refault-unmap-cost
         test -z \"$(rdma resource show mr)\"
         ip link set lo up
         ibv_rc_pingpong -g 0 -n 1000000 -o >/dev/null 2>&1 &
