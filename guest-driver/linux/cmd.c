@@ -11,19 +11,22 @@
 
 #include <linux/delay.h>
 #include <linux/io-64-nonatomic-lo-hi.h>
-#include <linux/iopoll.h>
 
 #include "refault.h"
 
 #define REFAULT_LOG_SLOTS 4
 #define REFAULT_RING_BYTES (REFAULT_CMD_SLOT_SIZE << REFAULT_LOG_SLOTS)
 
-#define REFAULT_READY_TIMEOUT_US (10 * USEC_PER_SEC)
-/* Far longer than any command takes, even if the machine is emulated. */
-#define REFAULT_LANE0_TIMEOUT (30 * HZ)
-#define REFAULT_LANE1_TIMEOUT_US (5 * USEC_PER_SEC)
-/* How often a sleeper looks before it sleeps. */
+/*
+ * How often a sleeper looks before it sleeps, and how often after that before
+ * it takes the NIC for broken. Looks, not seconds: each is a register that the
+ * NIC was there to answer, and a machine that stood still in between, or is
+ * slow, must not look like a NIC that is broken.
+ */
 #define REFAULT_EAGER_LOOKS 100
+#define REFAULT_LANE0_LOOKS 200000
+/* The same for one that spins: a look each millisecond that it spins. */
+#define REFAULT_LANE1_LOOKS 5000
 
 static int refault_status_to_errno(u16 status)
 {
@@ -91,7 +94,6 @@ static int refault_wait_sleeping(struct refault_dev *dev,
 				 const struct refault_lane *lane,
 				 const struct refault_command_slot *slot)
 {
-	unsigned long end = jiffies + REFAULT_LANE0_TIMEOUT;
 	unsigned int looks;
 
 	for (looks = 0; looks < REFAULT_EAGER_LOOKS; looks++) {
@@ -99,35 +101,36 @@ static int refault_wait_sleeping(struct refault_dev *dev,
 			return 0;
 		cpu_relax();
 	}
-	while (!refault_answered(lane, slot)) {
+	for (looks = 0; looks < REFAULT_LANE0_LOOKS; looks++) {
+		if (refault_answered(lane, slot))
+			return 0;
 		if (!refault_serves(dev)) {
 			refault_die(dev, "the NIC stopped serving commands");
 			return -EIO;
 		}
-		if (time_after(jiffies, end)) {
-			refault_die(dev, "a command was not answered");
-			return -EIO;
-		}
 		usleep_range(50, 200);
 	}
-	return 0;
+	refault_die(dev, "a command was not answered");
+	return -EIO;
 }
 
 static int refault_wait_spinning(struct refault_dev *dev,
 				 const struct refault_lane *lane,
 				 const struct refault_command_slot *slot)
 {
-	unsigned long waited_us;
+	unsigned int looks, us;
 
-	for (waited_us = 0; waited_us < REFAULT_LANE1_TIMEOUT_US; waited_us++) {
-		if (refault_answered(lane, slot))
-			return 0;
-		/* Not often: it costs an exit from the virtual machine. */
-		if (!(waited_us % USEC_PER_MSEC) && !refault_serves(dev)) {
+	for (looks = 0; looks < REFAULT_LANE1_LOOKS; looks++) {
+		/* A look costs an exit from the virtual machine. */
+		for (us = 0; us < USEC_PER_MSEC; us++) {
+			if (refault_answered(lane, slot))
+				return 0;
+			udelay(1);
+		}
+		if (!refault_serves(dev)) {
 			refault_die(dev, "the NIC stopped serving commands");
 			return -EIO;
 		}
-		udelay(1);
 	}
 	refault_die(dev, "an urgent command was not answered");
 	return -EIO;
@@ -253,7 +256,6 @@ static void refault_lane_free(struct refault_dev *dev, struct refault_lane *lane
 /* Sets both lanes up and enables the NIC, which was reset before. */
 int refault_cmd_init(struct refault_dev *dev)
 {
-	u32 status;
 	int ret;
 
 	ret = refault_lane_init(dev, &dev->lane0, REFAULT_REG_CMD0_BASE,
@@ -268,12 +270,11 @@ int refault_cmd_init(struct refault_dev *dev)
 		goto err_free;
 
 	writel(REFAULT_CONTROL_ENABLE, dev->regs + REFAULT_REG_CONTROL);
-	ret = readl_poll_timeout(dev->regs + REFAULT_REG_STATUS, status,
-				 status & REFAULT_STATUS_READY, 100,
-				 REFAULT_READY_TIMEOUT_US);
+	ret = refault_await(dev, REFAULT_REG_STATUS, REFAULT_STATUS_READY,
+			    REFAULT_STATUS_READY);
 	if (ret) {
 		dev_err(&dev->pdev->dev, "does not get ready (status %#x)\n",
-			status);
+			readl(dev->regs + REFAULT_REG_STATUS));
 		goto err_free;
 	}
 	return 0;

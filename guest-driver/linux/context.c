@@ -17,8 +17,11 @@
 
 #include "refault.h"
 
-/* For the kernel to answer all page requests of a process; a filesystem may be slow. */
-#define REFAULT_ANSWERS_TIMEOUT (60 * HZ)
+/*
+ * For the kernel to answer all page requests of a process; a filesystem may be
+ * slow. Each try is a millisecond or more in which it could.
+ */
+#define REFAULT_DESTROY_TRIES 60000
 
 static const char *refault_no_pasid_reason(struct refault_dev *dev, int err)
 {
@@ -178,12 +181,12 @@ static void refault_stop_context(struct refault_dev *dev, u32 id)
  */
 static int refault_destroy_context(struct refault_dev *dev, u32 id)
 {
-	unsigned long limit = jiffies + REFAULT_ANSWERS_TIMEOUT;
+	unsigned int tries;
 	int ret;
 
-	for (;;) {
+	for (tries = 1;; tries++) {
 		ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_CONTEXT, id);
-		if (ret != -EBUSY || time_after(jiffies, limit))
+		if (ret != -EBUSY || tries == REFAULT_DESTROY_TRIES)
 			return ret;
 		usleep_range(1000, 2000);
 	}

@@ -3,12 +3,13 @@
  * Finding the NIC, bringing it up, and giving it up.
  */
 
-#include <linux/iopoll.h>
+#include <linux/delay.h>
 #include <linux/module.h>
 
 #include "refault.h"
 
-#define REFAULT_RESET_TIMEOUT_US (10 * USEC_PER_SEC)
+/* Looks at a register; see cmd.c for why not seconds. */
+#define REFAULT_AWAIT_LOOKS 50000
 
 /**
  * refault_die() - Give the NIC up: it may not do DMA, and gets no commands.
@@ -36,19 +37,38 @@ void refault_die(struct refault_dev *dev, const char *why)
 		ib_dispatch_event(&event);
 }
 
+/**
+ * refault_await() - Wait until a register reads as wanted. Sleeps.
+ * @dev: the NIC
+ * @offset: REFAULT_REG_*
+ * @mask: which bits
+ * @value: what they shall be
+ *
+ * Return: 0 or -ETIMEDOUT.
+ */
+int refault_await(struct refault_dev *dev, unsigned int offset, u32 mask,
+		  u32 value)
+{
+	unsigned int looks;
+
+	for (looks = 0; looks < REFAULT_AWAIT_LOOKS; looks++) {
+		if ((readl(dev->regs + offset) & mask) == value)
+			return 0;
+		usleep_range(50, 200);
+	}
+	return -ETIMEDOUT;
+}
+
 /* Destroys all of the NIC's objects and stops its DMA. */
 static int refault_reset(struct refault_dev *dev)
 {
-	u32 control;
 	int ret;
 
 	writel(REFAULT_CONTROL_RESET, dev->regs + REFAULT_REG_CONTROL);
-	ret = readl_poll_timeout(dev->regs + REFAULT_REG_CONTROL, control,
-				 !(control & REFAULT_CONTROL_RESET), 100,
-				 REFAULT_RESET_TIMEOUT_US);
+	ret = refault_await(dev, REFAULT_REG_CONTROL, REFAULT_CONTROL_RESET, 0);
 	if (ret)
 		dev_err(&dev->pdev->dev, "reset does not end (control %#x)\n",
-			control);
+			readl(dev->regs + REFAULT_REG_CONTROL));
 	return ret;
 }
 

@@ -231,6 +231,8 @@ static inline struct refault_eq *refault_async_eq(struct refault_dev *dev)
 
 /* pci.c */
 void refault_die(struct refault_dev *dev, const char *why);
+int refault_await(struct refault_dev *dev, unsigned int offset, u32 mask,
+		  u32 value);
 
 /* device.c */
 extern const struct attribute_group refault_attr_group;

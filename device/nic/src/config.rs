@@ -27,10 +27,11 @@ pub struct NicConfig {
     pub page_request_credits: u32,
     /// Page faults of on-demand regions the device can have outstanding, at most 512.
     pub page_fault_credits: u32,
-    /// How long an answer to a page request, or to a page fault, may take, in nanoseconds.
-    pub page_request_timeout_ns: u64,
-    /// How often a page that was answered with success, and is still missing, is asked for again; and if that took
-    /// longer than an answer may take.
+    /// How long an answer to a page request, or to a page fault, may take, in nanoseconds of the NIC's clock. `None`: as
+    /// long as it likes. A clock cannot tell a guest that never answers from one that hardly gets to run.
+    pub page_request_timeout_ns: Option<u64>,
+    /// How often a page that was answered with success, and is still missing, is asked for again before the request
+    /// fails. A count, for each try takes an answer of the guest, however slow that is.
     pub page_retry_limit: u32,
     /// Pages wanted on a miss inside one request, the missing one included.
     pub fault_window: u32,
@@ -67,8 +68,8 @@ impl Default for NicConfig {
             atc_entries: 8192,
             page_request_credits: 256,
             page_fault_credits: 256,
-            page_request_timeout_ns: 10_000_000_000,
-            page_retry_limit: 64,
+            page_request_timeout_ns: None,
+            page_retry_limit: 2048,
             fault_window: 8,
             remote_faults: RemoteFaults::Stall,
             sample_every: 1024,

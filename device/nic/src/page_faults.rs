@@ -38,7 +38,7 @@ impl PageFaults {
     }
 
     /// `waiter` wants a page; with the token if it must be told of now.
-    pub(crate) fn want(&self, miss: PageMiss, waiter: Waiter, deadline_ns: u64) -> (Wanted, u32) {
+    pub(crate) fn want(&self, miss: PageMiss, waiter: Waiter, deadline_ns: Option<u64>) -> (Wanted, u32) {
         let mut state = self.lock();
         let wanted = state.outstanding.want(miss, waiter, deadline_ns);
         let Wanted::New(slot) = wanted else { return (wanted, 0) };

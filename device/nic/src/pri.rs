@@ -43,13 +43,18 @@ impl PageRequests {
         endpoint: &Endpoint,
         miss: PageMiss,
         waiter: Waiter,
-        deadline_ns: u64,
+        deadline_ns: Option<u64>,
     ) -> Wanted {
         self.telling(endpoint, |outstanding| outstanding.want(miss, waiter, deadline_ns))
     }
 
     /// A page that will be wanted soon: to be asked for if it costs nobody a credit, and nobody waits.
-    pub(crate) fn foresee(&self, endpoint: &Endpoint, miss: PageMiss, deadline_ns: u64) -> Option<PrgIndex> {
+    pub(crate) fn foresee(
+        &self,
+        endpoint: &Endpoint,
+        miss: PageMiss,
+        deadline_ns: Option<u64>,
+    ) -> Option<PrgIndex> {
         self.telling(endpoint, |outstanding| outstanding.foresee(miss, deadline_ns))
     }
 

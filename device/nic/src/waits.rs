@@ -49,8 +49,8 @@ pub(crate) struct Closed {
 enum Slot {
     #[default]
     Free,
-    /// Asked, not answered.
-    Open { miss: PageMiss, deadline_ns: u64, waiters: Waiters },
+    /// Asked, not answered; given up at its deadline, if it has one.
+    Open { miss: PageMiss, deadline_ns: Option<u64>, waiters: Waiters },
     /// Given up; the answer may still come.
     Quarantined { miss: PageMiss },
 }
@@ -146,7 +146,7 @@ impl Outstanding {
     }
 
     /// `waiter` wants a page.
-    pub(crate) fn want(&mut self, miss: PageMiss, waiter: Waiter, deadline_ns: u64) -> Wanted {
+    pub(crate) fn want(&mut self, miss: PageMiss, waiter: Waiter, deadline_ns: Option<u64>) -> Wanted {
         if let Some(&group) = self.by_page.get(&miss)
             && let Slot::Open { waiters, .. } = &mut self.slots[usize::from(group.get())]
         {
@@ -168,7 +168,7 @@ impl Outstanding {
     }
 
     /// A page that will be wanted soon: to be asked for if it costs nobody a credit, and nobody waits.
-    pub(crate) fn foresee(&mut self, miss: PageMiss, deadline_ns: u64) -> Option<PrgIndex> {
+    pub(crate) fn foresee(&mut self, miss: PageMiss, deadline_ns: Option<u64>) -> Option<PrgIndex> {
         let spare = self.outstanding < self.credits / 2 && self.queue.is_empty();
         if !spare || self.by_page.contains_key(&miss) {
             return None;
@@ -210,7 +210,7 @@ impl Outstanding {
         let Self { slots, by_page, stats, .. } = self;
         let (mut closed, mut next) = (Vec::new(), None);
         for (slot, index) in slots.iter_mut().zip(0u64..) {
-            let &mut Slot::Open { miss, deadline_ns, .. } = slot else { continue };
+            let &mut Slot::Open { miss, deadline_ns: Some(deadline_ns), .. } = slot else { continue };
             if deadline_ns > now_ns {
                 next = Some(next.map_or(deadline_ns, |next: u64| next.min(deadline_ns)));
                 continue;
@@ -283,7 +283,13 @@ impl Outstanding {
         Some(found)
     }
 
-    fn open(&mut self, index: usize, miss: PageMiss, deadline_ns: u64, asker: Option<Waiter>) -> PrgIndex {
+    fn open(
+        &mut self,
+        index: usize,
+        miss: PageMiss,
+        deadline_ns: Option<u64>,
+        asker: Option<Waiter>,
+    ) -> PrgIndex {
         let group = PrgIndex::truncated(index as u64);
         let waiters = Waiters { asker, joined: Vec::new() };
         self.slots[index] = Slot::Open { miss, deadline_ns, waiters };
@@ -328,9 +334,9 @@ mod tests {
     #[test]
     fn who_waits_for_a_credit_comes_before_whose_page_is_there() {
         let mut unit = Outstanding::new(1);
-        let Wanted::New(group) = unit.want(miss(1), waiter(1), 9) else { panic!("a credit") };
-        assert_eq!(unit.want(miss(2), waiter(2), 9), Wanted::NoCredit);
-        assert_eq!(unit.want(miss(3), waiter(3), 9), Wanted::NoCredit);
+        let Wanted::New(group) = unit.want(miss(1), waiter(1), None) else { panic!("a credit") };
+        assert_eq!(unit.want(miss(2), waiter(2), None), Wanted::NoCredit);
+        assert_eq!(unit.want(miss(3), waiter(3), None), Wanted::NoCredit);
         let closed = unit.answer(group, PageAnswer::LookAgain, |_| true).unwrap();
         let order: Vec<_> = closed.told.iter().map(|(waiter, _)| waiter.qpn).collect();
         assert_eq!(order, [2, 1]);
@@ -339,19 +345,19 @@ mod tests {
     #[test]
     fn a_refusal_is_for_who_asked_and_the_others_look_again() {
         let mut unit = Outstanding::new(2);
-        let Wanted::New(group) = unit.want(miss(1), waiter(1), 9) else { panic!("a credit") };
-        assert_eq!(unit.want(miss(1), waiter(2), 9), Wanted::Joined(group));
+        let Wanted::New(group) = unit.want(miss(1), waiter(1), None) else { panic!("a credit") };
+        assert_eq!(unit.want(miss(1), waiter(2), None), Wanted::Joined(group));
         let refusal = PageAnswer::Failed(Cause::PageRefused);
         let closed = unit.answer(group, refusal, |_| true).unwrap();
         assert_eq!(closed.told, [(waiter(1), refusal), (waiter(2), PageAnswer::LookAgain)]);
         // Nobody asked for a page that was foreseen; and who asks again is somebody new.
-        let group = unit.foresee(miss(2), 9).unwrap();
-        unit.want(miss(2), waiter(3), 9);
+        let group = unit.foresee(miss(2), None).unwrap();
+        unit.want(miss(2), waiter(3), None);
         let closed = unit.answer(group, refusal, |_| true).unwrap();
         assert_eq!(closed.told, [(waiter(3), PageAnswer::LookAgain)]);
         // The whole interface failed: nobody need ask again.
-        let Wanted::New(group) = unit.want(miss(3), waiter(1), 9) else { panic!("a credit") };
-        unit.want(miss(3), waiter(2), 9);
+        let Wanted::New(group) = unit.want(miss(3), waiter(1), None) else { panic!("a credit") };
+        unit.want(miss(3), waiter(2), None);
         let failure = PageAnswer::Failed(Cause::PageFailure);
         let closed = unit.answer(group, failure, |_| true).unwrap();
         assert!(closed.told.iter().all(|(_, answer)| *answer == failure));
@@ -360,14 +366,14 @@ mod tests {
     #[test]
     fn who_was_called_in_vain_keeps_the_place_in_the_queue() {
         let mut unit = Outstanding::new(1);
-        let Wanted::New(group) = unit.want(miss(1), waiter(1), 9) else { panic!("a credit") };
+        let Wanted::New(group) = unit.want(miss(1), waiter(1), None) else { panic!("a credit") };
         for qpn in [2, 3] {
-            assert_eq!(unit.want(miss(qpn.into()), waiter(qpn), 9), Wanted::NoCredit);
+            assert_eq!(unit.want(miss(qpn.into()), waiter(qpn), None), Wanted::NoCredit);
         }
         unit.answer(group, PageAnswer::LookAgain, |_| true).unwrap();
         // Somebody was quicker than the one who was called.
-        assert!(matches!(unit.want(miss(4), waiter(4), 9), Wanted::New(_)));
-        assert_eq!(unit.want(miss(2), waiter(2), 9), Wanted::NoCredit);
+        assert!(matches!(unit.want(miss(4), waiter(4), None), Wanted::New(_)));
+        assert_eq!(unit.want(miss(2), waiter(2), None), Wanted::NoCredit);
         let order: Vec<_> = unit.queue.iter().map(|waiter| waiter.qpn).collect();
         assert_eq!(order, [2, 3]);
     }

@@ -123,9 +123,8 @@ fn storms(mode: &str, cpus: u8) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let trace = folder.path().display().to_string();
     let text = format!("export REFAULT_ODP_MODE={mode}\n{SCRIPT}");
-    // Two nodes, so that pages can be moved from the one to the other. Compacting memory may keep a slow
-    // machine's faults waiting for long; the program has a limit of its own.
-    let extra = ["--append", "numa=fake=2", "--fault-timeout", "300", "--trace", &trace];
+    // Two nodes, so that pages can be moved from the one to the other.
+    let extra = ["--append", "numa=fake=2", "--trace", &trace];
     let (said, _) = script(cpus, &extra, &text);
     assert_eq!(said.status, 0, "{said:#?}");
     assert!(said.stdout.contains("all done"), "{said:#?}");

@@ -8,7 +8,7 @@ use refault_bus::Iova;
 use refault_bus::pri::ResponseCode;
 use refault_model::memory::FRAME;
 use refault_model::nic::work;
-use refault_model::vtd::Answer;
+use refault_model::vtd::{Answer, QueuedRequest};
 use refault_nic::NicConfig;
 use refault_tests::machine::{Machine, MachineSetup};
 use refault_tests::session::Session;
@@ -50,9 +50,8 @@ fn unbinding_drains_what_the_stopped_device_had_asked_for() {
     assert_eq!(machine.unit.take_faults(), (vec![], false));
 }
 
-#[test]
-fn a_page_that_nobody_answers_is_given_up_and_a_late_answer_meets_nobody() {
-    let (machine, mut session) = ready(MachineSetup::default());
+/// Writes to a page whose request is kept, and lets time pass as long as somebody waits for it.
+fn write_without_an_answer(machine: &Machine, session: &mut Session) -> Vec<QueuedRequest> {
     session.write(1, SOURCE, TARGET, 8);
     let mut kept = Vec::new();
     machine.settle_with(|request| {
@@ -62,6 +61,24 @@ fn a_page_that_nobody_answers_is_given_up_and_a_late_answer_meets_nobody() {
     while machine.pass_time() {
         machine.poll();
     }
+    kept
+}
+
+#[test]
+fn a_page_is_waited_for_as_long_as_it_takes_unless_a_limit_was_set() {
+    let (machine, mut session) = ready(MachineSetup::default());
+    let kept = write_without_an_answer(&machine, &mut session);
+    assert_eq!(outcomes(&session.drain()), []);
+    machine.unit.respond(&kept[0], ResponseCode::Success).unwrap();
+    machine.settle();
+    assert_success(&session.drain(), [1]);
+}
+
+#[test]
+fn a_page_that_nobody_answers_is_given_up_and_a_late_answer_meets_nobody() {
+    let nic = NicConfig { page_request_timeout_ns: Some(1_000_000), ..NicConfig::default() };
+    let (machine, mut session) = ready(MachineSetup { nic, ..MachineSetup::default() });
+    let kept = write_without_an_answer(&machine, &mut session);
     assert_eq!(outcomes(&session.drain()), [(1, WC_REM_ACCESS_ERR, CAUSE_PAGE_TIMEOUT)]);
     session.reconnect(&machine.driver);
     session.write(2, SOURCE, TARGET, 8);

@@ -117,6 +117,10 @@ fn device(device: &Device) -> Vec<(&'static str, String)> {
         RemoteFaults::Stall => "keeps the request".into(),
         RemoteFaults::Rnr => format!("answers receiver-not-ready, timer {}", device.min_rnr_timer),
     };
+    let patience = match device.fault_timeout_ns {
+        Some(ns) => format!("up to {}", duration(ns)),
+        None => "as long as it takes".into(),
+    };
     // A descriptor of the page request queue has 32 bytes.
     let entries = (4096u64 << device.page_request_order) / 32;
     vec![
@@ -128,7 +132,7 @@ fn device(device: &Device) -> Vec<(&'static str, String)> {
         ("engines", count(device.workers as u64)),
         ("asked for on a miss", plural(device.fault_window.into(), "page", "pages")),
         ("responder whose memory is missing", remote),
-        ("waits for an answer", format!("up to {}", duration(device.fault_timeout_ns))),
+        ("waits for an answer", patience),
     ]
 }
 

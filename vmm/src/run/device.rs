@@ -31,9 +31,9 @@ pub struct NicArgs {
     /// Pages wanted when one is missing, itself included
     #[arg(long, value_name = "PAGES", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
     fault_window: u32,
-    /// How long the guest may take to answer either
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    fault_timeout: u64,
+    /// How long the guest may take to answer either, by the host's clock [default: as long as it takes]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    fault_timeout: Option<u64>,
     /// Translations the device TLB holds
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1048576))]
     atc_entries: u32,
@@ -56,7 +56,7 @@ impl NicArgs {
             page_request_credits: self.page_requests,
             page_fault_credits: self.page_faults,
             fault_window: self.fault_window,
-            page_request_timeout_ns: self.fault_timeout * 1_000_000_000,
+            page_request_timeout_ns: self.fault_timeout.map(|seconds| seconds * 1_000_000_000),
             atc_entries: self.atc_entries as usize,
             sample_every: self.sample,
             ..NicConfig::default()
@@ -65,8 +65,8 @@ impl NicArgs {
 }
 
 impl NicArgs {
-    /// Seconds that the guest may take to answer a fault.
-    pub fn fault_timeout(&self) -> u64 {
+    /// Seconds that the guest may take to answer a fault, if they are limited.
+    pub fn fault_timeout(&self) -> Option<u64> {
         self.fault_timeout
     }
 
@@ -111,7 +111,7 @@ mod tests {
         let config = Line::try_parse_from(line).expect("valid").nic.config();
         assert_eq!(
             (config.remote_faults, config.page_request_timeout_ns),
-            (RemoteFaults::Rnr, 2_000_000_000)
+            (RemoteFaults::Rnr, Some(2_000_000_000))
         );
     }
 }

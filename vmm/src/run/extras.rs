@@ -106,16 +106,18 @@ impl ExtraArgs {
     }
 
     /// Tells how gdb gets in, and what does not wait for it. `vmlinux` is the file with the kernel's symbols, if known.
-    pub(super) fn announce(&self, vmlinux: Option<&Path>, fault_seconds: u64, limit: bool) {
+    pub(super) fn announce(&self, vmlinux: Option<&Path>, fault_seconds: Option<u64>, limit: bool) {
         let Some(port) = self.gdb_port() else { return };
         let vmlinux = vmlinux.unwrap_or(Path::new("vmlinux")).display();
         let waits = if self.gdb_wait { "; the guest waits for it" } else { "" };
         note(&format!("gdb {vmlinux} -ex 'target remote :{port}'{waits}"));
-        let mut clocks = format!("a fault that gdb holds up fails after {fault_seconds} s (--fault-timeout)");
-        if limit {
-            clocks += ", and the run ends by --timeout";
+        let fault = fault_seconds
+            .map(|seconds| format!("a fault that gdb holds up fails after {seconds} s (--fault-timeout)"));
+        let run = limit.then(|| "the run ends by --timeout".to_owned());
+        let clocks: Vec<_> = fault.into_iter().chain(run).collect();
+        if !clocks.is_empty() {
+            note(&format!("time goes on while gdb stops the guest: {}", clocks.join(", and ")));
         }
-        note(&format!("time goes on while gdb stops the guest: {clocks}"));
     }
 
     fn gdb_port(&self) -> Option<u16> {

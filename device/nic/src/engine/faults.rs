@@ -34,7 +34,7 @@ struct Asked {
     miss: PageMiss,
     /// Byte of the message that is first on the page.
     at: u32,
-    deadline_ns: u64,
+    deadline_ns: Option<u64>,
 }
 
 impl Nic {
@@ -96,7 +96,7 @@ impl Nic {
         }
         let qpn = requester.setup.qpn;
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let deadline_ns = now_ns.saturating_add(self.config.page_request_timeout_ns);
+        let deadline_ns = self.config.page_request_timeout_ns.map(|timeout| now_ns.saturating_add(timeout));
         let waiter = Waiter { qpn, ticket };
         let at = requester.active.as_ref().map_or(0, |message| message.done);
         // Parked before anybody is asked: the answer may be there before the call returns.
@@ -120,7 +120,9 @@ impl Nic {
                 requester.trouble.asked = requester.trouble.asked.saturating_sub(1);
                 requester.trouble.noted = Some(miss);
                 requester.wait = Wait::Credit { ticket, deadline_ns };
-                lock(&self.workers[worker].timers).qps.set(qpn, deadline_ns);
+                if let Some(deadline_ns) = deadline_ns {
+                    lock(&self.workers[worker].timers).qps.set(qpn, deadline_ns);
+                }
                 return Ok(());
             }
         }
@@ -154,11 +156,7 @@ impl Nic {
     fn back_off(&self, requester: &mut Requester, end: End, now_ns: u64) -> Result<bool, Cause> {
         let trouble = &mut requester.trouble;
         trouble.end = end;
-        if trouble.asked == 0 {
-            trouble.since_ns = now_ns;
-        }
-        let long = now_ns.saturating_sub(trouble.since_ns) >= self.config.page_request_timeout_ns;
-        if long && trouble.asked > self.config.page_retry_limit {
+        if trouble.asked > self.config.page_retry_limit {
             return Err(Cause::PageRetries);
         }
         if trouble.asked >= PROMPT && !trouble.backed_off {
@@ -213,7 +211,9 @@ impl Nic {
     fn note_asked(&self, worker: usize, requester: &mut Requester, asked: &Asked) {
         let &Asked { group, miss, at, deadline_ns } = asked;
         note_fault(requester, group, miss, at);
-        lock(&self.workers[worker].timers).watch_page_requests(deadline_ns);
+        if let Some(deadline_ns) = deadline_ns {
+            lock(&self.workers[worker].timers).watch_page_requests(deadline_ns);
+        }
         self.record(Stage::PageRequest, Some(group), miss, requester.setup.qpn);
     }
 

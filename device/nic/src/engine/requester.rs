@@ -205,7 +205,10 @@ impl Nic {
                 waited => waited,
             },
             Wait::Credit { ticket, deadline_ns } => match answered(ticket) {
-                Waited::NotYet if self.fabric.now_ns() >= deadline_ns && self.leave_queue(ticket) => {
+                Waited::NotYet
+                    if deadline_ns.is_some_and(|at| self.fabric.now_ns() >= at)
+                        && self.leave_queue(ticket) =>
+                {
                     Waited::InVain(Cause::PageTimeout)
                 }
                 waited => waited,

@@ -66,8 +66,8 @@ pub(crate) enum Wait {
     Page { ticket: u64 },
     /// The same, after the responder, whose page it is, said that it is not ready: not before a moment in time.
     NotReady { ticket: u64, deadline_ns: u64 },
-    /// A credit to ask for a page, but not for ever.
-    Credit { ticket: u64, deadline_ns: u64 },
+    /// A credit to ask for a page, no longer than an answer may take.
+    Credit { ticket: u64, deadline_ns: Option<u64> },
     /// A moment in time.
     Until { deadline_ns: u64 },
     /// The peer getting ready.
@@ -101,8 +101,6 @@ pub(crate) struct PageTrouble {
     /// Where the page was missing last.
     pub(crate) end: End,
     pub(crate) asked: u32,
-    /// When it asked first.
-    pub(crate) since_ns: u64,
     /// It waited before it looks once more and then asks again.
     pub(crate) backed_off: bool,
     /// The page whose absence was told of, and that could not be asked for yet.

@@ -315,12 +315,7 @@ fn a_refused_receive_page_fails_the_receiver_and_the_sender() {
 
 #[test]
 fn a_page_that_never_stays_is_given_up_after_bounded_retries_with_pauses() {
-    let config = NicConfig {
-        page_retry_limit: 12,
-        page_request_timeout_ns: 10_000,
-        fault_window: 1,
-        ..NicConfig::default()
-    };
+    let config = NicConfig { page_retry_limit: 12, fault_window: 1, ..NicConfig::default() };
     let mut pair = Pair::on(Bench::new(config), PATIENT);
     pair.bench.iommu.handle(|_, _| Some(ResponseCode::Success));
     pair.run(&pair.write(1, 8, HEAP, pair.process));
@@ -355,7 +350,7 @@ fn answers_from_inside_the_request_are_taken() {
 #[test]
 fn no_answer_in_time_is_an_error_and_the_index_rests_until_the_answer_comes() {
     let config = NicConfig {
-        page_request_timeout_ns: 1000,
+        page_request_timeout_ns: Some(1000),
         page_request_credits: 2,
         fault_window: 1,
         ..NicConfig::default()
@@ -450,7 +445,7 @@ fn a_credit_not_needed_any_more_goes_to_the_next() {
 fn waiting_for_a_credit_ends_too() {
     let config = NicConfig {
         page_request_credits: 1,
-        page_request_timeout_ns: 1000,
+        page_request_timeout_ns: Some(1000),
         fault_window: 1,
         ..NicConfig::default()
     };

@@ -264,7 +264,7 @@ fn a_queue_pair_may_go_while_its_fault_is_out() {
 
 #[test]
 fn a_driver_that_never_answers_costs_the_request_and_nothing_else() {
-    let config = NicConfig { page_request_timeout_ns: 1000, fault_window: 1, ..NicConfig::default() };
+    let config = NicConfig { page_request_timeout_ns: Some(1000), fault_window: 1, ..NicConfig::default() };
     let (mut pair, mut region) = with(config);
     pair.run(&pair.write(1, 8, PAGE, region.key));
     let fault = region.fault(&pair.bench);

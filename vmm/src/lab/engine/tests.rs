@@ -119,7 +119,7 @@ fn a_handler_that_is_too_slow_costs_requests_and_not_the_experiment() {
     for mode in [Mode::Pasid, Mode::Odp] {
         let mut scenario = cold(20);
         scenario.device.mode = mode;
-        scenario.device.fault_timeout_ns = 1_000_000;
+        scenario.device.fault_timeout_ns = Some(1_000_000);
         scenario.timing.minor = Delay::Constant(3_000_000);
         let outcome = run(&scenario).unwrap();
         assert_eq!(outcome.load.completed + outcome.load.failed, 20);

@@ -142,17 +142,12 @@ impl<'a> Fields<'a> {
         found.ok_or_else(|| self.error(key, &format!("cannot be {text:?}"), all()))
     }
 
-    /// A duration of whole nanoseconds within `range`.
-    pub(crate) fn duration(
-        &self,
-        key: &str,
-        range: RangeInclusive<u64>,
-        default: u64,
-    ) -> Result<u64, TextError> {
-        let Some(entry) = self.entry(key) else { return Ok(default) };
+    /// A duration of whole nanoseconds within `range`, if one is given.
+    pub(crate) fn duration(&self, key: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, TextError> {
+        let Some(entry) = self.entry(key) else { return Ok(None) };
         let ns = duration(&self.name(key), &entry.node)?;
         if range.contains(&ns) {
-            return Ok(ns);
+            return Ok(Some(ns));
         }
         let (least, most) = (units::show_duration(*range.start()), units::show_duration(*range.end()));
         let what = format!("is {}, out of range", units::show_duration(ns));

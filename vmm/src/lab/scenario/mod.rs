@@ -133,8 +133,8 @@ pub struct Device {
     /// With [`RemoteFaults::Rnr`], after which time the requester comes again: a code of the InfiniBand specification,
     /// as in `ibv_qp_attr`; 1 is 10 us.
     pub min_rnr_timer: u8,
-    /// How long the device waits for an answer, in nanoseconds.
-    pub fault_timeout_ns: u64,
+    /// How long the device waits for an answer, in nanoseconds; `None` for as long as it takes.
+    pub fault_timeout_ns: Option<u64>,
 }
 
 /// Who translates on-demand memory.

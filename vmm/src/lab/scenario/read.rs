@@ -231,7 +231,7 @@ fn device(root: &Table, node: &Node) -> Result<Device, TextError> {
         fault_window: fields.count("fault_window", 1..=64, 8)?,
         remote_faults,
         min_rnr_timer: fields.count("min_rnr_timer", 0..=31, 1)? as u8,
-        fault_timeout_ns: fields.duration("fault_timeout", 1000..=LONGEST_NS, 10_000_000_000)?,
+        fault_timeout_ns: fields.duration("fault_timeout", 1000..=LONGEST_NS)?,
     })
 }
 

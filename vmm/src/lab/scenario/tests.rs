@@ -81,7 +81,7 @@ fn every_key_reaches_its_field() {
         fault_window: 6,
         remote_faults: RemoteFaults::Rnr,
         min_rnr_timer: 25,
-        fault_timeout_ns: 1_500_000,
+        fault_timeout_ns: Some(1_500_000),
     };
     assert_eq!(scenario.device, device);
     let guest = Guest { handlers: 11, locked_share: 0.5, batch: 12, prefetch: 13, major_share: 0.75 };

@@ -96,7 +96,9 @@ fn device(lines: &mut Lines, device: &Device) {
     if device.remote_faults == RemoteFaults::Rnr {
         lines.put("min_rnr_timer", device.min_rnr_timer);
     }
-    lines.text("fault_timeout", &show_duration(device.fault_timeout_ns));
+    if let Some(timeout) = device.fault_timeout_ns {
+        lines.text("fault_timeout", &show_duration(timeout));
+    }
 }
 
 fn guest(lines: &mut Lines, guest: &Guest) {
