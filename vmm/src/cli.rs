@@ -1,12 +1,16 @@
 //! The command line. Every command is a thin call of what does the work.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::accel::{Nested, serve_nested};
 use crate::demo::options::DemoArgs;
@@ -16,6 +20,7 @@ use crate::guest::build::Build;
 use crate::guest::image::{GuestImage, clean};
 use crate::guest::kernel::kernel;
 use crate::host::bug::panics_end_us;
+use crate::host::say::note;
 use crate::lab::{self, cli::LabCommand};
 use crate::qemu::Emulator;
 use crate::report;
@@ -173,7 +178,17 @@ fn status_byte(status: i32) -> u8 {
 
 /// Logs go to standard error: warnings, or what `RUST_LOG` asks for.
 fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let asked = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let filter = match asked.as_deref().map(str::parse::<Targets>) {
+        Some(Ok(targets)) => targets,
+        Some(Err(error)) => {
+            note(&format!("RUST_LOG is not understood: {error}; write as refault_nic=debug,warn"));
+            Targets::new().with_default(LevelFilter::WARN)
+        }
+        None => Targets::new().with_default(LevelFilter::WARN),
+    };
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

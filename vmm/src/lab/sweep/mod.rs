@@ -3,13 +3,15 @@
 //! Each point runs in one thread, and its row depends on its scenario alone; so the table is the same whatever the
 //! number of threads, and however often the sweep was interrupted.
 
+#[cfg(feature = "arrow")]
+mod arrow;
 mod axis;
 mod plan;
 mod range;
 pub mod shipped;
 mod store;
 mod table;
-#[cfg(test)]
+#[cfg(all(test, feature = "arrow"))]
 mod tests;
 
 use std::io;
@@ -21,11 +23,13 @@ use std::thread;
 
 use thiserror::Error;
 
+#[cfg(feature = "arrow")]
+pub use self::arrow::ARROW;
 pub use self::plan::{MAX_POINTS, Plan, PlanError};
 pub use self::store::POINTS;
 use self::store::Store;
+pub use self::table::CSV;
 use self::table::Table;
-pub use self::table::{ARROW, CSV};
 use super::engine;
 use super::figures::Figures;
 
