@@ -17,6 +17,7 @@ use super::extras::ExtraArgs;
 use super::leave::Seen;
 use super::parse::{Add, Out, Pmem, Size};
 use super::place::HostArgs;
+use super::plan::region;
 use super::series::SeriesArgs;
 use super::stages::Stages;
 use super::verdicts::Verdicts;
@@ -30,6 +31,7 @@ use crate::host::say::note;
 use crate::host::stop::{self, Orderly};
 use crate::host::terminal::{Raw, size};
 use crate::lab::scenario::Scenario;
+use crate::memory::{Backing, pmem};
 use crate::qemu::Extras;
 use crate::relay::Escape;
 use crate::report::verdicts::VerdictArgs;
@@ -425,19 +427,9 @@ impl RunArgs {
     }
 
     /// Locks as the machine itself would; one in an emulated machine locks where nobody sees it.
-    fn lock_pmem(&self) -> Result<Vec<File>> {
-        let mut locks = Vec::new();
-        for path in self.pmem.iter().filter_map(|pmem| pmem.file.as_ref()) {
-            let Ok(file) = File::open(path) else { continue };
-            if file.try_lock().is_err() {
-                anyhow::bail!(
-                    "persistent memory file {} is in use by another machine; stop that one, or copy the file",
-                    path.display()
-                );
-            }
-            locks.push(file);
-        }
-        Ok(locks)
+    fn lock_pmem(&self) -> Result<Vec<Backing>> {
+        let files = self.pmem.iter().filter(|pmem| pmem.file.is_some());
+        files.map(|pmem| Ok(pmem::open(&region(pmem)?)?)).collect()
     }
 }
 
@@ -499,9 +491,9 @@ mod tests {
 
     #[test]
     fn a_pmem_file_is_locked_for_an_emulated_machine_too() {
-        let file = tempfile::NamedTempFile::new().expect("temporary file");
-        let path = file.path().to_str().expect("UTF-8");
-        let args = parse(&["--pmem", path, "--pmem", "size=2M"]).expect("valid");
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let file = format!("{},size=2M", folder.path().join("new").display());
+        let args = parse(&["--pmem", &file, "--pmem", "size=2M"]).expect("valid");
         let locks = args.lock_pmem().expect("free");
         assert_eq!(locks.len(), 1);
         assert!(args.lock_pmem().is_err());

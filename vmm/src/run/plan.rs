@@ -15,6 +15,7 @@ use crate::config::{MachineConfig, PMEM_ALIGN, PmemBacking, PmemConfig};
 use crate::guest::GuestImage;
 use crate::guest::kernel_tree::TreeKernel;
 use crate::host::say::note;
+use crate::memory::pmem::allocate;
 use crate::qemu::Extras;
 
 /// What every guest of ours is told: log to the first serial port, warnings and worse; a panic ends the machine.
@@ -26,6 +27,9 @@ const ONE_CPU_FIRST: &str = " maxcpus=1";
 const BY_REGISTER: &str = "reboot=acpi";
 /// Memory-backed, where there is such a folder.
 const SHARED_MEMORY: &str = "/dev/shm";
+
+/// What is said when they cannot be.
+const NO_ROOM: &str = "no room for the files to bring out; --out-size says how much they may take";
 
 /// A machine's configuration and the files that live as long as it does. They have no names: whatever ends us
 /// leaves nothing behind.
@@ -115,16 +119,14 @@ impl Plan {
             ..Job::default()
         };
         if !spec.out.is_empty() {
-            let file = nameless()?;
             let size = spec.out_size.next_multiple_of(PMEM_ALIGN);
-            file.set_len(size).context("no room for the files to bring out")?;
+            let file = nameless(|file| allocate(file, size).map(drop).context(NO_ROOM))?;
             job.results =
                 Some(self.add_region(PmemConfig { backing: PmemBacking::Shared(path_of(&file)), size }));
             self.results = Some(file);
         }
         job.root = self.add_region(private(spec.rootfs.as_deref().unwrap_or(&image.root()))?);
-        let file = nameless()?;
-        job.write(BufWriter::new(&file))?;
+        let file = nameless(|file| job.write(BufWriter::new(file)))?;
         // What comes later is laid over what came before.
         self.config.initrds = vec![image.boot_archive(), image.driver_archive()];
         self.config.initrds.extend(spec.tree.as_ref().map(TreeKernel::archive));
@@ -156,19 +158,15 @@ fn cmdline(spec: &Spec) -> Result<String> {
         .join(" "))
 }
 
-/// A region of the user's. A file that is not there is made, if a size is given.
-fn region(pmem: &Pmem) -> Result<PmemConfig> {
+/// A region of the user's. A file that is not there is made with the machine, if a size is given.
+pub(super) fn region(pmem: &Pmem) -> Result<PmemConfig> {
     let Some(path) = &pmem.file else {
         let size = pmem.size.unwrap_or_default();
         return Ok(PmemConfig { backing: PmemBacking::Anonymous, size });
     };
     let size = match (std::fs::metadata(path), pmem.size) {
         (Ok(meta), size) => size.unwrap_or(meta.len()),
-        (Err(_), Some(size)) if size.is_multiple_of(PMEM_ALIGN) => {
-            let made = File::create_new(path).and_then(|file| file.set_len(size));
-            made.with_context(|| format!("cannot make persistent memory file {}", path.display()))?;
-            size
-        }
+        (Err(_), Some(size)) if size.is_multiple_of(PMEM_ALIGN) => size,
         (Err(_), Some(size)) => bail!("--pmem {}: {size} bytes are not a multiple of 2 MiB", path.display()),
         (Err(error), None) => bail!("--pmem {0}: {error}; {0},size=1G makes one of 1 GiB", path.display()),
     };
@@ -213,15 +211,27 @@ fn release_of(kernel: &[u8]) -> Option<&str> {
     std::str::from_utf8(text).ok()
 }
 
-/// A file without a name, in memory if possible.
-fn nameless() -> Result<File> {
-    let folder = Path::new(SHARED_MEMORY);
-    let made = if folder.is_dir() {
-        tempfile::tempfile_in(folder).or_else(|_| tempfile::tempfile())
-    } else {
-        tempfile::tempfile()
+/// A file without a name, in memory if it has room there for what `fill` puts into it.
+fn nameless(fill: impl Fn(&File) -> Result<()>) -> Result<File> {
+    let memory = Path::new(SHARED_MEMORY);
+    let in_memory = || {
+        let file = tempfile::tempfile_in(memory)?;
+        fill(&file)?;
+        Ok::<_, anyhow::Error>(file)
     };
-    made.context("cannot make a temporary file")
+    if let Ok(file) = in_memory() {
+        return Ok(file);
+    }
+    let folder = std::env::temp_dir();
+    let file = tempfile::tempfile_in(&folder)
+        .with_context(|| format!("cannot make a temporary file in {}", folder.display()))?;
+    fill(&file).with_context(|| {
+        format!(
+            "neither {SHARED_MEMORY} nor {} will do: TMPDIR may name a folder with room",
+            folder.display()
+        )
+    })?;
+    Ok(file)
 }
 
 /// By which a file without a name can be opened again while we hold it.
@@ -245,22 +255,21 @@ mod tests {
     }
 
     #[test]
-    fn a_pmem_file_is_made_only_when_its_size_is_known() {
+    fn a_pmem_file_that_is_not_there_needs_a_size() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let file = Some(folder.path().join("disk"));
+        let path = folder.path().join("disk");
+        let file = Some(path.clone());
         let error = region(&Pmem { file: file.clone(), size: None }).expect_err("no file, no size");
         assert!(error.to_string().contains("size=1G"), "{error}");
         assert!(region(&Pmem { file: file.clone(), size: Some(4097) }).is_err());
-        assert!(!folder.path().join("disk").exists());
-        let made = region(&Pmem { file: file.clone(), size: Some(4 << 20) }).expect("made");
-        assert_eq!(made.size, 4 << 20);
-        assert_eq!(region(&Pmem { file, size: None }).expect("there now").size, 4 << 20);
+        assert_eq!(region(&Pmem { file: file.clone(), size: Some(4 << 20) }).expect("valid").size, 4 << 20);
+        std::fs::write(&path, [0; 4096]).expect("written");
+        assert_eq!(region(&Pmem { file, size: None }).expect("there now").size, 4096);
     }
 
     #[test]
     fn a_nameless_file_can_be_opened_again() {
-        let file = nameless().expect("a file");
-        file.set_len(4096).expect("grow");
+        let file = nameless(|file| Ok(file.set_len(4096)?)).expect("a file");
         let again = File::options().read(true).write(true).open(path_of(&file)).expect("the same file");
         assert_eq!(again.metadata().expect("metadata").len(), 4096);
     }
