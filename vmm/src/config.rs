@@ -50,6 +50,9 @@ pub struct PmemConfig {
 pub enum PmemBacking {
     /// A file, mapped shared: it persists. The file is locked while the machine runs.
     Shared(PathBuf),
+    /// Such a file of the machine around us, in an emulated one: its path there, and the physical address at which this
+    /// machine has it. The lock is the outer one's.
+    Lent(PathBuf, u64),
     /// A file, mapped privately: the guest may write, the file never changes. For root file systems.
     Private(PathBuf),
     /// Memory without a name, gone with the machine.
@@ -59,7 +62,7 @@ pub enum PmemBacking {
 impl fmt::Display for PmemBacking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Shared(file) | Self::Private(file) => write!(f, "{}", file.display()),
+            Self::Shared(file) | Self::Lent(file, _) | Self::Private(file) => write!(f, "{}", file.display()),
             Self::Anonymous => write!(f, "no file"),
         }
     }

@@ -10,6 +10,7 @@ mod flush;
 mod lab;
 mod misbehave;
 mod nested;
+mod pmem;
 mod run;
 mod serve;
 mod slowed;

@@ -1,9 +1,9 @@
 //! The `refault` command as a user has it, one guest at a time.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -38,16 +38,72 @@ impl Refault {
     /// Runs it to its end, and prints how long that took.
     pub(crate) fn run(mut self) -> Said {
         let start = Instant::now();
-        let Output { status, stdout, stderr } = self.command.output().expect("refault starts");
+        let output = self.command.output().expect("refault starts");
         let thread = std::thread::current();
         let test = thread.name().unwrap_or_default();
         // Not by a macro, whose output the test harness keeps to itself.
         let _ = writeln!(std::io::stderr(), "guest: {:6.1} s {test}", start.elapsed().as_secs_f64());
-        Said {
-            status: status.code().expect("refault was not killed"),
-            stdout: String::from_utf8_lossy(&stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        said(output)
+    }
+
+    /// Starts it.
+    pub(crate) fn start(mut self) -> Running {
+        let command = self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("refault starts");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        Running { child, stdout, heard: String::new(), _machine: self._machine }
+    }
+}
+
+/// A run that goes on.
+pub(crate) struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    heard: String,
+    _machine: MutexGuard<'static, ()>,
+}
+
+impl Running {
+    /// Waits for a line of its output.
+    pub(crate) fn await_line(&mut self, wanted: &str) {
+        let mut line = String::new();
+        while line.trim_end() != wanted {
+            self.heard += &line;
+            line.clear();
+            let read = self.stdout.read_line(&mut line).expect("output is text");
+            assert!(read > 0, "it ended without the line {wanted}: {}", self.heard);
         }
+        self.heard += &line;
+    }
+
+    /// Another one, that does not get as far as a machine.
+    pub(crate) fn beside<const N: usize>(&self, arguments: [&str; N]) -> Said {
+        said(
+            Command::new(binary()).args(arguments).current_dir(workspace()).output().expect("refault starts"),
+        )
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it was running");
+        self.child.wait().expect("it is a child");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Said {
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).expect("output is text");
+        let mut said = said(self.child.wait_with_output().expect("it is a child"));
+        said.stdout = self.heard + &rest;
+        said
+    }
+}
+
+fn said(Output { status, stdout, stderr }: Output) -> Said {
+    Said {
+        status: status.code().expect("refault was not killed"),
+        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
     }
 }
 

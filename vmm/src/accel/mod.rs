@@ -5,13 +5,15 @@ mod first_cpu;
 mod nested;
 mod outer;
 mod probe;
+mod row;
 mod settle;
 mod tsc;
 
 pub use agent::serve as serve_nested;
-pub use nested::{Nested, inside};
+pub use nested::{Nested, inside, lent};
 pub use outer::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
 pub use probe::{Verdict, probe};
+pub(crate) use row::{ONE_NODE, Row};
 pub(crate) use tsc::tsc_khz;
 
 use anyhow::{Result, bail};

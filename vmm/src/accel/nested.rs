@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::agent::Job;
+use super::row::{ONE_NODE, Row};
 use super::tsc::tsc_khz;
+use crate::config::{PMEM_ALIGN, PmemConfig};
 use crate::host::process::die_with_parent;
 use crate::host::stop;
 use crate::host::tools::{EMULATION_TOOLS, require};
@@ -20,6 +22,8 @@ use crate::relay::{Credit, Decoder, Escape, Frame, PAYLOAD_MAX, pump_input};
 
 /// Set for the program that runs inside.
 const NESTED: &str = "REFAULT_NESTED";
+/// Where it finds the files that it was lent: physical addresses, in order.
+const LENT: &str = "REFAULT_LENT";
 /// Bytes of standard input on their way.
 const WINDOW: usize = 256 << 10;
 /// Bytes of the outer machine's console that are kept for error messages.
@@ -40,6 +44,12 @@ pub fn inside() -> bool {
     std::env::var_os(NESTED).is_some()
 }
 
+/// Physical addresses of the files that we were lent, in the order of [`Nested::lent`]; none if we are not inside.
+pub fn lent() -> Vec<u64> {
+    let addresses = std::env::var(LENT).ok().filter(|_| inside()).unwrap_or_default();
+    addresses.split_whitespace().filter_map(|address| address.parse().ok()).collect()
+}
+
 /// One run inside an emulated machine.
 #[derive(Clone, Debug)]
 pub struct Nested {
@@ -53,6 +63,9 @@ pub struct Nested {
     pub command: Vec<OsString>,
     /// Environment added to our own.
     pub environment: Vec<(String, OsString)>,
+    /// Files that are memory of the outer machine, so that what is stored there is in the file at once. Its kernel has no
+    /// part in that, and nothing to lose when it is killed.
+    pub lent: Vec<PmemConfig>,
     /// The keyboard is the guest's: the user needs a way out.
     pub escape: bool,
 }
@@ -75,6 +88,7 @@ impl Nested {
             memory: memory + OVERHEAD,
             command,
             environment: Vec::new(),
+            lent: Vec::new(),
             escape: false,
         })
     }
@@ -119,23 +133,32 @@ impl Nested {
         // Memory-backed, so that a killed run leaves nothing on the host.
         job.environment.push(("TMPDIR".into(), "/dev/shm".into()));
         job.environment.push((NESTED.into(), "1".into()));
+        let lent: Vec<_> = self.row().pmem.iter().map(|range| range.start.to_string()).collect();
+        job.environment.push((LENT.into(), lent.join(" ").into()));
         job.environment.extend(self.environment.iter().map(|(name, value)| (name.into(), value.clone())));
         Ok(job.encode())
+    }
+
+    fn row(&self) -> Row {
+        Row::new(self.memory.next_multiple_of(PMEM_ALIGN), self.lent.iter().map(|file| file.size))
     }
 
     fn qemu(&self, program: &Path) -> Command {
         // One more than there are, for guests do not run on the first: see `first_cpu`.
         let cpus = 1 + std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
-        let megabytes = self.memory.div_ceil(1 << 20);
+        let row = self.row();
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-accel", "tcg,thread=multi", "-cpu", OUTER_CPU, "-nodefaults", "-no-user-config"]);
         command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-serial", "file:/dev/fd/2"]);
-        command.args(["-smp", &cpus.to_string(), "-m", &format!("{megabytes}M")]);
+        command.args(["-machine", &format!("pc,max-ram-below-4g={}", row.low), "-smp", &cpus.to_string()]);
+        row.add(&mut command, &self.lent, cpus);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
         // Its delay loop waits for counter ticks, so the loops of a clock tick are known too.
         let clock = |khz| format!(" tsc_early_khz={khz} lpj={}", khz * 1000 / KERNEL_HZ);
         let clock = tsc_khz().map(clock).unwrap_or_default();
-        command.arg("-append").arg(format!("{CMDLINE}{clock} refault.program={}", hex(program.as_os_str())));
+        let memory = format!("{ONE_NODE}{}", row.command_line());
+        let program = hex(program.as_os_str());
+        command.arg("-append").arg(format!("{CMDLINE}{clock} {memory} refault.program={program}"));
         command.args(["-virtfs", "local,path=/,mount_tag=root,security_model=none,multidevs=remap"]);
         command.args(["-chardev", "stdio,id=relay,signal=off", "-device", "virtio-serial-pci"]);
         command.args(["-device", "virtserialport,chardev=relay,name=refault"]);

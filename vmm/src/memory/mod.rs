@@ -3,6 +3,7 @@
 mod huge_pages;
 pub mod layout;
 pub mod pmem;
+mod window;
 
 use std::sync::Arc;
 
@@ -20,9 +21,8 @@ pub fn map(config: &MachineConfig, layout: &Layout) -> anyhow::Result<Arc<GuestM
     sigbus::explain();
     let mut regions = Vec::new();
     for range in &layout.ram {
-        let ram = Backing { file: None, shared: false };
         let size = range.end - range.start;
-        let region = map_region(ram, range.start, size)
+        let region = map_region(Backing::NONE, range.start, size)
             .with_context(|| format!("cannot map {} MiB of guest RAM; use less memory", size >> 20))?;
         huge_pages::advise(&region);
         regions.push(region);
@@ -31,8 +31,8 @@ pub fn map(config: &MachineConfig, layout: &Layout) -> anyhow::Result<Arc<GuestM
         let backing = pmem::open(region)?;
         let region = map_region(backing, range.start, region.size).with_context(|| {
             format!(
-                "cannot map persistent memory {:?}; a shared file must lie on a file system that can map it \
-                 (9p only with cache=mmap)",
+                "cannot map persistent memory file {}; a shared one must lie on a file system that can map it (9p \
+                 only with cache=mmap)",
                 region.backing
             )
         })?;
@@ -51,6 +51,9 @@ pub(crate) fn map_region(backing: Backing, start: u64, size: u64) -> anyhow::Res
     let mut builder = MmapRegionBuilder::new(usize::try_from(size)?)
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         .with_mmap_flags(flags | anonymous | libc::MAP_NORESERVE);
+    if let Some(at) = backing.at {
+        builder = window::open(builder, at, usize::try_from(size)?)?;
+    }
     if let Some(file) = backing.file {
         builder = builder.with_file_offset(file);
     }

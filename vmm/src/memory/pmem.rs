@@ -72,19 +72,32 @@ pub struct Backing {
     pub file: Option<FileOffset>,
     /// Writes reach the file.
     pub shared: bool,
+    /// The physical address at which the file is to be mapped, if it is this machine's memory.
+    pub at: Option<u64>,
+}
+
+impl Backing {
+    /// Nothing: memory that is gone with the machine.
+    pub const NONE: Self = Self { file: None, shared: false, at: None };
 }
 
 /// Opens, checks and locks what lies behind `region`. A file that writes are to reach has room for all of it
 /// afterwards, and is made if it is not there.
 pub fn open(region: &PmemConfig) -> Result<Backing, PmemError> {
-    let (path, shared) = match &region.backing {
-        PmemBacking::Anonymous => return Ok(Backing { file: None, shared: false }),
-        PmemBacking::Shared(path) => (path, true),
-        PmemBacking::Private(path) => (path, false),
+    let size = region.size;
+    let (path, file) = match &region.backing {
+        PmemBacking::Anonymous => return Ok(Backing::NONE),
+        PmemBacking::Shared(path) => (path, claim(path, size)),
+        PmemBacking::Lent(path, _) => (path, reopen(path, size)),
+        PmemBacking::Private(path) => (path, borrow(path, size)),
     };
-    let file = if shared { claim(path, region.size) } else { borrow(path, region.size) };
     let file = file.map_err(|why| PmemError { path: path.clone(), why })?;
-    Ok(Backing { file: Some(FileOffset::new(file, 0)), shared })
+    let at = match region.backing {
+        PmemBacking::Lent(_, at) => Some(at),
+        _ => None,
+    };
+    let shared = !matches!(region.backing, PmemBacking::Private(_));
+    Ok(Backing { file: Some(FileOffset::new(file, 0)), shared, at })
 }
 
 /// A file for this machine alone. It is locked before anything is done to it: of two machines that would make it,
@@ -113,6 +126,13 @@ fn claim(path: &Path, size: u64) -> Result<File, Unfit> {
     ready.map(|()| file)
 }
 
+/// A file that was claimed for us.
+fn reopen(path: &Path, size: u64) -> Result<File, Unfit> {
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(closed)?;
+    check(&file.metadata().map_err(Unfit::Closed)?, size)?;
+    Ok(file)
+}
+
 /// A file that other machines may read too, but that none may write.
 fn borrow(path: &Path, size: u64) -> Result<File, Unfit> {
     let file = File::open(path).map_err(closed)?;
@@ -137,10 +157,8 @@ fn check(file: &Metadata, wanted: u64) -> Result<(), Unfit> {
     match () {
         () if !file.is_file() => Err(Unfit::NotAFile),
         () if found == 0 => Err(Unfit::Empty),
-        () => whole(found).and_then(|()| match found == wanted {
-            true => Ok(()),
-            false => Err(Unfit::WrongSize { found, wanted }),
-        }),
+        () if found.is_multiple_of(PMEM_ALIGN) && found != wanted => Err(Unfit::WrongSize { found, wanted }),
+        () => whole(found),
     }
 }
 

@@ -16,9 +16,9 @@ use super::arguments::{self, Files, Sockets};
 use super::debug::Core;
 use super::emulator::Emulator;
 use super::extras::Extras;
-use super::layout::Layout;
 use super::monitor::Monitor;
 use super::serial::Port;
+use crate::accel::Row;
 use crate::config::{ExitReason, MachineConfig};
 use crate::control::Exit;
 use crate::host::process::die_with_parent;
@@ -38,7 +38,7 @@ pub struct Machine {
     emulator: Emulator,
     config: MachineConfig,
     extras: Extras,
-    layout: Layout,
+    row: Row,
     slots: Vec<Arc<Slot>>,
     ports: [Port; 3],
     exit: Arc<Exit>,
@@ -62,7 +62,7 @@ impl Machine {
         config.validate()?;
         check_kernel(&config.kernel)?;
         let pmem = config.pmem.iter().map(pmem::open).collect::<Result<Vec<_>, _>>()?;
-        let layout = Layout::new(config.memory, config.pmem.iter().map(|region| region.size));
+        let row = Row::new(config.memory, config.pmem.iter().map(|region| region.size));
         let board = Board::new(pmem.iter().any(|backing| backing.shared));
         let slots = board.plug(devices(&board.parts())?)?.into_iter().map(Arc::new).collect();
         let exit = Arc::new(Exit::new().context("cannot create an event")?);
@@ -70,7 +70,7 @@ impl Machine {
         let (ports, inputs) = ([first.0, second.0, third.0], [first.1, second.1, third.1]);
         let inputs = inputs.map(|input| Arc::new(input) as Arc<dyn SerialInput>);
         let handle = MachineHandle::new(exit.clone(), inputs);
-        Ok(Self { emulator, config, extras, layout, slots, ports, exit, handle, _pmem: pmem })
+        Ok(Self { emulator, config, extras, row, slots, ports, exit, handle, _pmem: pmem })
     }
 
     /// A hand on this machine.
@@ -99,7 +99,7 @@ impl Machine {
 
         let mut command = self.emulator.command();
         let files = Files { initrd: &initrd, dmar: &table };
-        arguments::add(&mut command, &self.config, &self.layout, &self.slots, &sockets, &files)?;
+        arguments::add(&mut command, &self.config, &self.row, &self.slots, &sockets, &files)?;
         self.extras.add(&mut command);
         info!(?command, "starting QEMU");
         let mut qemu = Qemu::start(&mut command)?;
@@ -114,7 +114,7 @@ impl Machine {
             let stream = accept(listener)?;
             sessions.push(session(slot.clone(), stream, self.exit.clone())?);
         }
-        let core = self.extras.debug.dump.map(|file| Core { file, end: self.layout.ram_end() });
+        let core = self.extras.debug.dump.map(|file| Core { file, end: self.row.ram_end() });
         let _monitor = Monitor::start(monitor, self.exit.clone(), core)?;
         // Nothing else can connect any more, and nothing is left behind if we are killed.
         drop((folder, serial, functions));
@@ -122,10 +122,10 @@ impl Machine {
         let qemu = Arc::new(qemu);
         let watched = qemu.clone();
         let watching = std::thread::spawn(move || {
-            watched.wait();
+            let how = watched.wait();
             // Says nothing new if the guest ended the machine.
             std::thread::sleep(Duration::from_millis(100));
-            exit.request(ExitReason::Failed(format!("QEMU ended by itself; {}", watched.messages())));
+            exit.request(ExitReason::Failed(format!("QEMU ended by itself ({how}); {}", watched.messages())));
         });
         let reason = self.exit.wait().context("the control plane failed")?;
         let by_itself = matches!(reason, ExitReason::PowerOff | ExitReason::Reset);
@@ -230,9 +230,10 @@ impl Qemu {
         }
     }
 
-    /// Waits for its end.
-    fn wait(&self) {
+    /// Waits for its end, and says how it came: an exit status or a signal.
+    fn wait(&self) -> String {
         while !self.ends_within(Duration::MAX) {}
+        self.lock().try_wait().ok().flatten().map_or_else(String::new, |status| status.to_string())
     }
 
     /// Waits for its end for so long; whether it came.

@@ -8,7 +8,6 @@ mod arguments;
 mod debug;
 pub mod emulator;
 mod extras;
-mod layout;
 mod machine;
 mod monitor;
 mod serial;

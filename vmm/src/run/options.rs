@@ -23,7 +23,7 @@ use super::stages::Stages;
 use super::verdicts::Verdicts;
 use super::{FAILED, Place, Spec, Streams, TIMED_OUT, run};
 use crate::accel::{Chosen, Nested, inside};
-use crate::config::CpuModel;
+use crate::config::{CpuModel, PmemConfig};
 use crate::guest::kernel_config::Use;
 use crate::guest::kernel_tree::{TREE_VARIABLE, TreeKernel};
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
@@ -31,7 +31,7 @@ use crate::host::say::note;
 use crate::host::stop::{self, Orderly};
 use crate::host::terminal::{Raw, size};
 use crate::lab::scenario::Scenario;
-use crate::memory::{Backing, pmem};
+use crate::memory::pmem;
 use crate::qemu::Extras;
 use crate::relay::Escape;
 use crate::report::verdicts::VerdictArgs;
@@ -290,13 +290,17 @@ fn nested(args: &RunArgs, image: &GuestImage, tree: Option<&TreeKernel>) -> Resu
             std::process::exit(TIMED_OUT.into());
         });
     }
-    let locks = args.lock_pmem()?;
-    // What the guest wrote to persistent memory of late is in the emulated machine's cache, and lost.
+    nested.lent = args.pmem_files()?;
+    let locks = nested.lent.iter().map(pmem::open).collect::<Result<Vec<_>, _>>()?;
     let _orderly = Orderly::begin(|stop| stop::leave(stop)).context("cannot hold signals back")?;
     nested.escape = terminal.is_some();
     let raw = terminal.and_then(|_| Raw::enter());
     let status = nested.run();
     drop((raw, locks));
+    let status = status.map_err(|error| match pmem::lost(&nested.lent) {
+        Some(why) => error.context(why),
+        None => error,
+    });
     Ok(status?.to_le_bytes().first().copied().unwrap_or(FAILED))
 }
 
@@ -426,10 +430,9 @@ impl RunArgs {
         }
     }
 
-    /// Locks as the machine itself would; one in an emulated machine locks where nobody sees it.
-    fn lock_pmem(&self) -> Result<Vec<Backing>> {
-        let files = self.pmem.iter().filter(|pmem| pmem.file.is_some());
-        files.map(|pmem| Ok(pmem::open(&region(pmem)?)?)).collect()
+    /// Persistent memory that is in files.
+    fn pmem_files(&self) -> Result<Vec<PmemConfig>> {
+        self.pmem.iter().filter(|pmem| pmem.file.is_some()).map(region).collect()
     }
 }
 
@@ -487,17 +490,5 @@ mod tests {
             let error = experiment(line).expect_err("wrong").to_string();
             assert!(error.contains(named), "{error}");
         }
-    }
-
-    #[test]
-    fn a_pmem_file_is_locked_for_an_emulated_machine_too() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let file = format!("{},size=2M", folder.path().join("new").display());
-        let args = parse(&["--pmem", &file, "--pmem", "size=2M"]).expect("valid");
-        let locks = args.lock_pmem().expect("free");
-        assert_eq!(locks.len(), 1);
-        assert!(args.lock_pmem().is_err());
-        drop(locks);
-        assert!(args.lock_pmem().is_ok());
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::job::{Job, token};
 use super::parse::Pmem;
 use super::{Place, Spec};
-use crate::accel::inside;
+use crate::accel::{inside, lent};
 use crate::config::{MachineConfig, PMEM_ALIGN, PmemBacking, PmemConfig};
 use crate::guest::GuestImage;
 use crate::guest::kernel_tree::TreeKernel;
@@ -53,7 +53,7 @@ impl Plan {
                 cmdline: cmdline(spec)?,
                 cpus: spec.cpus,
                 memory: spec.memory,
-                pmem: spec.pmem.iter().map(region).collect::<Result<_>>()?,
+                pmem: regions(&spec.pmem)?,
                 cpu_model: spec.cpu_model,
             },
             relayed: spec.initrd.is_none(),
@@ -156,6 +156,23 @@ fn cmdline(spec: &Spec) -> Result<String> {
         .filter(|part| !part.is_empty())
         .collect::<Vec<_>>()
         .join(" "))
+}
+
+/// The user's regions. What an emulated machine was lent it has as memory.
+fn regions(pmem: &[Pmem]) -> Result<Vec<PmemConfig>> {
+    let mut lent = lent().into_iter();
+    let mut place = |pmem| {
+        let PmemConfig { backing, size } = region(pmem)?;
+        let backing = match backing {
+            PmemBacking::Shared(path) => match lent.next() {
+                Some(at) => PmemBacking::Lent(path, at),
+                None => PmemBacking::Shared(path),
+            },
+            other => other,
+        };
+        Ok(PmemConfig { backing, size })
+    };
+    pmem.iter().map(&mut place).collect()
 }
 
 /// A region of the user's. A file that is not there is made with the machine, if a size is given.

@@ -221,7 +221,7 @@ fn identity(file: &File, map: &DmaMap) -> Result<FileId, Refusal> {
 
 /// What the device may not write it writes into a copy of its own, which no one sees.
 fn mapped(file: File, map: &DmaMap) -> Result<GuestRegionMmap, Refusal> {
-    let backing = Backing { file: Some(FileOffset::new(file, map.offset)), shared: map.writable };
+    let backing = Backing { file: Some(FileOffset::new(file, map.offset)), shared: map.writable, at: None };
     map_region(backing, map.address, map.size).map_err(|error| {
         tracing::warn!("guest memory {:#x}+{:#x} cannot be mapped: {error:#}", map.address, map.size);
         Refusal::Invalid
