@@ -18,7 +18,6 @@ pub(crate) use pmem::Backing;
 
 /// Maps all memory of a machine. Pages come into being when they are touched.
 pub fn map(config: &MachineConfig, layout: &Layout) -> anyhow::Result<Arc<GuestMemoryMmap>> {
-    sigbus::explain();
     let mut regions = Vec::new();
     for range in &layout.ram {
         let size = range.end - range.start;
@@ -57,7 +56,12 @@ pub(crate) fn map_region(backing: Backing, start: u64, size: u64) -> anyhow::Res
     if let Some(file) = backing.file {
         builder = builder.with_file_offset(file);
     }
-    GuestRegionMmap::new(builder.build()?, GuestAddress(start)).context("address out of range")
+    let region = builder.build()?;
+    if let Some(file) = region.file_offset() {
+        let at = region.as_ptr() as usize;
+        sigbus::explain(file.file(), at..at + region.size());
+    }
+    GuestRegionMmap::new(region, GuestAddress(start)).context("address out of range")
 }
 
 #[cfg(test)]

@@ -31,11 +31,12 @@ pub use self::options::{RunArgs, execute};
 use self::parse::{Add, Out, Pmem};
 use self::plan::Plan;
 use self::watch::{Event, Watch};
-use crate::config::{CpuModel, ExitReason, MachineConfig};
+use crate::config::{CpuModel, ExitReason, MachineConfig, PmemConfig};
 use crate::guest::GuestImage;
 use crate::guest::kernel_tree::TreeKernel;
 use crate::host::stop::Orderly;
 use crate::machine::{Consoles, Devices, Machine, MachineHandle, MachineParts};
+use crate::memory::pmem;
 use crate::qemu::{self, Emulator, Extras};
 use crate::relay::{Credit, Decoder, Frame, pump_input};
 
@@ -176,7 +177,7 @@ pub fn run(
     let end = End {
         stopped: stopped.get().copied(),
         status: told.status,
-        reason: reason?,
+        reason: explained(reason?, &plan.config.pmem),
         timeout: spec.timeout.filter(|_| timed_out && told.status.is_none()),
         bare: !plan.relayed || spec.shell,
         log: shared.log(),
@@ -186,6 +187,17 @@ pub fn run(
         bring_out(&plan, &spec.out, told.collect_failed)?;
     }
     Ok(end)
+}
+
+/// The reason, if the machine failed for want of a file behind its memory: it knows no more than that an access failed.
+fn explained(reason: ExitReason, pmem: &[PmemConfig]) -> ExitReason {
+    match reason {
+        ExitReason::Failed(what) => ExitReason::Failed(match pmem::lost(pmem) {
+            Some(why) => format!("{why} ({what})"),
+            None => what,
+        }),
+        other => other,
+    }
 }
 
 /// A machine of either kind.

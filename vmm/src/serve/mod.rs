@@ -28,7 +28,6 @@ use self::nic::Served;
 use self::ram::ClientRam;
 use self::sightings::Sightings;
 use self::unit::Unit;
-use crate::host::sigbus;
 use crate::machine::{Devices, MachineParts};
 
 /// The DMAR table's file, beside the sockets.
@@ -57,8 +56,6 @@ pub struct Slot {
 impl Board {
     /// A machine without memory yet. `persistent` says whether some that is to come may survive it.
     pub fn new(persistent: bool) -> Self {
-        // Whoever made a file of the guest's memory can make it shorter.
-        sigbus::explain();
         let ram = Arc::new(ClientRam::new(persistent));
         Self { ram, interrupts: Arc::default(), sightings: Arc::default() }
     }

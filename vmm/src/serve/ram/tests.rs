@@ -312,3 +312,24 @@ fn an_unmap_waits_for_an_access_that_is_under_way() {
     });
     assert_eq!(byte(&ram, 0), None);
 }
+
+#[test]
+fn a_file_that_its_client_truncates_is_named_when_the_process_ends_of_it() {
+    const CHILD: &str = "REFAULT_TEST_TRUNCATED";
+    if std::env::var_os(CHILD).is_some() {
+        let (ram, file) = (ram(), named(1, 2));
+        give(&ram, NIC, pages(0, 2), file.as_file()).unwrap();
+        println!("file {}", file.path().display());
+        file.as_file().set_len(PAGE).unwrap();
+        byte(&ram, 1);
+        return;
+    }
+    let mut ourselves = std::process::Command::new(std::env::current_exe().unwrap());
+    ourselves.arg("--exact").arg(std::thread::current().name().unwrap()).arg("--nocapture");
+    let output = ourselves.env(CHILD, "1").output().unwrap();
+    let (out, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    let path = out.lines().find_map(|line| line.split_once("file ")).expect("a path").1;
+    assert!(said.contains(&format!("{path} was truncated")), "{said}");
+    let _ = std::fs::remove_file(path);
+}
