@@ -146,7 +146,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Serve(args) => serve::cli::execute(&args),
         Command::Agent => serve_nested().map(|()| 0),
         Command::Outer { memory, program } => {
-            let kernel = kernel(&Build::begin()?, SeriesArgs::default().series(), false)?;
+            let kernel = kernel(&Build::begin()?, None, false)?;
             let mut nested =
                 Nested::of_ourselves(kernel.elf(), kernel.outer_initramfs(), memory << 20, Vec::new())?;
             nested.command = program;

@@ -39,13 +39,14 @@ const PROVIDER_FLAGS: &[&str] = &["-std=gnu17", "-O2", "-g", "-Wall", "-shared",
 pub(super) fn toolchain(build: &Build, kernel: &Kernel) -> Result<Chroot> {
     let headers = header_packages(kernel);
     let headers: Vec<_> = headers.iter().map(String::as_str).collect();
-    let tools = if kernel.series.headers_alone { &[] } else { KBUILD_PACKAGES };
+    let tools = if kernel.packages.headers_alone { &[] } else { KBUILD_PACKAGES };
     let packages = [BUILD_PACKAGES, tools, &headers].concat();
     let key = Key::new("toolchain").with("release", RELEASE).with("suite", KERNEL_SUITE);
     let folder = build.cache.stage("toolchain", &key.with_all("packages", &packages), |work| {
         build.step(&format!("installing compiler and headers of {}", kernel.release));
+        build.packages()?.has_kernel(&kernel.release, &headers)?;
         let root = work.join("root");
-        if kernel.series.headers_alone {
+        if kernel.packages.headers_alone {
             return Chroot::install(build, &packages, &root).map(|_| ());
         }
         Chroot::install(build, &[BUILD_PACKAGES, tools].concat(), &root)?;
@@ -57,7 +58,7 @@ pub(super) fn toolchain(build: &Build, kernel: &Kernel) -> Result<Chroot> {
 /// The packages with a kernel's headers: one that depends on the others, or all of them.
 fn header_packages(kernel: &Kernel) -> Vec<String> {
     let of = |package: &str| format!("linux-{package}-{}", kernel.release);
-    if kernel.series.headers_alone {
+    if kernel.packages.headers_alone {
         return vec![of("headers")];
     }
     let version = kernel.release.split('-').next().unwrap_or_default();

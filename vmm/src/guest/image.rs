@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::build::Build;
 use super::cache::{Key, location, remove};
+use super::choice::Series;
 use super::driver::{boot_archive, driver_archive, toolchain};
 use super::kernel::{Kernel, kernel};
 use super::provider::provider_sdk;
-use super::recipe::KernelSeries;
 use super::runtime::{Runtime, runtime};
 
 /// Names the folder of a finished image that is taken as it is. Set for programs inside an emulated machine, which
@@ -38,17 +38,17 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
-    /// The image with a kernel of `series`: from the cache if nothing it is made of has changed, else built.
+    /// The image with the newest kernel of the series that is `wanted`, or the usual one: from the cache if nothing it is made of has changed, else built.
     /// `renew` asks the archive for newer packages.
     ///
     /// # Errors
     /// It cannot be built; what was there before stays.
-    pub fn ensure(series: &'static KernelSeries, renew: bool) -> Result<Self> {
+    pub fn ensure(wanted: Option<Series>, renew: bool) -> Result<Self> {
         if let Some(folder) = std::env::var_os(IMAGE_VARIABLE) {
             return Self::open(Path::new(&folder));
         }
         let build = Build::begin()?;
-        let kernel = kernel(&build, series, renew)?;
+        let kernel = kernel(&build, wanted, renew)?;
         let runtime = runtime(&build, &kernel)?;
         let toolchain = toolchain(&build, &kernel)?;
         let rdma_core = runtime.source_version("libibverbs1")?;

@@ -8,8 +8,9 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::build::Build;
 use super::cache::Key;
+use super::choice::{Choice, Series};
 use super::modules::ModuleTree;
-use super::recipe::{KERNEL_FLAVOUR, KERNEL_SUITE, KernelSeries, OUTER_MODULES, RELEASE};
+use super::recipe::{KERNEL_FLAVOUR, KERNEL_PACKAGES, KERNEL_SUITE, KernelPackages, OUTER_MODULES, RELEASE};
 use crate::accel::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
 use crate::host::process::Logged;
 
@@ -18,8 +19,8 @@ use crate::host::process::Logged;
 pub struct Kernel {
     /// As `uname -r` prints it.
     pub release: String,
-    /// What it was chosen from.
-    pub series: &'static KernelSeries,
+    /// What it is packaged as.
+    pub packages: &'static KernelPackages,
     folder: PathBuf,
     outer: PathBuf,
 }
@@ -51,19 +52,20 @@ impl Kernel {
     }
 }
 
-/// A kernel of the recipe: the one chosen before, or the newest of its series. `renew` chooses again.
+/// The kernel that was chosen before, or else the newest of the series that is wanted, or else the usual one. `renew` chooses
+/// again.
 ///
 /// # Errors
 /// It cannot be fetched.
-pub fn kernel(build: &Build, series: &'static KernelSeries, renew: bool) -> Result<Kernel> {
-    let release = choose(build, series, renew)?;
+pub fn kernel(build: &Build, wanted: Option<Series>, renew: bool) -> Result<Kernel> {
+    let Choice { release, packages } = choose(build, wanted, renew)?;
     let key = Key::new("kernel").with("release", &release);
     let folder = build.cache.stage("kernel", &key, |work| {
         build.step(&format!("fetching kernel {release} (about 175 MB)"));
-        fetch(build, series, &release, work)
+        fetch(build, packages, &release, work)
     })?;
     let outer = outer(build, &release, &folder)?;
-    Ok(Kernel { release, series, folder, outer })
+    Ok(Kernel { release, packages, folder, outer })
 }
 
 fn outer(build: &Build, release: &str, kernel: &Path) -> Result<PathBuf> {
@@ -75,23 +77,31 @@ fn outer(build: &Build, release: &str, kernel: &Path) -> Result<PathBuf> {
 }
 
 /// An archive moves on; a guest should not, until somebody says so. So the choice is a stage of its own.
-fn choose(build: &Build, series: &KernelSeries, renew: bool) -> Result<String> {
-    let key =
-        Key::new("choice").with("kernel", [RELEASE, KERNEL_SUITE, series.version, KERNEL_FLAVOUR].join(" "));
+fn choose(build: &Build, wanted: Option<Series>, renew: bool) -> Result<Choice> {
+    let series = wanted.map_or_else(|| "usual".to_string(), |series| series.to_string());
+    let key = Key::new("choice")
+        .with("kernel and parts", [RELEASE, KERNEL_SUITE, &series, KERNEL_FLAVOUR].join(" "));
     if renew {
         build.cache.forget("choice", &key)?;
     }
     let stage = build.cache.stage("choice", &key, |work| {
-        let release = build.packages()?.newest_kernel(series)?;
-        Ok(fs::write(work.join("kernel"), release)?)
+        let choice = build.packages()?.kernel(wanted)?;
+        build.step(&choice.why(wanted));
+        fs::write(work.join("parts"), choice.packages.parts.join(" "))?;
+        Ok(fs::write(work.join("kernel"), choice.release)?)
     })?;
-    fs::read_to_string(stage.join("kernel")).context("the chosen kernel cannot be read")
+    let read = |name| fs::read_to_string(stage.join(name)).context("the chosen kernel cannot be read");
+    let (release, parts) = (read("kernel")?, read("parts")?);
+    let packages = KERNEL_PACKAGES.iter().find(|packages| packages.parts.join(" ") == parts);
+    let packages = packages.ok_or_else(|| anyhow!("kernel {release} is packaged in an unknown way"))?;
+    Ok(Choice { release, packages })
 }
 
-fn fetch(build: &Build, series: &KernelSeries, release: &str, work: &Path) -> Result<()> {
+fn fetch(build: &Build, packages: &KernelPackages, release: &str, work: &Path) -> Result<()> {
     let unpacked = work.join("unpacked");
-    let parts: Vec<_> = series.parts.iter().map(|part| format!("{part}{release}")).collect();
+    let parts: Vec<_> = packages.parts.iter().map(|part| format!("{part}{release}")).collect();
     let packages: Vec<_> = parts.iter().map(String::as_str).chain(["busybox-static"]).collect();
+    build.packages()?.has_kernel(release, &packages)?;
     build.packages()?.unpack(&packages, &unpacked)?;
     let tree = unpacked.join("usr/lib/modules").join(release);
     let image = [tree.join("vmlinuz"), unpacked.join(format!("boot/vmlinuz-{release}"))];

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod cache;
+pub mod choice;
 mod chroot;
 mod driver;
 pub mod image;

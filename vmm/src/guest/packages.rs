@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::cache;
+use super::choice::{self, Choice, Series};
 use super::mirror::Mirror;
-use super::recipe::{KERNEL_FLAVOUR, KERNEL_SUITE, KernelSeries, RELEASE};
+use super::recipe::{KERNEL_SUITE, RELEASE};
 use crate::host::process::Logged;
 
 /// The keys that sign Debian's archive.
@@ -45,18 +46,34 @@ impl Packages {
         Ok(packages)
     }
 
-    /// The newest kernel of the series that has all its parts, as in `7.2.12+deb13-amd64`.
+    /// The newest kernel of `wanted`, or the usual one.
     ///
     /// # Errors
     /// The archive has none.
-    pub fn newest_kernel(&self, series: &KernelSeries) -> Result<String> {
-        let names = self.logged.output(self.apt("apt-cache").args(["pkgnames", "linux-"]))?;
-        newest_whole(&names, series).ok_or_else(|| {
-            anyhow!(
-                "{RELEASE} and {KERNEL_SUITE} on this mirror have no kernel {}.*; try another mirror",
-                series.version
-            )
-        })
+    pub fn kernel(&self, wanted: Option<Series>) -> Result<Choice> {
+        let names = self.names("linux-")?;
+        Choice::among(&names, wanted).ok_or_else(|| anyhow!(choice::none(&names, wanted)))
+    }
+
+    /// Makes sure that the archive still has the packages of a kernel that was chosen before.
+    ///
+    /// # Errors
+    /// It moved on.
+    pub fn has_kernel(&self, release: &str, packages: &[&str]) -> Result<()> {
+        let names = self.names("linux-")?;
+        let gone = packages.iter().filter(|name| name.starts_with("linux-"));
+        match gone.into_iter().find(|wanted| !names.lines().any(|name| name == **wanted)) {
+            None => Ok(()),
+            Some(gone) => bail!(
+                "kernel {release} was chosen before, and the archive has no {gone} any more: `refault guest build \
+                 --update` chooses again"
+            ),
+        }
+    }
+
+    /// Names of packages, one a line.
+    fn names(&self, start: &str) -> Result<String> {
+        self.logged.output(self.apt("apt-cache").args(["pkgnames", start]))
     }
 
     /// Downloads binary packages and unpacks them into `into`, without installing anything.
@@ -102,7 +119,10 @@ impl Packages {
         let lines =
             self.logged.output(lookup.args(["source", "--download-only", "--print-uris", &wanted]))?;
         let (uri, digest) = tarball_of(&lines)
-            .ok_or_else(|| anyhow!("the mirror's source index has no tarball of {wanted}"))?;
+            .ok_or_else(|| anyhow!(
+                "the mirror's source index has no tarball of {wanted}: if the archive has moved on since the guest's packages \
+                 were fetched, `refault guest clean` makes room for newer ones"
+            ))?;
         let mut fetch = self.apt("/usr/lib/apt/apt-helper");
         self.logged.run(fetch.args(["download-file", uri]).arg(into).arg(digest))
     }
@@ -137,25 +157,6 @@ impl Packages {
     }
 }
 
-/// The newest release of the series for which kernel, modules and headers are all among the package `names`.
-fn newest_whole(names: &str, series: &KernelSeries) -> Option<String> {
-    let has = |part: &str, release: &str| names.lines().any(|name| name.strip_prefix(part) == Some(release));
-    names
-        .lines()
-        .filter_map(|name| name.strip_prefix("linux-headers-"))
-        .filter_map(|release| Some((patch_level(release, series)?, release)))
-        .filter(|(_, release)| series.parts.iter().all(|part| has(part, release)))
-        .max()
-        .map(|(_, release)| release.to_string())
-}
-
-/// `12` for `7.2.12+deb13-amd64`; none for other series and flavours.
-fn patch_level(release: &str, series: &KernelSeries) -> Option<u32> {
-    let (version, flavour) = release.split_once('-')?;
-    let patch = version.strip_prefix(series.version)?.strip_prefix('.')?.split('+').next()?;
-    (flavour == KERNEL_FLAVOUR).then_some(patch)?.parse().ok()
-}
-
 /// URI and digest of the upstream tarball among the lines `'URI' NAME SIZE DIGEST`.
 fn tarball_of(lines: &str) -> Option<(&str, &str)> {
     lines.lines().find_map(|line| {
@@ -169,24 +170,6 @@ fn tarball_of(lines: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::recipe::KERNELS;
-
-    #[test]
-    fn the_newest_kernel_with_all_its_parts_is_taken() {
-        let names = ["7.2.9+deb13-amd64", "7.2.12+deb13-amd64", "7.3.1+deb13-amd64", "7.2.14+deb13-rt-amd64"];
-        let mut list = String::new();
-        for release in names {
-            list += &format!("linux-binary-{release}\nlinux-modules-{release}\nlinux-headers-{release}\n");
-        }
-        list += "linux-binary-7.2.13+deb13-amd64\nlinux-modules-7.2.13+deb13-amd64\n";
-        let [usual, other] = KERNELS else { panic!("there are two") };
-        assert_eq!(newest_whole(&list, usual).as_deref(), Some("7.2.12+deb13-amd64"));
-        assert_eq!(newest_whole(&list, other), None);
-        list += "linux-image-6.12.9+deb13-amd64\nlinux-headers-6.12.9+deb13-amd64\n\
-                 linux-image-6.12.117+deb13-amd64\nlinux-headers-6.12.117+deb13-amd64\n\
-                 linux-image-6.12.118+deb13-amd64\n";
-        assert_eq!(newest_whole(&list, other).as_deref(), Some("6.12.117+deb13-amd64"));
-    }
 
     #[test]
     fn the_tarball_is_the_upstream_one() {

@@ -5,22 +5,19 @@ pub const RELEASE: &str = "trixie";
 /// Where the usual kernel comes from, besides the release itself.
 pub const KERNEL_SUITE: &str = "trixie-backports";
 
-/// A series of packaged kernels, of which the newest is taken.
+/// What a kernel is packaged as.
 #[derive(Debug, PartialEq, Eq)]
-pub struct KernelSeries {
-    /// Version without the patch level.
-    pub version: &'static str,
+pub struct KernelPackages {
     /// Packages with kernel and modules, up to the release.
     pub parts: &'static [&'static str],
     /// Whether the headers can be installed without the kernel itself, which would want its initramfs made.
     pub headers_alone: bool,
 }
 
-/// The kernels that a guest can have; the first is the usual one. SVA is compiled out of the release's own 6.12, which
-/// is what the other one is for.
-pub const KERNELS: &[KernelSeries] = &[
-    KernelSeries { version: "7.2", parts: &["linux-binary-", "linux-modules-"], headers_alone: true },
-    KernelSeries { version: "6.12", parts: &["linux-image-"], headers_alone: false },
+/// The ways in which Debian has packaged kernels, the latest first.
+pub const KERNEL_PACKAGES: &[KernelPackages] = &[
+    KernelPackages { parts: &["linux-binary-", "linux-modules-"], headers_alone: true },
+    KernelPackages { parts: &["linux-image-"], headers_alone: false },
 ];
 /// Flavour of the kernel package, behind the version.
 pub const KERNEL_FLAVOUR: &str = "amd64";

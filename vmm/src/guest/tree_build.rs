@@ -18,7 +18,6 @@ use super::kernel::{elf_of, kernel};
 use super::kernel_tree::KernelTree;
 use super::modules::{Module, ModuleTree, load_order};
 use super::recipe::{EXTRA_MODULES, MODULE_LISTS};
-use crate::run::series::SeriesArgs;
 
 /// Files of the finished folder.
 pub(super) const KERNEL: &str = "kernel";
@@ -123,7 +122,7 @@ fn write_if_new(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// The initial RAM file system: modules as an overlay of the root, and init's lists of them.
 fn pack(build: &Build, tree: &KernelTree, modules: &Modules, into: &Path) -> Result<()> {
-    let tools = toolchain(build, &kernel(build, SeriesArgs::default().series(), false)?)?;
+    let tools = toolchain(build, &kernel(build, None, false)?)?;
     let scratch = tools.scratch()?;
     let below = format!("usr/lib/modules/{}", tree.release());
     let folder = scratch.join(&below);

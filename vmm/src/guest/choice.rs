@@ -1,0 +1,183 @@
+//! Which of the archive's kernels a guest has.
+//!
+//! Backports keep a series for some months only. So the usual kernel is of the series that all was tried with last, as long
+//! as there is one, and then the newest.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::recipe::{KERNEL_FLAVOUR, KERNEL_PACKAGES, KERNEL_SUITE, KernelPackages, RELEASE};
+
+/// A kernel's version without the patch level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Series(pub u16, pub u16);
+
+impl Series {
+    /// The first that our driver is made for.
+    pub const FIRST: Self = Self(6, 12);
+    /// The one that all was tried with last: SVA is compiled in.
+    pub const TRIED: Self = Self(7, 2);
+}
+
+impl fmt::Display for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+impl FromStr for Series {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('.').and_then(|(a, b)| Some(Self(a.parse().ok()?, b.parse().ok()?)));
+        match numbers {
+            Some(series) if series >= Self::FIRST => Ok(series),
+            Some(_) => Err(format!("the driver needs {} or later", Self::FIRST)),
+            None => Err(format!("want a version without patch level, as {}", Self::FIRST)),
+        }
+    }
+}
+
+/// A kernel of the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// As `uname -r` prints it: `7.2.12+deb13-amd64`.
+    pub release: String,
+    /// What it is packaged as.
+    pub packages: &'static KernelPackages,
+}
+
+impl Choice {
+    /// The newest kernel of `wanted`, or else the usual one, of those that are whole among the package `names`: the kernel
+    /// itself, its modules and its headers.
+    pub fn among(names: &str, wanted: Option<Series>) -> Option<Self> {
+        let of = |only: Series| kernels(names).filter(move |(series, ..)| *series == only);
+        let newest = |(series, patch, ..): &(Series, u32, _, _)| (*series, *patch);
+        let found = match wanted {
+            Some(wanted) => of(wanted).max_by_key(newest),
+            None => of(Series::TRIED).max_by_key(newest).or_else(|| kernels(names).max_by_key(newest)),
+        };
+        found.map(|(.., release, packages)| Self { release: release.to_string(), packages })
+    }
+
+    /// Why it is this one, for the user.
+    pub fn why(&self, wanted: Option<Series>) -> String {
+        let series = version(&self.release).map(|(series, _)| series);
+        let tried = Series::TRIED;
+        let why = match (wanted, series) {
+            (Some(wanted), _) => format!("the newest of {wanted}"),
+            (None, Some(series)) if series == tried => format!("the newest of {tried}, as usual"),
+            (None, series) if series > Some(tried) => {
+                format!("the newest of {KERNEL_SUITE}, which has no {tried} any more")
+            }
+            (None, _) => format!(
+                "{RELEASE} and {KERNEL_SUITE} have none from {tried} on, so perhaps nothing in the guest has a PASID"
+            ),
+        };
+        format!("kernel {}: {why}", self.release)
+    }
+}
+
+/// What to say where there is none.
+pub fn none(names: &str, wanted: Option<Series>) -> String {
+    let mut there: Vec<_> = kernels(names).map(|(series, ..)| series).collect();
+    there.sort_unstable();
+    there.dedup();
+    let there: Vec<_> = there.iter().map(ToString::to_string).collect();
+    match wanted.filter(|_| !there.is_empty()) {
+        Some(wanted) => format!(
+            "{RELEASE} and {KERNEL_SUITE} have no kernel {wanted}; --kernel-series may be {}",
+            there.join(", ")
+        ),
+        None => format!(
+            "{RELEASE} and {KERNEL_SUITE} on this mirror have no kernel that is {} or later; try another mirror",
+            Series::FIRST
+        ),
+    }
+}
+
+/// All that are whole, with series, patch level and packaging.
+fn kernels(names: &str) -> impl Iterator<Item = (Series, u32, &str, &'static KernelPackages)> {
+    let has = |part: &str, release: &str| names.lines().any(|name| name.strip_prefix(part) == Some(release));
+    names.lines().filter_map(|name| name.strip_prefix("linux-headers-")).filter_map(move |release| {
+        let (series, patch) = version(release).filter(|(series, _)| *series >= Series::FIRST)?;
+        let whole = |packages: &&KernelPackages| packages.parts.iter().all(|part| has(part, release));
+        Some((series, patch, release, KERNEL_PACKAGES.iter().find(whole)?))
+    })
+}
+
+/// Series and patch level of `7.2.12+deb13-amd64`; none of other flavours.
+fn version(release: &str) -> Option<(Series, u32)> {
+    let (version, flavour) = release.split_once('-')?;
+    let mut numbers = version.split('+').next()?.splitn(3, '.');
+    let series = Series(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+    let patch = numbers.next()?.parse().ok()?;
+    (flavour == KERNEL_FLAVOUR).then_some((series, patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(release: &str) -> String {
+        format!("linux-binary-{release}\nlinux-modules-{release}\nlinux-headers-{release}\n")
+    }
+
+    fn single(release: &str) -> String {
+        format!("linux-image-{release}\nlinux-headers-{release}\n")
+    }
+
+    fn among(names: &str, wanted: Option<Series>) -> Option<String> {
+        Choice::among(names, wanted).map(|choice| choice.release)
+    }
+
+    #[test]
+    fn the_usual_kernel_is_of_the_tried_series_and_when_that_is_gone_the_newest() {
+        let mut names = split("7.2.9+deb13-amd64") + &split("7.2.12+deb13-amd64");
+        names += &split("7.2.14+deb13-rt-amd64");
+        names += "linux-binary-7.2.13+deb13-amd64\nlinux-modules-7.2.13+deb13-amd64\n";
+        names += "linux-headers-7.9.1+deb13-amd64\nlinux-headers-7.3-rc5-amd64\nlinux-headers-amd64\n";
+        names += &(single("6.12.9+deb13-amd64") + &single("6.12.117+deb13-amd64") + &single("6.1.200-amd64"));
+        assert_eq!(among(&names, None).as_deref(), Some("7.2.12+deb13-amd64"), "whole, of this flavour");
+        assert_eq!(among(&names, Some(Series(6, 12))).as_deref(), Some("6.12.117+deb13-amd64"));
+        // The backports move on, in one of the ways in which Debian packages kernels.
+        for later in [split("7.10.1+deb13-amd64"), single("7.10.1+deb13-amd64")] {
+            let both = names.clone() + &later;
+            assert_eq!(among(&both, None).as_deref(), Some("7.2.12+deb13-amd64"));
+            assert_eq!(among(&both, Some(Series(7, 10))).as_deref(), Some("7.10.1+deb13-amd64"));
+            let after = split("7.9.30+deb13-amd64") + &single("6.12.9+deb13-amd64") + &later;
+            assert_eq!(among(&after, None).as_deref(), Some("7.10.1+deb13-amd64"));
+        }
+        assert!(Choice::among(&names, None).expect("one").packages.headers_alone);
+        assert!(!Choice::among(&names, Some(Series(6, 12))).expect("one").packages.headers_alone);
+    }
+
+    #[test]
+    fn without_backports_it_is_the_releases_own_and_that_is_said() {
+        let names = single("6.12.117+deb13-amd64");
+        let choice = Choice::among(&names, None).expect("one");
+        assert_eq!(choice.release, "6.12.117+deb13-amd64");
+        assert!(choice.why(None).contains("none from 7.2 on"), "{}", choice.why(None));
+        assert!(!choice.why(Some(Series(6, 12))).contains("none"));
+        let later = Choice::among(&split("7.3.1+deb13-amd64"), None).expect("one").why(None);
+        assert!(later.contains("7.3.1+deb13-amd64") && later.contains("no 7.2 any more"), "{later}");
+    }
+
+    #[test]
+    fn a_series_that_is_not_there_is_answered_with_those_that_are() {
+        let names =
+            split("7.3.1+deb13-amd64") + &single("6.12.9+deb13-amd64") + &single("6.12.8+deb13-amd64");
+        assert_eq!(among(&names, Some(Series(7, 2))), None);
+        let text = none(&names, Some(Series(7, 2)));
+        assert!(text.contains("no kernel 7.2") && text.ends_with("may be 6.12, 7.3"), "{text}");
+        assert!(none("", None).contains("another mirror") && none("", Some(Series(7, 2))).contains("mirror"));
+    }
+
+    #[test]
+    fn a_series_has_two_numbers_and_a_driver() {
+        assert_eq!("7.2".parse(), Ok(Series(7, 2)));
+        for wrong in ["7", "7.2.12", "x.y", "6.1", ""] {
+            assert!(wrong.parse::<Series>().is_err(), "{wrong}");
+        }
+    }
+}
