@@ -120,10 +120,12 @@ err_free:
  * refault_odp_destroy() - Undo refault_odp_create().
  * @odp: of a region that the NIC does not know any more, nor anybody by key
  *
- * Waits for those who have found it before.
+ * Waits for those who have found it before, but not for all that they are about
+ * to bring in: advice may be for gigabytes.
  */
 void refault_odp_destroy(struct refault_odp *odp)
 {
+	WRITE_ONCE(odp->leaving, true);
 	refault_odp_put(odp);
 	wait_for_completion(&odp->unused);
 	refault_children_free(odp);

@@ -67,6 +67,8 @@ struct refault_odp {
 	/* Users that found it by its key, and the region itself. */
 	refcount_t users;
 	struct completion unused;
+	/* It is being deregistered: whoever brings pages in may stop. */
+	bool leaving;
 
 	struct mutex tables_lock;
 	struct refault_odp_table *top;

@@ -174,8 +174,8 @@ static int refault_bring_chunk(struct refault_odp_part *part, u64 address,
  * @how: for what
  * @pages: what the NIC has gained is added here, in 4 KiB pages
  *
- * Return: 0; -EBUSY or -ENOMEM if it may be tried again; else the pages, or the
- * process, are not there.
+ * Return: 0; -EBUSY or -ENOMEM if it may be tried again; -ENOENT if the region is
+ * about to go; else the pages, or the process, are not there.
  */
 int refault_part_bring(struct refault_odp_part *part, u64 address, u64 length,
 		       enum refault_bring how, u64 *pages)
@@ -192,6 +192,10 @@ int refault_part_bring(struct refault_odp_part *part, u64 address, u64 length,
 	if (!mmget_not_zero(mm))
 		return -EINVAL;
 	while (at < end) {
+		if (READ_ONCE(part->odp->leaving)) {
+			ret = -ENOENT;
+			break;
+		}
 		/* Chunks do not cross the end of a table. */
 		u64 offset = at - ib_umem_start(part->umem);
 		u64 next = min(end, at + step - offset % step);

@@ -18,6 +18,7 @@
 #define ON_DEMAND	(WRITABLE | IBV_ACCESS_ON_DEMAND)
 #define AREAS		24
 #define ROUNDS		8
+#define ATTEMPTS	8
 
 static struct verbs_port port;
 static struct ibv_cq *cq;
@@ -247,6 +248,45 @@ static void check_advice(void)
 	munmap(at, 4 * BLOCK);
 }
 
+/* Whether a page is in the process' page table. */
+static bool is_present(const unsigned char *page)
+{
+	FILE *pagemap = fopen("/proc/self/pagemap", "r");
+	uint64_t entry = 0;
+
+	if (!pagemap || fseeko(pagemap, (off_t)((uintptr_t)page / BLOCK * sizeof(entry)), SEEK_SET) ||
+	    fread(&entry, sizeof(entry), 1, pagemap) != 1)
+		die("/proc/self/pagemap cannot be read");
+	fclose(pagemap);
+	return entry >> 63;
+}
+
+/*
+ * A region goes while advice for it is being followed, and the rest of the advice with it. It is followed in order, so
+ * the last page tells. A machine may be busy enough to follow all of it first, but not each time.
+ */
+static void check_unfinished_advice(void)
+{
+	size_t bytes = 1UL << 30;
+	bool cut = false;
+
+	for (int attempt = 0; attempt < ATTEMPTS && !cut; attempt++) {
+		unsigned char *at = map(NULL, bytes, MAP_NORESERVE);
+		struct ibv_sge sge = { .addr = (uintptr_t)at, .length = (uint32_t)bytes };
+		struct ibv_mr *mr;
+
+		if (!at || ask_for_small_pages(at, bytes))
+			die("no memory");
+		mr = reg(at, bytes, ON_DEMAND);
+		sge.lkey = mr->lkey;
+		if (ibv_advise_mr(port.pd, IBV_ADVISE_MR_ADVICE_PREFETCH, 0, &sge, 1) || ibv_dereg_mr(mr))
+			die("a region cannot be advised about, or not deregistered");
+		cut = !is_present(at + bytes - BLOCK);
+		munmap(at, bytes);
+	}
+	check(cut, "a region that goes takes advice along that is not followed yet");
+}
+
 int main(void)
 {
 	struct ibv_mr *all;
@@ -268,6 +308,7 @@ int main(void)
 	check_coming_and_going(all);
 	check_own_addresses();
 	check_advice();
+	check_unfinished_advice();
 
 	for (int i = 0; i < 2; i++)
 		ibv_destroy_qp(qps[i]);
