@@ -3,6 +3,10 @@
  * On-demand regions with a table of the NIC's own: creating and destroying
  * them, finding them by key, and where in them an address lies.
  *
+ * A region is whole, with one umem that has a place for each of its pages, or
+ * sparse: all of the process' memory, or more than the kernel would find places
+ * for. Of that only what is used is watched, in pieces (odp_child.c).
+ *
  * Nothing is brought in when a region is registered. The NIC meets a hole,
  * the driver hears of it (odp_fault.c), brings the page in (odp_pages.c); the
  * MMU notifier takes it away again.
@@ -22,28 +26,25 @@ static void refault_odp_init(struct refault_odp *odp, struct refault_dev *dev,
 	odp->whole.odp = odp;
 }
 
-/* The whole of memory: the addresses are the process' own, from zero. */
-static int refault_odp_implicit(struct refault_odp *odp, int access)
+/* The table begins where a child may. */
+static int refault_odp_sparse(struct refault_odp *odp, int access)
 {
-	if (odp->mr->start)
-		return -EINVAL;
 	odp->anchor = ib_umem_odp_alloc_implicit(&odp->dev->ibdev, access);
 	if (IS_ERR(odp->anchor))
 		return PTR_ERR(odp->anchor);
+	odp->base = ALIGN_DOWN(odp->first, REFAULT_CHILD_BYTES);
 	odp->levels = REFAULT_ODP_MAX_LEVELS;
+	odp->mr->pbl.first_offset = odp->first - odp->base;
 	return 0;
 }
 
 /* As many levels as it takes; the table begins at the first page. */
-static int refault_odp_explicit(struct refault_odp *odp, u64 address,
-				int access)
+static int refault_odp_whole(struct refault_odp *odp, u64 address, int access)
 {
 	struct refault_mr *mr = odp->mr;
 	struct ib_umem_odp *umem;
 	u64 bytes;
 
-	if (mr->length > le64_to_cpu(odp->dev->caps.max_mr_size))
-		return -EINVAL;
 	umem = ib_umem_odp_get(&odp->dev->ibdev, address, mr->length, access,
 			       &refault_odp_notifier_ops);
 	if (IS_ERR(umem))
@@ -59,8 +60,15 @@ static int refault_odp_explicit(struct refault_odp *odp, u64 address,
 		ib_umem_odp_release(umem);
 		return -EFBIG;
 	}
-	mr->pbl.first_offset = address - ib_umem_start(umem);
+	odp->base = ib_umem_start(umem);
+	mr->pbl.first_offset = address - odp->base;
 	return 0;
+}
+
+/* What the process has is below TASK_SIZE_MAX, within reach of the levels. */
+static bool refault_is_sparse(const struct refault_mr *mr, int access)
+{
+	return mr->length > REFAULT_WHOLE_BYTES && !(access & IB_ACCESS_HUGETLB);
 }
 
 static void refault_odp_release_umem(struct refault_odp *odp)
@@ -90,10 +98,15 @@ int refault_odp_create(struct refault_dev *dev, struct refault_mr *mr,
 	if (!odp)
 		return -ENOMEM;
 	refault_odp_init(odp, dev, mr);
+	odp->first = address;
 	if (refault_is_implicit(mr, address))
-		ret = refault_odp_implicit(odp, access);
+		ret = mr->start ? -EINVAL : refault_odp_sparse(odp, access);
+	else if (mr->length > le64_to_cpu(dev->caps.max_mr_size))
+		ret = -EINVAL;
+	else if (refault_is_sparse(mr, access))
+		ret = refault_odp_sparse(odp, access);
 	else
-		ret = refault_odp_explicit(odp, address, access);
+		ret = refault_odp_whole(odp, address, access);
 	if (ret)
 		goto err_free;
 	odp->top = refault_odp_table_alloc(odp, odp->levels - 1 >
@@ -177,9 +190,8 @@ int refault_odp_bring(struct refault_odp *odp, u64 address, u64 length,
 	if (offset >= mr->length)
 		return -EFAULT;
 	length = min(length, mr->length - offset);
+	address = odp->first + offset;
 	if (odp->anchor)
 		return refault_children_bring(odp, address, length, how, pages);
-	return refault_part_bring(&odp->whole,
-				  odp->whole.umem->umem.address + offset,
-				  length, how, pages);
+	return refault_part_bring(&odp->whole, address, length, how, pages);
 }

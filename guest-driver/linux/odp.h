@@ -24,9 +24,15 @@
 #define REFAULT_WORDS_PER_TABLE 512
 #define REFAULT_WORDS_SHIFT 9
 
-/* An implicit region's children are as large as what one table covers. */
+/* A sparse region's children are as large as what one table covers. */
 #define REFAULT_CHILD_SHIFT (PAGE_SHIFT + REFAULT_WORDS_SHIFT)
 #define REFAULT_CHILD_BYTES BIT_ULL(REFAULT_CHILD_SHIFT)
+
+/*
+ * Up to here an explicit region has one umem, in which each page has its place
+ * from the beginning; longer ones are sparse.
+ */
+#define REFAULT_WHOLE_BYTES SZ_4G
 
 /* A table that the NIC walks, and the driver's view of those below it. */
 struct refault_odp_table {
@@ -46,8 +52,8 @@ struct refault_odp_stats {
 };
 
 /*
- * Memory that one umem watches, and its words: the whole of an explicit
- * region, or one child of an implicit region.
+ * Memory that one umem watches, and its words: the whole of a region, or one
+ * child of a sparse region.
  */
 struct refault_odp_part {
 	struct refault_odp *odp;
@@ -76,9 +82,13 @@ struct refault_odp {
 	u8 page_level;		/* Where the pages are: 1 if they have 2 MiB. */
 	atomic_t num_tables;
 
-	struct refault_odp_part whole;	/* Explicit. */
-	struct ib_umem_odp *anchor;	/* Implicit; else NULL. */
-	struct xarray children;		/* Implicit: by address. */
+	/* The process' addresses of the first byte, and where the table begins. */
+	u64 first;
+	u64 base;
+
+	struct refault_odp_part whole;	/* If it is not sparse. */
+	struct ib_umem_odp *anchor;	/* Sparse; else NULL. */
+	struct xarray children;		/* Sparse: by address. */
 
 	struct refault_odp_stats stats;
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Children of implicit regions: an implicit region reaches all of the process'
+ * Children of sparse regions: such a region may reach all of the process'
  * memory, but only what is used of it gets a umem, and a table of pages that
  * hangs in the region's table. A child is 2 MiB, what one table covers: cheap
  * to make, and a fault is undone only by changes close to it.
@@ -15,12 +15,18 @@
 
 #include "odp.h"
 
-/* What four levels of tables reach. */
-#define REFAULT_IMPLICIT_BYTES min_t(u64, TASK_SIZE_MAX, BIT_ULL(48))
+/* What four levels of tables reach: the end of what a process has. */
+#define REFAULT_REACH min_t(u64, TASK_SIZE_MAX, BIT_ULL(48))
 
 static u64 refault_child_address(const struct refault_odp_part *child)
 {
 	return ib_umem_start(child->umem);
+}
+
+/* Where it lies in the region's table. */
+static u64 refault_child_offset(const struct refault_odp_part *child)
+{
+	return refault_child_address(child) - child->odp->base;
 }
 
 static void refault_child_put(struct refault_odp_part *child)
@@ -45,16 +51,17 @@ static void refault_child_free(struct refault_odp_part *child)
 static int refault_child_link(struct refault_odp_part *child)
 {
 	u64 address = refault_child_address(child);
+	u64 offset = refault_child_offset(child);
 	struct refault_odp *odp = child->odp;
 	struct refault_odp_table *table, *former = NULL;
 
-	table = refault_odp_table_at(odp, address, 1, true);
+	table = refault_odp_table_at(odp, offset, 1, true);
 	if (!table)
 		return -ENOMEM;
 	mutex_lock(&odp->tables_lock);
 	if (xa_load(&odp->children, address >> REFAULT_CHILD_SHIFT) == child) {
-		former = refault_odp_table_below(table, address, 1);
-		refault_odp_table_set(table, address, 1, child->leaf);
+		former = refault_odp_table_below(table, offset, 1);
+		refault_odp_table_set(table, offset, 1, child->leaf);
 	}
 	mutex_unlock(&odp->tables_lock);
 	if (former)
@@ -65,16 +72,16 @@ static int refault_child_link(struct refault_odp_part *child)
 /* Takes a child's table out, if it is the one that is there. */
 static void refault_child_unlink(struct refault_odp_part *child)
 {
-	u64 address = refault_child_address(child);
+	u64 offset = refault_child_offset(child);
 	struct refault_odp *odp = child->odp;
 	struct refault_odp_table *table;
 
-	table = refault_odp_table_at(odp, address, 1, false);
+	table = refault_odp_table_at(odp, offset, 1, false);
 	if (!table)
 		return;
 	mutex_lock(&odp->tables_lock);
-	if (refault_odp_table_below(table, address, 1) == child->leaf)
-		refault_odp_table_set(table, address, 1, NULL);
+	if (refault_odp_table_below(table, offset, 1) == child->leaf)
+		refault_odp_table_set(table, offset, 1, NULL);
 	mutex_unlock(&odp->tables_lock);
 }
 
@@ -239,9 +246,9 @@ int refault_children_bring(struct refault_odp *odp, u64 address, u64 length,
 	u64 end;
 	int ret;
 
-	if (address >= REFAULT_IMPLICIT_BYTES)
+	if (address >= REFAULT_REACH)
 		return -EFAULT;
-	end = address + min(length, REFAULT_IMPLICIT_BYTES - address);
+	end = address + min(length, REFAULT_REACH - address);
 	while (address < end) {
 		u64 next = min(end, ALIGN_DOWN(address, REFAULT_CHILD_BYTES) +
 					    REFAULT_CHILD_BYTES);

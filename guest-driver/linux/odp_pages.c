@@ -227,21 +227,16 @@ int refault_part_bring(struct refault_odp_part *part, u64 address, u64 length,
 void refault_odp_forget(struct refault_odp *odp, u64 address, u64 length)
 {
 	const struct refault_mr *mr = odp->mr;
+	u64 start = max(address, odp->first);
+	/* All of memory is one byte less than 64 bits can count. */
+	u64 left = min(address + length - start, mr->length - (start - odp->first));
 	struct refault_invalidate_mr cmd = {
 		.key = cpu_to_le32(mr->ibmr.lkey),
-		.start = cpu_to_le64(address),
-		.length = cpu_to_le64(length),
+		.start = cpu_to_le64(mr->start + (start - odp->first)),
+		.length = cpu_to_le64(left),
 	};
 	int ret;
 
-	if (!odp->anchor) {
-		u64 first = odp->whole.umem->umem.address;
-		u64 start = max(address, first);
-		u64 end = min(address + length, first + mr->length);
-
-		cmd.start = cpu_to_le64(mr->start + (start - first));
-		cmd.length = cpu_to_le64(end - start);
-	}
 	ret = refault_cmd_atomic(odp->dev, REFAULT_CMD_INVALIDATE_MR, &cmd,
 				 sizeof(cmd));
 	/* A region that is being destroyed is not accessed any more. */

@@ -3,8 +3,8 @@
  * Tables of on-demand regions, as sparse as their use.
  *
  * The NIC reads them whenever it likes. So a table is zero before it is linked,
- * words change by single stores, and an explicit region's tables stay until
- * the region goes. An implicit region's tables of pages belong to its
+ * words change by single stores, and a whole region's tables stay until
+ * the region goes. A sparse region's tables of pages belong to its
  * children, which come and go; the tables above them stay.
  *
  * Tables are only made where pages are about to be brought in, never while

@@ -287,6 +287,54 @@ static void check_unfinished_advice(void)
 	check(cut, "a region that goes takes advice along that is not followed yet");
 }
 
+/* The NIC writes and reads at both ends of a region, and in its middle, though most of it will never be used. */
+static void check_long_region(size_t bytes, const char *what)
+{
+	unsigned char *at = map(NULL, bytes + BLOCK, MAP_NORESERVE);
+	const size_t places[] = { 0, bytes / 2, bytes - BLOCK };
+	bool right = true;
+
+	if (!at)
+		die("no addresses");
+	for (int own = 0; own < 2; own++) {
+		unsigned char *start = at + BLOCK;	/* Not where a table would begin. */
+		uint64_t first = own ? 0x10000 : (uintptr_t)start;
+		struct ibv_mr *mr = ibv_reg_mr_iova(port.pd, start, bytes, first, ON_DEMAND);
+
+		if (!mr)
+			die("a region of %zu bytes: %s", bytes, strerror(errno));
+		for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) {
+			unsigned char *page = start + places[i];
+			uint64_t to = first + places[i];
+
+			right &= get(mr, to, 0) && put(mr, to, (unsigned char)(i + 1)) &&
+				 is_all(page, (unsigned char)(i + 1));
+			right &= madvise(page, BLOCK, MADV_DONTNEED) == 0 && get(mr, to, 0);
+		}
+		ibv_dereg_mr(mr);
+	}
+	check(right, what);
+	munmap(at, bytes + BLOCK);
+}
+
+/* The CPU may write to such a mapping, and on x86 read it; hmm_range_fault() wants it readable by name. */
+static void check_write_only(void)
+{
+	unsigned char *at = mmap(NULL, BLOCK, PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct ibv_mr *mr;
+
+	if (at == MAP_FAILED)
+		die("no memory");
+	at[0] = 1;
+	mr = reg(at, BLOCK, ON_DEMAND);
+	check(!put(mr, (uintptr_t)at, 2), "a mapping with PROT_WRITE alone is refused");
+	connect_both();
+	check(mprotect(at, BLOCK, PROT_READ | PROT_WRITE) == 0 && put(mr, (uintptr_t)at, 2) && is_all(at, 2),
+	      "until it may be read too");
+	ibv_dereg_mr(mr);
+	munmap(at, BLOCK);
+}
+
 int main(void)
 {
 	struct ibv_mr *all;
@@ -309,6 +357,9 @@ int main(void)
 	check_own_addresses();
 	check_advice();
 	check_unfinished_advice();
+	check_long_region(1UL << 41, "a region of 2 TiB, used at both ends and in its middle");
+	check_long_region(1UL << 46, "a region of 64 TiB, in the same way");
+	check_write_only();
 
 	for (int i = 0; i < 2; i++)
 		ibv_destroy_qp(qps[i]);
