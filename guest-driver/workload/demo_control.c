@@ -16,6 +16,9 @@
 
 #define PERIOD_NS	500000000l
 
+static const char *const verdict_names[] = { "pass", "slow", "fail" };
+static const char *const verdict_words[] = { "PASS", "SLOW", "FAIL" };
+
 struct control {
 	int fd;
 	const char *scenario, *mode, *mapping;
@@ -136,7 +139,8 @@ static void *report_progress(void *argument)
 	return NULL;
 }
 
-void control_plan(struct control *control, uint64_t file_bytes, uint32_t qps, const char *scenarios)
+void control_plan(struct control *control, uint64_t file_bytes, uint32_t qps, double scale, const struct speed *speed,
+		  const char *scenarios)
 {
 	struct utsname system;
 	char line[9000], kernel[128];
@@ -144,8 +148,9 @@ void control_plan(struct control *control, uint64_t file_bytes, uint32_t qps, co
 	uname(&system);
 	escape(system.release, kernel, sizeof(kernel));
 	snprintf(line, sizeof(line),
-		 "{\"event\":\"plan\",\"kernel\":\"%s\",\"file_bytes\":%" PRIu64 ",\"queue_pairs\":%u,\"scenarios\":%s}\n",
-		 kernel, file_bytes, qps, scenarios);
+		 "{\"event\":\"plan\",\"kernel\":\"%s\",\"file_bytes\":%" PRIu64 ",\"queue_pairs\":%u,\"scale\":%.3f"
+		 ",\"speed\":{\"fault_ns\":%.0f,\"copy_rate\":%.0f},\"scenarios\":%s}\n",
+		 kernel, file_bytes, qps, scale, speed->fault_ns, speed->copy_rate, scenarios);
 	send_line(control, line);
 }
 
@@ -161,7 +166,7 @@ void control_begin(struct control *control, const struct counters *counters)
 		die("cannot start a thread");
 }
 
-void control_end(struct control *control, bool pass, const char *reason)
+void control_end(struct control *control, enum verdict verdict, const char *reason)
 {
 	const struct counters *c = control->counters;
 	char counters[512], escaped[600], more[1400];
@@ -174,12 +179,12 @@ void control_end(struct control *control, bool pass, const char *reason)
 
 	counters_json(control, counters, sizeof(counters));
 	escape(reason, escaped, sizeof(escaped));
-	snprintf(more, sizeof(more), "\"result\":\"%s\",\"reason\":\"%s\",%s", pass ? "pass" : "fail", escaped,
+	snprintf(more, sizeof(more), "\"result\":\"%s\",\"reason\":\"%s\",%s", verdict_names[verdict], escaped,
 		 counters);
 	send_event(control, "end", more);
 	printf("%-12s %-6s %s %s %6.2f s: %" PRIu64 " writes of %.1f MiB, %" PRIu64 " operations, %" PRIu64
 	       " blocks moved, %.1f MiB verified, %" PRIu64 " bytes wrong%s%s\n",
-	       control->scenario, control->mode, control->mapping, pass ? "PASS" : "FAIL", seconds_since(control->start), c->writes,
+	       control->scenario, control->mode, control->mapping, verdict_words[verdict], seconds_since(control->start), c->writes,
 	       (double)c->bytes_written / (double)MIB, c->operations, c->blocks_moved,
 	       (double)c->bytes_verified / (double)MIB, c->bytes_wrong, *reason ? ": " : "", reason);
 	fflush(stdout);
@@ -195,8 +200,10 @@ void control_check(struct control *control, const char *mapping, bool pass)
 	printf("xfs_repair   %s %s\n", mapping, pass ? "PASS" : "FAIL");
 }
 
-void control_done(struct control *control, bool pass)
+void control_done(struct control *control, enum verdict verdict)
 {
-	send_line(control, pass ? "{\"event\":\"done\",\"result\":\"pass\"}\n"
-				: "{\"event\":\"done\",\"result\":\"fail\"}\n");
+	char line[64];
+
+	snprintf(line, sizeof(line), "{\"event\":\"done\",\"result\":\"%s\"}\n", verdict_names[verdict]);
+	send_line(control, line);
 }

@@ -2,12 +2,13 @@
 /*
  * The control channel to the host: one JSON object per line.
  *
- *   {"event":"plan","kernel":..,"file_bytes":..,"queue_pairs":..,"scenarios":[subject,..]}
+ *   {"event":"plan","kernel":..,"file_bytes":..,"queue_pairs":..,"scale":..,"speed":{"fault_ns":..,"copy_rate":..},
+ *    "scenarios":[subject,..]}
  *   {"event":"begin", subject}
  *   {"event":"progress", subject, "seconds":.., counters}                      about twice a second
- *   {"event":"end", subject, "result":"pass"|"fail","reason":..,"seconds":.., counters}
+ *   {"event":"end", subject, "result":"pass"|"slow"|"fail","reason":..,"seconds":.., counters}
  *   {"event":"check","mapping":..,"result":"pass"|"fail"}      xfs_repair -n, when a size of mappings is through
- *   {"event":"done","result":"pass"|"fail"}
+ *   {"event":"done","result":"pass"|"slow"|"fail"}
  *
  * A subject is "scenario":..,"mode":"pasid"|"odp"|"pinned","mapping":"4k"|"2m".
  * The counters are operations, writes, bytes_written, blocks_moved, bytes_verified, bytes_wrong and touches.
@@ -16,9 +17,17 @@
 #ifndef DEMO_CONTROL_H
 #define DEMO_CONTROL_H
 
+#include "demo_pace.h"
 #include "demo_stream.h"
 
 struct control;
+
+/* The worst of several is theirs. */
+enum verdict {
+	VERDICT_PASS,
+	VERDICT_SLOW,	/* nothing wrong, but too little done to prove something */
+	VERDICT_FAIL,
+};
 
 /* Opens `path`, or a channel to nowhere if it is NULL. */
 struct control *control_open(const char *path);
@@ -27,12 +36,13 @@ struct control *control_open(const char *path);
 void control_subject(struct control *control, const char *scenario, const char *mode, const char *mapping);
 
 /* `scenarios` is the finished JSON array. */
-void control_plan(struct control *control, uint64_t file_bytes, uint32_t qps, const char *scenarios);
+void control_plan(struct control *control, uint64_t file_bytes, uint32_t qps, double scale, const struct speed *speed,
+		  const char *scenarios);
 
 /* Also starts the progress lines, which come from a thread of their own until control_end(). */
 void control_begin(struct control *control, const struct counters *counters);
-void control_end(struct control *control, bool pass, const char *reason);
+void control_end(struct control *control, enum verdict verdict, const char *reason);
 void control_check(struct control *control, const char *mapping, bool pass);
-void control_done(struct control *control, bool pass);
+void control_done(struct control *control, enum verdict verdict);
 
 #endif

@@ -8,6 +8,7 @@
 #include "demo_snapshot.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 
 #define SETTLE_NS	2000000000ull
@@ -83,8 +84,8 @@ static void exchange(struct run *run)
 	struct snapshot twin = { .fd = -1 };
 	uint64_t length = run->layout.file_bytes / 4, round = 0;
 
-	while (run_go_on(run, run->counters->blocks_moved >= run_goal(run, 1500) &&
-			 run->counters->operations >= run_goal(run, 5))) {
+	while (run_go_on(run, fmin(run_progress(run, run->counters->blocks_moved, 1500),
+				   run_progress(run, run->counters->operations, 5)))) {
 		/* The last twin had a whole round to be changed in. */
 		snapshot_retire(&twin, run);
 		round++;
@@ -98,5 +99,6 @@ static void exchange(struct run *run)
 const struct scenario scenario_exchange = {
 	.name = "exchange",
 	.what = "extents exchanged with a freshly written twin",
+	.weight = 1.2,
 	.run = exchange,
 };

@@ -7,11 +7,11 @@
 #include "demo_run.h"
 
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #define PROBES	4	/* rounds with the stream stopped, in which the modification time is looked at */
-#define WAIT_NS	(30ull * 1000000000ull)
 
 static bool modified_after(int fd, const struct timespec *then)
 {
@@ -55,16 +55,21 @@ static void probe(struct run *run)
 	writes = run->counters->writes;
 	stream_new_epoch(run->stream);
 	stream_resume(run->stream);
-	while (run->counters->writes == writes && now_ns() - start < WAIT_NS && !stream_broken(run->stream))
+	while (run->counters->writes == writes && now_ns() - start < PATIENCE_NS && !stream_broken(run->stream))
 		sleep_ms(1);
 	if (!modified_after(run->fd, &info.st_mtim))
 		run_fail(run, "the filesystem was not told of a write after fsync: the modification time stands still");
 }
 
+/* The probes come first, and belong to it. */
+static double progress(const struct run *run, uint64_t round)
+{
+	return fmin(run_progress(run, run->counters->touches, 1300), (double)round / (PROBES + 1));
+}
+
 static void fsync_loop(struct run *run)
 {
-	for (uint64_t round = 0; run_go_on(run, run->counters->touches >= run_goal(run, 1300) && round > PROBES);
-	     round++) {
+	for (uint64_t round = 0; run_go_on(run, progress(run, round)); round++) {
 		if (round < PROBES)
 			probe(run);
 		let_it_write(run);
@@ -77,5 +82,6 @@ static void fsync_loop(struct run *run)
 const struct scenario scenario_fsync = {
 	.name = "fsync",
 	.what = "each fsync write-protects, and the next write faults again",
+	.weight = 1.2,
 	.run = fsync_loop,
 };

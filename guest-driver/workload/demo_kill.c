@@ -17,8 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define KILLS		100
 #define WARM_UP		10	/* kills before the kernel's memory is first looked at: caches fill, slabs grow */
-#define LIFE_LIMIT	60	/* seconds that freeing all blocks may take */
 
 /* The child: opens the device, writes into the file, and says so once its queue pairs are at it. */
 static void __attribute__((noreturn)) child(struct run *run, int ready, uint64_t number)
@@ -88,7 +88,7 @@ static void free_every_block(struct run *run)
 	uint64_t bytes = run->layout.file_bytes;
 	int copy = fs_create_file(&run->options->fs, "copy");
 
-	alarm(LIFE_LIMIT);
+	alarm(PATIENCE_NS / 1000000000);
 	fs_clone(copy, run->fd);
 	fs_punch(run->fd, 0, bytes);
 	fs_exchange(run->fd, copy, 0, bytes);
@@ -97,32 +97,47 @@ static void free_every_block(struct run *run)
 	fs_remove(&run->options->fs, "copy");
 }
 
+/* Of the kills that count. */
+static double progress(const struct run *run, uint64_t warm_up)
+{
+	uint64_t kills = run->counters->operations;
+
+	return kills > warm_up ? run_progress(run, kills - warm_up, KILLS - WARM_UP) : 0;
+}
+
 static void kill_loop(struct run *run)
 {
+	uint64_t kills = run_goal(run, KILLS), warm_up = kills / 2 < WARM_UP ? kills / 2 : WARM_UP;
 	struct kernel_state before, after;
-	uint64_t kills = run_goal(run, 100), warm_up = kills / 2 < WARM_UP ? kills / 2 : WARM_UP;
 	char what[300];
 
 	kernel_state_settled(&before);
-	for (uint64_t number = 0; number < kills && !run->failed; number++) {
-		if (number == warm_up)
+	while (run_go_on(run, progress(run, warm_up))) {
+		if (run->counters->operations == warm_up)
 			kernel_state_settled(&before);
-		kill_one(run, number);
+		kill_one(run, run->counters->operations);
 	}
+	if (run->counters->operations <= warm_up) {
+		/* So few that what is left says nothing. */
+		free_every_block(run);
+		return;
+	}
+	kills = run->counters->operations - warm_up;
 	if (!kernel_state_awaited(&before, &after, run->layout.file_bytes, what, sizeof(what)))
-		run_fail(run, "after %" PRIu64 " kills %s", kills - warm_up, what);
+		run_fail(run, "after %" PRIu64 " kills %s", kills, what);
 	free_every_block(run);
 	run_note(run, "available memory %+" PRId64 " KiB, slab %+" PRId64 " KiB, page tables %+" PRId64
 		 " KiB, IOMMU tables %+" PRId64 " KiB over %" PRIu64 " kills; RDMA objects as before",
 		 (int64_t)(after.available - before.available),
 		 (int64_t)(after.unreclaimable - before.unreclaimable),
 		 (int64_t)(after.page_tables - before.page_tables),
-		 (int64_t)(after.iommu_tables - before.iommu_tables), kills - warm_up);
+		 (int64_t)(after.iommu_tables - before.iommu_tables), kills);
 }
 
 const struct scenario scenario_kill = {
 	.name = "kill",
 	.what = "the process is killed with faults in flight",
 	.bare = true,
+	.weight = 6,
 	.run = kill_loop,
 };

@@ -43,19 +43,29 @@ static void check_names(const struct options *options)
 	}
 }
 
-typedef bool visit(struct options *options, struct control *control, const struct scenario *scenario,
+typedef enum verdict visit(struct options *options, struct control *control, const struct scenario *scenario,
 		   enum translation mode, enum mapping_mode mapping);
 
-/* Scenario by scenario, and each in its modes one after the other: so that a table has them side by side. */
-static bool for_each(struct options *options, struct control *control, enum mapping_mode mapping, visit *visit)
+static enum verdict worse(enum verdict one, enum verdict other)
 {
-	bool pass = true;
+	return one > other ? one : other;
+}
+
+/* Scenario by scenario, and each in its modes one after the other: so that a table has them side by side. */
+static enum verdict for_each(struct options *options, struct control *control, enum mapping_mode mapping, visit *visit)
+{
+	enum verdict worst = VERDICT_PASS;
 
 	for (int i = 0; scenarios[i]; i++)
 		for (enum translation mode = 0; mode < TRANSLATIONS; mode++)
 			if (wanted(options, scenarios[i], mode))
-				pass &= visit(options, control, scenarios[i], mode, mapping);
-	return pass;
+				worst = worse(worst, visit(options, control, scenarios[i], mode, mapping));
+	return worst;
+}
+
+static double weight_of(const struct scenario *scenario, enum translation mode)
+{
+	return mode == TRANSLATE_PINNED ? WEIGHT_REFUSAL : scenario->weight;
 }
 
 /* The plan as it grows. */
@@ -64,7 +74,9 @@ static struct {
 	size_t length;
 } plan;
 
-static bool plan_one(struct options *options, struct control *control, const struct scenario *scenario,
+static struct pace pace;
+
+static enum verdict plan_one(struct options *options, struct control *control, const struct scenario *scenario,
 		     enum translation mode, enum mapping_mode mapping)
 {
 	size_t room = sizeof(plan.text) - plan.length;
@@ -77,48 +89,56 @@ static bool plan_one(struct options *options, struct control *control, const str
 					mapping_name(mapping));
 	if (plan.length + 2 > sizeof(plan.text))
 		die("the plan is too long");
-	return true;
+	pace.weight_left += weight_of(scenario, mode);
+	return VERDICT_PASS;
 }
 
 static void announce(struct options *options, struct control *control)
 {
+	struct speed speed = speed_measure();
+
+	if (!options->scale)
+		options->scale = speed_scale(&speed);
 	plan.length = (size_t)snprintf(plan.text, sizeof(plan.text), "[");
 	if (options->mapping_4k)
 		for_each(options, control, MAPPING_4K, plan_one);
 	if (options->mapping_2m)
 		for_each(options, control, MAPPING_2M, plan_one);
 	strcpy(plan.text + plan.length, "]");
-	control_plan(control, options->file_bytes, options->qps, plan.text);
+	control_plan(control, options->file_bytes, options->qps, options->scale, &speed, plan.text);
+	pace.budget = options->budget;
+	pace.start_ns = now_ns();
 }
 
-static bool run_one(struct options *options, struct control *control, const struct scenario *scenario,
+static enum verdict run_one(struct options *options, struct control *control, const struct scenario *scenario,
 		    enum translation mode, enum mapping_mode mapping)
 {
-	return run_scenario(options, control, scenario, mode, mapping);
+	return run_scenario(options, control, scenario, mode, mapping, pace_share(&pace, weight_of(scenario, mode)));
 }
 
-static bool run_mapping(struct options *options, struct control *control, enum mapping_mode mapping)
+static enum verdict run_mapping(struct options *options, struct control *control, enum mapping_mode mapping)
 {
-	bool pass;
+	enum verdict verdict;
 
 	if (options->mkfs)
 		fs_create(&options->fs);
-	pass = for_each(options, control, mapping, run_one);
+	verdict = for_each(options, control, mapping, run_one);
 	if (options->mkfs) {
 		bool consistent = fs_check(&options->fs);
 
 		control_check(control, mapping_name(mapping), consistent);
 		fs_unmount(&options->fs);
-		pass &= consistent;
+		if (!consistent)
+			verdict = VERDICT_FAIL;
 	}
-	return pass;
+	return verdict;
 }
 
 int main(int argc, char **argv)
 {
 	struct options options;
+	enum verdict verdict = VERDICT_PASS;
 	struct control *control;
-	bool pass = true;
 
 	options_parse(&options, argc, argv);
 	if (options.list) {
@@ -130,9 +150,9 @@ int main(int argc, char **argv)
 	control = control_open(options.control);
 	announce(&options, control);
 	if (options.mapping_4k)
-		pass &= run_mapping(&options, control, MAPPING_4K);
+		verdict = run_mapping(&options, control, MAPPING_4K);
 	if (options.mapping_2m)
-		pass &= run_mapping(&options, control, MAPPING_2M);
-	control_done(control, pass);
-	return pass ? 0 : 1;
+		verdict = worse(verdict, run_mapping(&options, control, MAPPING_2M));
+	control_done(control, verdict);
+	return verdict == VERDICT_PASS ? 0 : verdict == VERDICT_SLOW ? 3 : 1;
 }

@@ -29,8 +29,8 @@ struct options {
 	unsigned int modes;	/* bits by enum translation */
 	bool mapping_4k, mapping_2m;
 	double seconds;		/* each scenario runs at least so long */
-	double limit;		/* and gives up after so long without having reached its goals */
-	double scale;		/* multiplies the goals */
+	double budget;		/* for all of them together */
+	double scale;		/* multiplies the goals; 0: by this machine's speed */
 	const char *control;	/* NULL: none */
 	uint64_t seed;
 	enum sabotage sabotage;

@@ -14,7 +14,6 @@
 
 #define BUFFER	(2 * MIB)
 #define RIGHTS	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE)
-#define WAIT_NS	(30ull * 1000000000ull)
 
 struct pinned {
 	struct run *run;
@@ -67,7 +66,7 @@ static bool write_and_wait(struct pinned *p, const struct slot *slot)
 
 	if (ibv_post_send(p->sender, &wr, &bad))
 		return false;
-	while ((count = ibv_poll_cq(p->cq, 1, &wc)) == 0 && now_ns() - start < WAIT_NS)
+	while ((count = ibv_poll_cq(p->cq, 1, &wc)) == 0 && now_ns() - start < PATIENCE_NS)
 		sleep_ms(1);
 	return count == 1 && wc.status == IBV_WC_SUCCESS;
 }
@@ -155,5 +154,6 @@ const struct scenario scenario_pinned = {
 	.name = "pinned",
 	.what = "plain ibv_reg_mr: refused for the DAX file, works for anonymous memory",
 	.bare = true,
+	.weight = WEIGHT_REFUSAL,
 	.run = pinned,
 };

@@ -90,7 +90,7 @@ static void punch(struct run *run)
 
 	heir_fill_up(run, reserve ? CROWDED_ROOM : ROOM, reserve);
 	heir_lend_reserve(run);
-	while (run_go_on(run, run->counters->operations >= run_goal(run, 8) && heir.inherited)) {
+	while (run_go_on(run, heir.inherited ? run_progress(run, run->counters->operations, 8) : 0)) {
 		uint64_t offset = rng_below(&run->rng, units) * LAYOUT_UNIT;
 
 		heir_retire(&heir, run);
@@ -111,5 +111,6 @@ static void punch(struct run *run)
 const struct scenario scenario_punch = {
 	.name = "punch",
 	.what = "ranges punched and refilled, their blocks given to a second file",
+	.weight = 3,
 	.run = punch,
 };

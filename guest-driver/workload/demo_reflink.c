@@ -9,18 +9,24 @@
  */
 #include "demo_snapshot.h"
 
+#include <math.h>
+
 #define LIVE_COPIES	3
 #define LARGE_ROUNDS	6	/* copies with large mappings */
 #define SMALL_ROUNDS	8	/* and then with small ones, at least */
 #define ENOUGH		300	/* small mappings written anew before the next copy is taken */
 #define ROUND_NS	1500000000ull
 
-static bool done(const struct run *run)
+/* Every block that moves, and every mapping written anew, is a fault: well above the thousand. */
+static double progress(const struct run *run, uint64_t round, uint64_t rounds)
 {
-	/* Every block that moves, and every mapping written anew, is a fault: well above the thousand. */
-	return run->counters->blocks_moved >= run_goal(run, 1500) &&
-	       run->counters->touches >= run_goal(run, 1300) &&
-	       run->counters->operations >= run_goal(run, LIVE_COPIES + 1);
+	double moved = fmin(run_progress(run, run->counters->blocks_moved, 1500),
+			    run_progress(run, run->counters->touches, 1300));
+	double taken = run_progress(run, run->counters->operations, LIVE_COPIES + 1);
+
+	if (rounds)
+		taken = fmin(taken, (double)round / (double)rounds);
+	return fmin(moved, taken);
 }
 
 static void take_copy(struct run *run, struct snapshot *copy)
@@ -47,11 +53,11 @@ static void reflink_cow(struct run *run)
 {
 	struct snapshot copies[LIVE_COPIES];
 	uint64_t large = run->mapping_mode == MAPPING_2M ? run_goal(run, LARGE_ROUNDS) : 0;
-	uint64_t small = run_goal(run, SMALL_ROUNDS);
+	uint64_t rounds = large ? large + run_goal(run, SMALL_ROUNDS) : 0;
 
 	for (int i = 0; i < LIVE_COPIES; i++)
 		copies[i].fd = -1;
-	for (uint64_t round = 0; run_go_on(run, done(run) && (!large || round >= large + small)); round++) {
+	for (uint64_t round = 0; run_go_on(run, progress(run, round, rounds)); round++) {
 		struct snapshot *copy = &copies[round % LIVE_COPIES];
 
 		if (large && round == large) {
@@ -71,5 +77,6 @@ static void reflink_cow(struct run *run)
 const struct scenario scenario_reflink_cow = {
 	.name = "reflink-cow",
 	.what = "reflink copies make every write relocate its block",
+	.weight = 3,
 	.run = reflink_cow,
 };

@@ -3,6 +3,7 @@
 #include "demo_run.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,30 +41,42 @@ void run_note(struct run *run, const char *fmt, ...)
 {
 	va_list args;
 
-	if (run->failed)
+	if (run->failed || run->slow)
 		return;
 	va_start(args, fmt);
 	vsnprintf(run->reason, sizeof(run->reason), fmt, args);
 	va_end(args);
 }
 
-bool run_go_on(struct run *run, bool goals_reached)
+/* Not a verdict on the device: it says how far this machine came. */
+static void run_too_slow(struct run *run, double progress)
+{
+	run_note(run, "%.0f %% of its goals in %.0f s, less than proves something: %" PRIu64 " operations, %" PRIu64
+		 " blocks moved, %" PRIu64 " mappings written anew", progress * 100, seconds_since(run->start_ns),
+		 run->counters->operations, run->counters->blocks_moved, run->counters->touches);
+	run->slow = true;
+}
+
+bool run_go_on(struct run *run, double progress)
 {
 	const char *broken = run->stream ? stream_broken(run->stream) : NULL;
 	double elapsed = seconds_since(run->start_ns);
 
+	run->progress = progress;
 	if (broken)
 		run_fail(run, "%s", broken);
-	if (run->failed || (goals_reached && elapsed >= run->options->seconds))
+	if (run->failed || (progress >= 1 && elapsed >= run->options->seconds))
 		return false;
-	if (elapsed < run->options->limit)
+	if (elapsed < fmax(run->share, run->options->seconds))
 		return true;
-	if (!goals_reached)
-		run_fail(run, "goals not reached in %.0f s: %" PRIu64 " operations, %" PRIu64
-			 " blocks moved, %" PRIu64 " mappings written anew",
-			 run->options->limit, run->counters->operations, run->counters->blocks_moved,
-			 run->counters->touches);
+	if (progress < pace_floor(run->options->scale))
+		run_too_slow(run, progress);
 	return false;
+}
+
+double run_progress(const struct run *run, uint64_t done, uint64_t goal)
+{
+	return fmin(1, (double)done / (double)run_goal(run, goal));
 }
 
 uint64_t run_goal(const struct run *run, uint64_t goal)
@@ -87,8 +100,8 @@ static void __attribute__((noreturn)) give_up(struct run *run)
 {
 	run_fail(run, "writes never completed: %s",
 		 stream_broken(run->stream) ? stream_broken(run->stream) : "no completion in time");
-	control_end(run->control, false, run->reason);
-	control_done(run->control, false);
+	control_end(run->control, VERDICT_FAIL, run->reason);
+	control_done(run->control, VERDICT_FAIL);
 	exit(1);
 }
 
@@ -239,18 +252,33 @@ static void clean_up(struct run *run)
 	fs_remove(&run->options->fs, FILE_NAME);
 }
 
-bool run_scenario(const struct options *options, struct control *control, const struct scenario *scenario,
-		  enum translation translation, enum mapping_mode mapping)
+/* One that passed with less than was planned says so. */
+static void say_how_far(struct run *run)
+{
+	char remark[sizeof(run->reason)];
+
+	if (run->failed || run->slow || run->progress >= 1)
+		return;
+	memcpy(remark, run->reason, sizeof(remark));
+	snprintf(run->reason, sizeof(run->reason), "%.0f %% of its goals in its share of the time%s%.300s",
+		 run->progress * 100, *remark ? "; " : "", remark);
+}
+
+enum verdict run_scenario(const struct options *options, struct control *control, const struct scenario *scenario,
+			  enum translation translation, enum mapping_mode mapping, double share)
 {
 	static uint64_t runs;
 	const struct scenario refusal = { .name = scenario->name, .bare = true, .run = pinned_refusal };
 	struct options smaller = *options;
+	enum verdict verdict;
 	struct run run = {
 		.options = options,
 		.control = control,
 		.counters = xshared(sizeof(struct counters)),
 		.translation = translation,
 		.mapping_mode = mapping,
+		.share = share,
+		.progress = 1,
 		.id = mix64(options->seed + 1000 * ++runs),
 	};
 
@@ -267,7 +295,9 @@ bool run_scenario(const struct options *options, struct control *control, const 
 	if (!run.failed)
 		scenario->run(&run);
 	finish(&run, scenario);
-	control_end(control, !run.failed, run.reason);
+	say_how_far(&run);
+	verdict = run.failed ? VERDICT_FAIL : run.slow ? VERDICT_SLOW : VERDICT_PASS;
+	control_end(control, verdict, run.reason);
 	clean_up(&run);
-	return !run.failed;
+	return verdict;
 }

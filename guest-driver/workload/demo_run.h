@@ -7,6 +7,7 @@
 #include "demo_extents.h"
 #include "demo_fs.h"
 #include "demo_options.h"
+#include "demo_pace.h"
 #include "demo_stream.h"
 
 #define FILE_NAME	"target"
@@ -20,6 +21,8 @@ struct run {
 	enum mapping_mode mapping_mode;
 	uint64_t id;			/* stamped into every record */
 	uint64_t start_ns;
+	double share;			/* seconds that it may spend on its goals */
+	double progress;		/* how much of them it has reached, up to 1 */
 	struct rng rng;
 
 	struct layout layout;
@@ -32,7 +35,8 @@ struct run {
 	struct stream *stream;
 
 	bool failed;
-	char reason[400];		/* the first failure, or a remark */
+	bool slow;			/* stopped before it had done enough to prove something */
+	char reason[400];		/* the first failure, how far a slow one came, or a remark */
 };
 
 struct scenario {
@@ -42,6 +46,7 @@ struct scenario {
 	unsigned int tail_quarters;
 	/* No stream: the scenario makes its own. */
 	bool bare;
+	double weight;			/* how long it takes beside the others */
 	void (*run)(struct run *run);
 };
 
@@ -54,12 +59,16 @@ extern const char *const translation_names[TRANSLATIONS];
 /* How the control channel names a size of mappings. */
 const char *mapping_name(enum mapping_mode mapping);
 
+/* The weight of a refusal, which is what all scenarios come to with pinned pages. */
+#define WEIGHT_REFUSAL 0.1
+
 /*
- * Runs one scenario in one mode, from a new file to the verified end. True if it passed. What a mode cannot do is
- * a scenario of its own: pinned pages are refused, whatever the file would have had to go through.
+ * Runs one scenario in one mode, from a new file to the verified end; `share` is what it may spend on its goals, in
+ * seconds. What a mode cannot do is a scenario of its own: pinned pages are refused, whatever the file would have had
+ * to go through.
  */
-bool run_scenario(const struct options *options, struct control *control, const struct scenario *scenario,
-		  enum translation translation, enum mapping_mode mapping);
+enum verdict run_scenario(const struct options *options, struct control *control, const struct scenario *scenario,
+			  enum translation translation, enum mapping_mode mapping, double share);
 
 /* How much of the file becomes reachable with one fault of the device, as long as mappings are large. */
 uint64_t run_fault_unit(const struct run *run);
@@ -74,10 +83,13 @@ void run_fail(struct run *run, const char *fmt, ...) PRINTF(2, 3);
 void run_note(struct run *run, const char *fmt, ...) PRINTF(2, 3);
 
 /*
- * Whether a scenario's loop goes on: until the least time has passed and its goals are reached. Not having
- * reached them in the most time is a failure.
+ * Whether a scenario's loop goes on: until the least time has passed and its goals are reached, `progress` being how
+ * much of them, up to 1. When its share of the time is spent it ends, and is slow if it has not reached the floor.
  */
-bool run_go_on(struct run *run, bool goals_reached);
+bool run_go_on(struct run *run, double progress);
+
+/* How much of `goal`, which is for a scale of 1, `done` is: up to 1. */
+double run_progress(const struct run *run, uint64_t done, uint64_t goal);
 
 /* `goal` for a scale of 1, at least 1. */
 uint64_t run_goal(const struct run *run, uint64_t goal);

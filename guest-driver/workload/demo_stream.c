@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 #define SMALL_BUFFER	(64 * KIB)
-#define DRAIN_LIMIT_NS	(90ull * 1000000000ull)
 #define BATCH		32
 
 struct write {
@@ -257,7 +256,7 @@ static bool wait_for(const _Atomic bool *flag)
 	uint64_t start = now_ns();
 
 	while (!*flag) {
-		if (now_ns() - start > DRAIN_LIMIT_NS)
+		if (now_ns() - start > PATIENCE_NS)
 			return false;
 		sleep_ms(1);
 	}

@@ -12,7 +12,6 @@
 
 #define ROOM		(3 * MIB)	/* free space: less than the smallest cut, so that an heir must inherit */
 #define REFUSALS	3	/* per cut: the queue pair fails and is recovered at least so often */
-#define WAIT_NS		(30ull * 1000000000ull)
 
 static uint32_t tail_qp(const struct run *run)
 {
@@ -25,7 +24,7 @@ static void await(struct run *run, const _Atomic uint64_t *counter, uint64_t val
 	uint64_t start = now_ns();
 
 	while (*counter < value && !stream_broken(run->stream)) {
-		if (now_ns() - start > WAIT_NS) {
+		if (now_ns() - start > PATIENCE_NS) {
 			run_fail(run, "%s", what);
 			return;
 		}
@@ -93,7 +92,7 @@ static void truncate_tail(struct run *run)
 	uint64_t tail_units = run->layout.file_bytes / 4 / LAYOUT_UNIT;
 
 	heir_fill_up(run, ROOM, run->layout.file_bytes / 4);
-	while (run_go_on(run, run->counters->operations >= run_goal(run, 4) && heir.inherited)) {
+	while (run_go_on(run, heir.inherited ? run_progress(run, run->counters->operations, 4) : 0)) {
 		uint64_t units = 1 + rng_below(&run->rng, tail_units), written;
 
 		cut_and_grow(run, &heir, run->layout.file_bytes - units * LAYOUT_UNIT);
@@ -115,5 +114,6 @@ const struct scenario scenario_truncate = {
 	.name = "truncate",
 	.what = "the tail cut under DMA, its blocks given to a second file",
 	.tail_quarters = 1,
+	.weight = 3,
 	.run = truncate_tail,
 };

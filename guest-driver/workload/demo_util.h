@@ -12,6 +12,9 @@
 #define BLOCK		UINT64_C(4096)	/* the filesystem's block and the small page */
 #define HUGE_BLOCK	(2 * MIB)	/* the large page */
 
+/* A wait this long is a hang, not a slow machine. */
+#define PATIENCE_NS	(300ull * 1000000000ull)
+
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 /* Ends the program: for set-up that cannot fail on a healthy guest. */

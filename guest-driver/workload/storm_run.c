@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define PATIENCE_NS	(120ull * 1000000000ull)	/* without any progress */
 #define TELL_NS		(20ull * 1000000000ull)		/* how it is getting on */
 #define GIVE_UP		3				/* exit status */
 

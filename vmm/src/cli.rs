@@ -45,8 +45,9 @@ enum Command {
     Run(Box<RunArgs>),
     /// Boots a guest whose file system moves the blocks of a file under DMA, and checks every byte
     ///
-    /// Exit status: 0 if every scenario passed and the guest's log is clean, 1 if not, 3 if no real guest could be set up
-    /// and the scenarios passed on the model guest instead, 125 if refault itself failed.
+    /// Exit status: 0 if every scenario passed and the guest's log is clean, 1 if something failed, 3 if no real guest could
+    /// be set up and the scenarios passed on the model guest instead, 4 if nothing failed but some scenarios were too slow on
+    /// this machine to prove something, 125 if refault itself failed.
     Demo(Box<DemoArgs>),
     /// Serves the NIC and the IOMMU to a QEMU of your own, by vfio-user, until it is stopped
     Serve(Box<ServeArgs>),

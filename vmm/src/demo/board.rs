@@ -2,6 +2,7 @@
 
 use super::protocol::{Counters, Event, Subject};
 use super::summary::{Outcome, ScenarioSummary};
+use crate::host::speed::Speed;
 use crate::trace::FaultSummary;
 
 /// Where a scenario is.
@@ -40,6 +41,10 @@ pub struct Board {
     pub file_bytes: u64,
     /// Queue pairs that write at the same time.
     pub queue_pairs: u32,
+    /// Multiplier of every scenario's goals.
+    pub scale: f64,
+    /// How fast the guest is.
+    pub speed: Speed,
     /// The scenarios in their order.
     pub rows: Vec<Row>,
     /// Sizes of mappings whose file system xfs_repair complains about.
@@ -53,9 +58,9 @@ impl Board {
     /// that changed.
     pub fn take(&mut self, event: Event, faults: impl FnOnce(&Subject) -> FaultSummary) -> Option<usize> {
         match event {
-            Event::Plan { kernel, file_bytes, queue_pairs, scenarios } => {
+            Event::Plan { kernel, file_bytes, queue_pairs, scale, speed, scenarios } => {
                 let rows = scenarios.into_iter().map(|subject| Row { subject, ..Row::default() }).collect();
-                *self = Self { kernel, file_bytes, queue_pairs, rows, ..Self::default() };
+                *self = Self { kernel, file_bytes, queue_pairs, scale, speed, rows, ..Self::default() };
                 None
             }
             Event::Begin(subject) => self.change(&subject, |row| row.state = State::Running),
@@ -145,7 +150,15 @@ mod tests {
 
     fn planned(scenarios: &[&str]) -> Board {
         let scenarios = scenarios.iter().map(|name| subject(name)).collect();
-        let plan = Event::Plan { kernel: "7.2".into(), file_bytes: 1 << 26, queue_pairs: 4, scenarios };
+        let speed = Speed { fault_ns: 900, copy_rate: 1_000_000_000 };
+        let plan = Event::Plan {
+            kernel: "7.2".into(),
+            file_bytes: 1 << 26,
+            queue_pairs: 4,
+            scale: 1.0,
+            speed,
+            scenarios,
+        };
         let mut board = Board::default();
         board.take(plan, |_| FaultSummary::default());
         board

@@ -3,6 +3,8 @@
 
 use serde::Deserialize;
 
+use crate::host::speed::Speed;
+
 /// A scenario in a mode, with mappings of a size.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Subject {
@@ -57,6 +59,10 @@ pub enum Event {
         file_bytes: u64,
         /// Queue pairs that write at the same time.
         queue_pairs: u32,
+        /// Multiplier of every scenario's goals.
+        scale: f64,
+        /// How fast the guest is.
+        speed: Speed,
         /// All scenarios in their order.
         scenarios: Vec<Subject>,
     },
@@ -76,9 +82,9 @@ pub enum Event {
         /// Which.
         #[serde(flatten)]
         subject: Subject,
-        /// `pass` or `fail`.
+        /// `pass`, `slow` or `fail`.
         result: super::summary::Outcome,
-        /// Why it failed, or a remark.
+        /// Why it failed, how far it came, or a remark.
         reason: String,
         /// What it came to.
         #[serde(flatten)]
@@ -93,7 +99,7 @@ pub enum Event {
     },
     /// The guest program is through.
     Done {
-        /// `pass` or `fail`.
+        /// `pass`, `slow` or `fail`.
         result: super::summary::Outcome,
     },
 }

@@ -11,15 +11,16 @@ use anyhow::{Context, Result};
 use super::board::Board;
 use super::folder::{LATEST, RunFolder, timestamp};
 use super::options::DemoArgs;
-use super::summary::{Outcome, RunSummary, Setup};
+use super::summary::{Outcome, RunSummary, ScenarioSummary, Setup};
 use super::view::{View, live};
 use super::{model, pasids};
 use crate::accel::{Chosen, Nested, inside};
 use crate::config::CpuModel;
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::say::note;
+use crate::host::speed::Speed;
 use crate::qemu::Extras;
-use crate::report::verdicts::{Case, VerdictArgs};
+use crate::report::verdicts::{Case, Verdict, VerdictArgs};
 use crate::report::{self, names};
 use crate::run::parse::Pmem;
 use crate::run::series::SeriesArgs;
@@ -39,9 +40,11 @@ const OUTPUT: &str = "output.log";
 const SCENARIO_FAILED: u8 = 1;
 /// Exit status when no real guest could be set up and the model's scenarios passed.
 const MODEL_INSTEAD: u8 = 3;
+/// Exit status when nothing failed, but some scenarios were too slow to prove something.
+const TOO_SLOW: u8 = 4;
 
-/// Does it, and returns the exit status for the shell: 0 only if every scenario passed and the guest's log is
-/// clean.
+/// Does it, and returns the exit status for the shell: 0 only if every scenario passed and the guest's log is clean,
+/// 1 if something failed, 3 if only the model could be run, 4 if some scenarios were too slow to prove something.
 ///
 /// # Errors
 /// refault itself failed.
@@ -80,7 +83,15 @@ pub fn execute(args: &DemoArgs) -> Result<u8> {
     let summary = stamp(folder.path(), started, clock.elapsed())?;
     let path = folder.finish()?;
     conclude(args, &summary, &path)?;
-    Ok(if summary.result == Outcome::Pass { 0 } else { SCENARIO_FAILED })
+    Ok(status_of(summary.result))
+}
+
+const fn status_of(result: Outcome) -> u8 {
+    match result {
+        Outcome::Pass => 0,
+        Outcome::Slow => TOO_SLOW,
+        Outcome::Fail => SCENARIO_FAILED,
+    }
 }
 
 /// The same table on the model guest.
@@ -149,6 +160,7 @@ fn here(args: &DemoArgs, folder: &Path, live: bool, place: Place) -> Result<()> 
     let mut view = lock(&view);
     view.finish();
     let mut records = recorder.records();
+    records.observed.machine = Some(Speed::measure());
     if let Some(stages) = stages {
         stages.merge(&recorder, &mut records)?;
         note(&records.observed.guest.as_ref().map(GuestStages::line).unwrap_or_default());
@@ -180,7 +192,7 @@ fn spec(args: &DemoArgs, image: GuestImage) -> Spec {
         shell: false,
         environment: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
         terminal: None,
-        timeout: Some(Duration::from_secs(args.timeout)),
+        timeout: Some(args.net()),
         verbose: false,
         trace_kib: None,
     }
@@ -238,11 +250,14 @@ fn summarize(
         .or_else(|| board.trouble())
         .map(|reason| with_output(&reason, folder))
         .or_else(|| (!guest_log.is_empty()).then(|| "the guest's log has lines of trouble".to_string()));
-    let passed = reason.is_none() && scenarios.iter().all(|scenario| scenario.result == Outcome::Pass);
+    let result = match reason {
+        Some(_) => Outcome::Fail,
+        None => worst(&scenarios),
+    };
     RunSummary {
         version: env!("CARGO_PKG_VERSION").into(),
         started: String::new(),
-        result: if passed { Outcome::Pass } else { Outcome::Fail },
+        result,
         reason,
         seconds: elapsed.as_secs_f64(),
         boot_seconds: view.boot.unwrap_or(elapsed).as_secs_f64(),
@@ -253,6 +268,16 @@ fn summarize(
     }
 }
 
+/// One failure is everybody's, and so is one that was slow.
+fn worst(scenarios: &[ScenarioSummary]) -> Outcome {
+    let any = |outcome| scenarios.iter().any(|scenario| scenario.result == outcome);
+    match () {
+        () if any(Outcome::Fail) => Outcome::Fail,
+        () if any(Outcome::Slow) => Outcome::Slow,
+        () => Outcome::Pass,
+    }
+}
+
 fn setup(args: &DemoArgs, host: &str, board: &Board) -> Setup {
     Setup {
         command: command_line(),
@@ -260,7 +285,8 @@ fn setup(args: &DemoArgs, host: &str, board: &Board) -> Setup {
         cpus: args.cpus.into(),
         kernel: board.kernel.clone(),
         file_bytes: args.size.0,
-        scale: args.scale,
+        scale: board.scale,
+        guest_speed: board.speed,
         queue_pairs: args.queue_pairs,
         timing: args.nic.timing_name(),
     }
@@ -300,8 +326,13 @@ fn stamp(folder: &Path, started: SystemTime, elapsed: Duration) -> Result<RunSum
 
 /// What the user is told in the end.
 fn conclude(args: &DemoArgs, summary: &RunSummary, path: &Path) -> Result<()> {
-    for scenario in summary.scenarios.iter().filter(|scenario| scenario.result == Outcome::Fail) {
-        note(&format!("{} ({}) failed: {}", scenario.name, scenario.label(), scenario.reason));
+    for scenario in &summary.scenarios {
+        let how = match scenario.result {
+            Outcome::Pass => continue,
+            Outcome::Slow => "was too slow",
+            Outcome::Fail => "failed",
+        };
+        note(&format!("{} ({}) {how}: {}", scenario.name, scenario.label(), scenario.reason));
     }
     if let Some(reason) = &summary.reason {
         note(&format!("the run failed: {reason}"));
@@ -315,6 +346,10 @@ fn conclude(args: &DemoArgs, summary: &RunSummary, path: &Path) -> Result<()> {
         summary.seconds,
         summary.boot_seconds
     ));
+    if let Some(machine) = summary.observed.machine {
+        let (machine, guest) = (machine.line(), summary.setup.guest_speed.line());
+        note(&format!("on this machine {machine}; in the guest {guest}"));
+    }
     let latest: PathBuf = path.with_file_name(LATEST);
     note(&format!("report: {} (also at {})", path.join(names::REPORT).display(), latest.display()));
     let verdicts = VerdictArgs { junit: args.junit.clone(), ktap: false };
@@ -323,11 +358,31 @@ fn conclude(args: &DemoArgs, summary: &RunSummary, path: &Path) -> Result<()> {
 
 /// A test for each scenario, and one for the run if that failed for a reason of its own.
 fn cases(summary: &RunSummary) -> Vec<Case> {
-    let failure = |failed: bool, reason: &str| failed.then(|| reason.to_owned());
-    let scenarios = summary.scenarios.iter().map(|scenario| {
-        let failed = scenario.result == Outcome::Fail;
-        Case::new(format!("{} {}", scenario.name, scenario.label()), failure(failed, &scenario.reason))
+    let scenarios = summary.scenarios.iter().map(|scenario| Case {
+        name: format!("{} {}", scenario.name, scenario.label()),
+        verdict: match scenario.result {
+            Outcome::Pass => Verdict::Pass,
+            Outcome::Slow => Verdict::Skip(format!("too slow: {}", scenario.reason)),
+            Outcome::Fail => Verdict::Fail(scenario.reason.clone()),
+        },
     });
     let run = summary.reason.iter().map(|reason| Case::new("run", Some(reason.clone())));
     scenarios.chain(run).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_failed_outweighs_one_that_was_slow() {
+        let of = |outcomes: &[Outcome]| {
+            let summary =
+                |result: &Outcome| ScenarioSummary { result: *result, ..ScenarioSummary::default() };
+            status_of(worst(&outcomes.iter().map(summary).collect::<Vec<_>>()))
+        };
+        assert_eq!(of(&[Outcome::Pass, Outcome::Pass]), 0);
+        assert_eq!(of(&[Outcome::Pass, Outcome::Slow]), TOO_SLOW);
+        assert_eq!(of(&[Outcome::Slow, Outcome::Fail, Outcome::Pass]), SCENARIO_FAILED);
+    }
 }

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::speed::Speed;
 use crate::trace::Observed;
 
 /// One run of the demo: the whole of `summary.json`.
@@ -12,7 +13,7 @@ pub struct RunSummary {
     pub version: String,
     /// When the run began, UTC, as `2026-01-31T12:34:56Z`.
     pub started: String,
-    /// Pass only if every scenario passed and the guest's log is clean.
+    /// Pass only if every scenario passed and the guest's log is clean; slow if some were slow, and nothing failed.
     pub result: Outcome,
     /// Why the run as a whole failed, if not through a scenario.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,8 +47,11 @@ pub struct Setup {
     pub kernel: String,
     /// Size of the file that is written into, in bytes.
     pub file_bytes: u64,
-    /// Multiplier of every scenario's operations.
+    /// Multiplier of every scenario's goals: as asked for, or as the guest's speed allows.
     pub scale: f64,
+    /// How fast the guest is.
+    #[serde(default)]
+    pub guest_speed: Speed,
     /// Queue pairs that write at the same time.
     pub queue_pairs: u32,
     /// Preset or file that the devices were slowed down to, if they were.
@@ -61,6 +65,8 @@ pub struct Setup {
 pub enum Outcome {
     /// Everything held.
     Pass,
+    /// Everything held, but the machine was too slow for it to prove something.
+    Slow,
     /// Something did not, or it was never finished.
     #[default]
     Fail,
@@ -78,7 +84,7 @@ pub struct ScenarioSummary {
     pub mapping: String,
     /// Passed or not.
     pub result: Outcome,
-    /// Why it failed, or what a passing one has to say (`pinned`: the errno the kernel refuses with).
+    /// Why it failed, how far a slow one came, or what a passing one has to say (`pinned`: the errno the kernel refuses with).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// Accesses of the device that missed and were resolved by the guest's kernel.

@@ -98,7 +98,8 @@ impl<W: Write> Table<W> {
             write!(self.out, "{}", header(&modes))?;
         }
         writeln!(self.out, "{}", cells(line, &modes))?;
-        for row in line.iter().filter(|row| row.state == State::Ended(Outcome::Fail)) {
+        let ill = [Outcome::Fail, Outcome::Slow].map(State::Ended);
+        for row in line.iter().filter(|row| ill.contains(&row.state)) {
             writeln!(self.out, "             {}: {}", row.subject.mode, row.reason)?;
         }
         self.out.flush()
@@ -180,6 +181,7 @@ fn state(row: &Row) -> &'static str {
         State::Waiting => "waiting",
         State::Running => "running",
         State::Ended(Outcome::Fail) => "FAIL",
+        State::Ended(Outcome::Slow) => "slow",
         State::Ended(Outcome::Pass) if is_narrow(&row.subject.mode) && row.subject.scenario != "pinned" => {
             "refused"
         }
@@ -210,6 +212,7 @@ fn bytes(count: u64) -> String {
 mod tests {
     use super::*;
     use crate::demo::protocol::{Event, Subject};
+    use crate::host::speed::Speed;
     use crate::trace::FaultSummary;
 
     fn board() -> Board {
@@ -220,7 +223,14 @@ mod tests {
         };
         let scenarios =
             vec![subject("steady", "pasid"), subject("steady", "pinned"), subject("kill", "pasid")];
-        let plan = Event::Plan { kernel: String::new(), file_bytes: 0, queue_pairs: 4, scenarios };
+        let plan = Event::Plan {
+            kernel: String::new(),
+            file_bytes: 0,
+            queue_pairs: 4,
+            scale: 1.0,
+            speed: Speed::default(),
+            scenarios,
+        };
         let mut board = Board::default();
         board.take(plan, |_| FaultSummary::default());
         board
@@ -255,6 +265,17 @@ mod tests {
             table.show(board, Some(&board.rows[2])).unwrap();
         });
         assert!(text.contains("FAIL") && text.contains("pasid: page tables grew"), "{text}");
+    }
+
+    #[test]
+    fn a_slow_scenario_says_how_far_it_came() {
+        let text = shown(false, |board, table| {
+            board.rows[2].state = State::Ended(Outcome::Slow);
+            board.rows[2].reason = "6 % of its goals in 2 s".into();
+            table.show(board, Some(&board.rows[2])).unwrap();
+        });
+        assert!(text.contains("| slow ") && text.contains("pasid: 6 % of its goals"), "{text}");
+        assert!(!text.contains("FAIL"), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod bug;
 pub mod process;
 pub mod say;
 pub mod sigbus;
+pub mod speed;
 pub mod stop;
 pub mod terminal;
 pub mod tools;

@@ -45,7 +45,11 @@ impl Run {
     fn compared(self, name: String) -> Compared {
         let (title, time, observed) = match self.kind {
             Kind::Demo(summary) => {
-                let result = if summary.result == Outcome::Pass { "passed" } else { "failed" };
+                let result = match summary.result {
+                    Outcome::Pass => "passed",
+                    Outcome::Slow => "slow",
+                    Outcome::Fail => "failed",
+                };
                 (format!("demo, {result}"), demo::time_base(&summary), summary.observed)
             }
             Kind::Experiment(about, _) => (about.title, about.time, about.observed),

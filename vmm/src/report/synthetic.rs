@@ -7,6 +7,7 @@ use refault_bus::probe::{Probe, ProbeEvent, Stage};
 use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 
 use crate::demo::summary::{Outcome, RunSummary, ScenarioSummary, Setup};
+use crate::host::speed::Speed;
 use crate::trace::{Recorder, Records};
 
 /// What a synthetic run looks like.
@@ -89,6 +90,7 @@ impl Synthetic {
                 kernel: "7.2.12+deb13-amd64".into(),
                 file_bytes: 64 << 20,
                 scale: 1.0,
+                guest_speed: Speed { fault_ns: 2_500, copy_rate: 1_300_000_000 },
                 queue_pairs: 4,
                 timing: None,
             },

@@ -8,6 +8,7 @@ use super::experiment::{Experiment, limits};
 use super::stages::Stages;
 use crate::demo::session::command_line;
 use crate::host::say::note;
+use crate::host::speed::Speed;
 use crate::lab;
 use crate::lab::counts::Counts;
 use crate::report::{self, Counters, FactGroup, TimeBase};
@@ -43,6 +44,7 @@ impl Seen {
         time: TimeBase,
     ) -> Result<Self> {
         let mut records = recorder.records();
+        records.observed.machine = Some(Speed::measure());
         if let Some(stages) = stages {
             stages.merge(recorder, &mut records)?;
             note(&records.observed.guest.as_ref().map(GuestStages::line).unwrap_or_default());

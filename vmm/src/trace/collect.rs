@@ -13,6 +13,7 @@ use super::request::{RequestRecord, Requests};
 use super::stats::{FaultSummary, ScenarioStats};
 use super::store::FaultStore;
 use crate::demo::summary::Percentiles;
+use crate::host::speed::Speed;
 
 /// For so many faults that are kept, one watched request is.
 const REQUESTS: usize = 8;
@@ -84,6 +85,9 @@ pub struct Observed {
     pub invalidations: u64,
     /// How long they took.
     pub invalidation_ns: Percentiles,
+    /// How fast the machine was, if it was a real one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Speed>,
     /// How the guest's part of the faults was split, if the guest was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestStages>,
@@ -204,6 +208,7 @@ impl Collector {
             (coalesced + sum.coalesced, failed + sum.failed, abandoned + sum.abandoned)
         });
         Observed {
+            machine: None,
             faults_kept: self.store.len() as u64,
             faults_dropped: self.dropped,
             faults_open: self.assembler.open() as u64,

@@ -21,6 +21,7 @@ use super::options::{DemoArgs, Mapping, Mode};
 use super::protocol::{Counters, Event, Subject};
 use super::summary::Outcome as Verdict;
 use super::view::View;
+use crate::host::speed::Speed;
 use crate::lab::engine::{self, run_play};
 use crate::lab::outcome::Outcome;
 use crate::lab::scenario::{self, Arrival, Device, Guest, Load, Pattern, Preset, Scenario, Timing};
@@ -65,6 +66,8 @@ pub(super) fn play(args: &DemoArgs, live: bool) -> Result<Played> {
             kernel: KERNEL.into(),
             file_bytes: PAGES * 4096,
             queue_pairs: args.queue_pairs,
+            scale: scale(args),
+            speed: Speed::default(),
             scenarios: subjects.clone(),
         },
         FaultSummary::default(),
@@ -114,12 +117,17 @@ fn subjects(args: &DemoArgs) -> Vec<Subject> {
     SCENARIOS.into_iter().filter(|name| small && asked(name)).flat_map(of).collect()
 }
 
+/// Virtual time is the same on all machines: no goal is lowered for a slow one.
+fn scale(args: &DemoArgs) -> f64 {
+    args.scale.unwrap_or(1.0)
+}
+
 fn one(args: &DemoArgs, subject: &Subject) -> Result<Row> {
     if subject.mode == Mode::Pinned.name() {
         let remark = "the model's kernel refuses to pin pages of a DAX file, as Linux does (EOPNOTSUPP)";
         return Ok(Row { counters: Counters::default(), played: None, problem: None, remark: remark.into() });
     }
-    let steps = (STEPS * args.scale).ceil().max(2.0) as u32;
+    let steps = (STEPS * scale(args)).ceil().max(2.0) as u32;
     let script = script(&subject.scenario, steps).context("no script for that scenario")?;
     let board = Arc::new(Mutex::new(Counters::default()));
     let play = FilePlay::new(script, PAGES, board.clone());

@@ -16,6 +16,7 @@ pub(in crate::report) fn render(summary: &RunSummary, digest: &Digest) -> String
     let groups = Groups::of(digest, ran);
     let title = match summary.result {
         Outcome::Pass => "refault run: pass",
+        Outcome::Slow => "refault run: slow",
         Outcome::Fail => "refault run: fail",
     };
     let command = if summary.setup.command.is_empty() { "cargo demo" } else { &summary.setup.command };

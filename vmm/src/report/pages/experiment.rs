@@ -91,8 +91,12 @@ fn utilisation(experiment: &Experiment) -> Option<String> {
 }
 
 fn setup(experiment: &Experiment) -> String {
-    let mut text =
-        format!("<dl><dt>refault</dt><dd>{}</dd></dl>\n<div class=\"facts\">\n", Text(&experiment.version));
+    let machine = experiment.observed.machine;
+    let machine = machine
+        .map(|speed| format!("<dt>this machine's speed</dt><dd>{}</dd>", speed.line()))
+        .unwrap_or_default();
+    let version = Text(&experiment.version);
+    let mut text = format!("<dl><dt>refault</dt><dd>{version}</dd>{machine}</dl>\n<div class=\"facts\">\n");
     for group in &experiment.facts {
         let rows: String = group
             .facts

@@ -31,11 +31,17 @@ pub(super) fn setup(summary: &RunSummary) -> String {
         ("host", host(setup)),
         ("file under DMA", bytes(setup.file_bytes)),
         ("queue pairs", format!("{}, writing at the same time", count(u64::from(setup.queue_pairs)))),
-        ("scale", format!("{} × the scenarios' usual operations", setup.scale)),
+        ("scale", format!("{} × the scenarios' usual goals", setup.scale)),
+        ("the guest's speed", setup.guest_speed.line()),
     ];
+    let machine = summary.observed.machine.map(|speed| ("this machine's speed", speed.line()));
     let slowed = setup.timing.as_deref().map(|timing| ("device timing", slowed(timing)));
-    let rows: String =
-        rows.iter().chain(&slowed).map(|(name, value)| format!("<dt>{name}</dt><dd>{value}</dd>")).collect();
+    let rows: String = rows
+        .iter()
+        .chain(&machine)
+        .chain(&slowed)
+        .map(|(name, value)| format!("<dt>{name}</dt><dd>{value}</dd>"))
+        .collect();
     format!("<dl>{rows}</dl>\n")
 }
 

@@ -55,10 +55,11 @@ pub(super) fn table(summary: &RunSummary) -> String {
     table.finish("numbers scenarios")
 }
 
-/// Pass or fail, by word, sign and colour.
+/// Pass, slow or fail, by word, sign and colour.
 pub(super) fn verdict(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Pass => "<span class=\"pass\">✓ pass</span>",
+        Outcome::Slow => "<span class=\"slow\">… slow</span>",
         Outcome::Fail => "<span class=\"fail\">✗ fail</span>",
     }
 }
@@ -78,7 +79,9 @@ fn name(scenario: &ScenarioSummary, again: bool) -> String {
     let about = about.map_or(String::new(), |(_, about)| format!("<small>{about}</small>"));
     let reason = match (scenario.reason.as_str(), scenario.result) {
         ("", _) => String::new(),
-        (reason, Outcome::Pass) => format!("<small class=\"remark\">{}</small>", Text(reason)),
+        (reason, Outcome::Pass | Outcome::Slow) => {
+            format!("<small class=\"remark\">{}</small>", Text(reason))
+        }
         (reason, Outcome::Fail) => format!("<small class=\"fail\">{}</small>", Text(reason)),
     };
     format!("{}{about}{reason}", Text(&scenario.name))
