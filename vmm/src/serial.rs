@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use refault_bus::mmio::MmioDevice;
 use tracing::debug;
@@ -28,6 +28,8 @@ pub const PLACES: [Place; 3] =
 
 /// Room in an empty UART.
 const FIFO: usize = 64;
+/// Bytes of input that wait for the guest. Whoever has more waits too.
+const WAITING: usize = 64 << 10;
 
 /// An interrupt line as an event that KVM watches.
 struct Line(EventFd);
@@ -49,6 +51,8 @@ type Uart = Serial<Line, NoEvents, Box<dyn Write + Send>>;
 pub struct SerialPort {
     uart: Mutex<Uart>,
     input: Mutex<VecDeque<u8>>,
+    /// The guest has read some.
+    read: Condvar,
 }
 
 impl SerialPort {
@@ -56,13 +60,21 @@ impl SerialPort {
     pub fn new(output: Box<dyn Write + Send>) -> io::Result<(Self, EventFd)> {
         let line = EventFd::new(EFD_NONBLOCK)?;
         let uart = Serial::new(Line(line.try_clone()?), output);
-        Ok((Self { uart: Mutex::new(uart), input: Mutex::default() }, line))
+        Ok((Self { uart: Mutex::new(uart), input: Mutex::default(), read: Condvar::new() }, line))
     }
 
-    /// Gives the guest `bytes` to read, as fast as it takes them. Never blocks.
+    /// Gives the guest `bytes` to read, as fast as it takes them. Waits while much is waiting: for ever, if the guest
+    /// never reads. Never waits for the guest's output.
     pub fn inject(&self, bytes: &[u8]) {
-        self.queue().extend(bytes);
-        self.pump();
+        for piece in bytes.chunks(WAITING) {
+            let mut queue = self.queue();
+            while queue.len() + piece.len() > WAITING {
+                queue = self.read.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+            queue.extend(piece);
+            drop(queue);
+            self.pump();
+        }
     }
 
     /// Moves waiting input into the UART. If somebody holds it, that one will do so on leaving.
@@ -83,13 +95,12 @@ impl SerialPort {
             match uart.enqueue_raw_bytes(&byte) {
                 // In loopback mode nothing is taken, and there may be no room until the guest reads.
                 Ok(0) | Err(Error::FullFifo) => return,
-                Ok(_) => drop(queue.pop_front()),
-                Err(error) => {
-                    // The bytes are in; only the interrupt failed.
-                    debug!(%error, "serial input");
-                    queue.pop_front();
-                }
+                Ok(_) => {}
+                // The bytes are in; only the interrupt failed.
+                Err(error) => debug!(%error, "serial input"),
             }
+            queue.pop_front();
+            self.read.notify_all();
         }
     }
 
@@ -184,6 +195,20 @@ mod tests {
             read.push(register(&port, DATA));
         }
         assert_eq!(read, text);
+    }
+
+    #[test]
+    fn input_that_nobody_reads_is_bounded() {
+        let (port, _, _) = port();
+        let port = Arc::new(port);
+        let feeder = port.clone();
+        let feeding = std::thread::spawn(move || (0..100).for_each(|_| feeder.inject(&[7; 4096])));
+        let mut read = 0;
+        while read < 100 * 4096 {
+            assert!(port.queue().len() <= WAITING);
+            read += usize::from(register(&port, LINE_STATUS) & 1 != 0 && register(&port, DATA) == 7);
+        }
+        feeding.join().unwrap();
     }
 
     #[test]

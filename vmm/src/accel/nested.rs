@@ -105,6 +105,7 @@ impl Nested {
         let (input, output) = machine.channel()?;
         let input = Arc::new(Mutex::new(input));
         let credit = Arc::new(Credit::new(WINDOW));
+        credit.open();
         let (thread_input, thread_credit) = (Arc::clone(&input), Arc::clone(&credit));
         let keys = std::io::stdin();
         let keys: Box<dyn Read + Send> =

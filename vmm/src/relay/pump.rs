@@ -8,44 +8,82 @@ use super::frame::{Frame, PAYLOAD_MAX};
 /// How many bytes may be on their way: a slow reader must not fill queues that drop what does not fit.
 #[derive(Debug)]
 pub struct Credit {
-    left: Mutex<Option<usize>>,
+    state: Mutex<State>,
     changed: Condvar,
+    window: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nobody takes anything yet.
+    Waiting,
+    /// So many bytes may follow.
+    Open(usize),
+    /// Nobody takes anything any more.
+    Closed,
 }
 
 impl Credit {
-    /// Starts with `window` bytes.
+    /// For a window of so many bytes, which is not open yet.
     pub fn new(window: usize) -> Self {
-        Self { left: Mutex::new(Some(window)), changed: Condvar::new() }
+        Self { state: Mutex::new(State::Waiting), changed: Condvar::new(), window }
     }
 
-    /// The other side has taken `count` bytes.
+    /// Opens the window, the first time.
+    pub fn open(&self) {
+        self.change(|state, window| {
+            if *state == State::Waiting {
+                *state = State::Open(window);
+            }
+        });
+    }
+
+    /// The other side has taken `count` bytes. More than the window it cannot have taken, whatever it says.
     pub fn give(&self, count: usize) {
-        if let Some(left) = self.lock().as_mut() {
-            *left = left.saturating_add(count);
-        }
-        self.changed.notify_all();
+        self.change(|state, window| {
+            if let State::Open(left) = state {
+                *left = left.saturating_add(count).min(window);
+            }
+        });
     }
 
     /// Nobody takes anything any more: whoever waits goes home.
     pub fn close(&self) {
-        *self.lock() = None;
-        self.changed.notify_all();
+        self.change(|state, _| *state = State::Closed);
+    }
+
+    /// Waits until the window is open. False if it will not be any more.
+    pub fn wait_open(&self) -> bool {
+        self.wait(|state| state != State::Waiting) != State::Closed
     }
 
     /// Waits until something may be sent; how much, at most `wanted`. None when closed.
     fn take(&self, wanted: usize) -> Option<usize> {
-        let mut left = self.lock();
-        while *left == Some(0) {
-            left = self.changed.wait(left).unwrap_or_else(PoisonError::into_inner);
-        }
-        let granted = left.as_mut()?;
-        let count = (*granted).min(wanted);
-        *granted -= count;
+        // One thread takes, so what is left does not become less meanwhile.
+        let State::Open(left) = self.wait(|state| !matches!(state, State::Waiting | State::Open(0))) else {
+            return None;
+        };
+        let count = left.min(wanted);
+        self.change(|state, _| {
+            if let State::Open(left) = state {
+                *left -= count;
+            }
+        });
         Some(count)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<usize>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wait(&self, until: impl Fn(State) -> bool) -> State {
+        let state = self.lock();
+        *self.changed.wait_while(state, |state| !until(*state)).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State, usize)) {
+        change(&mut self.lock(), self.window);
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -61,7 +99,10 @@ pub fn pump_input(mut input: impl Read, credit: &Credit, mut send: impl FnMut(&F
             Err(_) => 0,
         };
         if count == 0 {
-            send(&Frame::Input(Vec::new()));
+            // Not before: what comes to a port that is not set up is lost.
+            if credit.wait_open() {
+                send(&Frame::Input(Vec::new()));
+            }
             return;
         }
         let mut rest = buffer.get(..count).unwrap_or_default();
@@ -80,10 +121,40 @@ pub fn pump_input(mut input: impl Read, credit: &Credit, mut send: impl FnMut(&F
 mod tests {
     use super::*;
 
+    fn open(window: usize) -> Credit {
+        let credit = Credit::new(window);
+        credit.open();
+        credit
+    }
+
+    #[test]
+    fn who_claims_to_have_taken_more_than_was_sent_gets_no_more_than_the_window() {
+        let credit = open(100);
+        credit.give(usize::MAX);
+        credit.open();
+        assert_eq!(credit.take(1000), Some(100));
+        credit.give(7);
+        assert_eq!(credit.take(1000), Some(7));
+    }
+
+    #[test]
+    fn a_window_is_waited_for() {
+        let credit = Credit::new(1);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| credit.wait_open());
+            credit.open();
+            assert!(waiting.join().expect("no panic"));
+        });
+        let closed = Credit::new(1);
+        closed.close();
+        closed.open();
+        assert!(!closed.wait_open());
+    }
+
     #[test]
     fn never_more_than_the_credit_is_on_its_way() {
         let input = vec![7u8; 10_000];
-        let credit = Credit::new(1000);
+        let credit = open(1000);
         let (mut sent, mut largest, mut ended) = (0, 0, false);
         pump_input(input.as_slice(), &credit, |frame| {
             let Frame::Input(bytes) = frame else { return false };
@@ -97,8 +168,23 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_credit_ends_the_pump() {
+    fn an_input_without_a_byte_ends_when_somebody_listens() {
         let credit = Credit::new(10);
+        let (sender, frames) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                pump_input([].as_slice(), &credit, move |frame| sender.send(frame.clone()).is_ok())
+            });
+            let early = frames.recv_timeout(std::time::Duration::from_millis(50));
+            credit.open();
+            assert!(early.is_err(), "sent to a port that is not set up: {early:?}");
+            assert_eq!(frames.recv(), Ok(Frame::Input(Vec::new())));
+        });
+    }
+
+    #[test]
+    fn a_closed_credit_ends_the_pump() {
+        let credit = open(10);
         credit.close();
         let mut frames = 0;
         pump_input([1u8; 20].as_slice(), &credit, |_| {
@@ -110,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_waiting_pump_is_woken_by_the_end() {
-        let credit = Credit::new(5);
+        let credit = open(5);
         std::thread::scope(|scope| {
             scope.spawn(|| pump_input([1u8; 20].as_slice(), &credit, |_| true));
             std::thread::sleep(std::time::Duration::from_millis(20));

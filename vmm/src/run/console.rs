@@ -195,7 +195,7 @@ impl ControlPort {
     fn take_own(&mut self, line: &str) {
         if line == "ready" {
             self.shared.told().ready = true;
-            self.credit.give(INPUT_WINDOW);
+            self.credit.open();
             (self.heard)(Event::Ready);
         } else if line == "collect-failed" {
             self.shared.told().collect_failed = true;

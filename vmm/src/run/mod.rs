@@ -137,7 +137,7 @@ pub fn run(
         .context("cannot hold signals back")?
     };
     let shared = Arc::<Shared>::default();
-    let credit = Arc::new(Credit::new(0));
+    let credit = Arc::new(Credit::new(INPUT_WINDOW));
     let (watch, events) = Watch::new(spec.timeout);
     let input = streams.input;
     let heard = {
