@@ -1,7 +1,6 @@
 //! The command line. Every command is a thin call of what does the work.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +19,7 @@ use crate::guest::build::Build;
 use crate::guest::image::{GuestImage, clean};
 use crate::guest::kernel::kernel;
 use crate::host::bug::panics_end_us;
-use crate::host::say::note;
+use crate::host::say::{Messages, note};
 use crate::lab::{self, cli::LabCommand};
 use crate::qemu::Emulator;
 use crate::report;
@@ -115,7 +114,7 @@ pub fn main() -> ExitCode {
     match dispatch(Cli::parse().command) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("refault: {error:#}");
+            note(&format!("{error:#}"));
             ExitCode::from(FAILED)
         }
     }
@@ -151,7 +150,7 @@ fn dispatch(command: Command) -> Result<u8> {
             let mut nested =
                 Nested::of_ourselves(kernel.elf(), kernel.outer_initramfs(), memory << 20, Vec::new())?;
             nested.command = program;
-            Ok(status_byte(nested.run()?))
+            Ok(nested.run(None)?.map_or(FAILED, status_byte))
         }
     }
 }
@@ -189,7 +188,7 @@ fn start_log() {
         None => Targets::new().with_default(LevelFilter::WARN),
     };
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_writer(|| Messages)
+        .with_ansi(false);
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

@@ -3,11 +3,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -15,9 +19,10 @@ use super::agent::Job;
 use super::row::{ONE_NODE, Row};
 use super::tsc::tsc_khz;
 use crate::config::{PMEM_ALIGN, PmemConfig};
+use crate::host::outlet::Outlet;
 use crate::host::process::die_with_parent;
-use crate::host::stop;
 use crate::host::tools::{EMULATION_TOOLS, require};
+use crate::host::{say, stop};
 use crate::relay::{Credit, Decoder, Escape, Frame, PAYLOAD_MAX, pump_input};
 
 /// Set for the program that runs inside.
@@ -32,6 +37,8 @@ const CONSOLE_KEPT: usize = 8 << 10;
 const OVERHEAD: u64 = 1 << 30;
 /// [`EMULATED_CPU`](super::EMULATED_CPU) as far as older releases' QEMU knows it.
 const OUTER_CPU: &str = "max,la57=off,erms=off,fsrm=off";
+/// What an emulated machine may take longer than its program's own limit.
+const GRACE: Duration = Duration::from_secs(60);
 /// Clock ticks a second of Debian's kernels.
 const KERNEL_HZ: u64 = 250;
 /// What the outer kernel is told: nothing else runs there, so nothing needs to be defended or looked for. Its other
@@ -93,11 +100,13 @@ impl Nested {
         })
     }
 
-    /// Runs to the end with our standard streams, and returns the exit status of the program inside.
+    /// Runs to the end with our standard streams, and returns the exit status of the program inside; none if the time was
+    /// up first: after `limit` nobody waits for whoever does not read our output, and a while later for nothing.
     ///
     /// # Errors
-    /// No QEMU, or the machine ends before the program does: the message shows its console.
-    pub fn run(&self) -> Result<i32> {
+    /// No QEMU, or the machine ends before the program does: the message shows its console. Or our output cannot be
+    /// written.
+    pub fn run(&self, limit: Option<Duration>) -> Result<Option<i32>> {
         require(EMULATION_TOOLS, "running without hardware virtualization")?;
         let program = this_program()?;
         let job = self.job()?;
@@ -119,10 +128,17 @@ impl Nested {
                 pump_input(keys, &thread_credit, send);
             }
         });
-        let status = relay_output(output, &credit);
+        let ours = Ours::new(&machine.child)?;
+        if let Some(limit) = limit {
+            let (ours, child) = (ours.clone(), Arc::clone(&machine.child));
+            std::thread::spawn(move || ours.hurry_after(limit, &child));
+        }
+        let status = relay_output(output, &credit, &ours);
         credit.close();
+        let complete = ours.finish()?;
         match status? {
-            Some(status) => Ok(status),
+            Some(status) => Ok(complete.then_some(status)),
+            None if ours.is_late() => Ok(None),
             None => bail!("the emulated machine ended before the program in it did; {}", machine.console()),
         }
     }
@@ -173,7 +189,7 @@ fn this_program() -> Result<PathBuf> {
 
 /// QEMU, ended when this is dropped.
 struct Machine {
-    child: Child,
+    child: Arc<Mutex<Child>>,
     console: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -186,19 +202,19 @@ impl Machine {
             let kept = Arc::clone(&console);
             std::thread::spawn(move || keep_tail(&mut stderr, &kept));
         }
-        Ok(Self { child, console })
+        Ok(Self { child: Arc::new(Mutex::new(child)), console })
     }
 
     fn channel(&mut self) -> Result<(ChildStdin, impl Read + use<>)> {
-        let pipes = self.child.stdin.take().zip(self.child.stdout.take());
+        let mut child = lock(&self.child);
+        let pipes = child.stdin.take().zip(child.stdout.take());
         pipes.ok_or_else(|| anyhow!("QEMU was started without pipes"))
     }
 
     /// What QEMU and the outer kernel said last. Waits for QEMU's end, so that nothing is missed.
     fn console(&mut self) -> String {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let console = self.console.lock().unwrap_or_else(PoisonError::into_inner);
+        end(&self.child);
+        let console = lock(&self.console);
         match String::from_utf8_lossy(&console).trim() {
             "" => "it said nothing".into(),
             text => format!("its console ends with:\n{text}"),
@@ -208,15 +224,76 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&self.child);
+    }
+}
+
+fn end(child: &Mutex<Child>) {
+    let mut child = lock(child);
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Our standard output and standard error.
+#[derive(Clone)]
+struct Ours {
+    output: Outlet,
+    errors: Outlet,
+    failed: Arc<OnceLock<String>>,
+    late: Arc<AtomicBool>,
+}
+
+impl Ours {
+    /// If they cannot be written to, `child` is ended.
+    fn new(child: &Arc<Mutex<Child>>) -> Result<Self> {
+        let failed = Arc::<OnceLock<String>>::default();
+        let outlet = |to| {
+            let (failed, child) = (Arc::clone(&failed), Arc::clone(child));
+            Outlet::new(to, move |error| {
+                let _ = failed.set(format!("the command's output cannot be written: {error}"));
+                end(&child);
+            })
+        };
+        let file = |stream: BorrowedFd<'_>| {
+            stream.try_clone_to_owned().map(File::from).context("cannot use the standard streams")
+        };
+        let output = outlet(file(std::io::stdout().as_fd())?);
+        let errors = outlet(file(std::io::stderr().as_fd())?);
+        Ok(Self { output, errors, failed, late: Arc::default() })
+    }
+
+    /// The program inside has a limit of its own, which began when its guest did.
+    fn hurry_after(&self, limit: Duration, child: &Mutex<Child>) {
+        std::thread::sleep(limit);
+        self.output.hurry();
+        self.errors.hurry();
+        say::hurry();
+        std::thread::sleep(GRACE);
+        self.late.store(true, Ordering::Release);
+        end(child);
+    }
+
+    fn is_late(&self) -> bool {
+        self.late.load(Ordering::Acquire)
+    }
+
+    /// Waits until all is written. Whether it is; if not, the time was up.
+    fn finish(&self) -> Result<bool> {
+        // Both, for one may be late because of the other's reader.
+        let complete = self.output.finish() & self.errors.finish();
+        self.failed.get().map_or(Ok(complete), |why| bail!("{why}"))
     }
 }
 
 /// Hands on what the program inside writes, until its exit status comes. None if the channel ends without one.
-fn relay_output(mut channel: impl Read, credit: &Credit) -> Result<Option<i32>> {
+fn relay_output(mut channel: impl Read, credit: &Credit, ours: &Ours) -> Result<Option<i32>> {
     let mut decoder = Decoder::default();
     let mut buffer = [0u8; 64 << 10];
+    let (mut output, mut errors) = (ours.output.clone(), ours.errors.clone());
     loop {
         let count = channel.read(&mut buffer)?;
         if count == 0 {
@@ -224,18 +301,14 @@ fn relay_output(mut channel: impl Read, credit: &Credit) -> Result<Option<i32>> 
         }
         for frame in decoder.push(buffer.get(..count).unwrap_or_default())? {
             match frame {
-                Frame::Output(bytes) => write_out(&mut std::io::stdout(), &bytes)?,
-                Frame::Errors(bytes) => write_out(&mut std::io::stderr(), &bytes)?,
+                Frame::Output(bytes) => output.write_all(&bytes)?,
+                Frame::Errors(bytes) => errors.write_all(&bytes)?,
                 Frame::Taken(count) => credit.give(count as usize),
                 Frame::Exit(status) => return Ok(Some(status)),
                 Frame::Job(_) | Frame::Input(_) => {}
             }
         }
     }
-}
-
-fn write_out(out: &mut impl Write, bytes: &[u8]) -> Result<()> {
-    out.write_all(bytes).and_then(|()| out.flush()).context("nobody reads our output any more")
 }
 
 fn send(channel: &Mutex<ChildStdin>, frame: &Frame) -> bool {
@@ -268,9 +341,11 @@ mod tests {
         let mut bytes = Frame::Taken(5).encode();
         bytes.extend(Frame::Exit(7).encode());
         let credit = Credit::new(0);
-        assert_eq!(relay_output(bytes.as_slice(), &credit).expect("valid"), Some(7));
-        assert_eq!(relay_output([].as_slice(), &credit).expect("an early end"), None);
-        assert!(relay_output(b"garbage".as_slice(), &credit).is_err());
+        let child = Command::new("true").spawn().expect("it starts");
+        let ours = Ours::new(&Arc::new(Mutex::new(child))).expect("streams");
+        assert_eq!(relay_output(bytes.as_slice(), &credit, &ours).expect("valid"), Some(7));
+        assert_eq!(relay_output([].as_slice(), &credit, &ours).expect("an early end"), None);
+        assert!(relay_output(b"garbage".as_slice(), &credit, &ours).is_err());
     }
 
     #[test]

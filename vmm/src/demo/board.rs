@@ -47,8 +47,8 @@ pub struct Board {
     pub speed: Speed,
     /// The scenarios in their order.
     pub rows: Vec<Row>,
-    /// Sizes of mappings whose file system xfs_repair complains about.
-    pub inconsistent: Vec<String>,
+    /// Size of the first mapping whose file system xfs_repair complains about.
+    pub inconsistent: Option<String>,
     /// The guest program's own verdict, once it is through.
     pub done: Option<Outcome>,
 }
@@ -76,7 +76,9 @@ impl Board {
                 })
             }
             Event::Check { mapping, result } => {
-                self.inconsistent.extend((result == Outcome::Fail).then_some(mapping));
+                if result == Outcome::Fail {
+                    self.inconsistent.get_or_insert(mapping);
+                }
                 None
             }
             Event::Done { result } => {
@@ -93,7 +95,7 @@ impl Board {
 
     /// Why the run failed, if not through a scenario: nothing for one that went through.
     pub fn trouble(&self) -> Option<String> {
-        if let Some(mapping) = self.inconsistent.first() {
+        if let Some(mapping) = &self.inconsistent {
             return Some(format!("xfs_repair finds the file system inconsistent ({mapping} mappings)"));
         }
         match self.done {

@@ -1,7 +1,7 @@
 //! One run of the demo from the command line to its folder, on whatever host runs the guest.
 
 use std::fs::{self, File};
-use std::io::{LineWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -132,8 +132,8 @@ fn nested(args: &DemoArgs, image: &GuestImage, folder: &Path) -> Result<()> {
     if live() {
         nested.environment.push((LIVE_VARIABLE.into(), "1".into()));
     }
-    let status = nested.run()?;
-    anyhow::ensure!(status == 0, "the run inside the emulated machine failed");
+    let status = nested.run(None)?;
+    anyhow::ensure!(status == Some(0), "the run inside the emulated machine failed");
     Ok(())
 }
 
@@ -202,7 +202,7 @@ fn streams(folder: &Path, view: Arc<Mutex<View>>) -> Result<Streams> {
     let create = |name: &str| {
         let path = folder.join(name);
         let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok::<_, anyhow::Error>(LineWriter::new(file))
+        Ok::<_, anyhow::Error>(file)
     };
     let output = Arc::new(Mutex::new(create(OUTPUT)?));
     Ok(Streams {
@@ -215,7 +215,7 @@ fn streams(folder: &Path, view: Arc<Mutex<View>>) -> Result<Streams> {
 }
 
 /// Standard output and standard error of the guest's program, in one file.
-struct Shared(Arc<Mutex<LineWriter<File>>>);
+struct Shared(Arc<Mutex<File>>);
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -353,7 +353,8 @@ fn conclude(args: &DemoArgs, summary: &RunSummary, path: &Path) -> Result<()> {
     let latest: PathBuf = path.with_file_name(LATEST);
     note(&format!("report: {} (also at {})", path.join(names::REPORT).display(), latest.display()));
     let verdicts = VerdictArgs { junit: args.junit.clone(), ktap: false };
-    verdicts.leave("refault demo", &cases(summary), Duration::from_secs_f64(summary.seconds))
+    let took = Duration::from_secs_f64(summary.seconds);
+    verdicts.leave("refault demo", &cases(summary), took, &mut std::io::sink())
 }
 
 /// A test for each scenario, and one for the run if that failed for a reason of its own.

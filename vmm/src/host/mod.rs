@@ -2,6 +2,7 @@
 
 pub mod beneath;
 pub mod bug;
+pub mod outlet;
 pub mod process;
 pub mod say;
 pub mod sigbus;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use libc::c_int;
 
-use super::say::note;
+use super::say::{hurry, note};
 use super::terminal;
 
 /// Signals that ask for an end.
@@ -79,6 +79,7 @@ impl Drop for Orderly {
 /// Ends the program as the signal would have.
 pub fn leave(stop: Stop) -> ! {
     terminal::restore();
+    hurry();
     note(&format!("{}: ended", stop.name()));
     std::process::exit(stop.code().into())
 }

@@ -110,7 +110,7 @@ fn judged(verdicts: &VerdictArgs, name: &str, test: impl FnOnce() -> Result<()>)
     let start = Instant::now();
     let result = test();
     let failure = result.as_ref().err().map(|error| format!("{error:#}"));
-    verdicts.leave("refault lab", &[Case::new(name, failure)], start.elapsed())?;
+    verdicts.leave("refault lab", &[Case::new(name, failure)], start.elapsed(), &mut io::stdout())?;
     result
 }
 

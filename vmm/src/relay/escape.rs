@@ -1,6 +1,8 @@
 //! The way out of a guest that has the keyboard: Ctrl-A, then a letter.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+
+use crate::host::say::Messages;
 
 /// Ctrl-A.
 const ESCAPE: u8 = 0x01;
@@ -29,7 +31,7 @@ impl<R> Escape<R> {
         match key {
             ESCAPE => return Some(ESCAPE),
             b'x' | b'X' => (self.end)(),
-            _ => eprint!("{HELP}"),
+            _ => drop(Messages.write_all(HELP.as_bytes())),
         }
         None
     }

@@ -1,10 +1,13 @@
 //! Verdicts for machines that collect them: JUnit XML in a file, KTAP on standard output.
 
 use std::fmt::Write as _;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+use crate::host::say::visible;
 
 /// Where verdicts go, as options.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -59,17 +62,18 @@ impl VerdictArgs {
         }
     }
 
-    /// Leaves the verdicts of the tests of `suite`, which took so long together.
+    /// Leaves the verdicts of the tests of `suite`, which took so long together: KTAP goes to `out`.
     ///
     /// # Errors
-    /// The file cannot be written.
-    pub fn leave(&self, suite: &str, cases: &[Case], took: Duration) -> Result<()> {
+    /// The file, or `out`, cannot be written.
+    pub fn leave(&self, suite: &str, cases: &[Case], took: Duration, out: &mut impl Write) -> Result<()> {
         if let Some(path) = &self.junit {
             let xml = junit(cases, suite, took);
             std::fs::write(path, xml).with_context(|| format!("--junit: cannot write {}", path.display()))?;
         }
         if self.ktap {
-            print!("{}", ktap(cases));
+            let written = out.write_all(ktap(cases).as_bytes()).and_then(|()| out.flush());
+            written.context("--ktap: cannot write to standard output")?;
         }
         Ok(())
     }
@@ -79,10 +83,11 @@ impl VerdictArgs {
 pub fn ktap(cases: &[Case]) -> String {
     let mut text = format!("KTAP version 1\n1..{}\n", cases.len());
     for (case, number) in cases.iter().zip(1..) {
+        let name = visible(&case.name);
         let _ = match &case.verdict {
-            Verdict::Pass => writeln!(text, "ok {number} {}", case.name),
-            Verdict::Fail(_) => writeln!(text, "not ok {number} {}", case.name),
-            Verdict::Skip(why) => writeln!(text, "ok {number} {} # SKIP {why}", case.name),
+            Verdict::Pass => writeln!(text, "ok {number} {name}"),
+            Verdict::Fail(_) => writeln!(text, "not ok {number} {name}"),
+            Verdict::Skip(why) => writeln!(text, "ok {number} {name} # SKIP {}", visible(why)),
         };
     }
     text
@@ -142,6 +147,7 @@ mod tests {
             Duration::from_millis(1500),
         );
         assert!(xml.contains("name=\"a&lt;b&gt;&quot;&amp;?\"") && xml.contains("time=\"1.500\""), "{xml}");
+        assert_eq!(ktap(&[Case::new("\u{1b}[2Jx", None)]), "KTAP version 1\n1..1\nok 1 \\u{1b}[2Jx\n");
         assert!(xml.contains("tests=\"1\" failures=\"1\" skipped=\"0\""), "{xml}");
     }
 
@@ -149,7 +155,10 @@ mod tests {
     fn both_forms_say_the_same() {
         let args = VerdictArgs { junit: Some("/nonexistent/x.xml".into()), ktap: false };
         let cases = [Case::new("a", None), Case::new("b", Some("why".into()))];
-        let error = args.leave("suite", &cases, Duration::ZERO).expect_err("no folder").to_string();
+        let error = args
+            .leave("suite", &cases, Duration::ZERO, &mut std::io::sink())
+            .expect_err("no folder")
+            .to_string();
         assert!(error.contains("--junit: cannot write /nonexistent"), "{error}");
         assert_eq!(ktap(&cases), "KTAP version 1\n1..2\nok 1 a\nnot ok 2 b\n");
         assert!(junit(&cases, "suite", Duration::ZERO).contains("<failure message=\"why\"/>"));

@@ -67,7 +67,12 @@ impl End {
         let what = match (self.timeout, self.status, &self.reason) {
             (None, Some(_), ExitReason::PowerOff | ExitReason::Halted) => return None,
             (None, None, ExitReason::PowerOff | ExitReason::Halted) if self.code() == 0 => return None,
-            (Some(limit), ..) => format!("the guest was stopped after {} s (--timeout)", limit.as_secs()),
+            (Some(limit), _, ExitReason::Stopped) => {
+                format!("the guest was stopped after {} s (--timeout)", limit.as_secs())
+            }
+            (Some(limit), ..) => {
+                return Some(format!("nobody had read all output after {} s (--timeout)", limit.as_secs()));
+            }
             (.., ExitReason::Failed(why)) => format!("the machine failed: {why}"),
             (None, Some(status), reason) => {
                 let what = match reason {
@@ -87,13 +92,18 @@ impl End {
         };
         Some(match self.log.trim() {
             "" => format!("{what}; its kernel logged nothing"),
-            log => format!("{what}; its log ends with:\n{log}"),
+            log => format!("{what}; its log ends with:\n{}", quoted(log)),
         })
     }
 
     fn panicked(&self) -> bool {
         self.log.contains("Kernel panic")
     }
+}
+
+/// Lines of the guest's, marked so that none can be taken for one of ours.
+fn quoted(log: &str) -> String {
+    log.lines().map(|line| format!("| {line}")).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -192,14 +202,21 @@ mod tests {
         let mut end = end(None, ExitReason::Stopped);
         end.timeout = Some(Duration::from_secs(5));
         assert_eq!(end.code(), TIMED_OUT);
-        assert!(end.complaint().is_some_and(|text| text.contains("5 s")));
+        assert!(end.complaint().is_some_and(|text| text.contains("stopped after 5 s")));
+        (end.status, end.reason) = (Some(0), ExitReason::PowerOff);
+        assert_eq!(end.code(), TIMED_OUT);
+        assert!(end.complaint().is_some_and(|text| text.contains("nobody had read")));
     }
 
     #[test]
     fn a_panic_is_called_one_and_shown() {
         let mut end = end(None, ExitReason::Reset);
-        end.log = "[    1.0] Kernel panic - not syncing: oops\n".into();
+        end.log = "[    1.0] Kernel panic - not syncing: oops\nrefault: all is well\n".into();
         let complaint = end.complaint().expect("a complaint");
         assert!(complaint.contains("panicked") && complaint.contains("not syncing: oops"), "{complaint}");
+        assert!(
+            complaint.ends_with("\n| refault: all is well"),
+            "whose words they are is plain: {complaint}"
+        );
     }
 }

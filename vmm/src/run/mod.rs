@@ -10,6 +10,7 @@ pub mod guest_log;
 pub mod job;
 pub(crate) mod leave;
 mod options;
+mod outputs;
 pub mod parse;
 pub mod place;
 mod plan;
@@ -25,9 +26,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use self::console::{ControlPort, INPUT_WINDOW, LogPort, Shared, StreamPort};
+use self::console::{INPUT_WINDOW, Shared};
 pub use self::end::{End, FAILED, LATE_CRASH, NO_STATUS, TIMED_OUT, WARNED};
 pub use self::options::{RunArgs, execute};
+use self::outputs::{Outputs, ending};
 use self::parse::{Add, Out, Pmem};
 use self::plan::Plan;
 use self::watch::{Event, Watch};
@@ -38,7 +40,7 @@ use crate::host::stop::Orderly;
 use crate::machine::{Consoles, Devices, Machine, MachineHandle, MachineParts};
 use crate::memory::pmem;
 use crate::qemu::{self, Emulator, Extras};
-use crate::relay::{Credit, Decoder, Frame, pump_input};
+use crate::relay::{Credit, Frame, pump_input};
 
 /// What the guest runs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,29 +130,26 @@ pub fn run(
     let plan = Plan::new(spec)?;
     let handle = Arc::new(OnceLock::new());
     let stopped = Arc::new(OnceLock::new());
+    let shared = Arc::<Shared>::default();
+    let Streams { input, output, errors, log, control } = streams;
+    let outputs = Outputs::new(output, errors, log, control, &shared, &handle);
+    let ends = outputs.ends();
     let _orderly = {
-        let (handle, stopped) = (Arc::clone(&handle), Arc::clone(&stopped));
+        let (handle, stopped, ends) = (Arc::clone(&handle), Arc::clone(&stopped), ends.clone());
         Orderly::begin(move |stop| {
             let _ = stopped.set(stop);
             ending(&handle, ExitReason::Stopped)();
+            ends.hurry();
         })
         .context("cannot hold signals back")?
     };
-    let shared = Arc::<Shared>::default();
     let credit = Arc::new(Credit::new(INPUT_WINDOW));
     let (watch, events) = Watch::new(spec.timeout);
-    let input = streams.input;
     let heard = {
         let events = events.clone();
         move |event| {
             let _ = events.send(event);
         }
-    };
-    let outputs = Outputs {
-        output: streams.output,
-        errors: streams.errors,
-        log: streams.log,
-        control: streams.control,
     };
     let consoles = match plan.relayed {
         true => outputs.relayed(&shared, &credit, &handle, plan.token.clone(), heard),
@@ -165,8 +164,10 @@ pub fn run(
         // It came before there was a machine to stop.
         hand.stop();
     }
-    let watching = watch.start(hand);
+    let late = ends.clone();
+    let watching = watch.start(hand, move || late.hurry());
     let reason = machine.run();
+    ends.finish();
     let _ = events.send(Event::Over);
     credit.close();
     let timed_out = watching.join().unwrap_or(false);
@@ -178,7 +179,7 @@ pub fn run(
         stopped: stopped.get().copied(),
         status: told.status,
         reason: explained(reason?, &plan.config.pmem),
-        timeout: spec.timeout.filter(|_| timed_out && told.status.is_none()),
+        timeout: spec.timeout.filter(|_| timed_out),
         bare: !plan.relayed || spec.shell,
         log: shared.log(),
         findings: shared.findings(),
@@ -238,64 +239,6 @@ impl AnyMachine {
             Self::Qemu(machine) => machine.run(),
         }
     }
-}
-
-/// What the consoles write to.
-struct Outputs {
-    output: Box<dyn Write + Send>,
-    errors: Box<dyn Write + Send>,
-    log: Vec<Box<dyn Write + Send>>,
-    control: Box<dyn FnMut(&str) + Send>,
-}
-
-impl Outputs {
-    /// With our init in the guest: log, streams, control lines.
-    fn relayed(
-        self,
-        shared: &Arc<Shared>,
-        credit: &Arc<Credit>,
-        handle: &Arc<OnceLock<MachineHandle>>,
-        token: String,
-        heard: impl Fn(Event) + Send + 'static,
-    ) -> Consoles {
-        let streams = StreamPort {
-            shared: Arc::clone(shared),
-            decoder: Decoder::default(),
-            credit: Arc::clone(credit),
-            output: self.output,
-            errors: self.errors,
-            stop: ending(handle, ExitReason::Stopped),
-        };
-        let control = ControlPort {
-            shared: Arc::clone(shared),
-            line: Vec::new(),
-            credit: Arc::clone(credit),
-            listener: self.control,
-            token,
-            heard: Box::new(heard),
-        };
-        let halted = ending(handle, ExitReason::Halted);
-        let log = LogPort { shared: Arc::clone(shared), copies: self.log, halted };
-        Consoles { outputs: [Box::new(log), Box::new(streams), Box::new(control)] }
-    }
-
-    /// With somebody else's: the console is all there is.
-    fn plain(self, shared: &Arc<Shared>, handle: &Arc<OnceLock<MachineHandle>>) -> Consoles {
-        let copies = self.log.into_iter().chain([self.output]).collect();
-        let halted = ending(handle, ExitReason::Halted);
-        let log = LogPort { shared: Arc::clone(shared), copies, halted };
-        Consoles { outputs: [Box::new(log), Box::new(std::io::sink()), Box::new(std::io::sink())] }
-    }
-}
-
-/// What ends the machine for `reason`, once there is one.
-fn ending(handle: &Arc<OnceLock<MachineHandle>>, reason: ExitReason) -> Box<dyn Fn() + Send> {
-    let handle = Arc::clone(handle);
-    Box::new(move || {
-        if let Some(handle) = handle.get() {
-            handle.end(reason.clone());
-        }
-    })
 }
 
 /// Hands the guest its input from a thread of its own, which a read of standard input may keep for ever.

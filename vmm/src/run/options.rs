@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use crate::config::{CpuModel, PmemConfig};
 use crate::guest::kernel_config::Use;
 use crate::guest::kernel_tree::{TREE_VARIABLE, TreeKernel};
 use crate::guest::{GuestImage, IMAGE_VARIABLE};
+use crate::host::outlet::Outlet;
 use crate::host::say::note;
 use crate::host::stop::{self, Orderly};
 use crate::host::terminal::{Raw, size};
@@ -43,8 +45,6 @@ use crate::wiring::{self, DeviceOptions};
 const TERMINAL_VARIABLE: &str = "REFAULT_TERMINAL";
 /// Where scenarios leave their records.
 const SCENARIOS: &str = "target/refault";
-/// What an emulated machine may take longer than the guest's own limit.
-const NESTED_GRACE: Duration = Duration::from_secs(60);
 /// The environment of a command in the guest, besides what the user gives.
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
@@ -241,9 +241,24 @@ fn here(
         end.findings.iter().for_each(|line| note(&format!("--fail-on-warn: {line}")));
     }
     if let Some(verdicts) = verdicts {
-        args.conclude(&verdicts, code, start.elapsed())?;
+        let mut out = stdout()?;
+        if end.stopped.is_some() || end.timeout.is_some() {
+            // Whoever does not read must not keep us.
+            let mut outlet = Outlet::new(out, |_| {});
+            outlet.hurry();
+            args.conclude(&verdicts, code, start.elapsed(), &mut outlet)?;
+            outlet.finish();
+        } else {
+            args.conclude(&verdicts, code, start.elapsed(), &mut out)?;
+        }
     }
     Ok(code)
+}
+
+/// Standard output without a buffer of ours.
+fn stdout() -> Result<File> {
+    let ours = std::io::stdout().as_fd().try_clone_to_owned();
+    Ok(File::from(ours.context("cannot use standard output")?))
 }
 
 /// What happens to lines on the control channel.
@@ -281,27 +296,25 @@ fn nested(args: &RunArgs, image: &GuestImage, tree: Option<&TreeKernel>) -> Resu
     if let Some((columns, rows)) = terminal {
         nested.environment.push((TERMINAL_VARIABLE.into(), format!("{columns}x{rows}").into()));
     }
-    if let Some(seconds) = args.timeout {
-        let limit = Duration::from_secs(seconds).saturating_add(NESTED_GRACE);
-        std::thread::spawn(move || {
-            std::thread::sleep(limit);
-            note("the emulated machine was stopped (--timeout)");
-            // QEMU ends with us.
-            std::process::exit(TIMED_OUT.into());
-        });
-    }
     nested.lent = args.pmem_files()?;
     let locks = nested.lent.iter().map(pmem::open).collect::<Result<Vec<_>, _>>()?;
     let _orderly = Orderly::begin(|stop| stop::leave(stop)).context("cannot hold signals back")?;
     nested.escape = terminal.is_some();
     let raw = terminal.and_then(|_| Raw::enter());
-    let status = nested.run();
+    let lent = nested.lent.clone();
+    let status = nested.run(args.timeout.map(Duration::from_secs));
     drop((raw, locks));
-    let status = status.map_err(|error| match pmem::lost(&nested.lent) {
+    let status = status.map_err(|error| match pmem::lost(&lent) {
         Some(why) => error.context(why),
         None => error,
     });
-    Ok(status?.to_le_bytes().first().copied().unwrap_or(FAILED))
+    match status? {
+        Some(status) => Ok(status.to_le_bytes().first().copied().unwrap_or(FAILED)),
+        None => {
+            note("the emulated machine was stopped, or its output not read (--timeout)");
+            Ok(TIMED_OUT)
+        }
+    }
 }
 
 impl RunArgs {
@@ -376,11 +389,11 @@ impl RunArgs {
     }
 
     /// Leaves the verdicts as it was asked for.
-    fn conclude(&self, verdicts: &Verdicts, status: u8, took: Duration) -> Result<()> {
+    fn conclude(&self, verdicts: &Verdicts, status: u8, took: Duration, out: &mut impl Write) -> Result<()> {
         let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
         let name = self.scenario.clone().unwrap_or_else(|| words.join(" "));
         let name = if name.is_empty() { "shell" } else { name.lines().next().unwrap_or_default() };
-        self.verdicts.leave(name, &verdicts.cases(name, status), took)
+        self.verdicts.leave(name, &verdicts.cases(name, status), took, out)
     }
 
     fn streams(
@@ -388,14 +401,14 @@ impl RunArgs {
         control: Box<dyn FnMut(&str) + Send>,
         verdicts: Option<&Arc<Verdicts>>,
     ) -> Result<Streams> {
-        let output: Box<dyn Write + Send> = Box::new(std::io::stdout());
+        let output: Box<dyn Write + Send> = Box::new(stdout()?);
         let mut log: Vec<Box<dyn Write + Send>> = Vec::new();
         if let Some(path) = &self.serial_log {
             let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-            log.push(Box::new(std::io::LineWriter::new(file)));
+            log.push(Box::new(file));
         }
         if self.verbose && self.initrd.is_none() {
-            log.push(Box::new(std::io::LineWriter::new(std::io::stderr())));
+            log.push(Box::new(std::io::stderr()));
         }
         Ok(Streams {
             input: Some(match self.terminal() {

@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::host::say::visible;
 use crate::report::verdicts::{Case, Verdict};
 
 /// The exit status of a test that was skipped.
@@ -131,7 +132,7 @@ impl Write for Watch {
                 let line = line.trim_end_matches('\r');
                 self.verdicts.take(line);
                 if self.ktap {
-                    writeln!(self.output, "# {line}")?;
+                    writeln!(self.output, "# {}", visible(line))?;
                 }
             } else if self.line.len() < LINE_MAX {
                 self.line.push(*byte);
@@ -229,7 +230,7 @@ mod tests {
             }
         }
         let mut watch = Arc::<Verdicts>::default().watch(Box::new(Into(shared.clone())), true);
-        watch.write_all(b"one\r\nok 1 a\nhalf").expect("a vector");
-        assert_eq!(*shared.lock().expect("not poisoned"), b"# one\n# ok 1 a\n");
+        watch.write_all(b"one\r\n\x1b[2Jok 1 a\nhalf").expect("a vector");
+        assert_eq!(*shared.lock().expect("not poisoned"), b"# one\n# \\u{1b}[2Jok 1 a\n");
     }
 }

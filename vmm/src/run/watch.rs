@@ -17,7 +17,7 @@ pub(super) enum Event {
     Ready,
     /// The guest has told the exit status; it will power off.
     Told,
-    /// The machine has ended.
+    /// The machine has ended, and what the guest wrote has been read.
     Over,
 }
 
@@ -34,37 +34,40 @@ impl Watch {
         (Self { events, limit }, sender)
     }
 
-    /// Starts the clock. The thread's result says whether the limit was exceeded.
-    pub(super) fn start(self, handle: MachineHandle) -> JoinHandle<bool> {
-        std::thread::spawn(move || self.wait(|| handle.stop()))
+    /// Starts the clock. At the user's limit the machine is stopped and `hurry` is called, once. The thread's result says
+    /// whether that happened.
+    pub(super) fn start(self, handle: MachineHandle, hurry: impl Fn() + Send + 'static) -> JoinHandle<bool> {
+        std::thread::spawn(move || self.wait(|| handle.stop(), hurry))
     }
 
-    fn wait(&self, stop: impl Fn()) -> bool {
+    fn wait(&self, stop: impl Fn(), hurry: impl Fn()) -> bool {
         let start = Instant::now();
-        let mut boot = Duration::ZERO;
+        let limit = self.limit.and_then(|limit| start.checked_add(limit));
+        let (mut boot, mut grace) = (Duration::ZERO, None);
         loop {
-            let left = self.limit.map(|limit| limit.saturating_sub(start.elapsed()));
-            match next(&self.events, left) {
+            match next(&self.events, [limit, grace].into_iter().flatten().min()) {
                 Some(Event::Ready) => boot = start.elapsed(),
                 Some(Event::Over) => return false,
                 Some(Event::Told) => {
-                    if next(&self.events, Some(GRACE.saturating_add(boot * GRACE_BOOTS))).is_none() {
-                        stop();
-                    }
-                    return false;
+                    grace = Instant::now().checked_add(GRACE.saturating_add(boot * GRACE_BOOTS))
                 }
+                None if limit.is_some_and(|limit| limit <= Instant::now()) => {
+                    stop();
+                    hurry();
+                    return true;
+                }
+                // What the guest wrote is still waited for.
                 None => {
                     stop();
-                    return true;
+                    grace = None;
                 }
             }
         }
     }
 }
 
-/// The next event; none when the time is up first. Senders that are gone mean the end.
-fn next(events: &Receiver<Event>, limit: Option<Duration>) -> Option<Event> {
-    let end = limit.and_then(|limit| Instant::now().checked_add(limit));
+/// The next event; none when it is `end` first. Senders that are gone mean the end of the run.
+fn next(events: &Receiver<Event>, end: Option<Instant>) -> Option<Event> {
     let received = match end {
         Some(end) => events.recv_timeout(end.saturating_duration_since(Instant::now())),
         None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -85,8 +88,9 @@ mod tests {
     fn watch(limit: Option<Duration>, events: &[Event]) -> (bool, u32) {
         let (watch, sender) = Watch::new(limit);
         events.iter().for_each(|event| sender.send(*event).expect("it listens"));
-        let stops = Cell::new(0);
-        let late = watch.wait(|| stops.set(stops.get() + 1));
+        let (stops, hurries) = (Cell::new(0), Cell::new(0));
+        let late = watch.wait(|| stops.set(stops.get() + 1), || hurries.set(hurries.get() + 1));
+        assert_eq!(hurries.get(), u32::from(late));
         (late, stops.get())
     }
 
@@ -105,5 +109,10 @@ mod tests {
     #[test]
     fn a_run_that_takes_too_long_is_stopped() {
         assert_eq!(watch(Some(Duration::from_millis(5)), &[]), (true, 1));
+        assert_eq!(
+            watch(Some(Duration::from_millis(5)), &[Event::Ready, Event::Told]),
+            (true, 1),
+            "nobody reads"
+        );
     }
 }

@@ -56,6 +56,7 @@ impl MatrixArgs {
             "refault lab matrix",
             &cells.iter().map(case).collect::<Vec<_>>(),
             start.elapsed(),
+            &mut std::io::stdout(),
         )?;
         Ok(u8::from(!broken.is_empty()))
     }

@@ -1,0 +1,116 @@
+//! What the guest's serial ports write to, and the end of that.
+
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
+
+use super::console::{ControlPort, LogPort, Shared, StreamPort};
+use super::watch::Event;
+use crate::config::ExitReason;
+use crate::host::outlet::Outlet;
+use crate::host::say;
+use crate::machine::{Consoles, MachineHandle};
+use crate::relay::{Credit, Decoder};
+
+/// Where output goes. A reader that stalls holds up the guest, and nothing else.
+pub(super) struct Outputs {
+    output: Outlet,
+    errors: Outlet,
+    log: Vec<Outlet>,
+    control: Box<dyn FnMut(&str) + Send>,
+}
+
+/// A hand on them, from any thread.
+#[derive(Clone)]
+pub(super) struct Ends(Vec<Outlet>);
+
+impl Ends {
+    /// From now on nobody waits for a reader: the run is to end.
+    pub(super) fn hurry(&self) {
+        self.0.iter().for_each(Outlet::hurry);
+        say::hurry();
+    }
+
+    /// Waits until all is written, or cannot be.
+    pub(super) fn finish(&self) {
+        for outlet in &self.0 {
+            outlet.finish();
+        }
+    }
+}
+
+impl Outputs {
+    /// To the run's streams. One that cannot be written to ends the run, whose `shared` state then says why.
+    pub(super) fn new(
+        output: Box<dyn Write + Send>,
+        errors: Box<dyn Write + Send>,
+        log: Vec<Box<dyn Write + Send>>,
+        control: Box<dyn FnMut(&str) + Send>,
+        shared: &Arc<Shared>,
+        handle: &Arc<OnceLock<MachineHandle>>,
+    ) -> Self {
+        let outlet = |to, what: &'static str| {
+            let (shared, stop) = (Arc::clone(shared), ending(handle, ExitReason::Stopped));
+            Outlet::new(to, move |error| {
+                shared.told().broken.get_or_insert_with(|| format!("{what} cannot be written: {error}"));
+                stop();
+            })
+        };
+        Self {
+            output: outlet(output, "the command's output"),
+            errors: outlet(errors, "the command's output"),
+            log: log.into_iter().map(|copy| outlet(copy, "the kernel's log")).collect(),
+            control,
+        }
+    }
+
+    /// What is left of them when the machine has the rest.
+    pub(super) fn ends(&self) -> Ends {
+        Ends(self.log.iter().chain([&self.output, &self.errors]).cloned().collect())
+    }
+
+    /// With our init in the guest: log, streams, control lines.
+    pub(super) fn relayed(
+        self,
+        shared: &Arc<Shared>,
+        credit: &Arc<Credit>,
+        handle: &Arc<OnceLock<MachineHandle>>,
+        token: String,
+        heard: impl Fn(Event) + Send + 'static,
+    ) -> Consoles {
+        let streams = StreamPort {
+            shared: Arc::clone(shared),
+            decoder: Decoder::default(),
+            credit: Arc::clone(credit),
+            output: Box::new(self.output),
+            errors: Box::new(self.errors),
+            stop: ending(handle, ExitReason::Stopped),
+        };
+        let control = ControlPort {
+            shared: Arc::clone(shared),
+            line: Vec::new(),
+            credit: Arc::clone(credit),
+            listener: self.control,
+            token,
+            heard: Box::new(heard),
+        };
+        let log = LogPort::new(shared, self.log, ending(handle, ExitReason::Halted));
+        Consoles { outputs: [Box::new(log), Box::new(streams), Box::new(control)] }
+    }
+
+    /// With somebody else's: the console is all there is.
+    pub(super) fn plain(self, shared: &Arc<Shared>, handle: &Arc<OnceLock<MachineHandle>>) -> Consoles {
+        let copies = self.log.into_iter().chain([self.output]).collect();
+        let log = LogPort::new(shared, copies, ending(handle, ExitReason::Halted));
+        Consoles { outputs: [Box::new(log), Box::new(std::io::sink()), Box::new(std::io::sink())] }
+    }
+}
+
+/// What ends the machine for `reason`, once there is one.
+pub(super) fn ending(handle: &Arc<OnceLock<MachineHandle>>, reason: ExitReason) -> Box<dyn Fn() + Send> {
+    let handle = Arc::clone(handle);
+    Box::new(move || {
+        if let Some(handle) = handle.get() {
+            handle.end(reason.clone());
+        }
+    })
+}
