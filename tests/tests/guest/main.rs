@@ -19,6 +19,8 @@ mod stock;
 mod stock_programs;
 mod stock_pyverbs;
 mod storm;
+mod streams;
 mod support;
+mod terminal;
 mod verbs;
 mod vfio;

@@ -5,9 +5,9 @@ use std::fs;
 use crate::support::{Refault, script};
 
 #[test]
-fn the_commands_status_is_refaults() {
-    let said = Refault::new(["run", "--", "false"]).run();
-    assert_eq!(said.status, 1, "{said:#?}");
+fn the_commands_status_is_refaults_and_no_input_has_an_end() {
+    let said = Refault::new(["run", "--timeout", "600", "--", "sh", "-c", "wc -c; exit 1"]).run();
+    assert_eq!((said.status, &*said.stdout), (1, "0\n"), "{said:#?}");
 }
 
 #[test]

@@ -12,6 +12,11 @@ use refault_vmm::run::guest_log;
 /// Two emulated machines side by side on two cores would only slow each other down.
 static MACHINE: Mutex<()> = Mutex::new(());
 
+/// Waits for the machine to be free, and keeps it.
+pub(crate) fn on_this_machine() -> MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A command line of refault that is about to run.
 pub(crate) struct Refault {
     command: Command,
@@ -29,21 +34,38 @@ pub(crate) struct Said {
 impl Refault {
     /// `refault ARGUMENTS`, in the workspace's root. Waits for the machine to be free.
     pub(crate) fn new<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(arguments: I) -> Self {
-        let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        let machine = on_this_machine();
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(workspace()).stdin(Stdio::null());
         Self { command, _machine: machine }
     }
 
+    /// The command, for streams of other kinds.
+    pub(crate) fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+
+    /// Starts it with these streams. The machine is taken as long as this lives.
+    pub(crate) fn spawn(&mut self) -> Child {
+        self.command.spawn().expect("refault starts")
+    }
+
     /// Runs it to its end, and prints how long that took.
-    pub(crate) fn run(mut self) -> Said {
+    pub(crate) fn run(self) -> Said {
+        said(self.run_bytes())
+    }
+
+    /// The same for output that is no text.
+    pub(crate) fn run_bytes(mut self) -> Output {
         let start = Instant::now();
         let output = self.command.output().expect("refault starts");
+        // It has its ends of pipes too.
+        self.command.stdin(Stdio::null());
         let thread = std::thread::current();
         let test = thread.name().unwrap_or_default();
         // Not by a macro, whose output the test harness keeps to itself.
         let _ = writeln!(std::io::stderr(), "guest: {:6.1} s {test}", start.elapsed().as_secs_f64());
-        said(output)
+        output
     }
 
     /// Starts it.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{PipeWriter, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::first_cpu::leave_first_cpu;
 use super::settle::settle;
+use super::sizes;
 use crate::host::say::note;
 use crate::relay::{Decoder, Frame, PAYLOAD_MAX};
 
@@ -115,10 +116,12 @@ fn run(job: &Job, incoming: Incoming, port: &Port) -> Result<i32> {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(job.environment.iter().cloned()).current_dir(&job.folder);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (theirs, sizes) = sizes::lend(&mut command).context("no pipe for the terminal's size")?;
     let mut child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
+    drop(theirs);
     if let Some(stdin) = child.stdin.take() {
         let port = Arc::clone(port);
-        std::thread::spawn(move || feed(incoming, stdin, &port));
+        std::thread::spawn(move || feed(incoming, stdin, sizes, &port));
     }
     let outputs = [
         child.stdout.take().map(|pipe| pump(pipe, port, Frame::Output)),
@@ -153,9 +156,13 @@ fn pump(
 }
 
 /// Writes standard input to the program. When it no longer reads, the rest is taken and dropped.
-fn feed(mut incoming: Incoming, stdin: ChildStdin, port: &Port) {
+fn feed(mut incoming: Incoming, stdin: ChildStdin, mut sizes: PipeWriter, port: &Port) {
     let mut stdin = Some(stdin);
     while let Ok(frame) = incoming.next() {
+        if let Frame::Size(columns, rows) = frame {
+            // Fails for a program that has no terminal and does not listen.
+            let _ = writeln!(sizes, "{columns} {rows}");
+        }
         let Frame::Input(bytes) = frame else { continue };
         if bytes.is_empty() || stdin.as_mut().is_some_and(|pipe| pipe.write_all(&bytes).is_err()) {
             stdin = None;

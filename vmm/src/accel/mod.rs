@@ -7,6 +7,7 @@ mod outer;
 mod probe;
 mod row;
 mod settle;
+mod sizes;
 mod tsc;
 
 pub use agent::serve as serve_nested;
@@ -14,6 +15,7 @@ pub use nested::{Nested, inside, lent};
 pub use outer::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
 pub use probe::{Verdict, probe};
 pub(crate) use row::{ONE_NODE, Row};
+pub use sizes::sizes;
 pub(crate) use tsc::tsc_khz;
 
 use anyhow::{Result, bail};

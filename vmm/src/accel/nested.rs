@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use super::tsc::tsc_khz;
 use crate::config::{PMEM_ALIGN, PmemConfig};
 use crate::host::outlet::Outlet;
 use crate::host::process::die_with_parent;
+use crate::host::terminal::Keys;
 use crate::host::tools::{EMULATION_TOOLS, require};
 use crate::host::{say, stop};
 use crate::relay::{Credit, Decoder, Escape, Frame, PAYLOAD_MAX, pump_input};
@@ -58,7 +60,7 @@ pub fn lent() -> Vec<u64> {
 }
 
 /// One run inside an emulated machine.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Nested {
     /// The outer kernel, an ELF file with a PVH entry.
     pub kernel: PathBuf,
@@ -75,6 +77,8 @@ pub struct Nested {
     pub lent: Vec<PmemConfig>,
     /// The keyboard is the guest's: the user needs a way out.
     pub escape: bool,
+    /// Columns and rows that the user's terminal changes to.
+    pub sizes: Option<Receiver<(u16, u16)>>,
 }
 
 impl Nested {
@@ -97,6 +101,7 @@ impl Nested {
             environment: Vec::new(),
             lent: Vec::new(),
             escape: false,
+            sizes: None,
         })
     }
 
@@ -106,7 +111,7 @@ impl Nested {
     /// # Errors
     /// No QEMU, or the machine ends before the program does: the message shows its console. Or our output cannot be
     /// written.
-    pub fn run(&self, limit: Option<Duration>) -> Result<Option<i32>> {
+    pub fn run(mut self, limit: Option<Duration>) -> Result<Option<i32>> {
         require(EMULATION_TOOLS, "running without hardware virtualization")?;
         let program = this_program()?;
         let job = self.job()?;
@@ -115,18 +120,26 @@ impl Nested {
         let input = Arc::new(Mutex::new(input));
         let credit = Arc::new(Credit::new(WINDOW));
         credit.open();
-        let (thread_input, thread_credit) = (Arc::clone(&input), Arc::clone(&credit));
-        let keys = std::io::stdin();
+        // QEMU takes the end of its own input for the end of the whole channel.
+        let _open = Arc::clone(&input);
+        let thread_credit = Arc::clone(&credit);
+        let keys = Keys::new().context("cannot use standard input")?;
         let keys: Box<dyn Read + Send> =
             if self.escape { Box::new(Escape::new(keys, stop::request)) } else { Box::new(keys) };
+        let sizes = self.sizes.take();
         // Ends with the process: a read of standard input cannot be called off.
         std::thread::spawn(move || {
-            let send = |frame: &Frame| send(&thread_input, frame);
-            if job.chunks(PAYLOAD_MAX).all(|piece| send(&Frame::Job(piece.to_vec())))
-                && send(&Frame::Job(Vec::new()))
-            {
-                pump_input(keys, &thread_credit, send);
+            let mut pieces = job.chunks(PAYLOAD_MAX).chain([&[][..]]);
+            if !pieces.all(|piece| send(&input, &Frame::Job(piece.to_vec()))) {
+                return;
             }
+            if let Some(sizes) = sizes {
+                let input = Arc::clone(&input);
+                std::thread::spawn(move || {
+                    sizes.iter().all(|(columns, rows)| send(&input, &Frame::Size(columns, rows)))
+                });
+            }
+            pump_input(keys, &thread_credit, |frame| send(&input, frame));
         });
         let ours = Ours::new(&machine.child)?;
         if let Some(limit) = limit {
@@ -305,7 +318,7 @@ fn relay_output(mut channel: impl Read, credit: &Credit, ours: &Ours) -> Result<
                 Frame::Errors(bytes) => errors.write_all(&bytes)?,
                 Frame::Taken(count) => credit.give(count as usize),
                 Frame::Exit(status) => return Ok(Some(status)),
-                Frame::Job(_) | Frame::Input(_) => {}
+                Frame::Job(_) | Frame::Input(_) | Frame::Size(..) => {}
             }
         }
     }

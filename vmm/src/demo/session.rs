@@ -207,6 +207,7 @@ fn streams(folder: &Path, view: Arc<Mutex<View>>) -> Result<Streams> {
     let output = Arc::new(Mutex::new(create(OUTPUT)?));
     Ok(Streams {
         input: None,
+        sizes: None,
         output: Box::new(Shared(output.clone())),
         errors: Box::new(Shared(output)),
         log: vec![Box::new(create(names::SERIAL)?)],

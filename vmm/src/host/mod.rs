@@ -6,6 +6,7 @@ pub mod outlet;
 pub mod process;
 pub mod say;
 pub mod sigbus;
+pub mod signals;
 pub mod speed;
 pub mod stop;
 pub mod terminal;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::stop;
+use super::signals;
 
 /// Bytes that wait to be written. Whoever has more waits too.
 const BOUND: usize = 256 << 10;
@@ -52,7 +52,7 @@ impl Outlet {
         let own = Arc::clone(&inner);
         std::thread::spawn(move || {
             // It may be older than the thread that waits for signals. A system that refuses would have refused that one.
-            let _ = stop::hold();
+            let _ = signals::hold();
             own.serve(to, failed);
         });
         Self(inner)

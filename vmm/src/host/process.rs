@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::say::Progress;
-use super::stop;
+use super::signals;
 
 /// How long a silent child may take before the user is told that it is still at work.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub fn die_with_parent(command: &mut Command, signal: i32) -> &mut Command {
             if u32::try_from(libc::getppid()) != Ok(parent) {
                 return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
             }
-            stop::let_through();
+            signals::let_through();
             Ok(())
         })
     }

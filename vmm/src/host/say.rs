@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use super::outlet::Outlet;
+use super::terminal;
 
 /// A closed standard error is no reason to stop working.
 static ERRORS: LazyLock<Outlet> = LazyLock::new(|| Outlet::new(io::stderr(), |_| {}));
@@ -63,6 +64,7 @@ fn moves_text(character: char) -> bool {
 
 /// As it is.
 fn print(text: &str) {
+    let text = if terminal::is_raw() { &text.replace('\n', "\r\n") } else { text };
     let _ = Messages.write_all(text.as_bytes());
 }
 

@@ -1,5 +1,5 @@
 //! The user's word to stop: Ctrl-C, a terminal that is closed, a polite kill.
-#![expect(unsafe_code, reason = "the standard library knows no signals")]
+#![expect(unsafe_code, reason = "the standard library sends no signals")]
 
 use std::io;
 use std::sync::{Mutex, Once, PoisonError};
@@ -7,7 +7,7 @@ use std::sync::{Mutex, Once, PoisonError};
 use libc::c_int;
 
 use super::say::{hurry, note};
-use super::terminal;
+use super::{signals, terminal};
 
 /// Signals that ask for an end.
 const SIGNALS: [(c_int, &str); 4] = [
@@ -54,7 +54,7 @@ impl Orderly {
     pub fn begin(end: impl Fn(Stop) + Send + 'static) -> io::Result<Self> {
         static LISTENING: Once = Once::new();
         *ending() = Some(Box::new(end));
-        hold()?;
+        signals::hold()?;
         LISTENING.call_once(|| {
             std::thread::spawn(|| {
                 loop {
@@ -88,52 +88,15 @@ fn ending() -> std::sync::MutexGuard<'static, Option<Ending>> {
     ENDING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Holds the signals back in this thread and all that it starts later, so that [`wait`] gets them. To be called before
-/// there are other threads.
-///
-/// # Errors
-/// The system refuses.
-pub fn hold() -> io::Result<()> {
-    let set = signals();
-    // SAFETY: the kernel reads one signal set, which lives, and writes nothing.
-    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
-}
-
-/// Lets them through again: for a child between fork and exec, which would keep what is held back.
-pub(super) fn let_through() {
-    let set = signals();
-    // SAFETY: as in `hold`; the call is async-signal-safe.
-    let _ = unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
-}
-
-/// Waits until one of them comes.
+/// Waits until one of them comes; they must be held back.
 pub fn wait() -> Stop {
-    let (set, mut signal) = (signals(), 0);
-    // SAFETY: both point to values that live, of the types that the call wants.
-    while unsafe { libc::sigwait(&raw const set, &raw mut signal) } == libc::EINTR {}
-    Stop(signal)
+    Stop(signals::wait(&SIGNALS.map(|(signal, _)| signal)))
 }
 
 /// Has SIGTERM sent to ourselves.
 pub fn request() {
     // SAFETY: a call with two integers.
     let _ = unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
-}
-
-fn signals() -> libc::sigset_t {
-    // SAFETY: a signal set is plain integers; `sigemptyset` makes it one before it is used.
-    let mut set = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` lives, and the numbers are signals.
-    unsafe {
-        libc::sigemptyset(&raw mut set);
-        for (signal, _) in SIGNALS {
-            libc::sigaddset(&raw mut set, signal);
-        }
-    }
-    set
 }
 
 #[cfg(test)]

@@ -6,18 +6,21 @@ const HEADER: usize = 3;
 
 const JOB: u8 = 0x00;
 const INPUT: u8 = 0x01;
+const SIZE: u8 = 0x02;
 const OUTPUT: u8 = 0x11;
 const ERRORS: u8 = 0x12;
 const TAKEN: u8 = 0x13;
 const EXIT: u8 = 0x14;
 
-/// One message. The first two go to the command, the others come from it.
+/// One message. The first three go to the command, the others come from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A piece of the description of what to run; an empty one ends it.
     Job(Vec<u8>),
     /// A piece of standard input; an empty one is its end.
     Input(Vec<u8>),
+    /// The command's terminal has so many columns and rows from now on.
+    Size(u16, u16),
     /// A piece of standard output.
     Output(Vec<u8>),
     /// A piece of standard error.
@@ -53,6 +56,10 @@ impl Frame {
             Self::Input(bytes) => (INPUT, bytes),
             Self::Output(bytes) => (OUTPUT, bytes),
             Self::Errors(bytes) => (ERRORS, bytes),
+            Self::Size(columns, rows) => {
+                number = (u32::from(*rows) << 16 | u32::from(*columns)).to_le_bytes();
+                (SIZE, &number)
+            }
             Self::Taken(count) => {
                 number = count.to_le_bytes();
                 (TAKEN, &number)
@@ -75,6 +82,10 @@ impl Frame {
         Ok(match kind {
             JOB => Self::Job(payload),
             INPUT => Self::Input(payload),
+            SIZE => {
+                let [columns, more_columns, rows, more_rows] = word()?;
+                Self::Size(u16::from_le_bytes([columns, more_columns]), u16::from_le_bytes([rows, more_rows]))
+            }
             OUTPUT => Self::Output(payload),
             ERRORS => Self::Errors(payload),
             TAKEN => Self::Taken(u32::from_le_bytes(word()?)),
@@ -122,6 +133,7 @@ mod tests {
             Frame::Job(b"a\0b".to_vec()),
             Frame::Input(vec![0xff; PAYLOAD_MAX]),
             Frame::Input(Vec::new()),
+            Frame::Size(300, 50),
             Frame::Output(b"out".to_vec()),
             Frame::Errors(b"err".to_vec()),
             Frame::Taken(70_000),

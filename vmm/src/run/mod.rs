@@ -21,6 +21,7 @@ mod watch;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -107,6 +108,8 @@ pub struct Spec {
 pub struct Streams {
     /// Standard input of the command.
     pub input: Option<Box<dyn Read + Send>>,
+    /// Columns and rows that its terminal changes to.
+    pub sizes: Option<Receiver<(u16, u16)>>,
     /// Its standard output.
     pub output: Box<dyn Write + Send>,
     /// Its standard error.
@@ -131,7 +134,7 @@ pub fn run(
     let handle = Arc::new(OnceLock::new());
     let stopped = Arc::new(OnceLock::new());
     let shared = Arc::<Shared>::default();
-    let Streams { input, output, errors, log, control } = streams;
+    let Streams { input, sizes, output, errors, log, control } = streams;
     let outputs = Outputs::new(output, errors, log, control, &shared, &handle);
     let ends = outputs.ends();
     let _orderly = {
@@ -159,6 +162,9 @@ pub fn run(
     let hand = handle.get_or_init(|| machine.handle()).clone();
     if let Some(input) = input {
         feed(input, hand.clone(), Arc::clone(&credit), plan.relayed);
+    }
+    if let Some(sizes) = sizes {
+        resize(sizes, hand.clone(), Arc::clone(&credit));
     }
     if stopped.get().is_some() {
         // It came before there was a machine to stop.
@@ -254,6 +260,15 @@ fn feed(mut input: Box<dyn Read + Send>, handle: MachineHandle, credit: Arc<Cred
         let mut buffer = [0u8; INPUT_WINDOW];
         while let Ok(count @ 1..) = input.read(&mut buffer) {
             handle.inject(0, buffer.get(..count).unwrap_or_default());
+        }
+    });
+}
+
+/// Tells the guest of sizes of its terminal.
+fn resize(sizes: Receiver<(u16, u16)>, handle: MachineHandle, credit: Arc<Credit>) {
+    std::thread::spawn(move || {
+        if credit.wait_open() {
+            sizes.iter().for_each(|(columns, rows)| handle.inject(1, &Frame::Size(columns, rows).encode()));
         }
     });
 }

@@ -6,6 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -23,7 +24,7 @@ use super::series::SeriesArgs;
 use super::stages::Stages;
 use super::verdicts::Verdicts;
 use super::{FAILED, Place, Spec, Streams, TIMED_OUT, run};
-use crate::accel::{Chosen, Nested, inside};
+use crate::accel::{self, Chosen, Nested, inside};
 use crate::config::{CpuModel, PmemConfig};
 use crate::guest::kernel_config::Use;
 use crate::guest::kernel_tree::{TREE_VARIABLE, TreeKernel};
@@ -31,7 +32,7 @@ use crate::guest::{GuestImage, IMAGE_VARIABLE};
 use crate::host::outlet::Outlet;
 use crate::host::say::note;
 use crate::host::stop::{self, Orderly};
-use crate::host::terminal::{Raw, size};
+use crate::host::terminal::{self, Keys, Raw};
 use crate::lab::scenario::Scenario;
 use crate::memory::pmem;
 use crate::qemu::Extras;
@@ -255,6 +256,11 @@ fn here(
     Ok(code)
 }
 
+/// Sizes that the command's terminal changes to.
+fn size_changes(known: (u16, u16)) -> std::io::Result<Receiver<(u16, u16)>> {
+    if inside() { accel::sizes() } else { terminal::sizes(known) }
+}
+
 /// Standard output without a buffer of ours.
 fn stdout() -> Result<File> {
     let ours = std::io::stdout().as_fd().try_clone_to_owned();
@@ -292,15 +298,16 @@ fn nested(args: &RunArgs, image: &GuestImage, tree: Option<&TreeKernel>) -> Resu
     if let Some(tree) = tree {
         nested.environment.push((TREE_VARIABLE.into(), tree.folder().into()));
     }
-    let terminal = args.terminal();
-    if let Some((columns, rows)) = terminal {
+    let size = args.terminal();
+    if let Some((columns, rows)) = size {
         nested.environment.push((TERMINAL_VARIABLE.into(), format!("{columns}x{rows}").into()));
     }
     nested.lent = args.pmem_files()?;
     let locks = nested.lent.iter().map(pmem::open).collect::<Result<Vec<_>, _>>()?;
     let _orderly = Orderly::begin(|stop| stop::leave(stop)).context("cannot hold signals back")?;
-    nested.escape = terminal.is_some();
-    let raw = terminal.and_then(|_| Raw::enter());
+    nested.escape = size.is_some();
+    nested.sizes = size.map(terminal::sizes).transpose().context("cannot watch the terminal")?;
+    let raw = size.and_then(|_| Raw::enter());
     let lent = nested.lent.clone();
     let status = nested.run(args.timeout.map(Duration::from_secs));
     drop((raw, locks));
@@ -401,6 +408,7 @@ impl RunArgs {
         control: Box<dyn FnMut(&str) + Send>,
         verdicts: Option<&Arc<Verdicts>>,
     ) -> Result<Streams> {
+        let (keys, terminal) = (Keys::new().context("cannot use standard input")?, self.terminal());
         let output: Box<dyn Write + Send> = Box::new(stdout()?);
         let mut log: Vec<Box<dyn Write + Send>> = Vec::new();
         if let Some(path) = &self.serial_log {
@@ -411,10 +419,11 @@ impl RunArgs {
             log.push(Box::new(std::io::stderr()));
         }
         Ok(Streams {
-            input: Some(match self.terminal() {
-                Some(_) if !inside() => Box::new(Escape::new(std::io::stdin(), stop::request)),
-                _ => Box::new(std::io::stdin()),
+            input: Some(match terminal {
+                Some(_) if !inside() => Box::new(Escape::new(keys, stop::request)),
+                _ => Box::new(keys),
             }),
+            sizes: terminal.map(size_changes).transpose().context("cannot watch the terminal")?,
             output: match verdicts {
                 Some(verdicts) => verdicts.watch(output, self.verdicts.ktap),
                 None => output,
@@ -438,7 +447,7 @@ impl RunArgs {
         let told = told.as_deref().and_then(|text| text.split_once('x'));
         match told {
             Some((columns, rows)) => Some((columns.parse().ok()?, rows.parse().ok()?)),
-            None if std::io::stdin().is_terminal() => Some(size().unwrap_or((80, 25))),
+            None if std::io::stdin().is_terminal() => Some(terminal::size().unwrap_or((80, 25))),
             None => None,
         }
     }

@@ -13,7 +13,7 @@ use refault_nic::NicConfig;
 use super::arguments::{self, Shape};
 use super::{Board, DMAR_FILE, Slot, dmar};
 use crate::host::say::note;
-use crate::host::stop;
+use crate::host::{signals, stop};
 use crate::report::TimeBase;
 use crate::run::device::NicArgs;
 use crate::run::leave::Seen;
@@ -70,7 +70,7 @@ pub fn execute(args: &ServeArgs) -> Result<u8> {
         args.trace.is_none() || args.nics == 1,
         "--trace records the faults of a single NIC: leave out --nics"
     );
-    stop::hold().context("cannot hold signals back")?;
+    signals::hold().context("cannot hold signals back")?;
     let timing = args.nic.timing()?;
     let clock = Arc::new(WallClock::new());
     let recorder = args.trace.as_ref().map(|_| Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND));

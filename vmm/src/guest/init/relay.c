@@ -16,7 +16,13 @@
 
 #include "init.h"
 
-enum frame_type { FRAME_INPUT = 0x01, FRAME_OUTPUT = 0x11, FRAME_ERRORS = 0x12, FRAME_TAKEN = 0x13 };
+enum frame_type {
+	FRAME_INPUT = 0x01,
+	FRAME_SIZE = 0x02,
+	FRAME_OUTPUT = 0x11,
+	FRAME_ERRORS = 0x12,
+	FRAME_TAKEN = 0x13,
+};
 
 #define HEADER 3
 #define PAYLOAD_MAX 4096
@@ -69,6 +75,16 @@ static int take_input(struct relay *relay, const uint8_t *bytes, size_t count)
 	return 1;
 }
 
+/* The host's terminal has another size. Whoever is in front on the command's gets SIGWINCH. */
+static void take_size(const struct relay *relay, const uint8_t *size)
+{
+	struct winsize window = { .ws_col = size[0] | size[1] << 8, .ws_row = size[2] | size[3] << 8 };
+
+	/* Without a terminal the streams are pipes, and this fails. */
+	if (relay->input >= 0)
+		ioctl(relay->input, TIOCSWINSZ, &window);
+}
+
 /* Takes whole frames off what has arrived. */
 static void take_frames(struct relay *relay)
 {
@@ -85,6 +101,8 @@ static void take_frames(struct relay *relay)
 		relay->stalled = frame[0] == FRAME_INPUT && !take_input(relay, frame + HEADER, length);
 		if (relay->stalled)
 			return;
+		if (frame[0] == FRAME_SIZE && length == 4)
+			take_size(relay, frame + HEADER);
 		relay->pending_count -= whole;
 		memmove(relay->pending, relay->pending + whole, relay->pending_count);
 	}
