@@ -4,10 +4,23 @@ use std::fs;
 
 use crate::support::{Refault, script};
 
+/// Each does some little work, for which it needs all its libraries.
 #[test]
-fn the_commands_status_is_refaults_and_no_input_has_an_end() {
-    let said = Refault::new(["run", "--timeout", "600", "--", "sh", "-c", "wc -c; exit 1"]).run();
-    assert_eq!((said.status, &*said.stdout), (1, "0\n"), "{said:#?}");
+fn the_guest_has_its_tools_no_input_has_an_end_and_the_commands_status_is_refaults() {
+    let text = r"
+        ip -V; lsmod | grep -o ^refault_rdma; hostname
+        strace -c -o /dev/null true; ndctl list -N | grep -o namespace0.0
+        gdbserver --version | grep -o '^GNU gdbserver'; gdb -batch -ex 'print 6 * 7'
+        fio --name=x --filename=/tmp/x --size=64K --rw=randwrite --verify=crc32c --minimal | cut -d ';' -f 3,5
+        perf stat -e task-clock true 2>&1 | grep -o task-clock
+        wc -c
+        exit 3";
+    let said = Refault::new(["run", "--timeout", "600", "--", "bash", "-ec", text]).run();
+    assert_eq!(said.status, 3, "{said:#?}");
+    let (version, rest) = said.stdout.split_once('\n').expect("lines");
+    assert!(version.starts_with("ip utility"), "{said:#?}");
+    let wanted = "refault_rdma\nrefault\nnamespace0.0\nGNU gdbserver\n$1 = 42\nx;0\ntask-clock\n0\n";
+    assert_eq!(rest, wanted, "{said:#?}");
 }
 
 #[test]

@@ -25,10 +25,15 @@ pub const KERNEL_FLAVOUR: &str = "amd64";
 /// Packages of the runtime root, on top of the essential ones.
 pub const RUNTIME_PACKAGES: &[&str] = &[
     "busybox-static",
+    "fio",
+    "gdb",
+    "gdbserver",
     "ibverbs-providers",
     "ibverbs-utils",
     "iproute2",
     "kmod",
+    "linux-perf",
+    "ndctl",
     "pciutils",
     "perftest",
     "procps",

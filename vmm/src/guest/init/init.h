@@ -7,6 +7,8 @@
 #include <stddef.h>
 
 #define MAX_ITEMS 512
+/* What the prompt of its shell says. */
+#define HOST_NAME "refault"
 
 /* What the host wants run: /refault/job, records of a letter, text and NUL. See vmm/src/run/job.rs. */
 struct job {

@@ -138,6 +138,7 @@ int main(int count, char **arguments)
 	load_modules("/refault/modules");
 	busybox = open("/bin/busybox", O_PATH | O_CLOEXEC);
 	prepare_root(&job);
+	sethostname(HOST_NAME, strlen(HOST_NAME));
 	mount_shares(&job);
 	bring_up_loopback();
 	start_network(&job);
