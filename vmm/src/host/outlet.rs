@@ -60,18 +60,21 @@ impl Outlet {
 
     /// From now on nobody waits for the reader for long.
     pub fn hurry(&self) {
-        self.0.lock().hurried = true;
-        self.0.changed.notify_all();
+        self.0.change(|state| state.hurried = true);
     }
 
-    /// Waits until everything is written, or cannot be. With [`Self::hurry`] no more than two seconds for each piece.
-    /// Whether nothing was dropped for want of time.
+    /// Waits until everything is written, or cannot be. With [`Self::hurry`] no more than two seconds for each piece, and for
+    /// the last time once one has taken longer. Whether nothing was dropped for want of time.
     pub fn finish(&self) -> bool {
         let mut state = self.0.lock();
         while state.busy || !state.waiting.is_empty() {
             if !state.hurried {
                 state = self.0.wait(state);
                 continue;
+            }
+            if state.lost {
+                // Its patience was used up before.
+                break;
             }
             let seen = state.pieces;
             let stalled =
@@ -101,8 +104,7 @@ impl Clone for Outlet {
 
 impl Drop for Outlet {
     fn drop(&mut self) {
-        self.0.lock().outlets -= 1;
-        self.0.changed.notify_all();
+        self.0.change(|state| state.outlets -= 1);
     }
 }
 
@@ -134,21 +136,20 @@ impl Write for Outlet {
 impl Inner {
     fn serve(&self, mut to: impl Write, failed: impl FnOnce(io::Error)) {
         while let Some(piece) = self.next() {
-            let written = to.write_all(&piece).and_then(|()| to.flush());
-            let mut state = self.lock();
-            state.busy = false;
-            state.pieces += 1;
-            if let Err(error) = written {
-                state.failed = true;
-                state.waiting.clear();
-                drop(state);
-                // Before whoever waits goes on, so that they find what it did.
+            if let Err(error) = to.write_all(&piece).and_then(|()| to.flush()) {
+                self.change(|state| {
+                    state.failed = true;
+                    state.waiting.clear();
+                });
+                // Before whoever waits for the end goes on: they ask what came of it.
                 failed(error);
-                self.changed.notify_all();
+                self.change(|state| state.busy = false);
                 return;
             }
-            drop(state);
-            self.changed.notify_all();
+            self.change(|state| {
+                state.busy = false;
+                state.pieces += 1;
+            });
         }
     }
 
@@ -174,6 +175,11 @@ impl Inner {
         let rest = state.waiting.split_off(count);
         state.busy = true;
         Some(std::mem::replace(&mut state.waiting, rest))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

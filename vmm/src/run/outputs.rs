@@ -114,3 +114,38 @@ pub(super) fn ending(handle: &Arc<OnceLock<MachineHandle>>, reason: ExitReason) 
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that is full.
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _bytes: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::from(std::io::ErrorKind::StorageFull))
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named_when_all_is_over() {
+        for (bare, what) in [(false, "the kernel's log"), (true, "the command's output")] {
+            let (shared, handle) = (Arc::<Shared>::default(), Arc::default());
+            let sink = || Box::new(std::io::sink()) as Box<dyn Write + Send>;
+            let full = || Box::new(Full) as Box<dyn Write + Send>;
+            let (output, log) = if bare { (full(), sink()) } else { (sink(), full()) };
+            let outputs = Outputs::new(output, sink(), vec![log], Box::new(|_| {}), &shared, &handle);
+            let ends = outputs.ends();
+            let mut consoles = outputs.plain(&shared, &handle);
+            consoles.outputs[0].write_all(b"a line of the console\n").expect("it is on its way");
+            ends.finish();
+            let why = shared.told().broken.clone().expect("the run fails");
+            assert!(why.starts_with(&format!("{what} cannot be written: ")), "{why}");
+        }
+    }
+}
