@@ -187,8 +187,6 @@ fn start_log() {
         }
         None => Targets::new().with_default(LevelFilter::WARN),
     };
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(|| Messages)
-        .with_ansi(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| Messages).with_ansi(false);
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use refault_vmm::run::guest_log;
 
@@ -61,10 +61,7 @@ impl Refault {
         let output = self.command.output().expect("refault starts");
         // It has its ends of pipes too.
         self.command.stdin(Stdio::null());
-        let thread = std::thread::current();
-        let test = thread.name().unwrap_or_default();
-        // Not by a macro, whose output the test harness keeps to itself.
-        let _ = writeln!(std::io::stderr(), "guest: {:6.1} s {test}", start.elapsed().as_secs_f64());
+        took(start);
         output
     }
 
@@ -73,7 +70,8 @@ impl Refault {
         let command = self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("refault starts");
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        Running { child, stdout, heard: String::new(), _machine: self._machine }
+        let start = Instant::now();
+        Running { child, stdout, heard: String::new(), start, _machine: self._machine }
     }
 }
 
@@ -82,6 +80,7 @@ pub(crate) struct Running {
     child: Child,
     stdout: BufReader<ChildStdout>,
     heard: String,
+    start: Instant,
     _machine: MutexGuard<'static, ()>,
 }
 
@@ -109,6 +108,19 @@ impl Running {
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it was running");
         self.child.wait().expect("it is a child");
+        took(self.start);
+    }
+
+    /// SIGSTOP, and SIGCONT after a while.
+    pub(crate) fn stand_still(&self, a_while: Duration) {
+        let pid = self.child.id().to_string();
+        let signal = |name: &str| {
+            let sent = Command::new("kill").args([name, &pid]).status();
+            assert!(sent.expect("kill is there").success());
+        };
+        signal("-STOP");
+        std::thread::sleep(a_while);
+        signal("-CONT");
     }
 
     /// Waits for its end.
@@ -117,8 +129,16 @@ impl Running {
         self.stdout.read_to_string(&mut rest).expect("output is text");
         let mut said = said(self.child.wait_with_output().expect("it is a child"));
         said.stdout = self.heard + &rest;
+        took(self.start);
         said
     }
+}
+
+/// Says how long a run took, for the table of `.ci/run`. Not by a macro, whose output the test harness keeps to itself.
+fn took(start: Instant) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default();
+    let _ = writeln!(std::io::stderr(), "guest: {:6.1} s {test}", start.elapsed().as_secs_f64());
 }
 
 fn said(Output { status, stdout, stderr }: Output) -> Said {
