@@ -16,7 +16,7 @@ fn a_panic_under_an_initrd_is_no_success() {
     let image = Command::new(binary()).args(["guest", "path"]).output().expect("refault starts");
     let kernel = format!("{}/vmlinux", String::from_utf8_lossy(&image.stdout).trim());
     let initrd = initrd.to_str().expect("UTF-8");
-    let said = Refault::new(["run", "--kernel", &kernel, "--initrd", initrd, "--timeout", "600"]).run();
+    let said = Refault::new(["run", "--kernel", &kernel, "--initrd", initrd, "--timeout", "3000"]).run();
     assert_eq!(said.status, 123, "{said:#?}");
     assert!(said.stderr.contains("the guest's kernel panicked"), "{said:#?}");
 }
@@ -33,8 +33,27 @@ fn a_warning_fails_where_it_is_to_and_no_program_speaks_for_init() {
     let text = r#"
         echo "exit 3" >/dev/refault-control
         echo "<4>WARNING: CPU: 0 at made/up.c:1" >/dev/kmsg"#;
-    let said = Refault::new(["run", "--fail-on-warn", "--timeout", "600", "--", "sh", "-ec", text]).run();
+    let said = Refault::new(["run", "--fail-on-warn", "--timeout", "3000", "--", "sh", "-ec", text]).run();
     assert_eq!(said.status, 121, "{said:#?}");
     assert!(said.stderr.contains("WARNING: CPU: 0 at made/up.c:1"), "{said:#?}");
     assert!(said.stderr.contains("guest: exit 3"), "{said:#?}");
+}
+
+/// How long a guest takes to get that far is not what this is about: it gets twice the time until it was there.
+#[test]
+fn a_guest_whose_time_is_up_says_what_it_waits_for() {
+    let mut limit = 15;
+    loop {
+        let seconds = limit.to_string();
+        let said =
+            Refault::new(["run", "--timeout", &seconds, "--", "sh", "-c", "echo up; sleep 1000"]).run();
+        assert_eq!(said.status, 124, "{said:#?}");
+        let [cpus, blocked] = ["sysrq: Show backtrace of all active CPUs", "sysrq: Show Blocked State"]
+            .map(|line| said.stderr.contains(line));
+        if said.stdout == "up\n" && cpus && blocked {
+            return;
+        }
+        assert!(limit < 1000, "{said:#?}");
+        limit *= 2;
+    }
 }

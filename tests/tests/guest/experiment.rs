@@ -34,7 +34,7 @@ fn in_model(scenario: &Scenario) -> Counts {
 
 fn in_guest(folder: &Path, file: &Path) -> Counts {
     let (log, trace) = (folder.join("serial.log"), folder.join("trace"));
-    let fixed = ["run", "--cpus", "2", "--timeout", "600", "--serial-log"].map(Path::new);
+    let fixed = ["run", "--cpus", "2", "--timeout", "3000", "--serial-log"].map(Path::new);
     let paths = [&log, Path::new("--trace"), &trace, Path::new("--scenario"), file];
     let said = Refault::new(fixed.into_iter().chain(paths)).run();
     assert_clean(&std::fs::read_to_string(&log).unwrap_or_default(), &said);

@@ -14,10 +14,10 @@ fn mistakes_in_answering_page_faults_hurt_nobody_else() {
         echo 8000 >${break}_ms
         export REFAULT_ODP_MODE=odp
         pingpong() {
-            timeout 60 ibv_rc_pingpong -g 0 -n 20 \"$@\" >/tmp/server 2>&1 &
+            timeout 600 ibv_rc_pingpong -g 0 -n 20 \"$@\" >/tmp/server 2>&1 &
             sleep 1
             status=0
-            timeout 60 ibv_rc_pingpong -g 0 -n 20 \"$@\" localhost >/tmp/client 2>&1 || status=$?
+            timeout 600 ibv_rc_pingpong -g 0 -n 20 \"$@\" localhost >/tmp/client 2>&1 || status=$?
             test $status -eq 0 || kill $! 2>/dev/null || true
             wait $! || true
             return $status

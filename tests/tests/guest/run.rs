@@ -15,7 +15,7 @@ fn the_guest_has_its_tools_no_input_has_an_end_and_the_commands_status_is_refaul
         perf stat -e task-clock true 2>&1 | grep -o task-clock
         wc -c
         exit 3";
-    let said = Refault::new(["run", "--timeout", "600", "--", "bash", "-ec", text]).run();
+    let said = Refault::new(["run", "--timeout", "3000", "--", "bash", "-ec", text]).run();
     assert_eq!(said.status, 3, "{said:#?}");
     let (version, rest) = said.stdout.split_once('\n').expect("lines");
     assert!(version.starts_with("ip utility"), "{said:#?}");

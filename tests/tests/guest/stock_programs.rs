@@ -16,7 +16,7 @@ both() {
     server=$!
     listening
     client=0
-    timeout 60 "$@" localhost >/tmp/client 2>&1 || client=$?
+    timeout 600 "$@" localhost >/tmp/client 2>&1 || client=$?
     wait $server || client="$client, server $?"
     echo "program $client: $*"
     cat /tmp/client

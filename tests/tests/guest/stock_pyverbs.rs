@@ -32,7 +32,7 @@ run() {
     shift
     echo "mode $mode"
     set -- $(for module; do echo tests.$module; done)
-    REFAULT_ODP_MODE=$mode timeout 400 python3 /usr/share/rdma-core/tests/run_tests.py --dev refault_0 -v "$@" 2>&1 ||
+    REFAULT_ODP_MODE=$mode timeout 2000 python3 /usr/share/rdma-core/tests/run_tests.py --dev refault_0 -v "$@" 2>&1 ||
         echo "ended with status $?"
 }
 "#;

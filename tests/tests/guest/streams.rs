@@ -13,7 +13,7 @@ fn streams_carry_any_bytes_and_messages_show_them() {
         cat
         exit 3";
     let bytes: Vec<u8> = (0..1u32 << 18).map(|index| (index ^ (index >> 8)) as u8).collect();
-    let mut refault = Refault::new(["run", "--timeout", "600", "--", "sh", "-c", text]);
+    let mut refault = Refault::new(["run", "--timeout", "3000", "--", "sh", "-c", text]);
     let (theirs, mut ours) = std::io::pipe().expect("a pipe");
     refault.command().stdin(theirs);
     let input = bytes.clone();

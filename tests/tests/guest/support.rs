@@ -155,7 +155,7 @@ pub(crate) fn script(cpus: u8, extra: &[&str], text: &str) -> (Said, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let log = folder.path().join("serial.log");
     let cpus = cpus.to_string();
-    let fixed = ["run", "--cpus", &cpus, "--pmem", "size=512M", "--timeout", "600", "--serial-log"];
+    let fixed = ["run", "--cpus", &cpus, "--pmem", "size=512M", "--timeout", "3000", "--serial-log"];
     let arguments = fixed.iter().map(OsStr::new).chain([log.as_os_str()]).chain(extra.iter().map(OsStr::new));
     let command = ["--", "sh", "-ec", text].map(OsStr::new);
     let said = Refault::new(arguments.chain(command)).run();

@@ -88,7 +88,7 @@ fn end_of(mut child: Child) -> ExitStatus {
 fn a_shell_has_the_terminals_size_and_keys() {
     let _machine = on_this_machine();
     let mut terminal = Terminal::new(100, 30);
-    let shell = terminal.start(binary(), &["run", "--timeout", "600"]);
+    let shell = terminal.start(binary(), &["run", "--timeout", "3000"]);
     terminal.wait_for("# ");
     assert!(terminal.is_raw());
     terminal.types("stty size; trap 'stty size' WINCH\r");
@@ -115,7 +115,7 @@ fn a_job_in_the_background_runs_and_has_the_keys_when_it_is_in_front() {
     let to_front = folder.path().join("to-front");
     let text = format!(
         "set -m
-        {} run --timeout 600 -- sh -c 'echo up; read -r word; echo got $word; exit 7' &
+        {} run --timeout 3000 -- sh -c 'echo up; read -r word; echo got $word; exit 7' &
         until [ -e {} ]; do sleep 0.1; done
         fg; echo status $?",
         binary().display(),
@@ -126,7 +126,7 @@ fn a_job_in_the_background_runs_and_has_the_keys_when_it_is_in_front() {
     terminal.wait_for("up\r");
     File::create(&to_front).expect("a file");
     // In the background it would have been the shell's.
-    terminal.wait_for("run --timeout 600");
+    terminal.wait_for("run --timeout 3000");
     terminal.types("tea\r");
     terminal.wait_for("got tea\r");
     terminal.wait_for("status 7\r");

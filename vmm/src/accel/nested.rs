@@ -318,7 +318,7 @@ fn relay_output(mut channel: impl Read, credit: &Credit, ours: &Ours) -> Result<
                 Frame::Errors(bytes) => errors.write_all(&bytes)?,
                 Frame::Taken(count) => credit.give(count as usize),
                 Frame::Exit(status) => return Ok(Some(status)),
-                Frame::Job(_) | Frame::Input(_) | Frame::Size(..) => {}
+                Frame::Job(_) | Frame::Input(_) | Frame::Size(..) | Frame::Report => {}
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 
-use super::board::Board;
+use super::board::{Board, State};
 use super::folder::{LATEST, RunFolder, timestamp};
 use super::options::DemoArgs;
 use super::summary::{Outcome, RunSummary, ScenarioSummary, Setup};
@@ -246,8 +246,11 @@ fn summarize(
     let guest_log = guest_log::findings(&String::from_utf8_lossy(&log));
     let mut scenarios = board.scenarios();
     pasids::judge(&mut scenarios, records);
-    let reason = end
-        .complaint()
+    if end.timeout.is_some() {
+        say_what_hung(&mut scenarios, board, records);
+    }
+    let reason = hang(&end)
+        .or_else(|| end.complaint())
         .or_else(|| board.trouble())
         .map(|reason| with_output(&reason, folder))
         .or_else(|| (!guest_log.is_empty()).then(|| "the guest's log has lines of trouble".to_string()));
@@ -266,6 +269,27 @@ fn summarize(
         scenarios,
         guest_log,
         observed: records.observed.clone(),
+    }
+}
+
+/// The net around the run has caught something: the guest's kernel was asked to log what it does.
+fn hang(end: &End) -> Option<String> {
+    let limit = end.timeout?.as_secs();
+    Some(format!(
+        "it hangs: still not done after {limit} s, far beyond its budget; the guest's log ends with\n{}",
+        end.log.trim()
+    ))
+}
+
+/// Of the scenario that ran, how far it was and what it waited for.
+fn say_what_hung(scenarios: &mut [ScenarioSummary], board: &Board, records: &Records) {
+    for (scenario, row) in scenarios.iter_mut().zip(&board.rows) {
+        if row.state == State::Running {
+            scenario.reason = format!(
+                "it hangs after {} operations and {} writes, with {} faults not answered",
+                scenario.operations, scenario.writes, records.observed.faults_open
+            );
+        }
     }
 }
 

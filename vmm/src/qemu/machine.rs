@@ -27,7 +27,7 @@ use crate::memory::pmem;
 use crate::serve::{Board, DMAR_FILE, Slot, dmar};
 
 /// How long QEMU may take to connect to what it is told to.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How long it may take to end when its guest has.
 const LEAVING: Duration = Duration::from_secs(20);
 /// Bytes of QEMU's own messages that are kept for errors.

@@ -7,12 +7,13 @@ const HEADER: usize = 3;
 const JOB: u8 = 0x00;
 const INPUT: u8 = 0x01;
 const SIZE: u8 = 0x02;
+const REPORT: u8 = 0x03;
 const OUTPUT: u8 = 0x11;
 const ERRORS: u8 = 0x12;
 const TAKEN: u8 = 0x13;
 const EXIT: u8 = 0x14;
 
-/// One message. The first three go to the command, the others come from it.
+/// One message. The first four go to the guest, the others come from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A piece of the description of what to run; an empty one ends it.
@@ -21,6 +22,8 @@ pub enum Frame {
     Input(Vec<u8>),
     /// The command's terminal has so many columns and rows from now on.
     Size(u16, u16),
+    /// The time is up: the guest's kernel is to log what each CPU does, and what waits for what.
+    Report,
     /// A piece of standard output.
     Output(Vec<u8>),
     /// A piece of standard error.
@@ -60,6 +63,7 @@ impl Frame {
                 number = (u32::from(*rows) << 16 | u32::from(*columns)).to_le_bytes();
                 (SIZE, &number)
             }
+            Self::Report => (REPORT, &[]),
             Self::Taken(count) => {
                 number = count.to_le_bytes();
                 (TAKEN, &number)
@@ -77,8 +81,8 @@ impl Frame {
     }
 
     fn decode(kind: u8, payload: Vec<u8>) -> Result<Self, FrameError> {
-        let wrong = FrameError::Length { kind, length: payload.len() };
-        let word = || <[u8; 4]>::try_from(payload.as_slice()).map_err(|_| wrong);
+        let wrong = || FrameError::Length { kind, length: payload.len() };
+        let word = || <[u8; 4]>::try_from(payload.as_slice()).map_err(|_| wrong());
         Ok(match kind {
             JOB => Self::Job(payload),
             INPUT => Self::Input(payload),
@@ -86,6 +90,8 @@ impl Frame {
                 let [columns, more_columns, rows, more_rows] = word()?;
                 Self::Size(u16::from_le_bytes([columns, more_columns]), u16::from_le_bytes([rows, more_rows]))
             }
+            REPORT if payload.is_empty() => Self::Report,
+            REPORT => return Err(wrong()),
             OUTPUT => Self::Output(payload),
             ERRORS => Self::Errors(payload),
             TAKEN => Self::Taken(u32::from_le_bytes(word()?)),
@@ -134,6 +140,7 @@ mod tests {
             Frame::Input(vec![0xff; PAYLOAD_MAX]),
             Frame::Input(Vec::new()),
             Frame::Size(300, 50),
+            Frame::Report,
             Frame::Output(b"out".to_vec()),
             Frame::Errors(b"err".to_vec()),
             Frame::Taken(70_000),

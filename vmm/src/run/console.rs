@@ -155,7 +155,7 @@ impl StreamPort {
                     self.credit.give(count as usize);
                     Ok(())
                 }
-                Frame::Job(_) | Frame::Input(_) | Frame::Size(..) | Frame::Exit(_) => Ok(()),
+                Frame::Job(_) | Frame::Input(_) | Frame::Size(..) | Frame::Report | Frame::Exit(_) => Ok(()),
             };
             written.map_err(|error| format!("the command's output cannot be written: {error}"))?;
         }

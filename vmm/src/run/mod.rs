@@ -170,8 +170,9 @@ pub fn run(
         // It came before there was a machine to stop.
         hand.stop();
     }
-    let late = ends.clone();
-    let watching = watch.start(hand, move || late.hurry());
+    let (late, asked) = (ends.clone(), hand.clone());
+    let ask = move || asked.inject(1, &Frame::Report.encode());
+    let watching = watch.start(hand, ask, move || late.hurry());
     let reason = machine.run();
     ends.finish();
     let _ = events.send(Event::Over);

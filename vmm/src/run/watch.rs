@@ -9,6 +9,8 @@ use crate::machine::MachineHandle;
 /// What a guest may take to power off when the command has ended: this, and four times what it took to boot.
 const GRACE: Duration = Duration::from_secs(20);
 const GRACE_BOOTS: u32 = 4;
+/// For its kernel to log what it does, when the time is up.
+const REPORT: Duration = Duration::from_secs(5);
 
 /// What happens to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,24 +36,34 @@ impl Watch {
         (Self { events, limit }, sender)
     }
 
-    /// Starts the clock. At the user's limit the machine is stopped and `hurry` is called, once. The thread's result says
-    /// whether that happened.
-    pub(super) fn start(self, handle: MachineHandle, hurry: impl Fn() + Send + 'static) -> JoinHandle<bool> {
-        std::thread::spawn(move || self.wait(|| handle.stop(), hurry))
+    /// Starts the clock. At the user's limit a guest whose command still runs is asked, by `ask`, to log what it does; then
+    /// the machine is stopped and `hurry` is called, once. The thread's result says whether that happened.
+    pub(super) fn start(
+        self,
+        handle: MachineHandle,
+        ask: impl Fn() + Send + 'static,
+        hurry: impl Fn() + Send + 'static,
+    ) -> JoinHandle<bool> {
+        std::thread::spawn(move || self.wait(|| handle.stop(), ask, hurry))
     }
 
-    fn wait(&self, stop: impl Fn(), hurry: impl Fn()) -> bool {
+    fn wait(&self, stop: impl Fn(), ask: impl Fn(), hurry: impl Fn()) -> bool {
         let start = Instant::now();
         let limit = self.limit.and_then(|limit| start.checked_add(limit));
-        let (mut boot, mut grace) = (Duration::ZERO, None);
+        let (mut boot, mut grace, mut runs) = (Duration::ZERO, None, false);
         loop {
             match next(&self.events, [limit, grace].into_iter().flatten().min()) {
-                Some(Event::Ready) => boot = start.elapsed(),
+                Some(Event::Ready) => (boot, runs) = (start.elapsed(), true),
                 Some(Event::Over) => return false,
                 Some(Event::Told) => {
+                    runs = false;
                     grace = Instant::now().checked_add(GRACE.saturating_add(boot * GRACE_BOOTS))
                 }
                 None if limit.is_some_and(|limit| limit <= Instant::now()) => {
+                    if runs {
+                        ask();
+                        let _ = next(&self.events, Instant::now().checked_add(REPORT));
+                    }
                     stop();
                     hurry();
                     return true;
@@ -88,9 +100,12 @@ mod tests {
     fn watch(limit: Option<Duration>, events: &[Event]) -> (bool, u32) {
         let (watch, sender) = Watch::new(limit);
         events.iter().for_each(|event| sender.send(*event).expect("it listens"));
-        let (stops, hurries) = (Cell::new(0), Cell::new(0));
-        let late = watch.wait(|| stops.set(stops.get() + 1), || hurries.set(hurries.get() + 1));
+        let (stops, asks, hurries) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        let count = |counter: &Cell<u32>| counter.set(counter.get() + 1);
+        let late = watch.wait(|| count(&stops), || count(&asks), || count(&hurries));
         assert_eq!(hurries.get(), u32::from(late));
+        let runs = events.contains(&Event::Ready) && !events.contains(&Event::Told);
+        assert_eq!(asks.get(), u32::from(late && runs), "only a command that runs is asked about");
         (late, stops.get())
     }
 

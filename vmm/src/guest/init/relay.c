@@ -19,6 +19,7 @@
 enum frame_type {
 	FRAME_INPUT = 0x01,
 	FRAME_SIZE = 0x02,
+	FRAME_REPORT = 0x03,
 	FRAME_OUTPUT = 0x11,
 	FRAME_ERRORS = 0x12,
 	FRAME_TAKEN = 0x13,
@@ -85,6 +86,19 @@ static void take_size(const struct relay *relay, const uint8_t *size)
 		ioctl(relay->input, TIOCSWINSZ, &window);
 }
 
+/* The time is up. What each CPU does, and what waits for what, goes into the kernel's log. */
+static void report_state(void)
+{
+	int fd = open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	for (const char *key = "lw"; *key; key++)
+		while (write(fd, key, 1) < 0 && errno == EINTR)
+			;
+	close(fd);
+}
+
 /* Takes whole frames off what has arrived. */
 static void take_frames(struct relay *relay)
 {
@@ -103,6 +117,8 @@ static void take_frames(struct relay *relay)
 			return;
 		if (frame[0] == FRAME_SIZE && length == 4)
 			take_size(relay, frame + HEADER);
+		if (frame[0] == FRAME_REPORT)
+			report_state();
 		relay->pending_count -= whole;
 		memmove(relay->pending, relay->pending + whole, relay->pending_count);
 	}
