@@ -1,26 +1,43 @@
-//! The `refault` command as a user has it, one guest at a time.
+//! The `refault` command as a user has it.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use refault_vmm::run::guest_log;
 
-/// Two emulated machines side by side on two cores would only slow each other down.
-static MACHINE: Mutex<()> = Mutex::new(());
+/// Guests that run at once: one for each processor, for most wait now and then; but this machine's memory has an end.
+const MOST_GUESTS: usize = 4;
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static LEFT: Condvar = Condvar::new();
 
-/// Waits for the machine to be free, and keeps it.
-pub(crate) fn on_this_machine() -> MutexGuard<'static, ()> {
-    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+/// A place for a guest on this machine.
+pub(crate) struct Place(());
+
+/// Waits for a place, and keeps it until that is dropped.
+pub(crate) fn on_this_machine() -> Place {
+    let places = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_GUESTS);
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut running =
+        LEFT.wait_while(running, |running| *running >= places).unwrap_or_else(PoisonError::into_inner);
+    *running += 1;
+    Place(())
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        LEFT.notify_one();
+    }
 }
 
 /// A command line of refault that is about to run.
 pub(crate) struct Refault {
     command: Command,
-    _machine: MutexGuard<'static, ()>,
+    _place: Place,
 }
 
 /// What it said and how it ended.
@@ -32,12 +49,12 @@ pub(crate) struct Said {
 }
 
 impl Refault {
-    /// `refault ARGUMENTS`, in the workspace's root. Waits for the machine to be free.
+    /// `refault ARGUMENTS`, in the workspace's root. Waits for a place for its guest.
     pub(crate) fn new<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(arguments: I) -> Self {
-        let machine = on_this_machine();
+        let place = on_this_machine();
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(workspace()).stdin(Stdio::null());
-        Self { command, _machine: machine }
+        Self { command, _place: place }
     }
 
     /// The command, for streams of other kinds.
@@ -45,7 +62,7 @@ impl Refault {
         &mut self.command
     }
 
-    /// Starts it with these streams. The machine is taken as long as this lives.
+    /// Starts it with these streams. The place is taken as long as this lives.
     pub(crate) fn spawn(&mut self) -> Child {
         self.command.spawn().expect("refault starts")
     }
@@ -71,7 +88,7 @@ impl Refault {
         let mut child = command.spawn().expect("refault starts");
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let start = Instant::now();
-        Running { child, stdout, heard: String::new(), start, _machine: self._machine }
+        Running { child, stdout, heard: String::new(), start, _place: self._place }
     }
 }
 
@@ -81,7 +98,7 @@ pub(crate) struct Running {
     stdout: BufReader<ChildStdout>,
     heard: String,
     start: Instant,
-    _machine: MutexGuard<'static, ()>,
+    _place: Place,
 }
 
 impl Running {

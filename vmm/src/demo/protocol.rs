@@ -1,18 +1,22 @@
 //! The guest program's events: one JSON object per line on the control channel
 //! (guest-driver/workload/demo_control.h). What the guest writes is data: a line that is no event is no event.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
+use crate::host::say::visible;
 use crate::host::speed::Speed;
 
 /// A scenario in a mode, with mappings of a size.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Subject {
     /// The scenario's name.
+    #[serde(deserialize_with = "shown")]
     pub scenario: String,
     /// How the device finds the memory: `pasid`, `odp` or `pinned`.
+    #[serde(deserialize_with = "shown")]
     pub mode: String,
     /// Size of the file's mappings: `4k` or `2m`.
+    #[serde(deserialize_with = "shown")]
     pub mapping: String,
 }
 
@@ -21,6 +25,11 @@ impl Subject {
     pub fn label(&self) -> String {
         mode_label(&self.mode, &self.mapping)
     }
+}
+
+/// Text of the guest's that will stand in a line of ours: nothing in it moves the cursor.
+fn shown<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    String::deserialize(from).map(|text| visible(&text).replace('\n', " "))
 }
 
 /// Mode and mappings in one.
@@ -54,6 +63,7 @@ pub enum Event {
     /// What will be done.
     Plan {
         /// As `uname -r` prints it.
+        #[serde(deserialize_with = "shown")]
         kernel: String,
         /// Size of the file.
         file_bytes: u64,
@@ -85,6 +95,7 @@ pub enum Event {
         /// `pass`, `slow` or `fail`.
         result: super::summary::Outcome,
         /// Why it failed, how far it came, or a remark.
+        #[serde(deserialize_with = "shown")]
         reason: String,
         /// What it came to.
         #[serde(flatten)]
@@ -93,6 +104,7 @@ pub enum Event {
     /// What xfs_repair says of the file system after all scenarios with mappings of a size.
     Check {
         /// The size.
+        #[serde(deserialize_with = "shown")]
         mapping: String,
         /// `pass` or `fail`.
         result: super::summary::Outcome,
@@ -136,6 +148,13 @@ mod tests {
                 mapping: "2m".into()
             }))
         );
+    }
+
+    #[test]
+    fn what_the_guest_writes_moves_no_cursor() {
+        let line = r#"{"event":"begin","scenario":"a\u001b[2J\nb","mode":"odp","mapping":"4k"}"#;
+        let Some(Event::Begin(subject)) = Event::parse(line) else { panic!("no event") };
+        assert_eq!(subject.scenario, "a\\u{1b}[2J b");
     }
 
     #[test]
