@@ -11,7 +11,7 @@ fn mistakes_in_answering_page_faults_hurt_nobody_else() {
     let text = "
         ip link set lo up
         break=/sys/module/refault_rdma/parameters/odp_break
-        echo 8000 >${break}_ms
+        echo 15000 >${break}_ms
         export REFAULT_ODP_MODE=odp
         pingpong() {
             timeout 600 ibv_rc_pingpong -g 0 -n 20 \"$@\" >/tmp/server 2>&1 &
@@ -40,7 +40,7 @@ fn mistakes_in_answering_page_faults_hurt_nobody_else() {
         pingpong -O
         if echo sometimes >$break; then exit 1; fi
         echo all done";
-    let arguments = ["--fault-timeout", "5", "--page-faults", "2", "--trace", &trace];
+    let arguments = ["--fault-timeout", "10", "--page-faults", "2", "--trace", &trace];
     let (said, log) = script(2, &arguments, text);
     assert_eq!(said.status, 0, "{said:#?}");
     for line in ["never: over", "late: over", "refuse: over", "all done"] {

@@ -9,7 +9,7 @@ use libc::c_int;
 const HELD: &[c_int] =
     &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGWINCH, libc::SIGCONT];
 
-/// Holds them back in this thread and all that it starts later, so that [`wait`] gets them. To be called before there are
+/// Holds them back in this thread and all that it starts later, for the thread that waits for them. To be called before there are
 /// other threads.
 ///
 /// # Errors
