@@ -83,7 +83,7 @@ void refault_umem_unmap(struct ib_umem_odp *umem, u64 start, u64 end)
 
 /**
  * refault_umem_release() - Unmap all pages of a umem, and let it go.
- * @umem: of a part that nobody uses any more
+ * @umem: of a part that is not in use any more
  *
  * ib_umem_odp_release() would unmap them one by one.
  */

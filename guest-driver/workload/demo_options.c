@@ -72,7 +72,7 @@ static double positive_number(const char *name, const char *text)
 	double value = strtod(text, &end);
 
 	if (end == text || *end || !(value > 0 && value < 1e6))
-		die("--%s %s: not a positive number", name, text);
+		die("--%s %s: must be above 0 and below 1000000", name, text);
 	return value;
 }
 

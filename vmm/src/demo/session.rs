@@ -53,10 +53,11 @@ pub fn execute(args: &DemoArgs) -> Result<u8> {
         here(args, Path::new(&folder), std::env::var_os(LIVE_VARIABLE).is_some(), Place::Kvm)?;
         return Ok(0);
     }
+    args.check()?;
+    VerdictArgs { junit: args.junit.clone(), ktap: false }.check()?;
     if args.model {
         return model(args);
     }
-    args.check()?;
     if let Some(timing) = args.nic.timing()? {
         note(&timing.line());
     }
@@ -249,7 +250,7 @@ fn summarize(
     if end.timeout.is_some() {
         say_what_hung(&mut scenarios, board, records);
     }
-    let reason = hang(&end)
+    let reason = hang(&end, args)
         .or_else(|| end.complaint())
         .or_else(|| board.trouble())
         .map(|reason| with_output(&reason, folder))
@@ -273,12 +274,14 @@ fn summarize(
 }
 
 /// The net around the run has caught something: the guest's kernel was asked to log what it does.
-fn hang(end: &End) -> Option<String> {
+fn hang(end: &End, args: &DemoArgs) -> Option<String> {
     let limit = end.timeout?.as_secs();
-    Some(format!(
-        "it hangs: still not done after {limit} s, far beyond its budget; the guest's log ends with\n{}",
-        end.log.trim()
-    ))
+    let net = if args.timeout.is_some() { "--timeout" } else { "four budgets and ten minutes" };
+    let log = match end.log.trim() {
+        "" => "its kernel logged nothing".into(),
+        log => format!("the guest's log ends with\n{log}"),
+    };
+    Some(format!("it hangs: still not done after {limit} s ({net}); {log}"))
 }
 
 /// Of the scenario that ran, how far it was and what it waited for.
@@ -372,8 +375,9 @@ fn conclude(args: &DemoArgs, summary: &RunSummary, path: &Path) -> Result<()> {
         summary.boot_seconds
     ));
     if let Some(machine) = summary.observed.machine {
-        let (machine, guest) = (machine.line(), summary.setup.guest_speed.line());
-        note(&format!("on this machine {machine}; in the guest {guest}"));
+        let guest = Some(summary.setup.guest_speed).filter(|speed| *speed != Speed::default());
+        let guest = guest.map(|speed| format!("; in the guest {}", speed.line())).unwrap_or_default();
+        note(&format!("on this machine {}{guest}", machine.line()));
     }
     let latest: PathBuf = path.with_file_name(LATEST);
     note(&format!("report: {} (also at {})", path.join(names::REPORT).display(), latest.display()));

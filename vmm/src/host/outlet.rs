@@ -58,7 +58,7 @@ impl Outlet {
         Self(inner)
     }
 
-    /// From now on nobody waits for the reader for long.
+    /// From now on no writer waits long for the reader.
     pub fn hurry(&self) {
         self.0.change(|state| state.hurried = true);
     }
@@ -153,7 +153,7 @@ impl Inner {
         }
     }
 
-    /// Waits for something to write; none when nobody will write any more.
+    /// Waits for something to write; none once no writer is left.
     fn next(&self) -> Option<Vec<u8>> {
         let mut state = self.lock();
         while state.waiting.is_empty() {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_once_and_holds_nobody_up() {
+    fn an_error_is_reported_once_and_delays_no_writer() {
         let (to, takes, _writes) = reader();
         drop(takes);
         let (sender, errors) = channel();

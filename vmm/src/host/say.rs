@@ -35,7 +35,7 @@ pub fn note(text: &str) {
     print(&format!("refault: {}\n", visible(text)));
 }
 
-/// From now on a standard error that nobody reads holds nobody up.
+/// From now on a standard error without a reader delays nothing.
 pub fn hurry() {
     ERRORS.hurry();
 }

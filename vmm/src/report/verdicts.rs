@@ -53,6 +53,16 @@ impl VerdictArgs {
         self.ktap || self.junit.is_some()
     }
 
+    /// Whether verdicts can be left, before anything is run for them.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn check(&self) -> Result<()> {
+        let Some(path) = &self.junit else { return Ok(()) };
+        let file = std::fs::File::options().append(true).create(true).open(path);
+        file.map(drop).with_context(|| format!("--junit: cannot write {}", path.display()))
+    }
+
     /// Prints what is for people: with KTAP, as comments.
     pub fn print(&self, text: &str) {
         if self.ktap {
@@ -127,6 +137,7 @@ impl std::fmt::Display for Escaped<'_> {
                 '>' => formatter.write_str("&gt;")?,
                 '"' => formatter.write_str("&quot;")?,
                 '\t' => formatter.write_str("&#9;")?,
+                '\n' => formatter.write_str("&#10;")?,
                 character if character.is_control() => formatter.write_char('?')?,
                 character => formatter.write_char(character)?,
             }

@@ -54,7 +54,7 @@ struct Log {
     /// The line that is being written.
     line: Vec<u8>,
     /// Lines of trouble.
-    findings: Vec<String>,
+    watch: guest_log::LogWatch,
 }
 
 impl Shared {
@@ -69,7 +69,7 @@ impl Shared {
 
     /// Lines of trouble in the kernel's log.
     pub(super) fn findings(&self) -> Vec<String> {
-        self.log_kept().findings.clone()
+        self.log_kept().watch.found.clone()
     }
 
     fn log_kept(&self) -> MutexGuard<'_, Log> {
@@ -91,7 +91,7 @@ impl Log {
                 b'\n' => {
                     let line = std::mem::take(&mut self.line);
                     let line = String::from_utf8_lossy(&line);
-                    guest_log::look_at(&line, &mut self.findings);
+                    self.watch.look_at(&line);
                     halted |= line.trim_end().ends_with(HALTED);
                 }
                 byte if self.line.len() < LOG_LINE_MAX => self.line.push(*byte),

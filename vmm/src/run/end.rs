@@ -71,7 +71,7 @@ impl End {
                 format!("the guest was stopped after {} s (--timeout)", limit.as_secs())
             }
             (Some(limit), ..) => {
-                return Some(format!("nobody had read all output after {} s (--timeout)", limit.as_secs()));
+                return Some(format!("not all output had been read after {} s (--timeout)", limit.as_secs()));
             }
             (.., ExitReason::Failed(why)) => format!("the machine failed: {why}"),
             (None, Some(status), reason) => {
@@ -205,7 +205,7 @@ mod tests {
         assert!(end.complaint().is_some_and(|text| text.contains("stopped after 5 s")));
         (end.status, end.reason) = (Some(0), ExitReason::PowerOff);
         assert_eq!(end.code(), TIMED_OUT);
-        assert!(end.complaint().is_some_and(|text| text.contains("nobody had read")));
+        assert!(end.complaint().is_some_and(|text| text.contains("not all output had been read")));
     }
 
     #[test]

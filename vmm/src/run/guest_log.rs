@@ -9,7 +9,7 @@ const TROUBLE: &[&str] = &[
     "Oops",
     "general protection fault",
     "Kernel panic",
-    "Call Trace:",
+    TRACE,
     "soft lockup",
     "hard LOCKUP",
     "stall",
@@ -45,22 +45,38 @@ const HARMLESS: &[&str] = &[
     "unable to guarantee persistence of writes",
 ];
 
+const TRACE: &str = "Call Trace:";
+/// How the kernel begins the report that `sysrq l` asks for.
+const REPORT: &str = "sysrq: Show backtrace of all active CPUs";
+
 /// Most lines that are kept: a log can be all trouble.
 const FOUND_MAX: usize = 100;
 
 /// Lines of a guest's log that no healthy run has, in their order and without repetitions; no more than the first hundred.
 pub fn findings(log: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    log.lines().for_each(|line| look_at(line, &mut found));
-    found
+    let mut watch = LogWatch::default();
+    log.lines().for_each(|line| watch.look_at(line));
+    watch.found
 }
 
 /// The same for a log that comes line by line.
-pub(super) fn look_at(line: &str, found: &mut Vec<String>) {
-    let line = line.trim();
-    let is_new = || !found.iter().any(|earlier| without_time(earlier) == without_time(line));
-    if found.len() < FOUND_MAX && is_trouble(line) && is_new() {
-        found.push(line.to_string());
+#[derive(Clone, Debug, Default)]
+pub(super) struct LogWatch {
+    /// As [`findings`] has them.
+    pub(super) found: Vec<String>,
+    /// A report of the guest's state has begun, as we ask for when the time is up: its call traces are no trouble.
+    reporting: bool,
+}
+
+impl LogWatch {
+    pub(super) fn look_at(&mut self, line: &str) {
+        let line = line.trim();
+        self.reporting |= line.contains(REPORT);
+        let is_trace = self.reporting && line.contains(TRACE);
+        let is_new = || !self.found.iter().any(|earlier| without_time(earlier) == without_time(line));
+        if self.found.len() < FOUND_MAX && !is_trace && is_trouble(line) && is_new() {
+            self.found.push(line.to_string());
+        }
     }
 }
 
@@ -106,6 +122,13 @@ mod tests {
 [    1.500000] nd_pmem namespace0.0: unable to guarantee persistence of writes
 [    2.000000] refault: loading out-of-tree module taints kernel.
 [    3.000000] XFS (pmem0): Ending clean mount";
+
+    #[test]
+    fn a_report_that_was_asked_for_is_no_trouble() {
+        let asked = format!("[ 1.0] {REPORT}\n[ 1.1] Call Trace:\n[ 1.2] BUG: one of its own\n");
+        assert_eq!(findings(&asked), ["[ 1.2] BUG: one of its own"]);
+        assert_eq!(findings(&format!("[ 0.5] Call Trace:\n{asked}")).len(), 2);
+    }
 
     #[test]
     fn a_healthy_boot_has_no_findings() {

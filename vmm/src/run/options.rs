@@ -154,6 +154,9 @@ const SHELL: [&str; 3] = ["/bin/sh", "-c", "command -v bash >/dev/null && exec b
 /// # Errors
 /// refault itself failed; the exit status is then 125.
 pub fn execute(args: &RunArgs) -> Result<u8> {
+    if !inside() {
+        args.verdicts.check()?;
+    }
     if args.verdicts.wanted() {
         ensure!(
             args.initrd.is_none(),

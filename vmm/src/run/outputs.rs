@@ -24,7 +24,7 @@ pub(super) struct Outputs {
 pub(super) struct Ends(Vec<Outlet>);
 
 impl Ends {
-    /// From now on nobody waits for a reader: the run is to end.
+    /// From now on no writer waits for a reader: the run is to end.
     pub(super) fn hurry(&self) {
         self.0.iter().for_each(Outlet::hurry);
         say::hurry();

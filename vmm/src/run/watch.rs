@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(
             watch(Some(Duration::from_millis(5)), &[Event::Ready, Event::Told]),
             (true, 1),
-            "nobody reads"
+            "no reader"
         );
     }
 }

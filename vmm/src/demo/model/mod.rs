@@ -12,12 +12,12 @@ mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use refault_nic::RemoteFaults;
 
 use self::play::FilePlay;
 use self::script::script;
-use super::options::{DemoArgs, Mapping, Mode};
+use super::options::{DemoArgs, Mapping, Mode, SCENARIOS};
 use super::protocol::{Counters, Event, Subject};
 use super::summary::Outcome as Verdict;
 use super::view::View;
@@ -32,8 +32,6 @@ pub(super) const KERNEL: &str = "model";
 /// Whose times the steps take.
 const PRESET: &str = "example";
 /// Scenarios of the table; `pinned` is refused like the others' pinned column.
-const SCENARIOS: [&str; 8] =
-    ["steady", "reflink-cow", "exchange", "punch", "truncate", "fsync", "kill", "pinned"];
 /// Pages of the file.
 const PAGES: u64 = 1024;
 /// Steps of a scenario; those of `kill` are lives of a program.
@@ -61,6 +59,10 @@ pub(super) fn play(args: &DemoArgs, live: bool) -> Result<Played> {
     let mut view = View::of_model(live);
     let mut records = Records::empty(RECORDS * 2 * SCENARIOS.len());
     let subjects = subjects(args);
+    ensure!(
+        !subjects.is_empty(),
+        "no such scenario in that mode: the model maps pages of 4 KiB, and pinned is a mode of its own"
+    );
     view.show(
         Event::Plan {
             kernel: KERNEL.into(),
