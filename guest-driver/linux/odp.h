@@ -73,7 +73,7 @@ struct refault_odp {
 	/* Users that found it by its key, and the region itself. */
 	refcount_t users;
 	struct completion unused;
-	/* It is being deregistered: whoever brings pages in may stop. */
+	/* It is being deregistered: no more pages need be brought in. */
 	bool leaving;
 
 	struct mutex tables_lock;

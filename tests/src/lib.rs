@@ -3,7 +3,6 @@
 pub mod bench;
 pub mod bench_fault;
 pub mod bench_rig;
-pub mod first_touch;
 pub mod hooked;
 pub mod machine;
 pub mod plain_device;

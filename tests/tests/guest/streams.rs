@@ -29,7 +29,7 @@ fn streams_carry_any_bytes_and_messages_show_them() {
     );
 }
 
-/// Both streams to somebody who reads a word and no more, as in `refault run … 2>&1 | sleep 1000`.
+/// Both streams go to a reader that takes one word and stops, as in `refault run … 2>&1 | sleep 1000`.
 #[test]
 fn a_reader_that_stalls_does_not_keep_a_run_whose_time_is_up() {
     let mut refault = Refault::new(["run", "--timeout", "15", "--verbose", "--", "yes"]);

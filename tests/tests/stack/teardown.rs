@@ -50,7 +50,7 @@ fn unbinding_drains_what_the_stopped_device_had_asked_for() {
     assert_eq!(machine.unit.take_faults(), (vec![], false));
 }
 
-/// Writes to a page whose request is kept, and lets time pass as long as somebody waits for it.
+/// Writes to a page whose request is kept, and lets time pass while a timer is pending.
 fn write_without_an_answer(machine: &Machine, session: &mut Session) -> Vec<QueuedRequest> {
     session.write(1, SOURCE, TARGET, 8);
     let mut kept = Vec::new();

@@ -106,7 +106,7 @@ impl Nested {
     }
 
     /// Runs to the end with our standard streams, and returns the exit status of the program inside; none if the time was
-    /// up first: after `limit` nobody waits for whoever does not read our output, and a while later for nothing.
+    /// up first: from `limit` on an unread output is not waited for, and a while later nothing is.
     ///
     /// # Errors
     /// No QEMU, or the machine ends before the program does: the message shows its console. Or our output cannot be

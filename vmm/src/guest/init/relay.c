@@ -76,7 +76,7 @@ static int take_input(struct relay *relay, const uint8_t *bytes, size_t count)
 	return 1;
 }
 
-/* The host's terminal has another size. Whoever is in front on the command's gets SIGWINCH. */
+/* The host's terminal has another size. The command's foreground process group gets SIGWINCH. */
 static void take_size(const struct relay *relay, const uint8_t *size)
 {
 	struct winsize window = { .ws_col = size[0] | size[1] << 8, .ws_row = size[2] | size[3] << 8 };
