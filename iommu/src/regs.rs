@@ -33,6 +33,10 @@ pub(crate) struct Control {
 }
 
 impl MmioDevice for Iommu {
+    fn reset(&self) {
+        Self::reset(self);
+    }
+
     fn read(&self, offset: u64, data: &mut [u8]) {
         let mut word = [0; 4];
         for (index, byte) in (0u64..).zip(data.iter_mut()) {

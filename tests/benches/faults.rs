@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use refault_bus::Gpa;
 use refault_model::paging::{PageSize, Rights};
+use refault_os::speed::first_touch;
 use refault_tests::bench::{Bench, Comparison, Target, timed};
 use refault_tests::bench_fault::{begin, fault, serve};
 use refault_tests::bench_rig::{Rig, SOURCE, TARGET};
 use refault_tests::platform::PAGE_REQUEST_VECTOR;
-use refault_vmm::host::speed::first_touch;
 use vmm_sys_util::eventfd::EventFd;
 
 fn main() -> ExitCode {

@@ -5,8 +5,8 @@
 use std::fs;
 use std::process::ExitCode;
 
-use refault_vmm::lab::engine::run;
-use refault_vmm::lab::scenario::{Delay, Device, Load, Pattern, Scenario, Timing, defaults};
+use refault_lab::engine::run;
+use refault_lab::scenario::{Delay, Device, Load, Pattern, Scenario, Timing, defaults};
 
 /// Faults of a run.
 const FAULTS: u64 = 500_000;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 use refault_iommu::Statistics;
 use refault_nic::NicStats;
-use refault_vmm::report::{self, Counters, Experiment, TimeBase, names};
-use refault_vmm::trace::{
+use refault_observe::report::{self, Counters, Experiment, TimeBase, names};
+use refault_observe::trace::{
     FaultOutcome, FaultRecord, FaultStore, Observed, Records, ScenarioSpan, StageTimes,
 };
 

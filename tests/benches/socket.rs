@@ -6,9 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use refault_hosts::serve::Board;
+use refault_rig::wiring::DeviceOptions;
 use refault_tests::bench::{Bench, Comparison, Target};
-use refault_vmm::serve::Board;
-use refault_vmm::wiring::{self, DeviceOptions};
+use refault_vmm::devices;
 
 /// Commands of vfio-user.
 const VERSION: u16 = 1;
@@ -30,7 +31,7 @@ const DOORBELLS: u32 = 2;
 fn main() -> ExitCode {
     let mut bench = Bench::from_arguments();
     let board = Board::new(false);
-    let (devices, _wired) = wiring::devices(&board.parts(), DeviceOptions::default()).expect("devices");
+    let (devices, _wired) = devices::build(&board.parts(), DeviceOptions::default()).expect("devices");
     let mut clients: Vec<_> = board
         .plug(devices)
         .expect("slots")

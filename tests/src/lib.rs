@@ -10,4 +10,4 @@ pub mod session;
 pub mod threads;
 pub mod trace;
 
-pub use refault_vmm::lab::machine::{function, platform};
+pub use refault_rig::machine::{function, platform};

@@ -13,10 +13,10 @@ use refault_model::nic::{QueuePair, work};
 use refault_model::paging::{PageSize, Rights};
 use refault_model::vtd::Answer;
 use refault_nic::NicConfig;
+use refault_observe::trace::{FaultOutcome, Recorder};
 use refault_tests::machine::{Machine, MachineSetup};
 use refault_tests::session::Session;
 use refault_tests::threads::{self, WallClock};
-use refault_vmm::trace::{FaultOutcome, Recorder};
 
 const SOURCE: Iova = Iova(0x7f00_0000_0000);
 const TARGET: Iova = Iova(0x7f80_0000_0000);

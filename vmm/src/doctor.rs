@@ -6,12 +6,12 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::accel::{Verdict, probe};
-use crate::guest::cache::{CACHE_VARIABLE, location};
-use crate::guest::image::newest;
-use crate::guest::mirror::Mirror;
-use crate::host::tools::{IMAGE_TOOLS, ROOTLESS_TOOLS, Tool, install_line, is_root, missing};
-use crate::qemu::Emulator;
+use refault_guest::cache::{CACHE_VARIABLE, location};
+use refault_guest::image::newest;
+use refault_guest::mirror::Mirror;
+use refault_hosts::qemu::Emulator;
+use refault_machine::kvm::probe::{Verdict, probe};
+use refault_os::tools::{IMAGE_TOOLS, ROOTLESS_TOOLS, Tool, install_line, is_root, missing};
 
 /// Free space that building the image takes at its peak, in MiB.
 const BUILD_SPACE_MIB: u64 = 3000;

@@ -1,29 +1,17 @@
-//! refault's machine: KVM, files, threads and the command line. This crate alone touches the host; the
-//! models it wires together ([`refault_iommu`], [`refault_nic`], [`refault_pci`]) do not.
+//! The `refault` command: one module for each of its commands, over the crates beside it. Without the feature `guests`
+//! it is `refault lab` and `refault report`, and needs no KVM.
 
-pub mod accel;
-pub mod acpi;
-pub mod boot;
-pub mod bus_map;
 pub mod cli;
-pub mod config;
-pub mod control;
-pub mod debug;
+#[cfg(feature = "guests")]
 pub mod demo;
+#[cfg(feature = "guests")]
+pub mod devices;
+#[cfg(feature = "guests")]
 pub mod doctor;
-pub mod guest;
-pub mod host;
-pub mod kvm;
+#[cfg(feature = "guests")]
+mod guests;
 pub mod lab;
-pub mod machine;
-pub mod memory;
-pub mod pci_host;
-pub mod qemu;
-pub mod relay;
-pub mod report;
+#[cfg(feature = "guests")]
 pub mod run;
-pub mod serial;
+#[cfg(feature = "guests")]
 pub mod serve;
-pub mod slow;
-pub mod trace;
-pub mod wiring;

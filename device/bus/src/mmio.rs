@@ -9,4 +9,7 @@ pub trait MmioDevice: Send + Sync {
 
     /// Takes `data`, little endian.
     fn write(&self, offset: u64, data: &[u8]);
+
+    /// Puts the device behind the registers into its state after power-on.
+    fn reset(&self) {}
 }

@@ -46,8 +46,15 @@ pub struct EndpointBuilder {
     msix: Option<(MsixLayout, Arc<dyn MsiSink>)>,
 }
 
+impl Endpoint {
+    /// Starts the description of a function.
+    pub fn builder(identity: Identity) -> EndpointBuilder {
+        EndpointBuilder::new(identity)
+    }
+}
+
 impl EndpointBuilder {
-    pub(crate) fn new(identity: Identity) -> Self {
+    fn new(identity: Identity) -> Self {
         Self { identity, bars: Vec::new(), capabilities: Vec::new(), msix: None }
     }
 

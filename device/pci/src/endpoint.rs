@@ -9,7 +9,7 @@ use refault_bus::irq::MsiSink;
 use crate::caps::{CapabilityId, ats, express, msix, pasid, power, pri};
 use crate::identity::{COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY};
 use crate::space::{Space, Written};
-use crate::{Bar, ConfigEffect, Controls, EndpointBuilder, Identity, MsixLayout, MsixTable};
+use crate::{Bar, ConfigEffect, Controls, MsixLayout, MsixTable};
 
 /// The configuration side of one function. All methods may be called from any thread.
 pub struct Endpoint {
@@ -40,11 +40,6 @@ struct Places {
 }
 
 impl Endpoint {
-    /// Starts the description of a function.
-    pub fn builder(identity: Identity) -> EndpointBuilder {
-        EndpointBuilder::new(identity)
-    }
-
     pub(crate) fn new(
         space: Space,
         bars: Vec<Bar>,

@@ -3,28 +3,8 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use crate::layout::{CField, CLayout};
+use crate::layout::{Constants, Struct};
 use crate::{codes, command, doorbell, event, queue, regs, uverbs};
-
-/// A layout as data.
-pub(crate) struct Struct {
-    name: &'static str,
-    size: usize,
-    doc: &'static [&'static str],
-    fields: &'static [CField],
-}
-
-impl Struct {
-    pub(crate) const fn of<T: CLayout>() -> Self {
-        Self { name: T::NAME, size: T::SIZE, doc: T::DOC, fields: T::FIELDS }
-    }
-}
-
-/// A group of constants as data: name, value, documentation.
-pub(crate) struct Constants {
-    pub(crate) heading: &'static str,
-    pub(crate) items: &'static [(&'static str, u64, &'static str)],
-}
 
 const CONSTANTS: &[&Constants] = &[
     &regs::REGISTERS,

@@ -23,6 +23,26 @@ pub trait CLayout {
     const FIELDS: &'static [CField];
 }
 
+/// A layout as data.
+pub(crate) struct Struct {
+    pub(crate) name: &'static str,
+    pub(crate) size: usize,
+    pub(crate) doc: &'static [&'static str],
+    pub(crate) fields: &'static [CField],
+}
+
+impl Struct {
+    pub(crate) const fn of<T: CLayout>() -> Self {
+        Self { name: T::NAME, size: T::SIZE, doc: T::DOC, fields: T::FIELDS }
+    }
+}
+
+/// A group of constants as data: name, value, documentation.
+pub(crate) struct Constants {
+    pub(crate) heading: &'static str,
+    pub(crate) items: &'static [(&'static str, u64, &'static str)],
+}
+
 /// Defines `#[repr(C)]` structs without padding whose bytes are all meaningful, each asserted to be the given
 /// number of bytes long, and describes them to the header generator.
 macro_rules! layouts {
@@ -59,7 +79,7 @@ macro_rules! layouts {
         )+
 
         /// What the header prints for this module's layouts.
-        pub(crate) const $table: &[crate::header::Struct] = &[$(crate::header::Struct::of::<$name>()),+];
+        pub(crate) const $table: &[crate::layout::Struct] = &[$(crate::layout::Struct::of::<$name>()),+];
     };
 }
 
@@ -72,7 +92,7 @@ macro_rules! constants {
         )+
 
         /// What the header prints for these constants.
-        pub(crate) const $table: crate::header::Constants = crate::header::Constants {
+        pub(crate) const $table: crate::layout::Constants = crate::layout::Constants {
             heading: $heading,
             items: &[$((stringify!($name), $name as u64, [$($doc),+][0])),+],
         };

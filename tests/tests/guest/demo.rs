@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use refault_vmm::demo::summary::{Outcome, RunSummary};
+use refault_observe::summary::{Outcome, RunSummary};
 
 use crate::support::{Refault, Running, assert_clean, script};
 

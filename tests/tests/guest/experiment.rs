@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use refault_vmm::lab::counts::Counts;
-use refault_vmm::lab::engine;
-use refault_vmm::lab::scenario::Scenario;
+use refault_lab::counts::Counts;
+use refault_lab::engine;
+use refault_lab::scenario::Scenario;
 
 use crate::support::{Refault, assert_clean};
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use refault_vmm::accel::EMULATED_CPU;
-use refault_vmm::guest::GuestImage;
+use refault_guest::GuestImage;
+use refault_hosts::accel::EMULATED_CPU;
 use refault_vmm::run::guest_log;
 use refault_vmm::run::job::Job;
 

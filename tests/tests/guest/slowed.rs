@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use refault_vmm::demo::summary::{Outcome, RunSummary};
+use refault_observe::summary::{Outcome, RunSummary};
 
 use crate::support::{Refault, assert_clean};
 

@@ -3,8 +3,8 @@
 //! The closed forms are those of Kleinrock, Queueing Systems, volume 1: M/M/1 (3.2), M/G/1 for M/D/1 (5.6), M/M/m
 //! for Erlang C (3.5). Every step but the handling takes no time, so a handler's wait is the queue's.
 
-use refault_vmm::lab::engine::run;
-use refault_vmm::lab::scenario::{Arrival, Delay, Device, Guest, Load, Pattern, Scenario, Timing, defaults};
+use refault_lab::engine::run;
+use refault_lab::scenario::{Arrival, Delay, Device, Guest, Load, Pattern, Scenario, Timing, defaults};
 
 /// Mean time to handle a fault.
 const SERVICE_NS: f64 = 20_000.0;

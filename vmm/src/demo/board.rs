@@ -1,9 +1,9 @@
 //! What is known of a run while it goes on: the guest's events, and the recorder's counts beside them.
 
 use super::protocol::{Counters, Event, Subject};
-use super::summary::{Outcome, ScenarioSummary};
-use crate::host::speed::Speed;
-use crate::trace::FaultSummary;
+use refault_observe::summary::{Outcome, ScenarioSummary};
+use refault_observe::trace::FaultSummary;
+use refault_os::speed::Speed;
 
 /// Where a scenario is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

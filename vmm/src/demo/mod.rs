@@ -1,16 +1,14 @@
 //! `refault demo`: a stock guest whose XFS moves DAX blocks under live DMA, watched and judged from outside.
 //!
 //! [`session`] boots a guest that runs `refault-demo` (guest-driver/workload); [`protocol`] reads what it says,
-//! [`board`] holds it beside the recorder's counts, [`table`] shows it, [`summary`] is what remains, and
-//! [`folder`] is where. `model` plays the same scenarios without a real guest. A guest whose log has a line of trouble ([`crate::run::guest_log`]) has failed.
+//! [`board`] holds it beside the recorder's counts, [`table`] shows it, and a
+//! [`RunSummary`](refault_observe::summary::RunSummary) in a [`RunFolder`](refault_observe::folder::RunFolder) remains. `model` plays the same scenarios without a real guest. A guest whose log has a line of trouble ([`crate::run::guest_log`]) has failed.
 
 pub mod board;
-pub mod folder;
 mod model;
 pub mod options;
 mod pasids;
 pub mod protocol;
 pub mod session;
-pub mod summary;
 pub mod table;
 mod view;

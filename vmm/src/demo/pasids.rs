@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::summary::{Outcome, ScenarioSummary};
-use crate::trace::Records;
+use refault_observe::summary::{Outcome, ScenarioSummary};
+use refault_observe::trace::Records;
 
 /// The scenario whose every operation is a process that dies.
 const KILL: &str = "kill";

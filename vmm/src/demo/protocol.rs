@@ -3,8 +3,9 @@
 
 use serde::{Deserialize, Deserializer};
 
-use crate::host::say::visible;
-use crate::host::speed::Speed;
+use refault_observe::summary::{Outcome, mode_label};
+use refault_os::say::visible;
+use refault_os::speed::Speed;
 
 /// A scenario in a mode, with mappings of a size.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -30,11 +31,6 @@ impl Subject {
 /// Text of the guest's that will stand in a line of ours: nothing in it moves the cursor.
 fn shown<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     String::deserialize(from).map(|text| visible(&text).replace('\n', " "))
-}
-
-/// Mode and mappings in one.
-pub(crate) fn mode_label(mode: &str, mapping: &str) -> String {
-    format!("{mode} {mapping}")
 }
 
 /// The guest's counters of the scenario that runs.
@@ -93,7 +89,7 @@ pub enum Event {
         #[serde(flatten)]
         subject: Subject,
         /// `pass`, `slow` or `fail`.
-        result: super::summary::Outcome,
+        result: Outcome,
         /// Why it failed, how far it came, or a remark.
         #[serde(deserialize_with = "shown")]
         reason: String,
@@ -107,12 +103,12 @@ pub enum Event {
         #[serde(deserialize_with = "shown")]
         mapping: String,
         /// `pass` or `fail`.
-        result: super::summary::Outcome,
+        result: Outcome,
     },
     /// The guest program is through.
     Done {
         /// `pass`, `slow` or `fail`.
-        result: super::summary::Outcome,
+        result: Outcome,
     },
 }
 
@@ -126,7 +122,6 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::summary::Outcome;
 
     #[test]
     fn events_are_read_as_the_guest_writes_them() {

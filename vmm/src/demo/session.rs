@@ -9,26 +9,29 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 
 use super::board::{Board, State};
-use super::folder::{LATEST, RunFolder, timestamp};
 use super::options::DemoArgs;
-use super::summary::{Outcome, RunSummary, ScenarioSummary, Setup};
 use super::view::{View, live};
 use super::{model, pasids};
-use crate::accel::{Chosen, Nested, inside};
-use crate::config::CpuModel;
-use crate::guest::{GuestImage, IMAGE_VARIABLE};
-use crate::host::say::note;
-use crate::host::speed::Speed;
-use crate::qemu::Extras;
-use crate::report::verdicts::{Case, Verdict, VerdictArgs};
-use crate::report::{self, names};
+use crate::devices;
 use crate::run::parse::Pmem;
 use crate::run::series::SeriesArgs;
 use crate::run::stages::Stages;
 use crate::run::{End, Place, Spec, Streams, guest_log, run};
-use crate::trace::guest::GuestStages;
-use crate::trace::{Recorder, Records, WallClock};
-use crate::wiring::{self, DeviceOptions};
+use refault_guest::{GuestImage, IMAGE_VARIABLE};
+use refault_hosts::accel::{Chosen, Nested, inside};
+use refault_hosts::qemu::Extras;
+use refault_machine::config::CpuModel;
+use refault_observe::folder::{LATEST, RunFolder, timestamp};
+use refault_observe::report::verdicts::{Case, Verdict, VerdictArgs};
+use refault_observe::report::{self, names};
+use refault_observe::summary::{Outcome, RunSummary, ScenarioSummary, Setup};
+use refault_observe::trace::guest::GuestStages;
+use refault_observe::trace::{Recorder, Records};
+use refault_os::command_line;
+use refault_os::say::note;
+use refault_os::speed::Speed;
+use refault_rig::clock::WallClock;
+use refault_rig::wiring::DeviceOptions;
 
 /// Tells the program inside an emulated machine where the run's files go.
 const FOLDER_VARIABLE: &str = "REFAULT_DEMO_FOLDER";
@@ -151,7 +154,7 @@ fn here(args: &DemoArgs, folder: &Path, live: bool, place: Place) -> Result<()> 
     let end = run(&spec, streams(folder, view.clone())?, |parts| {
         let (nic, probe) = (args.nic.config(), recorder.clone());
         let options = DeviceOptions { nic, clock, probe, timing, ..DeviceOptions::default() };
-        let (devices, keep) = wiring::devices(parts, options)?;
+        let (devices, keep) = devices::build(parts, options)?;
         wired = Some(keep);
         Ok(devices)
     });
@@ -328,12 +331,6 @@ fn with_output(reason: &str, folder: &Path) -> String {
         Some(line) => format!("{reason}; {line}"),
         None => reason.to_string(),
     }
-}
-
-/// The command line, as one would type it.
-pub(crate) fn command_line() -> String {
-    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-    ["refault".to_string()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// Gives the summary the time as it passed out here, and makes the page anew with it.

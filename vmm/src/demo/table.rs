@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::board::{Board, Row, State};
-use super::summary::Outcome;
+use refault_observe::summary::Outcome;
 
 /// A terminal is drawn to at most so often.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -212,8 +212,8 @@ fn bytes(count: u64) -> String {
 mod tests {
     use super::*;
     use crate::demo::protocol::{Event, Subject};
-    use crate::host::speed::Speed;
-    use crate::trace::FaultSummary;
+    use refault_observe::trace::FaultSummary;
+    use refault_os::speed::Speed;
 
     fn board() -> Board {
         let subject = |scenario: &str, mode: &str| Subject {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::board::Board;
 use super::protocol::{Event, Subject};
 use super::table::Table;
-use crate::trace::{FaultSummary, Recorder};
+use refault_observe::trace::{FaultSummary, Recorder};
 
 /// A run while it goes on.
 pub(super) struct View {

@@ -10,18 +10,19 @@ use anyhow::{Context, Error, Result};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::engine;
-use super::figures::Figures;
-use super::folder;
+use refault_lab::engine;
+use refault_lab::figures::Figures;
+use refault_lab::scenario::shipped::SCENARIOS;
+use refault_lab::scenario::{Draft, Scenario};
+use refault_lab::sweep::Plan;
+use refault_lab::sweep::shipped::SWEEPS;
+use refault_timing::{Preset, Timing};
+
 use super::matrix::MatrixArgs;
-use super::outcome::Outcome;
-use super::scenario::shipped::SCENARIOS;
-use super::scenario::{Draft, Preset, Scenario, Timing};
-use super::sweep::shipped::SWEEPS;
-use super::sweep::{self, Plan};
-use crate::demo::folder::RunFolder;
-use crate::report::verdicts::{Case, VerdictArgs};
-use crate::report::{self, SweepTable};
+use super::{folder, read_file, sweep};
+use refault_observe::folder::RunFolder;
+use refault_observe::report::verdicts::{Case, VerdictArgs};
+use refault_observe::report::{self, SweepTable};
 
 /// Where experiments leave their folders if nothing else is said.
 const RUNS: &str = "target/refault/lab";
@@ -117,25 +118,26 @@ fn judged(verdicts: &VerdictArgs, name: &str, test: impl FnOnce() -> Result<()>)
 fn run(args: &RunArgs) -> Result<()> {
     let scenario = scenario(args)?;
     let outcome = engine::run(&scenario).with_context(|| format!("scenario {:?}", scenario.name))?;
+    let figures = Figures::of(&scenario, &outcome);
     let path = match &args.out {
         Some(path) => {
             std::fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
-            folder::write(path, &scenario, &outcome)?;
+            folder::write(path, &scenario, &outcome, &figures)?;
             path.clone()
         }
         None => {
             let run = RunFolder::create(Path::new(RUNS), SystemTime::now())?;
-            folder::write(run.path(), &scenario, &outcome)?;
+            folder::write(run.path(), &scenario, &outcome, &figures)?;
             run.finish()?
         }
     };
-    args.verdicts.print(&summary(&scenario, &outcome));
+    args.verdicts.print(&summary(&scenario, &figures));
     args.verdicts.print(&path.display().to_string());
     Ok(())
 }
 
 fn scenario(args: &RunArgs) -> Result<Scenario> {
-    let mut draft = Draft::open(&args.scenario)?;
+    let mut draft = Draft::open(&args.scenario, &read_file)?;
     for setting in &args.set {
         draft.set(setting)?;
     }
@@ -146,16 +148,15 @@ fn scenario(args: &RunArgs) -> Result<Scenario> {
 }
 
 /// What came out, for people.
-pub fn summary(scenario: &Scenario, outcome: &Outcome) -> String {
-    let figures = Figures::of(scenario, outcome);
+fn summary(scenario: &Scenario, figures: &Figures) -> String {
     let presets = scenario.presets.iter().filter_map(|name| Preset::find(name));
     let timing: Vec<_> = presets.map(|preset| format!("{} ({})", preset.name, preset.sureness())).collect();
     let timing = if timing.is_empty() { "the scenario's own".into() } else { timing.join(", ") };
     let (name, seed) = (&scenario.name, scenario.seed);
     let mut text = format!("{name}, seed {seed}, timing: {timing}; times are of the model\n\n");
-    requests(&mut text, &figures);
-    faults(&mut text, &figures);
-    handlers(&mut text, &figures);
+    requests(&mut text, figures);
+    faults(&mut text, figures);
+    handlers(&mut text, figures);
     text
 }
 
@@ -237,7 +238,7 @@ fn rate(per_second: f64) -> String {
 }
 
 fn run_sweep(args: &SweepArgs) -> Result<()> {
-    let plan = Plan::open(&args.sweep)?;
+    let plan = Plan::open(&args.sweep, &read_file)?;
     let folder = args.out.clone().unwrap_or_else(|| Path::new(SWEEP_FOLDER).join(plan.name()));
     let jobs = args.jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
     let bar = progress_bar(plan.len());

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-
-use super::figures::{FIGURES, Figure, Figures};
-use super::outcome::Outcome;
-use super::scenario::{Preset, Scenario};
-use crate::report::{self, Published};
+use refault_lab::facts;
+use refault_lab::figures::{FIGURES, Figure, Figures};
+use refault_lab::outcome::Outcome;
+use refault_lab::scenario::Scenario;
+use refault_observe::report::{self, Experiment};
 
 /// Names of the files that only experiments have; the others are [`report::names`]'.
 pub mod names {
@@ -22,9 +22,11 @@ pub mod names {
 ///
 /// # Errors
 /// The file system refuses.
-pub fn write(folder: &Path, scenario: &Scenario, outcome: &Outcome) -> Result<()> {
-    describe(folder, scenario, outcome)?;
-    report::write_lab(folder, scenario, outcome, &paper(scenario, outcome))?;
+pub fn write(folder: &Path, scenario: &Scenario, outcome: &Outcome, figures: &Figures) -> Result<()> {
+    describe(folder, scenario, figures)?;
+    let paper = facts::paper(scenario, figures);
+    let experiment = Experiment { paper, ..facts::experiment(scenario, outcome) };
+    report::write_experiment(folder, &outcome.records, &outcome.counters, &experiment)?;
     Ok(())
 }
 
@@ -32,31 +34,13 @@ pub fn write(folder: &Path, scenario: &Scenario, outcome: &Outcome) -> Result<()
 ///
 /// # Errors
 /// The file system refuses.
-pub fn describe(folder: &Path, scenario: &Scenario, outcome: &Outcome) -> Result<()> {
+pub fn describe(folder: &Path, scenario: &Scenario, figures: &Figures) -> Result<()> {
     save(folder, names::SCENARIO, scenario.to_toml().as_bytes())?;
-    save(folder, names::FIGURES, figures(scenario, outcome).as_bytes())
-}
-
-/// What was published of such an experiment, and what it came to here.
-fn paper(scenario: &Scenario, outcome: &Outcome) -> Vec<Published> {
-    let figures = Figures::of(scenario, outcome);
-    let presets = scenario.presets.iter().filter_map(|name| Preset::find(name));
-    let fitting = presets.flat_map(|preset| {
-        let fits = preset.published.iter().filter(|figure| figure.fits(preset, scenario));
-        fits.map(move |figure| (preset, figure))
-    });
-    let beside = fitting.map(|(preset, figure)| Published {
-        what: figure.what(),
-        published_ns: figure.ns,
-        source: format!("{} ({})", preset.source, preset.sureness()),
-        measured_ns: figures.real(&figure.figure).round() as u64,
-    });
-    beside.collect()
+    save(folder, names::FIGURES, lines(figures).as_bytes())
 }
 
 /// One figure a line, in the order of the columns.
-fn figures(scenario: &Scenario, outcome: &Outcome) -> String {
-    let figures = Figures::of(scenario, outcome);
+fn lines(figures: &Figures) -> String {
     let lines = FIGURES.iter().zip(figures.values()).map(|((name, ..), figure)| match figure {
         Figure::Whole(value) => format!("  \"{name}\": {value}"),
         Figure::Real(value) => format!("  \"{name}\": {value}"),

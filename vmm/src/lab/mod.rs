@@ -1,17 +1,11 @@
-//! The lab: the NIC, the IOMMU and a model guest on a virtual clock.
-//!
-//! A [`Scenario`](scenario::Scenario) says what the load does, how the device and the guest are made, and how long each
-//! step takes; an experiment runs it in one thread, and gives an [`Outcome`](outcome::Outcome). The same scenario with
-//! the same seed gives the same bytes on every machine.
+//! `refault lab`: experiments, sweeps and the matrix from files to folders. What happens in them is [`refault_lab`]'s.
 
 pub mod cli;
-pub mod counts;
-pub mod engine;
-pub mod figures;
 pub mod folder;
-pub mod machine;
-pub mod matrix;
-pub mod outcome;
-pub mod scenario;
-pub mod shipped;
+mod matrix;
 pub mod sweep;
+
+/// Files, for what the lab reads by name.
+pub(crate) fn read_file(path: &str) -> std::io::Result<String> {
+    std::fs::read_to_string(path)
+}

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::parse::Out;
-use crate::host::beneath::Folder;
-use crate::host::say::note;
+use refault_os::beneath::Folder;
+use refault_os::say::note;
 
 /// Most entries that are taken: a guest could fill the host's file system with empty files.
 const ENTRIES_MAX: usize = 100_000;

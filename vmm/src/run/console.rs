@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::guest_log;
 use super::watch::Event;
-use crate::host::outlet::Outlet;
-use crate::relay::{Credit, Decoder, Frame};
+use refault_guest::relay::{Credit, Decoder, Frame};
+use refault_os::outlet::Outlet;
 
 /// Bytes of the kernel's log that are kept for error messages.
 const LOG_KEPT: usize = 6 << 10;
@@ -208,7 +208,7 @@ impl ControlPort {
         } else if line == "collect-failed" {
             self.shared.told().collect_failed = true;
         } else if let Some(text) = line.strip_prefix("say ") {
-            crate::host::say::note(&format!("guest: {text}"));
+            refault_os::say::note(&format!("guest: {text}"));
         } else if let Some(status) = line.strip_prefix("exit ").and_then(|text| text.parse().ok()) {
             self.shared.told().status = Some(status);
             (self.heard)(Event::Told);

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use refault_nic::{NicConfig, RemoteFaults};
 
-use crate::slow::Named;
+use refault_rig::slow::Named;
 
 /// What a responder does whose memory is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::ExitReason;
-pub use crate::host::bug::FAILED;
-use crate::host::stop::Stop;
+use refault_machine::config::ExitReason;
+pub use refault_os::bug::FAILED;
+use refault_os::stop::Stop;
 
 /// The time was up.
 pub const TIMED_OUT: u8 = 124;

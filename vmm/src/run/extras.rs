@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::accel::{Chosen, inside};
-use crate::debug::place::{check_place, listen};
-use crate::debug::{Debug, Gdb};
-use crate::guest::kernel_config::Use;
-use crate::host::say::note;
-use crate::qemu::{Extras, SHARES_MAX, Share};
+use refault_guest::kernel_config::Use;
+use refault_hosts::accel::{Chosen, inside};
+use refault_hosts::qemu::{Extras, SHARES_MAX, Share};
+use refault_machine::debug::place::{check_place, listen};
+use refault_machine::debug::{Debug, Gdb};
+use refault_os::say::note;
 
 /// The port gdb's own documentation uses.
 const GDB_PORT: &str = "1234";

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use super::parse::Add;
-use crate::guest::initramfs::Initramfs;
-use crate::guest::modules::load_order;
-use crate::qemu::{Extras, Share};
+use refault_guest::initramfs::Initramfs;
+use refault_guest::modules::load_order;
+use refault_hosts::qemu::{Extras, Share};
 
 /// Folders that are links in a Debian system: a folder of that name in the overlay would hide the whole system.
 const MERGED: &[&str] = &["bin", "sbin", "lib", "lib64"];

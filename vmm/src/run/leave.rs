@@ -6,16 +6,18 @@ use anyhow::{Context, Result};
 
 use super::experiment::{Experiment, limits};
 use super::stages::Stages;
-use crate::demo::session::command_line;
-use crate::host::say::note;
-use crate::host::speed::Speed;
-use crate::lab;
-use crate::lab::counts::Counts;
-use crate::report::{self, Counters, FactGroup, TimeBase};
-use crate::slow::Named;
-use crate::trace::guest::GuestStages;
-use crate::trace::{Recorder, Records};
-use crate::wiring::Wired;
+use crate::lab::folder::describe;
+use refault_lab::counts::Counts;
+use refault_lab::facts;
+use refault_lab::figures::Figures;
+use refault_observe::report::{self, Counters, FactGroup, TimeBase};
+use refault_observe::trace::guest::GuestStages;
+use refault_observe::trace::{Recorder, Records};
+use refault_os::command_line;
+use refault_os::say::note;
+use refault_os::speed::Speed;
+use refault_rig::slow::Named;
+use refault_rig::wiring::Wired;
 
 /// What can be compared with the model's.
 const COUNTS: &str = "counts.json";
@@ -89,8 +91,8 @@ impl Seen {
         let path = folder.join(COUNTS);
         std::fs::write(&path, serde_json::to_string_pretty(&counts)? + "\n")
             .with_context(|| format!("cannot write {}", path.display()))?;
-        lab::folder::describe(folder, scenario, &outcome)?;
-        let mut told = report::experiment(scenario, &outcome);
+        describe(folder, scenario, &Figures::of(scenario, &outcome))?;
+        let mut told = facts::experiment(scenario, &outcome);
         (told.time, told.command) = (self.time, command_line());
         told.facts.retain(|group| !OF_THE_MODEL.iter().any(|words| group.title.starts_with(words)));
         told.facts.push(FactGroup {

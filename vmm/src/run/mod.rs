@@ -34,14 +34,14 @@ use self::outputs::{Outputs, ending};
 use self::parse::{Add, Out, Pmem};
 use self::plan::Plan;
 use self::watch::{Event, Watch};
-use crate::config::{CpuModel, ExitReason, MachineConfig, PmemConfig};
-use crate::guest::GuestImage;
-use crate::guest::kernel_tree::TreeKernel;
-use crate::host::stop::Orderly;
-use crate::machine::{Consoles, Devices, Machine, MachineHandle, MachineParts};
-use crate::memory::pmem;
-use crate::qemu::{self, Emulator, Extras};
-use crate::relay::{Credit, Frame, pump_input};
+use refault_guest::GuestImage;
+use refault_guest::kernel_tree::TreeKernel;
+use refault_guest::relay::{Credit, Frame, pump_input};
+use refault_hosts::qemu::{self, Emulator, Extras};
+use refault_machine::config::{CpuModel, ExitReason, MachineConfig, PmemConfig};
+use refault_machine::memory::pmem;
+use refault_machine::{Consoles, Devices, Machine, MachineHandle, MachineParts};
+use refault_os::stop::Orderly;
 
 /// What the guest runs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -24,23 +24,26 @@ use super::series::SeriesArgs;
 use super::stages::Stages;
 use super::verdicts::Verdicts;
 use super::{FAILED, Place, Spec, Streams, TIMED_OUT, run};
-use crate::accel::{self, Chosen, Nested, inside};
-use crate::config::{CpuModel, PmemConfig};
-use crate::guest::kernel_config::Use;
-use crate::guest::kernel_tree::{TREE_VARIABLE, TreeKernel};
-use crate::guest::{GuestImage, IMAGE_VARIABLE};
-use crate::host::outlet::Outlet;
-use crate::host::say::note;
-use crate::host::stop::{self, Orderly};
-use crate::host::terminal::{self, Keys, Raw};
-use crate::lab::scenario::Scenario;
-use crate::memory::pmem;
-use crate::qemu::Extras;
-use crate::relay::Escape;
-use crate::report::verdicts::VerdictArgs;
-use crate::slow::Named;
-use crate::trace::{Recorder, WallClock};
-use crate::wiring::{self, DeviceOptions};
+use crate::devices;
+use crate::lab::read_file;
+use refault_guest::kernel_config::Use;
+use refault_guest::kernel_tree::{TREE_VARIABLE, TreeKernel};
+use refault_guest::relay::Escape;
+use refault_guest::{GuestImage, IMAGE_VARIABLE};
+use refault_hosts::accel::{self, Chosen, Nested, inside};
+use refault_hosts::qemu::Extras;
+use refault_lab::scenario::Scenario;
+use refault_machine::config::{CpuModel, PmemConfig};
+use refault_machine::memory::pmem;
+use refault_observe::report::verdicts::VerdictArgs;
+use refault_observe::trace::Recorder;
+use refault_os::outlet::Outlet;
+use refault_os::say::note;
+use refault_os::stop::{self, Orderly};
+use refault_os::terminal::{self, Keys, Raw};
+use refault_rig::clock::WallClock;
+use refault_rig::slow::Named;
+use refault_rig::wiring::DeviceOptions;
 
 /// Tells the program inside an emulated machine that our standard streams are a terminal of this size.
 const TERMINAL_VARIABLE: &str = "REFAULT_TERMINAL";
@@ -222,7 +225,7 @@ fn here(
         let iommu = experiment.as_ref().map(Experiment::iommu).unwrap_or_default();
         let timing = timing.as_ref().map(|named| named.timing.clone());
         let options = DeviceOptions { iommu, nic, clock, probe, timing, ..DeviceOptions::default() };
-        let (devices, keep) = wiring::devices(parts, options)?;
+        let (devices, keep) = devices::build(parts, options)?;
         wired = Some(keep);
         Ok(devices)
     })?;
@@ -344,7 +347,7 @@ impl RunArgs {
     /// The scenario, if there is one.
     fn experiment(&self) -> Result<Option<Experiment>> {
         let Some(name) = &self.scenario else { return Ok(None) };
-        Ok(Some(Experiment::new(Scenario::open(name)?, self.memory.0)?))
+        Ok(Some(Experiment::new(Scenario::open(name, &read_file)?, self.memory.0)?))
     }
 
     /// Where records go, if they are wanted.

@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use super::console::{ControlPort, LogPort, Shared, StreamPort};
 use super::watch::Event;
-use crate::config::ExitReason;
-use crate::host::outlet::Outlet;
-use crate::host::say;
-use crate::machine::{Consoles, MachineHandle};
-use crate::relay::{Credit, Decoder};
+use refault_guest::relay::{Credit, Decoder};
+use refault_machine::config::ExitReason;
+use refault_machine::{Consoles, MachineHandle};
+use refault_os::outlet::Outlet;
+use refault_os::say;
 
 /// Where output goes. A reader that stalls holds up the guest, and nothing else.
 pub(super) struct Outputs {

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::Place;
-use crate::accel::{Chosen, Host, choose, inside};
-use crate::host::say::note;
-use crate::qemu::Emulator;
-use crate::report::TimeBase;
+use refault_hosts::accel::{Chosen, Host, choose, inside};
+use refault_hosts::qemu::Emulator;
+use refault_observe::report::TimeBase;
+use refault_os::say::note;
 
 /// The choice, as options.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -10,13 +10,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::job::{Job, token};
 use super::parse::Pmem;
 use super::{Place, Spec};
-use crate::accel::{inside, lent};
-use crate::config::{MachineConfig, PMEM_ALIGN, PmemBacking, PmemConfig};
-use crate::guest::GuestImage;
-use crate::guest::kernel_tree::TreeKernel;
-use crate::host::say::note;
-use crate::memory::pmem::allocate;
-use crate::qemu::Extras;
+use refault_guest::GuestImage;
+use refault_guest::kernel_tree::TreeKernel;
+use refault_hosts::accel::{inside, lent};
+use refault_hosts::qemu::Extras;
+use refault_machine::config::{MachineConfig, PMEM_ALIGN, PmemBacking, PmemConfig};
+use refault_machine::memory::pmem::allocate;
+use refault_os::say::note;
 
 /// What every guest of ours is told: log to the first serial port, warnings and worse; a panic ends the machine.
 const CMDLINE: &str = "console=ttyS0 panic=-1";

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use crate::guest::GuestImage;
-use crate::guest::choice::Series;
+use refault_guest::GuestImage;
+use refault_guest::choice::Series;
 
 /// The choice, as an option.
 #[derive(Clone, Debug, Default, clap::Args)]

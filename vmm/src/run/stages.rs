@@ -6,8 +6,8 @@ use tempfile::TempDir;
 
 use super::Spec;
 use super::parse::Out;
-use crate::trace::guest::{FOLDER, GuestTrace};
-use crate::trace::{Recorder, Records};
+use refault_observe::trace::guest::{FOLDER, GuestTrace};
+use refault_observe::trace::{Recorder, Records};
 
 /// Part of the guest's memory that its events may take.
 const SHARE: u64 = 64;

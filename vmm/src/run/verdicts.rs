@@ -6,8 +6,8 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::host::say::visible;
-use crate::report::verdicts::{Case, Verdict};
+use refault_observe::report::verdicts::{Case, Verdict};
+use refault_os::say::visible;
 
 /// The exit status of a test that was skipped.
 pub(super) const SKIPPED: u8 = 4;
@@ -149,7 +149,7 @@ impl Write for Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::verdicts::ktap;
+    use refault_observe::report::verdicts::ktap;
 
     fn seen(text: &str) -> Arc<Verdicts> {
         let verdicts = Arc::<Verdicts>::default();

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::machine::MachineHandle;
+use refault_machine::MachineHandle;
 
 /// What a guest may take to power off when the command has ended: this, and four times what it took to boot.
 const GRACE: Duration = Duration::from_secs(20);

@@ -19,13 +19,14 @@ use self::play::FilePlay;
 use self::script::script;
 use super::options::{DemoArgs, Mapping, Mode, SCENARIOS};
 use super::protocol::{Counters, Event, Subject};
-use super::summary::Outcome as Verdict;
 use super::view::View;
-use crate::host::speed::Speed;
-use crate::lab::engine::{self, run_play};
-use crate::lab::outcome::Outcome;
-use crate::lab::scenario::{self, Arrival, Device, Guest, Load, Pattern, Preset, Scenario, Timing};
-use crate::trace::{FaultRecord, FaultSummary, Records, ScenarioSpan};
+use refault_lab::engine::{self, run_play};
+use refault_lab::outcome::Outcome;
+use refault_lab::scenario::{self, Arrival, Device, Guest, Load, Pattern, Scenario};
+use refault_observe::summary::Outcome as Verdict;
+use refault_observe::trace::{FaultRecord, FaultSummary, Records, ScenarioSpan};
+use refault_os::speed::Speed;
+use refault_timing::{Preset, Timing};
 
 /// What the model calls itself where a real guest has its kernel's release.
 pub(super) const KERNEL: &str = "model";

@@ -11,8 +11,8 @@ use refault_model::paging::Rights;
 use super::ledger::{Owner, PAGE, Page, Version, bytes};
 use super::script::Script;
 use crate::demo::protocol::Counters;
-use crate::lab::engine::play::{Play, Wish};
-use crate::lab::machine::Machine;
+use refault_lab::engine::play::{Play, Wish};
+use refault_rig::machine::Machine;
 
 /// The file system has room for so many files of the target's size.
 const FILES: u64 = 5;

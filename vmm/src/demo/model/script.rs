@@ -4,7 +4,7 @@ use refault_model::dax::FileId;
 
 use super::ledger::{Owner, Page};
 use super::play::{Result, Stage, new_file};
-use crate::lab::engine::play::Wish;
+use refault_lab::engine::play::Wish;
 
 /// Nanoseconds between two operations: some hundred requests.
 const GAP_NS: u64 = 1_000_000;

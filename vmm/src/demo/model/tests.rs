@@ -50,9 +50,9 @@ fn a_seed_has_one_table() {
 struct Saboteur;
 
 impl script::Script for Saboteur {
-    fn act(&mut self, stage: &mut play::Stage) -> play::Result<crate::lab::engine::play::Wish> {
+    fn act(&mut self, stage: &mut play::Stage) -> play::Result<refault_lab::engine::play::Wish> {
         stage.counters.operations += 1;
-        Ok(crate::lab::engine::play::Wish::End)
+        Ok(refault_lab::engine::play::Wish::End)
     }
 
     fn end(&mut self, stage: &mut play::Stage) -> play::Result<()> {

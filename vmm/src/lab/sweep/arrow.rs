@@ -9,7 +9,7 @@ use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 
 use super::table::Table;
-use crate::lab::figures::{FIGURES, Kind};
+use refault_lab::figures::{FIGURES, Kind};
 
 /// Name of the file.
 pub const ARROW: &str = "table.arrow";

@@ -5,10 +5,6 @@
 
 #[cfg(feature = "arrow")]
 mod arrow;
-mod axis;
-mod plan;
-mod range;
-pub mod shipped;
 mod store;
 mod table;
 #[cfg(all(test, feature = "arrow"))]
@@ -25,13 +21,11 @@ use thiserror::Error;
 
 #[cfg(feature = "arrow")]
 pub use self::arrow::ARROW;
-pub use self::plan::{MAX_POINTS, Plan, PlanError};
 pub use self::store::POINTS;
 use self::store::Store;
 pub use self::table::CSV;
 use self::table::Table;
-use super::engine;
-use super::figures::Figures;
+use refault_lab::sweep::{Plan, row};
 
 /// Why a sweep did not come to its end. What was finished is kept in all cases.
 #[derive(Debug, Error)]
@@ -113,17 +107,11 @@ pub struct Done {
 /// # Errors
 /// A point fails, or cannot be kept: then nothing that was finished is lost, and the same call goes on from there.
 pub fn run(plan: &Plan, folder: &Path, jobs: usize, progress: impl FnMut(usize)) -> Result<Done, SweepError> {
-    run_with(plan, folder, jobs, progress, &|point| experiment(plan, point))
+    run_with(plan, folder, jobs, progress, &|point| row(plan, point))
 }
 
 /// A point's figures as a row, or why there are none.
 type Row = Result<String, String>;
-
-fn experiment(plan: &Plan, point: usize) -> Row {
-    let scenario = plan.scenario(point).map_err(|error| error.to_string())?;
-    let outcome = engine::run(&scenario).map_err(|error| error.to_string())?;
-    Ok(table::row(&Figures::of(&scenario, &outcome)))
-}
 
 fn run_with(
     plan: &Plan,

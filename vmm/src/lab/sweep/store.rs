@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{Plan, SweepError};
+use refault_lab::sweep::Plan;
+
+use super::SweepError;
 
 /// The file in the sweep's folder.
 pub const POINTS: &str = "points.log";

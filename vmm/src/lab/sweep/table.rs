@@ -5,21 +5,13 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Plan, SweepError};
-use crate::lab::figures::{FIGURES, Figure, Figures};
+use refault_lab::figures::FIGURES;
+use refault_lab::sweep::Plan;
+
+use super::SweepError;
 
 /// The table, for spreadsheets.
 pub const CSV: &str = "table.csv";
-
-/// The figures of a point as the table has them. Numbers are written such that they read back as they were: whatever
-/// the way through disk, the table is the same.
-pub(crate) fn row(figures: &Figures) -> String {
-    let cells = figures.values().iter().map(|figure| match figure {
-        Figure::Whole(value) => value.to_string(),
-        Figure::Real(value) => value.to_string(),
-    });
-    cells.collect::<Vec<_>>().join(",")
-}
 
 /// A sweep's rows, complete and in order.
 pub(crate) struct Table<'a> {

@@ -7,6 +7,11 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
 use arrow_ipc::reader::FileReader;
 
+use refault_lab::engine;
+use refault_lab::figures::{FIGURES, Figures};
+use refault_lab::shipped::no_files;
+use refault_lab::sweep::PlanError;
+
 use super::*;
 
 /// 12 points: three values by two by two.
@@ -30,7 +35,7 @@ step = 1
 "#;
 
 fn small() -> Plan {
-    Plan::parse("small.toml", SMALL).unwrap_or_else(|error| panic!("{error}"))
+    Plan::parse("small.toml", SMALL, &no_files).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn sweep_in(folder: &Path, jobs: usize) -> Done {
@@ -56,7 +61,7 @@ fn points_are_the_product_of_the_axes_and_the_last_varies_fastest() {
 
 fn axis(lines: &str) -> Result<Vec<String>, PlanError> {
     let text = format!("scenario = \"few-credits\"\n[[axis]]\n{lines}\n");
-    let plan = Plan::parse("s.toml", &text)?;
+    let plan = Plan::parse("s.toml", &text, &no_files)?;
     Ok((0..plan.len()).map(|point| plan.values(point).join(" ")).collect())
 }
 
@@ -113,10 +118,11 @@ fn each_mistake_is_named_with_its_line() {
             other => panic!("{lines}\n{other}"),
         }
     }
-    let error = Plan::parse("s.toml", "axis = []\n").expect_err("no scenario").to_string();
+    let error = Plan::parse("s.toml", "axis = []\n", &no_files).expect_err("no scenario").to_string();
     assert!(error.contains("`scenario` is missing"), "{error}");
-    let error =
-        Plan::parse("s.toml", "scenario = \"nowhere\"\naxis = []\n").expect_err("unknown").to_string();
+    let error = Plan::parse("s.toml", "scenario = \"nowhere\"\naxis = []\n", &no_files)
+        .expect_err("unknown")
+        .to_string();
     assert!(error.contains("nowhere") && error.contains("cold-4k"), "{error}");
 }
 
@@ -132,7 +138,7 @@ fn a_value_that_makes_no_scenario_is_named_with_its_point_before_anything_runs()
 fn settings_of_a_sweep_come_before_its_axes() {
     let text = "scenario = \"few-credits\"\n[set]\nrequests = 7\ndevice.workers = 3\n\
         timing.minor = { exponential = \"1 us\" }\n[[axis]]\nkey = \"seed\"\nvalues = [5]\n";
-    let scenario = Plan::parse("s.toml", text).unwrap().scenario(0).unwrap();
+    let scenario = Plan::parse("s.toml", text, &no_files).unwrap().scenario(0).unwrap();
     assert_eq!((scenario.requests, scenario.device.workers, scenario.seed), (7, 3, 5));
     assert_eq!((scenario.timing.minor.mean(), scenario.device.credits), (1000.0, 8));
 }
@@ -155,7 +161,7 @@ fn a_row_is_what_the_point_alone_comes_to() {
     let figures = Figures::of(&scenario, &engine::run(&scenario).unwrap());
     let text = fs::read_to_string(folder.path().join(CSV)).unwrap();
     let line = text.lines().nth(1 + 5).unwrap();
-    assert_eq!(line, format!("5,2,4 KiB,0,2,{}", table::row(&figures)));
+    assert_eq!(line, format!("5,2,4 KiB,0,2,{}", row(&small(), 5).unwrap()));
     assert_eq!(figures.whole("completed"), 50);
     assert!(figures.whole("faults") > 0 && figures.real("fault_mean_ns") > 0.0);
 }
@@ -236,7 +242,7 @@ fn a_damaged_line_is_computed_again() {
 fn only_missing_points_are_run() {
     let folder = tempfile::tempdir().unwrap();
     let ran = Mutex::new(Vec::new());
-    let figures = vec!["0"; crate::lab::figures::FIGURES.len()].join(",");
+    let figures = vec!["0"; FIGURES.len()].join(",");
     let failing = |point: usize| {
         ran.lock().unwrap().push(point);
         if point == 5 { Err("it is 5".into()) } else { Ok(figures.clone()) }
@@ -272,7 +278,8 @@ fn a_folder_belongs_to_one_sweep() {
     let folder = tempfile::tempdir().unwrap();
     sweep_in(folder.path(), 1);
     let before = fs::read(folder.path().join(POINTS)).unwrap();
-    let other = Plan::parse("other.toml", &SMALL.replace("requests = 50", "requests = 51")).unwrap();
+    let other =
+        Plan::parse("other.toml", &SMALL.replace("requests = 50", "requests = 51"), &no_files).unwrap();
     let error = run(&other, folder.path(), 1, |_| {}).expect_err("another's").to_string();
     assert!(error.contains("another sweep, \"small\"") && error.contains("--out"), "{error}");
     assert_eq!(fs::read(folder.path().join(POINTS)).unwrap(), before);

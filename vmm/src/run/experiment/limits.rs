@@ -1,6 +1,6 @@
 //! What of a scenario the real guest does its own way.
 
-use crate::lab::scenario::{Churn, ChurnOperation, Guest, Mode, Scenario};
+use refault_lab::scenario::{Churn, ChurnOperation, Guest, Mode, Scenario};
 
 /// Pages of Linux' page request queue, as a power of two (`PRQ_ORDER`).
 const LINUX_ORDER: u8 = 4;

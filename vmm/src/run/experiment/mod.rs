@@ -18,11 +18,11 @@ use tempfile::TempDir;
 
 use super::Spec;
 use super::parse::{Add, Out};
-use crate::lab::engine::requests::{Request, requests};
-use crate::lab::outcome::Outcome;
-use crate::lab::scenario::{Arrival, ChurnOperation, Mode, Scenario};
-use crate::report::Counters;
-use crate::trace::Records;
+use refault_lab::engine::requests::{Request, requests};
+use refault_lab::outcome::Outcome;
+use refault_lab::scenario::{Arrival, ChurnOperation, Mode, Scenario};
+use refault_observe::report::Counters;
+use refault_observe::trace::Records;
 
 pub(super) use limits::limits;
 

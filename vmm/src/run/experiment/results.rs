@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 
-use crate::lab::outcome::{HandlerOutcome, LoadOutcome};
-use crate::trace::Records;
+use refault_lab::outcome::{HandlerOutcome, LoadOutcome};
+use refault_observe::trace::Records;
 
 /// Numbers before the latencies: `struct load_totals` of `guest-driver/workload/load.h`.
 const TOTALS: usize = 8;

@@ -1,0 +1,109 @@
+//! Folders that hold a whole Debian system, and programs run inside them, in a mount namespace of their own, so
+//! nothing stays mounted. Users other than root map themselves to root in a user namespace; every file in such a
+//! folder belongs to whoever built it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::build::Build;
+use super::packages::KEYRING;
+use super::recipe::{EXCLUDED_PATHS, KERNEL_SUITE, RELEASE};
+use refault_os::tools::is_root;
+
+/// Packages that come from the suite of the kernel, in a root whose kernel headers do.
+const KERNEL_PACKAGES: &str = "linux-headers-* linux-kbuild-* linux-compiler-* pahole";
+
+/// The folder for work in progress, seen from inside.
+pub(super) const SCRATCH: &str = "refault-build";
+
+/// Lends the system the host's devices and processes, which compilers look at, for as long as one program runs.
+const ENTER: &str =
+    "mount --rbind /dev \"$0/dev\" && mount --rbind /proc \"$0/proc\" && exec chroot \"$0\" \"$@\"";
+
+/// A Debian system in a folder.
+#[derive(Clone, Debug)]
+pub(super) struct Chroot {
+    folder: PathBuf,
+}
+
+impl Chroot {
+    /// The system in `folder`, made before.
+    pub(super) fn at(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Installs the release's essential packages and `packages` into `folder`.
+    ///
+    /// # Errors
+    /// mmdebstrap's, which has the end of its log in it.
+    pub(super) fn install(build: &Build, packages: &[&str], folder: &Path) -> Result<Self> {
+        let sources = folder.with_extension("list");
+        let updates = format!("{RELEASE}-updates");
+        fs::write(
+            &sources,
+            build.mirror()?.source_lines(&["deb"], &[RELEASE, &updates, KERNEL_SUITE], KEYRING),
+        )?;
+        let mut command = Command::new("mmdebstrap");
+        command.args(["--variant=essential", "--architectures=amd64", "--dpkgopt=force-unsafe-io"]);
+        command.arg("--aptopt=Acquire::Languages \"none\"").arg("--aptopt=Acquire::Retries \"3\"");
+        for path in EXCLUDED_PATHS {
+            command.arg(format!("--dpkgopt=path-exclude={path}"));
+        }
+        let pin =
+            format!("Package: {KERNEL_PACKAGES}\\nPin: release n={KERNEL_SUITE}\\nPin-Priority: 500\\n");
+        command.arg(format!("--setup-hook=printf '{pin}' > \"$1/etc/apt/preferences.d/kernel\""));
+        command.arg(format!("--include={}", packages.join(",")));
+        let tar = folder.with_extension("tar");
+        match is_root() {
+            true => command.args(["--mode=root", "--format=directory", RELEASE]).arg(folder),
+            false => command.args(["--mode=unshare", "--format=tar", RELEASE]).arg(&tar),
+        };
+        build.logged.run(command.arg(&sources)).context("the guest's packages cannot be installed")?;
+        if !is_root() {
+            extract(build, &tar, folder)?;
+            fs::remove_file(&tar)?;
+        }
+        fs::remove_file(&sources)?;
+        Ok(Self::at(folder.to_path_buf()))
+    }
+
+    /// Where a path of the system is on the host.
+    pub(super) fn path(&self, inside: &str) -> PathBuf {
+        self.folder.join(inside.trim_start_matches('/'))
+    }
+
+    /// An empty folder inside, [`SCRATCH`], for sources and what is made of them. It is no part of the system, and
+    /// builds follow one another under the cache's lock, so each starts by emptying it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(super) fn scratch(&self) -> Result<PathBuf> {
+        let folder = self.path(SCRATCH);
+        super::cache::remove(&folder)?;
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    /// A program of the system, with the system's root folder as its own and a plain environment.
+    pub(super) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("unshare");
+        if !is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--mount", "sh", "-c", ENTER]).arg(&self.folder);
+        command.arg(program).env_clear();
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C").env("HOME", "/");
+        command
+    }
+}
+
+/// Unpacks what another user's id was needed to make, so that it is ours. Device nodes nobody else can make.
+fn extract(build: &Build, tar: &Path, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut command = Command::new("tar");
+    command.arg("-xpf").arg(tar).arg("-C").arg(folder).args(["--no-same-owner", "--exclude=./dev/*"]);
+    build.logged.run(&mut command)
+}

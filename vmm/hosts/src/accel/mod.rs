@@ -1,0 +1,119 @@
+//! What runs the guest: our own VMM on this machine's KVM, QEMU, or our own VMM inside a machine that QEMU emulates.
+
+mod agent;
+mod first_cpu;
+mod nested;
+mod row;
+mod settle;
+mod sizes;
+mod tsc;
+
+pub use agent::serve as serve_nested;
+pub use nested::{Nested, inside, lent};
+pub(crate) use row::{ONE_NODE, Row};
+pub use sizes::sizes;
+pub(crate) use tsc::tsc_khz;
+
+use anyhow::{Result, bail};
+use refault_machine::kvm::probe::{Verdict, probe};
+
+/// The CPU for QEMU to emulate: all that it can, without five-level page tables, which refault's IOMMU does not walk, and
+/// without the promise of fast string instructions. The emulation takes those byte by byte; a kernel and a C library that
+/// do without copy memory four times as fast.
+pub const EMULATED_CPU: &str = "max,la57=off,erms=off,fsrm=off,fzrm=off,fsrs=off,fsrc=off";
+
+/// What the user asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Host {
+    /// Our own VMM if KVM runs code here, else QEMU.
+    #[default]
+    Auto,
+    /// Our own VMM, on this machine's KVM.
+    Refault,
+    /// Stock QEMU, which emulates the CPUs; the devices are in our process.
+    Qemu,
+    /// Our own VMM on KVM inside a machine that QEMU emulates: slow, for testing the VMM where there is no KVM.
+    Nested,
+}
+
+/// What it will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// Our own VMM on this machine's KVM.
+    Refault,
+    /// QEMU.
+    Qemu,
+    /// Our own VMM, one level down.
+    Nested,
+}
+
+/// What it will be, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// What runs the guest.
+    pub host: Chosen,
+    /// One line that says why.
+    pub why: String,
+}
+
+/// Decides, and for KVM makes sure that it works.
+///
+/// # Errors
+/// KVM was asked for and cannot run code: the message says why, and what runs instead.
+pub fn choose(host: Host) -> Result<Choice> {
+    decide(host, probe)
+}
+
+fn decide(host: Host, probe: impl FnOnce() -> Verdict) -> Result<Choice> {
+    let choice = |host, why: &str| Ok(Choice { host, why: why.into() });
+    match host {
+        Host::Qemu => return choice(Chosen::Qemu, "host qemu, as asked: it emulates the CPUs"),
+        Host::Nested => {
+            return choice(Chosen::Nested, "host nested, as asked: QEMU emulates a machine with KVM");
+        }
+        Host::Auto | Host::Refault => {}
+    }
+    match (probe(), host) {
+        (Verdict::Works, Host::Auto) => {
+            choice(Chosen::Refault, "host refault: /dev/kvm runs code, SSE included")
+        }
+        (Verdict::Works, _) => choice(Chosen::Refault, "host refault, as asked"),
+        (verdict, Host::Auto) => {
+            choice(Chosen::Qemu, &format!("host qemu, which emulates the CPUs: {verdict}"))
+        }
+        (verdict, _) => bail!("--host refault: {verdict}; --host qemu runs without it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken() -> Verdict {
+        Verdict::Broken("KVM stopped with an internal error".into())
+    }
+
+    #[test]
+    fn auto_takes_kvm_only_when_it_runs_code() {
+        assert_eq!(decide(Host::Auto, || Verdict::Works).expect("a choice").host, Chosen::Refault);
+        let choice = decide(Host::Auto, broken).expect("a choice");
+        assert!(choice.host == Chosen::Qemu && choice.why.contains("internal error"), "{}", choice.why);
+    }
+
+    #[test]
+    fn what_was_asked_for_is_taken() {
+        for (asked, chosen) in
+            [(Host::Qemu, Chosen::Qemu), (Host::Nested, Chosen::Nested), (Host::Refault, Chosen::Refault)]
+        {
+            assert_eq!(decide(asked, || Verdict::Works).expect("a choice").host, chosen);
+        }
+    }
+
+    #[test]
+    fn kvm_that_cannot_be_had_is_an_error_with_the_way_out() {
+        let error =
+            decide(Host::Refault, || Verdict::Absent("there is no /dev/kvm".into())).expect_err("absent");
+        let text = error.to_string();
+        assert!(text.contains("no /dev/kvm") && text.contains("--host qemu"), "{text}");
+    }
+}

@@ -1,0 +1,379 @@
+//! The same command one level down: QEMU emulates a machine whose CPU has AMD SVM, its Linux loads kvm-amd, takes
+//! the host's root folder for its own, and runs this very program there with the same arguments.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::agent::Job;
+use super::row::{ONE_NODE, Row};
+use super::tsc::tsc_khz;
+use refault_guest::relay::{Credit, Decoder, Escape, Frame, PAYLOAD_MAX, pump_input};
+use refault_machine::config::{PMEM_ALIGN, PmemConfig};
+use refault_os::outlet::Outlet;
+use refault_os::process::die_with_parent;
+use refault_os::terminal::Keys;
+use refault_os::tools::{EMULATION_TOOLS, require};
+use refault_os::{say, stop};
+
+/// Set for the program that runs inside.
+const NESTED: &str = "REFAULT_NESTED";
+/// Where it finds the files that it was lent: physical addresses, in order.
+const LENT: &str = "REFAULT_LENT";
+/// Bytes of standard input on their way.
+const WINDOW: usize = 256 << 10;
+/// Bytes of the outer machine's console that are kept for error messages.
+const CONSOLE_KEPT: usize = 8 << 10;
+/// Memory of the outer machine for itself: its kernel, this program, and cached pages of the host's files.
+const OVERHEAD: u64 = 1 << 30;
+/// [`EMULATED_CPU`](super::EMULATED_CPU) as far as older releases' QEMU knows it.
+const OUTER_CPU: &str = "max,la57=off,erms=off,fsrm=off";
+/// What an emulated machine may take longer than its program's own limit.
+const GRACE: Duration = Duration::from_secs(60);
+/// Clock ticks a second of Debian's kernels.
+const KERNEL_HZ: u64 = 250;
+/// What the outer kernel is told: nothing else runs there, so nothing needs to be defended or looked for. Its other
+/// CPUs are switched on later, see [`settle`](super::settle).
+const CMDLINE: &str = "maxcpus=1 console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr lsm= audit=0 rodata=off \
+                       tsc=reliable no_timer_check cryptomgr.notests edd=off";
+
+/// Whether we run inside such a machine.
+pub fn inside() -> bool {
+    std::env::var_os(NESTED).is_some()
+}
+
+/// Physical addresses of the files that we were lent, in the order of [`Nested::lent`]; none if we are not inside.
+pub fn lent() -> Vec<u64> {
+    let addresses = std::env::var(LENT).ok().filter(|_| inside()).unwrap_or_default();
+    addresses.split_whitespace().filter_map(|address| address.parse().ok()).collect()
+}
+
+/// One run inside an emulated machine.
+#[derive(Debug)]
+pub struct Nested {
+    /// The outer kernel, an ELF file with a PVH entry.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initramfs: PathBuf,
+    /// Memory of the outer machine in bytes.
+    pub memory: u64,
+    /// The program to run inside, usually this one, and its arguments.
+    pub command: Vec<OsString>,
+    /// Environment added to our own.
+    pub environment: Vec<(String, OsString)>,
+    /// Files that are memory of the outer machine, so that what is stored there is in the file at once. Its kernel has no
+    /// part in that, and nothing to lose when it is killed.
+    pub lent: Vec<PmemConfig>,
+    /// The keyboard is the guest's: the user needs a way out.
+    pub escape: bool,
+    /// Columns and rows that the user's terminal changes to.
+    pub sizes: Option<Receiver<(u16, u16)>>,
+}
+
+impl Nested {
+    /// This program with `arguments`, for a guest with `memory` bytes.
+    ///
+    /// # Errors
+    /// The program's path cannot be told.
+    pub fn of_ourselves(
+        kernel: PathBuf,
+        initramfs: PathBuf,
+        memory: u64,
+        arguments: Vec<OsString>,
+    ) -> Result<Self> {
+        let command = [this_program()?.into_os_string()].into_iter().chain(arguments).collect();
+        Ok(Self {
+            kernel,
+            initramfs,
+            memory: memory + OVERHEAD,
+            command,
+            environment: Vec::new(),
+            lent: Vec::new(),
+            escape: false,
+            sizes: None,
+        })
+    }
+
+    /// Runs to the end with our standard streams, and returns the exit status of the program inside; none if the time was
+    /// up first: from `limit` on an unread output is not waited for, and a while later nothing is.
+    ///
+    /// # Errors
+    /// No QEMU, or the machine ends before the program does: the message shows its console. Or our output cannot be
+    /// written.
+    pub fn run(mut self, limit: Option<Duration>) -> Result<Option<i32>> {
+        require(EMULATION_TOOLS, "running without hardware virtualization")?;
+        let program = this_program()?;
+        let job = self.job()?;
+        let mut machine = Machine::start(&mut self.qemu(&program))?;
+        let (input, output) = machine.channel()?;
+        let input = Arc::new(Mutex::new(input));
+        let credit = Arc::new(Credit::new(WINDOW));
+        credit.open();
+        // QEMU takes the end of its own input for the end of the whole channel.
+        let _open = Arc::clone(&input);
+        let thread_credit = Arc::clone(&credit);
+        let keys = Keys::new().context("cannot use standard input")?;
+        let keys: Box<dyn Read + Send> =
+            if self.escape { Box::new(Escape::new(keys, stop::request)) } else { Box::new(keys) };
+        let sizes = self.sizes.take();
+        // Ends with the process: a read of standard input cannot be called off.
+        std::thread::spawn(move || {
+            let mut pieces = job.chunks(PAYLOAD_MAX).chain([&[][..]]);
+            if !pieces.all(|piece| send(&input, &Frame::Job(piece.to_vec()))) {
+                return;
+            }
+            if let Some(sizes) = sizes {
+                let input = Arc::clone(&input);
+                std::thread::spawn(move || {
+                    sizes.iter().all(|(columns, rows)| send(&input, &Frame::Size(columns, rows)))
+                });
+            }
+            pump_input(keys, &thread_credit, |frame| send(&input, frame));
+        });
+        let ours = Ours::new(&machine.child)?;
+        if let Some(limit) = limit {
+            let (ours, child) = (ours.clone(), Arc::clone(&machine.child));
+            std::thread::spawn(move || ours.hurry_after(limit, &child));
+        }
+        let status = relay_output(output, &credit, &ours);
+        credit.close();
+        let complete = ours.finish()?;
+        match status? {
+            Some(status) => Ok(complete.then_some(status)),
+            None if ours.is_late() => Ok(None),
+            None => bail!("the emulated machine ended before the program in it did; {}", machine.console()),
+        }
+    }
+
+    fn job(&self) -> Result<Vec<u8>> {
+        let mut job = Job::new(std::env::current_dir().context("cannot tell the current folder")?);
+        job.arguments = self.command.clone();
+        job.environment = std::env::vars_os().collect();
+        // Memory-backed, so that a killed run leaves nothing on the host.
+        job.environment.push(("TMPDIR".into(), "/dev/shm".into()));
+        job.environment.push((NESTED.into(), "1".into()));
+        let lent: Vec<_> = self.row().pmem.iter().map(|range| range.start.to_string()).collect();
+        job.environment.push((LENT.into(), lent.join(" ").into()));
+        job.environment.extend(self.environment.iter().map(|(name, value)| (name.into(), value.clone())));
+        Ok(job.encode())
+    }
+
+    fn row(&self) -> Row {
+        Row::new(self.memory.next_multiple_of(PMEM_ALIGN), self.lent.iter().map(|file| file.size))
+    }
+
+    fn qemu(&self, program: &Path) -> Command {
+        // One more than there are, for guests do not run on the first: see `first_cpu`.
+        let cpus = 1 + std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
+        let row = self.row();
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(["-accel", "tcg,thread=multi", "-cpu", OUTER_CPU, "-nodefaults", "-no-user-config"]);
+        command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-serial", "file:/dev/fd/2"]);
+        command.args(["-machine", &format!("pc,max-ram-below-4g={}", row.low), "-smp", &cpus.to_string()]);
+        row.add(&mut command, &self.lent, cpus);
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
+        // Its delay loop waits for counter ticks, so the loops of a clock tick are known too.
+        let clock = |khz| format!(" tsc_early_khz={khz} lpj={}", khz * 1000 / KERNEL_HZ);
+        let clock = tsc_khz().map(clock).unwrap_or_default();
+        let memory = format!("{ONE_NODE}{}", row.command_line());
+        let program = hex(program.as_os_str());
+        command.arg("-append").arg(format!("{CMDLINE}{clock} {memory} refault.program={program}"));
+        command.args(["-virtfs", "local,path=/,mount_tag=root,security_model=none,multidevs=remap"]);
+        command.args(["-chardev", "stdio,id=relay,signal=off", "-device", "virtio-serial-pci"]);
+        command.args(["-device", "virtserialport,chardev=relay,name=refault"]);
+        command
+    }
+}
+
+fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().context("cannot tell the path of this program")
+}
+
+/// QEMU, ended when this is dropped.
+struct Machine {
+    child: Arc<Mutex<Child>>,
+    console: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Machine {
+    fn start(command: &mut Command) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = die_with_parent(command, libc::SIGKILL).spawn().context("cannot start QEMU")?;
+        let console = Arc::new(Mutex::new(Vec::new()));
+        if let Some(mut stderr) = child.stderr.take() {
+            let kept = Arc::clone(&console);
+            std::thread::spawn(move || keep_tail(&mut stderr, &kept));
+        }
+        Ok(Self { child: Arc::new(Mutex::new(child)), console })
+    }
+
+    fn channel(&mut self) -> Result<(ChildStdin, impl Read + use<>)> {
+        let mut child = lock(&self.child);
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        pipes.ok_or_else(|| anyhow!("QEMU was started without pipes"))
+    }
+
+    /// What QEMU and the outer kernel said last. Waits for QEMU's end, so that nothing is missed.
+    fn console(&mut self) -> String {
+        end(&self.child);
+        let console = lock(&self.console);
+        match String::from_utf8_lossy(&console).trim() {
+            "" => "it said nothing".into(),
+            text => format!("its console ends with:\n{text}"),
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        end(&self.child);
+    }
+}
+
+fn end(child: &Mutex<Child>) {
+    let mut child = lock(child);
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Our standard output and standard error.
+#[derive(Clone)]
+struct Ours {
+    output: Outlet,
+    errors: Outlet,
+    failed: Arc<OnceLock<String>>,
+    late: Arc<AtomicBool>,
+}
+
+impl Ours {
+    /// If they cannot be written to, `child` is ended.
+    fn new(child: &Arc<Mutex<Child>>) -> Result<Self> {
+        let failed = Arc::<OnceLock<String>>::default();
+        let outlet = |to| {
+            let (failed, child) = (Arc::clone(&failed), Arc::clone(child));
+            Outlet::new(to, move |error| {
+                let _ = failed.set(format!("the command's output cannot be written: {error}"));
+                end(&child);
+            })
+        };
+        let file = |stream: BorrowedFd<'_>| {
+            stream.try_clone_to_owned().map(File::from).context("cannot use the standard streams")
+        };
+        let output = outlet(file(std::io::stdout().as_fd())?);
+        let errors = outlet(file(std::io::stderr().as_fd())?);
+        Ok(Self { output, errors, failed, late: Arc::default() })
+    }
+
+    /// The program inside has a limit of its own, which began when its guest did.
+    fn hurry_after(&self, limit: Duration, child: &Mutex<Child>) {
+        std::thread::sleep(limit);
+        self.output.hurry();
+        self.errors.hurry();
+        say::hurry();
+        std::thread::sleep(GRACE);
+        self.late.store(true, Ordering::Release);
+        end(child);
+    }
+
+    fn is_late(&self) -> bool {
+        self.late.load(Ordering::Acquire)
+    }
+
+    /// Waits until all is written. Whether it is; if not, the time was up.
+    fn finish(&self) -> Result<bool> {
+        // Both, for one may be late because of the other's reader.
+        let complete = self.output.finish() & self.errors.finish();
+        self.failed.get().map_or(Ok(complete), |why| bail!("{why}"))
+    }
+}
+
+/// Hands on what the program inside writes, until its exit status comes. None if the channel ends without one.
+fn relay_output(mut channel: impl Read, credit: &Credit, ours: &Ours) -> Result<Option<i32>> {
+    let mut decoder = Decoder::default();
+    let mut buffer = [0u8; 64 << 10];
+    let (mut output, mut errors) = (ours.output.clone(), ours.errors.clone());
+    loop {
+        let count = channel.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(None);
+        }
+        for frame in decoder.push(buffer.get(..count).unwrap_or_default())? {
+            match frame {
+                Frame::Output(bytes) => output.write_all(&bytes)?,
+                Frame::Errors(bytes) => errors.write_all(&bytes)?,
+                Frame::Taken(count) => credit.give(count as usize),
+                Frame::Exit(status) => return Ok(Some(status)),
+                Frame::Job(_) | Frame::Input(_) | Frame::Size(..) | Frame::Report => {}
+            }
+        }
+    }
+}
+
+fn send(channel: &Mutex<ChildStdin>, frame: &Frame) -> bool {
+    channel.lock().unwrap_or_else(PoisonError::into_inner).write_all(&frame.encode()).is_ok()
+}
+
+fn keep_tail(from: &mut impl Read, kept: &Mutex<Vec<u8>>) {
+    let mut buffer = [0u8; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(buffer.get(..count).unwrap_or_default());
+        let surplus = kept.len().saturating_sub(CONSOLE_KEPT);
+        kept.drain(..surplus);
+    }
+}
+
+fn hex(text: &OsStr) -> String {
+    text.as_bytes().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_status_is_the_last_word() {
+        let mut bytes = Frame::Taken(5).encode();
+        bytes.extend(Frame::Exit(7).encode());
+        let credit = Credit::new(0);
+        let child = Command::new("true").spawn().expect("it starts");
+        let ours = Ours::new(&Arc::new(Mutex::new(child))).expect("streams");
+        assert_eq!(relay_output(bytes.as_slice(), &credit, &ours).expect("valid"), Some(7));
+        assert_eq!(relay_output([].as_slice(), &credit, &ours).expect("an early end"), None);
+        assert!(relay_output(b"garbage".as_slice(), &credit, &ours).is_err());
+    }
+
+    #[test]
+    fn only_the_end_of_the_console_is_kept() {
+        let kept = Mutex::new(Vec::new());
+        let mut text = vec![b'a'; CONSOLE_KEPT];
+        text.extend(b"the end");
+        keep_tail(&mut text.as_slice(), &kept);
+        let kept = kept.into_inner().expect("not poisoned");
+        assert_eq!(kept.len(), CONSOLE_KEPT);
+        assert!(kept.ends_with(b"the end"));
+    }
+
+    #[test]
+    fn a_path_of_any_characters_fits_the_command_line() {
+        assert_eq!(hex(OsStr::new("/a b")), "2f612062");
+    }
+}

@@ -1,0 +1,163 @@
+//! Which QEMU runs, and where it comes from: the distribution's package, unpacked into the cache with the libraries it
+//! wants, so that it runs on older releases too; or one that the user names.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use refault_guest::build::Build;
+use refault_guest::cache::{Key, location, stage_path};
+use refault_guest::recipe::{KERNEL_SUITE, RELEASE};
+
+/// Its name in the cache.
+const STAGE: &str = "qemu";
+/// The package.
+const PACKAGE: &str = "qemu-system-x86";
+/// The program in it.
+const PROGRAM: &str = "usr/bin/qemu-system-x86_64";
+/// The dynamic loader of the release it is from.
+const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
+/// Libraries, and folders with firmware.
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+const FIRMWARE: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
+/// A folder of this name beside the program, which is the loader here, stands for the root of the file system wherever QEMU
+/// would look for parts of itself. Without it QEMU takes what it misses from the host, and aborts over another version's.
+const BUNDLE: &str = "usr/lib/x86_64-linux-gnu/qemu-bundle";
+/// The first version with vfio-user.
+const OLDEST: (u32, u32) = (10, 1);
+/// The device that we need.
+const DEVICE: &str = "vfio-user-pci";
+
+/// A QEMU that can host the devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emulator {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    /// Where it looks for parts of itself, in place of where it was built for: parts of another build would end it.
+    modules: Option<PathBuf>,
+}
+
+impl Emulator {
+    /// The user's own if one is named, else the one in the cache, fetched if need be.
+    ///
+    /// # Errors
+    /// It is too old, lacks vfio-user, or cannot be fetched.
+    pub fn find(own: Option<&Path>) -> Result<Self> {
+        match own {
+            Some(program) => {
+                let emulator = Self { program: program.to_path_buf(), arguments: Vec::new(), modules: None };
+                emulator.check().with_context(|| format!("--qemu {}", program.display()))?;
+                Ok(emulator)
+            }
+            None => Self::packaged(),
+        }
+    }
+
+    /// The one in the cache, if it was fetched before.
+    pub fn cached() -> Option<Self> {
+        let folder = stage_path(&location().ok()?, STAGE, &key());
+        folder.is_dir().then(|| Self::unpacked(&folder))
+    }
+
+    /// Throws the one in the cache away, so that the next one is the archive's newest.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn forget() -> Result<()> {
+        Build::begin()?.cache.forget(STAGE, &key())
+    }
+
+    /// One that is there needs no build, which may wait for another, or lack the tools.
+    fn packaged() -> Result<Self> {
+        if let Some(cached) = Self::cached() {
+            return Ok(cached);
+        }
+        let build = Build::begin()?;
+        let folder = build.cache.stage(STAGE, &key(), |work| {
+            build.step("fetching QEMU (about 40 MB)");
+            build.packages()?.unpack_with_all_it_needs(PACKAGE, KERNEL_SUITE, work)?;
+            std::fs::create_dir_all(work.join(BUNDLE)).context("cannot make a folder in the cache")?;
+            Self::unpacked(work).check()
+        })?;
+        Ok(Self::unpacked(&folder))
+    }
+
+    /// One that was unpacked below `root`, started by its own release's loader.
+    fn unpacked(root: &Path) -> Self {
+        let mut arguments: Vec<OsString> = vec!["--library-path".into(), root.join(LIBRARIES).into()];
+        arguments.push(root.join(PROGRAM).into());
+        for folder in FIRMWARE {
+            arguments.extend(["-L".into(), root.join(folder).into()]);
+        }
+        Self { program: root.join(LOADER), arguments, modules: Some(root.join(LIBRARIES).join("qemu")) }
+    }
+
+    /// A command line to add to.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments);
+        if let Some(modules) = &self.modules {
+            command.env("QEMU_MODULE_DIR", modules);
+        }
+        command
+    }
+
+    /// Its version, as `11.1.3`.
+    ///
+    /// # Errors
+    /// It cannot be started, or is something else.
+    pub fn version(&self) -> Result<String> {
+        let said = self.ask(&["--version"])?;
+        let word =
+            said.strip_prefix("QEMU emulator version ").and_then(|rest| rest.split([' ', '\n']).next());
+        word.map(str::to_string).ok_or_else(|| anyhow!("this is no QEMU: it says {:?}", said.lines().next()))
+    }
+
+    fn check(&self) -> Result<()> {
+        let version = self.version()?;
+        if parsed(&version).is_none_or(|version| version < OLDEST) {
+            let (major, minor) = OLDEST;
+            bail!("QEMU {version} has no vfio-user: version {major}.{minor} or later is needed");
+        }
+        let help = self.ask(&["-device", &format!("{DEVICE},help")]);
+        help.map(drop).with_context(|| format!("QEMU {version} was built without vfio-user"))
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let said = self.command().args(arguments).output().context("QEMU cannot be started")?;
+        if !said.status.success() {
+            bail!("QEMU failed ({}): {}", said.status, String::from_utf8_lossy(&said.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+    }
+}
+
+fn key() -> Key {
+    Key::new(STAGE).with("package", [PACKAGE, RELEASE, KERNEL_SUITE].join(" ")).with("bundle", BUNDLE)
+}
+
+fn parsed(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(parsed("9.2.0") < Some(OLDEST) && parsed("7.2.22") < Some(OLDEST));
+        assert!(parsed("10.1.0") >= Some(OLDEST) && parsed("11.1.3") >= Some(OLDEST));
+        assert_eq!(parsed("unknown"), None);
+    }
+
+    #[test]
+    fn what_is_no_qemu_is_named() {
+        let error = Emulator::find(Some(Path::new("/bin/echo"))).expect_err("no QEMU");
+        let text = format!("{error:#}");
+        assert!(text.contains("/bin/echo") && text.contains("no QEMU"), "{text}");
+    }
+}

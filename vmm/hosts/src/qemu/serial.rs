@@ -1,0 +1,56 @@
+//! The guest's serial ports, as sockets to QEMU.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use refault_machine::SerialInput;
+
+/// Pieces of input that wait for the guest to read. Whoever has more waits too.
+const WAITING: usize = 64;
+
+/// The host's end of a port's input.
+pub(super) struct Input(Mutex<SyncSender<Vec<u8>>>);
+
+/// What is needed to connect a port when QEMU does.
+pub(super) struct Port {
+    output: Box<dyn Write + Send>,
+    input: Receiver<Vec<u8>>,
+}
+
+impl Port {
+    /// A port that writes to `output`, and its input.
+    pub(super) fn new(output: Box<dyn Write + Send>) -> (Self, Input) {
+        let (sender, input) = sync_channel(WAITING);
+        (Self { output, input }, Input(Mutex::new(sender)))
+    }
+
+    /// Connects it. The thread that is returned ends when all that the guest wrote has been handed on.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub(super) fn connect(self, stream: UnixStream) -> std::io::Result<JoinHandle<()>> {
+        let Self { mut output, input } = self;
+        let mut into = stream.try_clone()?;
+        std::thread::spawn(move || while input.recv().is_ok_and(|bytes| into.write_all(&bytes).is_ok()) {});
+        let mut from = stream;
+        Ok(std::thread::spawn(move || {
+            let mut buffer = [0; 16 << 10];
+            while let Ok(count @ 1..) = from.read(&mut buffer) {
+                let bytes = buffer.get(..count).unwrap_or_default();
+                if output.write_all(bytes).and_then(|()| output.flush()).is_err() {
+                    break;
+                }
+            }
+        }))
+    }
+}
+
+impl SerialInput for Input {
+    fn inject(&self, bytes: &[u8]) {
+        // Fails only when QEMU is gone, and the guest with it.
+        let _ = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).send(bytes.to_vec());
+    }
+}

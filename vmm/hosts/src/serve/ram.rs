@@ -1,0 +1,301 @@
+//! Guest memory as a client hands it over: ranges of files, mapped and taken away while the guest runs.
+//!
+//! Every function is told of all memory on its own socket. A range is reachable from when the first function has it
+//! until the first one loses it: whoever is told that a function has let go may rely on it, whichever function it was.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use refault_bus::Gpa;
+use refault_bus::dma::{CopyPiece, DmaMemory, GuestRam, MemoryError, PersistError};
+use refault_vfio_user::Refusal;
+use refault_vfio_user::reply::MAPS_MAX;
+use refault_vfio_user::request::{DmaMap, DmaUnmap};
+use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+
+use refault_machine::memory::{Backing, map_region};
+use refault_os::say::note;
+
+/// A range without a file of at least this size is RAM that the client should have shared, not a ROM.
+const LARGE: u64 = 64 << 20;
+
+/// All memory of a client's guest.
+pub(super) struct ClientRam {
+    reachable: RwLock<Reachable>,
+    told: Mutex<Told>,
+    persistent: bool,
+}
+
+/// What accesses find. Read-locked while one is under way, so that nothing is taken away beneath it.
+#[derive(Default)]
+struct Reachable {
+    memory: Arc<GuestMemoryMmap>,
+    /// Parts of `memory` that are gone with the machine, though a file is behind them.
+    volatile: Vec<Range<u64>>,
+}
+
+/// What each function was told, by its number.
+#[derive(Default)]
+struct Told {
+    functions: BTreeMap<usize, BTreeMap<u64, Known>>,
+    complained: bool,
+}
+
+/// A range as one function knows it.
+#[derive(Clone)]
+struct Known {
+    size: u64,
+    /// None for what has no file: it is not reachable.
+    part: Option<Part>,
+}
+
+#[derive(Clone)]
+struct Part {
+    file: FileId,
+    region: Arc<GuestRegionMmap>,
+}
+
+/// Which bytes of which file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+    offset: u64,
+    writable: bool,
+}
+
+impl ClientRam {
+    /// No memory yet. `persistent` says whether some of what is to come may survive the machine.
+    pub(super) fn new(persistent: bool) -> Self {
+        Self { reachable: RwLock::default(), told: Mutex::default(), persistent }
+    }
+
+    /// Function `owner` gets a range.
+    ///
+    /// # Errors
+    /// It overlaps one that the function has, the file is too short or cannot be mapped, or there are too many.
+    pub(super) fn map(&self, owner: usize, map: DmaMap, file: Option<File>) -> Result<(), Refusal> {
+        let mut told = self.told();
+        let complained = told.complained;
+        let others: Vec<_> =
+            told.functions.values().filter_map(|known| known.get(&map.address)).cloned().collect();
+        let known = told.functions.entry(owner).or_default();
+        let before = known.range(..map.address + map.size).next_back();
+        if before.is_some_and(|(at, before)| at + before.size > map.address) {
+            return Err(Refusal::Exists);
+        }
+        if known.len() >= MAPS_MAX {
+            return Err(Refusal::Full);
+        }
+        let Some(file) = file else {
+            known.insert(map.address, Known { size: map.size, part: None });
+            if map.size >= LARGE && map.writable && !complained {
+                told.complained = true;
+                note(
+                    "the client shares no file for the guest's memory, so that devices cannot reach it: give QEMU \
+                     -object memory-backend-memfd,id=ram,size=SIZE,share=on and -machine memory-backend=ram",
+                );
+            }
+            return Ok(());
+        };
+        let id = identity(&file, &map)?;
+        let same = |known: &Known| {
+            let part = known.part.as_ref().filter(|part| known.size == map.size && part.file == id)?;
+            Some(part.clone())
+        };
+        let mut reachable = self.reachable.write().unwrap_or_else(PoisonError::into_inner);
+        let shared = others.iter().filter_map(same).find(|part| reachable.has(&part.region));
+        let part = match shared {
+            Some(part) => part,
+            None => {
+                let volatile = is_nameless(&file);
+                let part = Part { file: id, region: Arc::new(mapped(file, &map)?) };
+                reachable.insert(&part.region, volatile)?;
+                part
+            }
+        };
+        known.insert(map.address, Known { size: map.size, part: Some(part) });
+        Ok(())
+    }
+
+    /// Function `owner` loses ranges, and so do all. No access to them is under way when this returns.
+    ///
+    /// # Errors
+    /// The function has no range there, or only a part of one is named.
+    pub(super) fn unmap(&self, owner: usize, unmap: DmaUnmap) -> Result<(), Refusal> {
+        let mut told = self.told();
+        let known = told.functions.entry(owner).or_default();
+        let inside = match unmap.all {
+            true => 0..u64::MAX,
+            false => unmap.address..unmap.address + unmap.size,
+        };
+        let whole = |at: u64, known: &Known| inside.start <= at && at + known.size <= inside.end;
+        let touched: Vec<_> = known
+            .range(..inside.end)
+            .filter(|(at, known)| *at + known.size > inside.start)
+            .map(|(at, known)| (*at, whole(*at, known)))
+            .collect();
+        if touched.iter().any(|(_, whole)| !whole) {
+            return Err(Refusal::Invalid);
+        }
+        if touched.is_empty() && !unmap.all {
+            return Err(Refusal::Absent);
+        }
+        let gone: Vec<_> =
+            touched.iter().filter_map(|(at, _)| known.remove(at)).filter_map(|known| known.part).collect();
+        let mut reachable = self.reachable.write().unwrap_or_else(PoisonError::into_inner);
+        gone.iter().for_each(|part| reachable.remove(&part.region));
+        Ok(())
+    }
+
+    /// Function `owner` is gone, with all it knew.
+    pub(super) fn forget(&self, owner: usize) {
+        let _ = self.unmap(owner, DmaUnmap { address: 0, size: 0, all: true });
+    }
+
+    /// The range of memory that ends last below 4 GiB.
+    pub(super) fn low_end(&self) -> Option<Range<u64>> {
+        let reachable = self.reachable();
+        let ranges = reachable.memory.iter().map(range_of);
+        ranges.filter(|range| range.end <= 1 << 32).max_by_key(|range| range.end)
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reachable(&self) -> RwLockReadGuard<'_, Reachable> {
+        self.reachable.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn access<R>(&self, access: impl FnOnce(&GuestRam) -> R) -> R {
+        let reachable = self.reachable();
+        access(&GuestRam::new(reachable.memory.clone()))
+    }
+}
+
+impl Reachable {
+    fn has(&self, region: &Arc<GuestRegionMmap>) -> bool {
+        let found = self.memory.find_region(region.start_addr());
+        found.is_some_and(|found| std::ptr::eq(found, &raw const **region))
+    }
+
+    fn insert(&mut self, region: &Arc<GuestRegionMmap>, volatile: bool) -> Result<(), Refusal> {
+        self.memory = Arc::new(self.memory.insert_region(region.clone()).map_err(|_| Refusal::Exists)?);
+        if volatile {
+            self.volatile.push(range_of(region));
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, region: &Arc<GuestRegionMmap>) {
+        if !self.has(region) {
+            return;
+        }
+        if let Ok((memory, _)) = self.memory.remove_region(region.start_addr(), region.len()) {
+            self.memory = Arc::new(memory);
+            self.volatile.retain(|range| *range != range_of(region));
+        }
+    }
+
+    fn is_volatile(&self, gpa: Gpa) -> bool {
+        self.volatile.iter().any(|range| range.contains(&gpa.0))
+    }
+}
+
+fn range_of(region: &GuestRegionMmap) -> Range<u64> {
+    let start = region.start_addr().0;
+    start..start + region.len()
+}
+
+fn identity(file: &File, map: &DmaMap) -> Result<FileId, Refusal> {
+    let meta = file.metadata().map_err(|_| Refusal::Invalid)?;
+    if !meta.is_file() || meta.len() < map.offset + map.size {
+        return Err(Refusal::Invalid);
+    }
+    Ok(FileId { device: meta.dev(), inode: meta.ino(), offset: map.offset, writable: map.writable })
+}
+
+/// What the device may not write it writes into a copy of its own, which no one sees.
+fn mapped(file: File, map: &DmaMap) -> Result<GuestRegionMmap, Refusal> {
+    let backing = Backing { file: Some(FileOffset::new(file, map.offset)), shared: map.writable, at: None };
+    map_region(backing, map.address, map.size).map_err(|error| {
+        tracing::warn!("guest memory {:#x}+{:#x} cannot be mapped: {error:#}", map.address, map.size);
+        Refusal::Invalid
+    })
+}
+
+/// Whether a file is in no directory: a memfd, or one that was unlinked. It is gone with the last who holds it.
+fn is_nameless(file: &File) -> bool {
+    file.metadata().is_ok_and(|meta| meta.nlink() == 0)
+}
+
+impl DmaMemory for ClientRam {
+    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
+        self.access(|ram| ram.read(gpa, buf))
+    }
+
+    fn write(&self, gpa: Gpa, buf: &[u8]) -> Result<(), MemoryError> {
+        self.access(|ram| ram.write(gpa, buf))
+    }
+
+    fn copy(&self, src: Gpa, dst: Gpa, len: u64) -> Result<(), MemoryError> {
+        self.access(|ram| ram.copy(src, dst, len))
+    }
+
+    fn copy_all(&self, pieces: &[CopyPiece]) -> usize {
+        self.access(|ram| ram.copy_all(pieces))
+    }
+
+    fn load_u32(&self, gpa: Gpa) -> Result<u32, MemoryError> {
+        self.access(|ram| ram.load_u32(gpa))
+    }
+
+    fn load_u64(&self, gpa: Gpa) -> Result<u64, MemoryError> {
+        self.access(|ram| ram.load_u64(gpa))
+    }
+
+    fn store_u32(&self, gpa: Gpa, value: u32) -> Result<(), MemoryError> {
+        self.access(|ram| ram.store_u32(gpa, value))
+    }
+
+    fn store_u64(&self, gpa: Gpa, value: u64) -> Result<(), MemoryError> {
+        self.access(|ram| ram.store_u64(gpa, value))
+    }
+
+    fn compare_exchange_u64(
+        &self,
+        gpa: Gpa,
+        current: u64,
+        new: u64,
+    ) -> Result<Result<u64, u64>, MemoryError> {
+        self.access(|ram| ram.compare_exchange_u64(gpa, current, new))
+    }
+
+    fn has_persistent(&self) -> bool {
+        self.persistent
+    }
+
+    fn is_persistent(&self, gpa: Gpa, len: u64) -> bool {
+        let reachable = self.reachable();
+        !reachable.is_volatile(gpa) && GuestRam::new(reachable.memory.clone()).is_persistent(gpa, len)
+    }
+
+    /// Holds no lock while the disk works: the file stays what it is when its memory is taken away.
+    fn persist(&self, ranges: &[(Gpa, u64)]) -> Result<(), PersistError> {
+        let memory = {
+            let reachable = self.reachable();
+            if let Some(&(gpa, len)) = ranges.iter().find(|(gpa, _)| reachable.is_volatile(*gpa)) {
+                return Err(PersistError::NotPersistent(MemoryError { gpa, len }));
+            }
+            reachable.memory.clone()
+        };
+        GuestRam::new(memory).persist(ranges)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! The IOMMU as a client sees it: its registers are the BAR of a PCI function that Linux does not get to see.
+//!
+//! Firmware has to see the function, for it places the BAR. Linux must not: it would find the BAR's addresses taken by
+//! the unit that DMAR names, move the BAR, and lose the unit. So the function answers like an empty slot from the first
+//! access to its registers, which is before Linux looks for PCI devices, until the machine is reset.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use refault_bus::mmio::MmioDevice;
+use refault_iommu::REGISTER_WINDOW;
+use refault_pci::caps::express;
+use refault_pci::{Endpoint, Identity};
+use refault_vfio_user::Refusal;
+use refault_vfio_user::function::{CONFIG, Function};
+use refault_vfio_user::request::{Access, DmaMap, DmaUnmap};
+
+use super::dmar;
+use super::interrupts::Interrupts;
+use super::nic::CONFIG_SIZE;
+use super::ram::ClientRam;
+use super::sightings::Sightings;
+use refault_os::say::note;
+
+/// The BAR with the registers.
+const REGISTERS: u8 = 0;
+/// System peripheral, IOMMU.
+const CLASS: u32 = 0x08_06_00;
+/// PCI device number.
+const DEVICE: u16 = 0x0101;
+/// Byte of config space with the bus master switch, and the switch.
+const COMMAND: u64 = 4;
+const BUS_MASTER: u8 = 1 << 2;
+/// The base of the expansion ROM, which firmware asks for when it has put the ACPI tables into memory.
+const ROM_BASE: u64 = 0x30;
+
+/// The IOMMU's function.
+pub(super) struct Unit {
+    pub(super) owner: usize,
+    pub(super) ram: Arc<ClientRam>,
+    pub(super) interrupts: Arc<Interrupts>,
+    /// The IOMMU's registers, slowed down if the devices are.
+    registers: Arc<dyn MmioDevice>,
+    endpoint: Endpoint,
+    sightings: Arc<Sightings>,
+    unordered: AtomicBool,
+}
+
+impl Unit {
+    /// A function for the IOMMU behind `registers`, as after power-on.
+    ///
+    /// # Errors
+    /// None that a user could cause.
+    pub(super) fn new(
+        owner: usize,
+        registers: Arc<dyn MmioDevice>,
+        ram: Arc<ClientRam>,
+        interrupts: Arc<Interrupts>,
+        sightings: Arc<Sightings>,
+    ) -> anyhow::Result<Self> {
+        let identity = Identity {
+            vendor: refault_abi::regs::PCI_VENDOR_ID,
+            device: DEVICE,
+            class: CLASS,
+            revision: 1,
+            subsystem_vendor: refault_abi::regs::PCI_VENDOR_ID,
+            subsystem: DEVICE,
+        };
+        let endpoint = Endpoint::builder(identity)
+            .bar(REGISTERS, REGISTER_WINDOW, false)
+            .capability(express::integrated_endpoint())
+            .build()?;
+        let unordered = AtomicBool::new(false);
+        Ok(Self { owner, ram, interrupts, registers, endpoint, sightings, unordered })
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.sightings.has_registers()
+    }
+
+    fn config_read(&self, offset: u64, data: &mut [u8]) {
+        if self.is_hidden() {
+            data.fill(0xff);
+            return;
+        }
+        self.endpoint.config_read(offset as u16, data);
+        // No driver would switch bus mastering on for a function it does not see; without it QEMU drops what the unit
+        // sends. Firmware writes back what it reads.
+        for (byte, at) in data.iter_mut().zip(offset..) {
+            *byte |= if at == COMMAND { BUS_MASTER } else { 0 };
+        }
+    }
+
+    fn config_write(&self, offset: u64, data: &[u8]) {
+        if self.is_hidden() {
+            return;
+        }
+        self.endpoint.config_write(offset as u16, data);
+        if offset == ROM_BASE
+            && let Some(registers) = self.endpoint.bar(REGISTERS)
+            && dmar::patch(&self.ram, registers.start)
+        {
+            self.sightings.see_table();
+        }
+    }
+}
+
+impl Function for Unit {
+    fn region_size(&self, index: u32) -> u64 {
+        match index {
+            CONFIG => CONFIG_SIZE,
+            0 => REGISTER_WINDOW,
+            _ => 0,
+        }
+    }
+
+    fn vectors(&self) -> u32 {
+        0
+    }
+
+    fn read(&self, access: Access, data: &mut [u8]) -> Result<(), Refusal> {
+        match access.region {
+            CONFIG => self.config_read(access.offset, data),
+            _ => {
+                self.sightings.see_registers();
+                self.registers.read(access.offset, data);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, access: Access, data: &[u8], posted: bool) -> Result<(), Refusal> {
+        if access.region == CONFIG {
+            self.config_write(access.offset, data);
+            return Ok(());
+        }
+        if posted && !self.unordered.swap(true, Ordering::Relaxed) {
+            note(
+                "QEMU posts writes to the IOMMU, so that an invalidation may come behind what must not see what it \
+                 invalidates: the IOMMU takes none; give its -device x-no-posted-writes=true",
+            );
+        }
+        if !posted {
+            self.sightings.see_registers();
+            self.registers.write(access.offset, data);
+        }
+        Ok(())
+    }
+
+    fn map(&self, map: DmaMap, file: Option<File>) -> Result<(), Refusal> {
+        self.ram.map(self.owner, map, file)
+    }
+
+    fn unmap(&self, unmap: DmaUnmap) -> Result<(), Refusal> {
+        self.ram.unmap(self.owner, unmap)
+    }
+
+    fn set_vectors(&self, _start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), Refusal> {
+        if events.is_empty() { Ok(()) } else { Err(Refusal::Invalid) }
+    }
+
+    fn reset(&self) {
+        self.registers.reset();
+        self.endpoint.reset();
+        self.sightings.forget();
+    }
+
+    fn replied(&self, id: u16, error: Option<u32>) {
+        self.interrupts.replied(id, error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use refault_bus::Bdf;
+    use refault_bus::probe::NoProbe;
+    use refault_iommu::{Iommu, IommuConfig};
+
+    use super::*;
+
+    /// Fault event data: a register that keeps what is stored.
+    const FEDATA: u64 = 0x3c;
+    const BASE: u64 = 0xfebf_0000;
+
+    fn unit() -> Unit {
+        let ram = Arc::new(ClientRam::new(false));
+        let interrupts = Arc::<Interrupts>::default();
+        let iommu = Iommu::new(IommuConfig::default(), ram.clone(), interrupts.clone(), Arc::new(NoProbe));
+        let iommu = Arc::new(iommu);
+        Unit::new(0, iommu, ram, interrupts, Arc::default()).unwrap()
+    }
+
+    fn read<const N: usize>(unit: &Unit, region: u32, offset: u64) -> [u8; N] {
+        let mut data = [0; N];
+        unit.read(Access { region, offset, count: N as u32 }, &mut data).unwrap();
+        data
+    }
+
+    fn write(unit: &Unit, region: u32, offset: u64, data: &[u8]) {
+        unit.write(Access { region, offset, count: data.len() as u32 }, data, false).unwrap();
+    }
+
+    fn post(unit: &Unit, offset: u64, data: &[u8]) {
+        unit.write(Access { region: 0, offset, count: data.len() as u32 }, data, true).unwrap();
+    }
+
+    #[test]
+    fn the_function_is_there_until_its_registers_are_and_again_after_a_reset() {
+        let unit = unit();
+        let identity = read::<4>(&unit, CONFIG, 0);
+        assert_ne!(identity, [0xff; 4]);
+        read::<8>(&unit, 0, 8);
+        assert_eq!(read::<4096>(&unit, CONFIG, 0), [0xff; 4096]);
+        write(&unit, CONFIG, 0x10, &[0xff; 4]);
+        unit.reset();
+        assert_eq!(read::<4>(&unit, CONFIG, 0), identity);
+        assert_eq!(read::<4>(&unit, CONFIG, 0x10)[1..], [0; 3], "a write to an empty slot is none");
+        write(&unit, 0, FEDATA, &[1, 0, 0, 0]);
+        assert_eq!(read::<4>(&unit, CONFIG, 0), [0xff; 4], "a store hides it as well");
+        assert_ne!(read::<4>(&unit, 0, 0), [0xff; 4], "its registers stay");
+    }
+
+    #[test]
+    fn the_bus_master_switch_reads_as_on() {
+        let unit = unit();
+        assert_eq!(read::<2>(&unit, CONFIG, COMMAND), [BUS_MASTER, 0]);
+        assert_eq!(read::<1>(&unit, CONFIG, COMMAND), [BUS_MASTER]);
+        assert_eq!(read::<4>(&unit, CONFIG, 2)[2] & BUS_MASTER, BUS_MASTER);
+        assert_eq!(read::<4096>(&unit, CONFIG, 0)[4] & BUS_MASTER, BUS_MASTER);
+        write(&unit, CONFIG, COMMAND, &[2, 0]);
+        assert_eq!(read::<2>(&unit, CONFIG, COMMAND), [2 | BUS_MASTER, 0]);
+        // And in no other byte.
+        assert_eq!(read::<1>(&unit, CONFIG, COMMAND + 1), [0]);
+    }
+
+    #[test]
+    fn a_posted_write_to_a_register_is_not_done() {
+        let unit = unit();
+        post(&unit, FEDATA, &[0x34, 0x12, 0, 0]);
+        assert_ne!(read::<4>(&unit, CONFIG, 0), [0xff; 4], "nor does it hide the function");
+        assert_eq!(read::<4>(&unit, 0, FEDATA), [0; 4]);
+        write(&unit, 0, FEDATA, &[0x34, 0x12, 0, 0]);
+        post(&unit, FEDATA, &[0x78, 0x56, 0, 0]);
+        assert_eq!(read::<4>(&unit, 0, FEDATA), [0x34, 0x12, 0, 0]);
+    }
+
+    #[test]
+    fn there_is_no_rom_and_asking_for_it_puts_the_registers_into_the_table() {
+        let unit = unit();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 << 20).unwrap();
+        let map = DmaMap { address: 0, size: 4 << 20, offset: 0, readable: true, writable: true };
+        unit.map(map, Some(file.try_clone().unwrap())).unwrap();
+        let table = dmar::table(&[Bdf::new(0, 0x10, 0)]);
+        let place = (4 << 20) - 0x1fff;
+        std::os::unix::fs::FileExt::write_all_at(&file, &table, place).unwrap();
+        let registers = || {
+            let mut address = [0; 8];
+            std::os::unix::fs::FileExt::read_exact_at(&file, &mut address, place + 56).unwrap();
+            u64::from_le_bytes(address)
+        };
+        let before = registers();
+        write(&unit, CONFIG, ROM_BASE, &0xffff_fffeu32.to_le_bytes());
+        assert_eq!(registers(), before, "the registers are nowhere yet");
+        write(&unit, CONFIG, 0x10, &BASE.to_le_bytes());
+        write(&unit, CONFIG, COMMAND, &[2, 0]);
+        write(&unit, CONFIG, ROM_BASE, &0xffff_fffeu32.to_le_bytes());
+        assert_eq!(read::<4>(&unit, CONFIG, ROM_BASE), [0; 4], "QEMU would make a ROM of it");
+        assert_eq!(registers(), BASE);
+    }
+
+    #[test]
+    fn regions_are_the_registers_and_config_space() {
+        let unit = unit();
+        let sizes: Vec<_> = (0..9).map(|index| unit.region_size(index)).collect();
+        assert_eq!(sizes, [REGISTER_WINDOW, 0, 0, 0, 0, 0, 0, CONFIG_SIZE, 0]);
+        assert_eq!(unit.vectors(), 0);
+        unit.set_vectors(0, Vec::new()).unwrap();
+    }
+}

@@ -1,0 +1,244 @@
+//! What a program has of the machine: its memory, its regions, its queue pairs. It ends with the program.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE};
+use refault_abi::command::*;
+use refault_bus::{Iova, Pasid};
+use refault_model::nic::{
+    Buffer, CompletionQueue, Context, Driver, EventQueue, OnDemandRegion, QueuePair, QueuePairSetup, Region,
+    Umem, page_table,
+};
+use refault_model::paging::{PageSize, Rights};
+use refault_model::{ModelError, Process};
+
+use crate::scenario::{Device, Load as Setup, Mode};
+use refault_rig::machine::Machine;
+
+/// The PASID of programs.
+const PASID: Pasid = Pasid::truncated(1);
+/// Where the bytes come from, or go to that are read.
+pub(super) const SOURCE: Iova = Iova(0x7f00_0000_0000);
+/// The memory that is written and read.
+pub(super) const TARGET: Iova = Iova(0x7f80_0000_0000);
+/// What a region for a peer allows.
+const ACCESS: u32 = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ;
+/// MSI-X vector of the queues' own events, which nobody waits for.
+const QUEUE_VECTOR: u16 = 2;
+
+/// A program's share of the machine.
+pub(super) struct Session {
+    /// Its number; events of earlier ones are nobody's.
+    pub(super) number: u32,
+    pub(super) process: Arc<Process>,
+    /// The IOMMU translates the target.
+    by_pasid: bool,
+    context: Context,
+    pd: u32,
+    events: EventQueue,
+    pub(super) completions: CompletionQueue,
+    local: Region,
+    /// The local region's page table, if it has one.
+    _tables: Vec<Buffer>,
+    target: TargetRegion,
+    pub(super) pairs: Vec<Pair>,
+    /// Requests that have room, the one that was free longest first.
+    pub(super) room: VecDeque<u32>,
+    /// What is under way in each slot.
+    pub(super) slots: Vec<Slot>,
+}
+
+/// How the target is registered.
+enum TargetRegion {
+    /// Together with all other addresses.
+    Pasid(Region),
+    /// With a table of its own.
+    OnDemand(Arc<Umem>),
+}
+
+/// One request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Slot {
+    /// When it arrived.
+    pub(super) arrived_ns: u64,
+    /// It writes.
+    pub(super) writes: bool,
+}
+
+/// A queue pair of the program, and the one that answers it.
+pub(super) struct Pair {
+    pub(super) sender: QueuePair,
+    receiver: QueuePair,
+    min_rnr_timer: u8,
+    /// Requests under way.
+    pub(super) pending: u32,
+    /// A request failed: no more are posted until all are back and it was connected again.
+    pub(super) broken: bool,
+}
+
+impl Session {
+    /// Creates all of it around a process that has the target mapped, with room for the bytes of `sources` messages.
+    pub(super) fn open(
+        machine: &Machine,
+        setup: &Setup,
+        device: &Device,
+        process: Arc<Process>,
+        (number, sources): (u32, u32),
+    ) -> Result<Self, ModelError> {
+        let driver = &machine.driver;
+        let slots = setup.queue_pairs * setup.depth;
+        let bytes = u64::from(setup.message_bytes) * u64::from(sources);
+        let bytes = bytes.next_multiple_of(PageSize::Large.bytes());
+        process.map_area(SOURCE, bytes, Rights::Write, PageSize::Large);
+        process.populate(SOURCE, bytes)?;
+        let by_pasid = device.mode == Mode::Pasid;
+        if by_pasid {
+            process.bind(&machine.function, PASID)?;
+        }
+        let context = driver.create_context(by_pasid.then_some(PASID))?;
+        let pd = driver.create_pd(context)?;
+        let (local, tables, target) = match device.mode {
+            Mode::Pasid => {
+                let region = driver.register_process(pd)?;
+                (region, Vec::new(), TargetRegion::Pasid(region))
+            }
+            Mode::Odp => {
+                let (local, tables) = pin(machine, &process, pd, bytes)?;
+                let range = (TARGET, setup.region_bytes.next_multiple_of(PageSize::Small.bytes()));
+                let region = OnDemandRegion::create(driver, pd, range, ACCESS, &machine.faults)?;
+                let umem = Umem::begin(region, &process, &machine.faults);
+                (local, tables, TargetRegion::OnDemand(umem))
+            }
+        };
+        let events = driver.create_event_queue(QUEUE_VECTOR, 6)?;
+        let log = log2(slots.saturating_mul(2));
+        let completions = driver.create_completion_queue(context, events.number(), log)?;
+        let (cqn, eqn) = (completions.number(), events.number());
+        let of_pair = QueuePairSetup { pd, context, cqn, eqn, log_sq: log2(setup.depth), log_rq: 1 };
+        let pair = |_| Pair::create(driver, of_pair, device.min_rnr_timer);
+        let pairs = (0..setup.queue_pairs).map(pair).collect::<Result<_, _>>()?;
+        // One of each queue pair, then another of each.
+        let room = (0..slots).map(|n| n % setup.queue_pairs * setup.depth + n / setup.queue_pairs).collect();
+        let slots = vec![Slot::default(); slots as usize];
+        let session = Self {
+            number,
+            process,
+            by_pasid,
+            context,
+            pd,
+            events,
+            completions,
+            local,
+            _tables: tables,
+            target,
+            pairs,
+            room,
+            slots,
+        };
+        Ok(session)
+    }
+
+    /// lkey of the source.
+    pub(super) fn local_key(&self) -> u32 {
+        self.local.key
+    }
+
+    /// rkey of the target.
+    pub(super) fn remote_key(&self) -> u32 {
+        match &self.target {
+            TargetRegion::Pasid(region) => region.key,
+            TargetRegion::OnDemand(umem) => umem.region().region().key,
+        }
+    }
+
+    /// The object that fills the target's own table, if it has one.
+    pub(super) fn umem(&self) -> Option<Arc<Umem>> {
+        match &self.target {
+            TargetRegion::Pasid(_) => None,
+            TargetRegion::OnDemand(umem) => Some(umem.clone()),
+        }
+    }
+
+    /// What the kernel does when the program is killed: the device loses the address space and is stopped, then
+    /// regions, queues and memory go. `refuse` answers the page requests that are still in the queue.
+    pub(super) fn kill(
+        &mut self,
+        machine: &Machine,
+        refuse: &mut dyn FnMut() -> Result<(), ModelError>,
+    ) -> Result<(), ModelError> {
+        let driver = &machine.driver;
+        if self.by_pasid {
+            machine.function.release(PASID)?;
+        }
+        driver.stop_context(self.context)?;
+        refuse()?;
+        if self.by_pasid {
+            self.process.unbind(&machine.function, PASID, refuse)?;
+        }
+        for pair in &self.pairs {
+            driver.destroy(CMD_DESTROY_QP, pair.sender.number())?;
+            driver.destroy(CMD_DESTROY_QP, pair.receiver.number())?;
+        }
+        if let TargetRegion::OnDemand(umem) = &self.target {
+            umem.end()?;
+        }
+        for (opcode, id) in [
+            (CMD_DESTROY_MR, self.local.key),
+            (CMD_DESTROY_CQ, self.completions.number()),
+            (CMD_DESTROY_EQ, self.events.number()),
+            (CMD_DESTROY_PD, self.pd),
+            (CMD_DESTROY_CONTEXT, self.context.id),
+        ] {
+            driver.destroy(opcode, id)?;
+        }
+        self.process.unmap_everything()
+    }
+}
+
+/// Registers the source as pages that do not move.
+fn pin(
+    machine: &Machine,
+    process: &Process,
+    pd: u32,
+    bytes: u64,
+) -> Result<(Region, Vec<Buffer>), ModelError> {
+    let (driver, size) = (&machine.driver, PageSize::Large);
+    let page = |at: u64| {
+        let leaf = process.fault_at(Iova(SOURCE.0 + at), true)?;
+        driver.domain().map(leaf.gpa, size.bytes())
+    };
+    let pages = (0..bytes).step_by(size.bytes() as usize).map(page).collect::<Result<Vec<_>, _>>()?;
+    let (table, tables) = page_table(driver.memory(), driver.domain(), &pages, size)?;
+    Ok((driver.register_pinned(pd, SOURCE, bytes, table)?, tables))
+}
+
+impl Pair {
+    fn create(driver: &Driver, setup: QueuePairSetup, min_rnr_timer: u8) -> Result<Self, ModelError> {
+        let sender = driver.create_queue_pair(setup)?;
+        let receiver = driver.create_queue_pair(setup)?;
+        let pair = Self { sender, receiver, min_rnr_timer, pending: 0, broken: false };
+        pair.connect(driver)?;
+        Ok(pair)
+    }
+
+    fn connect(&self, driver: &Driver) -> Result<(), ModelError> {
+        driver.connect(self.receiver.number(), self.sender.number())?;
+        driver.connect(self.sender.number(), self.receiver.number())?;
+        driver.set_min_rnr_timer(self.receiver.number(), self.min_rnr_timer)
+    }
+
+    /// Takes both ends through RESET, as after an error.
+    pub(super) fn reconnect(&mut self, driver: &Driver) -> Result<(), ModelError> {
+        driver.reset_queue_pair(&mut self.sender)?;
+        driver.reset_queue_pair(&mut self.receiver)?;
+        self.connect(driver)?;
+        self.broken = false;
+        Ok(())
+    }
+}
+
+/// The smallest power of two that holds `count`.
+fn log2(count: u32) -> u8 {
+    count.max(2).next_power_of_two().trailing_zeros() as u8
+}

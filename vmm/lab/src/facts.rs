@@ -1,0 +1,260 @@
+//! An experiment in words and figures, for its report.
+
+use refault_nic::RemoteFaults;
+use refault_observe::report::units::{bytes, count, duration, percent_of, plural, short};
+use refault_observe::report::{Experiment, FactGroup, Handlers, Published, Requests, TimeBase};
+use refault_timing::{Delay, Preset, Timing};
+
+use crate::figures::Figures;
+use crate::outcome::Outcome;
+use crate::published::fits;
+use crate::scenario::{Arrival, Churn, ChurnOperation, Device, Guest, Load, Mode, Pattern, Scenario};
+
+/// What an experiment was, and what its program saw, on the virtual clock.
+pub fn experiment(scenario: &Scenario, outcome: &Outcome) -> Experiment {
+    let load = &outcome.load;
+    let handlers = &outcome.handlers;
+    Experiment {
+        version: env!("CARGO_PKG_VERSION").into(),
+        title: scenario.name.clone(),
+        command: String::new(),
+        time: TimeBase::Virtual,
+        facts: facts(scenario),
+        requests: Some(Requests {
+            completed: load.completed,
+            failed: load.failed,
+            bytes: load.bytes,
+            duration_ns: load.duration_ns,
+            latency_ns: Requests::recorded(&load.latency_ns),
+        }),
+        handlers: Some(Handlers {
+            handlers: u64::from(scenario.guest.handlers),
+            faults: handlers.faults,
+            prefetched: handlers.prefetched,
+            mean_wait_ns: (handlers.wait_ns / u128::from(handlers.faults.max(1))) as u64,
+            busy_ns: u64::try_from(handlers.busy_ns).unwrap_or(u64::MAX),
+            most_outstanding: handlers.most_outstanding,
+        }),
+        paper: Vec::new(),
+        observed: outcome.records.observed.clone(),
+    }
+}
+
+/// What was published of such an experiment, with this one's figures beside it; empty if nothing was.
+pub fn paper(scenario: &Scenario, figures: &Figures) -> Vec<Published> {
+    let presets = scenario.presets.iter().filter_map(|name| Preset::find(name));
+    let fitting = presets.flat_map(|preset| {
+        let published = preset.published.iter().filter(|figure| fits(figure, preset, scenario));
+        published.map(move |figure| (preset, figure))
+    });
+    let beside = fitting.map(|(preset, figure)| Published {
+        what: figure.what(),
+        published_ns: figure.ns,
+        source: format!("{} ({})", preset.source, preset.sureness()),
+        measured_ns: figures.real(&figure.figure).round() as u64,
+    });
+    beside.collect()
+}
+
+/// A scenario in words, in groups: load, device, guest, what happens to the memory, timing.
+pub fn facts(scenario: &Scenario) -> Vec<FactGroup> {
+    let mut groups = vec![
+        group("Load", load(&scenario.load, scenario)),
+        group("Device", device(&scenario.device)),
+        group("Guest", guest(&scenario.guest)),
+    ];
+    if let Some(happens) = &scenario.churn {
+        groups.push(group("What happens to the memory", churn(happens)));
+    }
+    groups.push(group("Timing: distribution of every step, and its mean", timing(scenario)));
+    groups
+}
+
+fn group(title: &str, facts: Vec<(&str, String)>) -> FactGroup {
+    FactGroup {
+        title: title.into(),
+        facts: facts.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+    }
+}
+
+fn load(load: &Load, scenario: &Scenario) -> Vec<(&'static str, String)> {
+    let pattern = match load.pattern {
+        Pattern::Sequential => "sequential".into(),
+        Pattern::Strided { stride_bytes } => format!("every {}", bytes(stride_bytes)),
+        Pattern::Random => "random".into(),
+        Pattern::Zipf { theta } => format!("zipf, theta {theta}"),
+    };
+    let arrival = match load.arrival {
+        Arrival::Closed => "as soon as there is room (closed loop)".into(),
+        Arrival::Poisson { per_second } => format!("Poisson, {} a second (open loop)", short(per_second)),
+    };
+    let large = if load.large_pages { ", mapped with pages of 2 MiB" } else { "" };
+    let warm = if load.warm { ", warm" } else { ", cold" };
+    vec![
+        ("requests", format!("{} of {}", count(scenario.requests), bytes(u64::from(load.message_bytes)))),
+        ("mix", format!("{} RDMA WRITE, the others RDMA READ", percent_of(load.write_share))),
+        ("target", format!("{}, {pattern}{warm}{large}", bytes(load.region_bytes))),
+        ("made cold", format!("{} of the requests", percent_of(load.cold_share))),
+        (
+            "queue pairs",
+            format!(
+                "{}, {} each",
+                count(load.queue_pairs.into()),
+                plural(load.depth.into(), "request", "requests")
+            ),
+        ),
+        ("arrival", arrival),
+        ("seed", scenario.seed.to_string()),
+    ]
+}
+
+fn device(device: &Device) -> Vec<(&'static str, String)> {
+    let mode = match device.mode {
+        Mode::Pasid => "pasid: the IOMMU, by the process' page table",
+        Mode::Odp => "odp: the NIC, by the region's own table",
+    };
+    let remote = match device.remote_faults {
+        RemoteFaults::Stall => "keeps the request".into(),
+        RemoteFaults::Rnr => format!("answers receiver-not-ready, timer {}", device.min_rnr_timer),
+    };
+    let patience = match device.fault_timeout_ns {
+        Some(ns) => format!("up to {}", duration(ns)),
+        None => "as long as it takes".into(),
+    };
+    // A descriptor of the page request queue has 32 bytes.
+    let entries = (4096u64 << device.page_request_order) / 32;
+    vec![
+        ("who translates", mode.into()),
+        ("credits", plural(device.credits.into(), "page request", "page requests")),
+        ("page request queue", plural(entries, "entry", "entries")),
+        ("device TLB", plural(device.atc_entries as u64, "translation", "translations")),
+        ("IOTLB", plural(device.iotlb_entries as u64, "translation", "translations")),
+        ("engines", count(device.workers as u64)),
+        ("asked for on a miss", plural(device.fault_window.into(), "page", "pages")),
+        ("responder whose memory is missing", remote),
+        ("waits for an answer", patience),
+    ]
+}
+
+fn guest(guest: &Guest) -> Vec<(&'static str, String)> {
+    vec![
+        ("fault handlers", count(guest.handlers.into())),
+        ("under the lock", format!("{} of the handling", percent_of(guest.locked_share))),
+        ("batch", plural(guest.batch.into(), "fault", "faults")),
+        ("prefetch", plural(guest.prefetch.into(), "page", "pages")),
+        ("major faults", percent_of(guest.major_share)),
+    ]
+}
+
+fn churn(churn: &Churn) -> Vec<(&'static str, String)> {
+    let what = match churn.operation {
+        ChurnOperation::Evict => "pages are taken away",
+        ChurnOperation::Move => "pages are moved",
+        ChurnOperation::WriteProtect => "pages are write-protected",
+    };
+    let pages = plural(churn.pages.into(), "page", "pages");
+    vec![(what, format!("{pages} at a time, {} times a second, at random", short(churn.per_second)))]
+}
+
+fn timing(scenario: &Scenario) -> Vec<(&'static str, String)> {
+    let timing = &scenario.timing;
+    let steps = Timing::STEPS.iter().filter_map(|&name| Some((name, timing.step(name)?)));
+    let (none, some): (Vec<_>, Vec<_>) = steps.partition(|(_, delay)| **delay == Delay::NONE);
+    let mut facts: Vec<_> = some.into_iter().map(|(name, delay)| (name, in_words(delay))).collect();
+    if !none.is_empty() {
+        facts.push(("no time at all", none.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")));
+    }
+    if !scenario.presets.is_empty() {
+        facts.insert(0, ("presets", scenario.presets.join(", ")));
+    }
+    facts.push((
+        "bytes_per_us",
+        format!("{}/s of copying", bytes(timing.bytes_per_us.saturating_mul(1_000_000))),
+    ));
+    facts
+}
+
+fn in_words(delay: &Delay) -> String {
+    let ns = |ns: f64| duration(ns.round() as u64);
+    let mean = ns(delay.mean());
+    match delay {
+        Delay::Constant(always) => format!("{}, always", duration(*always)),
+        Delay::Uniform { low, high } => {
+            format!("{} to {}, uniform: mean {mean}", duration(*low), duration(*high))
+        }
+        Delay::Exponential { .. } => format!("exponential: mean {mean}"),
+        Delay::LogNormal { median, sigma } => {
+            format!("log-normal, median {}, sigma {sigma}: mean {mean}", ns(*median))
+        }
+        Delay::Table(points) => match (points.first(), points.last()) {
+            (Some((_, low)), Some((_, high))) => {
+                format!("measured, {} to {}: mean {mean}", duration(*low), duration(*high))
+            }
+            _ => "none".into(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::defaults;
+
+    #[test]
+    fn a_delay_is_told_with_its_mean() {
+        let words = |delay| in_words(&delay).replace('\u{a0}', " ");
+        assert_eq!(words(Delay::Constant(740)), "740 ns, always");
+        assert_eq!(words(Delay::Uniform { low: 100, high: 300 }), "100 ns to 300 ns, uniform: mean 200 ns");
+        let normal = Delay::LogNormal { median: 1000.0, sigma: 1.0 };
+        assert_eq!(words(normal), "log-normal, median 1.00 µs, sigma 1: mean 1.65 µs");
+        let table = Delay::Table(vec![(0.0, 100), (0.5, 200), (1.0, 1000)]);
+        assert_eq!(words(table), "measured, 100 ns to 1.00 µs: mean 375 ns");
+    }
+
+    /// An experiment that never happened.
+    fn scenario() -> Scenario {
+        Scenario {
+            name: "cold <4k>".into(),
+            seed: 7,
+            load: Load {
+                pattern: Pattern::Zipf { theta: 0.99 },
+                message_bytes: 4096,
+                region_bytes: 64 << 20,
+                queue_pairs: 8,
+                depth: 16,
+                arrival: Arrival::Poisson { per_second: 12_500.0 },
+                write_share: 0.5,
+                cold_share: 0.01,
+                warm: true,
+                large_pages: false,
+            },
+            device: Device { iotlb_entries: 4096, workers: 2, ..defaults().device },
+            guest: Guest { handlers: 4, locked_share: 0.25, batch: 1, prefetch: 0, major_share: 0.0 },
+            churn: Some(Churn { operation: ChurnOperation::Evict, per_second: 100.0, pages: 4 }),
+            presets: vec!["npf-2017".into()],
+            timing: Timing {
+                minor: Delay::LogNormal { median: 38_000.0, sigma: 0.4 },
+                wake: Delay::Exponential { mean: 5_000.0 },
+                ..Timing::instant(12_500)
+            },
+            requests: 10_000,
+        }
+    }
+
+    #[test]
+    fn a_scenario_is_described_in_full() {
+        let facts = facts(&scenario());
+        let values: Vec<_> = facts.iter().flat_map(|group| &group.facts).collect();
+        for (name, said) in [
+            ("target", "64 MiB, zipf, theta 0.99, warm"),
+            ("arrival", "Poisson, 12.5 k a second (open loop)"),
+            ("minor", "log-normal, median 38.0 µs, sigma 0.4: mean 41.2 µs"),
+            ("pages are taken away", "4 pages at a time, 100 times a second, at random"),
+            ("presets", "npf-2017"),
+        ] {
+            let found =
+                values.iter().find(|(known, _)| known == name).map(|(_, value)| value.replace('\u{a0}', " "));
+            assert_eq!(found.as_deref(), Some(said), "{name}");
+        }
+    }
+}

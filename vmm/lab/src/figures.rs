@@ -1,0 +1,181 @@
+//! The figures of an experiment: what a summary prints and a row of a sweep's table holds.
+
+use hdrhistogram::Histogram;
+
+use super::outcome::Outcome;
+use super::scenario::Scenario;
+use refault_observe::trace::FaultOutcome;
+
+/// One figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Figure {
+    /// A count, or whole nanoseconds.
+    Whole(u64),
+    /// A rate, a share or a mean.
+    Real(f64),
+}
+
+/// What a figure is like, for tables with types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// [`Figure::Whole`].
+    Whole,
+    /// [`Figure::Real`].
+    Real,
+}
+
+/// Names, kinds and meanings, in the order of the columns.
+pub const FIGURES: [(&str, Kind, &str); 35] = [
+    ("completed", Kind::Whole, "requests that succeeded"),
+    ("failed", Kind::Whole, "requests that failed"),
+    ("bytes", Kind::Whole, "payload of those that succeeded"),
+    ("duration_ns", Kind::Whole, "first arrival to last completion"),
+    ("requests_per_s", Kind::Real, "those that succeeded, by the duration"),
+    ("mb_per_s", Kind::Real, "their payload, in 10^6 bytes a second"),
+    ("latency_mean_ns", Kind::Real, "arrival to completion of a request"),
+    ("latency_p50_ns", Kind::Whole, "its median; quantiles of requests are right to three digits"),
+    ("latency_p95_ns", Kind::Whole, "95 %"),
+    ("latency_p99_ns", Kind::Whole, "99 %"),
+    ("latency_p999_ns", Kind::Whole, "99.9 %"),
+    ("latency_max_ns", Kind::Whole, "the longest"),
+    ("faults", Kind::Whole, "faults of the device that ended in a copy"),
+    ("faults_coalesced", Kind::Whole, "accesses that waited for another queue pair's fault"),
+    ("faults_failed", Kind::Whole, "faults that ended in an error, or in nothing"),
+    ("page_requests", Kind::Whole, "page requests, or page fault events, that were sent"),
+    ("fault_mean_ns", Kind::Real, "miss to copy of a fault"),
+    ("fault_p50_ns", Kind::Whole, "its median; quantiles of faults are exact"),
+    ("fault_p95_ns", Kind::Whole, "95 %"),
+    ("fault_p99_ns", Kind::Whole, "99 %"),
+    ("fault_p999_ns", Kind::Whole, "99.9 %"),
+    ("fault_max_ns", Kind::Whole, "the longest"),
+    ("device_mean_ns", Kind::Real, "the device's part of a fault"),
+    ("iommu_mean_ns", Kind::Real, "the IOMMU's part"),
+    ("guest_mean_ns", Kind::Real, "the guest's part"),
+    ("again_mean_ns", Kind::Real, "rounds that ended with the page gone again"),
+    ("handled", Kind::Whole, "faults that the guest handled"),
+    ("prefetched", Kind::Whole, "pages mapped ahead of their use"),
+    ("handler_wait_mean_ns", Kind::Real, "arrival at the handlers to the begin of the handling"),
+    ("handler_busy_mean_ns", Kind::Real, "a handler's time for a fault"),
+    ("handler_utilisation", Kind::Real, "share of the handlers' time in which they were busy"),
+    ("handler_most_outstanding", Kind::Whole, "most faults that waited or were handled at one time"),
+    ("faults_open_mean", Kind::Real, "faults under way, in the mean over time"),
+    ("invalidations", Kind::Whole, "invalidations that the device completed"),
+    ("records_dropped", Kind::Whole, "faults beyond the room for records: not in the figures of faults"),
+];
+
+/// The figures of an outcome, in the order of [`FIGURES`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figures {
+    values: Vec<Figure>,
+}
+
+impl Figures {
+    /// Computes all of them. Sums are taken in the order of the records, so that they come out the same everywhere.
+    pub fn of(scenario: &Scenario, outcome: &Outcome) -> Self {
+        let mut values = Vec::with_capacity(FIGURES.len());
+        requests(&mut values, outcome);
+        faults(&mut values, outcome);
+        handlers(&mut values, scenario, outcome);
+        debug_assert_eq!(values.len(), FIGURES.len());
+        Self { values }
+    }
+
+    /// In the order of [`FIGURES`].
+    pub fn values(&self) -> &[Figure] {
+        &self.values
+    }
+
+    /// The whole figure of that name; zero if there is none.
+    pub fn whole(&self, name: &str) -> u64 {
+        match self.get(name) {
+            Some(Figure::Whole(value)) => value,
+            _ => 0,
+        }
+    }
+
+    /// The figure of that name as a real number; zero if there is none.
+    pub fn real(&self, name: &str) -> f64 {
+        match self.get(name) {
+            Some(Figure::Whole(value)) => value as f64,
+            Some(Figure::Real(value)) => value,
+            None => 0.0,
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<Figure> {
+        let place = FIGURES.iter().position(|(known, ..)| *known == name)?;
+        self.values.get(place).copied()
+    }
+}
+
+fn requests(values: &mut Vec<Figure>, outcome: &Outcome) {
+    let load = &outcome.load;
+    let seconds = load.duration_ns as f64 / 1e9;
+    values.extend([load.completed, load.failed, load.bytes, load.duration_ns].map(Figure::Whole));
+    values.push(Figure::Real(ratio(load.completed as f64, seconds)));
+    values.push(Figure::Real(ratio(load.bytes as f64 / 1e6, seconds)));
+    values.push(Figure::Real(mean_of(&load.latency_ns)));
+    let max = load.latency_ns.max();
+    values.extend(QUANTILES.map(|share| Figure::Whole(load.latency_ns.value_at_quantile(share).min(max))));
+    values.push(Figure::Whole(max));
+}
+
+/// Quantiles of every latency, before the longest.
+const QUANTILES: [f64; 4] = [0.5, 0.95, 0.99, 0.999];
+
+fn mean_of(histogram: &Histogram<u64>) -> f64 {
+    if histogram.is_empty() { 0.0 } else { histogram.mean() }
+}
+
+fn faults(values: &mut Vec<Figure>, outcome: &Outcome) {
+    let mut outcomes = [0u64; 4];
+    let mut page_requests = 0;
+    let mut totals = Vec::with_capacity(outcome.records.faults.len());
+    let mut parts = [0u64; 4];
+    for fault in outcome.records.faults.iter() {
+        outcomes[fault.outcome as usize] += 1;
+        page_requests += u64::from(fault.requests);
+        if fault.outcome == FaultOutcome::Copied {
+            totals.push(fault.times.total());
+            let split = fault.times.split();
+            for (sum, part) in parts.iter_mut().zip([split.device, split.iommu, split.guest, split.again]) {
+                *sum += part;
+            }
+        }
+    }
+    totals.sort_unstable();
+    let [copied, failed, coalesced, abandoned] = outcomes;
+    let count = copied as f64;
+    values.extend([copied, coalesced, failed + abandoned, page_requests].map(Figure::Whole));
+    values.push(Figure::Real(ratio(totals.iter().sum::<u64>() as f64, count)));
+    values.extend(QUANTILES.map(|share| Figure::Whole(quantile(&totals, share))));
+    values.push(Figure::Whole(totals.last().copied().unwrap_or(0)));
+    values.extend(parts.map(|sum| Figure::Real(ratio(sum as f64, count))));
+}
+
+fn handlers(values: &mut Vec<Figure>, scenario: &Scenario, outcome: &Outcome) {
+    let handlers = &outcome.handlers;
+    let duration = outcome.load.duration_ns as f64;
+    let count = handlers.faults as f64;
+    let busy = handlers.busy_ns as f64;
+    let open: u64 = outcome.records.faults.iter().map(|fault| fault.times.total()).sum();
+    values.extend([handlers.faults, handlers.prefetched].map(Figure::Whole));
+    values.push(Figure::Real(ratio(handlers.wait_ns as f64, count)));
+    values.push(Figure::Real(ratio(busy, count)));
+    values.push(Figure::Real(ratio(busy, duration * f64::from(scenario.guest.handlers))));
+    values.push(Figure::Whole(handlers.most_outstanding));
+    values.push(Figure::Real(ratio(open as f64, duration)));
+    let observed = &outcome.records.observed;
+    values.extend([observed.invalidations, observed.faults_dropped].map(Figure::Whole));
+}
+
+/// The quotient, or zero of nothing.
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+/// The smallest value that a share of all does not exceed; zero of none.
+fn quantile(sorted: &[u64], share: f64) -> u64 {
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied().unwrap_or(0)
+}

@@ -1,0 +1,132 @@
+//! A [`Scenario`] as TOML with every key written: what a run's folder keeps, so that it can be run again.
+
+use std::fmt::Write;
+
+use refault_nic::RemoteFaults;
+
+use refault_timing::units::{show_duration, show_size};
+use refault_timing::{Timing, UNLIMITED_BYTES_PER_US, delay};
+
+use super::{Arrival, Churn, Device, Guest, Load, Pattern, Scenario};
+
+impl Scenario {
+    /// The scenario as a file. Reading it gives the same scenario, whatever becomes of its presets: all steps are
+    /// written. Two scenarios are equal if their files are.
+    pub fn to_toml(&self) -> String {
+        let mut lines = Lines::default();
+        lines.text("name", &self.name);
+        lines.put("seed", self.seed);
+        lines.put("requests", self.requests);
+        let presets: Vec<_> = self.presets.iter().map(|name| format!("{name:?}")).collect();
+        lines.put("preset", format!("[{}]", presets.join(", ")));
+        load(&mut lines, &self.load);
+        device(&mut lines, &self.device);
+        guest(&mut lines, &self.guest);
+        if let Some(churn) = &self.churn {
+            write_churn(&mut lines, churn);
+        }
+        timing(&mut lines, &self.timing);
+        lines.0
+    }
+}
+
+/// A file that grows line by line.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn section(&mut self, name: &str) {
+        let _ = writeln!(self.0, "\n[{name}]");
+    }
+
+    fn put(&mut self, key: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{key} = {value}");
+    }
+
+    /// Names and units: nothing in them needs an escape that TOML lacks.
+    fn text(&mut self, key: &str, value: &str) {
+        let _ = writeln!(self.0, "{key} = \"{value}\"");
+    }
+}
+
+fn load(lines: &mut Lines, load: &Load) {
+    lines.section("load");
+    match load.pattern {
+        Pattern::Sequential => lines.text("pattern", "sequential"),
+        Pattern::Random => lines.text("pattern", "random"),
+        Pattern::Strided { stride_bytes } => {
+            lines.text("pattern", "strided");
+            lines.text("stride", &show_size(stride_bytes));
+        }
+        Pattern::Zipf { theta } => {
+            lines.text("pattern", "zipf");
+            lines.put("theta", theta);
+        }
+    }
+    lines.text("message", &show_size(u64::from(load.message_bytes)));
+    lines.text("region", &show_size(load.region_bytes));
+    lines.put("queue_pairs", load.queue_pairs);
+    lines.put("depth", load.depth);
+    match load.arrival {
+        Arrival::Closed => lines.text("arrival", "closed"),
+        Arrival::Poisson { per_second } => {
+            lines.text("arrival", "poisson");
+            lines.put("rate", per_second);
+        }
+    }
+    lines.put("write_share", load.write_share);
+    lines.put("cold_share", load.cold_share);
+    lines.put("warm", load.warm);
+    lines.put("large_pages", load.large_pages);
+}
+
+fn device(lines: &mut Lines, device: &Device) {
+    lines.section("device");
+    lines.text("mode", device.mode.name());
+    lines.put("credits", device.credits);
+    lines.put("page_request_order", device.page_request_order);
+    lines.put("atc_entries", device.atc_entries);
+    lines.put("iotlb_entries", device.iotlb_entries);
+    lines.put("workers", device.workers);
+    lines.put("fault_window", device.fault_window);
+    let remote = match device.remote_faults {
+        RemoteFaults::Stall => "stall",
+        RemoteFaults::Rnr => "rnr",
+    };
+    lines.text("remote_faults", remote);
+    if device.remote_faults == RemoteFaults::Rnr {
+        lines.put("min_rnr_timer", device.min_rnr_timer);
+    }
+    if let Some(timeout) = device.fault_timeout_ns {
+        lines.text("fault_timeout", &show_duration(timeout));
+    }
+}
+
+fn guest(lines: &mut Lines, guest: &Guest) {
+    lines.section("guest");
+    lines.put("handlers", guest.handlers);
+    lines.put("locked_share", guest.locked_share);
+    lines.put("batch", guest.batch);
+    lines.put("prefetch", guest.prefetch);
+    lines.put("major_share", guest.major_share);
+}
+
+fn write_churn(lines: &mut Lines, churn: &Churn) {
+    lines.section("churn");
+    lines.text("operation", churn.operation.name());
+    lines.put("rate", churn.per_second);
+    lines.put("pages", churn.pages);
+}
+
+fn timing(lines: &mut Lines, timing: &Timing) {
+    lines.section("timing");
+    for step in Timing::STEPS {
+        if let Some(value) = timing.step(step) {
+            lines.put(step, delay::write(value));
+        }
+    }
+    match timing.bytes_per_us {
+        UNLIMITED_BYTES_PER_US => lines.text("bytes_per_us", "unlimited"),
+        rate => lines.put("bytes_per_us", rate),
+    }
+}

@@ -1,0 +1,26 @@
+//! Sweeps that come with refault.
+
+use crate::shipped::Shipped;
+
+/// All of them.
+pub const SWEEPS: Shipped = Shipped(&[
+    ("credits-by-handlers", include_str!("shipped/credits-by-handlers.toml")),
+    ("batch-by-size", include_str!("shipped/batch-by-size.toml")),
+    ("fault-rate", include_str!("shipped/fault-rate.toml")),
+    ("retry-rate", include_str!("shipped/retry-rate.toml")),
+]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shipped::no_files;
+    use crate::sweep::Plan;
+
+    #[test]
+    fn every_point_of_every_shipped_sweep_is_a_scenario() {
+        for name in SWEEPS.names() {
+            let plan = Plan::open(name, &no_files).unwrap_or_else(|error| panic!("{error}"));
+            assert!(plan.name() == name && plan.len() > 1, "{name}");
+        }
+    }
+}

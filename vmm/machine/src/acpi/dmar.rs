@@ -1,0 +1,52 @@
+//! DMAR: there is one IOMMU, which functions it has, and where its registers are (VT-d 5.0, 8.1 and 8.3).
+
+use acpi_tables::sdt::Sdt;
+use refault_bus::Bdf;
+
+use super::table;
+use crate::memory::layout::IOMMU;
+
+/// Host address width, one less.
+const ADDRESS_WIDTH: u8 = 48 - 1;
+/// Remapping unit of type "DMA remapping hardware unit definition".
+const DRHD: u16 = 0;
+const DRHD_SIZE: u16 = 16;
+/// The unit has every function that no other unit names.
+const INCLUDE_PCI_ALL: u8 = 1;
+/// Device scope: a PCI endpoint, with one step of path.
+const ENDPOINT: u8 = 1;
+const SCOPE_SIZE: u8 = 8;
+
+/// Offset of the registers' address in a table of one unit.
+pub const DMAR_REGISTERS: usize = 36 + 12 + 8;
+
+/// For a machine whose unit has all functions. No interrupt remapping, no reserved regions. Integrated endpoints need no
+/// ATS structure: Linux lets them translate by being on the root bus.
+pub(super) fn dmar() -> Sdt {
+    unit(INCLUDE_PCI_ALL, &[], IOMMU.start)
+}
+
+/// For a machine whose unit has these functions on the root bus alone: others do DMA that no unit sees.
+pub fn dmar_for(functions: &[Bdf], registers: u64) -> Sdt {
+    unit(0, functions, registers)
+}
+
+fn unit(flags: u8, functions: &[Bdf], registers: u64) -> Sdt {
+    let mut dmar = table(*b"DMAR", 1);
+    dmar.append(ADDRESS_WIDTH);
+    // Flags, and ten reserved bytes.
+    dmar.append_slice(&[0; 11]);
+    dmar.append(DRHD);
+    dmar.append(DRHD_SIZE + functions.len() as u16 * u16::from(SCOPE_SIZE));
+    dmar.append(flags);
+    // Register set of 2^0 pages, segment 0.
+    dmar.append(0u8);
+    dmar.append(0u16);
+    dmar.append(registers);
+    for function in functions {
+        let devfn = function.devfn();
+        // Type, length, two reserved bytes, enumeration id, first bus, then device and function.
+        dmar.append_slice(&[ENDPOINT, SCOPE_SIZE, 0, 0, 0, function.bus(), devfn >> 3, devfn & 7]);
+    }
+    dmar
+}

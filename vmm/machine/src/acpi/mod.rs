@@ -1,0 +1,82 @@
+//! ACPI: how the guest learns what the machine is made of.
+//!
+//! The machine is hardware-reduced (ACPI 6.5, 4.1): no fixed registers, no legacy timers or interrupt
+//! controllers, sleep and reset through one port each.
+
+mod dmar;
+mod dsdt;
+mod fadt;
+mod madt;
+
+pub use self::dmar::{DMAR_REGISTERS, dmar_for};
+use acpi_tables::mcfg::MCFG;
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::xsdt::XSDT;
+use acpi_tables::{Aml, sdt::Sdt};
+use thiserror::Error;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::memory::layout::{ACPI, ECAM, Layout};
+
+const OEM: [u8; 6] = *b"REFALT";
+const OEM_TABLE: [u8; 8] = *b"REFAULT ";
+const OEM_REVISION: u32 = 1;
+const TABLE_ALIGN: u64 = 64;
+
+/// The tables have outgrown their place.
+#[derive(Debug, Error)]
+#[error("ACPI tables do not fit into {:#x} bytes", ACPI.end - ACPI.start)]
+pub struct AcpiError;
+
+/// What the tables tell of a machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Description<'a> {
+    /// Number of vCPUs.
+    pub cpus: u8,
+    /// Where memory and PCI windows lie.
+    pub layout: &'a Layout,
+    /// There is an IOMMU.
+    pub iommu: bool,
+}
+
+/// Writes all tables; the address of the root pointer.
+pub fn write(memory: &GuestMemoryMmap, description: Description<'_>) -> Result<u64, AcpiError> {
+    let (rsdp, image) = build(description)?;
+    memory.write_slice(&image, GuestAddress(ACPI.start)).map_err(|_| AcpiError)?;
+    Ok(rsdp)
+}
+
+/// All tables as they are to lie from the start of their place on, and the address of the root pointer.
+fn build(description: Description<'_>) -> Result<(u64, Vec<u8>), AcpiError> {
+    let mut image = Vec::new();
+    let dsdt = place(&mut image, &dsdt::dsdt(description.layout));
+    let mut tables =
+        vec![place(&mut image, &fadt::fadt(dsdt)), place(&mut image, &madt::madt(description.cpus))];
+    let mut mcfg = MCFG::new(OEM, OEM_TABLE, OEM_REVISION);
+    mcfg.add_ecam(ECAM.start, 0, 0, 0);
+    tables.push(place(&mut image, &mcfg));
+    if description.iommu {
+        tables.push(place(&mut image, &dmar::dmar()));
+    }
+    let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
+    tables.into_iter().for_each(|table| xsdt.add_entry(table));
+    let xsdt = place(&mut image, &xsdt);
+    let rsdp = place(&mut image, &Rsdp::new(OEM, xsdt));
+    if image.len() as u64 > ACPI.end - ACPI.start { Err(AcpiError) } else { Ok((rsdp, image)) }
+}
+
+/// Appends one table; its address.
+fn place(image: &mut Vec<u8>, table: &dyn Aml) -> u64 {
+    let offset = (image.len() as u64).next_multiple_of(TABLE_ALIGN);
+    image.resize(offset as usize, 0);
+    table.to_aml_bytes(image);
+    ACPI.start + offset
+}
+
+/// An empty table of ours.
+fn table(signature: [u8; 4], revision: u8) -> Sdt {
+    Sdt::new(signature, 36, revision, OEM, OEM_TABLE, OEM_REVISION)
+}
+
+#[cfg(test)]
+mod tests;

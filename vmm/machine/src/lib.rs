@@ -1,0 +1,17 @@
+//! Our own VMM: KVM, memory, the address map, firmware tables, serial ports, PCI, and debugging. This crate alone talks to
+//! KVM. It knows no device but those every PC has: NIC and IOMMU come in through the traits of [`refault_bus`] and
+//! [`refault_pci`].
+
+pub mod acpi;
+pub mod boot;
+pub mod bus_map;
+pub mod config;
+pub mod control;
+pub mod debug;
+pub mod kvm;
+mod machine;
+pub mod memory;
+pub mod pci_host;
+pub mod serial;
+
+pub use machine::{Consoles, Devices, Machine, MachineHandle, MachineParts, SerialInput};

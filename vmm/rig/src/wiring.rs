@@ -1,0 +1,174 @@
+//! Puts the IOMMU and the NICs into a machine, and gives the NICs' workers their threads.
+
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::Context;
+use crossbeam::channel::{Receiver, Sender, after, bounded, never, select};
+use refault_bus::ats::{AtsEndpoint, TranslationAgent};
+use refault_bus::clock::Clock;
+use refault_bus::dma::DmaMemory;
+use refault_bus::irq::MsiSink;
+use refault_bus::mmio::MmioDevice;
+use refault_bus::probe::{NoProbe, Probe};
+use refault_iommu::{Iommu, IommuConfig};
+use refault_nic::{Nic, NicConfig, Worker};
+use refault_pci::PciFunction;
+
+use crate::clock::WallClock;
+use crate::slow::{Slow, SlowNic};
+use refault_timing::Timing;
+
+/// Pieces of work between two looks at deadlines and the end.
+const BURST: u32 = 64;
+
+/// How the devices of a machine are to be, and who watches them.
+pub struct DeviceOptions {
+    /// The IOMMU.
+    pub iommu: IommuConfig,
+    /// The NIC.
+    pub nic: NicConfig,
+    /// More of them, each with a place on the bus and a GUID of its own.
+    pub more_nics: Vec<NicConfig>,
+    /// Time for the NIC's time-outs and completion stamps.
+    pub clock: Arc<dyn Clock>,
+    /// Sees every stage of every fault.
+    pub probe: Arc<dyn Probe>,
+    /// Each step of the devices takes at least as long as this says; without it, as long as it takes.
+    pub timing: Option<Timing>,
+}
+
+impl Default for DeviceOptions {
+    fn default() -> Self {
+        Self {
+            iommu: IommuConfig::default(),
+            nic: NicConfig::default(),
+            more_nics: Vec::new(),
+            clock: Arc::new(WallClock::new()),
+            probe: Arc::new(NoProbe),
+            timing: None,
+        }
+    }
+}
+
+/// The devices of one machine while it lives. Dropping it ends the NICs' threads.
+pub struct Wired {
+    /// The IOMMU, for its counters.
+    pub iommu: Arc<Iommu>,
+    /// The first NIC, for its counters.
+    pub nic: Arc<Nic>,
+    /// The IOMMU's registers, as the guest reaches them.
+    pub registers: Arc<dyn MmioDevice>,
+    /// The NICs, as the guest reaches them.
+    pub functions: Vec<Arc<dyn PciFunction>>,
+    stop: Option<Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+    /// What delays messages lives as long as the devices: the IOMMU reaches the NIC through it.
+    _slow: Vec<SlowNic>,
+}
+
+impl Drop for Wired {
+    fn drop(&mut self) {
+        self.stop = None;
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has said so on stderr; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Builds the devices of a machine with this memory and this way to interrupt its guest, and starts the NICs' workers.
+///
+/// # Errors
+/// A thread cannot be started.
+pub fn devices(
+    ram: Arc<dyn DmaMemory>,
+    msi: Arc<dyn MsiSink>,
+    options: DeviceOptions,
+) -> anyhow::Result<Wired> {
+    let clock = options.clock.clone();
+    let connected = match options.timing.clone() {
+        None => connect(ram, msi, options),
+        Some(timing) => connect_slowly(ram, options, Slow::new(timing, msi)?)?,
+    };
+    let (stop, stopped) = bounded::<()>(0);
+    let mut threads = Vec::new();
+    for nic in &connected.nics {
+        for index in 0..nic.worker_count() {
+            let (worker, clock, stopped) = (nic.worker(index), clock.clone(), stopped.clone());
+            let thread = thread::Builder::new()
+                .name(format!("nic-{index}"))
+                .spawn(move || work(worker, &*clock, &stopped))
+                .context("cannot start a thread for the NIC")?;
+            threads.push(thread);
+        }
+    }
+    let Connected { iommu, nics, registers, functions, slow } = connected;
+    let nic = nics.into_iter().next().context("a machine without a NIC")?;
+    Ok(Wired { iommu, nic, registers, functions, stop: Some(stop), threads, _slow: slow })
+}
+
+/// The devices, connected, without threads.
+struct Connected {
+    iommu: Arc<Iommu>,
+    nics: Vec<Arc<Nic>>,
+    /// The IOMMU's registers, and the NICs, as the guest reaches them.
+    registers: Arc<dyn MmioDevice>,
+    functions: Vec<Arc<dyn PciFunction>>,
+    slow: Vec<SlowNic>,
+}
+
+fn connect(ram: Arc<dyn DmaMemory>, msi: Arc<dyn MsiSink>, options: DeviceOptions) -> Connected {
+    let DeviceOptions { iommu, nic, more_nics, clock, probe, .. } = options;
+    let iommu = Arc::new(Iommu::new(iommu, ram.clone(), msi.clone(), probe.clone()));
+    let agent: Arc<dyn TranslationAgent> = iommu.clone();
+    let plugged = |config| {
+        let nic = Nic::new(config, ram.clone(), agent.clone(), msi.clone(), clock.clone(), probe.clone());
+        let endpoint: Arc<dyn AtsEndpoint> = nic.clone();
+        iommu.attach(Arc::downgrade(&endpoint) as Weak<dyn AtsEndpoint>);
+        nic
+    };
+    let nics: Vec<_> = [nic].into_iter().chain(more_nics).map(plugged).collect();
+    let functions = nics.iter().map(|nic| nic.clone() as Arc<dyn PciFunction>).collect();
+    Connected { registers: iommu.clone(), iommu, nics, functions, slow: Vec::new() }
+}
+
+/// The same devices, with delays at every seam.
+fn connect_slowly(ram: Arc<dyn DmaMemory>, options: DeviceOptions, slow: Slow) -> anyhow::Result<Connected> {
+    let DeviceOptions { iommu, nic, more_nics, clock, probe, .. } = options;
+    let iommu = Arc::new(Iommu::new(iommu, ram.clone(), slow.interrupts(), probe.clone()));
+    let registers = slow.registers(iommu.clone());
+    let mut connected =
+        Connected { iommu, nics: Vec::new(), registers, functions: Vec::new(), slow: Vec::new() };
+    for config in [nic].into_iter().chain(more_nics) {
+        let root = slow.root(connected.iommu.clone())?;
+        let memory = slow.memory(ram.clone());
+        let nic = Nic::new(config, memory, root.agent(), slow.interrupts(), clock.clone(), probe.clone());
+        let seen = root.nic(nic.clone(), nic.clone())?;
+        connected.iommu.attach(seen.endpoint());
+        connected.functions.push(seen.function.clone());
+        connected.nics.push(nic);
+        connected.slow.push(seen);
+    }
+    Ok(connected)
+}
+
+/// A worker's thread: sleeps until there is work, a deadline, or the end. Under a steady stream of work it
+/// still looks up now and then.
+fn work(mut worker: Worker, clock: &dyn Clock, stopped: &Receiver<()>) {
+    loop {
+        (0..BURST).take_while(|_| worker.poll()).for_each(drop);
+        worker.expire();
+        let patience = worker.next_deadline_ns().map(|at| at.saturating_sub(clock.now_ns()));
+        let due = patience.map_or_else(never, |ns| after(Duration::from_nanos(ns)));
+        select! {
+            recv(worker.receiver()) -> work => match work {
+                Ok(work) => worker.process(work),
+                Err(_) => return,
+            },
+            recv(due) -> _ => {},
+            recv(stopped) -> _ => return,
+        }
+    }
+}

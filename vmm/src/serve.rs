@@ -1,0 +1,203 @@
+//! `refault serve`: the devices for a QEMU that somebody else starts.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, ensure};
+use refault_bus::Bdf;
+use refault_bus::probe::{NoProbe, Probe};
+use refault_nic::NicConfig;
+
+use crate::devices;
+use crate::run::device::NicArgs;
+use crate::run::leave::Seen;
+use crate::run::parse::Size;
+use refault_hosts::serve::arguments::{self, Shape};
+use refault_hosts::serve::{Board, DMAR_FILE, Slot, dmar};
+use refault_observe::report::TimeBase;
+use refault_observe::trace::Recorder;
+use refault_os::say::note;
+use refault_os::{signals, stop};
+use refault_rig::clock::WallClock;
+use refault_rig::wiring::DeviceOptions;
+
+/// PCI device number of the first NIC; others follow. Behind what QEMU numbers by itself.
+const FIRST_DEVICE: u8 = 0x10;
+/// Most NICs of one server.
+const NICS_MAX: u8 = 8;
+
+/// Who is to be given arguments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum For {
+    /// QEMU, for a whole machine.
+    #[default]
+    Qemu,
+    /// `vng --qemu-opts`: memory size and CPUs are virtme-ng's.
+    Vng,
+}
+
+/// Options of `refault serve`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Folder for the sockets and the DMAR table; made if it is not there
+    folder: PathBuf,
+    /// Print the arguments for QEMU and exit: all, or what is to be added to those that virtme-ng gives
+    #[arg(long, value_enum, value_name = "FOR", num_args = 0..=1, default_missing_value = "qemu")]
+    print_args: Option<For>,
+    /// Memory of the machine, in the printed arguments
+    #[arg(long, value_name = "SIZE", default_value = "2G")]
+    memory: Size,
+    /// Number of CPUs, in the printed arguments
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=255))]
+    cpus: u16,
+    /// Number of NICs
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(NICS_MAX)))]
+    nics: u8,
+    #[command(flatten)]
+    nic: NicArgs,
+    /// Record the device's faults: report.html, faults.csv, trace.json and counters.json go into this folder in the end
+    #[arg(long, value_name = "DIR")]
+    trace: Option<PathBuf>,
+}
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// The folder cannot be used, or the devices cannot be built.
+pub fn execute(args: &ServeArgs) -> Result<u8> {
+    ensure!(args.memory.0.is_multiple_of(1 << 20), "--memory: want whole MiB");
+    ensure!(
+        args.trace.is_none() || args.nics == 1,
+        "--trace records the faults of a single NIC: leave out --nics"
+    );
+    signals::hold().context("cannot hold signals back")?;
+    let timing = args.nic.timing()?;
+    let clock = Arc::new(WallClock::new());
+    let recorder = args.trace.as_ref().map(|_| Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND));
+    let probe: Arc<dyn Probe> = match &recorder {
+        Some(recorder) => recorder.clone(),
+        None => Arc::new(NoProbe),
+    };
+    let board = Board::new(true);
+    let (nic, more_nics) = args.configs();
+    let options = DeviceOptions {
+        nic,
+        more_nics,
+        clock,
+        probe,
+        timing: timing.as_ref().map(|named| named.timing.clone()),
+        ..DeviceOptions::default()
+    };
+    let (plugged, wired) = devices::build(&board.parts(), options)?;
+    let slots: Vec<_> = board.plug(plugged)?.into_iter().map(Arc::new).collect();
+    let lines = args.lines(&slots)?;
+    match args.print_args {
+        Some(For::Qemu) => println!("{}", lines.join(" \\\n")),
+        // One line, for a shell's substitution.
+        Some(For::Vng) => println!("{}", lines.join(" ")),
+        None => {}
+    }
+    if args.print_args.is_some() {
+        return Ok(0);
+    }
+    let _sockets = listen(&args.folder, &slots)?;
+    if let Some(timing) = &timing {
+        note(&timing.line());
+    }
+    note(&format!("serving in {}; QEMU's arguments:", args.folder.display()));
+    eprintln!("  {}", lines.join(" \\\n  "));
+    note(&format!("{}: the server ends", stop::wait().name()));
+    if let (Some(folder), Some(recorder)) = (&args.trace, &recorder) {
+        // A guest of somebody else's may run on anything.
+        Seen::of(&wired, recorder, None, timing, TimeBase::Unknown)?.leave(folder)?;
+        note(&format!("records of the faults are in {}", folder.display()));
+    }
+    Ok(0)
+}
+
+impl ServeArgs {
+    fn configs(&self) -> (NicConfig, Vec<NicConfig>) {
+        let config = |index: u8| {
+            let usual = self.nic.config();
+            NicConfig {
+                bdf: Bdf::new(0, FIRST_DEVICE + index, 0),
+                node_guid: usual.node_guid + u64::from(index),
+                lid: usual.lid + u16::from(index),
+                ..usual
+            }
+        };
+        (config(0), (1..self.nics).map(config).collect())
+    }
+
+    fn lines(&self, slots: &[Arc<Slot>]) -> Result<Vec<String>> {
+        let folder = std::path::absolute(&self.folder).context("where is the folder?")?;
+        let shape = Shape { memory: self.memory.0, cpus: self.cpus };
+        let mut lines = match self.print_args {
+            Some(For::Vng) => arguments::additions(shape.memory),
+            _ => arguments::machine(shape),
+        };
+        lines.extend(arguments::devices(slots.iter().map(|slot| &**slot), &folder));
+        Ok(lines)
+    }
+}
+
+/// The sockets of a server, removed in the end.
+struct Sockets(Vec<PathBuf>);
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Writes the table, and listens on a socket for each slot.
+fn listen(folder: &Path, slots: &[Arc<Slot>]) -> Result<Sockets> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make folder {}", folder.display()))?;
+    let table = folder.join(DMAR_FILE);
+    std::fs::write(&table, dmar(slots)).with_context(|| format!("cannot write {}", table.display()))?;
+    let mut sockets = Sockets(vec![table]);
+    for slot in slots {
+        let path = folder.join(&slot.name);
+        let listener = bind(&path)?;
+        sockets.0.push(path);
+        accept(slot.clone(), listener)?;
+    }
+    Ok(sockets)
+}
+
+/// A socket that a killed server left is taken over; one that is served is not.
+fn bind(path: &Path) -> Result<UnixListener> {
+    if UnixStream::connect(path).is_ok() {
+        anyhow::bail!("{} is served already: stop that server, or name another folder", path.display());
+    }
+    let _ = std::fs::remove_file(path);
+    UnixListener::bind(path).with_context(|| {
+        format!("cannot listen on {} (the path of a socket has 107 bytes at most)", path.display())
+    })
+}
+
+/// Serves one client after the other, and turns away a second one at a time.
+fn accept(slot: Arc<Slot>, listener: UnixListener) -> Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(format!("accept-{}", slot.name));
+    let accept = move || {
+        for stream in listener.incoming().flatten() {
+            if !slot.take() {
+                note(&format!("{}: a second client is turned away", slot.name));
+                continue;
+            }
+            let slot = slot.clone();
+            std::thread::spawn(move || {
+                note(&format!("{}: a client", slot.name));
+                match slot.serve(stream) {
+                    Ok(()) => note(&format!("{}: the client is gone", slot.name)),
+                    Err(error) => note(&format!("{}: {error}; the client is let go", slot.name)),
+                }
+            });
+        }
+    };
+    thread.spawn(accept).context("cannot start a thread for a socket")
+}
