@@ -122,7 +122,7 @@ proptest! {
     #[test]
     fn whatever_a_guest_writes_both_devices_come_to_rest_and_serve_the_next(acts in vec(act(), 1..80)) {
         // Where a device was stopped its driver waits in vain.
-        let (machine, mut session) = ready(MachineSetup { patience: 500, ..MachineSetup::default() });
+        let (machine, mut session) = ready(MachineSetup { impatient: true, ..MachineSetup::default() });
         for act in &acts {
             play(&machine, &mut session, act);
         }

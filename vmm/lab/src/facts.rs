@@ -246,7 +246,7 @@ mod tests {
         let facts = facts(&scenario());
         let values: Vec<_> = facts.iter().flat_map(|group| &group.facts).collect();
         for (name, said) in [
-            ("target", "64 MiB, zipf, theta 0.99, warm"),
+            ("target", "64.0 MiB, zipf, theta 0.99, warm"),
             ("arrival", "Poisson, 12.5 k a second (open loop)"),
             ("minor", "log-normal, median 38.0 µs, sigma 0.4: mean 41.2 µs"),
             ("pages are taken away", "4 pages at a time, 100 times a second, at random"),

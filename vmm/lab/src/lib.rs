@@ -8,6 +8,7 @@ pub mod counts;
 pub mod engine;
 pub mod facts;
 pub mod figures;
+pub mod machine;
 pub mod matrix;
 pub mod outcome;
 pub mod published;

@@ -218,11 +218,12 @@ fn here(
         };
         let nic = match &experiment {
             Some(experiment) => {
-                NicConfig { sample_every: args.nic.config().sample_every, ..experiment.nic() }
+                NicConfig { sample_every: args.nic.config().sample_every, ..experiment.scenario.device.nic() }
             }
             None => args.nic.config(),
         };
-        let iommu = experiment.as_ref().map(Experiment::iommu).unwrap_or_default();
+        let iommu =
+            experiment.as_ref().map(|experiment| experiment.scenario.device.iommu()).unwrap_or_default();
         let timing = timing.as_ref().map(|named| named.timing.clone());
         let options = DeviceOptions { iommu, nic, clock, probe, timing, ..DeviceOptions::default() };
         let (devices, keep) = devices::build(parts, options)?;

@@ -18,9 +18,9 @@ use super::agenda::Event;
 use super::dice::{Stream, dice, happens};
 use super::session::Session;
 use super::world::World;
+use crate::machine::Machine;
 use crate::outcome::HandlerOutcome;
 use crate::scenario::{Guest as Setup, Scenario};
-use refault_rig::machine::Machine;
 
 /// The kernel, as far as faults concern it.
 pub(super) struct Guest {

@@ -18,9 +18,9 @@ use super::play::Play;
 use super::requests::Requests;
 use super::session::{Pair, SOURCE, Session, Slot, TARGET};
 use super::world::World;
+use crate::machine::Machine;
 use crate::outcome::LoadOutcome;
 use crate::scenario::{Arrival, Device, Load as Setup, Scenario};
-use refault_rig::machine::Machine;
 
 /// Latencies are kept to three digits.
 const DIGITS: u8 = 3;

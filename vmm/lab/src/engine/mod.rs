@@ -14,13 +14,12 @@ mod session;
 mod tests;
 mod world;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use refault_bus::clock::Clock;
-use refault_iommu::IommuConfig;
 use refault_model::ModelError;
 use refault_model::dax::FsError;
-use refault_nic::{NicConfig, Worker};
+use refault_nic::Worker;
 use thiserror::Error;
 
 use agenda::Event;
@@ -35,9 +34,14 @@ use super::outcome::Outcome;
 use super::scenario::Scenario;
 use refault_observe::report::Counters;
 use refault_observe::trace::{FaultSummary, Recorder};
+use refault_rig::machine::MachineSetup;
 use refault_rig::machine::platform::PAGE_REQUEST_VECTOR;
-use refault_rig::machine::{Machine, MachineSetup, PAGE_FAULT_VECTOR};
+use refault_rig::machine::platform::Platform;
 
+use crate::machine::{Machine, PAGE_FAULT_VECTOR};
+
+/// log2 of the page faults that can be outstanding: more than the NIC has credits for.
+const LOG_PAGE_FAULTS: u8 = 10;
 /// Faults that an experiment keeps one by one; those beyond count in the histograms only.
 pub const MAX_RECORDS: usize = 16 << 20;
 
@@ -115,9 +119,13 @@ impl Engine {
         let clock: Arc<dyn Clock> = world.clock.clone();
         let recorder = Recorder::of_one(clock.clone(), records(scenario));
         let probe = TimedProbe::new(world.clone(), recorder.clone());
-        let mut setup = machine_setup(scenario, clock, probe);
-        setup.memory += play.as_ref().map_or(0, |play| play.memory_bytes()).next_multiple_of(2 << 20);
-        let machine = Machine::new(setup, &TimedSeams(world.clone()))?;
+        let of_play = play.as_ref().map_or(0, |play| play.memory_bytes()).next_multiple_of(2 << 20);
+        let iommu = scenario.device.iommu();
+        let platform = Platform::new(memory_bytes(scenario) + of_play, iommu, probe.clone())?;
+        let page_request_order = scenario.device.page_request_order;
+        let setup =
+            MachineSetup { page_request_order, ..MachineSetup::new(scenario.device.nic(), clock, probe) };
+        let machine = Machine::new(platform, setup, &TimedSeams(world.clone()), LOG_PAGE_FAULTS)?;
         let interrupted = Arc::downgrade(&world);
         machine.interrupts.listen(move |vector| {
             if let Some(world) = interrupted.upgrade().filter(|world| world.is_live()) {
@@ -127,7 +135,7 @@ impl Engine {
         let load = Load::new(world.clone(), &machine, scenario, play)?;
         let guest = Guest::new(world.clone(), scenario, &machine, &load.session, recorder.clone());
         let churn = Churn::new(world.clone(), scenario, load.session.process.clone());
-        let workers = std::mem::take(&mut *machine.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        let workers = machine.workers.take();
         let station = |worker| Station { worker, busy_until: 0, expires: u64::MAX };
         let workers = workers.into_iter().map(station).collect();
         let (name, mode) = (scenario.name.clone(), scenario.device.mode.name().to_owned());
@@ -268,9 +276,9 @@ impl Engine {
         let Self { world, machine, load, guest, workers: stations, .. } = self;
         let times: Vec<_> = stations.iter().map(|station| (station.busy_until, station.expires)).collect();
         let lend = stations.drain(..).map(|station| station.worker).collect();
-        *machine.workers.lock().unwrap_or_else(PoisonError::into_inner) = lend;
+        machine.workers.put_back(lend);
         let result = world.at_once(|| work(load, guest, world, machine));
-        let back = std::mem::take(&mut *machine.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        let back = machine.workers.take();
         let station = |(worker, (busy_until, expires))| Station { worker, busy_until, expires };
         stations.extend(back.into_iter().zip(times).map(station));
         result
@@ -323,27 +331,10 @@ fn records(scenario: &Scenario) -> usize {
     usize::try_from(most).unwrap_or(MAX_RECORDS).clamp(1024, MAX_RECORDS)
 }
 
-/// The machine of a scenario: memory for the target, its tables and all rings.
-fn machine_setup(scenario: &Scenario, clock: Arc<dyn Clock>, probe: Arc<TimedProbe>) -> MachineSetup {
-    let (load, device) = (&scenario.load, &scenario.device);
+/// Bytes of memory that a machine needs for the load, its rings, and tables.
+fn memory_bytes(scenario: &Scenario) -> u64 {
+    let load = &scenario.load;
     let payload = load.region_bytes + u64::from(load.message_bytes);
     let rings = u64::from(load.queue_pairs) * (u64::from(load.depth) * 512 + (64 << 10));
-    let memory = (payload + payload / 64 + rings + (64 << 20)).next_multiple_of(2 << 20);
-    MachineSetup {
-        memory,
-        iommu: IommuConfig { iotlb_entries: device.iotlb_entries, ..IommuConfig::default() },
-        nic: NicConfig {
-            workers: device.workers,
-            atc_entries: device.atc_entries,
-            page_request_credits: device.credits,
-            page_fault_credits: device.credits,
-            page_request_timeout_ns: device.fault_timeout_ns,
-            fault_window: device.fault_window,
-            remote_faults: device.remote_faults,
-            ..NicConfig::default()
-        },
-        page_request_order: device.page_request_order,
-        clock,
-        probe,
-    }
+    (payload + payload / 64 + rings + (64 << 20)).next_multiple_of(2 << 20)
 }

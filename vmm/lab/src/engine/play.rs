@@ -7,7 +7,7 @@ use refault_model::Process;
 use refault_model::dax::FsError;
 
 use super::EngineError;
-use refault_rig::machine::Machine;
+use crate::machine::Machine;
 
 /// What a play wants done to the program after it acted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use refault_model::nic::{
 use refault_model::paging::{PageSize, Rights};
 use refault_model::{ModelError, Process};
 
+use crate::machine::Machine;
 use crate::scenario::{Device, Load as Setup, Mode};
-use refault_rig::machine::Machine;
 
 /// The PASID of programs.
 const PASID: Pasid = Pasid::truncated(1);

@@ -205,7 +205,7 @@ impl Program {
             (inner.session.take(), inner.registration.take(), std::mem::take(&mut inner.open))
         };
         let Some(mut session) = session else { return Ok(()) };
-        let Machine { function, driver, .. } = &*self.machine;
+        let (function, driver) = (&self.machine.function, &self.machine.driver);
         function.release(PASID)?;
         driver.stop_context(session.context)?;
         self.lock().unheard = session.abandon()?;

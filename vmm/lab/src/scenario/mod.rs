@@ -10,7 +10,8 @@ pub mod shipped;
 mod tests;
 mod write;
 
-use refault_nic::RemoteFaults;
+use refault_iommu::IommuConfig;
+use refault_nic::{NicConfig, RemoteFaults};
 
 pub use refault_timing::{Delay, Timing};
 
@@ -123,6 +124,27 @@ pub struct Device {
     pub min_rnr_timer: u8,
     /// How long the device waits for an answer, in nanoseconds; `None` for as long as it takes.
     pub fault_timeout_ns: Option<u64>,
+}
+
+impl Device {
+    /// The NIC's configuration.
+    pub fn nic(&self) -> NicConfig {
+        NicConfig {
+            workers: self.workers,
+            atc_entries: self.atc_entries,
+            page_request_credits: self.credits,
+            page_fault_credits: self.credits,
+            page_request_timeout_ns: self.fault_timeout_ns,
+            fault_window: self.fault_window,
+            remote_faults: self.remote_faults,
+            ..NicConfig::default()
+        }
+    }
+
+    /// The IOMMU's configuration.
+    pub fn iommu(&self) -> IommuConfig {
+        IommuConfig { iotlb_entries: self.iotlb_entries, ..IommuConfig::default() }
+    }
 }
 
 /// Who translates on-demand memory.

@@ -1,68 +1,89 @@
-//! The machine of the lab: memory, IOMMU, NIC, and a model guest that drives both. No part of it has a thread: whoever
-//! owns the [`Worker`]s lets the NIC work.
+//! A machine with a model guest: memory, IOMMU, NIC, and the drivers of both, brought up in the order of Linux 7.2. It has
+//! no thread: the owner of the [`Workers`] lets the NIC work.
 
 pub mod function;
 pub mod platform;
+mod processes;
+mod seams;
+mod workers;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use refault_bus::Pasid;
-use refault_bus::ats::{AtsEndpoint, TranslationAgent};
+use refault_bus::ats::AtsEndpoint;
 use refault_bus::clock::Clock;
-use refault_bus::dma::DmaMemory;
 use refault_bus::probe::Probe;
-use refault_iommu::{Iommu, IommuConfig};
+use refault_iommu::Iommu;
 use refault_model::interrupts::Interrupts;
-use refault_model::nic::{Driver, DriverSetup, PageFaults, PassThrough};
+use refault_model::nic::{DmaDomain, Driver, DriverSetup, PassThrough, TranslatedDomain};
 use refault_model::vtd::{Function, FunctionSetup, Unit, UnitSetup};
 use refault_model::{GuestMemory, ModelError, Pause, Process};
-use refault_nic::{Nic, NicConfig, Worker};
+use refault_nic::{Nic, NicConfig};
+use refault_pci::PciFunction;
+use vm_memory::GuestMemoryMmap;
 
 use platform::Platform;
+pub use processes::Processes;
+pub use seams::{Direct, Seams};
+pub use workers::{POLLS_MAX, Workers};
 
 /// Interrupt vector of the NIC's first MSI-X vector.
 pub const NIC_VECTOR: u8 = 0x40;
-/// Interrupt vector of page faults of on-demand regions.
-pub const PAGE_FAULT_VECTOR: u8 = NIC_VECTOR + 1;
-/// log2 of the entries of their event queue: more than can be outstanding.
-const LOG_PAGE_FAULTS: u8 = 10;
-/// MSI-X vectors in use.
-const NIC_VECTORS: u16 = 4;
-/// Polls of a wait, in each of which the NIC works, before it counts as stuck.
-const PATIENCE: u64 = 100_000;
+/// MSI-X vectors that the driver uses, if the setup does not say otherwise.
+pub const NIC_VECTORS: u16 = 4;
+/// Domain id of the NIC's own space, if it is translated.
+const OWN_DOMAIN: u16 = 2;
 
-/// What a machine is made of.
+/// How the NIC's own accesses, those without a PASID, reach memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnSpace {
+    /// As they are: nothing but the NIC's own command makes it forget.
+    #[default]
+    PassThrough,
+    /// Through a page table, as Linux has it: what is unmapped there is flushed, and the NIC then forgets what it read of
+    /// tables that lead there.
+    Translated,
+}
+
+/// What a machine is made of, besides its [`Platform`].
 pub struct MachineSetup {
-    /// Bytes of memory.
-    pub memory: u64,
-    /// The IOMMU.
-    pub iommu: IommuConfig,
     /// The NIC.
     pub nic: NicConfig,
+    /// How its own accesses reach memory.
+    pub own_space: OwnSpace,
     /// log2 of the pages of the page request queue; Linux has 4.
     pub page_request_order: u8,
+    /// MSI-X vectors that the driver uses, from [`NIC_VECTOR`].
+    pub vectors: u16,
     /// The NIC's clock.
     pub clock: Arc<dyn Clock>,
-    /// Who hears of the stages.
+    /// Observer of the NIC's stages.
     pub probe: Arc<dyn Probe>,
+    /// How the drivers wait for a device.
+    pub pause: fn(&Workers) -> Pause,
 }
 
-/// What stands between the parts, where somebody wants to look or to take time.
-pub trait Seams {
-    /// The IOMMU as the NIC sees it.
-    fn agent(&self, iommu: Arc<Iommu>) -> Arc<dyn TranslationAgent>;
-
-    /// The NIC as the IOMMU sees it.
-    fn endpoint(&self, nic: Arc<Nic>) -> Arc<dyn AtsEndpoint>;
-
-    /// Memory as the NIC sees it.
-    fn memory(&self, memory: Arc<dyn DmaMemory>) -> Arc<dyn DmaMemory>;
+impl MachineSetup {
+    /// A machine with this NIC, and for the rest what Linux has.
+    pub fn new(nic: NicConfig, clock: Arc<dyn Clock>, probe: Arc<dyn Probe>) -> Self {
+        Self {
+            nic,
+            own_space: OwnSpace::PassThrough,
+            page_request_order: 4,
+            vectors: NIC_VECTORS,
+            clock,
+            probe,
+            pause: |workers| workers.pause(POLLS_MAX),
+        }
+    }
 }
 
-/// A machine that was brought up in the order of Linux 7.2.
+/// A machine that was brought up.
 pub struct Machine {
     /// Guest memory.
     pub memory: Arc<GuestMemory>,
+    /// The same as the host has it mapped.
+    pub ram: Arc<GuestMemoryMmap>,
     /// The IOMMU.
     pub iommu: Arc<Iommu>,
     /// Where all interrupts go.
@@ -75,66 +96,69 @@ pub struct Machine {
     pub function: Arc<Function>,
     /// The NIC's driver.
     pub driver: Arc<Driver>,
-    /// Where it hears of page faults of on-demand regions, on the second vector.
-    pub faults: Arc<PageFaults>,
-    /// The NIC's workers; taken from here, they are their owner's to run, and waits of the driver last for ever.
-    pub workers: Arc<Mutex<Vec<Worker>>>,
-    /// The IOMMU knows it by a weak reference.
-    _endpoint: Arc<dyn AtsEndpoint>,
+    /// The NIC's workers. Once they are taken from here, waits of the drivers find nothing done.
+    pub workers: Workers,
+    /// The NIC as the IOMMU reaches it; the IOMMU holds it by a weak reference.
+    endpoint: Arc<dyn AtsEndpoint>,
 }
 
 impl Machine {
-    /// Builds the machine and brings it up.
+    /// Plugs a NIC into the platform and brings both up. `seams` may stand between the parts.
     ///
     /// # Errors
-    /// A part of it has no room, such as memory.
-    pub fn new(setup: MachineSetup, seams: &dyn Seams) -> Result<Self, ModelError> {
-        let platform = Platform::new(setup.memory, setup.iommu, setup.probe.clone())?;
-        let iommu = platform.iommu.clone();
+    /// A part of the model guest has no room, such as memory.
+    pub fn new(platform: Platform, setup: MachineSetup, seams: &dyn Seams) -> Result<Self, ModelError> {
+        let Platform { memory, iommu, interrupts, .. } = &platform;
         let nic = Nic::new(
             setup.nic.clone(),
-            seams.memory(platform.memory.dma().clone()),
+            seams.memory(memory.dma().clone()),
             seams.agent(iommu.clone()),
-            platform.interrupts.clone(),
+            interrupts.clone(),
             setup.clock.clone(),
             setup.probe.clone(),
         );
         let endpoint = seams.endpoint(nic.clone());
         iommu.attach(Arc::downgrade(&endpoint));
-        let workers: Vec<_> = (0..nic.worker_count()).map(|index| nic.worker(index)).collect();
-        let workers = Arc::new(Mutex::new(workers));
-        let pause = pause_that_works(&workers);
-        let unit_setup =
-            UnitSetup { page_request_order: setup.page_request_order, ..platform.unit_setup(pause.clone()) };
-        let unit = Unit::bring_up(unit_setup)?;
+        let workers = Workers::of(&nic);
+        Self::boot(platform, nic, endpoint, workers, &setup)
+    }
+
+    /// Resets the devices and boots another kernel, which knows nothing of the one before. NIC, clock and probe stay.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn reboot(self, setup: &MachineSetup) -> Result<Self, ModelError> {
+        let Self { ram, iommu, interrupts, nic, workers, endpoint, .. } = self;
+        nic.reset();
+        nic.endpoint().reset();
+        iommu.reset();
+        Self::boot(Platform::restarted(ram, iommu, interrupts), nic, endpoint, workers, setup)
+    }
+
+    /// What the kernel does, in its order.
+    fn boot(
+        platform: Platform,
+        nic: Arc<Nic>,
+        endpoint: Arc<dyn AtsEndpoint>,
+        workers: Workers,
+        setup: &MachineSetup,
+    ) -> Result<Self, ModelError> {
+        let pause = (setup.pause)(&workers);
+        let page_request_order = setup.page_request_order;
+        let unit = Unit::bring_up(UnitSetup { page_request_order, ..platform.unit_setup(pause.clone()) })?;
         let function = unit.probe(FunctionSetup::capable(setup.nic.bdf))?;
-        function.attach_pass_through()?;
+        let domain = setup.own_space.attach(&platform.memory, &function)?;
         let access = function::access(nic.clone());
         access.config.enable_translation()?;
         function.set_ats_enabled(true);
         unit.enable_translation()?;
         access.config.enable();
-        let Platform { memory, interrupts, .. } = platform;
-        let driver = Arc::new(Driver::start(DriverSetup {
-            function: access,
-            memory: memory.clone(),
-            domain: Arc::new(PassThrough),
-            pause,
-            vectors: (NIC_VECTORS, NIC_VECTOR),
-        })?);
-        let faults = PageFaults::new(&driver, u16::from(PAGE_FAULT_VECTOR - NIC_VECTOR), LOG_PAGE_FAULTS)?;
-        Ok(Self {
-            memory,
-            iommu,
-            interrupts,
-            nic,
-            unit,
-            function,
-            driver,
-            faults,
-            workers,
-            _endpoint: endpoint,
-        })
+        let Platform { memory, ram, iommu, interrupts } = platform;
+        let vectors = (setup.vectors, NIC_VECTOR);
+        let driver =
+            Driver::start(DriverSetup { function: access, memory: memory.clone(), domain, pause, vectors })?;
+        let driver = Arc::new(driver);
+        Ok(Self { memory, ram, iommu, interrupts, nic, unit, function, driver, workers, endpoint })
     }
 
     /// A process without areas whose addresses the NIC may use as `pasid`.
@@ -148,13 +172,18 @@ impl Machine {
     }
 }
 
-/// Waiting: the NIC works meanwhile.
-fn pause_that_works(workers: &Arc<Mutex<Vec<Worker>>>) -> Pause {
-    let workers = workers.clone();
-    Pause::new(move |polls| {
-        for worker in workers.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
-            while worker.poll() {}
+impl OwnSpace {
+    fn attach(
+        self,
+        memory: &Arc<GuestMemory>,
+        function: &Arc<Function>,
+    ) -> Result<Arc<dyn DmaDomain>, ModelError> {
+        if self == Self::PassThrough {
+            function.attach_pass_through()?;
+            return Ok(Arc::new(PassThrough));
         }
-        polls < PATIENCE
-    })
+        let domain = TranslatedDomain::new(memory.clone())?;
+        domain.attach(function, OWN_DOMAIN)?;
+        Ok(domain)
+    }
 }

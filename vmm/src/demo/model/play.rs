@@ -12,7 +12,7 @@ use super::ledger::{Owner, PAGE, Page, Version, bytes};
 use super::script::Script;
 use crate::demo::protocol::Counters;
 use refault_lab::engine::play::{Play, Wish};
-use refault_rig::machine::Machine;
+use refault_lab::machine::Machine;
 
 /// The file system has room for so many files of the target's size.
 const FILES: u64 = 5;

@@ -12,8 +12,6 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use refault_iommu::IommuConfig;
-use refault_nic::NicConfig;
 use tempfile::TempDir;
 
 use super::Spec;
@@ -87,26 +85,6 @@ impl Experiment {
     /// Bytes of the machine's memory that its files may take.
     pub(super) fn bytes(&self) -> u64 {
         results::bytes(self.scenario.requests) + size_of::<[u8; 16]>() as u64 * self.scenario.requests
-    }
-
-    /// How the NIC is made.
-    pub(super) fn nic(&self) -> NicConfig {
-        let device = &self.scenario.device;
-        NicConfig {
-            workers: device.workers,
-            atc_entries: device.atc_entries,
-            page_request_credits: device.credits,
-            page_fault_credits: device.credits,
-            page_request_timeout_ns: device.fault_timeout_ns,
-            fault_window: device.fault_window,
-            remote_faults: device.remote_faults,
-            ..NicConfig::default()
-        }
-    }
-
-    /// How the IOMMU is made.
-    pub(super) fn iommu(&self) -> IommuConfig {
-        IommuConfig { iotlb_entries: self.scenario.device.iotlb_entries, ..IommuConfig::default() }
     }
 
     /// What came of it.
