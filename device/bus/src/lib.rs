@@ -16,6 +16,7 @@ pub mod layer;
 pub mod mmio;
 pub mod pri;
 pub mod probe;
+pub mod sync;
 pub mod tlb;
 pub mod warn;
 
