@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use refault_bus::irq::MsiSink;
+use refault_bus::sync::lock;
 
 use crate::caps::{CapabilityId, ats, express, msix, pasid, power, pri};
 use crate::identity::{COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY};
@@ -54,13 +55,13 @@ impl Endpoint {
 
     /// Fills `data` from config space; what lies behind its end reads as ones.
     pub fn config_read(&self, offset: u16, data: &mut [u8]) {
-        self.lock().space.read(offset, data);
+        lock(&self.state).space.read(offset, data);
     }
 
     /// Takes `data` into config space. Bits that cannot be written stay; the interrupts that became allowed
     /// are sent. What else follows is the caller's: [`crate::PciFunction::config_write`] does it all.
     pub fn config_write(&self, offset: u16, data: &[u8]) -> ConfigEffect {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let before = self.controls();
         let mut effect = ConfigEffect { before, ..ConfigEffect::default() };
         let mut dwords = Vec::with_capacity(2);
@@ -91,7 +92,7 @@ impl Endpoint {
     /// Where BAR `index` is decoded; `None` if there is none, or memory space is off.
     pub fn bar(&self, index: u8) -> Option<Range<u64>> {
         let bar = self.bars.iter().find(|bar| bar.index == index)?;
-        let state = self.lock();
+        let state = lock(&self.state);
         if self.controls().memory_space() { bar.range(&state.space) } else { None }
     }
 
@@ -109,13 +110,13 @@ impl Endpoint {
 
     /// Page requests the operating system lets the function have outstanding.
     pub fn pri_allocation(&self) -> u32 {
-        self.places.pri.map_or(0, |at| self.lock().space.value(at + pri::ALLOCATION))
+        self.places.pri.map_or(0, |at| lock(&self.state).space.value(at + pri::ALLOCATION))
     }
 
     /// Notes whether page requests are outstanding. While they are, a disabled interface does not read as
     /// stopped.
     pub fn set_pri_busy(&self, busy: bool) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.pri_busy = busy;
         self.update_stopped(&mut state);
     }
@@ -132,13 +133,13 @@ impl Endpoint {
 
     /// Whether a response failure was noted and not yet cleared: no page request may be sent.
     pub fn pri_response_failure(&self) -> bool {
-        let failed = |at| self.lock().space.value(at + pri::CONTROL) & pri::RESPONSE_FAILURE != 0;
+        let failed = |at| lock(&self.state).space.value(at + pri::CONTROL) & pri::RESPONSE_FAILURE != 0;
         self.places.pri.is_some_and(failed)
     }
 
     /// Everything a guest can write back to its value after reset: BARs, switches, vectors.
     pub fn reset(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.space.reset();
         state.pri_busy = false;
         self.controls.store(0, Ordering::Release);
@@ -189,12 +190,8 @@ impl Endpoint {
 
     fn set_pri_status(&self, bits: u32) {
         if let Some(at) = self.places.pri {
-            self.lock().space.assign(at + pri::CONTROL, bits, bits);
+            lock(&self.state).space.assign(at + pri::CONTROL, bits, bits);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

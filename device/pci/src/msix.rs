@@ -1,9 +1,10 @@
 //! MSI-X: the table and the pending bits in a BAR, and the sending of vectors (PCIe 6.0, 6.1.4 and 7.7.2).
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use refault_bus::irq::{MsiMessage, MsiSink};
+use refault_bus::sync::lock;
 
 use crate::Controls;
 
@@ -93,7 +94,7 @@ impl MsixTable {
     /// Raises `vector`: sends its message, or remembers it until the guest allows it. A vector the function
     /// does not have, or raised while MSI-X is off, is nothing.
     pub fn notify(&self, vector: u16) {
-        let mut vectors = self.lock();
+        let mut vectors = lock(&self.vectors);
         let controls = self.controls();
         let Some(vector) = vectors.get_mut(usize::from(vector)) else { return };
         if controls.interrupts() && !vector.is_masked() {
@@ -105,7 +106,7 @@ impl MsixTable {
 
     /// A read of the BAR that holds the table. What is neither table nor pending bits reads as zero.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
-        let vectors = self.lock();
+        let vectors = lock(&self.vectors);
         for (byte, at) in data.iter_mut().zip(offset..) {
             *byte = self.byte(&vectors, at);
         }
@@ -113,7 +114,7 @@ impl MsixTable {
 
     /// A write to the BAR that holds the table. Only the table can be written.
     pub fn write(&self, offset: u64, data: &[u8]) {
-        let mut vectors = self.lock();
+        let mut vectors = lock(&self.vectors);
         let table = u64::from(self.layout.table)..self.layout.table_end();
         for (&byte, at) in data.iter().zip(offset..) {
             if !table.contains(&at) {
@@ -131,12 +132,12 @@ impl MsixTable {
 
     /// Sends what has become allowed by a change of the function's switches.
     pub(crate) fn deliver_pending(&self) {
-        self.send_pending(&mut self.lock());
+        self.send_pending(&mut lock(&self.vectors));
     }
 
     /// All vectors masked, none pending.
     pub(crate) fn reset(&self) {
-        self.lock().fill(Vector::RESET);
+        lock(&self.vectors).fill(Vector::RESET);
     }
 
     fn send_pending(&self, vectors: &mut [Vector]) {
@@ -167,9 +168,5 @@ impl MsixTable {
 
     fn controls(&self) -> Controls {
         Controls(self.controls.load(Ordering::Acquire))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Vector>> {
-        self.vectors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
