@@ -5,11 +5,12 @@ use refault_bus::ats::{RequestKind, Translation, TranslationAgent, TranslationEr
 use refault_bus::irq::MsiMessage;
 use refault_bus::pri::{PageGroupResponse, PageRequest, ResponseCode};
 use refault_bus::probe::{ProbeEvent, Stage};
+use refault_bus::sync::lock;
 
 use crate::fault::{AtsAnswer, Fault, Reason, Recorded};
 use crate::page_request::Enqueued;
 use crate::remapping::Refusal;
-use crate::unit::{Iommu, lock};
+use crate::unit::Iommu;
 use crate::walk::Stop;
 
 impl TranslationAgent for Iommu {

@@ -1,10 +1,11 @@
 //! The devices below the unit.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, RwLock, Weak};
 
 use refault_bus::Bdf;
 use refault_bus::ats::AtsEndpoint;
+use refault_bus::sync;
 
 /// Attached devices, found by requester id. Never holds its lock while calling into one.
 #[derive(Default)]
@@ -14,14 +15,14 @@ impl Endpoints {
     /// Adds a device; one with the same requester id is replaced.
     pub(crate) fn attach(&self, endpoint: Weak<dyn AtsEndpoint>) {
         let requester = endpoint.upgrade().map(|endpoint| endpoint.requester());
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = sync::write(&self.0);
         all.retain(|old| old.upgrade().is_some_and(|old| Some(old.requester()) != requester));
         all.push(endpoint);
     }
 
     /// The device `requester`, if it is there and alive.
     pub(crate) fn find(&self, requester: Bdf) -> Option<Arc<dyn AtsEndpoint>> {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all = sync::read(&self.0);
         all.iter().rev().filter_map(Weak::upgrade).find(|endpoint| endpoint.requester() == requester)
     }
 }

@@ -3,13 +3,14 @@
 //! A write to the tail register executes everything up to the new tail before it returns, device-TLB
 //! invalidations included: when a wait descriptor writes its status, all before it is done.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use refault_bus::ats::InvalidationRequest;
 use refault_bus::irq::MsiMessage;
 use refault_bus::pri::PageGroupResponse;
 use refault_bus::probe::{ProbeEvent, Stage};
+use refault_bus::sync::lock;
 use refault_bus::{AddressSpace, Bdf, Gpa, Iova};
 
 use crate::cache::Tag;
@@ -17,7 +18,7 @@ use crate::interrupt::EventRegisters;
 use crate::remapping::UntranslatedUse;
 use crate::spec::invalidation::{DESCRIPTOR_BYTES, Descriptor, QueueError, Wait, decode};
 use crate::spec::registers::InvalidationQueueAddress;
-use crate::unit::{Iommu, lock};
+use crate::unit::Iommu;
 
 /// Offset bits of IQH and IQT: 18:4.
 const OFFSET_BITS: u32 = 0x7_fff0;
@@ -69,7 +70,7 @@ impl InvalidationQueue {
 
     /// All registers as after power-on.
     pub(crate) fn reset(&self) {
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = lock(&self.ring);
         self.enabled.store(false, Ordering::Relaxed);
         self.address.store(0, Ordering::Relaxed);
         self.head.store(0, Ordering::Relaxed);

@@ -6,6 +6,7 @@
 use refault_bus::irq::MsiMessage;
 use refault_bus::mmio::MmioDevice;
 use refault_bus::probe::{ProbeEvent, Stage};
+use refault_bus::sync::lock;
 use refault_bus::{AddressSpace, Iova};
 
 use crate::caps::{CAP, ECAP, FAULT_RECORDS, VERSION};
@@ -13,7 +14,7 @@ use crate::interrupt::EventRegisters;
 use crate::spec::registers::{
     FaultStatus, GlobalCommand, PageRequestStatus, RootTableAddress, offset as reg,
 };
-use crate::unit::{Iommu, REGISTER_WINDOW, lock};
+use crate::unit::{Iommu, REGISTER_WINDOW};
 
 const FRCD_END: u64 = reg::FRCD + FAULT_RECORDS as u64 * 16;
 

@@ -1,12 +1,14 @@
 //! One remapping unit: its parts, its life.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use refault_bus::ats::AtsEndpoint;
 use refault_bus::dma::DmaMemory;
 use refault_bus::irq::{MsiMessage, MsiSink};
 use refault_bus::probe::Probe;
+use refault_bus::sync::lock;
+use refault_bus::warn::WarnLimit;
 
 use crate::cache::Caches;
 use crate::endpoints::Endpoints;
@@ -16,7 +18,6 @@ use crate::page_request::PageRequestQueue;
 use crate::regs::Control;
 use crate::remapping::Remapping;
 use crate::statistics::{Counters, Statistics};
-use refault_bus::warn::WarnLimit;
 
 /// Size of the register page in bytes. Its base is the machine's business, as the DMAR table tells it.
 pub const REGISTER_WINDOW: u64 = 0x1000;
@@ -121,9 +122,4 @@ impl fmt::Debug for Iommu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Iommu").field("statistics", &self.statistics()).finish_non_exhaustive()
     }
-}
-
-/// Locks; a panic elsewhere while it was held leaves nothing half done that matters here.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
