@@ -23,9 +23,6 @@ impl Default for EventRegisters {
 }
 
 impl EventRegisters {
-    /// Bytes the four registers take.
-    pub(crate) const BYTES: u64 = 16;
-
     /// A new interrupt condition: the message to send now, if not masked.
     pub(crate) fn raise(&mut self) -> Option<MsiMessage> {
         self.control.set_pending(true);

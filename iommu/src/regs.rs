@@ -9,14 +9,11 @@ use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::sync::lock;
 use refault_bus::{AddressSpace, Iova};
 
-use crate::caps::{CAP, ECAP, FAULT_RECORDS, VERSION};
-use crate::interrupt::EventRegisters;
+use crate::caps::{CAP, ECAP, VERSION};
 use crate::spec::registers::{
-    FaultStatus, GlobalCommand, PageRequestStatus, RootTableAddress, offset as reg,
+    FaultStatus, GlobalCommand, PageRequestStatus, RootTableAddress, end, offset as reg,
 };
 use crate::unit::{Iommu, REGISTER_WINDOW};
-
-const FRCD_END: u64 = reg::FRCD + FAULT_RECORDS as u64 * 16;
 
 /// CCMD and IOTLB: bit 63 in the upper word starts an invalidation, which is over at once.
 const START: u32 = 1 << 31;
@@ -73,26 +70,26 @@ impl Iommu {
         let wide = |base: u64, value: u64| (value >> ((at - base) * 8)) as u32;
         match at {
             reg::VERSION => VERSION,
-            reg::CAP..reg::ECAP => wide(reg::CAP, CAP.into_bits()),
-            reg::ECAP..reg::GCMD => wide(reg::ECAP, ECAP.into_bits()),
+            reg::CAP..end::CAP => wide(reg::CAP, CAP.into_bits()),
+            reg::ECAP..end::ECAP => wide(reg::ECAP, ECAP.into_bits()),
             reg::GSTS => self.global_status().into_bits(),
-            reg::RTADDR..reg::CCMD => wide(reg::RTADDR, lock(&self.control).root),
-            reg::CCMD..0x30 => wide(reg::CCMD, CCMD_DONE),
+            reg::RTADDR..end::RTADDR => wide(reg::RTADDR, lock(&self.control).root),
+            reg::CCMD..end::CCMD => wide(reg::CCMD, CCMD_DONE),
             reg::FSTS => lock(&self.faults).status().into_bits(),
-            reg::FECTL..0x48 => lock(&self.faults).event.read(at - reg::FECTL),
+            reg::FECTL..end::FECTL => lock(&self.faults).event.read(at - reg::FECTL),
             reg::IQH => self.queue.head(),
             reg::IQT => self.queue.tail(),
-            reg::IQA..0x98 => wide(reg::IQA, self.queue.address()),
+            reg::IQA..end::IQA => wide(reg::IQA, self.queue.address()),
             reg::ICS => u32::from(lock(&self.completion).is_complete()),
-            reg::IECTL..reg::IQERCD => lock(&self.completion).event.read(at - reg::IECTL),
-            reg::IQERCD..0xb8 => wide(reg::IQERCD, lock(&self.faults).queue_error().into_bits()),
-            reg::PQH..reg::PQT => wide(reg::PQH, lock(&self.page_requests).head()),
-            reg::PQT..reg::PQA => wide(reg::PQT, lock(&self.page_requests).tail()),
-            reg::PQA..0xd8 => wide(reg::PQA, lock(&self.page_requests).address()),
+            reg::IECTL..end::IECTL => lock(&self.completion).event.read(at - reg::IECTL),
+            reg::IQERCD..end::IQERCD => wide(reg::IQERCD, lock(&self.faults).queue_error().into_bits()),
+            reg::PQH..end::PQH => wide(reg::PQH, lock(&self.page_requests).head()),
+            reg::PQT..end::PQT => wide(reg::PQT, lock(&self.page_requests).tail()),
+            reg::PQA..end::PQA => wide(reg::PQA, lock(&self.page_requests).address()),
             reg::PRS => lock(&self.page_requests).status().into_bits(),
-            reg::PECTL..reg::IVA => lock(&self.page_requests).event.read(at - reg::PECTL),
-            reg::IOTLB..0x100 => wide(reg::IOTLB, IOTLB_DONE),
-            reg::FRCD..FRCD_END => lock(&self.faults).read_record(at - reg::FRCD),
+            reg::PECTL..end::PECTL => lock(&self.page_requests).event.read(at - reg::PECTL),
+            reg::IOTLB..end::IOTLB => wide(reg::IOTLB, IOTLB_DONE),
+            reg::FRCD..end::FRCD => lock(&self.faults).read_record(at - reg::FRCD),
             _ => 0,
         }
     }
@@ -100,33 +97,33 @@ impl Iommu {
     fn write_word(&self, at: u64, value: u32) {
         match at {
             reg::GCMD => self.command(GlobalCommand::from_bits(value)),
-            reg::RTADDR..reg::CCMD => {
+            reg::RTADDR..end::RTADDR => {
                 let mut control = lock(&self.control);
                 control.root = replace_half(control.root, at - reg::RTADDR, value);
             }
-            0x2c if value & START != 0 => lock(&self.remapping).flush_contexts(None),
+            reg::CCMD_HI if value & START != 0 => lock(&self.remapping).flush_contexts(None),
             reg::FSTS => {
                 let resumed = lock(&self.faults).clear_status(FaultStatus::from_bits(value));
                 if resumed {
                     self.resume_queue();
                 }
             }
-            reg::FECTL..0x48 => {
+            reg::FECTL..end::FECTL => {
                 let message = lock(&self.faults).event.write(at - reg::FECTL, value);
                 self.signal(message);
             }
             reg::IQT => self.set_queue_tail(value),
-            reg::IQA..0x98 => {
+            reg::IQA..end::IQA => {
                 self.queue.set_address(replace_half(self.queue.address(), at - reg::IQA, value));
             }
             reg::ICS => lock(&self.completion).clear(value),
-            reg::IECTL..reg::IQERCD => {
+            reg::IECTL..end::IECTL => {
                 let message = lock(&self.completion).event.write(at - reg::IECTL, value);
                 self.signal(message);
             }
-            reg::PQH..reg::IVA => self.write_page_requests(at, value),
-            0xfc if value & START != 0 => self.flush_domain(None),
-            reg::FRCD..FRCD_END => lock(&self.faults).write_record(at - reg::FRCD, value),
+            reg::PQH..end::PECTL => self.write_page_requests(at, value),
+            reg::IOTLB_HI if value & START != 0 => self.flush_domain(None),
+            reg::FRCD..end::FRCD => lock(&self.faults).write_record(at - reg::FRCD, value),
             _ => {}
         }
     }
@@ -137,7 +134,7 @@ impl Iommu {
         match at {
             reg::PQH => queue.set_head(u64::from(value)),
             reg::PQT => queue.set_tail(u64::from(value)),
-            reg::PQA..0xd8 => {
+            reg::PQA..end::PQA => {
                 let address = replace_half(queue.address(), at - reg::PQA, value);
                 queue.set_address(address);
             }
@@ -195,5 +192,3 @@ const fn replace_half(old: u64, offset: u64, value: u32) -> u64 {
     let shift = offset * 8;
     (old & !(0xffff_ffff << shift)) | ((value as u64) << shift)
 }
-
-const _: () = assert!(EventRegisters::BYTES == 16 && reg::FECTL + 16 == 0x48);
