@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use refault_bus::Gpa;
-use refault_bus::dma::{CopyPiece, DmaMemory, MemoryError};
+use refault_bus::dma::{CopyPiece, DmaMemory, Exchange, MemoryError};
 use refault_bus::layer::MemoryLayer;
 
 type Hook = Box<dyn FnOnce() + Send>;
@@ -72,12 +72,7 @@ impl MemoryLayer for HookedMemory {
         self.inner.store_u64(gpa, value)
     }
 
-    fn compare_exchange_u64(
-        &self,
-        gpa: Gpa,
-        current: u64,
-        new: u64,
-    ) -> Result<Result<u64, u64>, MemoryError> {
+    fn compare_exchange_u64(&self, gpa: Gpa, current: u64, new: u64) -> Result<Exchange, MemoryError> {
         self.touch(gpa, 8);
         self.inner.compare_exchange_u64(gpa, current, new)
     }

@@ -57,10 +57,8 @@ pub trait DmaMemory: Send + Sync {
     /// Publishes a 64-bit word after all earlier writes (release).
     fn store_u64(&self, gpa: Gpa, value: u64) -> Result<(), MemoryError>;
 
-    /// Replaces `current` by `new` in one step that no vCPU can split. `Ok(Err(seen))` says that another
-    /// value was there and nothing was written.
-    fn compare_exchange_u64(&self, gpa: Gpa, current: u64, new: u64)
-    -> Result<Result<u64, u64>, MemoryError>;
+    /// Replaces `current` by `new` in one step that no vCPU can split, unless another value is there.
+    fn compare_exchange_u64(&self, gpa: Gpa, current: u64, new: u64) -> Result<Exchange, MemoryError>;
 
     /// Whether there is memory anywhere that survives the machine.
     fn has_persistent(&self) -> bool {
@@ -78,6 +76,16 @@ pub trait DmaMemory: Send + Sync {
         let lost = |&(gpa, len): &(Gpa, u64)| Err(PersistError::NotPersistent(MemoryError { gpa, len }));
         ranges.first().map_or(Ok(()), lost)
     }
+}
+
+/// The outcome of a compare-and-exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Exchange {
+    /// The expected value was there, and the new one has replaced it.
+    Stored,
+    /// This value was there instead; nothing was written.
+    Found(u64),
 }
 
 /// Why what was written to a range may be lost with the machine.
@@ -205,15 +213,13 @@ impl DmaMemory for GuestRam {
         Ok(())
     }
 
-    fn compare_exchange_u64(
-        &self,
-        gpa: Gpa,
-        current: u64,
-        new: u64,
-    ) -> Result<Result<u64, u64>, MemoryError> {
+    fn compare_exchange_u64(&self, gpa: Gpa, current: u64, new: u64) -> Result<Exchange, MemoryError> {
         let slice = self.slice(gpa, 8)?;
         let word = slice.get_atomic_ref::<AtomicU64>(0).map_err(|_| MemoryError { gpa, len: 8 })?;
-        Ok(word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst))
+        Ok(match word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => Exchange::Stored,
+            Err(found) => Exchange::Found(found),
+        })
     }
 
     fn has_persistent(&self) -> bool {
@@ -269,8 +275,8 @@ mod tests {
     fn compare_exchange_reports_what_it_saw() {
         let ram = ram();
         ram.store_u64(Gpa(0x10_0008), 7).unwrap();
-        assert_eq!(ram.compare_exchange_u64(Gpa(0x10_0008), 6, 9), Ok(Err(7)));
-        assert_eq!(ram.compare_exchange_u64(Gpa(0x10_0008), 7, 9), Ok(Ok(7)));
+        assert_eq!(ram.compare_exchange_u64(Gpa(0x10_0008), 6, 9), Ok(Exchange::Found(7)));
+        assert_eq!(ram.compare_exchange_u64(Gpa(0x10_0008), 7, 9), Ok(Exchange::Stored));
         assert_eq!(ram.load_u64(Gpa(0x10_0008)), Ok(9));
     }
 

@@ -1,7 +1,7 @@
 //! Memory in front of other memory: somebody who looks at accesses, delays them, or does something in between.
 
 use crate::Gpa;
-use crate::dma::{CopyPiece, DmaMemory, MemoryError, PersistError};
+use crate::dma::{CopyPiece, DmaMemory, Exchange, MemoryError, PersistError};
 
 /// What a layer does not do itself, the memory behind it does. Every layer is a [`DmaMemory`], whose methods these are.
 #[expect(missing_docs, reason = "they are those of DmaMemory")]
@@ -33,12 +33,7 @@ pub trait MemoryLayer: Send + Sync {
         self.behind().store_u64(gpa, value)
     }
 
-    fn compare_exchange_u64(
-        &self,
-        gpa: Gpa,
-        current: u64,
-        new: u64,
-    ) -> Result<Result<u64, u64>, MemoryError> {
+    fn compare_exchange_u64(&self, gpa: Gpa, current: u64, new: u64) -> Result<Exchange, MemoryError> {
         self.behind().compare_exchange_u64(gpa, current, new)
     }
 }
@@ -76,12 +71,7 @@ impl<L: MemoryLayer> DmaMemory for L {
         MemoryLayer::store_u64(self, gpa, value)
     }
 
-    fn compare_exchange_u64(
-        &self,
-        gpa: Gpa,
-        current: u64,
-        new: u64,
-    ) -> Result<Result<u64, u64>, MemoryError> {
+    fn compare_exchange_u64(&self, gpa: Gpa, current: u64, new: u64) -> Result<Exchange, MemoryError> {
         MemoryLayer::compare_exchange_u64(self, gpa, current, new)
     }
 

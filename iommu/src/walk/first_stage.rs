@@ -1,7 +1,7 @@
 //! The first-stage walk: the processor's own 4-level tables (§3.6).
 
 use refault_bus::ats::Translation;
-use refault_bus::dma::DmaMemory;
+use refault_bus::dma::{DmaMemory, Exchange};
 use refault_bus::{Gpa, Iova};
 
 use crate::fault::Reason;
@@ -96,8 +96,8 @@ impl Path {
             let marked = entry.with_accessed(true).with_dirty(dirty);
             if marked.into_bits() != entry.into_bits() {
                 match memory.compare_exchange_u64(at, entry.into_bits(), marked.into_bits()) {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(_)) => return Ok(None),
+                    Ok(Exchange::Stored) => {}
+                    Ok(Exchange::Found(_)) => return Ok(None),
                     Err(_) => return Err(Reason::AccessedDirty),
                 }
             }

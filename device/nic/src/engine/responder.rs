@@ -6,6 +6,7 @@
 use refault_abi::codes::*;
 use refault_abi::event::*;
 use refault_abi::queue::*;
+use refault_bus::dma::Exchange;
 use zerocopy::FromZeros;
 
 use super::copy;
@@ -220,15 +221,17 @@ impl Delivery<'_> {
         let memory = &port.fabric().memory;
         let not_memory = |_| Outcome::Stopped(Stopped { end: End::Remote, error: Cause::NotMemory.into() });
         if self.message.operation == Operation::CompareSwap {
-            let seen = memory.compare_exchange_u64(at, compare_add, swap).map_err(not_memory)?;
-            return Ok(seen.unwrap_or_else(|other| other));
+            return match memory.compare_exchange_u64(at, compare_add, swap).map_err(not_memory)? {
+                Exchange::Stored => Ok(compare_add),
+                Exchange::Found(other) => Ok(other),
+            };
         }
         let mut current = memory.load_u64(at).map_err(not_memory)?;
         for _ in 0..ATOMIC_TRIES {
             let sum = current.wrapping_add(compare_add);
             match memory.compare_exchange_u64(at, current, sum).map_err(not_memory)? {
-                Ok(old) => return Ok(old),
-                Err(other) => current = other,
+                Exchange::Stored => return Ok(current),
+                Exchange::Found(other) => current = other,
             }
         }
         Err(Outcome::Contended)

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use refault_bus::dma::Exchange;
 use refault_bus::{Gpa, Iova};
 
 use crate::memory::FRAME;
@@ -181,7 +182,8 @@ impl AddressSpace {
 
     /// Puts `entry` in place of what `slot` held, unless a device changed it meanwhile.
     fn replace(&self, slot: Slot, entry: Entry) -> Result<bool, ModelError> {
-        Ok(self.memory.dma().compare_exchange_u64(slot.at, slot.entry.0, entry.0)?.is_ok())
+        let exchange = self.memory.dma().compare_exchange_u64(slot.at, slot.entry.0, entry.0)?;
+        Ok(exchange == Exchange::Stored)
     }
 
     /// The present leaf around `iova`.

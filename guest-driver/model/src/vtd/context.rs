@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use refault_bus::dma::Exchange;
 use refault_bus::{Bdf, Gpa, Pasid};
 
 use crate::memory::FRAME;
@@ -82,8 +83,8 @@ impl PasidTables {
         if table & PRESENT == 0 {
             let new = self.memory.frame()?;
             table = match dma.compare_exchange_u64(slot, 0, new.0 | PRESENT)? {
-                Ok(_) => new.0 | PRESENT,
-                Err(theirs) => {
+                Exchange::Stored => new.0 | PRESENT,
+                Exchange::Found(theirs) => {
                     self.memory.free(new, FRAME)?;
                     theirs
                 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use refault_bus::Gpa;
-use refault_bus::dma::{DmaMemory, GuestRam, MemoryError};
+use refault_bus::dma::{DmaMemory, Exchange, GuestRam, MemoryError};
 use refault_bus::layer::MemoryLayer;
 
 /// Runs `before_exchange`, with the address and the value the walk saw, ahead of each compare-and-exchange.
@@ -17,12 +17,7 @@ impl<F: Fn(&GuestRam, Gpa, u64) + Send + Sync> MemoryLayer for Interposed<F> {
         &*self.ram
     }
 
-    fn compare_exchange_u64(
-        &self,
-        gpa: Gpa,
-        current: u64,
-        new: u64,
-    ) -> Result<Result<u64, u64>, MemoryError> {
+    fn compare_exchange_u64(&self, gpa: Gpa, current: u64, new: u64) -> Result<Exchange, MemoryError> {
         (self.before_exchange)(&self.ram, gpa, current);
         self.ram.compare_exchange_u64(gpa, current, new)
     }

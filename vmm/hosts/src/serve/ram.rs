@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use refault_bus::Gpa;
-use refault_bus::dma::{CopyPiece, DmaMemory, GuestRam, MemoryError, PersistError};
+use refault_bus::dma::{CopyPiece, DmaMemory, Exchange, GuestRam, MemoryError, PersistError};
 use refault_vfio_user::Refusal;
 use refault_vfio_user::reply::MAPS_MAX;
 use refault_vfio_user::request::{DmaMap, DmaUnmap};
@@ -266,12 +266,7 @@ impl DmaMemory for ClientRam {
         self.access(|ram| ram.store_u64(gpa, value))
     }
 
-    fn compare_exchange_u64(
-        &self,
-        gpa: Gpa,
-        current: u64,
-        new: u64,
-    ) -> Result<Result<u64, u64>, MemoryError> {
+    fn compare_exchange_u64(&self, gpa: Gpa, current: u64, new: u64) -> Result<Exchange, MemoryError> {
         self.access(|ram| ram.compare_exchange_u64(gpa, current, new))
     }
 
