@@ -4,6 +4,7 @@
 //! record, a valid bit) with an acquiring load before it reads what lies behind it, and *publishes* its own
 //! work with a releasing store after writing the rest. The other observer is always a vCPU.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -15,15 +16,25 @@ use vm_memory::{
 
 use crate::Gpa;
 
-/// A guest-physical range that is not, or not wholly, memory; or an atomic access that is not aligned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("no guest memory at {gpa}+{len:#x}")]
-pub struct MemoryError {
-    /// First address of the access.
-    pub gpa: Gpa,
-    /// Its length in bytes.
+/// A range of guest-physical addresses. Prints as `base+len`, both in hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpaRange {
+    /// First address.
+    pub base: Gpa,
+    /// Length in bytes.
     pub len: u64,
 }
+
+impl fmt::Display for GpaRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{:#x}", self.base, self.len)
+    }
+}
+
+/// An access to a range that is not, or not wholly, memory; or an atomic access that is not aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no guest memory at {0}")]
+pub struct MemoryError(pub GpaRange);
 
 /// Guest-physical memory: RAM and persistent memory alike, but no MMIO.
 ///
@@ -72,9 +83,8 @@ pub trait DmaMemory: Send + Sync {
 
     /// Makes all that was written to the ranges, each an address and a length, survive the machine. This may take
     /// as long as a disk does.
-    fn persist(&self, ranges: &[(Gpa, u64)]) -> Result<(), PersistError> {
-        let lost = |&(gpa, len): &(Gpa, u64)| Err(PersistError::NotPersistent(MemoryError { gpa, len }));
-        ranges.first().map_or(Ok(()), lost)
+    fn persist(&self, ranges: &[GpaRange]) -> Result<(), PersistError> {
+        ranges.first().map_or(Ok(()), |&range| Err(PersistError::NotPersistent(range)))
     }
 }
 
@@ -93,12 +103,12 @@ pub enum Exchange {
 pub enum PersistError {
     /// It is no memory, or none that survives.
     #[error("not persistent: {0}")]
-    NotPersistent(MemoryError),
+    NotPersistent(GpaRange),
     /// The host could not write it.
-    #[error("cannot make {}+{:#x} durable: {source}", range.gpa, range.len)]
+    #[error("cannot make {range} durable: {source}")]
     Host {
         /// Which range.
-        range: MemoryError,
+        range: GpaRange,
         /// What the host said.
         source: std::io::Error,
     },
@@ -131,7 +141,7 @@ impl GuestRam {
 
     /// `len` bytes at `gpa`, if they lie in one region.
     fn slice(&self, gpa: Gpa, len: u64) -> Result<VolatileSlice<'_>, MemoryError> {
-        let error = MemoryError { gpa, len };
+        let error = MemoryError(GpaRange { base: gpa, len });
         let region = self.0.find_region(GuestAddress(gpa.0)).ok_or(error)?;
         let offset = gpa.0 - region.start_addr().0;
         region.get_slice(MemoryRegionAddress(offset), len as usize).map_err(|_| error)
@@ -192,30 +202,37 @@ impl DmaMemory for GuestRam {
     }
 
     fn load_u32(&self, gpa: Gpa) -> Result<u32, MemoryError> {
-        self.slice(gpa, 4)?.load(0, Ordering::Acquire).map_err(|_| MemoryError { gpa, len: 4 })
+        self.slice(gpa, 4)?
+            .load(0, Ordering::Acquire)
+            .map_err(|_| MemoryError(GpaRange { base: gpa, len: 4 }))
     }
 
     fn load_u64(&self, gpa: Gpa) -> Result<u64, MemoryError> {
-        self.slice(gpa, 8)?.load(0, Ordering::Acquire).map_err(|_| MemoryError { gpa, len: 8 })
+        self.slice(gpa, 8)?
+            .load(0, Ordering::Acquire)
+            .map_err(|_| MemoryError(GpaRange { base: gpa, len: 8 }))
     }
 
     fn store_u32(&self, gpa: Gpa, value: u32) -> Result<(), MemoryError> {
         let slice = self.slice(gpa, 4)?;
-        let word = slice.get_atomic_ref::<AtomicU32>(0).map_err(|_| MemoryError { gpa, len: 4 })?;
+        let word =
+            slice.get_atomic_ref::<AtomicU32>(0).map_err(|_| MemoryError(GpaRange { base: gpa, len: 4 }))?;
         word.store(value, Ordering::Release);
         Ok(())
     }
 
     fn store_u64(&self, gpa: Gpa, value: u64) -> Result<(), MemoryError> {
         let slice = self.slice(gpa, 8)?;
-        let word = slice.get_atomic_ref::<AtomicU64>(0).map_err(|_| MemoryError { gpa, len: 8 })?;
+        let word =
+            slice.get_atomic_ref::<AtomicU64>(0).map_err(|_| MemoryError(GpaRange { base: gpa, len: 8 }))?;
         word.store(value, Ordering::Release);
         Ok(())
     }
 
     fn compare_exchange_u64(&self, gpa: Gpa, current: u64, new: u64) -> Result<Exchange, MemoryError> {
         let slice = self.slice(gpa, 8)?;
-        let word = slice.get_atomic_ref::<AtomicU64>(0).map_err(|_| MemoryError { gpa, len: 8 })?;
+        let word =
+            slice.get_atomic_ref::<AtomicU64>(0).map_err(|_| MemoryError(GpaRange { base: gpa, len: 8 }))?;
         Ok(match word.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => Exchange::Stored,
             Err(found) => Exchange::Found(found),
@@ -232,12 +249,12 @@ impl DmaMemory for GuestRam {
 
     /// Each file is written out as a whole, once: what was written through a shared mapping counts as written to
     /// the file.
-    fn persist(&self, ranges: &[(Gpa, u64)]) -> Result<(), PersistError> {
+    fn persist(&self, ranges: &[GpaRange]) -> Result<(), PersistError> {
         let mut files: Vec<&FileOffset> = Vec::new();
-        for &(gpa, len) in ranges {
-            let range = MemoryError { gpa, len };
-            self.slice(gpa, len).map_err(PersistError::NotPersistent)?;
-            let file = self.file_of(gpa).ok_or(PersistError::NotPersistent(range))?;
+        for &range in ranges {
+            let not_persistent = || PersistError::NotPersistent(range);
+            self.slice(range.base, range.len).map_err(|_| not_persistent())?;
+            let file = self.file_of(range.base).ok_or_else(not_persistent)?;
             if !files.iter().any(|other| Arc::ptr_eq(other.arc(), file.arc())) {
                 file.file().sync_data().map_err(|source| PersistError::Host { range, source })?;
                 files.push(file);
@@ -301,13 +318,14 @@ mod tests {
         assert!(shared.is_persistent(Gpa(0x4000), 0x4000));
         assert!(!shared.is_persistent(Gpa(0x3fff), 2) && !shared.is_persistent(Gpa(0x7fff), 2));
         shared.write(Gpa(0x5000), b"refault").unwrap();
-        shared.persist(&[(Gpa(0x5000), 7), (Gpa(0x4000), 1)]).unwrap();
+        let range = |base, len| GpaRange { base: Gpa(base), len };
+        shared.persist(&[range(0x5000, 7), range(0x4000, 1)]).unwrap();
         let mut back = [0; 7];
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut back, 0x1000).unwrap();
         assert_eq!(&back, b"refault");
-        for lost in [(Gpa(0x3000), 1), (Gpa(0x3fff), 2), (Gpa(0x10_0000), 1)] {
-            let refused = shared.persist(&[(Gpa(0x5000), 7), lost]);
-            assert!(matches!(refused, Err(PersistError::NotPersistent(_))), "{lost:?}");
+        for lost in [range(0x3000, 1), range(0x3fff, 2), range(0x10_0000, 1)] {
+            let refused = shared.persist(&[range(0x5000, 7), lost]);
+            assert!(matches!(refused, Err(PersistError::NotPersistent(found)) if found == lost), "{lost}");
         }
     }
 

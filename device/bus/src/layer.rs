@@ -1,7 +1,7 @@
 //! Memory in front of other memory: somebody who looks at accesses, delays them, or does something in between.
 
 use crate::Gpa;
-use crate::dma::{CopyPiece, DmaMemory, Exchange, MemoryError, PersistError};
+use crate::dma::{CopyPiece, DmaMemory, Exchange, GpaRange, MemoryError, PersistError};
 
 /// What a layer does not do itself, the memory behind it does. Every layer is a [`DmaMemory`], whose methods these are.
 #[expect(missing_docs, reason = "they are those of DmaMemory")]
@@ -83,7 +83,7 @@ impl<L: MemoryLayer> DmaMemory for L {
         self.behind().is_persistent(gpa, len)
     }
 
-    fn persist(&self, ranges: &[(Gpa, u64)]) -> Result<(), PersistError> {
+    fn persist(&self, ranges: &[GpaRange]) -> Result<(), PersistError> {
         self.behind().persist(ranges)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use refault_abi::codes::{FLUSH_PERSISTENT, FLUSH_RANGE};
 
-use refault_bus::Gpa;
+use refault_bus::dma::GpaRange;
 
 use super::requester::{Outcome, Waited};
 use super::responder::{Delivery, Refusal};
@@ -28,7 +28,7 @@ const PIECES: usize = 256;
 pub(crate) struct Persist {
     qpn: u32,
     ticket: u64,
-    ranges: Vec<(Gpa, u64)>,
+    ranges: Vec<GpaRange>,
 }
 
 impl Delivery<'_> {
@@ -103,7 +103,7 @@ impl Nic {
         // If it fails, it is the region's memory that failed.
         requester.trouble.end = End::Remote;
         requester.wait = Wait::Durable { ticket, bytes };
-        let ranges = extents.iter().map(|extent| (extent.gpa, extent.bytes)).collect();
+        let ranges = extents.iter().map(|extent| GpaRange { base: extent.gpa, len: extent.bytes }).collect();
         let task = Persist { qpn: requester.setup.qpn, ticket, ranges };
         // The receiver lives as long as the NIC.
         let _ = self.persister.0.send(Work(Task::Persist(task)));
@@ -138,6 +138,8 @@ impl Nic {
 
 #[cfg(test)]
 mod tests {
+    use refault_bus::Gpa;
+
     use super::*;
 
     #[test]

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use refault_bus::Gpa;
-use refault_bus::dma::{CopyPiece, DmaMemory, Exchange, GuestRam, MemoryError, PersistError};
+use refault_bus::dma::{CopyPiece, DmaMemory, Exchange, GpaRange, GuestRam, MemoryError, PersistError};
 use refault_vfio_user::Refusal;
 use refault_vfio_user::reply::MAPS_MAX;
 use refault_vfio_user::request::{DmaMap, DmaUnmap};
@@ -280,11 +280,11 @@ impl DmaMemory for ClientRam {
     }
 
     /// Holds no lock while the disk works: the file stays what it is when its memory is taken away.
-    fn persist(&self, ranges: &[(Gpa, u64)]) -> Result<(), PersistError> {
+    fn persist(&self, ranges: &[GpaRange]) -> Result<(), PersistError> {
         let memory = {
             let reachable = self.reachable();
-            if let Some(&(gpa, len)) = ranges.iter().find(|(gpa, _)| reachable.is_volatile(*gpa)) {
-                return Err(PersistError::NotPersistent(MemoryError { gpa, len }));
+            if let Some(&range) = ranges.iter().find(|range| reachable.is_volatile(range.base)) {
+                return Err(PersistError::NotPersistent(range));
             }
             reachable.memory.clone()
         };

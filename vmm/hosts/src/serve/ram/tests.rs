@@ -264,9 +264,10 @@ fn only_what_has_a_name_survives_the_machine() {
     assert!(!ram.is_persistent(Gpa(0), 1), "a memfd is gone with QEMU");
     assert!(!ram.is_persistent(Gpa(4 * PAGE), 1), "and so is a file that was unlinked");
     assert!(!ram.is_persistent(Gpa(2 * PAGE), 2 * PAGE + 1) && !ram.is_persistent(Gpa(6 * PAGE), 1));
-    ram.persist(&[(Gpa(2 * PAGE), 8), (Gpa(3 * PAGE), 8)]).unwrap();
+    let word = |page| GpaRange { base: Gpa(page * PAGE), len: 8 };
+    ram.persist(&[word(2), word(3)]).unwrap();
     for page in [0, 4, 6] {
-        let refused = ram.persist(&[(Gpa(2 * PAGE), 8), (Gpa(page * PAGE), 8)]);
+        let refused = ram.persist(&[word(2), word(page)]);
         assert!(matches!(refused, Err(PersistError::NotPersistent(_))), "page {page}");
     }
     ram.unmap(NIC, gone(0, 2)).unwrap();
