@@ -16,7 +16,9 @@ use refault_bus::{AddressSpace, Bdf, Gpa, Iova};
 use crate::cache::Tag;
 use crate::interrupt::EventRegisters;
 use crate::remapping::UntranslatedUse;
-use crate::spec::invalidation::{DESCRIPTOR_BYTES, Descriptor, QueueError, Wait, decode};
+use crate::spec::invalidation::{
+    DESCRIPTOR_BYTES, InvalidationDescriptor, InvalidationWait, QueueError, decode,
+};
 use crate::spec::registers::InvalidationQueueAddress;
 use crate::unit::Iommu;
 
@@ -166,31 +168,31 @@ impl Iommu {
         self.signal(message);
     }
 
-    fn execute(&self, descriptor: Descriptor) {
+    fn execute(&self, descriptor: InvalidationDescriptor) {
         match descriptor {
-            Descriptor::ContextCache { device } => {
+            InvalidationDescriptor::ContextCache { device } => {
                 self.counters.context_invalidations.increment();
                 lock(&self.remapping).flush_contexts(device);
             }
-            Descriptor::PasidCache(scope) => {
+            InvalidationDescriptor::PasidCache(scope) => {
                 self.counters.pasid_cache_invalidations.increment();
                 lock(&self.remapping).flush_spaces(scope);
             }
-            Descriptor::Iotlb { did } => {
+            InvalidationDescriptor::Iotlb { did } => {
                 self.counters.iotlb_invalidations.increment();
                 self.flush_domain(did);
             }
-            Descriptor::PasidIotlb { did, pasid, block } => {
+            InvalidationDescriptor::PasidIotlb { did, pasid, block } => {
                 self.counters.pasid_iotlb_invalidations.increment();
                 let users = lock(&self.remapping).flush_tag(Tag { did, pasid }, block);
                 self.drain(&users, block.unwrap_or((Iova(0), 64)));
             }
-            Descriptor::DeviceTlb { device, request } => {
+            InvalidationDescriptor::DeviceTlb { device, request } => {
                 self.counters.device_tlb_invalidations.increment();
                 self.invalidate(device, request);
             }
-            Descriptor::Wait(wait) => self.complete(wait),
-            Descriptor::PageGroupResponse { device, response } => self.respond(device, response),
+            InvalidationDescriptor::Wait(wait) => self.complete(wait),
+            InvalidationDescriptor::PageGroupResponse { device, response } => self.respond(device, response),
         }
     }
 
@@ -215,7 +217,7 @@ impl Iommu {
         }
     }
 
-    fn complete(&self, wait: Wait) {
+    fn complete(&self, wait: InvalidationWait) {
         self.counters.waits.increment();
         if wait.drain {
             // Requests reach the ring under this lock: those received before are in it now.

@@ -67,7 +67,7 @@ impl QueueError {
 
 /// One decoded descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Descriptor {
+pub enum InvalidationDescriptor {
     /// Type 1: forget context entries of the requesters that match `source` in the bits of `mask`, or all.
     ContextCache {
         /// Requester and the bits that count; `None` for all (domain-selective ones are global too in
@@ -88,7 +88,7 @@ pub enum Descriptor {
         request: InvalidationRequest,
     },
     /// Type 5: everything before this is done.
-    Wait(Wait),
+    Wait(InvalidationWait),
     /// Type 6: forget translations of one address space.
     PasidIotlb {
         /// Domain.
@@ -111,7 +111,7 @@ pub enum Descriptor {
 
 /// An invalidation wait descriptor (type 5, §6.5.2.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wait {
+pub struct InvalidationWait {
     /// IF: send the completion event.
     pub interrupt: bool,
     /// SW: where to write what.
@@ -132,7 +132,7 @@ pub enum PasidCacheScope {
 }
 
 /// Decodes one descriptor.
-pub fn decode(raw: [u64; 4]) -> Result<Descriptor, QueueError> {
+pub fn decode(raw: [u64; 4]) -> Result<InvalidationDescriptor, QueueError> {
     let [low, high, ..] = raw;
     // Type [6:4] lies in bits 11:9.
     let kind = (low & 0xf) | (low >> 5 & 0x70);
@@ -148,7 +148,7 @@ struct Layout {
     kind: u64,
     reserved_low: u64,
     reserved_high: u64,
-    decode: fn(u64, u64) -> Option<Descriptor>,
+    decode: fn(u64, u64) -> Option<InvalidationDescriptor>,
 }
 
 /// PFSID is reserved in types 3 and 8, for ECAP.DIT is clear.
@@ -164,7 +164,7 @@ const LAYOUTS: [Layout; 8] = [
 ];
 
 /// Type 1, §6.5.2.1: G 5:4, DID 31:16, SID 47:32, FM 49:48.
-fn context_cache(low: u64, _high: u64) -> Option<Descriptor> {
+fn context_cache(low: u64, _high: u64) -> Option<InvalidationDescriptor> {
     let device = match granularity(low) {
         1 | 2 => None,
         3 => {
@@ -174,28 +174,28 @@ fn context_cache(low: u64, _high: u64) -> Option<Descriptor> {
         }
         _ => return None,
     };
-    Some(Descriptor::ContextCache { device })
+    Some(InvalidationDescriptor::ContextCache { device })
 }
 
 /// Type 2, §6.5.2.3: G 5:4, DW 6, DR 7, DID 31:16; AM 5:0, IH 6, address.
-fn iotlb(low: u64, _high: u64) -> Option<Descriptor> {
+fn iotlb(low: u64, _high: u64) -> Option<InvalidationDescriptor> {
     match granularity(low) {
-        1 => Some(Descriptor::Iotlb { did: None }),
-        2 | 3 => Some(Descriptor::Iotlb { did: Some(domain(low)) }),
+        1 => Some(InvalidationDescriptor::Iotlb { did: None }),
+        2 | 3 => Some(InvalidationDescriptor::Iotlb { did: Some(domain(low)) }),
         _ => None,
     }
 }
 
 /// Type 3, §6.5.2.5: MIP 20:16, SID 47:32; S 0, address.
-fn device_tlb(low: u64, high: u64) -> Option<Descriptor> {
+fn device_tlb(low: u64, high: u64) -> Option<InvalidationDescriptor> {
     let request = device_block(None, high, high & 1 != 0);
-    Some(Descriptor::DeviceTlb { device: Bdf((low >> 32) as u16), request })
+    Some(InvalidationDescriptor::DeviceTlb { device: Bdf((low >> 32) as u16), request })
 }
 
 /// Type 5, §6.5.2.9: IF 4, SW 5, FN 6, PD 7, data 63:32; status address. FN needs nothing: descriptors are
 /// executed one after the other.
-fn wait(low: u64, high: u64) -> Option<Descriptor> {
-    Some(Descriptor::Wait(Wait {
+fn wait(low: u64, high: u64) -> Option<InvalidationDescriptor> {
+    Some(InvalidationDescriptor::Wait(InvalidationWait {
         interrupt: low & 1 << 4 != 0,
         status: (low & 1 << 5 != 0).then_some((Gpa(high), (low >> 32) as u32)),
         drain: low & 1 << 7 != 0,
@@ -203,7 +203,7 @@ fn wait(low: u64, high: u64) -> Option<Descriptor> {
 }
 
 /// Type 6, §6.5.2.4: G 5:4, DID 31:16, PASID 51:32; AM 5:0, IH 6, address.
-fn pasid_iotlb(low: u64, high: u64) -> Option<Descriptor> {
+fn pasid_iotlb(low: u64, high: u64) -> Option<InvalidationDescriptor> {
     let block = match granularity(low) {
         2 => None,
         3 => {
@@ -212,39 +212,39 @@ fn pasid_iotlb(low: u64, high: u64) -> Option<Descriptor> {
         }
         _ => return None,
     };
-    Some(Descriptor::PasidIotlb { did: domain(low), pasid: pasid(low), block })
+    Some(InvalidationDescriptor::PasidIotlb { did: domain(low), pasid: pasid(low), block })
 }
 
 /// Type 7, §6.5.2.2: G 5:4, DID 31:16, PASID 51:32.
-fn pasid_cache(low: u64, _high: u64) -> Option<Descriptor> {
+fn pasid_cache(low: u64, _high: u64) -> Option<InvalidationDescriptor> {
     let scope = match granularity(low) {
         0 => PasidCacheScope::Domain(domain(low)),
         1 => PasidCacheScope::Pasid(domain(low), pasid(low)),
         3 => PasidCacheScope::Global,
         _ => return None,
     };
-    Some(Descriptor::PasidCache(scope))
+    Some(InvalidationDescriptor::PasidCache(scope))
 }
 
 /// Type 8, §6.5.2.6: MIP 8:4, SID 31:16, PASID 51:32; GI 0, S 11, address.
-fn pasid_device_tlb(low: u64, high: u64) -> Option<Descriptor> {
+fn pasid_device_tlb(low: u64, high: u64) -> Option<InvalidationDescriptor> {
     // A global invalidation is about every address space; the message for that is "all, without PASID".
     let request = if high & 1 != 0 {
         InvalidationRequest { pasid: None, iova: Iova(0), size_shift: 64 }
     } else {
         device_block(Some(pasid(low)), high, high & 1 << 11 != 0)
     };
-    Some(Descriptor::DeviceTlb { device: Bdf((low >> 16) as u16), request })
+    Some(InvalidationDescriptor::DeviceTlb { device: Bdf((low >> 16) as u16), request })
 }
 
 /// Type 9, §7.6.1: PP 4, RC 15:12, RID 31:16, PASID 51:32; ignored 2 (LPIG of older software), PRGI 11:3.
-fn group_response(low: u64, high: u64) -> Option<Descriptor> {
+fn group_response(low: u64, high: u64) -> Option<InvalidationDescriptor> {
     let response = PageGroupResponse {
         pasid: (low & 1 << 4 != 0).then_some(pasid(low)),
         group: PrgIndex::truncated(high >> 3),
         code: ResponseCode::from_bits((low >> 12 & 0xf) as u8),
     };
-    Some(Descriptor::PageGroupResponse { device: Bdf((low >> 16) as u16), response })
+    Some(InvalidationDescriptor::PageGroupResponse { device: Bdf((low >> 16) as u16), response })
 }
 
 /// The block a device-TLB invalidation names (PCIe 6.0, 10.3.4): with S, the lowest clear bit from 12 on
