@@ -7,7 +7,7 @@ use refault_bus::pri::{PageGroupResponse, PageRequest, ResponseCode};
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::sync::lock;
 
-use crate::fault::{AtsAnswer, Fault, Reason, Recorded};
+use crate::fault::{AtsAnswer, FaultReason, Recorded, RemappingFault};
 use crate::page_request::Enqueued;
 use crate::remapping::Refusal;
 use crate::unit::Iommu;
@@ -68,7 +68,7 @@ impl TranslationAgent for Iommu {
 impl Iommu {
     /// The answer to a translation that the tables do not allow (§7.1.3).
     fn refuse(&self, request: &TranslationRequest, stop: Stop) -> Result<Translation, TranslationError> {
-        let fault = Fault::of_translation(request, stop.reason);
+        let fault = RemappingFault::of_translation(request, stop.reason);
         if request.kind == RequestKind::Untranslated {
             self.record(&fault, stop);
             let TranslationRequest { requester, pasid, iova, .. } = *request;
@@ -95,14 +95,14 @@ impl Iommu {
         if let Refusal::Stopped(stop) = refusal
             // A PASID that is being torn down while its faults are in flight is everyday business for a
             // guest; recording it, as the table has it, would only fill the log of every killed process.
-            && !matches!(stop.reason, Reason::DirectoryNotPresent | Reason::PasidNotPresent)
+            && !matches!(stop.reason, FaultReason::DirectoryNotPresent | FaultReason::PasidNotPresent)
         {
-            self.record(&Fault::of_page_request(request, stop.reason), stop);
+            self.record(&RemappingFault::of_page_request(request, stop.reason), stop);
         }
         self.answer(request, ResponseCode::InvalidRequest);
     }
 
-    fn record(&self, fault: &Fault, stop: Stop) {
+    fn record(&self, fault: &RemappingFault, stop: Stop) {
         if !stop.is_recorded() {
             return;
         }

@@ -15,7 +15,7 @@ use crate::spec::registers::{FaultStatus, InvalidationQueueError};
 
 /// What stopped a request (§7.1.3, table 30).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-pub enum Reason {
+pub enum FaultReason {
     /// RTA.1
     #[error("root table address register is not set to scalable mode")]
     RootMode,
@@ -108,7 +108,7 @@ pub enum Reason {
     InterruptRange,
 }
 
-/// What a translation request that met a [`Reason`] is answered.
+/// What a translation request that met a [`FaultReason`] is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtsAnswer {
     /// Success without rights; no fault is recorded.
@@ -121,7 +121,7 @@ pub enum AtsAnswer {
     CompleterAbort,
 }
 
-impl Reason {
+impl FaultReason {
     /// The code in the fault record: the one place that knows them.
     pub const fn code(self) -> u8 {
         match self {
@@ -228,7 +228,7 @@ pub enum FaultedAccess {
 /// A fault with all its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{requester} at {iova} (PASID {pasid:?}, {access:?}): {reason} [{:#04x}]", reason.code())]
-pub struct Fault {
+pub struct RemappingFault {
     /// Who asked.
     pub requester: Bdf,
     /// In which address space.
@@ -238,12 +238,12 @@ pub struct Fault {
     /// How.
     pub access: FaultedAccess,
     /// Why it failed.
-    pub reason: Reason,
+    pub reason: FaultReason,
 }
 
-impl Fault {
+impl RemappingFault {
     /// The fault of a translation.
-    pub fn of_translation(request: &TranslationRequest, reason: Reason) -> Self {
+    pub fn of_translation(request: &TranslationRequest, reason: FaultReason) -> Self {
         let access = match (request.kind, request.write) {
             (RequestKind::Translation, write) => FaultedAccess::Translation { write },
             (RequestKind::Untranslated, true) => FaultedAccess::Write,
@@ -253,7 +253,7 @@ impl Fault {
     }
 
     /// The fault of a page request.
-    pub fn of_page_request(request: &PageRequest, reason: Reason) -> Self {
+    pub fn of_page_request(request: &PageRequest, reason: FaultReason) -> Self {
         let access = FaultedAccess::PageRequest;
         Self { requester: request.requester, pasid: request.pasid, iova: request.page, access, reason }
     }
@@ -310,7 +310,7 @@ pub(crate) struct FaultLog {
 impl FaultLog {
     /// Records `fault` (§7.2.1): nothing while the overflow is not cleared; nothing if its requester has a
     /// record; an overflow if the next record is occupied.
-    pub(crate) fn record(&mut self, fault: &Fault) -> Recorded {
+    pub(crate) fn record(&mut self, fault: &RemappingFault) -> Recorded {
         if self.overflow {
             return Recorded::Overflowed;
         }

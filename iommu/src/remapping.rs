@@ -13,7 +13,7 @@ use refault_bus::{Bdf, Gpa, Iova, Pasid};
 use rustc_hash::FxHashSet;
 
 use crate::cache::{Caches, Tag};
-use crate::fault::Reason;
+use crate::fault::FaultReason;
 use crate::spec::HOST_ADDRESS_WIDTH;
 use crate::spec::context::ContextEntry;
 use crate::spec::invalidation::PasidCacheScope;
@@ -106,7 +106,7 @@ impl Remapping {
         }
         let context = self.context(memory, request.requester)?;
         if request.kind == RequestKind::Translation && !context.dte() {
-            return Err(Stop::new(Reason::DeviceTlbDisabled, context.fpd()).into());
+            return Err(Stop::new(FaultReason::DeviceTlbDisabled, context.fpd()).into());
         }
         let pasid = pasid_of(context, request.pasid)?;
         let space = self.space(memory, context, request.requester, pasid)?;
@@ -132,7 +132,7 @@ impl Remapping {
         }
         let context = self.context(memory, request.requester)?;
         if !context.pre() {
-            return Err(Stop::new(Reason::PageRequestDisabled, context.fpd()).into());
+            return Err(Stop::new(FaultReason::PageRequestDisabled, context.fpd()).into());
         }
         let pasid = pasid_of(context, request.pasid)?;
         let space = self.space(memory, context, request.requester, pasid)?;
@@ -197,7 +197,7 @@ impl Remapping {
         root: Gpa,
         tag: Tag,
         request: &TranslationRequest,
-    ) -> Result<Translation, Reason> {
+    ) -> Result<Translation, FaultReason> {
         // A cached entry with write permission has its dirty bit set already.
         if let Some(hit) = self.caches.translation(tag, request.iova)
             && hit.allows(request.write)
@@ -209,7 +209,7 @@ impl Remapping {
         let access = Access { iova: request.iova, write: request.write, exact };
         let translation = first_stage::walk(memory, root, access)?;
         if overlaps_interrupts(&translation) {
-            return Err(Reason::InterruptRange);
+            return Err(FaultReason::InterruptRange);
         }
         self.caches.insert_translation(tag, request.iova, translation);
         Ok(translation)
@@ -239,19 +239,19 @@ impl Remapping {
 fn pasid_of(context: ContextEntry, pasid: Option<Pasid>) -> Result<Pasid, Stop> {
     match pasid {
         None => Ok(RID_PASID),
-        Some(_) if !context.paside() => Err(Stop::new(Reason::PasidDisabled, context.fpd())),
-        Some(RID_PASID) => Err(Stop::new(Reason::PasidIsRidPasid, context.fpd())),
+        Some(_) if !context.paside() => Err(Stop::new(FaultReason::PasidDisabled, context.fpd())),
+        Some(RID_PASID) => Err(Stop::new(FaultReason::PasidIsRidPasid, context.fpd())),
         Some(pasid) => Ok(pasid),
     }
 }
 
 /// Pass-through: the address is physical already (§3.9).
-fn pass_through(request: &TranslationRequest) -> Result<Translation, Reason> {
+fn pass_through(request: &TranslationRequest) -> Result<Translation, FaultReason> {
     if request.iova.0 >> HOST_ADDRESS_WIDTH != 0 {
-        return Err(Reason::BeyondHostWidth);
+        return Err(FaultReason::BeyondHostWidth);
     }
     match request.kind {
-        RequestKind::Untranslated if is_interrupt(request.iova.0) => Err(Reason::InterruptRange),
+        RequestKind::Untranslated if is_interrupt(request.iova.0) => Err(FaultReason::InterruptRange),
         RequestKind::Translation if is_interrupt(request.iova.0) => Ok(Translation::NONE),
         _ => Ok(Translation { write: request.write, ..identity(request.iova) }),
     }

@@ -4,7 +4,7 @@ use refault_bus::ats::Translation;
 use refault_bus::dma::{DmaMemory, Exchange};
 use refault_bus::{Gpa, Iova};
 
-use crate::fault::Reason;
+use crate::fault::FaultReason;
 use crate::spec::first_stage::{FirstStageEntry, LEVELS, level_shift};
 
 /// How often a walk starts anew because a vCPU changed an entry between reading it and setting its accessed
@@ -24,16 +24,16 @@ pub(crate) struct Access {
 
 /// Walks the tables at `root`. The result grants read, and write if wanted and allowed; accessed and dirty
 /// bits say so in the tables before this returns.
-pub(crate) fn walk(memory: &dyn DmaMemory, root: Gpa, access: Access) -> Result<Translation, Reason> {
+pub(crate) fn walk(memory: &dyn DmaMemory, root: Gpa, access: Access) -> Result<Translation, FaultReason> {
     if !is_canonical(access.iova) {
-        return Err(Reason::NotCanonical);
+        return Err(FaultReason::NotCanonical);
     }
     for _ in 0..ATTEMPTS {
         if let Some(translation) = Path::read(memory, root, access)?.grant(memory, access)? {
             return Ok(translation);
         }
     }
-    Err(Reason::AccessedDirty)
+    Err(FaultReason::AccessedDirty)
 }
 
 /// Whether bits 63:47 are all alike.
@@ -52,7 +52,7 @@ struct Path {
 }
 
 impl Path {
-    fn read(memory: &dyn DmaMemory, root: Gpa, access: Access) -> Result<Self, Reason> {
+    fn read(memory: &dyn DmaMemory, root: Gpa, access: Access) -> Result<Self, FaultReason> {
         let mut path = Self {
             entries: [(root, FirstStageEntry::new()); LEVELS as usize],
             leaf_level: 1,
@@ -62,16 +62,17 @@ impl Path {
         for (slot, level) in path.entries.iter_mut().zip((1..=LEVELS).rev()) {
             let index = access.iova.0 >> level_shift(level) & 0x1ff;
             let at = Gpa(table.0 + index * 8);
-            let missing = if level == LEVELS { Reason::TopEntryAccess } else { Reason::EntryAccess };
+            let missing =
+                if level == LEVELS { FaultReason::TopEntryAccess } else { FaultReason::EntryAccess };
             let entry = FirstStageEntry::from_bits(memory.load_u64(at).map_err(|_| missing)?);
             if !entry.present() {
-                return Err(Reason::EntryNotPresent);
+                return Err(FaultReason::EntryNotPresent);
             }
             if entry.is_malformed(level) {
-                return Err(Reason::EntryReserved);
+                return Err(FaultReason::EntryReserved);
             }
             if !entry.user() {
-                return Err(Reason::Supervisor);
+                return Err(FaultReason::Supervisor);
             }
             path.writable &= entry.writable();
             *slot = (at, entry);
@@ -85,9 +86,9 @@ impl Path {
     }
 
     /// Sets accessed and dirty bits and makes the translation; `None` if an entry changed meanwhile.
-    fn grant(&self, memory: &dyn DmaMemory, access: Access) -> Result<Option<Translation>, Reason> {
+    fn grant(&self, memory: &dyn DmaMemory, access: Access) -> Result<Option<Translation>, FaultReason> {
         if access.exact && access.write && !self.writable {
-            return Err(Reason::WriteDenied);
+            return Err(FaultReason::WriteDenied);
         }
         let write = access.write && self.writable;
         let mut leaf = FirstStageEntry::new();
@@ -98,7 +99,7 @@ impl Path {
                 match memory.compare_exchange_u64(at, entry.into_bits(), marked.into_bits()) {
                     Ok(Exchange::Stored) => {}
                     Ok(Exchange::Found(_)) => return Ok(None),
-                    Err(_) => return Err(Reason::AccessedDirty),
+                    Err(_) => return Err(FaultReason::AccessedDirty),
                 }
             }
             leaf = entry;

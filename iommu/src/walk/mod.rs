@@ -7,20 +7,20 @@ pub(crate) mod pasid;
 
 use refault_bus::Gpa;
 
-use crate::fault::Reason;
+use crate::fault::FaultReason;
 
 /// What ended a walk of the root, context and PASID tables before its goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stop {
     /// Why.
-    pub(crate) reason: Reason,
+    pub(crate) reason: FaultReason,
     /// An FPD bit was met on the way: qualified faults are not recorded.
     pub(crate) fpd: bool,
 }
 
 impl Stop {
     /// A stop on a path where recording is `fpd`-disabled or not.
-    pub(crate) const fn new(reason: Reason, fpd: bool) -> Self {
+    pub(crate) const fn new(reason: FaultReason, fpd: bool) -> Self {
         Self { reason, fpd }
     }
 

@@ -4,7 +4,7 @@ use refault_bus::dma::DmaMemory;
 use refault_bus::{Gpa, Pasid};
 
 use super::{Stop, entry_at};
-use crate::fault::Reason;
+use crate::fault::FaultReason;
 use crate::spec::context::ContextEntry;
 use crate::spec::pasid_entry::{
     PASID_ENTRY_BYTES, PASIDS_PER_TABLE, PGTT_FIRST_STAGE, PGTT_PASS_THROUGH, PasidDirectoryEntry,
@@ -40,23 +40,23 @@ pub(crate) fn walk(
     let fpd = context.fpd();
     // 1. The directory entry. SCT.7 for requests with PASID; PASID 0 is always covered.
     if pasid.get() >= context.pasid_count() {
-        return Err(Stop::new(Reason::PasidTooLarge, fpd));
+        return Err(Stop::new(FaultReason::PasidTooLarge, fpd));
     }
     let at = entry_at(context.frame(), u64::from(pasid.get() / PASIDS_PER_TABLE), 8);
-    let directory = memory.load_u64(at).map_err(|_| Stop::new(Reason::DirectoryAccess, fpd))?;
+    let directory = memory.load_u64(at).map_err(|_| Stop::new(FaultReason::DirectoryAccess, fpd))?;
     let directory = PasidDirectoryEntry::from_bits(directory);
     let fpd = fpd || directory.fpd();
     if !directory.present() {
-        return Err(Stop::new(Reason::DirectoryNotPresent, fpd));
+        return Err(Stop::new(FaultReason::DirectoryNotPresent, fpd));
     }
     if directory.is_malformed() {
-        return Err(Stop::new(Reason::DirectoryReserved, fpd));
+        return Err(Stop::new(FaultReason::DirectoryReserved, fpd));
     }
     // 2. The PASID entry: eight quadwords, the one with P first.
     let at = entry_at(directory.frame(), u64::from(pasid.get() % PASIDS_PER_TABLE), PASID_ENTRY_BYTES);
     let mut quads = [0; 8];
     for (quad, offset) in quads.iter_mut().zip((0u64..).step_by(8)) {
-        *quad = memory.load_u64(Gpa(at.0 + offset)).map_err(|_| Stop::new(Reason::PasidAccess, fpd))?;
+        *quad = memory.load_u64(Gpa(at.0 + offset)).map_err(|_| Stop::new(FaultReason::PasidAccess, fpd))?;
     }
     decode(quads, fpd)
 }
@@ -68,17 +68,17 @@ fn decode(quads: [u64; 8], fpd: bool) -> Result<AddressSpace, Stop> {
     let first_stage = PasidEntryFirstStage::from_bits(first_stage);
     let fpd = fpd || control.fpd();
     if !control.present() {
-        return Err(Stop::new(Reason::PasidNotPresent, fpd));
+        return Err(Stop::new(FaultReason::PasidNotPresent, fpd));
     }
     if domain.is_malformed() || first_stage.is_malformed() || rest.iter().any(|&quad| quad != 0) {
-        return Err(Stop::new(Reason::PasidReserved, fpd));
+        return Err(Stop::new(FaultReason::PasidReserved, fpd));
     }
     let translation = match control.pgtt() {
         PGTT_FIRST_STAGE if first_stage.fspm() == 0 => {
             TranslationType::FirstStage(Gpa(first_stage.frame() << 12))
         }
         PGTT_PASS_THROUGH => TranslationType::PassThrough,
-        _ => return Err(Stop::new(Reason::PasidInvalid, fpd)),
+        _ => return Err(Stop::new(FaultReason::PasidInvalid, fpd)),
     };
     Ok(AddressSpace { did: domain.did(), translation, fpd })
 }
