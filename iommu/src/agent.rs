@@ -9,9 +9,9 @@ use refault_bus::sync::lock;
 
 use crate::fault::{AtsAnswer, FaultReason, Recorded, RemappingFault};
 use crate::page_request::Enqueued;
-use crate::remapping::Refusal;
+use crate::remapping::RemappingError;
 use crate::unit::Iommu;
-use crate::walk::Stop;
+use crate::walk::WalkFault;
 
 impl TranslationAgent for Iommu {
     fn translate(&self, request: &TranslationRequest) -> Result<Translation, TranslationError> {
@@ -19,16 +19,16 @@ impl TranslationAgent for Iommu {
         let translated = lock(&self.remapping).translate(&*self.memory, request);
         match translated {
             Ok(translation) => Ok(translation),
-            Err(Refusal::Disabled) => Err(unsupported(request)),
-            Err(Refusal::Stopped(stop)) => self.refuse(request, stop),
+            Err(RemappingError::Disabled) => Err(unsupported(request)),
+            Err(RemappingError::Fault(fault)) => self.refuse(request, fault),
         }
     }
 
     fn page_request(&self, request: PageRequest) {
         self.counters.page_requests.increment();
         let admitted = lock(&self.remapping).admit(&*self.memory, &request);
-        if let Err(refusal) = admitted {
-            return self.refuse_page(&request, refusal);
+        if let Err(error) = admitted {
+            return self.refuse_page(&request, error);
         }
         let enqueued = lock(&self.page_requests).enqueue(&*self.memory, &request);
         match enqueued {
@@ -67,16 +67,20 @@ impl TranslationAgent for Iommu {
 
 impl Iommu {
     /// The answer to a translation that the tables do not allow (§7.1.3).
-    fn refuse(&self, request: &TranslationRequest, stop: Stop) -> Result<Translation, TranslationError> {
-        let fault = RemappingFault::of_translation(request, stop.reason);
+    fn refuse(
+        &self,
+        request: &TranslationRequest,
+        fault: WalkFault,
+    ) -> Result<Translation, TranslationError> {
+        let record = RemappingFault::of_translation(request, fault.reason);
         if request.kind == RequestKind::Untranslated {
-            self.record(&fault, stop);
+            self.record(fault, &record);
             let TranslationRequest { requester, pasid, iova, .. } = *request;
             return Err(TranslationError::Blocked { requester, pasid, iova });
         }
-        let answer = stop.reason.ats_answer();
+        let answer = fault.reason.ats_answer();
         if answer != AtsAnswer::NoRights {
-            self.record(&fault, stop);
+            self.record(fault, &record);
         }
         match answer {
             AtsAnswer::NoRights | AtsAnswer::NoRightsRecorded => Ok(Translation::NONE),
@@ -90,27 +94,27 @@ impl Iommu {
 
     /// A page request that may not be queued is answered Invalid Request at once, never Response Failure,
     /// which would end page requests for the whole device (§7.1.3).
-    fn refuse_page(&self, request: &PageRequest, refusal: Refusal) {
+    fn refuse_page(&self, request: &PageRequest, error: RemappingError) {
         self.counters.page_requests_refused.increment();
-        if let Refusal::Stopped(stop) = refusal
+        if let RemappingError::Fault(fault) = error
             // A PASID that is being torn down while its faults are in flight is everyday business for a
             // guest; recording it, as the table has it, would only fill the log of every killed process.
-            && !matches!(stop.reason, FaultReason::DirectoryNotPresent | FaultReason::PasidNotPresent)
+            && !matches!(fault.reason, FaultReason::DirectoryNotPresent | FaultReason::PasidNotPresent)
         {
-            self.record(&RemappingFault::of_page_request(request, stop.reason), stop);
+            self.record(fault, &RemappingFault::of_page_request(request, fault.reason));
         }
         self.answer(request, ResponseCode::InvalidRequest);
     }
 
-    fn record(&self, fault: &RemappingFault, stop: Stop) {
-        if !stop.is_recorded() {
+    fn record(&self, fault: WalkFault, record: &RemappingFault) {
+        if !fault.is_recorded() {
             return;
         }
-        let recorded = lock(&self.faults).record(fault);
+        let recorded = lock(&self.faults).record(record);
         match recorded {
             Recorded::Kept(message) => {
                 self.counters.faults_recorded.increment();
-                tracing::debug!("fault recorded: {fault}");
+                tracing::debug!("fault recorded: {record}");
                 self.signal(message);
             }
             Recorded::Compressed => self.counters.faults_compressed.increment(),

@@ -20,7 +20,7 @@ use crate::spec::invalidation::PasidCacheScope;
 use crate::spec::registers::RootTableAddress;
 use crate::walk::first_stage::Access;
 use crate::walk::pasid::{AddressSpace, TranslationType};
-use crate::walk::{Stop, context, first_stage, pasid};
+use crate::walk::{WalkFault, context, first_stage, pasid};
 
 /// The PASID of requests without one: ECAP.RPS is clear.
 const RID_PASID: Pasid = Pasid::truncated(0);
@@ -39,18 +39,18 @@ pub(crate) struct UntranslatedUse {
     pub(crate) pasid: Option<Pasid>,
 }
 
-/// Why a request got no translation.
+/// Why a request is neither translated nor queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// Translation is off, and this request wants it.
+pub(crate) enum RemappingError {
+    /// Translation is off, and the request needs it.
     Disabled,
-    /// The tables say no.
-    Stopped(Stop),
+    /// A walk of the tables ended in a fault.
+    Fault(WalkFault),
 }
 
-impl From<Stop> for Refusal {
-    fn from(stop: Stop) -> Self {
-        Self::Stopped(stop)
+impl From<WalkFault> for RemappingError {
+    fn from(fault: WalkFault) -> Self {
+        Self::Fault(fault)
     }
 }
 
@@ -94,10 +94,10 @@ impl Remapping {
         &mut self,
         memory: &dyn DmaMemory,
         request: &TranslationRequest,
-    ) -> Result<Translation, Refusal> {
+    ) -> Result<Translation, RemappingError> {
         let is_plain = request.kind == RequestKind::Untranslated && request.pasid.is_none();
         if !self.enabled {
-            return if is_plain { Ok(identity(request.iova)) } else { Err(Refusal::Disabled) };
+            return if is_plain { Ok(identity(request.iova)) } else { Err(RemappingError::Disabled) };
         }
         // Without PASID the interrupt range is no address space at all (§3.14): writes there are interrupts,
         // and a device must not get a translated address for them.
@@ -106,7 +106,7 @@ impl Remapping {
         }
         let context = self.context(memory, request.requester)?;
         if request.kind == RequestKind::Translation && !context.dte() {
-            return Err(Stop::new(FaultReason::DeviceTlbDisabled, context.fpd()).into());
+            return Err(WalkFault::new(FaultReason::DeviceTlbDisabled, context.fpd()).into());
         }
         let pasid = pasid_of(context, request.pasid)?;
         let space = self.space(memory, context, request.requester, pasid)?;
@@ -122,17 +122,21 @@ impl Remapping {
             TranslationType::PassThrough => pass_through(request),
             TranslationType::FirstStage(root) => self.first_stage(memory, root, tag, request),
         };
-        translated.map_err(|reason| Stop::new(reason, space.fpd).into())
+        translated.map_err(|reason| WalkFault::new(reason, space.fpd).into())
     }
 
     /// Whether a page request may be queued; `Ok` has dropped the page from the IOTLB (§6.5.3.1).
-    pub(crate) fn admit(&mut self, memory: &dyn DmaMemory, request: &PageRequest) -> Result<(), Refusal> {
+    pub(crate) fn admit(
+        &mut self,
+        memory: &dyn DmaMemory,
+        request: &PageRequest,
+    ) -> Result<(), RemappingError> {
         if !self.enabled {
-            return Err(Refusal::Disabled);
+            return Err(RemappingError::Disabled);
         }
         let context = self.context(memory, request.requester)?;
         if !context.pre() {
-            return Err(Stop::new(FaultReason::PageRequestDisabled, context.fpd()).into());
+            return Err(WalkFault::new(FaultReason::PageRequestDisabled, context.fpd()).into());
         }
         let pasid = pasid_of(context, request.pasid)?;
         let space = self.space(memory, context, request.requester, pasid)?;
@@ -167,7 +171,7 @@ impl Remapping {
         self.walks
     }
 
-    fn context(&mut self, memory: &dyn DmaMemory, requester: Bdf) -> Result<ContextEntry, Stop> {
+    fn context(&mut self, memory: &dyn DmaMemory, requester: Bdf) -> Result<ContextEntry, WalkFault> {
         if let Some(entry) = self.caches.context(requester) {
             return Ok(entry);
         }
@@ -182,7 +186,7 @@ impl Remapping {
         context: ContextEntry,
         requester: Bdf,
         pasid: Pasid,
-    ) -> Result<AddressSpace, Stop> {
+    ) -> Result<AddressSpace, WalkFault> {
         if let Some(space) = self.caches.space(requester, pasid) {
             return Ok(space);
         }
@@ -236,11 +240,11 @@ impl Remapping {
 }
 
 /// The PASID that a request is translated with (§9.4).
-fn pasid_of(context: ContextEntry, pasid: Option<Pasid>) -> Result<Pasid, Stop> {
+fn pasid_of(context: ContextEntry, pasid: Option<Pasid>) -> Result<Pasid, WalkFault> {
     match pasid {
         None => Ok(RID_PASID),
-        Some(_) if !context.paside() => Err(Stop::new(FaultReason::PasidDisabled, context.fpd())),
-        Some(RID_PASID) => Err(Stop::new(FaultReason::PasidIsRidPasid, context.fpd())),
+        Some(_) if !context.paside() => Err(WalkFault::new(FaultReason::PasidDisabled, context.fpd())),
+        Some(RID_PASID) => Err(WalkFault::new(FaultReason::PasidIsRidPasid, context.fpd())),
         Some(pasid) => Ok(pasid),
     }
 }

@@ -9,22 +9,23 @@ use refault_bus::Gpa;
 
 use crate::fault::FaultReason;
 
-/// What ended a walk of the root, context and PASID tables before its goal.
+/// A fault found by a walk, and whether the entries on the way disabled its recording.
+///
+/// FPD (fault processing disable) is a bit of context, directory and PASID entries. The walk collects it from each
+/// entry it has read, so a fault further down, or in the entry itself, knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stop {
-    /// Why.
+pub(crate) struct WalkFault {
     pub(crate) reason: FaultReason,
-    /// An FPD bit was met on the way: qualified faults are not recorded.
+    /// One of the entries read so far has FPD set: qualified faults are not recorded.
     pub(crate) fpd: bool,
 }
 
-impl Stop {
-    /// A stop on a path where recording is `fpd`-disabled or not.
+impl WalkFault {
     pub(crate) const fn new(reason: FaultReason, fpd: bool) -> Self {
         Self { reason, fpd }
     }
 
-    /// Whether the fault is to be recorded.
+    /// Whether the fault is recorded: FPD does not hold back faults that are not qualified (§7.1.3, table 30).
     pub(crate) const fn is_recorded(self) -> bool {
         !(self.fpd && self.reason.is_qualified())
     }

@@ -3,7 +3,7 @@
 use refault_bus::dma::DmaMemory;
 use refault_bus::{Gpa, Pasid};
 
-use super::{Stop, entry_at};
+use super::{WalkFault, entry_at};
 use crate::fault::FaultReason;
 use crate::spec::context::ContextEntry;
 use crate::spec::pasid_entry::{
@@ -36,49 +36,50 @@ pub(crate) fn walk(
     memory: &dyn DmaMemory,
     context: ContextEntry,
     pasid: Pasid,
-) -> Result<AddressSpace, Stop> {
+) -> Result<AddressSpace, WalkFault> {
     let fpd = context.fpd();
     // 1. The directory entry. SCT.7 for requests with PASID; PASID 0 is always covered.
     if pasid.get() >= context.pasid_count() {
-        return Err(Stop::new(FaultReason::PasidTooLarge, fpd));
+        return Err(WalkFault::new(FaultReason::PasidTooLarge, fpd));
     }
     let at = entry_at(context.frame(), u64::from(pasid.get() / PASIDS_PER_TABLE), 8);
-    let directory = memory.load_u64(at).map_err(|_| Stop::new(FaultReason::DirectoryAccess, fpd))?;
+    let directory = memory.load_u64(at).map_err(|_| WalkFault::new(FaultReason::DirectoryAccess, fpd))?;
     let directory = PasidDirectoryEntry::from_bits(directory);
     let fpd = fpd || directory.fpd();
     if !directory.present() {
-        return Err(Stop::new(FaultReason::DirectoryNotPresent, fpd));
+        return Err(WalkFault::new(FaultReason::DirectoryNotPresent, fpd));
     }
     if directory.is_malformed() {
-        return Err(Stop::new(FaultReason::DirectoryReserved, fpd));
+        return Err(WalkFault::new(FaultReason::DirectoryReserved, fpd));
     }
     // 2. The PASID entry: eight quadwords, the one with P first.
     let at = entry_at(directory.frame(), u64::from(pasid.get() % PASIDS_PER_TABLE), PASID_ENTRY_BYTES);
     let mut quads = [0; 8];
     for (quad, offset) in quads.iter_mut().zip((0u64..).step_by(8)) {
-        *quad = memory.load_u64(Gpa(at.0 + offset)).map_err(|_| Stop::new(FaultReason::PasidAccess, fpd))?;
+        *quad =
+            memory.load_u64(Gpa(at.0 + offset)).map_err(|_| WalkFault::new(FaultReason::PasidAccess, fpd))?;
     }
     decode(quads, fpd)
 }
 
-fn decode(quads: [u64; 8], fpd: bool) -> Result<AddressSpace, Stop> {
+fn decode(quads: [u64; 8], fpd: bool) -> Result<AddressSpace, WalkFault> {
     let [control, domain, first_stage, rest @ ..] = quads;
     let control = PasidEntryControl::from_bits(control);
     let domain = PasidEntryDomain::from_bits(domain);
     let first_stage = PasidEntryFirstStage::from_bits(first_stage);
     let fpd = fpd || control.fpd();
     if !control.present() {
-        return Err(Stop::new(FaultReason::PasidNotPresent, fpd));
+        return Err(WalkFault::new(FaultReason::PasidNotPresent, fpd));
     }
     if domain.is_malformed() || first_stage.is_malformed() || rest.iter().any(|&quad| quad != 0) {
-        return Err(Stop::new(FaultReason::PasidReserved, fpd));
+        return Err(WalkFault::new(FaultReason::PasidReserved, fpd));
     }
     let translation = match control.pgtt() {
         PGTT_FIRST_STAGE if first_stage.fspm() == 0 => {
             TranslationType::FirstStage(Gpa(first_stage.frame() << 12))
         }
         PGTT_PASS_THROUGH => TranslationType::PassThrough,
-        _ => return Err(Stop::new(FaultReason::PasidInvalid, fpd)),
+        _ => return Err(WalkFault::new(FaultReason::PasidInvalid, fpd)),
     };
     Ok(AddressSpace { did: domain.did(), translation, fpd })
 }
