@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use crate::spec::context::ContextEntry;
 use crate::spec::invalidation::PasidCacheScope;
-use crate::walk::pasid::AddressSpace;
+use crate::walk::pasid::PasidEntry;
 
 /// Tag of a translation: all SVA address spaces of a Linux guest share one domain, so only both together
 /// name one (§6.2.1).
@@ -24,18 +24,18 @@ pub(crate) struct Tag {
 #[derive(Debug)]
 pub(crate) struct Caches {
     contexts: FxHashMap<Bdf, ContextEntry>,
-    spaces: FxHashMap<(Bdf, Pasid), AddressSpace>,
-    space_capacity: usize,
+    pasid_entries: FxHashMap<(Bdf, Pasid), PasidEntry>,
+    pasid_capacity: usize,
     iotlb: Tlb<Tag>,
 }
 
 impl Caches {
     /// Empty caches for this many PASID entries and translations.
-    pub(crate) fn new(space_capacity: usize, iotlb_capacity: usize) -> Self {
+    pub(crate) fn new(pasid_capacity: usize, iotlb_capacity: usize) -> Self {
         Self {
             contexts: FxHashMap::default(),
-            spaces: FxHashMap::default(),
-            space_capacity: space_capacity.max(1),
+            pasid_entries: FxHashMap::default(),
+            pasid_capacity: pasid_capacity.max(1),
             iotlb: Tlb::new(iotlb_capacity),
         }
     }
@@ -49,16 +49,16 @@ impl Caches {
         self.contexts.insert(requester, entry);
     }
 
-    pub(crate) fn space(&self, requester: Bdf, pasid: Pasid) -> Option<AddressSpace> {
-        self.spaces.get(&(requester, pasid)).copied()
+    pub(crate) fn pasid_entry(&self, requester: Bdf, pasid: Pasid) -> Option<PasidEntry> {
+        self.pasid_entries.get(&(requester, pasid)).copied()
     }
 
     /// Keeps a present PASID entry; a full cache starts anew.
-    pub(crate) fn insert_space(&mut self, requester: Bdf, pasid: Pasid, space: AddressSpace) {
-        if self.spaces.len() >= self.space_capacity {
-            self.spaces.clear();
+    pub(crate) fn insert_pasid_entry(&mut self, requester: Bdf, pasid: Pasid, entry: PasidEntry) {
+        if self.pasid_entries.len() >= self.pasid_capacity {
+            self.pasid_entries.clear();
         }
-        self.spaces.insert((requester, pasid), space);
+        self.pasid_entries.insert((requester, pasid), entry);
     }
 
     pub(crate) fn translation(&self, tag: Tag, iova: Iova) -> Option<Translation> {
@@ -74,15 +74,15 @@ impl Caches {
     pub(crate) fn flush_contexts(&mut self, device: Option<(Bdf, u16)>) {
         let matches = |bdf: &Bdf| device.is_none_or(|(Bdf(source), mask)| (bdf.0 ^ source) & mask == 0);
         self.contexts.retain(|requester, _| !matches(requester));
-        self.spaces.retain(|(requester, _), _| !matches(requester));
+        self.pasid_entries.retain(|(requester, _), _| !matches(requester));
     }
 
     /// Forgets PASID entries (§6.5.2.2).
-    pub(crate) fn flush_spaces(&mut self, scope: PasidCacheScope) {
-        self.spaces.retain(|&(_, pasid), space| match scope {
+    pub(crate) fn flush_pasid_entries(&mut self, scope: PasidCacheScope) {
+        self.pasid_entries.retain(|&(_, pasid), entry| match scope {
             PasidCacheScope::Global => false,
-            PasidCacheScope::Domain(did) => space.did != did,
-            PasidCacheScope::Pasid(did, one) => space.did != did || pasid != one,
+            PasidCacheScope::Domain(did) => entry.did != did,
+            PasidCacheScope::Pasid(did, one) => entry.did != did || pasid != one,
         });
     }
 
@@ -105,7 +105,7 @@ impl Caches {
     /// Forgets everything.
     pub(crate) fn flush_all(&mut self) {
         self.contexts.clear();
-        self.spaces.clear();
+        self.pasid_entries.clear();
         self.iotlb.flush_all();
     }
 }

@@ -176,7 +176,7 @@ impl Iommu {
             }
             InvalidationDescriptor::PasidCache(scope) => {
                 self.counters.pasid_cache_invalidations.increment();
-                lock(&self.remapping).flush_spaces(scope);
+                lock(&self.remapping).flush_pasid_entries(scope);
             }
             InvalidationDescriptor::Iotlb { did } => {
                 self.counters.iotlb_invalidations.increment();

@@ -19,7 +19,7 @@ use crate::spec::context::ContextEntry;
 use crate::spec::invalidation::PasidCacheScope;
 use crate::spec::registers::RootTableAddress;
 use crate::walk::first_stage::Access;
-use crate::walk::pasid::{AddressSpace, TranslationType};
+use crate::walk::pasid::{PasidEntry, TranslationType};
 use crate::walk::{WalkFault, context, first_stage, pasid};
 
 /// The PASID of requests without one: ECAP.RPS is clear.
@@ -109,8 +109,8 @@ impl Remapping {
             return Err(WalkFault::new(FaultReason::DeviceTlbDisabled, context.fpd()).into());
         }
         let pasid = pasid_of(context, request.pasid)?;
-        let space = self.space(memory, context, request.requester, pasid)?;
-        let tag = Tag { did: space.did, pasid };
+        let entry = self.pasid_entry(memory, context, request.requester, pasid)?;
+        let tag = Tag { did: entry.did, pasid };
         if request.kind == RequestKind::Untranslated {
             self.note_untranslated(UntranslatedUse {
                 tag,
@@ -118,11 +118,11 @@ impl Remapping {
                 pasid: request.pasid,
             });
         }
-        let translated = match space.translation {
+        let translated = match entry.translation {
             TranslationType::PassThrough => pass_through(request),
             TranslationType::FirstStage(root) => self.first_stage(memory, root, tag, request),
         };
-        translated.map_err(|reason| WalkFault::new(reason, space.fpd).into())
+        translated.map_err(|reason| WalkFault::new(reason, entry.fpd).into())
     }
 
     /// Whether a page request may be queued; `Ok` has dropped the page from the IOTLB (§6.5.3.1).
@@ -139,8 +139,8 @@ impl Remapping {
             return Err(WalkFault::new(FaultReason::PageRequestDisabled, context.fpd()).into());
         }
         let pasid = pasid_of(context, request.pasid)?;
-        let space = self.space(memory, context, request.requester, pasid)?;
-        self.caches.flush_tag(Tag { did: space.did, pasid }, Some((request.page, 12)));
+        let entry = self.pasid_entry(memory, context, request.requester, pasid)?;
+        self.caches.flush_tag(Tag { did: entry.did, pasid }, Some((request.page, 12)));
         Ok(())
     }
 
@@ -150,8 +150,8 @@ impl Remapping {
     }
 
     /// PASID cache invalidation.
-    pub(crate) fn flush_spaces(&mut self, scope: PasidCacheScope) {
-        self.caches.flush_spaces(scope);
+    pub(crate) fn flush_pasid_entries(&mut self, scope: PasidCacheScope) {
+        self.caches.flush_pasid_entries(scope);
     }
 
     /// IOTLB invalidation of a domain or all: tells whose untranslated accesses must land.
@@ -180,19 +180,19 @@ impl Remapping {
         Ok(entry)
     }
 
-    fn space(
+    fn pasid_entry(
         &mut self,
         memory: &dyn DmaMemory,
         context: ContextEntry,
         requester: Bdf,
         pasid: Pasid,
-    ) -> Result<AddressSpace, WalkFault> {
-        if let Some(space) = self.caches.space(requester, pasid) {
-            return Ok(space);
+    ) -> Result<PasidEntry, WalkFault> {
+        if let Some(entry) = self.caches.pasid_entry(requester, pasid) {
+            return Ok(entry);
         }
-        let space = pasid::walk(memory, context, pasid)?;
-        self.caches.insert_space(requester, pasid, space);
-        Ok(space)
+        let entry = pasid::walk(memory, context, pasid)?;
+        self.caches.insert_pasid_entry(requester, pasid, entry);
+        Ok(entry)
     }
 
     fn first_stage(

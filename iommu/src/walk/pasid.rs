@@ -1,4 +1,4 @@
-//! From a context entry and a PASID to the address space (§3.4.3).
+//! From a context entry and a PASID to its PASID entry (§3.4.3).
 
 use refault_bus::dma::DmaMemory;
 use refault_bus::{Gpa, Pasid};
@@ -13,7 +13,7 @@ use crate::spec::pasid_entry::{
 
 /// A present and well-formed PASID entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AddressSpace {
+pub(crate) struct PasidEntry {
     /// Domain id: half of the IOTLB tag.
     pub(crate) did: u16,
     /// How addresses are translated.
@@ -36,7 +36,7 @@ pub(crate) fn walk(
     memory: &dyn DmaMemory,
     context: ContextEntry,
     pasid: Pasid,
-) -> Result<AddressSpace, WalkFault> {
+) -> Result<PasidEntry, WalkFault> {
     let fpd = context.fpd();
     // 1. The directory entry. SCT.7 for requests with PASID; PASID 0 is always covered.
     if pasid.get() >= context.pasid_count() {
@@ -62,7 +62,7 @@ pub(crate) fn walk(
     decode(quads, fpd)
 }
 
-fn decode(quads: [u64; 8], fpd: bool) -> Result<AddressSpace, WalkFault> {
+fn decode(quads: [u64; 8], fpd: bool) -> Result<PasidEntry, WalkFault> {
     let [control, domain, first_stage, rest @ ..] = quads;
     let control = PasidEntryControl::from_bits(control);
     let domain = PasidEntryDomain::from_bits(domain);
@@ -81,5 +81,5 @@ fn decode(quads: [u64; 8], fpd: bool) -> Result<AddressSpace, WalkFault> {
         PGTT_PASS_THROUGH => TranslationType::PassThrough,
         _ => return Err(WalkFault::new(FaultReason::PasidInvalid, fpd)),
     };
-    Ok(AddressSpace { did: domain.did(), translation, fpd })
+    Ok(PasidEntry { did: domain.did(), translation, fpd })
 }
