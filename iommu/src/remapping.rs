@@ -18,7 +18,7 @@ use crate::spec::HOST_ADDRESS_WIDTH;
 use crate::spec::context::ContextEntry;
 use crate::spec::invalidation::PasidCacheScope;
 use crate::spec::registers::RootTableAddress;
-use crate::walk::first_stage::Access;
+use crate::walk::first_stage::Permission;
 use crate::walk::pasid::{PasidEntry, TranslationType};
 use crate::walk::{WalkFault, context, first_stage, pasid};
 
@@ -209,9 +209,12 @@ impl Remapping {
             return Ok(Translation { write: hit.write && request.write, ..hit });
         }
         self.walks += 1;
-        let exact = request.kind == RequestKind::Untranslated;
-        let access = Access { iova: request.iova, write: request.write, exact };
-        let translation = first_stage::walk(memory, root, access)?;
+        let permission = match (request.write, request.kind) {
+            (false, _) => Permission::Read,
+            (true, RequestKind::Translation) => Permission::WriteIfAllowed,
+            (true, RequestKind::Untranslated) => Permission::Write,
+        };
+        let translation = first_stage::walk(memory, root, request.iova, permission)?;
         if overlaps_interrupts(&translation) {
             return Err(FaultReason::InterruptRange);
         }

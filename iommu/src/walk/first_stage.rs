@@ -7,29 +7,38 @@ use refault_bus::{Gpa, Iova};
 use crate::fault::FaultReason;
 use crate::spec::first_stage::{FirstStageEntry, LEVELS, level_shift};
 
-/// How often a walk starts anew because a vCPU changed an entry between reading it and setting its accessed
-/// or dirty bit.
+/// How often a walk starts again because a vCPU changed an entry after it was read and before it was marked. The
+/// bound keeps a vCPU that does nothing else from holding the remapping lock for ever.
 const ATTEMPTS: u32 = 16;
 
-/// One access to walk for. Requests are always user requests for data.
+/// What a request wants of a page. It is always a request for data at user privilege.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Access {
-    /// The address.
-    pub(crate) iova: Iova,
-    /// Write permission is wanted: it is granted if the tables allow, and the page becomes dirty.
-    pub(crate) write: bool,
-    /// Read permission alone will not do: without write permission the walk fails and leaves no trace.
-    pub(crate) exact: bool,
+pub(crate) enum Permission {
+    /// Read. Write is not granted even where the tables allow it, for then the page would have to be marked dirty.
+    Read,
+    /// Read, and write if the tables allow it: an ATS translation request, which may be granted less than it asks.
+    WriteIfAllowed,
+    /// Write: an untranslated access, which happens as a whole or not at all.
+    Write,
 }
 
-/// Walks the tables at `root`. The result grants read, and write if wanted and allowed; accessed and dirty
-/// bits say so in the tables before this returns.
-pub(crate) fn walk(memory: &dyn DmaMemory, root: Gpa, access: Access) -> Result<Translation, FaultReason> {
-    if !is_canonical(access.iova) {
+/// Walks the tables at `root`. The result grants read, and write if it is wanted and allowed; accessed and dirty bits
+/// are set in the tables before this returns.
+///
+/// # Errors
+///
+/// The reason why nothing is granted. An attempt that lost a race may have marked some entries accessed by then.
+pub(crate) fn walk(
+    memory: &dyn DmaMemory,
+    root: Gpa,
+    iova: Iova,
+    permission: Permission,
+) -> Result<Translation, FaultReason> {
+    if !is_canonical(iova) {
         return Err(FaultReason::NotCanonical);
     }
     for _ in 0..ATTEMPTS {
-        if let Some(translation) = Path::read(memory, root, access)?.grant(memory, access)? {
+        if let Some(translation) = WalkPath::read(memory, root, iova)?.grant(memory, permission)? {
             return Ok(translation);
         }
     }
@@ -38,12 +47,13 @@ pub(crate) fn walk(memory: &dyn DmaMemory, root: Gpa, access: Access) -> Result<
 
 /// Whether bits 63:47 are all alike.
 pub(crate) const fn is_canonical(iova: Iova) -> bool {
-    let high = (iova.0 as i64) >> 47;
+    let high = iova.0.cast_signed() >> 47;
     high == 0 || high == -1
 }
 
 /// The entries of one walk as they were read, from the top down, the last one a leaf.
-struct Path {
+struct WalkPath {
+    /// Address and value of each entry; those behind the leaf are unused.
     entries: [(Gpa, FirstStageEntry); LEVELS as usize],
     /// Level of the leaf: 1 to 3.
     leaf_level: u8,
@@ -51,8 +61,8 @@ struct Path {
     writable: bool,
 }
 
-impl Path {
-    fn read(memory: &dyn DmaMemory, root: Gpa, access: Access) -> Result<Self, FaultReason> {
+impl WalkPath {
+    fn read(memory: &dyn DmaMemory, root: Gpa, iova: Iova) -> Result<Self, FaultReason> {
         let mut path = Self {
             entries: [(root, FirstStageEntry::new()); LEVELS as usize],
             leaf_level: 1,
@@ -60,11 +70,12 @@ impl Path {
         };
         let mut table = root;
         for (slot, level) in path.entries.iter_mut().zip((1..=LEVELS).rev()) {
-            let index = access.iova.0 >> level_shift(level) & 0x1ff;
+            let index = iova.0 >> level_shift(level) & 0x1ff;
             let at = Gpa(table.0 + index * 8);
             let missing =
                 if level == LEVELS { FaultReason::TopEntryAccess } else { FaultReason::EntryAccess };
             let entry = FirstStageEntry::from_bits(memory.load_u64(at).map_err(|_| missing)?);
+            // P first: without it the other bits are software's, and must not be taken for reserved ones.
             if !entry.present() {
                 return Err(FaultReason::EntryNotPresent);
             }
@@ -85,12 +96,21 @@ impl Path {
         Ok(path)
     }
 
-    /// Sets accessed and dirty bits and makes the translation; `None` if an entry changed meanwhile.
-    fn grant(&self, memory: &dyn DmaMemory, access: Access) -> Result<Option<Translation>, FaultReason> {
-        if access.exact && access.write && !self.writable {
+    /// Sets the accessed bit in every entry and, if write is granted, the dirty bit in the leaf; makes the
+    /// translation of the leaf. `None` if an entry is no longer what was read: the caller walks again.
+    ///
+    /// Rights are checked before the first mark, so a refused write leaves the tables as they were. Marks go in by
+    /// compare-and-exchange: a plain store could bring back an entry that a vCPU has just cleared. They go in before
+    /// the translation is used, for software that finds a page neither accessed nor dirty may reclaim it unread.
+    fn grant(
+        &self,
+        memory: &dyn DmaMemory,
+        permission: Permission,
+    ) -> Result<Option<Translation>, FaultReason> {
+        if permission == Permission::Write && !self.writable {
             return Err(FaultReason::WriteDenied);
         }
-        let write = access.write && self.writable;
+        let write = permission != Permission::Read && self.writable;
         let mut leaf = FirstStageEntry::new();
         for (&(at, entry), level) in self.entries.iter().zip((self.leaf_level..=LEVELS).rev()) {
             let dirty = entry.dirty() || (write && level == self.leaf_level);
