@@ -1,8 +1,8 @@
 //! Guest-physical memory as devices and the IOMMU reach it.
 //!
-//! Every access names its ordering by purpose. A device *consumes* what the guest published (a doorbell
-//! record, a valid bit) with an acquiring load before it reads what lies behind it, and *publishes* its own
-//! work with a releasing store after writing the rest. The other observer is always a vCPU.
+//! The ordering of an access follows from its purpose. A device *consumes* a word that the guest published (a doorbell
+//! record, a valid bit) with an acquire load, before it reads the data that the word announces. It *publishes* its own
+//! work with a release store, after it has written the rest. The other side is always a vCPU.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,51 +38,87 @@ pub struct MemoryError(pub GpaRange);
 
 /// Guest-physical memory: RAM and persistent memory alike, but no MMIO.
 ///
-/// An access outside memory fails and changes nothing. Plain reads and writes are not atomic with respect
-/// to vCPUs; the `load`, `store` and `compare_exchange` calls are, and want natural alignment.
+/// An access that is not wholly inside memory fails and changes nothing. Plain reads and writes are not atomic with
+/// respect to vCPUs; the `load`, `store` and `compare_exchange` methods are, and require natural alignment.
 pub trait DmaMemory: Send + Sync {
     /// Fills `buf` from `gpa`.
+    ///
+    /// # Errors
+    ///
+    /// If the range is not wholly memory. `buf` is unchanged then.
     fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError>;
 
     /// Writes `buf` to `gpa`.
+    ///
+    /// # Errors
+    ///
+    /// If the range is not wholly memory. Nothing is written then.
     fn write(&self, gpa: Gpa, buf: &[u8]) -> Result<(), MemoryError>;
 
-    /// Copies `len` bytes inside guest memory; overlapping ranges behave as `memmove`.
+    /// Copies `len` bytes inside guest memory; ranges may overlap, as in `memmove`.
+    ///
+    /// # Errors
+    ///
+    /// If either range is not wholly memory; the error names that one. Nothing is copied then.
     fn copy(&self, src: Gpa, dst: Gpa, len: u64) -> Result<(), MemoryError>;
 
-    /// Copies the `pieces` in order, as [`Self::copy`] would one by one, up to the first that is not wholly
-    /// memory. Says how many were copied.
+    /// Copies `pieces` in order, as [`Self::copy`] would one by one, up to the first that fails. Returns the number of
+    /// pieces copied.
     fn copy_all(&self, pieces: &[CopyPiece]) -> usize {
         pieces.iter().take_while(|piece| self.copy(piece.src, piece.dst, piece.len).is_ok()).count()
     }
 
-    /// Consumes a 32-bit word the guest published (acquire).
+    /// Consumes a 32-bit word that the guest published (acquire).
+    ///
+    /// # Errors
+    ///
+    /// If the word is not wholly memory, or not aligned.
     fn load_u32(&self, gpa: Gpa) -> Result<u32, MemoryError>;
 
-    /// Consumes a 64-bit word the guest published (acquire).
+    /// Consumes a 64-bit word that the guest published (acquire).
+    ///
+    /// # Errors
+    ///
+    /// If the word is not wholly memory, or not aligned.
     fn load_u64(&self, gpa: Gpa) -> Result<u64, MemoryError>;
 
     /// Publishes a 32-bit word after all earlier writes (release).
+    ///
+    /// # Errors
+    ///
+    /// If the word is not wholly memory, or not aligned.
     fn store_u32(&self, gpa: Gpa, value: u32) -> Result<(), MemoryError>;
 
     /// Publishes a 64-bit word after all earlier writes (release).
+    ///
+    /// # Errors
+    ///
+    /// If the word is not wholly memory, or not aligned.
     fn store_u64(&self, gpa: Gpa, value: u64) -> Result<(), MemoryError>;
 
-    /// Replaces `current` by `new` in one step that no vCPU can split, unless another value is there.
+    /// Replaces `current` with `new` in one atomic step, unless another value is there. Sequentially consistent,
+    /// because the NIC uses it for atomic operations too.
+    ///
+    /// # Errors
+    ///
+    /// If the word is not wholly memory, or not aligned.
     fn compare_exchange_u64(&self, gpa: Gpa, current: u64, new: u64) -> Result<Exchange, MemoryError>;
 
-    /// Whether there is memory anywhere that survives the machine.
+    /// Whether any of the memory is persistent, that is, survives the machine.
     fn has_persistent(&self) -> bool {
         false
     }
 
-    /// Whether all of the range is memory that survives the machine, once [`Self::persist`] was called.
+    /// Whether all of the range is persistent memory: what is in it when [`Self::persist`] is called survives.
     fn is_persistent(&self, _gpa: Gpa, _len: u64) -> bool {
         false
     }
 
-    /// Makes all that was written to the ranges, each an address and a length, survive the machine. This may take
-    /// as long as a disk does.
+    /// Makes everything written to the ranges so far durable. Blocks until the disk has it.
+    ///
+    /// # Errors
+    ///
+    /// If a range is not persistent memory, or the host could not write it out. Ranges before it may be durable.
     fn persist(&self, ranges: &[GpaRange]) -> Result<(), PersistError> {
         ranges.first().map_or(Ok(()), |&range| Err(PersistError::NotPersistent(range)))
     }
@@ -98,30 +134,30 @@ pub enum Exchange {
     Found(u64),
 }
 
-/// Why what was written to a range may be lost with the machine.
+/// Why data written to a range may not be durable.
 #[derive(Debug, Error)]
 pub enum PersistError {
-    /// It is no memory, or none that survives.
+    /// The range is not persistent memory.
     #[error("not persistent: {0}")]
     NotPersistent(GpaRange),
-    /// The host could not write it.
+    /// The host could not write the range out.
     #[error("cannot make {range} durable: {source}")]
     Host {
-        /// Which range.
+        /// The range, of which any part may be lost.
         range: GpaRange,
-        /// What the host said.
+        /// The error of the host's call.
         source: std::io::Error,
     },
 }
 
-/// One of several copies.
+/// One piece of a [`DmaMemory::copy_all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct CopyPiece {
-    /// Where from.
+    /// First address to copy from.
     pub src: Gpa,
-    /// Where to.
+    /// First address to copy to.
     pub dst: Gpa,
-    /// How many bytes.
+    /// Length in bytes.
     pub len: u64,
 }
 
@@ -130,11 +166,12 @@ pub struct CopyPiece {
 pub struct GuestRam(Arc<GuestMemoryMmap>);
 
 impl GuestRam {
-    /// Serves all regions of `memory`.
+    /// Device access to all regions of `memory`.
     pub fn new(memory: Arc<GuestMemoryMmap>) -> Self {
         Self(memory)
     }
 
+    /// The file that makes writes at `gpa` durable, if there is one.
     fn file_of(&self, gpa: Gpa) -> Option<&FileOffset> {
         durable_file(self.0.find_region(GuestAddress(gpa.0))?)
     }
@@ -142,22 +179,23 @@ impl GuestRam {
     /// `len` bytes at `gpa`, if they lie in one region.
     fn slice(&self, gpa: Gpa, len: u64) -> Result<VolatileSlice<'_>, MemoryError> {
         let error = MemoryError(GpaRange { base: gpa, len });
+        let len = usize::try_from(len).map_err(|_| error)?;
         let region = self.0.find_region(GuestAddress(gpa.0)).ok_or(error)?;
         let offset = gpa.0 - region.start_addr().0;
-        region.get_slice(MemoryRegionAddress(offset), len as usize).map_err(|_| error)
+        region.get_slice(MemoryRegionAddress(offset), len).map_err(|_| error)
     }
 }
 
-/// Linux' flag of a mapping whose writes reach the file.
+/// `mmap` flag of Linux: writes to the mapping reach the file.
 const MAP_SHARED: i32 = 1;
 
-/// The file in which writes to a region end up.
+/// The file that writes to a region reach, if any: a private mapping keeps them to itself.
 fn durable_file(region: &GuestRegionMmap) -> Option<&FileOffset> {
     region.file_offset().filter(|_| region.flags() & MAP_SHARED != 0)
 }
 
-/// Pieces that are found before they are copied.
-const FOUND_AT_ONCE: usize = 16;
+/// Number of pieces whose memory is looked up before the first of them is copied.
+const LOOKUP_BATCH: usize = 16;
 
 impl DmaMemory for GuestRam {
     fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
@@ -181,9 +219,9 @@ impl DmaMemory for GuestRam {
             return usize::from(self.copy(piece.src, piece.dst, piece.len).is_ok());
         }
         let mut copied = 0;
-        for pieces in pieces.chunks(FOUND_AT_ONCE) {
-            // All are found first: a copy pushes what finding needs out of the processor's nearest cache.
-            let mut found = [None; FOUND_AT_ONCE];
+        for pieces in pieces.chunks(LOOKUP_BATCH) {
+            // All lookups first: a copy evicts the region table from the processor's nearest cache.
+            let mut found = [None; LOOKUP_BATCH];
             let mut count = 0;
             for (slot, &CopyPiece { src, dst, len }) in found.iter_mut().zip(pieces) {
                 let (Ok(from), Ok(to)) = (self.slice(src, len), self.slice(dst, len)) else { break };
@@ -247,7 +285,7 @@ impl DmaMemory for GuestRam {
         self.slice(gpa, len).is_ok() && self.file_of(gpa).is_some()
     }
 
-    /// Each file is written out as a whole, once: what was written through a shared mapping counts as written to
+    /// Each file is synced once, as a whole: for the kernel, data stored through a shared mapping is data written to
     /// the file.
     fn persist(&self, ranges: &[GpaRange]) -> Result<(), PersistError> {
         let mut files: Vec<&FileOffset> = Vec::new();
@@ -333,13 +371,14 @@ mod tests {
     fn several_copies_stop_at_the_first_that_cannot_be() {
         let ram = ram();
         let piece = |src, dst| CopyPiece { src: Gpa(src), dst: Gpa(dst), len: 7 };
-        for good in [0, 1, 15, 16, 17, 40] {
+        for good in [0u8, 1, 15, 16, 17, 40] {
+            let (good, count) = (u64::from(good), usize::from(good));
             ram.write(Gpa(0x100), b"refault").unwrap();
             ram.write(Gpa(0x1000), &[0; 0x1000]).unwrap();
             let mut pieces: Vec<_> = (0..good).map(|i| piece(0x100 + 8 * i, 0x108 + 8 * i)).collect();
-            assert_eq!(ram.copy_all(&pieces), good as usize);
+            assert_eq!(ram.copy_all(&pieces), count);
             pieces.extend([piece(0x100, 0x3ffa), piece(0x100, 0x1000)]);
-            assert_eq!(ram.copy_all(&pieces), good as usize);
+            assert_eq!(ram.copy_all(&pieces), count);
             let mut back = [0; 7];
             ram.read(Gpa(0x100 + 8 * good), &mut back).unwrap();
             assert_eq!(&back, b"refault", "each copy sees the one before");

@@ -1,6 +1,8 @@
-//! The names things have on the fabric. Every id prints in hex, as the specifications and Linux print it.
+//! Identifiers and addresses on the fabric. All print in hex, as in the specifications and in Linux.
 
 use std::fmt;
+
+use crate::bits::{low_u16, low_u32};
 
 /// Requester ID of a PCI function: bus 15:8, device 7:3, function 2:0 (PCIe 6.0, 2.2.6.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -9,17 +11,17 @@ pub struct Bdf(pub u16);
 impl Bdf {
     /// The id of `bus`:`device`.`function`; device and function are truncated to 5 and 3 bits.
     pub const fn new(bus: u8, device: u8, function: u8) -> Self {
-        Self((bus as u16) << 8 | ((device & 0x1f) as u16) << 3 | (function & 7) as u16)
+        Self(u16::from_be_bytes([bus, (device & 0x1f) << 3 | function & 7]))
     }
 
-    /// Bus number.
+    /// Bus number, bits 15:8: the index into a root table.
     pub const fn bus(self) -> u8 {
-        (self.0 >> 8) as u8
+        self.0.to_be_bytes()[0]
     }
 
-    /// Device and function number together, the index into a context table.
+    /// Device and function number, bits 7:0: the index into a context table.
     pub const fn devfn(self) -> u8 {
-        self.0 as u8
+        self.0.to_be_bytes()[1]
     }
 }
 
@@ -48,12 +50,12 @@ impl Pasid {
         if value >> Self::BITS == 0 { Some(Self(value)) } else { None }
     }
 
-    /// The PASID in the low 20 bits of `value`; for register fields that cannot hold more.
+    /// The PASID in bits 19:0 of `value`; for register fields that are no wider.
     pub const fn truncated(value: u64) -> Self {
-        Self((value & 0xf_ffff) as u32)
+        Self(low_u32(value & 0xf_ffff))
     }
 
-    /// The number itself.
+    /// The PASID as a number below 2^20.
     pub const fn get(self) -> u32 {
         self.0
     }
@@ -76,15 +78,15 @@ impl fmt::Display for Pasid {
 pub struct PrgIndex(u16);
 
 impl PrgIndex {
-    /// How many groups one function can have open.
+    /// Number of groups that one function can have open.
     pub const COUNT: usize = 512;
 
-    /// The index in the low 9 bits of `value`.
+    /// The index in bits 8:0 of `value`.
     pub const fn truncated(value: u64) -> Self {
-        Self((value & 0x1ff) as u16)
+        Self(low_u16(value & 0x1ff))
     }
 
-    /// The number itself.
+    /// The index as a number below [`Self::COUNT`].
     pub const fn get(self) -> u16 {
         self.0
     }
@@ -96,20 +98,20 @@ impl fmt::Debug for PrgIndex {
     }
 }
 
-/// Whose addresses a device uses.
+/// The address space that a device's address belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AddressSpace {
     /// The function's own: requests without a PASID.
     #[default]
     Function,
-    /// A process', translated by the IOMMU.
+    /// A process', translated by the IOMMU: requests with this PASID.
     Process(Pasid),
-    /// That of the memory region with this key, translated by the device's own table.
+    /// The memory region's with this key, translated by the device's own table.
     Region(u32),
 }
 
 impl AddressSpace {
-    /// The space that a request on the bus names.
+    /// The address space of a request with or without a PASID.
     pub const fn of(pasid: Option<Pasid>) -> Self {
         match pasid {
             Some(pasid) => Self::Process(pasid),
@@ -117,7 +119,7 @@ impl AddressSpace {
         }
     }
 
-    /// The PASID, of a process.
+    /// The PASID of a process; `None` for the other kinds.
     pub const fn pasid(self) -> Option<Pasid> {
         match self {
             Self::Process(pasid) => Some(pasid),
@@ -125,7 +127,7 @@ impl AddressSpace {
         }
     }
 
-    /// The key, of a region.
+    /// The key of a region; `None` for the other kinds.
     pub const fn key(self) -> Option<u32> {
         match self {
             Self::Region(key) => Some(key),
@@ -141,7 +143,7 @@ macro_rules! address {
         pub struct $name(pub u64);
 
         impl $name {
-            /// The address `bytes` further on, or `None` past the end of the address space.
+            /// This address plus `bytes`, or `None` past 2^64.
             pub const fn checked_add(self, bytes: u64) -> Option<Self> {
                 match self.0.checked_add(bytes) {
                     Some(sum) => Some(Self(sum)),
@@ -154,7 +156,7 @@ macro_rules! address {
                 Self(self.0 >> shift << shift)
             }
 
-            /// The distance from the start of that block, in bytes.
+            /// Offset of this address in that block, in bytes.
             pub const fn offset_in(self, shift: u8) -> u64 {
                 self.0 & ((1 << shift) - 1)
             }
@@ -175,12 +177,12 @@ macro_rules! address {
 }
 
 address! {
-    /// I/O virtual address: what a device puts on the bus. With a PASID it is a process' virtual address.
+    /// I/O virtual address, as a device puts it on the bus. With a PASID it is a virtual address of a process.
     Iova
 }
 
 address! {
-    /// Guest physical address: what comes out of the IOMMU, and what the guest's own tables hold.
+    /// Guest-physical address, as the IOMMU returns it and as the guest's own tables hold it.
     Gpa
 }
 

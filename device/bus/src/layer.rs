@@ -1,12 +1,13 @@
-//! Memory in front of other memory: somebody who looks at accesses, delays them, or does something in between.
+//! Memory in front of other memory, to observe accesses, delay them, or run something before them.
 
 use crate::Gpa;
 use crate::dma::{CopyPiece, DmaMemory, Exchange, GpaRange, MemoryError, PersistError};
 
-/// What a layer does not do itself, the memory behind it does. Every layer is a [`DmaMemory`], whose methods these are.
-#[expect(missing_docs, reason = "they are those of DmaMemory")]
+/// A layer overrides the methods that it is about; the others go to the memory behind it. Every layer is a
+/// [`DmaMemory`], whose methods these are.
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "they are those of DmaMemory")]
 pub trait MemoryLayer: Send + Sync {
-    /// The memory behind it.
+    /// The memory behind this layer.
     fn behind(&self) -> &dyn DmaMemory;
 
     fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {

@@ -1,52 +1,52 @@
-//! The Page Request Interface: asking the operating system for a page, and its answer (PCIe 6.0, 10.4).
+//! The Page Request Interface: page requests to the operating system, and its responses (PCIe 6.0, 10.4).
 
 use crate::{Bdf, Iova, Pasid, PrgIndex};
 
-/// A request that a page be made present. refault's device closes every group with its first request:
-/// one page is one group, because kernels differ in what they answer to longer ones.
+/// A request that a page be made present. refault's NIC sends groups of one request, because kernels differ in how
+/// they respond to longer ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRequest {
-    /// Who asks.
+    /// Requester ID of the function.
     pub requester: Bdf,
-    /// The address space.
+    /// The address space, or `None` for the function's own.
     pub pasid: Option<Pasid>,
-    /// The page: 4 KiB aligned.
+    /// First address of the page, 4 KiB aligned.
     pub page: Iova,
     /// Read permission is wanted.
     pub read: bool,
     /// Write permission is wanted.
     pub write: bool,
-    /// Last request of its group.
+    /// Last request of its group: the only one that is responded to.
     pub last: bool,
-    /// The group.
+    /// Index of the page request group.
     pub group: PrgIndex,
 }
 
-/// The operating system's answer to one group.
+/// The operating system's response to one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageGroupResponse {
-    /// The address space of the group.
+    /// The address space of the group, or `None` for the function's own.
     pub pasid: Option<Pasid>,
-    /// The group.
+    /// Index of the page request group.
     pub group: PrgIndex,
-    /// What became of it.
+    /// Success, or why not.
     pub code: ResponseCode,
 }
 
 /// Response codes (PCIe 6.0, table 10-15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ResponseCode {
-    /// The pages were handled; it says "look again", not "it is there".
+    /// The pages were handled. It does not promise that they are present: the device translates again.
     Success,
     /// At least one page does not exist or does not allow the access.
     InvalidRequest,
-    /// The operating system failed; the interface is unusable until reset. Linux sends 2 for it, the
-    /// specification says 0xf: every other code counts as this one.
+    /// The operating system failed; the interface is unusable until it is reset. The specification's code is 0xf,
+    /// Linux sends 2: all codes but 0 and 1 decode to this.
     ResponseFailure,
 }
 
 impl ResponseCode {
-    /// Decodes the four bits of a response descriptor.
+    /// Decodes the response code in bits 3:0 of `bits`.
     pub const fn from_bits(bits: u8) -> Self {
         match bits & 0xf {
             0 => Self::Success,

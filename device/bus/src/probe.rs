@@ -1,63 +1,63 @@
-//! Observation of "one DMA, end to end" (docs/architecture.md).
+//! Observation of "One DMA" (docs/architecture.md), whose rows are numbered there.
 //!
-//! Every fault: its rows are [`Stage`]s, and whoever passes one says so to a [`Probe`], which stamps it. Of requests
-//! that run through, some: the device stamps the rows itself, with the clock that it has for time-outs, and tells of
-//! them at once when the request is over ([`RequestEvent`]). So a request that is not watched costs no event.
+//! Every fault is observed: NIC and IOMMU report each row of it as a [`Stage`] to a [`Probe`], which adds the time.
+//! Of requests only a sample is observed: the device takes the times itself, with the clock that it has for timeouts,
+//! and reports them in one [`RequestEvent`] when the request ends. So a request outside the sample costs no event.
 
 use crate::{AddressSpace, Iova, PrgIndex};
 
-/// The steps of one DMA that a probe can see. All but those of row 10 are seen from outside the guest.
+/// The steps of a fault. All but those of row 10 are visible from outside the guest.
 ///
-/// A fault takes one of two ways: as a page request through the IOMMU, or as a page fault event of an on-demand
-/// region from the NIC to its driver. The stages correspond.
+/// A fault takes one of two ways: a page request through the IOMMU, or a page fault event of an on-demand region from
+/// the NIC to its driver. Each stage exists in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stage {
     /// Row 5: the device TLB and the IOMMU both missed; the fault begins.
     Miss,
-    /// Row 8: the page request leaves the device, a credit is taken. Or: a token is taken for a page fault.
+    /// Row 8: a credit is taken and the page request leaves the device. Or: a token is taken for a page fault.
     PageRequest,
     /// Row 9: the entry is in the page request queue. Or: in the event queue.
     Queued,
-    /// Row 9: the interrupt was sent (it is not, if one is still pending).
+    /// Row 9: the interrupt was sent. Missing if an earlier one is still pending.
     Interrupt,
-    /// Row 10, known only to the guest: its page request thread took the entry from the queue.
+    /// Row 10, seen by the guest: its page request thread took the entry from the queue.
     Taken,
-    /// Row 10, known only to the guest: a handler began with the fault.
+    /// Row 10, seen by the guest: a handler began to handle the fault.
     Handling,
-    /// Row 10, known only to the guest: the page is in the table; what follows is the answer.
+    /// Row 10, seen by the guest: the page is in the table, the response is still to be sent.
     Handled,
-    /// Row 11: the guest's page group response was read from the invalidation queue. Or: the resume command from the
+    /// Row 11: the guest's page group response was read from the invalidation queue. Or: its resume command from the
     /// command lane.
     Response,
-    /// Row 12: the device matched the group, or the token, and gave the credit back.
+    /// Row 12: the device matched the group, or the token, and returned the credit.
     Matched,
-    /// Row 13: the access was translated again and copied; the fault is over.
+    /// Row 13: the access was translated again and copied; end of the fault.
     Copied,
     /// Row 12: the guest refused the page, or the device gave up; the access fails.
     Failed,
-    /// An invalidation arrived at the device.
+    /// An invalidation request arrived at the device.
     Invalidate,
     /// The invalidation is complete: all copies that used the old translation have landed.
     Invalidated,
 }
 
-/// One passage of one stage. Fields that a stage does not know are zero or `None`.
+/// One fault, or invalidation, at one stage. Fields that the stage does not know are zero or `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeEvent {
-    /// What happened.
+    /// The stage that was reached.
     pub stage: Stage,
-    /// The page request group, or the slot of the page fault's token: what ties the stages of one fault together.
+    /// The page request group, or the slot of the page fault's token: connects the stages of one fault.
     pub group: Option<PrgIndex>,
-    /// The address space.
+    /// The address space of `iova`.
     pub space: AddressSpace,
-    /// The page, or the first address of an invalidated block.
+    /// First address of the page, or of the invalidated block.
     pub iova: Iova,
-    /// log2 of the block for invalidations, 12 for pages.
+    /// log2 of the size in bytes: of the block for invalidations, otherwise 12.
     pub size_shift: u8,
-    /// A write was wanted.
+    /// The access is a write.
     pub write: bool,
-    /// The queue pair whose access this is; zero where it is not known.
+    /// Number of the queue pair that made the access; zero where it is not known.
     pub qpn: u32,
 }
 
@@ -68,57 +68,57 @@ impl ProbeEvent {
     }
 }
 
-/// One request that a device was asked to watch, when it is over. All times are of the device's clock, in nanoseconds;
-/// those of rows that it did not pass are `None`.
+/// One sampled request, reported when it ends. Times are in nanoseconds of the device's clock; those of rows that the
+/// request did not reach are `None`.
 ///
-/// A queue pair works on one request at a time: its faults between [`Self::fetched_ns`] and [`Self::end_ns`] are this
-/// request's, and have rows 7 to 12.
+/// A queue pair works on one request at a time: its faults between [`Self::fetched_ns`] and [`Self::end_ns`] belong to
+/// this request, and have rows 7 to 12.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestEvent {
-    /// The queue pair that sent it.
+    /// Number of the queue pair that posted it.
     pub qpn: u32,
-    /// Its number on that queue pair: counts from zero, modulo 2^32.
+    /// Index of the request on that queue pair, from zero, modulo 2^32.
     pub index: u32,
-    /// What it asks for, as the device's interface encodes it.
+    /// Operation, as the device's interface encodes it.
     pub opcode: u8,
-    /// How it ended, as the device's interface encodes it; zero is success.
+    /// Completion status, as the device's interface encodes it; zero is success.
     pub status: u8,
-    /// Bytes of the message.
+    /// Length of the message in bytes.
     pub bytes: u32,
-    /// Pages that were missing.
+    /// Number of page faults.
     pub faults: u32,
-    /// Row 2: the first doorbell since the device had looked at the queue before. `None` if the device was awake and
-    /// found the request by itself.
+    /// Row 2: the first doorbell since the device last read the queue. `None` if the device was still reading the queue
+    /// and found the request without one.
     pub doorbell_ns: Option<u64>,
-    /// Row 3: it was read and decoded.
+    /// Row 3: the request was read and decoded.
     pub fetched_ns: u64,
-    /// Rows 4 to 6: the first bytes were translated at both ends, and from where.
+    /// Rows 4 to 6: the first bytes were translated at both ends.
     pub translated_ns: Option<u64>,
-    /// What answered these translations. `None` if there was none.
+    /// Source of these translations; `None` if there were none.
     pub translator: Option<Translator>,
-    /// Row 13: all bytes have landed, and the peer was told.
+    /// Row 13: all bytes have landed, and the peer is notified.
     pub landed_ns: Option<u64>,
-    /// Row 15: the completion entry is in memory. `None` if the request asked for none.
+    /// Row 15: the completion entry is in memory. `None` if the request asked for no completion.
     pub written_ns: Option<u64>,
-    /// Row 15: an interrupt was raised for it.
+    /// Row 15: an interrupt was raised for the completion.
     pub interrupted: bool,
-    /// The device is done with it.
+    /// The device has finished the request.
     pub end_ns: u64,
 }
 
-/// What answered the translations of a piece of memory: the slowest of them.
+/// The source of a translation; of several translations, the slowest one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Translator {
-    /// The device TLB, or what the device remembers of a region's own table.
+    /// The device TLB, or the device's cache of a region's own table.
     DeviceTlb,
-    /// The IOMMU.
+    /// The IOMMU, after a miss in the device TLB.
     Iommu,
-    /// The region's own table, which was walked.
+    /// A walk of the region's own table.
     Table,
 }
 
 impl Translator {
-    /// Its name in files.
+    /// The name in recorded files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::DeviceTlb => "device-tlb",
@@ -128,16 +128,16 @@ impl Translator {
     }
 }
 
-/// Takes events. Called on the fault path, by several threads: must not block.
+/// A receiver of events. Called on the fault path by several threads, so it must not block.
 pub trait Probe: Send + Sync {
-    /// Notes one event at the current time.
+    /// Records one event at the current time.
     fn record(&self, event: &ProbeEvent);
 
-    /// Notes a watched request that is over. Whoever does not ask for any hears of none.
+    /// Records a sampled request that has ended.
     fn request(&self, _event: &RequestEvent) {}
 }
 
-/// The probe that notes nothing.
+/// The probe that records nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoProbe;
 

@@ -1,8 +1,8 @@
-//! A cache of translations, tagged by address space: the NIC's ATC and the IOMMU's IOTLB are both one.
+//! A cache of translations, tagged by address space: both the NIC's ATC and the IOMMU's IOTLB.
 //!
-//! Flushing one page costs a few hash probes however many entries there are; flushing a tag costs one,
-//! because a tag maps to an identity that is replaced, and entries under the old identity can never match
-//! again. They leave when the capacity pushes them out.
+//! Flushing a page costs a few hash probes, whatever the number of entries. Flushing a tag costs one: entries are kept
+//! under an identity of the tag, and the tag gets a new identity. Entries under the old one never match again, and are
+//! evicted as the cache fills.
 
 use std::collections::VecDeque;
 use std::hash::Hash;
@@ -12,13 +12,14 @@ use rustc_hash::FxHashMap;
 use crate::Iova;
 use crate::ats::Translation;
 
-/// Ranges of more 4 KiB pages than this flush their whole tag: legal, and bounded.
+/// A range of more 4 KiB pages than this flushes its whole tag. Flushing too much is always allowed, and this bounds
+/// the number of probes.
 const PAGE_PROBES: u64 = 64;
 
-/// Page sizes the cache knows, as log2: 4 KiB, 2 MiB, 1 GiB.
+/// Page sizes of entries, as log2: 4 KiB, 2 MiB, 1 GiB.
 const SHIFTS: [u8; 3] = [12, 21, 30];
 
-/// Identity of a tag between two flushes, then block number, then index into [`SHIFTS`].
+/// Identity of a tag, block number (address >> shift), and index of the shift in [`SHIFTS`].
 type Key = (u64, u64, u8);
 
 /// Translations of several address spaces, each named by a `Tag`.
@@ -26,10 +27,12 @@ type Key = (u64, u64, u8);
 pub struct Tlb<Tag> {
     capacity: usize,
     entries: FxHashMap<Key, Translation>,
+    /// Keys in the order of insertion, the oldest first; may name entries that were flushed.
     order: VecDeque<Key>,
+    /// The identity of each tag since its last flush.
     identities: FxHashMap<Tag, u64>,
     next_identity: u64,
-    /// How many entries of each size there ever were since the last full flush: a lookup skips sizes not in use.
+    /// Whether an entry of each size was inserted since the last full flush; lookups skip the others.
     sizes_seen: [bool; 3],
 }
 
@@ -56,14 +59,15 @@ impl<Tag: Copy + Eq + Hash> Tlb<Tag> {
             .find_map(|(&shift, size)| self.entries.get(&(identity, iova.0 >> shift, size)).copied())
     }
 
-    /// Caches `translation` for the block around `iova`. Answers without rights are never cached, for the
-    /// guest does not announce upgrades; larger pages than 1 GiB are cut to it.
+    /// Caches `translation` for the block around `iova`. A translation without rights is not cached, because the guest
+    /// does not announce upgrades. Blocks of more than 1 GiB are cut to the 1 GiB around `iova`.
     pub fn insert(&mut self, tag: Tag, iova: Iova, translation: Translation) {
         if !translation.read && !translation.write {
             return;
         }
-        let size = SHIFTS.iter().rposition(|&shift| shift <= translation.page_shift).unwrap_or(0);
-        let shift = SHIFTS[size];
+        let sizes = (0u8..).zip(SHIFTS);
+        let largest = sizes.filter(|&(_, shift)| shift <= translation.page_shift).last();
+        let (size, shift) = largest.unwrap_or((0, SHIFTS[0]));
         let cut =
             Translation { gpa: translation.gpa_of(iova).align_down(shift), page_shift: shift, ..translation };
         if self.identities.len() >= self.capacity && !self.identities.contains_key(&tag) {
@@ -73,15 +77,15 @@ impl<Tag: Copy + Eq + Hash> Tlb<Tag> {
             self.next_identity += 1;
             self.next_identity
         });
-        let key = (identity, iova.0 >> shift, size as u8);
-        self.sizes_seen[size] = true;
+        let key = (identity, iova.0 >> shift, size);
+        self.sizes_seen[usize::from(size)] = true;
         if self.entries.insert(key, cut).is_none() {
             self.order.push_back(key);
             self.evict();
         }
     }
 
-    /// Forgets the blocks of `tag` that touch the `1 << size_shift` bytes at `iova` (naturally aligned).
+    /// Flushes the blocks of `tag` that overlap the naturally aligned `1 << size_shift` bytes around `iova`.
     pub fn flush_range(&mut self, tag: Tag, iova: Iova, size_shift: u8) {
         let pages = 1u64.checked_shl(u32::from(size_shift.saturating_sub(12))).unwrap_or(u64::MAX);
         if size_shift >= 64 || pages > PAGE_PROBES {
@@ -100,28 +104,28 @@ impl<Tag: Copy + Eq + Hash> Tlb<Tag> {
         }
     }
 
-    /// Forgets all of `tag`.
+    /// Flushes all of `tag`.
     pub fn flush_tag(&mut self, tag: Tag) {
         self.identities.remove(&tag);
     }
 
-    /// Forgets all tags that `matches` picks; costs a visit to each tag, none to the entries.
+    /// Flushes all tags that `matches` selects. Visits every tag, and no entry.
     pub fn flush_tags(&mut self, mut matches: impl FnMut(&Tag) -> bool) {
         self.identities.retain(|tag, _| !matches(tag));
     }
 
-    /// Forgets everything and gives the memory back.
+    /// Flushes everything and frees the memory.
     pub fn flush_all(&mut self) {
         *self = Self { next_identity: self.next_identity, ..Self::new(self.capacity) };
     }
 
-    /// How many entries occupy the cache, flushed tags' included until they are pushed out.
+    /// Number of entries in memory, including those of flushed tags that are not evicted yet.
     pub fn occupied(&self) -> usize {
         self.entries.len()
     }
 
-    /// Drops the oldest entries beyond the capacity. A key flushed and inserted again has two places in
-    /// `order`; the older one then evicts it early, which a cache may do. `order` itself is kept short.
+    /// Evicts the oldest entries beyond the capacity. A key that was flushed and inserted again is in `order` twice; the
+    /// older place then evicts it early, which a cache may do. `order` is bounded too, at twice the capacity.
     fn evict(&mut self) {
         while self.entries.len() > self.capacity || self.order.len() > 2 * self.capacity {
             match self.order.pop_front() {
