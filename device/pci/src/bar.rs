@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::identity::BAR0;
-use crate::space::{Register, Space};
+use crate::space::{ConfigSpace, Register};
 
 /// A 64-bit memory BAR. It occupies its index and the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Bar {
     }
 
     /// Where the BAR points, whether decoded or not; `None` if it would wrap.
-    pub(crate) fn range(&self, space: &Space) -> Option<Range<u64>> {
+    pub(crate) fn range(&self, space: &ConfigSpace) -> Option<Range<u64>> {
         let low = space.value(self.dword()) & !0xf;
         let base = u64::from(space.value(self.dword() + 1)) << 32 | u64::from(low);
         Some(base..base.checked_add(self.size)?)

@@ -7,12 +7,12 @@ use thiserror::Error;
 
 use crate::caps::{self, Capability, CapabilityId};
 use crate::identity::{CAPABILITIES, COMMAND, STATUS_CAPABILITIES};
-use crate::space::{CONFIG_SIZE, Register, Space};
+use crate::space::{CONFIG_SIZE, ConfigSpace, Register};
 use crate::{Bar, Endpoint, Identity, MsixLayout};
 
 /// A description that no function can have. These are mistakes of whoever wrote the device, not of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum LayoutError {
+pub enum EndpointLayoutError {
     /// Sizes are powers of two from 4 KiB on; 64-bit BARs start at index 0 to 4.
     #[error("BAR {index} of {size:#x} bytes: want index 0 to 4 and a power of two from 0x1000 on")]
     BadBar {
@@ -77,12 +77,12 @@ impl EndpointBuilder {
     }
 
     /// The function, as after a reset.
-    pub fn build(self) -> Result<Endpoint, LayoutError> {
+    pub fn build(self) -> Result<Endpoint, EndpointLayoutError> {
         self.check_bars()?;
         if let Some((layout, _)) = &self.msix {
             self.check_msix(layout)?;
         }
-        let mut space = Space::new();
+        let mut space = ConfigSpace::new();
         for (index, register) in self.identity.header() {
             space.define(index, register);
         }
@@ -97,35 +97,39 @@ impl EndpointBuilder {
         Ok(Endpoint::new(space, self.bars, places, self.msix))
     }
 
-    fn check_bars(&self) -> Result<(), LayoutError> {
+    fn check_bars(&self) -> Result<(), EndpointLayoutError> {
         let mut taken = [false; 6];
         for &bar in &self.bars {
             if !bar.is_valid() {
-                return Err(LayoutError::BadBar { index: bar.index, size: bar.size });
+                return Err(EndpointLayoutError::BadBar { index: bar.index, size: bar.size });
             }
             for slot in &mut taken[usize::from(bar.index)..][..2] {
                 if std::mem::replace(slot, true) {
-                    return Err(LayoutError::OverlappingBar { index: bar.index });
+                    return Err(EndpointLayoutError::OverlappingBar { index: bar.index });
                 }
             }
         }
         Ok(())
     }
 
-    fn check_msix(&self, layout: &MsixLayout) -> Result<(), LayoutError> {
+    fn check_msix(&self, layout: &MsixLayout) -> Result<(), EndpointLayoutError> {
         let size = self.bars.iter().find(|bar| bar.index == layout.bar).map_or(0, |bar| bar.size);
         let aligned = (layout.table | layout.pending).is_multiple_of(8);
         let inside = layout.table_end().max(layout.pending_end()) <= size;
         let apart = layout.table_end() <= u64::from(layout.pending)
             || layout.pending_end() <= u64::from(layout.table);
         let counted = (1..=2048).contains(&layout.vectors);
-        if aligned && inside && apart && counted { Ok(()) } else { Err(LayoutError::BadMsix(*layout)) }
+        if aligned && inside && apart && counted {
+            Ok(())
+        } else {
+            Err(EndpointLayoutError::BadMsix(*layout))
+        }
     }
 }
 
 /// The first dword of each capability: standard ones from 0x40 on, extended ones from 0x100 on, 16 bytes
 /// aligned so that a hex dump is easy to read.
-fn place(capabilities: &[Capability]) -> Result<Vec<usize>, LayoutError> {
+fn place(capabilities: &[Capability]) -> Result<Vec<usize>, EndpointLayoutError> {
     let (mut standard, mut extended) = (0x40 / 4, 0x100 / 4);
     let mut seen: Vec<u16> = Vec::new();
     let mut places = Vec::with_capacity(capabilities.len());
@@ -135,12 +139,12 @@ fn place(capabilities: &[Capability]) -> Result<Vec<usize>, LayoutError> {
             CapabilityId::Extended(id, _) => (0x8000 | id, &mut extended, CONFIG_SIZE / 4),
         };
         if seen.contains(&number) {
-            return Err(LayoutError::Twice(number & 0x7fff));
+            return Err(EndpointLayoutError::Twice(number & 0x7fff));
         }
         seen.push(number);
         places.push(*next);
         if *next + capability.registers.len() > end {
-            return Err(LayoutError::NoRoom(number & 0x7fff));
+            return Err(EndpointLayoutError::NoRoom(number & 0x7fff));
         }
         *next = (*next + capability.registers.len()).next_multiple_of(4);
     }
@@ -149,7 +153,7 @@ fn place(capabilities: &[Capability]) -> Result<Vec<usize>, LayoutError> {
 
 /// Writes the capabilities and the links between them. A list starts at a fixed place and each header holds
 /// the byte offset of the next capability of its list, or zero.
-fn chain(space: &mut Space, capabilities: &[Capability], places: &[usize]) {
+fn chain(space: &mut ConfigSpace, capabilities: &[Capability], places: &[usize]) {
     let (mut standard, mut extended) = (0, 0);
     for (capability, &at) in capabilities.iter().zip(places).rev() {
         let offset = (at * 4) as u32;

@@ -9,29 +9,29 @@ use refault_bus::sync::lock;
 
 use crate::caps::{CapabilityId, ats, express, msix, pasid, power, pri};
 use crate::identity::{COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY};
-use crate::space::{Space, Written};
+use crate::space::{ConfigSpace, DwordWrite};
 use crate::{Bar, ConfigEffect, Controls, MsixLayout, MsixTable};
 
 /// The configuration side of one function. All methods may be called from any thread.
 pub struct Endpoint {
     bars: Vec<Bar>,
-    places: Places,
+    places: CapabilityPlaces,
     /// [`Controls`] as last written, for readers that take no lock.
     controls: Arc<AtomicU32>,
     msix: Option<MsixTable>,
-    state: Mutex<State>,
+    state: Mutex<ConfigState>,
 }
 
 /// What the lock protects.
-struct State {
-    space: Space,
+struct ConfigState {
+    space: ConfigSpace,
     /// Page requests are outstanding: the interface does not stop yet, when it is disabled.
     pri_busy: bool,
 }
 
 /// First dword of each capability that has a say in the switches.
 #[derive(Clone, Copy, Debug, Default)]
-struct Places {
+struct CapabilityPlaces {
     express: Option<usize>,
     msix: Option<usize>,
     power: Option<usize>,
@@ -42,15 +42,15 @@ struct Places {
 
 impl Endpoint {
     pub(crate) fn new(
-        space: Space,
+        space: ConfigSpace,
         bars: Vec<Bar>,
         capabilities: Vec<(CapabilityId, usize)>,
         msix: Option<(MsixLayout, Arc<dyn MsiSink>)>,
     ) -> Self {
         let controls = Arc::new(AtomicU32::new(0));
         let msix = msix.map(|(layout, sink)| MsixTable::new(layout, sink, controls.clone()));
-        let state = Mutex::new(State { space, pri_busy: false });
-        Self { bars, places: Places::new(&capabilities), controls, msix, state }
+        let state = Mutex::new(ConfigState { space, pri_busy: false });
+        Self { bars, places: CapabilityPlaces::new(&capabilities), controls, msix, state }
     }
 
     /// Fills `data` from config space; what lies behind its end reads as ones.
@@ -150,8 +150,8 @@ impl Endpoint {
     }
 
     /// What one written dword asks for beyond its new value.
-    fn written(&self, state: &mut State, written: Written, effect: &mut ConfigEffect) {
-        let Places { express, power, pri, .. } = self.places;
+    fn written(&self, state: &mut ConfigState, written: DwordWrite, effect: &mut ConfigEffect) {
+        let CapabilityPlaces { express, power, pri, .. } = self.places;
         let is = |capability: Option<usize>, dword| capability.map(|at| at + dword) == Some(written.index);
         if is(express, express::DEVICE_CONTROL) && written.bits & express::INITIATE_RESET != 0 {
             effect.function_reset = true;
@@ -168,7 +168,7 @@ impl Endpoint {
         }
     }
 
-    fn pri_written(&self, state: &mut State, written: Written, effect: &mut ConfigEffect) {
+    fn pri_written(&self, state: &mut ConfigState, written: DwordWrite, effect: &mut ConfigEffect) {
         let enabled = state.space.value(written.index) & pri::ENABLE != 0;
         if enabled && written.before & pri::ENABLE == 0 {
             let flags = pri::RESPONSE_FAILURE | pri::UNEXPECTED_GROUP;
@@ -181,7 +181,7 @@ impl Endpoint {
         self.update_stopped(state);
     }
 
-    fn update_stopped(&self, state: &mut State) {
+    fn update_stopped(&self, state: &mut ConfigState) {
         let Some(at) = self.places.pri.map(|at| at + pri::CONTROL) else { return };
         let enabled = state.space.value(at) & pri::ENABLE != 0;
         let stopped = if enabled || state.pri_busy { 0 } else { pri::STOPPED };
@@ -195,7 +195,7 @@ impl Endpoint {
     }
 }
 
-impl Places {
+impl CapabilityPlaces {
     fn new(capabilities: &[(CapabilityId, usize)]) -> Self {
         let place = |wanted| capabilities.iter().find(|(id, _)| *id == wanted).map(|&(_, at)| at);
         Self {
@@ -209,7 +209,7 @@ impl Places {
     }
 
     /// The switches as the registers have them.
-    fn controls(&self, space: &Space) -> Controls {
+    fn controls(&self, space: &ConfigSpace) -> Controls {
         let command = space.value(COMMAND);
         let awake = !on(space, self.power, power::CONTROL, power::STATE);
         let mut bits = 0;
@@ -226,6 +226,6 @@ impl Places {
 }
 
 /// Whether any bit of `mask` is set in a dword of a capability the function has.
-fn on(space: &Space, capability: Option<usize>, dword: usize, mask: u32) -> bool {
+fn on(space: &ConfigSpace, capability: Option<usize>, dword: usize, mask: u32) -> bool {
     capability.is_some_and(|at| space.value(at + dword) & mask != 0)
 }

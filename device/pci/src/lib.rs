@@ -18,7 +18,7 @@ mod msix;
 mod space;
 
 pub use bar::Bar;
-pub use builder::{EndpointBuilder, LayoutError};
+pub use builder::{EndpointBuilder, EndpointLayoutError};
 pub use controls::{ConfigEffect, Controls};
 pub use endpoint::Endpoint;
 pub use function::PciFunction;

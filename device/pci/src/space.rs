@@ -32,12 +32,12 @@ impl Register {
 
 /// Config space: registers and their current values.
 #[derive(Debug)]
-pub(crate) struct Space {
+pub(crate) struct ConfigSpace {
     registers: Box<[Register; DWORDS]>,
     values: Box<[u32; DWORDS]>,
 }
 
-impl Space {
+impl ConfigSpace {
     pub(crate) fn new() -> Self {
         Self { registers: Box::new([Register::default(); DWORDS]), values: Box::new([0; DWORDS]) }
     }
@@ -76,7 +76,7 @@ impl Space {
 
     /// A write by the guest. `written` hears of each dword that was touched, with the raw value and the mask
     /// of the bytes written, after the value changed.
-    pub(crate) fn write(&mut self, offset: u16, data: &[u8], mut written: impl FnMut(Written)) {
+    pub(crate) fn write(&mut self, offset: u16, data: &[u8], mut written: impl FnMut(DwordWrite)) {
         let (start, end) = (usize::from(offset), usize::from(offset) + data.len());
         for index in start / 4..end.div_ceil(4).min(DWORDS) {
             let (mut bits, mut mask) = (0u32, 0u32);
@@ -89,7 +89,7 @@ impl Space {
             let before = self.values[index];
             let stored = before & !(writable & mask) | bits & writable & mask;
             self.values[index] = stored & !(bits & w1c & mask);
-            written(Written { index, bits: bits & mask, before });
+            written(DwordWrite { index, bits: bits & mask, before });
         }
     }
 
@@ -103,7 +103,7 @@ impl Space {
 
 /// One dword of a config write.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Written {
+pub(crate) struct DwordWrite {
     /// Which dword.
     pub(crate) index: usize,
     /// The bits as the guest wrote them; zero where it wrote nothing.
@@ -116,8 +116,8 @@ pub(crate) struct Written {
 mod tests {
     use super::*;
 
-    fn space() -> Space {
-        let mut space = Space::new();
+    fn space() -> ConfigSpace {
+        let mut space = ConfigSpace::new();
         space.define(1, Register::constant(0x1234_5678).writable(0x0000_ffff).cleared_by_ones(0x00ff_0000));
         space
     }

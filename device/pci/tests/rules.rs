@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use refault_pci::caps::{ats, express, pri};
-use refault_pci::{Controls, Endpoint, LayoutError, MsixLayout, PciFunction};
+use refault_pci::{Controls, Endpoint, EndpointLayoutError, MsixLayout, PciFunction};
 use support::{Function, IDENTITY, MSIX, Sent, endpoint};
 
 const COMMAND: u16 = 4;
@@ -243,15 +243,25 @@ fn the_pending_bits_cannot_be_written() {
 fn descriptions_no_function_can_have_are_refused() {
     let new = || Endpoint::builder(IDENTITY);
     let error = |builder: refault_pci::EndpointBuilder| builder.build().err();
-    assert_eq!(error(new().bar(0, 0x1800, false)), Some(LayoutError::BadBar { index: 0, size: 0x1800 }));
-    assert_eq!(error(new().bar(5, 0x1000, false)), Some(LayoutError::BadBar { index: 5, size: 0x1000 }));
+    assert_eq!(
+        error(new().bar(0, 0x1800, false)),
+        Some(EndpointLayoutError::BadBar { index: 0, size: 0x1800 })
+    );
+    assert_eq!(
+        error(new().bar(5, 0x1000, false)),
+        Some(EndpointLayoutError::BadBar { index: 5, size: 0x1000 })
+    );
     let overlap = new().bar(0, 0x1000, false).bar(1, 0x1000, false);
-    assert_eq!(error(overlap), Some(LayoutError::OverlappingBar { index: 1 }));
+    assert_eq!(error(overlap), Some(EndpointLayoutError::OverlappingBar { index: 1 }));
     let twice = new().capability(express::integrated_endpoint()).capability(express::integrated_endpoint());
-    assert_eq!(error(twice), Some(LayoutError::Twice(0x10)));
+    assert_eq!(error(twice), Some(EndpointLayoutError::Twice(0x10)));
     let layout = MsixLayout { bar: 4, vectors: 300, table: 0, pending: 0x800 };
     let msix = new().bar(4, 0x4000, false).msix(layout, Arc::new(Sent::default()));
-    assert_eq!(error(msix), Some(LayoutError::BadMsix(layout)), "the table runs into the pending bits");
+    assert_eq!(
+        error(msix),
+        Some(EndpointLayoutError::BadMsix(layout)),
+        "the table runs into the pending bits"
+    );
 }
 
 #[test]
