@@ -176,7 +176,7 @@ impl GuestRam {
         durable_file(self.0.find_region(GuestAddress(gpa.0))?)
     }
 
-    /// `len` bytes at `gpa`, if they lie in one region.
+    /// `len` bytes at `gpa`, if all are in one region.
     fn slice(&self, gpa: Gpa, len: u64) -> Result<VolatileSlice<'_>, MemoryError> {
         let error = MemoryError(GpaRange { base: gpa, len });
         let len = usize::try_from(len).map_err(|_| error)?;

@@ -1,7 +1,8 @@
-//! Describing a function: which BARs and capabilities it has, and where they come to lie.
+//! Describing a function: its BARs and capabilities, and their places in config space.
 
 use std::sync::Arc;
 
+use refault_bus::bits::low_u32;
 use refault_bus::irq::MsiSink;
 use thiserror::Error;
 
@@ -10,35 +11,35 @@ use crate::identity::{CAPABILITIES, COMMAND, STATUS_CAPABILITIES};
 use crate::space::{CONFIG_SIZE, ConfigSpace, Register};
 use crate::{Bar, Endpoint, Identity, MsixLayout};
 
-/// A description that no function can have. These are mistakes of whoever wrote the device, not of a guest.
+/// An impossible description of a function: a mistake in the device's code, not the guest's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum EndpointLayoutError {
-    /// Sizes are powers of two from 4 KiB on; 64-bit BARs start at index 0 to 4.
-    #[error("BAR {index} of {size:#x} bytes: want index 0 to 4 and a power of two from 0x1000 on")]
+    /// The index is above 4, or the size is below 4 KiB or not a power of two.
+    #[error("BAR {index} of {size:#x} bytes: want index 0 to 4 and a power of two of at least 0x1000")]
     BadBar {
-        /// Its index.
+        /// Index of the BAR.
         index: u8,
-        /// Its size in bytes.
+        /// Size of the BAR in bytes.
         size: u64,
     },
-    /// A 64-bit BAR occupies two indices.
+    /// One of the two indices of a 64-bit BAR is taken.
     #[error("BAR {index} overlaps another: a 64-bit BAR takes two indices")]
     OverlappingBar {
-        /// The later one.
+        /// Index of the BAR that was added later.
         index: u8,
     },
-    /// Table or pending bits are misaligned, overlap, lie outside their BAR, or there are too many vectors.
+    /// Table or pending bits are misaligned, overlap or leave their BAR, or the number of vectors is not 1 to 2048.
     #[error("MSI-X layout {0:?} does not fit its BAR")]
     BadMsix(MsixLayout),
-    /// The capabilities need more room than config space has.
+    /// Config space has no room for the capability with this ID.
     #[error("capability {0:#x} does not fit in config space")]
     NoRoom(u16),
-    /// The same capability twice.
+    /// The capability with this ID was added twice.
     #[error("capability {0:#x} is there twice")]
     Twice(u16),
 }
 
-/// Collects a function's description; see [`Endpoint::builder`].
+/// The description of a function, from [`Endpoint::builder`].
 pub struct EndpointBuilder {
     identity: Identity,
     bars: Vec<Bar>,
@@ -64,19 +65,23 @@ impl EndpointBuilder {
         self
     }
 
-    /// Adds a capability; the guest finds them in the order of these calls.
+    /// Adds a capability. The guest finds them in the order in which they were added.
     pub fn capability(mut self, capability: Capability) -> Self {
         self.capabilities.push(capability);
         self
     }
 
-    /// Adds MSI-X: the capability here in the order, its vectors sent to `sink`.
+    /// Adds the MSI-X capability. Vectors are sent to `sink`.
     pub fn msix(mut self, layout: MsixLayout, sink: Arc<dyn MsiSink>) -> Self {
         self.msix = Some((layout, sink));
         self.capability(caps::msix::msix(layout))
     }
 
-    /// The function, as after a reset.
+    /// Builds the function, in the state after reset.
+    ///
+    /// # Errors
+    ///
+    /// If no function can be like that; see [`EndpointLayoutError`].
     pub fn build(self) -> Result<Endpoint, EndpointLayoutError> {
         self.check_bars()?;
         if let Some((layout, _)) = &self.msix {
@@ -127,8 +132,8 @@ impl EndpointBuilder {
     }
 }
 
-/// The first dword of each capability: standard ones from 0x40 on, extended ones from 0x100 on, 16 bytes
-/// aligned so that a hex dump is easy to read.
+/// The first dword of each capability: standard ones from byte 0x40, extended ones from byte 0x100, aligned to 16 bytes
+/// to be easy to read in a hex dump.
 fn place(capabilities: &[Capability]) -> Result<Vec<usize>, EndpointLayoutError> {
     let (mut standard, mut extended) = (0x40 / 4, 0x100 / 4);
     let mut seen: Vec<u16> = Vec::new();
@@ -151,12 +156,12 @@ fn place(capabilities: &[Capability]) -> Result<Vec<usize>, EndpointLayoutError>
     Ok(places)
 }
 
-/// Writes the capabilities and the links between them. A list starts at a fixed place and each header holds
-/// the byte offset of the next capability of its list, or zero.
+/// Defines the registers of the capabilities and links them into two lists. Each header holds the byte offset of the
+/// next capability of its list, or zero. From the last to the first, so that the next one's offset is known.
 fn chain(space: &mut ConfigSpace, capabilities: &[Capability], places: &[usize]) {
     let (mut standard, mut extended) = (0, 0);
     for (capability, &at) in capabilities.iter().zip(places).rev() {
-        let offset = (at * 4) as u32;
+        let offset = low_u32(at as u64) * 4;
         let header = match capability.id {
             CapabilityId::Standard(id) => u32::from(id) | std::mem::replace(&mut standard, offset) << 8,
             CapabilityId::Extended(id, version) => {

@@ -1,6 +1,6 @@
-//! What the guest has switched on, and what a config write changed of it.
+//! The switches of a function that the guest controls, and how a config write changed them.
 
-/// A snapshot of a function's switches, taken without a lock.
+/// A snapshot of a function's switches, read without a lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Controls(pub(crate) u32);
 
@@ -20,7 +20,7 @@ macro_rules! switches {
 switches! {
     /// Memory BARs are decoded.
     memory_space = 0 as MEMORY_SPACE;
-    /// The function may start transactions: DMA, MSI-X, ATS and page requests.
+    /// The function may issue requests: DMA, MSI-X, translation and page requests.
     bus_master = 1 as BUS_MASTER;
     /// Translation requests and translated accesses are allowed.
     ats = 2 as ATS;
@@ -28,7 +28,7 @@ switches! {
     pri = 3 as PRI;
     /// Requests may carry a PASID.
     pasid = 4 as PASID;
-    /// MSI-X is on.
+    /// MSI-X is enabled.
     msix_enabled = 5 as MSIX_ENABLED;
     /// All MSI-X vectors are masked.
     msix_masked = 6 as MSIX_MASKED;
@@ -41,18 +41,18 @@ impl Controls {
     }
 }
 
-/// What a config write did, for the function and the machine to act upon.
+/// The effect of a config write, for the function and the machine to act on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConfigEffect {
-    /// The switches before.
+    /// The switches before the write.
     pub before: Controls,
-    /// The switches after.
+    /// The switches after the write.
     pub after: Controls,
-    /// A BAR points elsewhere, or decoding went on or off: the machine's address map is out of date.
+    /// A BAR was moved, or decoding was turned on or off: the machine's address map is out of date.
     pub bars_moved: bool,
-    /// A function-level reset was asked for.
+    /// The guest initiated a function-level reset.
     pub function_reset: bool,
-    /// The page request interface was reset: credits and pending requests are to be forgotten.
+    /// The guest reset the page request interface: outstanding requests and credits are void.
     pub pri_reset: bool,
 }
 

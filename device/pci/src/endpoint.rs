@@ -1,4 +1,4 @@
-//! One function's config space at work.
+//! The configuration side of one function.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,20 +16,20 @@ use crate::{Bar, ConfigEffect, Controls, MsixLayout, MsixTable};
 pub struct Endpoint {
     bars: Vec<Bar>,
     places: CapabilityPlaces,
-    /// [`Controls`] as last written, for readers that take no lock.
+    /// The bits of [`Controls`] after the last write, for readers that take no lock.
     controls: Arc<AtomicU32>,
     msix: Option<MsixTable>,
     state: Mutex<ConfigState>,
 }
 
-/// What the lock protects.
+/// The state behind the lock.
 struct ConfigState {
     space: ConfigSpace,
-    /// Page requests are outstanding: the interface does not stop yet, when it is disabled.
+    /// Page requests are outstanding: a disabled interface is not yet stopped.
     pri_busy: bool,
 }
 
-/// First dword of each capability that has a say in the switches.
+/// First dword of each capability that holds switches; `None` if the function does not have it.
 #[derive(Clone, Copy, Debug, Default)]
 struct CapabilityPlaces {
     express: Option<usize>,
@@ -53,13 +53,13 @@ impl Endpoint {
         Self { bars, places: CapabilityPlaces::new(&capabilities), controls, msix, state }
     }
 
-    /// Fills `data` from config space; what lies behind its end reads as ones.
+    /// Fills `data` from config space. Bytes past its end read as ones.
     pub fn config_read(&self, offset: u16, data: &mut [u8]) {
         lock(&self.state).space.read(offset, data);
     }
 
-    /// Takes `data` into config space. Bits that cannot be written stay; the interrupts that became allowed
-    /// are sent. What else follows is the caller's: [`crate::PciFunction::config_write`] does it all.
+    /// Writes `data` into config space and sends the interrupts that this enables. Bits that are not writable stay as
+    /// they are. The caller must act on the returned effect, as [`crate::PciFunction::config_write`] does.
     pub fn config_write(&self, offset: u16, data: &[u8]) -> ConfigEffect {
         let mut state = lock(&self.state);
         let before = self.controls();
@@ -71,6 +71,7 @@ impl Endpoint {
         }
         effect.after = self.places.controls(&state.space);
         effect.bars_moved |= before.memory_space() != effect.after.memory_space();
+        // Before deliver_pending, which loads them: see `MsixTable::controls`.
         self.controls.store(effect.after.0, Ordering::Release);
         drop(state);
         if let Some(msix) = &self.msix {
@@ -79,24 +80,24 @@ impl Endpoint {
         effect
     }
 
-    /// The switches, without a lock.
+    /// The switches, read without a lock.
     pub fn controls(&self) -> Controls {
         Controls(self.controls.load(Ordering::Acquire))
     }
 
-    /// The BARs, in the order they were described.
+    /// The BARs, in the order in which they were added.
     pub fn bars(&self) -> &[Bar] {
         &self.bars
     }
 
-    /// Where BAR `index` is decoded; `None` if there is none, or memory space is off.
+    /// The addresses that BAR `index` decodes; `None` if there is no such BAR, or memory space is off.
     pub fn bar(&self, index: u8) -> Option<Range<u64>> {
         let bar = self.bars.iter().find(|bar| bar.index == index)?;
         let state = lock(&self.state);
         if self.controls().memory_space() { bar.range(&state.space) } else { None }
     }
 
-    /// The vectors, if the function has any.
+    /// The MSI-X table, if the function has one.
     pub fn msix(&self) -> Option<&MsixTable> {
         self.msix.as_ref()
     }
@@ -108,36 +109,36 @@ impl Endpoint {
         }
     }
 
-    /// Page requests the operating system lets the function have outstanding.
+    /// Number of page requests that the operating system allows the function to have outstanding.
     pub fn pri_allocation(&self) -> u32 {
         self.places.pri.map_or(0, |at| lock(&self.state).space.value(at + pri::ALLOCATION))
     }
 
-    /// Notes whether page requests are outstanding. While they are, a disabled interface does not read as
-    /// stopped.
+    /// Sets whether page requests are outstanding. While they are, a disabled interface does not read as stopped
+    /// (PCIe 6.0, 10.5.2.3).
     pub fn set_pri_busy(&self, busy: bool) {
         let mut state = lock(&self.state);
         state.pri_busy = busy;
         self.update_stopped(&mut state);
     }
 
-    /// Notes that a page response said the operating system failed.
+    /// Sets the Response Failure status: a page response said that the operating system failed.
     pub fn set_pri_response_failure(&self) {
         self.set_pri_status(pri::RESPONSE_FAILURE);
     }
 
-    /// Notes that a page response named a group that was not open.
+    /// Sets the Unexpected Page Request Group Index status: a page response named a group that was not open.
     pub fn set_pri_unexpected_group(&self) {
         self.set_pri_status(pri::UNEXPECTED_GROUP);
     }
 
-    /// Whether a response failure was noted and not yet cleared: no page request may be sent.
+    /// Whether Response Failure is set. Until the guest clears it, no page request may be sent.
     pub fn pri_response_failure(&self) -> bool {
         let failed = |at| lock(&self.state).space.value(at + pri::CONTROL) & pri::RESPONSE_FAILURE != 0;
         self.places.pri.is_some_and(failed)
     }
 
-    /// Everything a guest can write back to its value after reset: BARs, switches, vectors.
+    /// Resets everything that a guest can write: BARs, switches, vectors.
     pub fn reset(&self) {
         let mut state = lock(&self.state);
         state.space.reset();
@@ -149,7 +150,7 @@ impl Endpoint {
         }
     }
 
-    /// What one written dword asks for beyond its new value.
+    /// Performs the side effects of a write to one dword.
     fn written(&self, state: &mut ConfigState, written: DwordWrite, effect: &mut ConfigEffect) {
         let CapabilityPlaces { express, power, pri, .. } = self.places;
         let is = |capability: Option<usize>, dword| capability.map(|at| at + dword) == Some(written.index);
@@ -208,7 +209,7 @@ impl CapabilityPlaces {
         }
     }
 
-    /// The switches as the registers have them.
+    /// The switches, as the registers have them. In D3hot a function neither decodes nor issues anything.
     fn controls(&self, space: &ConfigSpace) -> Controls {
         let command = space.value(COMMAND);
         let awake = !on(space, self.power, power::CONTROL, power::STATE);
@@ -225,7 +226,7 @@ impl CapabilityPlaces {
     }
 }
 
-/// Whether any bit of `mask` is set in a dword of a capability the function has.
+/// Whether the function has the capability, and any bit of `mask` is set in its dword.
 fn on(space: &ConfigSpace, capability: Option<usize>, dword: usize, mask: u32) -> bool {
     capability.is_some_and(|at| space.value(at + dword) & mask != 0)
 }

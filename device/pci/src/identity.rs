@@ -1,21 +1,21 @@
-//! Who a function is: the read-only start of its config space.
+//! The identity of a function: the read-only part of its config space header.
 
 use crate::space::Register;
 
 /// The numbers by which a driver finds a function (PCIe 6.0, 7.5.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Vendor ID.
+    /// Vendor ID, offset 0x00.
     pub vendor: u16,
-    /// Device ID.
+    /// Device ID, offset 0x02.
     pub device: u16,
-    /// Class code as lspci and the kernel write it: base class 23:16, subclass 15:8, interface 7:0.
+    /// Class code, offset 0x09: base class in bits 23:16, subclass in 15:8, programming interface in 7:0.
     pub class: u32,
-    /// Revision.
+    /// Revision ID, offset 0x08.
     pub revision: u8,
-    /// Subsystem vendor ID.
+    /// Subsystem vendor ID, offset 0x2c.
     pub subsystem_vendor: u16,
-    /// Subsystem ID.
+    /// Subsystem ID, offset 0x2e.
     pub subsystem: u16,
 }
 
@@ -26,11 +26,11 @@ pub(crate) const BAR0: usize = 4;
 /// Dword index of the capability pointer.
 pub(crate) const CAPABILITIES: usize = 13;
 
-/// Command: answers memory accesses.
+/// Command: memory BARs are decoded.
 pub(crate) const COMMAND_MEMORY: u32 = 1 << 1;
-/// Command: may start transactions, MSI among them.
+/// Command: the function may issue requests, MSIs among them.
 pub(crate) const COMMAND_BUS_MASTER: u32 = 1 << 2;
-/// Command: parity error response, SERR# enable and interrupt disable can be written, to no effect here.
+/// Command: parity error response, SERR# enable and interrupt disable. Writable, without effect here.
 const COMMAND_OTHERS: u32 = 1 << 6 | 1 << 8 | 1 << 10;
 /// Status: there is a capability list.
 pub(crate) const STATUS_CAPABILITIES: u32 = 1 << (16 + 4);
@@ -38,7 +38,7 @@ pub(crate) const STATUS_CAPABILITIES: u32 = 1 << (16 + 4);
 const STATUS_ERRORS: u32 = 0xf900 << 16;
 
 impl Identity {
-    /// The header's registers up to BAR 0 and from the subsystem on, by dword index.
+    /// The header's registers without BARs and capability pointer, with their dword indices.
     pub(crate) fn header(&self) -> [(usize, Register); 6] {
         let id = u32::from(self.device) << 16 | u32::from(self.vendor);
         let class = (self.class & 0xff_ffff) << 8 | u32::from(self.revision);

@@ -1,4 +1,4 @@
-//! MSI-X: the table and the pending bits in a BAR, and the sending of vectors (PCIe 6.0, 6.1.4 and 7.7.2).
+//! MSI-X: the table and the pending bits in a BAR, and how vectors are sent (PCIe 6.0, 6.1.4 and 7.7.2).
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,28 +8,28 @@ use refault_bus::sync::lock;
 
 use crate::Controls;
 
-/// Where the vectors of a function lie.
+/// The place of a function's MSI-X table and pending bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MsixLayout {
-    /// The BAR that holds table and pending bits.
+    /// Index of the BAR that holds table and pending bits.
     pub bar: u8,
     /// Number of vectors, 1 to 2048.
     pub vectors: u16,
-    /// Offset of the table in that BAR, a multiple of 8.
+    /// Offset of the table in that BAR in bytes, a multiple of 8.
     pub table: u32,
-    /// Offset of the pending bits in that BAR, a multiple of 8.
+    /// Offset of the pending bits in that BAR in bytes, a multiple of 8.
     pub pending: u32,
 }
 
 impl MsixLayout {
-    /// `vectors` vectors that have `bar` for themselves: the table at its start, the pending bits in the
-    /// first free page behind it.
+    /// The layout of `vectors` vectors in a BAR of their own: the table at its start, the pending bits at the first page
+    /// boundary behind it.
     pub const fn in_own_bar(bar: u8, vectors: u16) -> Self {
-        let table_size = vectors as u32 * ENTRY_SIZE as u32;
+        let table_size = vectors as u32 * ENTRY_SIZE;
         Self { bar, vectors, table: 0, pending: table_size.next_multiple_of(0x1000) }
     }
 
-    /// The smallest size of a BAR that holds both, in bytes.
+    /// The smallest size in bytes of a BAR that holds both.
     pub const fn bar_size(&self) -> u64 {
         let end = if self.pending > self.table { self.pending_end() } else { self.table_end() };
         let size = end.next_power_of_two();
@@ -37,7 +37,7 @@ impl MsixLayout {
     }
 
     pub(crate) const fn table_end(&self) -> u64 {
-        self.table as u64 + self.vectors as u64 * ENTRY_SIZE
+        self.table as u64 + self.vectors as u64 * ENTRY_SIZE as u64
     }
 
     pub(crate) const fn pending_end(&self) -> u64 {
@@ -45,12 +45,12 @@ impl MsixLayout {
     }
 }
 
-/// Bytes of one table entry.
-const ENTRY_SIZE: u64 = 16;
-/// Mask bit in an entry's last dword, its only one.
+/// Size of a table entry in bytes.
+const ENTRY_SIZE: u32 = 16;
+/// Vector control, the entry's last dword: the mask bit. The other bits are reserved.
 const ENTRY_MASKED: u32 = 1;
 
-/// One vector: the entry's four dwords (address, data, control) and its pending bit.
+/// One vector: the entry's four dwords (address, upper address, data, vector control) and its pending bit.
 #[derive(Clone, Copy, Debug)]
 struct Vector {
     entry: [u32; 4],
@@ -74,8 +74,9 @@ impl Vector {
 pub struct MsixTable {
     layout: MsixLayout,
     sink: Arc<dyn MsiSink>,
-    /// Shared with the endpoint, which stores new switches before it calls [`Self::deliver_pending`]; they are
-    /// loaded here with the vectors locked. So a vector raised meanwhile is either sent or found pending.
+    /// Shared with the endpoint, which stores new switches and then calls [`Self::deliver_pending`]. Here they are
+    /// loaded with the vectors locked. So a vector that is raised at the same time is either sent with the new
+    /// switches, or already pending when `deliver_pending` gets the lock; it is never lost.
     controls: Arc<AtomicU32>,
     vectors: Mutex<Vec<Vector>>,
 }
@@ -86,13 +87,13 @@ impl MsixTable {
         Self { layout, sink, controls, vectors }
     }
 
-    /// Where table and pending bits lie.
+    /// The place of table and pending bits.
     pub fn layout(&self) -> MsixLayout {
         self.layout
     }
 
-    /// Raises `vector`: sends its message, or remembers it until the guest allows it. A vector the function
-    /// does not have, or raised while MSI-X is off, is nothing.
+    /// Raises `vector`: sends its message, or sets its pending bit until the guest unmasks it. Ignored if there is no
+    /// such vector, or MSI-X is off.
     pub fn notify(&self, vector: u16) {
         let mut vectors = lock(&self.vectors);
         let controls = self.controls();
@@ -104,7 +105,7 @@ impl MsixTable {
         }
     }
 
-    /// A read of the BAR that holds the table. What is neither table nor pending bits reads as zero.
+    /// Performs a read of the BAR that holds the table. Bytes outside table and pending bits read as zero.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         let vectors = lock(&self.vectors);
         for (byte, at) in data.iter_mut().zip(offset..) {
@@ -112,30 +113,28 @@ impl MsixTable {
         }
     }
 
-    /// A write to the BAR that holds the table. Only the table can be written.
+    /// Performs a write to the BAR that holds the table, and sends the vectors that it unmasks. Only the table is
+    /// writable.
     pub fn write(&self, offset: u64, data: &[u8]) {
         let mut vectors = lock(&self.vectors);
-        let table = u64::from(self.layout.table)..self.layout.table_end();
-        for (&byte, at) in data.iter().zip(offset..) {
-            if !table.contains(&at) {
-                continue;
-            }
-            let at = (at - table.start) as usize;
-            let (dword, shift) = (at / 4 % 4, at % 4 * 8);
-            if let Some(vector) = vectors.get_mut(at / ENTRY_SIZE as usize) {
-                let value = vector.entry[dword] & !(0xff << shift) | u32::from(byte) << shift;
+        for (&new, at) in data.iter().zip(offset..) {
+            let Some((vector, dword, byte)) = self.table_byte(at) else { continue };
+            if let Some(vector) = vectors.get_mut(vector) {
+                let mut bytes = vector.entry[dword].to_le_bytes();
+                bytes[byte] = new;
+                let value = u32::from_le_bytes(bytes);
                 vector.entry[dword] = if dword == 3 { value & ENTRY_MASKED } else { value };
             }
         }
         self.send_pending(&mut vectors);
     }
 
-    /// Sends what has become allowed by a change of the function's switches.
+    /// Sends pending vectors that a change of the function's switches has enabled.
     pub(crate) fn deliver_pending(&self) {
         self.send_pending(&mut lock(&self.vectors));
     }
 
-    /// All vectors masked, none pending.
+    /// Masks all vectors and clears their pending bits.
     pub(crate) fn reset(&self) {
         lock(&self.vectors).fill(Vector::RESET);
     }
@@ -150,20 +149,29 @@ impl MsixTable {
         }
     }
 
+    /// The byte of table or pending bits at `at` in the BAR.
     fn byte(&self, vectors: &[Vector], at: u64) -> u8 {
-        let table = u64::from(self.layout.table)..self.layout.table_end();
-        let pending = u64::from(self.layout.pending)..self.layout.pending_end();
-        if table.contains(&at) {
-            let at = (at - table.start) as usize;
-            let vector = vectors.get(at / ENTRY_SIZE as usize);
-            vector.map_or(0, |vector| (vector.entry[at / 4 % 4] >> (at % 4 * 8)) as u8)
-        } else if pending.contains(&at) {
-            let first = (at - pending.start) as usize * 8;
+        if let Some((vector, dword, byte)) = self.table_byte(at) {
+            vectors.get(vector).map_or(0, |vector| vector.entry[dword].to_le_bytes()[byte])
+        } else if let Some(first) = self.pending_byte(at) {
             let bits = vectors.iter().skip(first).take(8).zip(0u32..);
             bits.fold(0, |byte, (vector, bit)| byte | u8::from(vector.pending) << bit)
         } else {
             0
         }
+    }
+
+    /// Vector, dword of its entry, and byte of that dword, of a byte in the table; `None` outside the table.
+    fn table_byte(&self, at: u64) -> Option<(usize, usize, usize)> {
+        let table = u64::from(self.layout.table)..self.layout.table_end();
+        let at = if table.contains(&at) { usize::try_from(at - table.start).ok()? } else { return None };
+        Some((at / ENTRY_SIZE as usize, at / 4 % 4, at % 4))
+    }
+
+    /// First vector of a byte of the pending bits; `None` outside them.
+    fn pending_byte(&self, at: u64) -> Option<usize> {
+        let pending = u64::from(self.layout.pending)..self.layout.pending_end();
+        if pending.contains(&at) { Some(usize::try_from(at - pending.start).ok()? * 8) } else { None }
     }
 
     fn controls(&self) -> Controls {

@@ -1,11 +1,11 @@
-//! The 4 KiB of config space as registers: what each bit does on a write is data, decided once.
+//! The 4 KiB of config space as a table of registers, which says for each bit what a write does.
 
-/// Size of an Express function's config space in bytes.
+/// Size of a PCI Express function's config space in bytes.
 pub(crate) const CONFIG_SIZE: usize = 4096;
 
 const DWORDS: usize = CONFIG_SIZE / 4;
 
-/// One dword: its value after reset and which bits a guest may write, or clear by writing ones.
+/// One dword: its value after reset, the bits a guest may write, and those it clears by writing ones (RW1C).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Register {
     pub(crate) reset: u32,
@@ -14,17 +14,17 @@ pub(crate) struct Register {
 }
 
 impl Register {
-    /// A register no guest can change.
+    /// A register that is read-only for the guest.
     pub(crate) const fn constant(value: u32) -> Self {
         Self { reset: value, writable: 0, w1c: 0 }
     }
 
-    /// The same with the bits of `mask` writable.
+    /// The same, with the bits of `mask` writable.
     pub(crate) const fn writable(self, mask: u32) -> Self {
         Self { writable: mask, ..self }
     }
 
-    /// The same with the bits of `mask` cleared by writing ones.
+    /// The same, with the bits of `mask` cleared by writing ones.
     pub(crate) const fn cleared_by_ones(self, mask: u32) -> Self {
         Self { w1c: mask, ..self }
     }
@@ -42,7 +42,7 @@ impl ConfigSpace {
         Self { registers: Box::new([Register::default(); DWORDS]), values: Box::new([0; DWORDS]) }
     }
 
-    /// Puts `register` at dword `index`, if there is one.
+    /// Puts `register` at dword `index`; ignored past the end.
     pub(crate) fn define(&mut self, index: usize, register: Register) {
         if let (Some(slot), Some(value)) = (self.registers.get_mut(index), self.values.get_mut(index)) {
             *slot = register;
@@ -50,32 +50,31 @@ impl ConfigSpace {
         }
     }
 
-    /// What the dword at `index` does; nothing behind the end.
+    /// The register at dword `index`; past the end, one without bits.
     pub(crate) fn register(&self, index: usize) -> Register {
         self.registers.get(index).copied().unwrap_or_default()
     }
 
-    /// The dword at `index`; all ones behind the end.
+    /// The value of dword `index`; all ones past the end.
     pub(crate) fn value(&self, index: usize) -> u32 {
         self.values.get(index).copied().unwrap_or(u32::MAX)
     }
 
-    /// The function's own change of a dword: bits of `mask` take the value of those in `bits`.
+    /// Sets the bits of `mask` to those of `bits`: a change made by the function itself.
     pub(crate) fn assign(&mut self, index: usize, mask: u32, bits: u32) {
         if let Some(value) = self.values.get_mut(index) {
             *value = *value & !mask | bits & mask;
         }
     }
 
-    /// A read by the guest; bytes behind the end are ones.
+    /// Performs a read of the guest; bytes past the end read as ones.
     pub(crate) fn read(&self, offset: u16, data: &mut [u8]) {
         for (byte, at) in data.iter_mut().zip(usize::from(offset)..) {
-            *byte = (self.value(at / 4) >> (at % 4 * 8)) as u8;
+            *byte = self.value(at / 4).to_le_bytes()[at % 4];
         }
     }
 
-    /// A write by the guest. `written` hears of each dword that was touched, with the raw value and the mask
-    /// of the bytes written, after the value changed.
+    /// Performs a write of the guest, and calls `written` for each dword that it covers, after its value has changed.
     pub(crate) fn write(&mut self, offset: u16, data: &[u8], mut written: impl FnMut(DwordWrite)) {
         let (start, end) = (usize::from(offset), usize::from(offset) + data.len());
         for index in start / 4..end.div_ceil(4).min(DWORDS) {
@@ -93,7 +92,7 @@ impl ConfigSpace {
         }
     }
 
-    /// Everything back to its value after reset.
+    /// Sets every dword to its value after reset.
     pub(crate) fn reset(&mut self) {
         for (value, register) in self.values.iter_mut().zip(self.registers.iter()) {
             *value = register.reset;
@@ -104,11 +103,11 @@ impl ConfigSpace {
 /// One dword of a config write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DwordWrite {
-    /// Which dword.
+    /// Index of the dword.
     pub(crate) index: usize,
-    /// The bits as the guest wrote them; zero where it wrote nothing.
+    /// The bits that the guest wrote, zero in bytes that it did not write.
     pub(crate) bits: u32,
-    /// The dword's value before.
+    /// The dword's value before the write.
     pub(crate) before: u32,
 }
 
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_the_end_reads_ones_and_takes_no_write() {
+    fn past_the_end_reads_are_ones_and_writes_ignored() {
         let mut space = space();
         let mut data = [0; 8];
         space.read(4092, &mut data);

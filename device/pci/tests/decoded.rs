@@ -113,7 +113,7 @@ fn the_switches_decode_as_linux_sets_them() {
             }
             ExtendedCapabilityKind::ProcessAddressSpaceId(pasid) => {
                 assert!(pasid.pacid_control.pasid_enable);
-                assert!(!pasid.pacid_control.privileged_mode_enable, "not offered, so not to be had");
+                assert!(!pasid.pacid_control.privileged_mode_enable, "not offered, so not enabled");
             }
             other => panic!("{other:?}"),
         }

@@ -36,7 +36,7 @@ fn sending() -> Function {
 }
 
 #[test]
-fn a_bar_tells_its_size_when_written_with_ones() {
+fn a_bar_reads_its_size_after_ones_are_written() {
     let function = Function::new();
     for bar in 0..6 {
         function.write32(0x10 + bar * 4, u32::MAX);
@@ -57,7 +57,7 @@ fn a_bar_is_decoded_only_with_memory_space_on_and_power() {
     assert!(function.write16(function.power() + 4, 3).bars_moved);
     assert_eq!(function.endpoint.bar(0), None);
     assert!(function.write16(function.power() + 4, 0).bars_moved);
-    assert_eq!(function.endpoint.bar(1), None, "the upper half is no BAR of its own");
+    assert_eq!(function.endpoint.bar(1), None, "the upper register is not a BAR of its own");
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn the_allocation_is_what_the_guest_wrote() {
     function.write32(function.pri() + 12, 7);
     function.write32(function.pri() + 8, 7);
     assert_eq!(function.endpoint.pri_allocation(), 7);
-    assert_eq!(function.read32(function.pri() + 8), 512, "the capacity is not the guest's to set");
+    assert_eq!(function.read32(function.pri() + 8), 512, "the capacity is read-only");
 }
 
 #[test]

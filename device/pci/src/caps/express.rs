@@ -10,22 +10,22 @@ pub(crate) const DEVICE_CONTROL: usize = 2;
 /// Device control: writing one resets the function; it always reads zero.
 pub(crate) const INITIATE_RESET: u32 = 1 << 15;
 
-/// Capability version 2, device type 9: linked to the root complex inside, with no port above. Any other
-/// type on the root bus would be refused PASIDs by Linux, for want of a bridge that passes prefixes.
+/// Capability version 2, device type 9: a root complex integrated endpoint, with no port above it. Linux refuses PASIDs
+/// to any other type on the root bus, because there is no bridge that forwards the prefix.
 const CAPABILITIES: u32 = 0x92 << 16;
 /// Payloads of 128 bytes, role-based error reporting, function-level reset.
 const DEVICE_CAPABILITIES: u32 = 1 << 15 | 1 << 28;
-/// Relaxed ordering and no-snoop on, read requests of 512 bytes: the values after reset.
+/// After reset: relaxed ordering and no-snoop on, read requests of 512 bytes.
 const DEVICE_CONTROL_RESET: u32 = 1 << 4 | 1 << 11 | 2 << 12;
 const DEVICE_CONTROL_WRITABLE: u32 = 0x7fff;
-/// The four error-detected bits.
+/// The four error-detected bits, RW1C.
 const DEVICE_STATUS_ERRORS: u32 = 0xf << 16;
-/// Completion time-outs can be disabled; end-to-end prefixes, at most one: that is how a PASID travels.
+/// Completion timeouts can be disabled; one end-to-end TLP prefix is supported, which carries the PASID.
 const DEVICE_CAPABILITIES_2: u32 = 1 << 4 | 1 << 21 | 1 << 22;
-/// Completion time-out value and disable.
+/// Completion timeout value and disable.
 const DEVICE_CONTROL_2_WRITABLE: u32 = 0x1f;
 
-/// The capability. The link, slot and root registers of other port types read as zero.
+/// The capability of a root complex integrated endpoint. The link, slot and root registers of other types read as zero.
 pub fn integrated_endpoint() -> Capability {
     let mut registers = vec![Register::default(); 15];
     registers[0] = Register::constant(CAPABILITIES);

@@ -1,4 +1,4 @@
-//! Capabilities, one file each: what a guest sees of one and which of its bits can be written.
+//! Capabilities, one file each: their registers, and which bits a guest can write.
 
 pub mod ats;
 pub mod express;
@@ -9,19 +9,19 @@ pub mod pri;
 
 use crate::space::Register;
 
-/// A capability structure. The builder gives it its place and its header's links.
+/// A capability structure. The builder chooses its place and links its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capability {
     pub(crate) id: CapabilityId,
-    /// All its dwords. In the first, the bits of id and next pointer belong to the builder.
+    /// All its dwords. The ID and next pointer in the first are left to the builder.
     pub(crate) registers: Vec<Register>,
 }
 
-/// Which capability it is, and in which of the two lists.
+/// ID of a capability, in one of the two lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CapabilityId {
-    /// In the first 256 bytes.
+    /// In the list of the first 256 bytes.
     Standard(u8),
-    /// Behind them, with its version.
+    /// In the list of extended capabilities, with its version.
     Extended(u16, u8),
 }

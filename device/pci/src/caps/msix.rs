@@ -6,12 +6,12 @@ use crate::space::Register;
 
 pub(crate) const ID: CapabilityId = CapabilityId::Standard(0x11);
 
-/// In the first dword: all vectors masked.
+/// In the first dword: all vectors are masked.
 pub(crate) const FUNCTION_MASK: u32 = 1 << 30;
-/// In the first dword: MSI-X on.
+/// In the first dword: MSI-X is enabled.
 pub(crate) const ENABLE: u32 = 1 << 31;
 
-/// The capability for vectors at `layout`; [`crate::EndpointBuilder::msix`] adds it.
+/// The capability of a table at `layout`; [`crate::EndpointBuilder::msix`] adds it.
 pub(crate) fn msix(layout: MsixLayout) -> Capability {
     let size = u32::from(layout.vectors.saturating_sub(1)) << 16;
     let bar = u32::from(layout.bar);

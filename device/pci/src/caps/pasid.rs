@@ -12,8 +12,8 @@ pub(crate) const CONTROL: usize = 1;
 /// Requests may carry a PASID.
 pub(crate) const ENABLE: u32 = 1 << 16;
 
-/// The capability: PASIDs of full width, no execute requests, no privileged mode. Linux switches on whatever
-/// is offered, and its process address spaces allow neither.
+/// The capability: PASIDs of full width, neither execute permission nor privileged mode. Linux enables whatever is
+/// offered, but its process address spaces allow neither.
 pub fn process_address_spaces() -> Capability {
     let registers = vec![Register::default(), Register::constant(Pasid::BITS << 8).writable(ENABLE)];
     Capability { id: ID, registers }

@@ -9,21 +9,21 @@ pub(crate) const ID: CapabilityId = CapabilityId::Extended(0x13, 1);
 pub(crate) const CONTROL: usize = 1;
 /// Page requests are allowed.
 pub(crate) const ENABLE: u32 = 1 << 0;
-/// Written as one while disabled: credits and pending requests are forgotten. Reads zero.
+/// Written as one while disabled: outstanding requests and credits are void. Reads as zero.
 pub(crate) const RESET: u32 = 1 << 1;
-/// Status: a response said that the operating system failed.
+/// Status: a page response said that the operating system failed.
 pub(crate) const RESPONSE_FAILURE: u32 = 1 << 16;
-/// Status: a response named a group that was not open.
+/// Status: a page response named a group that was not open.
 pub(crate) const UNEXPECTED_GROUP: u32 = 1 << 17;
-/// Status: disabled and nothing outstanding. Linux refuses to enable an interface that is not stopped.
+/// Status: disabled, with no request outstanding. Linux refuses to enable an interface that is not stopped.
 pub(crate) const STOPPED: u32 = 1 << 24;
-/// Status: responses must carry the PASID, if requests did. Linux refuses interfaces without it.
+/// Status: page responses carry the PASID if the requests did. Linux refuses interfaces without it.
 const RESPONSE_PASID: u32 = 1 << 31;
 
-/// Dword of the number of requests the operating system allows.
+/// Dword of the number of outstanding requests that the operating system allows.
 pub(crate) const ALLOCATION: usize = 3;
 
-/// The capability, for a device that can have `capacity` requests outstanding.
+/// The capability of a device that can have `capacity` requests outstanding.
 pub fn page_requests(capacity: u32) -> Capability {
     let registers = vec![
         Register::default(),

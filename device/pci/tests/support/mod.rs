@@ -1,4 +1,4 @@
-//! A function with everything a NIC has, and a sink that remembers.
+//! A function with every capability of a NIC, and a sink that records.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
@@ -20,7 +20,7 @@ pub const IDENTITY: Identity = Identity {
 
 pub const MSIX: MsixLayout = MsixLayout::in_own_bar(4, 65);
 
-/// Remembers what was sent.
+/// Records the messages it receives.
 #[derive(Default)]
 pub struct Sent(pub Mutex<Vec<MsiMessage>>);
 
@@ -31,13 +31,13 @@ impl MsiSink for Sent {
 }
 
 impl Sent {
-    /// What was sent since the last call.
+    /// Data of the messages since the last call.
     pub fn take(&self) -> Vec<u32> {
         self.0.lock().unwrap().drain(..).map(|message| message.data).collect()
     }
 }
 
-/// An endpoint as a NIC has it.
+/// An endpoint with the BARs and capabilities of a NIC.
 pub fn endpoint(sink: Arc<Sent>) -> Endpoint {
     Endpoint::builder(IDENTITY)
         .bar(0, 0x1000, false)
@@ -53,7 +53,7 @@ pub fn endpoint(sink: Arc<Sent>) -> Endpoint {
         .unwrap()
 }
 
-/// A function without behaviour behind its BARs.
+/// A function with nothing behind its BARs.
 pub struct Function {
     pub endpoint: Endpoint,
     pub sent: Arc<Sent>,
@@ -90,7 +90,7 @@ impl Function {
         std::mem::take(&mut self.events.lock().unwrap())
     }
 
-    /// Offset of a capability as a driver finds it: by walking its list.
+    /// Offset of a capability, found as a driver does: by walking its list.
     pub fn find(&self, id: u16, extended: bool) -> u16 {
         let mut at = if extended { 0x100 } else { self.read16(0x34) & 0xff };
         while at != 0 {
