@@ -34,21 +34,18 @@ impl TranslationAgent for Iommu {
         match enqueued {
             Enqueued::Queued(message) => {
                 self.counters.page_requests_queued.increment();
-                self.note(Stage::Queued, &request);
+                self.probe_stage(Stage::Queued, &request);
                 self.signal_page_request(message, &request);
             }
             Enqueued::Overflow(message) => {
                 self.counters.page_requests_overflowed.increment();
                 if let Some(count) = self.warnings.overflow.admit() {
-                    tracing::warn!(
-                        count,
-                        "page request queue overflow: {} told to try again",
-                        request.requester
-                    );
+                    tracing::warn!(count, "page request queue overflow: {} is to retry", request.requester);
                 }
                 self.signal_page_request(message, &request);
-                // "Look again" is the answer the specification gives (table 31).
-                self.answer(&request, ResponseCode::Success);
+                // The request is lost, yet the response is Success (table 31): the device translates again, still finds
+                // no page, and sends another request. Any other code would fail the access.
+                self.respond_at_once(&request, ResponseCode::Success);
             }
             Enqueued::Unusable => {
                 self.counters.page_requests_refused.increment();
@@ -59,14 +56,14 @@ impl TranslationAgent for Iommu {
                         request.requester
                     );
                 }
-                self.answer(&request, ResponseCode::InvalidRequest);
+                self.respond_at_once(&request, ResponseCode::InvalidRequest);
             }
         }
     }
 }
 
 impl Iommu {
-    /// The answer to a translation that the tables do not allow (§7.1.3).
+    /// The completion of a translation that the tables do not allow (§7.1.3).
     fn refuse(
         &self,
         request: &TranslationRequest,
@@ -92,20 +89,21 @@ impl Iommu {
         }
     }
 
-    /// A page request that may not be queued is answered Invalid Request at once, never Response Failure,
-    /// which would end page requests for the whole device (§7.1.3).
+    /// Responds Invalid Request to a page request that may not be queued (§7.1.3). Not Response Failure, which would
+    /// end page requests for the whole device.
     fn refuse_page(&self, request: &PageRequest, error: RemappingError) {
         self.counters.page_requests_refused.increment();
         if let RemappingError::Fault(fault) = error
-            // A PASID that is being torn down while its faults are in flight is everyday business for a
-            // guest; recording it, as the table has it, would only fill the log of every killed process.
+            // Table 30 has these two recorded. But page requests in flight are routine when a process is killed and
+            // its PASID torn down, and each would put a line into the guest's log.
             && !matches!(fault.reason, FaultReason::DirectoryNotPresent | FaultReason::PasidNotPresent)
         {
             self.record(fault, &RemappingFault::of_page_request(request, fault.reason));
         }
-        self.answer(request, ResponseCode::InvalidRequest);
+        self.respond_at_once(request, ResponseCode::InvalidRequest);
     }
 
+    /// Records `fault`, unless FPD or an earlier record of the requester keeps it out.
     fn record(&self, fault: WalkFault, record: &RemappingFault) {
         if !fault.is_recorded() {
             return;
@@ -122,8 +120,8 @@ impl Iommu {
         }
     }
 
-    /// Answers a group from inside its page request; only the last request of a group has an answer.
-    fn answer(&self, request: &PageRequest, code: ResponseCode) {
+    /// Responds to a group from inside its page request. Only the last request of a group is responded to.
+    fn respond_at_once(&self, request: &PageRequest, code: ResponseCode) {
         if request.last
             && let Some(endpoint) = self.endpoints.find(request.requester)
         {
@@ -136,11 +134,12 @@ impl Iommu {
         if message.is_some() {
             self.counters.page_request_interrupts.increment();
             self.signal(message);
-            self.note(Stage::Interrupt, request);
+            self.probe_stage(Stage::Interrupt, request);
         }
     }
 
-    fn note(&self, stage: Stage, request: &PageRequest) {
+    /// Reports a stage of the request to the probe.
+    fn probe_stage(&self, stage: Stage, request: &PageRequest) {
         let event = ProbeEvent::new(stage, AddressSpace::of(request.pasid), request.page);
         self.probe.record(&ProbeEvent { group: Some(request.group), write: request.write, ..event });
     }

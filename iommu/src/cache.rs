@@ -1,7 +1,7 @@
-//! What the unit remembers of the guest's tables: context entries, PASID entries and translations.
+//! The unit's caches of the guest's tables: context entries, PASID entries and translations.
 //!
-//! Nothing absent, malformed or without rights is ever put in here: CAP.CM is clear, and a guest does not
-//! announce upgrades.
+//! Entries that are not present, malformed or without rights are never cached. CAP.CM is clear, so a guest does not
+//! flush when it makes an entry present or grants more rights, and a cached refusal would last for ever.
 
 use refault_bus::ats::Translation;
 use refault_bus::tlb::Tlb;
@@ -12,8 +12,8 @@ use crate::spec::context::ContextEntry;
 use crate::spec::invalidation::PasidCacheScope;
 use crate::walk::pasid::PasidEntry;
 
-/// Tag of a translation: all SVA address spaces of a Linux guest share one domain, so only both together
-/// name one (§6.2.1).
+/// Tag of a translation: domain and PASID (§6.2.1). Linux puts all SVA address spaces into one domain, so the domain
+/// alone would not tell processes apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tag {
     pub(crate) did: u16,
@@ -30,7 +30,7 @@ pub(crate) struct Caches {
 }
 
 impl Caches {
-    /// Empty caches for this many PASID entries and translations.
+    /// Empty caches for at most `pasid_capacity` PASID entries and `iotlb_capacity` translations.
     pub(crate) fn new(pasid_capacity: usize, iotlb_capacity: usize) -> Self {
         Self {
             contexts: FxHashMap::default(),
@@ -44,7 +44,7 @@ impl Caches {
         self.contexts.get(&requester).copied()
     }
 
-    /// Keeps a present context entry. There are at most 65536 requesters.
+    /// Caches a present context entry. Unbounded, because there are at most 65536 requesters.
     pub(crate) fn insert_context(&mut self, requester: Bdf, entry: ContextEntry) {
         self.contexts.insert(requester, entry);
     }
@@ -53,7 +53,7 @@ impl Caches {
         self.pasid_entries.get(&(requester, pasid)).copied()
     }
 
-    /// Keeps a present PASID entry; a full cache starts anew.
+    /// Caches a present PASID entry. A full cache is emptied first: PASIDs are few, and a walk is cheap.
     pub(crate) fn insert_pasid_entry(&mut self, requester: Bdf, pasid: Pasid, entry: PasidEntry) {
         if self.pasid_entries.len() >= self.pasid_capacity {
             self.pasid_entries.clear();
@@ -69,15 +69,15 @@ impl Caches {
         self.iotlb.insert(tag, iova, translation);
     }
 
-    /// Forgets the context entries of requesters equal to `device` in the bits of its mask, or all; and what
-    /// was reached through them.
+    /// Flushes the context entries of requesters that equal `device` in the bits of its mask, or all (§6.5.2.1). PASID
+    /// entries that were reached through them go too: they came from the old directory.
     pub(crate) fn flush_contexts(&mut self, device: Option<(Bdf, u16)>) {
         let matches = |bdf: &Bdf| device.is_none_or(|(Bdf(source), mask)| (bdf.0 ^ source) & mask == 0);
         self.contexts.retain(|requester, _| !matches(requester));
         self.pasid_entries.retain(|(requester, _), _| !matches(requester));
     }
 
-    /// Forgets PASID entries (§6.5.2.2).
+    /// Flushes PASID entries (§6.5.2.2).
     pub(crate) fn flush_pasid_entries(&mut self, scope: PasidCacheScope) {
         self.pasid_entries.retain(|&(_, pasid), entry| match scope {
             PasidCacheScope::Global => false,
@@ -86,7 +86,7 @@ impl Caches {
         });
     }
 
-    /// Forgets translations of one domain, or all (§6.5.2.3).
+    /// Flushes translations of one domain, or all (§6.5.2.3).
     pub(crate) fn flush_domain(&mut self, did: Option<u16>) {
         match did {
             Some(did) => self.iotlb.flush_tags(|tag| tag.did == did),
@@ -94,7 +94,7 @@ impl Caches {
         }
     }
 
-    /// Forgets translations of one address space: a block of it, or all (§6.5.2.4).
+    /// Flushes translations of one address space (§6.5.2.4): a block, as address and log2 of its size, or all.
     pub(crate) fn flush_tag(&mut self, tag: Tag, block: Option<(Iova, u8)>) {
         match block {
             Some((iova, size_shift)) => self.iotlb.flush_range(tag, iova, size_shift),
@@ -102,7 +102,7 @@ impl Caches {
         }
     }
 
-    /// Forgets everything.
+    /// Flushes all three caches.
     pub(crate) fn flush_all(&mut self) {
         self.contexts.clear();
         self.pasid_entries.clear();

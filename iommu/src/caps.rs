@@ -1,49 +1,51 @@
-//! What the unit says it can do: CAP and ECAP, built here and nowhere else. `docs/iommu-features.md` says
-//! what each bit promises and which test holds it.
+//! The unit's capabilities: CAP and ECAP are built here and nowhere else. `docs/iommu-features.md` says what each bit
+//! promises and which test verifies it.
+
+use refault_bus::bits::{low_u8, low_u16};
 
 use crate::spec::registers::{Cap, Ecap, offset};
 
-/// VER: major 6, minor 0. From major 2 on, IOTLB invalidations always drain.
+/// VER: major version 6, minor 0. From major version 2, IOTLB invalidations always drain.
 pub const VERSION: u32 = 0x60;
 
 /// Number of fault recording registers.
 pub const FAULT_RECORDS: usize = 8;
 
-/// CAP. Clear: AFL, RWBF (updates of tables are seen at once), PLMR/PHMR, CM (nothing absent is cached),
-/// SAGAW/SSLPS (no second stage), ZLR, PI, FS5LP, ECMDS, ESIRTPS.
+/// CAP, §11.4.2. Clear: AFL, RWBF (there is no write buffer to flush), PLMR/PHMR, CM (entries that are not present are
+/// never cached), SAGAW/SSLPS (no second stage), ZLR, PI, FS5LP, ECMDS, ESIRTPS.
 pub const CAP: Cap = Cap::new()
     // 65536 domains: all 16 bits of a domain id are compared.
     .with_nd(6)
-    // 48 bits: what 4-level first-stage tables cover.
+    // 48 bits: the range of 4-level first-stage tables.
     .with_mgaw(47)
-    .with_fro((offset::FRCD / 16) as u16)
-    .with_nfr(FAULT_RECORDS as u8 - 1)
+    .with_fro(low_u16(offset::FRCD / 16))
+    .with_nfr(low_u8(FAULT_RECORDS as u64) - 1)
     // Page-selective invalidation with any mask.
     .with_psi(true)
     .with_mamv(0x3f)
     // An invalidation waits for translated reads and writes.
     .with_dwd(true)
     .with_drd(true)
-    // SVA is refused by Linux if the processor has 1 GiB pages and this is clear.
+    // Linux refuses SVA if the processor has 1 GiB pages and this is clear.
     .with_fs1gp(true)
-    // Setting the root table pointer empties all caches.
+    // Setting the root table pointer flushes all caches.
     .with_esrtps(true);
 
-/// ECAP. Clear: IR/EIM/MHMV (no interrupt remapping), SC, NEST, ERS, SRS, EAFS, DIT, VCS, SSADS, SSTS, RPS
+/// ECAP, §11.4.3. Clear: IR/EIM/MHMV (no interrupt remapping), SC, NEST, ERS, SRS, EAFS, DIT, VCS, SSADS, SSTS, RPS
 /// (requests without PASID use PASID 0), PMS, ADMS, RPRIVS.
 pub const ECAP: Ecap = Ecap::new()
-    // Tables are read from the same memory the vCPUs write.
+    // Walks read the memory that the vCPUs write; there is no cache in between.
     .with_c(true)
     .with_qi(true)
     .with_dt(true)
     .with_pt(true)
-    .with_iro((offset::IVA / 16) as u16)
+    .with_iro(low_u16(offset::IVA / 16))
     .with_prs(true)
     .with_nwfs(true)
     // 20-bit PASIDs.
     .with_pss(19)
     .with_pasid(true)
-    // Linux wants page request drain before it enables PRI.
+    // Linux enables PRI only with page request drain.
     .with_pds(true)
     .with_smts(true)
     .with_fsts(true)

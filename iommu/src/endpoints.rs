@@ -7,12 +7,13 @@ use refault_bus::Bdf;
 use refault_bus::ats::AtsEndpoint;
 use refault_bus::sync;
 
-/// Attached devices, found by requester id. Never holds its lock while calling into one.
+/// Attached devices, by requester ID. No call that can wait is made with the lock held; [`AtsEndpoint::requester`] is
+/// not one. Weak references, because a device owns a reference to the unit.
 #[derive(Default)]
 pub(crate) struct Endpoints(RwLock<Vec<Weak<dyn AtsEndpoint>>>);
 
 impl Endpoints {
-    /// Adds a device; one with the same requester id is replaced.
+    /// Adds a device, in place of one with the same requester ID.
     pub(crate) fn attach(&self, endpoint: Weak<dyn AtsEndpoint>) {
         let requester = endpoint.upgrade().map(|endpoint| endpoint.requester());
         let mut all = sync::write(&self.0);
@@ -20,7 +21,7 @@ impl Endpoints {
         all.push(endpoint);
     }
 
-    /// The device `requester`, if it is there and alive.
+    /// The device with this requester ID, if it is attached and alive.
     pub(crate) fn find(&self, requester: Bdf) -> Option<Arc<dyn AtsEndpoint>> {
         let all = sync::read(&self.0);
         all.iter().rev().filter_map(Weak::upgrade).find(|endpoint| endpoint.requester() == requester)

@@ -1,7 +1,8 @@
-//! Faults: what can go wrong with a request, its architectural code, and the registers that record it
-//! (chapter 7).
+//! Faults (chapter 7): their reasons and codes, the completion that each gives a request, and the registers that record
+//! them.
 
 use refault_bus::ats::{RequestKind, TranslationRequest};
+use refault_bus::bits::{low_u8, low_u32};
 use refault_bus::irq::MsiMessage;
 use refault_bus::pri::PageRequest;
 use refault_bus::{Bdf, Iova, Pasid};
@@ -13,7 +14,7 @@ use crate::spec::fault_record::FaultRecordInfo;
 use crate::spec::invalidation::QueueError;
 use crate::spec::registers::{FaultStatus, InvalidationQueueError};
 
-/// What stopped a request (§7.1.3, table 30).
+/// Why a request failed (§7.1.3). Each reason is a condition of table 30, whose name in the table is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum FaultReason {
     /// RTA.1
@@ -108,21 +109,21 @@ pub enum FaultReason {
     InterruptRange,
 }
 
-/// What a translation request that met a [`FaultReason`] is answered.
+/// The completion of a translation request that fails for a [`FaultReason`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtsAnswer {
-    /// Success without rights; no fault is recorded.
+    /// Success without rights. No fault is recorded: it is how a device finds out that it must ask for a page.
     NoRights,
-    /// Success without rights, and a fault is recorded.
+    /// Success without rights; the fault is recorded.
     NoRightsRecorded,
-    /// Unsupported Request, recorded.
+    /// Unsupported Request; the fault is recorded.
     UnsupportedRequest,
-    /// Completer Abort, recorded.
+    /// Completer Abort; the fault is recorded.
     CompleterAbort,
 }
 
 impl FaultReason {
-    /// The code in the fault record: the one place that knows them.
+    /// The code in a fault record.
     pub const fn code(self) -> u8 {
         match self {
             Self::RootMode => 0x30,
@@ -158,7 +159,7 @@ impl FaultReason {
         }
     }
 
-    /// Whether a set FPD bit on the way forbids recording (column "qualified" of table 30).
+    /// Whether FPD disables the recording of this fault (column "qualified" of table 30).
     pub const fn is_qualified(self) -> bool {
         !matches!(
             self,
@@ -172,7 +173,7 @@ impl FaultReason {
         )
     }
 
-    /// What an ATS translation request gets (columns "translation request" of table 30).
+    /// The completion of an ATS translation request (columns "translation request" of table 30).
     pub const fn ats_answer(self) -> AtsAnswer {
         match self {
             Self::RootNotPresent
@@ -209,35 +210,35 @@ impl FaultReason {
     }
 }
 
-/// What kind of request met a fault (T1, T2 and AT of the record).
+/// The kind of request that failed (T1, T2 and AT of the record).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultedAccess {
-    /// Untranslated read.
+    /// An untranslated read.
     Read,
-    /// Untranslated write.
+    /// An untranslated write.
     Write,
-    /// ATS translation request, for reading only or for writing too.
+    /// An ATS translation request.
     Translation {
-        /// Write permission was wanted.
+        /// The request wanted write permission.
         write: bool,
     },
-    /// Page request.
+    /// A page request.
     PageRequest,
 }
 
-/// A fault with all its names.
+/// A failed request, with all that a fault record holds of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{requester} at {iova} (PASID {pasid:?}, {access:?}): {reason} [{:#04x}]", reason.code())]
 pub struct RemappingFault {
-    /// Who asked.
+    /// Requester ID of the function.
     pub requester: Bdf,
-    /// In which address space.
+    /// The address space, or `None` for the function's own.
     pub pasid: Option<Pasid>,
-    /// What.
+    /// The address, of any alignment; the record holds its page.
     pub iova: Iova,
-    /// How.
+    /// The kind of request.
     pub access: FaultedAccess,
-    /// Why it failed.
+    /// Why the request failed.
     pub reason: FaultReason,
 }
 
@@ -258,6 +259,7 @@ impl RemappingFault {
         Self { requester: request.requester, pasid: request.pasid, iova: request.page, access, reason }
     }
 
+    /// The fault as a recording register holds it.
     fn record(&self) -> Record {
         let (t1, t2, address_type) = match self.access {
             FaultedAccess::Read => (true, false, 0),
@@ -278,20 +280,22 @@ impl RemappingFault {
     }
 }
 
+/// A fault recording register (§11.4.7.6).
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
+    /// Lower quadword: address of the page.
     page: u64,
     info: FaultRecordInfo,
 }
 
-/// What became of a fault.
+/// The outcome of [`FaultLog::record`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recorded {
-    /// It has a record; the message is to be sent.
+    /// The fault has a record. The event's message, if it is to be sent now.
     Kept(Option<MsiMessage>),
-    /// The same requester has a record already.
+    /// Not recorded: the requester has an unserviced record.
     Compressed,
-    /// There is no room.
+    /// Not recorded: the next record is occupied, or an overflow stands.
     Overflowed,
 }
 
@@ -299,17 +303,21 @@ pub(crate) enum Recorded {
 #[derive(Debug, Default)]
 pub(crate) struct FaultLog {
     records: [Record; FAULT_RECORDS],
+    /// Index of the record for the next fault.
     next: usize,
+    /// FRI: index of the record that set PPF.
     first: usize,
+    /// PFO: an overflow that software has not cleared.
     overflow: bool,
+    /// IQE and IQERCD: the error that stopped the invalidation queue.
     queue_error: Option<QueueError>,
     /// FECTL and its message registers.
     pub(crate) event: EventRegisters,
 }
 
 impl FaultLog {
-    /// Records `fault` (§7.2.1): nothing while the overflow is not cleared; nothing if its requester has a
-    /// record; an overflow if the next record is occupied.
+    /// Records `fault` (§7.2.1), unless an overflow is not cleared, its requester has an unserviced record, or the next
+    /// record is occupied, which is an overflow.
     pub(crate) fn record(&mut self, fault: &RemappingFault) -> Recorded {
         if self.overflow {
             return Recorded::Overflowed;
@@ -332,14 +340,14 @@ impl FaultLog {
         Recorded::Kept(self.raise(unserviced))
     }
 
-    /// Notes that the invalidation queue stopped; gives the message to be sent.
+    /// Sets IQE: the invalidation queue stopped. Returns the event's message, if it is to be sent now.
     pub(crate) fn queue_stopped(&mut self, error: QueueError) -> Option<MsiMessage> {
         let unserviced = self.is_unserviced();
         self.queue_error = Some(error);
         self.raise(unserviced)
     }
 
-    /// The next fault goes to the first record again: both kinds of translation are off (§7.2.1).
+    /// Starts again at the first record: translation and interrupt remapping are both off (§7.2.1).
     pub(crate) fn rewind(&mut self) {
         self.next = 0;
     }
@@ -350,10 +358,10 @@ impl FaultLog {
             .with_pfo(self.overflow)
             .with_ppf(self.is_pending())
             .with_iqe(self.queue_error.is_some())
-            .with_fri(if self.is_pending() { self.first as u8 } else { 0 })
+            .with_fri(if self.is_pending() { low_u8(self.first as u64) } else { 0 })
     }
 
-    /// Clears what is written as ones to FSTS; says whether the invalidation queue may go on.
+    /// Writes FSTS: clears the bits written as ones (RW1C). Returns whether the invalidation queue may continue.
     pub(crate) fn clear_status(&mut self, written: FaultStatus) -> bool {
         if written.pfo() {
             self.overflow = false;
@@ -368,16 +376,16 @@ impl FaultLog {
         InvalidationQueueError::new().with_info(self.queue_error.map_or(0, QueueError::code))
     }
 
-    /// Reads the 32-bit word at `offset` behind the first record.
+    /// Reads the 32-bit word at byte `offset` of the record registers.
     pub(crate) fn read_record(&self, offset: u64) -> u32 {
-        let Some(record) = self.records.get((offset / 16) as usize) else { return 0 };
+        let Some(record) = self.records.get(index_at(offset)) else { return 0 };
         let quad = if offset % 16 < 8 { record.page } else { record.info.into_bits() };
-        (quad >> (offset % 8 * 8)) as u32
+        low_u32(quad >> (offset % 8 * 8))
     }
 
-    /// Writes the 32-bit word at `offset` behind the first record: only F, by writing one, changes.
+    /// Writes the 32-bit word at byte `offset` of the record registers: clears F if it is written as one (RW1C).
     pub(crate) fn write_record(&mut self, offset: u64, value: u32) {
-        let Some(record) = self.records.get_mut((offset / 16) as usize) else { return };
+        let Some(record) = self.records.get_mut(index_at(offset)) else { return };
         if offset % 16 == 12 && value >> 31 != 0 {
             record.info.set_fault(false);
             self.settle();
@@ -392,14 +400,20 @@ impl FaultLog {
         self.overflow || self.queue_error.is_some() || self.is_pending()
     }
 
-    /// A condition beside one that software has not serviced yet is no new event.
+    /// Raises the event, unless an unserviced condition has done so: its handler will find both (§7.3).
     fn raise(&mut self, unserviced: bool) -> Option<MsiMessage> {
         if unserviced { None } else { self.event.raise() }
     }
 
+    /// Clears a pending event once every condition is serviced.
     fn settle(&mut self) {
         if !self.is_unserviced() {
             self.event.serviced();
         }
     }
+}
+
+/// Index of the record that holds byte `offset` of the record registers.
+fn index_at(offset: u64) -> usize {
+    usize::try_from(offset / 16).unwrap_or(usize::MAX)
 }

@@ -1,12 +1,13 @@
-//! One event register block: control, data, address, upper address. The unit has three of them: faults
-//! (FECTL), invalidation completions (IECTL) and page requests (PECTL).
+//! An event register block: control, data, address, upper address. The unit has three: for faults (FECTL), invalidation
+//! completions (IECTL) and page requests (PECTL).
 
 use refault_bus::irq::MsiMessage;
 
 use crate::spec::registers::EventControl;
 
-/// An event with its mask and pending latch (§7.3, §7.5). Masked, an event is latched, never lost; the
-/// message is put together when it is sent, for Linux rewrites its registers at any time.
+/// An event with its mask and pending bit (§7.3, §7.5). An event that is raised while masked stays pending and is sent
+/// on unmask. The message is read from the registers when it is sent, because Linux rewrites them while an event is
+/// pending, to move an interrupt to another CPU.
 #[derive(Debug)]
 pub(crate) struct EventRegisters {
     control: EventControl,
@@ -16,25 +17,25 @@ pub(crate) struct EventRegisters {
 }
 
 impl Default for EventRegisters {
-    /// Masked: the state after reset.
+    /// The state after reset: masked.
     fn default() -> Self {
         Self { control: EventControl::new().with_mask(true), data: 0, address: 0, upper_address: 0 }
     }
 }
 
 impl EventRegisters {
-    /// A new interrupt condition: the message to send now, if not masked.
+    /// Raises the event. Returns the message to send, or `None` while masked.
     pub(crate) fn raise(&mut self) -> Option<MsiMessage> {
         self.control.set_pending(true);
         self.send()
     }
 
-    /// All conditions were serviced by software: nothing is left to tell.
+    /// Software has serviced all conditions: clears the pending bit, for there is nothing left to announce.
     pub(crate) fn serviced(&mut self) {
         self.control.set_pending(false);
     }
 
-    /// Reads the register at `offset` in the block.
+    /// Reads the register at byte `offset` of the block.
     pub(crate) fn read(&self, offset: u64) -> u32 {
         match offset {
             0x0 => self.control.into_bits(),
@@ -45,7 +46,7 @@ impl EventRegisters {
         }
     }
 
-    /// Writes the register at `offset` in the block: the message to send, if this unmasked a latched event.
+    /// Writes the register at byte `offset` of the block. Returns the message to send, if this unmasks a pending event.
     pub(crate) fn write(&mut self, offset: u64, value: u32) -> Option<MsiMessage> {
         match offset {
             0x0 => {

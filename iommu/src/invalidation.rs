@@ -1,7 +1,8 @@
-//! Queued invalidation (§6.5.2): the guest's commands, and the only way back for page group responses.
+//! Queued invalidation (§6.5.2): the guest's commands, page group responses among them.
 //!
-//! A write to the tail register executes everything up to the new tail before it returns, device-TLB
-//! invalidations included: when a wait descriptor writes its status, all before it is done.
+//! A write of the tail register executes all descriptors up to the new tail before it returns, one after the other,
+//! device-TLB invalidations included. So when a wait descriptor is reached, everything before it is complete, and the
+//! fence flag needs no code.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -22,10 +23,11 @@ use crate::spec::invalidation::{
 use crate::spec::registers::InvalidationQueueAddress;
 use crate::unit::Iommu;
 
-/// Offset bits of IQH and IQT: 18:4.
+/// Offset bits of IQH and IQT: 18:4. Bit 4 is not part of an offset of 256-bit descriptors; it is kept to be refused.
 const OFFSET_BITS: u32 = 0x7_fff0;
 
-/// Queue registers, readable while the queue is being executed, and the lock under which it is.
+/// The queue's registers, and the lock under which it is executed. The registers are atomics outside that lock, because
+/// another vCPU may read them while an invalidation waits for a device. They order no other memory, hence relaxed.
 #[derive(Debug, Default)]
 pub(crate) struct InvalidationQueue {
     address: AtomicU64,
@@ -35,14 +37,17 @@ pub(crate) struct InvalidationQueue {
     ring: Mutex<Ring>,
 }
 
-/// The queue as it was when it was enabled; software may not move it while it is.
+/// The queue as it was when it was enabled: software must not move it while it is (§11.4.9.3), and if it does, the old
+/// one stays in use.
 #[derive(Debug, Default)]
 struct Ring {
     address: InvalidationQueueAddress,
+    /// An error stopped the queue: nothing is fetched until software clears FSTS.IQE.
     stopped: bool,
 }
 
 impl Ring {
+    /// Size of the ring in bytes: 2^QS pages.
     fn bytes(&self) -> u32 {
         0x1000 << self.address.size()
     }
@@ -65,12 +70,12 @@ impl InvalidationQueue {
         self.address.load(Ordering::Relaxed)
     }
 
-    /// Writes IQA: takes effect when the queue is enabled.
+    /// Writes IQA. It takes effect when the queue is next enabled.
     pub(crate) fn set_address(&self, value: u64) {
         self.address.store(value, Ordering::Relaxed);
     }
 
-    /// All registers as after power-on.
+    /// Resets all registers to their values after power-on.
     pub(crate) fn reset(&self) {
         let mut ring = lock(&self.ring);
         self.enabled.store(false, Ordering::Relaxed);
@@ -82,8 +87,8 @@ impl InvalidationQueue {
 }
 
 impl Iommu {
-    /// GCMD.QIE changed. The head returns to zero, and a queue that had stopped starts afresh, though FSTS.IQE
-    /// stays until it is cleared: a kernel that takes over from another does not look at it.
+    /// Enables or disables the queue, after a change of GCMD.QIE. The head returns to zero. A queue that had stopped
+    /// runs again although FSTS.IQE stays set: a kernel started by kexec enables the queue without a look at it.
     pub(crate) fn enable_queue(&self, enable: bool) {
         {
             let mut ring = lock(&self.queue.ring);
@@ -95,19 +100,20 @@ impl Iommu {
         self.run_queue();
     }
 
-    /// IQT was written.
+    /// Writes IQT, and executes up to it.
     pub(crate) fn set_queue_tail(&self, value: u32) {
         self.queue.tail.store(value & OFFSET_BITS, Ordering::Relaxed);
         self.run_queue();
     }
 
-    /// FSTS.IQE was cleared: go on from the head, which software has repaired.
+    /// Continues from the head, after software has repaired the descriptor there and cleared FSTS.IQE.
     pub(crate) fn resume_queue(&self) {
         lock(&self.queue.ring).stopped = false;
         self.run_queue();
     }
 
-    /// Executes descriptors from the head to the tail as it is now. The ring bounds their number.
+    /// Executes descriptors from the head to the present tail. Their number is bounded by the ring, so a guest that keeps
+    /// writing the tail on another vCPU cannot keep this one here.
     fn run_queue(&self) {
         let mut ring = lock(&self.queue.ring);
         if !self.queue.is_enabled() || ring.stopped {
@@ -115,11 +121,15 @@ impl Iommu {
         }
         if let Err(error) = self.run_ring(&ring) {
             ring.stopped = true;
+            // Unlocked before the event: no lock is held while the interrupt sink is called.
             drop(ring);
             self.stop_queue(error);
         }
     }
 
+    /// # Errors
+    ///
+    /// The error that stops the queue. The head stays at the descriptor that caused it, for software to repair.
     fn run_ring(&self, ring: &Ring) -> Result<(), QueueError> {
         let tail = self.queue.tail();
         let mut head = self.queue.head();
@@ -129,7 +139,7 @@ impl Iommu {
         if !ring.address.wide() {
             return Err(QueueError::Width);
         }
-        if !tail.is_multiple_of(DESCRIPTOR_BYTES as u32) {
+        if !tail.is_multiple_of(DESCRIPTOR_BYTES) {
             return Err(QueueError::Alignment { tail });
         }
         if tail >= ring.bytes() {
@@ -138,12 +148,14 @@ impl Iommu {
         while head != tail {
             let descriptor = decode(self.fetch(ring, head)?)?;
             self.execute(descriptor);
-            head = (head + DESCRIPTOR_BYTES as u32) % ring.bytes();
+            // Only now: the head never passes a descriptor whose invalidation has not completed.
+            head = (head + DESCRIPTOR_BYTES) % ring.bytes();
             self.queue.head.store(head, Ordering::Relaxed);
         }
         Ok(())
     }
 
+    /// Reads the descriptor at byte `head` of the ring.
     fn fetch(&self, ring: &Ring, head: u32) -> Result<[u64; 4], QueueError> {
         let base = Gpa(ring.address.frame() << 12);
         let at = base.checked_add(u64::from(head)).ok_or(QueueError::Fetch { at: base })?;
@@ -184,6 +196,7 @@ impl Iommu {
             }
             InvalidationDescriptor::PasidIotlb { did, pasid, block } => {
                 self.counters.pasid_iotlb_invalidations.increment();
+                // First flushed, then drained: an access that starts in between walks the new tables.
                 let users = lock(&self.remapping).flush_tag(Tag { did, pasid }, block);
                 self.drain(&users, block.unwrap_or((Iova(0), 64)));
             }
@@ -196,33 +209,37 @@ impl Iommu {
         }
     }
 
-    /// IOTLB invalidation of a domain or all, from a descriptor or from the register.
+    /// IOTLB invalidation of one domain or of all, by a descriptor or by the register.
     pub(crate) fn flush_domain(&self, did: Option<u16>) {
         let users = lock(&self.remapping).flush_domain(did);
         self.drain(&users, (Iova(0), 64));
     }
 
-    /// Waits for untranslated accesses that went through a mapping now gone (CAP.DRD, CAP.DWD). A device
-    /// that translates through its own TLB is waited for by the device-TLB invalidation instead.
+    /// Waits for untranslated accesses through a mapping that was just flushed (CAP.DRD, CAP.DWD): it has each device
+    /// invalidate the block, which returns when its accesses have landed. Accesses translated by a device's own TLB are
+    /// drained by the device-TLB invalidation that the guest sends for them.
     fn drain(&self, users: &[UntranslatedUse], (iova, size_shift): (Iova, u8)) {
         for user in users {
             self.invalidate(user.requester, InvalidationRequest { pasid: user.pasid, iova, size_shift });
         }
     }
 
-    /// A device that is not there has nothing cached.
+    /// Has the device invalidate, and waits for it. A device that is not attached has nothing cached: complete at once.
     fn invalidate(&self, device: Bdf, request: InvalidationRequest) {
         if let Some(endpoint) = self.endpoints.find(device) {
             endpoint.invalidate(request);
         }
     }
 
+    /// Completes a wait descriptor (§6.5.2.9).
     fn complete(&self, wait: InvalidationWait) {
         self.counters.waits.increment();
         if wait.drain {
-            // Requests reach the ring under this lock: those received before are in it now.
+            // PD: page requests received so far must be in their queue before the status is written (§6.5.2.9). They are
+            // written under this lock, so once it can be taken they are.
             drop(lock(&self.page_requests));
         }
+        // The status after all effects: store_u32 releases, so a vCPU that sees the status sees them.
         if let Some((at, data)) = wait.status
             && let Err(error) = self.memory.store_u32(at, data)
             && let Some(count) = self.warnings.queue.admit()
@@ -235,6 +252,7 @@ impl Iommu {
         }
     }
 
+    /// Forwards a page group response to the device.
     fn respond(&self, device: Bdf, response: PageGroupResponse) {
         self.counters.page_group_responses.increment();
         let event = ProbeEvent::new(Stage::Response, AddressSpace::of(response.pasid), Iova(0));
@@ -260,7 +278,7 @@ impl Completion {
         self.complete
     }
 
-    /// Writes ICS.
+    /// Writes ICS: clears IWC if it is written as one (RW1C).
     pub(crate) fn clear(&mut self, written: u32) {
         if written & 1 != 0 {
             self.complete = false;
@@ -268,7 +286,7 @@ impl Completion {
         }
     }
 
-    /// A wait descriptor with IF was completed: the message to send, unless an earlier one is not serviced.
+    /// Completes a wait descriptor with IF. Returns the message to send, unless an earlier completion is not serviced.
     fn complete(&mut self) -> Option<MsiMessage> {
         if std::mem::replace(&mut self.complete, true) { None } else { self.event.raise() }
     }

@@ -1,4 +1,4 @@
-//! The page request queue (§7.4, §7.5): a ring in guest memory that the unit fills and the guest empties.
+//! The page request queue (§7.4, §7.5): a ring in guest memory. The unit moves the tail, the guest the head.
 
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
@@ -9,18 +9,23 @@ use crate::interrupt::EventRegisters;
 use crate::spec::page_request::{PAGE_REQUEST_BYTES, encode};
 use crate::spec::registers::{PageRequestQueueAddress, PageRequestStatus};
 
-/// What became of a page request.
+const ENTRY_BYTES: u64 = PAGE_REQUEST_BYTES as u64;
+
+/// Offset bits of PQH and PQT: 18:5.
+const OFFSET_BITS: u64 = 0x7_ffe0;
+
+/// The outcome of [`PageRequestQueue::enqueue`], with the event's message if it is to be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Enqueued {
-    /// It is in the queue and the tail says so.
+    /// The request is in the queue, and the tail is behind it.
     Queued(Option<MsiMessage>),
-    /// There was no room, or an earlier overflow is not cleared: dropped.
+    /// Dropped: the ring is full, or an earlier overflow is not cleared.
     Overflow(Option<MsiMessage>),
-    /// There is no queue, or not in memory: dropped.
+    /// Dropped: there is no queue, or it is not in memory.
     Unusable,
 }
 
-/// Ring registers, status and event.
+/// The queue's registers.
 #[derive(Debug, Default)]
 pub(crate) struct PageRequestQueue {
     address: PageRequestQueueAddress,
@@ -32,23 +37,25 @@ pub(crate) struct PageRequestQueue {
 }
 
 impl PageRequestQueue {
-    /// Writes `request` into the ring. Every queued request sets PPR, not only the last of a group: Linux
-    /// waits for an interrupt behind every entry when it drains a PASID.
+    /// Writes `request` into the ring. Every request sets PPR, not only the last of a group: to drain a PASID, Linux
+    /// waits until its handler has taken every entry, and the handler runs only on an event.
     pub(crate) fn enqueue(&mut self, memory: &dyn DmaMemory, request: &PageRequest) -> Enqueued {
         if self.address.into_bits() == 0 {
             return Enqueued::Unusable;
         }
+        // Until software clears PRO every request is dropped, even if there is room again.
         if self.status.pro() {
             return Enqueued::Overflow(None);
         }
         let unserviced = self.is_unserviced();
-        let next = (self.tail + PAGE_REQUEST_BYTES) & self.offset_mask();
+        let next = (self.tail + ENTRY_BYTES) & self.offset_mask();
+        // One slot stays empty, for a full ring would look like an empty one.
         if next == self.head & self.offset_mask() {
             self.status.set_pro(true);
             return Enqueued::Overflow(self.raise(unserviced));
         }
         let at = Gpa(self.address.frame() << 12).checked_add(self.tail & self.offset_mask());
-        // The entry first, then the tail: whoever reads the tail, under this lock, finds the entry.
+        // The entry before the tail: a guest that reads the new tail finds the entry behind it.
         if at.is_none_or(|at| memory.write(at, &encode(request)).is_err()) {
             return Enqueued::Unusable;
         }
@@ -57,25 +64,27 @@ impl PageRequestQueue {
         Enqueued::Queued(self.raise(unserviced))
     }
 
-    /// PQH or PQT or PQA, in full.
+    /// PQH.
     pub(crate) fn head(&self) -> u64 {
         self.head
     }
 
+    /// PQT.
     pub(crate) fn tail(&self) -> u64 {
         self.tail
     }
 
+    /// PQA.
     pub(crate) fn address(&self) -> u64 {
         self.address.into_bits()
     }
 
-    /// Writes PQH: only bits that can be an offset stay.
+    /// Writes PQH. Bits that are not part of an offset read as zero.
     pub(crate) fn set_head(&mut self, value: u64) {
         self.head = value & OFFSET_BITS;
     }
 
-    /// Writes PQT.
+    /// Writes PQT; see [`Self::set_head`].
     pub(crate) fn set_tail(&mut self, value: u64) {
         self.tail = value & OFFSET_BITS;
     }
@@ -90,7 +99,7 @@ impl PageRequestQueue {
         self.status
     }
 
-    /// Clears what is written as ones to PRS.
+    /// Writes PRS: clears the bits written as ones (RW1C).
     pub(crate) fn clear_status(&mut self, written: PageRequestStatus) {
         self.status = PageRequestStatus::new()
             .with_ppr(self.status.ppr() && !written.ppr())
@@ -104,15 +113,13 @@ impl PageRequestQueue {
         self.status.ppr() || self.status.pro()
     }
 
+    /// Raises the event, unless a condition that is not serviced has done so: its handler will find both (§7.5).
     fn raise(&mut self, unserviced: bool) -> Option<MsiMessage> {
         if unserviced { None } else { self.event.raise() }
     }
 
-    /// Mask of a descriptor offset in a ring of 2^PQS pages.
+    /// Mask of the offset of an entry in a ring of 2^PQS pages.
     fn offset_mask(&self) -> u64 {
-        (0x1000 << self.address.size()) - PAGE_REQUEST_BYTES
+        (0x1000 << self.address.size()) - ENTRY_BYTES
     }
 }
-
-/// Offset bits of PQH and PQT: 18:5.
-const OFFSET_BITS: u64 = 0x7_ffe0;

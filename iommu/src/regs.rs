@@ -1,8 +1,9 @@
-//! The register page: which register lies where, and what writing it sets in motion.
+//! The register page: reads of registers, and the effects of writes.
 //!
-//! Registers are served in 32-bit words. Software uses naturally aligned accesses of 4 or 8 bytes (§11.2);
-//! reads of any other shape are put together from words, writes of any other shape are ignored.
+//! Registers are accessed in 32-bit words. Software must use naturally aligned accesses of 4 or 8 bytes (§11.2). A read
+//! of any other shape returns the bytes of the words that it covers; a write of any other shape is ignored.
 
+use refault_bus::bits::{low_u8, low_u32};
 use refault_bus::irq::MsiMessage;
 use refault_bus::mmio::MmioDevice;
 use refault_bus::probe::{ProbeEvent, Stage};
@@ -15,18 +16,24 @@ use crate::spec::registers::{
 };
 use crate::unit::{Iommu, REGISTER_WINDOW};
 
-/// CCMD and IOTLB: bit 63 in the upper word starts an invalidation, which is over at once.
+/// Bit 63 of CCMD (ICC) and IOTLB (IVT), here of the upper word: starts an invalidation, which is complete when the
+/// write returns. So the bit always reads as zero.
 const START: u32 = 1 << 31;
 
-/// What CCMD and IOTLB read as: the last invalidation was global (CAIG, bits 60:59; IAIG, bits 58:57).
+/// CCMD as read: the last invalidation was performed as a global one (CAIG, bits 60:59).
 const CCMD_DONE: u64 = 1 << 59;
+
+/// IOTLB as read: the last invalidation was performed as a global one (IAIG, bits 58:57).
 const IOTLB_DONE: u64 = 1 << 57;
 
-/// GCMD, GSTS and RTADDR.
+/// The state of GCMD, GSTS and RTADDR.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
+    /// RTADDR as written; the walks use the value that SRTP latched.
     root: u64,
+    /// GSTS.RTPS: a root table pointer was latched.
     root_set: bool,
+    /// GSTS.TES: translation is on.
     enabled: bool,
 }
 
@@ -39,10 +46,11 @@ impl MmioDevice for Iommu {
         let mut word = [0; 4];
         for (index, byte) in (0u64..).zip(data.iter_mut()) {
             let at = offset.wrapping_add(index);
-            if index == 0 || at % 4 == 0 {
+            let in_word = usize::from(low_u8(at) % 4);
+            if index == 0 || in_word == 0 {
                 word = self.read_word(at & !3).to_le_bytes();
             }
-            *byte = word[(at % 4) as usize];
+            *byte = word[in_word];
         }
     }
 
@@ -66,8 +74,9 @@ impl MmioDevice for Iommu {
 }
 
 impl Iommu {
+    /// The 32-bit word at `at`, which is aligned; zero where there is no register.
     fn read_word(&self, at: u64) -> u32 {
-        let wide = |base: u64, value: u64| (value >> ((at - base) * 8)) as u32;
+        let wide = |base: u64, value: u64| low_u32(value >> ((at - base) * 8));
         match at {
             reg::VERSION => VERSION,
             reg::CAP..end::CAP => wide(reg::CAP, CAP.into_bits()),
@@ -94,6 +103,8 @@ impl Iommu {
         }
     }
 
+    /// Writes the 32-bit word at `at`, which is aligned. A 64-bit write comes as two, the lower word first, so that the
+    /// command bit in the upper word of CCMD and IOTLB takes effect last.
     fn write_word(&self, at: u64, value: u32) {
         match at {
             reg::GCMD => self.command(GlobalCommand::from_bits(value)),
@@ -128,7 +139,7 @@ impl Iommu {
         }
     }
 
-    /// PQH to PEUADDR.
+    /// Writes a word of the registers from PQH to PEUADDR.
     fn write_page_requests(&self, at: u64, value: u32) {
         let mut queue = lock(&self.page_requests);
         match at {
@@ -148,6 +159,7 @@ impl Iommu {
         }
     }
 
+    /// Sends the page request event that an unmask released, and reports it. Its requests are not known any more.
     fn signal_latched_page_request(&self, message: Option<MsiMessage>) {
         if message.is_some() {
             self.counters.page_request_interrupts.increment();
@@ -156,7 +168,7 @@ impl Iommu {
         }
     }
 
-    /// GSTS.
+    /// GSTS, from the state that it shows.
     fn global_status(&self) -> GlobalCommand {
         let control = lock(&self.control);
         GlobalCommand::new()
@@ -165,7 +177,10 @@ impl Iommu {
             .with_qie(self.queue.is_enabled())
     }
 
-    /// GCMD: done when this returns, so that the next read of GSTS says so.
+    /// Performs a command written to GCMD. It is complete on return, so the next read of GSTS shows it.
+    ///
+    /// The root table pointer first: translation must not be turned on with the old tables. The queue last and without
+    /// the control lock: enabling it may execute descriptors, which wait for devices.
     fn command(&self, command: GlobalCommand) {
         {
             let mut control = lock(&self.control);
@@ -178,6 +193,7 @@ impl Iommu {
                 lock(&self.remapping).set_enabled(command.te());
             }
         }
+        // With translation off the next fault is the first of a new series (§7.2.1).
         if !command.te() {
             lock(&self.faults).rewind();
         }

@@ -1,10 +1,10 @@
-//! The translation state: whether translation is on, where the tables are, and what is cached of them.
+//! The translation state: whether translation is on, the root table, and the caches.
 //!
-//! All of it sits behind one lock, which is held over a whole walk and the insertion that follows. So an
-//! invalidation, which takes the lock too, comes either before the walk, which then reads the new tables, or
-//! after the insertion, which it then removes. A generation number would keep stale entries out as well,
-//! but not this: once the invalidation is done the guest may free its page tables, and a walk still under
-//! way would set accessed bits in memory that is someone else's.
+//! All of it is behind one lock, which is held for a whole walk and the insertion into the cache that follows. An
+//! invalidation takes the lock too. So it runs either before the walk, which then reads the new tables, or after the
+//! insertion, which it then removes. A generation number would keep stale entries out as well, but it would not stop a
+//! walk: once the invalidation has completed, the guest may free its page tables, and a walk still in flight would set
+//! accessed bits in memory that is used for something else.
 
 use refault_bus::ats::{RequestKind, Translation, TranslationRequest};
 use refault_bus::dma::DmaMemory;
@@ -22,16 +22,17 @@ use crate::walk::first_stage::Permission;
 use crate::walk::pasid::{PasidEntry, TranslationType};
 use crate::walk::{WalkFault, context, first_stage, pasid};
 
-/// The PASID of requests without one: ECAP.RPS is clear.
+/// The PASID of requests without PASID: RID_PASID is zero, for ECAP.RPS is clear.
 const RID_PASID: Pasid = Pasid::truncated(0);
 
-/// Frame number of the interrupt range, 0xfee0_0000..0xfef0_0000, in units of 1 MiB.
+/// The interrupt range, 0xfee0_0000..0xfef0_0000, as a number of 1 MiB blocks.
 const INTERRUPT_MEGABYTE: u64 = 0xfee;
 
-/// Beyond so many users of untranslated accesses, all of them count as users of everything.
+/// Bound of the set of untranslated uses, which a guest could grow without end. Once it is full, further uses are not
+/// added, and a flush drains all that are in it instead of those that match.
 const UNTRANSLATED_LIMIT: usize = 4096;
 
-/// Who made untranslated accesses to what, and must be waited for when that is invalidated.
+/// A requester that made untranslated accesses to an address space, and must be drained when that is invalidated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct UntranslatedUse {
     pub(crate) tag: Tag,
@@ -60,7 +61,10 @@ pub(crate) struct Remapping {
     enabled: bool,
     root: RootTableAddress,
     caches: Caches,
+    /// Uses since the last flush of each tag. A use is added before its translation is returned, under the same lock as
+    /// a flush: a flush that comes after it finds it here.
     untranslated: FxHashSet<UntranslatedUse>,
+    /// First-stage walks so far.
     walks: u64,
 }
 
@@ -70,7 +74,7 @@ impl Remapping {
         Self { enabled: false, root, caches, untranslated, walks: 0 }
     }
 
-    /// Translation off, no root table, nothing cached.
+    /// Resets to translation off, no root table, empty caches.
     pub(crate) fn reset(&mut self) {
         self.enabled = false;
         self.root = RootTableAddress::new();
@@ -78,18 +82,23 @@ impl Remapping {
         self.untranslated.clear();
     }
 
+    /// Turns translation on or off, and flushes all caches.
     pub(crate) fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
         self.caches.flush_all();
     }
 
-    /// Takes a new root table, and forgets everything read through the old one (CAP.ESRTPS).
+    /// Sets the root table, and flushes everything read through the old one (CAP.ESRTPS).
     pub(crate) fn set_root(&mut self, root: RootTableAddress) {
         self.root = root;
         self.caches.flush_all();
     }
 
     /// Translates one request.
+    ///
+    /// # Errors
+    ///
+    /// If translation is off and the request needs it, or a walk ends in a fault.
     pub(crate) fn translate(
         &mut self,
         memory: &dyn DmaMemory,
@@ -99,8 +108,8 @@ impl Remapping {
         if !self.enabled {
             return if is_plain { Ok(identity(request.iova)) } else { Err(RemappingError::Disabled) };
         }
-        // Without PASID the interrupt range is no address space at all (§3.14): writes there are interrupts,
-        // and a device must not get a translated address for them.
+        // Without PASID, writes to the interrupt range are interrupts and not translated (§3.14). A translation request
+        // gets no rights there: a translated write would bypass the interrupt logic.
         if request.pasid.is_none() && is_interrupt(request.iova.0) {
             return Ok(if is_plain { identity(request.iova) } else { Translation::NONE });
         }
@@ -125,7 +134,12 @@ impl Remapping {
         translated.map_err(|reason| WalkFault::new(reason, entry.fpd).into())
     }
 
-    /// Whether a page request may be queued; `Ok` has dropped the page from the IOTLB (§6.5.3.1).
+    /// Checks that a page request may be queued, and flushes its page from the IOTLB (§6.5.3.1): after the response the
+    /// device translates again, and must not find the rights that were too few.
+    ///
+    /// # Errors
+    ///
+    /// If translation is off, or the tables do not allow the request.
     pub(crate) fn admit(
         &mut self,
         memory: &dyn DmaMemory,
@@ -144,29 +158,29 @@ impl Remapping {
         Ok(())
     }
 
-    /// Context cache invalidation.
+    /// Context-cache invalidation; see [`Caches::flush_contexts`].
     pub(crate) fn flush_contexts(&mut self, device: Option<(Bdf, u16)>) {
         self.caches.flush_contexts(device);
     }
 
-    /// PASID cache invalidation.
+    /// PASID-cache invalidation; see [`Caches::flush_pasid_entries`].
     pub(crate) fn flush_pasid_entries(&mut self, scope: PasidCacheScope) {
         self.caches.flush_pasid_entries(scope);
     }
 
-    /// IOTLB invalidation of a domain or all: tells whose untranslated accesses must land.
+    /// IOTLB invalidation of one domain or of all. Returns the untranslated uses to drain.
     pub(crate) fn flush_domain(&mut self, did: Option<u16>) -> Vec<UntranslatedUse> {
         self.caches.flush_domain(did);
         self.take_untranslated(|tag| did.is_none_or(|did| did == tag.did))
     }
 
-    /// IOTLB invalidation in one address space: tells whose untranslated accesses must land.
+    /// IOTLB invalidation in one address space. Returns the untranslated uses to drain.
     pub(crate) fn flush_tag(&mut self, tag: Tag, block: Option<(Iova, u8)>) -> Vec<UntranslatedUse> {
         self.caches.flush_tag(tag, block);
         self.take_untranslated(|used| used == tag)
     }
 
-    /// How many first-stage walks there were.
+    /// Number of first-stage walks so far.
     pub(crate) fn walks(&self) -> u64 {
         self.walks
     }
@@ -202,7 +216,8 @@ impl Remapping {
         tag: Tag,
         request: &TranslationRequest,
     ) -> Result<Translation, FaultReason> {
-        // A cached entry with write permission has its dirty bit set already.
+        // A hit marks nothing: an entry is cached with write permission only after its dirty bit was set. A read-only
+        // entry does not serve a write, which walks again and sets it.
         if let Some(hit) = self.caches.translation(tag, request.iova)
             && hit.allows(request.write)
         {
@@ -215,6 +230,7 @@ impl Remapping {
             (true, RequestKind::Untranslated) => Permission::Write,
         };
         let translation = first_stage::walk(memory, root, request.iova, permission)?;
+        // Refused and not cached: a write to such a page would be taken for an interrupt (SGN.8).
         if overlaps_interrupts(&translation) {
             return Err(FaultReason::InterruptRange);
         }
@@ -222,12 +238,14 @@ impl Remapping {
         Ok(translation)
     }
 
+    /// Adds a use; ignored when the set is full.
     fn note_untranslated(&mut self, used: UntranslatedUse) {
         if self.untranslated.len() < UNTRANSLATED_LIMIT {
             self.untranslated.insert(used);
         }
     }
 
+    /// Removes and returns the uses of the tags that match. The next use is added again.
     fn take_untranslated(&mut self, matches: impl Fn(Tag) -> bool) -> Vec<UntranslatedUse> {
         if self.untranslated.is_empty() {
             return Vec::new();
@@ -242,7 +260,8 @@ impl Remapping {
     }
 }
 
-/// The PASID that a request is translated with (§9.4).
+/// The PASID that a request is translated with (§9.4). A request with PASID must not name RID_PASID, or a process could
+/// reach the address space of the device's own DMA.
 fn pasid_of(context: ContextEntry, pasid: Option<Pasid>) -> Result<Pasid, WalkFault> {
     match pasid {
         None => Ok(RID_PASID),
@@ -252,7 +271,7 @@ fn pasid_of(context: ContextEntry, pasid: Option<Pasid>) -> Result<Pasid, WalkFa
     }
 }
 
-/// Pass-through: the address is physical already (§3.9).
+/// Pass-through: the address is a physical one (§3.9).
 fn pass_through(request: &TranslationRequest) -> Result<Translation, FaultReason> {
     if request.iova.0 >> HOST_ADDRESS_WIDTH != 0 {
         return Err(FaultReason::BeyondHostWidth);
@@ -264,18 +283,19 @@ fn pass_through(request: &TranslationRequest) -> Result<Translation, FaultReason
     }
 }
 
-/// The largest block around `iova` that is itself, without the interrupt range.
+/// The largest block around `iova`, mapped to itself, that does not overlap the interrupt range.
 fn identity(iova: Iova) -> Translation {
     let clear = |shift: &u8| iova.0 >> shift != INTERRUPT_MEGABYTE << 20 >> shift;
     let page_shift = [30, 21, 12].into_iter().find(clear).unwrap_or(12);
     Translation { gpa: Gpa(iova.0).align_down(page_shift), page_shift, read: true, write: true }
 }
 
+/// Whether an address is in the interrupt range.
 const fn is_interrupt(address: u64) -> bool {
     address >> 20 == INTERRUPT_MEGABYTE
 }
 
-/// Whether the block touches the interrupt range (SGN.8).
+/// Whether the block overlaps the interrupt range (SGN.8).
 const fn overlaps_interrupts(translation: &Translation) -> bool {
     let shift = if translation.page_shift > 20 { translation.page_shift } else { 20 };
     translation.gpa.0 >> shift == INTERRUPT_MEGABYTE << 20 >> shift

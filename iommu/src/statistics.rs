@@ -1,10 +1,10 @@
-//! Plain counters of what the unit did.
+//! Event counters of the unit.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Counts since the unit was made; a reset does not clear them.
+        /// Counts since the unit was created; a reset does not clear them.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
         pub struct Statistics {
             $($(#[$doc])* pub $name: u64,)*
@@ -24,23 +24,23 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Translations asked for.
+    /// Translation requests and untranslated accesses.
     translations,
-    /// Those that had to walk first-stage tables.
+    /// Translations that walked first-stage tables.
     walks,
-    /// Page requests received.
+    /// Page requests received from devices.
     page_requests,
-    /// Those that were put into the queue.
+    /// Page requests put into the queue.
     page_requests_queued,
-    /// Those that found the queue full or its overflow not cleared.
+    /// Page requests dropped because the queue was full, or an overflow was not cleared.
     page_requests_overflowed,
-    /// Those refused because of tables or queue set-up.
+    /// Page requests refused because the tables do not allow them, or there is no queue in memory.
     page_requests_refused,
-    /// Page request events sent.
+    /// Page request events sent as interrupts.
     page_request_interrupts,
     /// Page group responses read from the invalidation queue.
     page_group_responses,
-    /// Page group responses for a requester that is not there.
+    /// Page group responses to a requester that is not attached.
     page_group_responses_lost,
     /// Context cache invalidations (type 1).
     context_invalidations,
@@ -56,11 +56,11 @@ counters! {
     pasid_cache_invalidations,
     /// Descriptors that stopped the queue.
     queue_errors,
-    /// Faults recorded.
+    /// Faults recorded in a fault recording register.
     faults_recorded,
-    /// Faults not recorded because their requester had a record.
+    /// Faults not recorded because their requester had an unserviced record.
     faults_compressed,
-    /// Faults not recorded for want of room.
+    /// Faults not recorded because all records were occupied, or an overflow was not cleared.
     faults_overflowed,
 }
 

@@ -1,4 +1,4 @@
-//! One remapping unit: its parts, its life.
+//! One remapping unit: its parts, construction and reset.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
@@ -19,15 +19,15 @@ use crate::regs::Control;
 use crate::remapping::Remapping;
 use crate::statistics::{Counters, Statistics};
 
-/// Size of the register page in bytes. Its base is the machine's business, as the DMAR table tells it.
+/// Size of the register page in bytes. The machine chooses its base address, and reports it in the DMAR table.
 pub const REGISTER_WINDOW: u64 = 0x1000;
 
-/// What may be chosen about a unit.
+/// Sizes of a unit's caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IommuConfig {
-    /// Translations the IOTLB holds.
+    /// Number of translations in the IOTLB.
     pub iotlb_entries: usize,
-    /// PASID entries the PASID cache holds.
+    /// Number of entries in the PASID cache.
     pub pasid_entries: usize,
 }
 
@@ -53,7 +53,7 @@ pub struct Iommu {
     pub(crate) warnings: Warnings,
 }
 
-/// One limit for each kind of guest mistake that is worth a line.
+/// One limit for each kind of guest mistake that is logged.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
     pub(crate) queue: WarnLimit,
@@ -63,7 +63,7 @@ pub(crate) struct Warnings {
 }
 
 impl Iommu {
-    /// A unit as after power-on, with translation off.
+    /// A unit in the state after power-on: translation off, nothing attached.
     pub fn new(
         config: IommuConfig,
         memory: Arc<dyn DmaMemory>,
@@ -87,14 +87,14 @@ impl Iommu {
         }
     }
 
-    /// Connects a device; invalidations and page group responses for its requester id go to it from now on.
-    /// One attached later with the same id takes its place.
+    /// Attaches a device: invalidations and page group responses for its requester ID go to it from now on. A device
+    /// attached later with the same ID takes its place.
     pub fn attach(&self, endpoint: Weak<dyn AtsEndpoint>) {
         self.endpoints.attach(endpoint);
     }
 
-    /// Machine reset: all registers as after power-on, nothing cached. Devices stay attached and counters
-    /// keep counting.
+    /// Machine reset: registers and caches return to the state after power-on. Devices stay attached, and statistics
+    /// continue.
     pub fn reset(&self) {
         *lock(&self.control) = Control::default();
         self.queue.reset();
@@ -104,13 +104,13 @@ impl Iommu {
         *lock(&self.faults) = FaultLog::default();
     }
 
-    /// What the unit did so far.
+    /// The event counts so far.
     pub fn statistics(&self) -> Statistics {
         let walks = lock(&self.remapping).walks();
         Statistics { walks, ..self.counters.snapshot() }
     }
 
-    /// Sends an interrupt message, if there is one. To be called without any of the leaf locks.
+    /// Sends an interrupt message, if there is one. No leaf lock may be held: the sink is code of the machine.
     pub(crate) fn signal(&self, message: Option<MsiMessage>) {
         if let Some(message) = message {
             self.msi.signal(message);

@@ -4,10 +4,10 @@ use bitfield_struct::bitfield;
 
 use super::beyond_host_width;
 
-/// Size of a root entry: two halves, for device numbers below and from 16.
+/// Size of a root entry in bytes: two halves, for device numbers 0 to 15 and 16 to 31.
 pub const ROOT_ENTRY_BYTES: u64 = 16;
 
-/// Size of a context entry.
+/// Size of a context entry in bytes.
 pub const CONTEXT_ENTRY_BYTES: u64 = 32;
 
 /// Half of a root entry, 64 bits, §9.2.
@@ -59,7 +59,7 @@ impl ContextEntry {
         self.reserved() != 0 || beyond_host_width(self.frame())
     }
 
-    /// How many PASIDs the directory covers: 64 per entry.
+    /// Number of PASIDs that the directory covers, 64 for each of its entries.
     pub const fn pasid_count(&self) -> u32 {
         1 << (self.pdts() as u32 + 7 + 6)
     }

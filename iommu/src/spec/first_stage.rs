@@ -5,54 +5,54 @@ use bitfield_struct::bitfield;
 /// Levels of a walk: PML4, PDP, PD, PT.
 pub const LEVELS: u8 = 4;
 
-/// log2 of what one entry of `level` (1 is the page table) maps.
+/// log2 of the bytes that one entry of `level` maps; level 1 is the page table.
 pub const fn level_shift(level: u8) -> u8 {
     12 + 9 * (level - 1)
 }
 
-/// A paging entry of any level, 64 bits, §9.7. Software and protection-key bits 11:9 and 62:52 are
-/// ignored, and so is execute-disable: no request executes.
+/// A paging entry of any level, 64 bits, §9.7. Bits 11:9 and 62:52, for software and protection keys, are ignored, and
+/// so is execute-disable, since no request is for execute permission.
 #[bitfield(u64)]
 pub struct FirstStageEntry {
-    /// P, bit 0: present; all else means something only with it.
+    /// P, bit 0: present. The other bits are valid only with it.
     pub present: bool,
     /// R/W, bit 1: writable.
     pub writable: bool,
     /// U/S, bit 2: user accessible.
     pub user: bool,
-    /// PWT, bit 3.
+    /// PWT, bit 3: memory type; ignored.
     pub pwt: bool,
-    /// PCD, bit 4.
+    /// PCD, bit 4: memory type; ignored.
     pub pcd: bool,
     /// A, bit 5: accessed.
     pub accessed: bool,
-    /// D, bit 6: dirty, in leaves.
+    /// D, bit 6: dirty; in leaves only.
     pub dirty: bool,
-    /// PS, bit 7: a leaf, in PDP and PD entries; PAT in PT entries; reserved in PML4 entries.
+    /// PS, bit 7: in PDP and PD entries, this is a leaf. PAT in PT entries, reserved in PML4 entries.
     pub page_size: bool,
-    /// G, bit 8: global; of no meaning here.
+    /// G, bit 8: global; ignored.
     pub global: bool,
-    /// Ignored, bits 11:9.
+    /// Bits 11:9, for software: ignored.
     #[bits(3)]
     pub software: u8,
     /// ADDR, bits 51:12: frame of the next table or of the page.
     #[bits(40)]
     pub frame: u64,
-    /// Ignored, bits 62:52.
+    /// Bits 62:52, for software and protection keys: ignored.
     #[bits(11)]
     pub software_high: u16,
-    /// XD, bit 63.
+    /// XD, bit 63: execute-disable; ignored.
     pub execute_disable: bool,
 }
 
 impl FirstStageEntry {
-    /// Whether this entry, found at `level`, maps a page rather than a table.
+    /// Whether this entry of a table at `level` maps a page rather than a table.
     pub const fn is_leaf(&self, level: u8) -> bool {
         level == 1 || (self.page_size() && level < LEVELS)
     }
 
-    /// Whether a bit that is reserved at `level` is set: PS at the top, and address bits below a large page
-    /// (bit 12 is its PAT).
+    /// Whether a bit that is reserved at `level` is set: PS in the top table, or an address bit below the size of a large
+    /// page, except bit 12, which is its PAT.
     pub const fn is_malformed(&self, level: u8) -> bool {
         if level == LEVELS {
             return self.page_size();
@@ -61,7 +61,7 @@ impl FirstStageEntry {
         self.is_leaf(level) && level > 1 && self.frame() & below & !1 != 0
     }
 
-    /// Physical address of the table or page.
+    /// Guest-physical address of the table or page.
     pub const fn address(&self, level: u8) -> u64 {
         let address = self.frame() << 12;
         if self.is_leaf(level) { address >> level_shift(level) << level_shift(level) } else { address }

@@ -1,58 +1,59 @@
 //! Invalidation queue descriptors (§6.5.2) and page group responses (§7.6.1), decoded.
 //!
-//! Reserved bits are refused as the specification asks. Address masks are not limited by CAP.MAMV and
-//! addresses not by their canonical half: Linux sends masks up to 51 and kernel addresses.
+//! Reserved bits are refused, as the specification requires. Address masks are not checked against CAP.MAMV, and
+//! addresses need not be canonical: Linux sends masks up to 51, and kernel addresses.
 
 use refault_bus::ats::InvalidationRequest;
+use refault_bus::bits::{high_u32, low_u8, low_u16};
 use refault_bus::pri::{PageGroupResponse, ResponseCode};
 use refault_bus::{Bdf, Gpa, Iova, Pasid, PrgIndex};
 use thiserror::Error;
 
-/// Size of a descriptor: 256 bits.
-pub const DESCRIPTOR_BYTES: u64 = 32;
+/// Size of a descriptor in bytes: 256 bits.
+pub const DESCRIPTOR_BYTES: u32 = 32;
 
-/// Why the queue stopped: IQEI codes (§11.4.9.9).
+/// Why the queue stopped (IQEI, §11.4.9.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum QueueError {
-    /// The tail lies outside the queue.
+    /// The tail is outside the queue.
     #[error("invalidation queue tail {tail:#x} is outside the queue")]
     Tail {
-        /// Tail register.
+        /// IQT, an offset in bytes.
         tail: u32,
     },
     /// The descriptor could not be read.
     #[error("invalidation queue entry at {at} is not in memory")]
     Fetch {
-        /// Its address.
+        /// Guest-physical address of the descriptor.
         at: Gpa,
     },
-    /// The type is not one that is supported.
+    /// The type or granularity is not supported.
     #[error("invalidation descriptor {low:#018x} has an unknown type or granularity")]
     Type {
-        /// First quadword.
+        /// First quadword of the descriptor.
         low: u64,
     },
     /// A reserved bit is set.
     #[error("invalidation descriptor {low:#018x} {high:#018x} has a reserved bit set")]
     Reserved {
-        /// First quadword.
+        /// First quadword of the descriptor.
         low: u64,
-        /// Second quadword.
+        /// Second quadword of the descriptor.
         high: u64,
     },
-    /// The queue holds 128-bit descriptors, which scalable mode does not know.
-    #[error("invalidation queue is set up for 128-bit descriptors; scalable mode wants 256")]
+    /// The queue has 128-bit descriptors, which scalable mode does not allow.
+    #[error("invalidation queue is set up for 128-bit descriptors; scalable mode requires 256-bit ones")]
     Width,
     /// The tail is not a multiple of the descriptor size.
     #[error("invalidation queue tail {tail:#x} is not aligned to a descriptor")]
     Alignment {
-        /// Tail register.
+        /// IQT, an offset in bytes.
         tail: u32,
     },
 }
 
 impl QueueError {
-    /// The IQEI code.
+    /// The IQEI code of the error.
     pub const fn code(self) -> u8 {
         match self {
             Self::Tail { .. } => 1,
@@ -68,43 +69,43 @@ impl QueueError {
 /// One decoded descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidationDescriptor {
-    /// Type 1: forget context entries of the requesters that match `source` in the bits of `mask`, or all.
+    /// Type 1: flush context entries of one device, or all.
     ContextCache {
-        /// Requester and the bits that count; `None` for all (domain-selective ones are global too in
-        /// scalable mode, §6.5.2.1).
+        /// Requester ID, and a mask of the bits of it that must match. `None` for all: in scalable mode a
+        /// domain-selective descriptor is performed as a global one (§6.5.2.1).
         device: Option<(Bdf, u16)>,
     },
-    /// Type 2: forget translations of one domain, or all.
+    /// Type 2: flush translations of one domain, or all.
     Iotlb {
-        /// The domain; `None` for all. Page-selective ones flush the domain: first-stage entries are tagged
-        /// so that they must (§6.5.2.3).
+        /// Domain ID; `None` for all. A page-selective descriptor flushes the whole domain: its address is a second-stage
+        /// one, which entries of first-stage translations do not have (§6.5.2.3).
         did: Option<u16>,
     },
-    /// Types 3 and 8: have a device forget.
+    /// Types 3 and 8: flush translations in a device's TLB.
     DeviceTlb {
-        /// The device.
+        /// Requester ID of the device.
         device: Bdf,
-        /// What to forget.
+        /// The translations to flush.
         request: InvalidationRequest,
     },
-    /// Type 5: everything before this is done.
+    /// Type 5: report that all descriptors before this one are complete.
     Wait(InvalidationWait),
-    /// Type 6: forget translations of one address space.
+    /// Type 6: flush translations of one address space.
     PasidIotlb {
-        /// Domain.
+        /// Domain ID, half of the tag.
         did: u16,
-        /// Address space.
+        /// PASID, the other half.
         pasid: Pasid,
-        /// Block and log2 of its size; `None` for all.
+        /// First address of a naturally aligned block, and log2 of its size in bytes; `None` for all.
         block: Option<(Iova, u8)>,
     },
-    /// Type 7: forget PASID entries.
+    /// Type 7: flush PASID entries.
     PasidCache(PasidCacheScope),
-    /// Type 9: answer a page request group.
+    /// Type 9: respond to a page request group.
     PageGroupResponse {
-        /// The device.
+        /// Requester ID of the device.
         device: Bdf,
-        /// The answer.
+        /// The response to forward.
         response: PageGroupResponse,
     },
 }
@@ -114,16 +115,16 @@ pub enum InvalidationDescriptor {
 pub struct InvalidationWait {
     /// IF: send the completion event.
     pub interrupt: bool,
-    /// SW: where to write what.
+    /// SW: the address to write a status to, and the status.
     pub status: Option<(Gpa, u32)>,
-    /// PD: page requests received so far must be visible first.
+    /// PD: page requests received before must be in the page request queue first.
     pub drain: bool,
 }
 
 /// What a PASID cache invalidation covers (type 7, §6.5.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PasidCacheScope {
-    /// Everything.
+    /// All entries.
     Global,
     /// All PASIDs of a domain.
     Domain(u16),
@@ -132,6 +133,10 @@ pub enum PasidCacheScope {
 }
 
 /// Decodes one descriptor.
+///
+/// # Errors
+///
+/// [`QueueError::Type`] or [`QueueError::Reserved`].
 pub fn decode(raw: [u64; 4]) -> Result<InvalidationDescriptor, QueueError> {
     let [low, high, ..] = raw;
     // Type [6:4] lies in bits 11:9.
@@ -143,7 +148,7 @@ pub fn decode(raw: [u64; 4]) -> Result<InvalidationDescriptor, QueueError> {
     (layout.decode)(low, high).ok_or(QueueError::Type { low })
 }
 
-/// One descriptor type: its reserved bits, and its decoder, which knows no reserved granularity.
+/// One descriptor type: its reserved bits, and its decoder, which returns `None` for a reserved granularity.
 struct Layout {
     kind: u64,
     reserved_low: u64,
@@ -169,8 +174,13 @@ fn context_cache(low: u64, _high: u64) -> Option<InvalidationDescriptor> {
         1 | 2 => None,
         3 => {
             // FM masks the low bits of the function number: none, bit 2, bits 2:1, bits 2:0 (table 21).
-            let masked = [0, 0b100, 0b110, 0b111][(low >> 48 & 3) as usize];
-            Some((Bdf((low >> 32) as u16), !masked))
+            let masked = match low >> 48 & 3 {
+                0 => 0,
+                1 => 0b100,
+                2 => 0b110,
+                _ => 0b111,
+            };
+            Some((Bdf(low_u16(low >> 32)), !masked))
         }
         _ => return None,
     };
@@ -189,15 +199,15 @@ fn iotlb(low: u64, _high: u64) -> Option<InvalidationDescriptor> {
 /// Type 3, §6.5.2.5: MIP 20:16, SID 47:32; S 0, address.
 fn device_tlb(low: u64, high: u64) -> Option<InvalidationDescriptor> {
     let request = device_block(None, high, high & 1 != 0);
-    Some(InvalidationDescriptor::DeviceTlb { device: Bdf((low >> 32) as u16), request })
+    Some(InvalidationDescriptor::DeviceTlb { device: Bdf(low_u16(low >> 32)), request })
 }
 
-/// Type 5, §6.5.2.9: IF 4, SW 5, FN 6, PD 7, data 63:32; status address. FN needs nothing: descriptors are
-/// executed one after the other.
+/// Type 5, §6.5.2.9: IF 4, SW 5, FN 6, PD 7, data 63:32; status address. FN, the fence, is not decoded: descriptors are
+/// executed one after the other anyway.
 fn wait(low: u64, high: u64) -> Option<InvalidationDescriptor> {
     Some(InvalidationDescriptor::Wait(InvalidationWait {
         interrupt: low & 1 << 4 != 0,
-        status: (low & 1 << 5 != 0).then_some((Gpa(high), (low >> 32) as u32)),
+        status: (low & 1 << 5 != 0).then_some((Gpa(high), high_u32(low))),
         drain: low & 1 << 7 != 0,
     }))
 }
@@ -207,7 +217,7 @@ fn pasid_iotlb(low: u64, high: u64) -> Option<InvalidationDescriptor> {
     let block = match granularity(low) {
         2 => None,
         3 => {
-            let shift = 12 + (high & 0x3f) as u8;
+            let shift = 12 + low_u8(high & 0x3f);
             Some(if shift >= 64 { (Iova(0), 64) } else { (Iova(high >> shift << shift), shift) })
         }
         _ => return None,
@@ -228,13 +238,13 @@ fn pasid_cache(low: u64, _high: u64) -> Option<InvalidationDescriptor> {
 
 /// Type 8, §6.5.2.6: MIP 8:4, SID 31:16, PASID 51:32; GI 0, S 11, address.
 fn pasid_device_tlb(low: u64, high: u64) -> Option<InvalidationDescriptor> {
-    // A global invalidation is about every address space; the message for that is "all, without PASID".
+    // GI: all address spaces of the device, which as a request is everything, without PASID.
     let request = if high & 1 != 0 {
         InvalidationRequest { pasid: None, iova: Iova(0), size_shift: 64 }
     } else {
         device_block(Some(pasid(low)), high, high & 1 << 11 != 0)
     };
-    Some(InvalidationDescriptor::DeviceTlb { device: Bdf((low >> 16) as u16), request })
+    Some(InvalidationDescriptor::DeviceTlb { device: Bdf(low_u16(low >> 16)), request })
 }
 
 /// Type 9, §7.6.1: PP 4, RC 15:12, RID 31:16, PASID 51:32; ignored 2 (LPIG of older software), PRGI 11:3.
@@ -242,30 +252,33 @@ fn group_response(low: u64, high: u64) -> Option<InvalidationDescriptor> {
     let response = PageGroupResponse {
         pasid: (low & 1 << 4 != 0).then_some(pasid(low)),
         group: PrgIndex::truncated(high >> 3),
-        code: ResponseCode::from_bits((low >> 12 & 0xf) as u8),
+        code: ResponseCode::from_bits(low_u8(low >> 12 & 0xf)),
     };
-    Some(InvalidationDescriptor::PageGroupResponse { device: Bdf((low >> 16) as u16), response })
+    Some(InvalidationDescriptor::PageGroupResponse { device: Bdf(low_u16(low >> 16)), response })
 }
 
-/// The block a device-TLB invalidation names (PCIe 6.0, 10.3.4): with S, the lowest clear bit from 12 on
-/// tells the size.
+/// The block of a device-TLB invalidation (PCIe 6.0, 10.3.4). Without S it is one page of 4 KiB. With S the lowest clear
+/// address bit, counted from bit 12, encodes the size: bit 12 stands for 8 KiB, bit 13 for 16 KiB.
 fn device_block(pasid: Option<Pasid>, high: u64, sized: bool) -> InvalidationRequest {
     let frame = high >> 12;
-    let shift = if sized { 13 + frame.trailing_ones() as u8 } else { 12 };
+    let shift = if sized { 13 + low_u8(frame.trailing_ones().into()) } else { 12 };
     if shift >= 64 {
         return InvalidationRequest { pasid, iova: Iova(0), size_shift: 64 };
     }
     InvalidationRequest { pasid, iova: Iova(high >> shift << shift), size_shift: shift }
 }
 
+/// G, bits 5:4.
 const fn granularity(low: u64) -> u64 {
     low >> 4 & 3
 }
 
+/// DID, bits 31:16.
 const fn domain(low: u64) -> u16 {
-    (low >> 16) as u16
+    low_u16(low >> 16)
 }
 
+/// PASID, bits 51:32.
 const fn pasid(low: u64) -> Pasid {
     Pasid::truncated(low >> 32)
 }

@@ -1,5 +1,5 @@
-//! Layouts of registers, tables and descriptors, and nothing else. Every line gives width or bits, access
-//! and section of the VT-d specification, revision 5.1.
+//! Layouts of registers, tables and descriptors, with their bits, access and section of the VT-d specification,
+//! revision 5.1. Nothing here has a state or an effect.
 
 pub mod context;
 pub mod fault_record;
@@ -9,7 +9,7 @@ pub mod page_request;
 pub mod pasid_entry;
 pub mod registers;
 
-/// Bits 63:52 of every table pointer are reserved: no physical address is wider.
+/// Width of a physical address in bits: bits 63:52 of every table pointer are reserved.
 pub const HOST_ADDRESS_WIDTH: u32 = 52;
 
 /// Whether the 4 KiB frame number of a pointer field exceeds the host address width.

@@ -1,23 +1,23 @@
-//! Page request descriptors (§7.4.1.1): what the page request queue holds.
+//! Page request descriptors (§7.4.1.1), the entries of the page request queue.
 
 use bitfield_struct::bitfield;
 use refault_bus::pri::PageRequest;
 
-/// Size of a page request descriptor.
-pub const PAGE_REQUEST_BYTES: u64 = 32;
+/// Size of a page request descriptor in bytes.
+pub const PAGE_REQUEST_BYTES: usize = 32;
 
 /// First quadword of a page request descriptor, §7.4.1.1.
 #[bitfield(u64)]
 pub struct PageRequestSource {
-    /// Type, bits 7:0: 1.
+    /// Type, bits 7:0: always 1.
     pub kind: u8,
-    /// PP, bit 8: there is a PASID.
+    /// PP, bit 8: the request has a PASID.
     pub pasid_present: bool,
     #[bits(7)]
     __: u8,
-    /// RID, bits 31:16: requester.
+    /// RID, bits 31:16: requester ID.
     pub requester: u16,
-    /// PASID, bits 51:32.
+    /// PASID, bits 51:32, valid with PP.
     #[bits(20)]
     pub pasid: u32,
     /// EXR, bit 52: execute requested.
@@ -40,13 +40,13 @@ pub struct PageRequestPage {
     /// PRGI, bits 75:67: group index.
     #[bits(9)]
     pub group: u16,
-    /// ADDR, bits 127:76: the page.
+    /// ADDR, bits 127:76: number of the 4 KiB page.
     #[bits(52)]
     pub frame: u64,
 }
 
-/// The descriptor of `request`, as it lies in the queue.
-pub fn encode(request: &PageRequest) -> [u8; PAGE_REQUEST_BYTES as usize] {
+/// The descriptor of `request`, in the byte order of the queue.
+pub fn encode(request: &PageRequest) -> [u8; PAGE_REQUEST_BYTES] {
     let source = PageRequestSource::new()
         .with_kind(1)
         .with_pasid_present(request.pasid.is_some())
@@ -58,7 +58,7 @@ pub fn encode(request: &PageRequest) -> [u8; PAGE_REQUEST_BYTES as usize] {
         .with_last(request.last)
         .with_group(request.group.get())
         .with_frame(request.page.0 >> 12);
-    let mut bytes = [0; PAGE_REQUEST_BYTES as usize];
+    let mut bytes = [0; PAGE_REQUEST_BYTES];
     bytes[..8].copy_from_slice(&source.into_bits().to_le_bytes());
     bytes[8..16].copy_from_slice(&page.into_bits().to_le_bytes());
     bytes

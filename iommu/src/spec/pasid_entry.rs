@@ -4,10 +4,10 @@ use bitfield_struct::bitfield;
 
 use super::beyond_host_width;
 
-/// Size of a PASID table entry.
+/// Size of a PASID table entry in bytes.
 pub const PASID_ENTRY_BYTES: u64 = 64;
 
-/// How many PASIDs one directory entry covers.
+/// Number of PASIDs in one table, which one directory entry covers.
 pub const PASIDS_PER_TABLE: u32 = 64;
 
 /// PGTT value: first-stage translation.
@@ -44,18 +44,18 @@ pub struct PasidEntryControl {
     pub present: bool,
     /// FPD, bit 1: qualified faults are not recorded; valid without P.
     pub fpd: bool,
-    /// AW, bits 4:2: second-stage width; of no meaning here.
+    /// AW, bits 4:2: second-stage width; ignored.
     #[bits(3)]
     pub aw: u8,
     __: bool,
     /// PGTT, bits 8:6: translation type.
     #[bits(3)]
     pub pgtt: u8,
-    /// SSADE, bit 9: second-stage accessed and dirty; of no meaning here.
+    /// SSADE, bit 9: second-stage accessed and dirty; ignored.
     pub ssade: bool,
     #[bits(2)]
     __: u8,
-    /// SSPTPTR, bits 63:12: second-stage root; of no meaning here.
+    /// SSPTPTR, bits 63:12: second-stage root; ignored.
     #[bits(52)]
     pub second_stage: u64,
 }
@@ -67,16 +67,16 @@ pub struct PasidEntryDomain {
     pub did: u16,
     #[bits(7)]
     reserved: u8,
-    /// PWSNP, bit 23: walks snoop; they always do.
+    /// PWSNP, bit 23: walks snoop; ignored, they always do.
     pub pwsnp: bool,
-    /// PGSNP, bit 24: accesses snoop; they always do.
+    /// PGSNP, bit 24: accesses snoop; ignored, they always do.
     pub pgsnp: bool,
-    /// CD and EMT, bits 26:25: memory type; of no meaning here.
+    /// CD and EMT, bits 26:25: memory type; ignored.
     #[bits(2)]
     pub memory_type: u8,
     #[bits(5)]
     reserved_high: u8,
-    /// PAT, bits 63:32; of no meaning here.
+    /// PAT, bits 63:32; ignored.
     pub pat: u32,
 }
 
@@ -90,19 +90,19 @@ impl PasidEntryDomain {
 /// Third quadword of a PASID table entry, §9.6.
 #[bitfield(u64)]
 pub struct PasidEntryFirstStage {
-    /// SRE, bit 0: supervisor requests; reserved, for they are not supported.
+    /// SRE, bit 0: supervisor requests; reserved, because they are not supported.
     pub sre: bool,
-    /// ERE, bit 1: execute requests; reserved, for they are not supported.
+    /// ERE, bit 1: execute requests; reserved, because they are not supported.
     pub ere: bool,
-    /// FSPM, bits 3:2: 0 is 4-level paging.
+    /// FSPM, bits 3:2: paging mode; 0 is 4-level paging.
     #[bits(2)]
     pub fspm: u8,
     /// WPE, bit 4: write protection of supervisor accesses; ignored for user requests.
     pub wpe: bool,
-    /// Ignored, bits 6:5: older software has NXE here.
+    /// Bits 6:5: ignored, because older software has NXE here.
     #[bits(2)]
     pub ignored: u8,
-    /// EAFE, bit 7: extended accessed flag; reserved, for it is not supported.
+    /// EAFE, bit 7: extended accessed flag; reserved, because it is not supported.
     pub eafe: bool,
     #[bits(4)]
     reserved: u8,

@@ -2,7 +2,7 @@
 
 use bitfield_struct::bitfield;
 
-/// Byte offsets in the register page; each line: name, width, access, section.
+/// Byte offsets in the register page, with name, width, access and section.
 pub mod offset {
     /// Version, 32 bits, RO, §11.4.1.
     pub const VERSION: u64 = 0x00;
@@ -118,7 +118,7 @@ pub struct Cap {
     pub psi: bool,
     /// NFR, bits 47:40: number of fault recording registers less one.
     pub nfr: u8,
-    /// MAMV, bits 53:48: largest address mask of a page-selective invalidation.
+    /// MAMV, bits 53:48: largest address mask of a page-selective invalidation, log2 of pages.
     #[bits(6)]
     pub mamv: u8,
     /// DWD, bit 54: writes can be drained.
@@ -264,9 +264,9 @@ pub const MODE_SCALABLE: u8 = 0b01;
 /// Fault status register, 32 bits, RW1C, §11.4.7.1.
 #[bitfield(u32)]
 pub struct FaultStatus {
-    /// PFO, bit 0, RW1C: a fault found its record occupied.
+    /// PFO, bit 0, RW1C: overflow: the record for a fault was occupied.
     pub pfo: bool,
-    /// PPF, bit 1, RO: some fault record is occupied.
+    /// PPF, bit 1, RO: at least one fault record is occupied.
     pub ppf: bool,
     #[bits(2)]
     __: u8,
@@ -277,7 +277,7 @@ pub struct FaultStatus {
     /// ITE, bit 6, RW1C: an invalidation timed out.
     pub ite: bool,
     __: bool,
-    /// FRI, bits 15:8, RO: first occupied record when PPF was set.
+    /// FRI, bits 15:8, RO: index of the record that set PPF.
     pub fri: u8,
     __: u16,
 }
@@ -287,9 +287,9 @@ pub struct FaultStatus {
 pub struct EventControl {
     #[bits(30)]
     __: u32,
-    /// IP, bit 30, RO: a message is held back.
+    /// IP, bit 30, RO: an event is pending, its message not yet sent.
     pub pending: bool,
-    /// IM, bit 31, RW: messages are held back.
+    /// IM, bit 31, RW: messages are masked.
     pub mask: bool,
 }
 
@@ -310,14 +310,14 @@ pub struct InvalidationQueueAddress {
 /// Invalidation queue error record, 64 bits, RO, §11.4.9.9.
 #[bitfield(u64)]
 pub struct InvalidationQueueError {
-    /// IQEI, bits 3:0: what stopped the queue.
+    /// IQEI, bits 3:0: the error that stopped the queue.
     #[bits(4)]
     pub info: u8,
     #[bits(28)]
     __: u32,
-    /// ITESID, bits 47:32: whose invalidation timed out.
+    /// ITESID, bits 47:32: requester ID of the device whose invalidation timed out.
     pub timed_out: u16,
-    /// ICESID, bits 63:48: whose completion was unexpected.
+    /// ICESID, bits 63:48: requester ID of the device whose completion was unexpected.
     pub unexpected: u16,
 }
 
@@ -339,7 +339,7 @@ pub struct PageRequestQueueAddress {
 pub struct PageRequestStatus {
     /// PPR, bit 0: requests were queued.
     pub ppr: bool,
-    /// PRO, bit 1: a request found the queue full.
+    /// PRO, bit 1: a request was dropped because the queue was full.
     pub pro: bool,
     #[bits(30)]
     __: u32,

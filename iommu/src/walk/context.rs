@@ -9,17 +9,21 @@ use crate::spec::beyond_host_width;
 use crate::spec::context::{CONTEXT_ENTRY_BYTES, ContextEntry, ROOT_ENTRY_BYTES, RootHalf};
 use crate::spec::registers::{MODE_SCALABLE, RootTableAddress};
 
-/// Reads the context entry of `requester`. Only a present and well-formed one is returned.
+/// Reads the context entry of `requester`, present and well-formed.
+///
+/// # Errors
+///
+/// The condition of table 30 that ends the walk: RTA, SRT or SCT.
 pub(crate) fn walk(
     memory: &dyn DmaMemory,
     root: RootTableAddress,
     requester: Bdf,
 ) -> Result<ContextEntry, WalkFault> {
-    // 1. The root table must be a scalable-mode one.
+    // 1. The root table must be one of scalable mode.
     if root.mode() != MODE_SCALABLE {
         return Err(WalkFault::new(FaultReason::RootMode, false));
     }
-    // 2. The half of the bus' root entry that covers the device number.
+    // 2. The root entry of the bus: a scalable-mode one has two halves, for device numbers below 16 and from 16 (§9.2).
     if beyond_host_width(root.frame()) {
         return Err(WalkFault::new(FaultReason::RootAccess, false));
     }
@@ -33,7 +37,8 @@ pub(crate) fn walk(
     if half.is_malformed() {
         return Err(WalkFault::new(FaultReason::RootReserved, false));
     }
-    // 3. The context entry. FPD counts whether it is present or not.
+    // 3. The context entry. P is read first and written last by software, so the other quadwords are valid if it is set.
+    // FPD is valid with and without P (§9.4).
     let at = entry_at(half.frame(), u64::from(requester.devfn() & 0x7f), CONTEXT_ENTRY_BYTES);
     let quad = |index: u64| {
         memory
@@ -44,10 +49,11 @@ pub(crate) fn walk(
     if !entry.present() {
         return Err(WalkFault::new(FaultReason::ContextNotPresent, entry.fpd()));
     }
-    // RID_PASID and RID_PRIV are reserved like the rest of the entry, for ECAP.RPS and RPRIVS are clear.
+    // All other bits are reserved, RID_PASID and RID_PRIV too, for ECAP.RPS and ECAP.RPRIVS are clear.
     if entry.is_malformed() || quad(1)? | quad(2)? | quad(3)? != 0 {
         return Err(WalkFault::new(FaultReason::ContextReserved, entry.fpd()));
     }
+    // SCT.4: page requests need translation requests, for the device must translate again after the response.
     if entry.pre() && !entry.dte() {
         return Err(WalkFault::new(FaultReason::ContextInvalid, entry.fpd()));
     }

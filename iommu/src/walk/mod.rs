@@ -1,5 +1,7 @@
-//! Table walks: pure functions of guest memory, a root and a request. They take no lock, send nothing and
-//! remember nothing.
+//! Table walks: functions of guest memory, a root and a request. They take no lock, send no message and keep no state.
+//!
+//! Each quadword is read once, by an acquire load, and decoded from that copy: a guest that changes an entry during a
+//! walk gets the walk of the old value or of the new one, never a check of one and a use of the other.
 
 pub(crate) mod context;
 pub(crate) mod first_stage;
@@ -31,7 +33,7 @@ impl WalkFault {
     }
 }
 
-/// Address of entry `index` in the table at `frame`. Frames have 40 bits, so this cannot overflow.
+/// Address of entry `index` in the table at `frame`. Frames are checked to have 40 bits, so this cannot overflow.
 const fn entry_at(frame: u64, index: u64, entry_bytes: u64) -> Gpa {
     Gpa((frame << 12) + index * entry_bytes)
 }

@@ -11,34 +11,38 @@ use crate::spec::pasid_entry::{
     PasidEntryControl, PasidEntryDomain, PasidEntryFirstStage,
 };
 
-/// A present and well-formed PASID entry.
+/// A PASID entry, present and well-formed, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PasidEntry {
-    /// Domain id: half of the IOTLB tag.
+    /// Domain ID: with the PASID, the tag of translations in the IOTLB.
     pub(crate) did: u16,
-    /// How addresses are translated.
+    /// PGTT and what belongs to it: how addresses are translated.
     pub(crate) translation: TranslationType,
-    /// Qualified faults are not recorded.
+    /// FPD of this entry or of one on the way to it: qualified faults are not recorded.
     pub(crate) fpd: bool,
 }
 
 /// Supported translation types (PGTT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TranslationType {
-    /// By the 4-level tables at this address.
+    /// By the 4-level tables whose top one is at this address.
     FirstStage(Gpa),
-    /// Not at all.
+    /// Not translated: addresses are physical ones.
     PassThrough,
 }
 
 /// Reads the PASID entry of `pasid`.
+///
+/// # Errors
+///
+/// The condition of table 30 that ends the walk: SCT.7, SPD or SPT.
 pub(crate) fn walk(
     memory: &dyn DmaMemory,
     context: ContextEntry,
     pasid: Pasid,
 ) -> Result<PasidEntry, WalkFault> {
     let fpd = context.fpd();
-    // 1. The directory entry. SCT.7 for requests with PASID; PASID 0 is always covered.
+    // 1. The directory entry. PASID 0, that of requests without PASID, is in every directory.
     if pasid.get() >= context.pasid_count() {
         return Err(WalkFault::new(FaultReason::PasidTooLarge, fpd));
     }
@@ -52,7 +56,8 @@ pub(crate) fn walk(
     if directory.is_malformed() {
         return Err(WalkFault::new(FaultReason::DirectoryReserved, fpd));
     }
-    // 2. The PASID entry: eight quadwords, the one with P first.
+    // 2. The PASID entry: eight quadwords. The one with P is read first and written last by software, so the others are
+    // valid if it is set.
     let at = entry_at(directory.frame(), u64::from(pasid.get() % PASIDS_PER_TABLE), PASID_ENTRY_BYTES);
     let mut quads = [0; 8];
     for (quad, offset) in quads.iter_mut().zip((0u64..).step_by(8)) {
@@ -62,6 +67,7 @@ pub(crate) fn walk(
     decode(quads, fpd)
 }
 
+/// Checks P before reserved bits, and those before PGTT: the order of the conditions SPT.2 to SPT.4.
 fn decode(quads: [u64; 8], fpd: bool) -> Result<PasidEntry, WalkFault> {
     let [control, domain, first_stage, rest @ ..] = quads;
     let control = PasidEntryControl::from_bits(control);
