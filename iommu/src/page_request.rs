@@ -17,7 +17,7 @@ const OFFSET_BITS: u64 = 0x7_ffe0;
 /// The outcome of [`PageRequestQueue::enqueue`], with the event's message if it is to be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Enqueued {
-    /// The request is in the queue, and the tail is behind it.
+    /// The request is in the queue, and the tail has moved past it.
     Queued(Option<MsiMessage>),
     /// Dropped: the ring is full, or an earlier overflow is not cleared.
     Overflow(Option<MsiMessage>),
@@ -55,7 +55,7 @@ impl PageRequestQueue {
             return Enqueued::Overflow(self.raise(unserviced));
         }
         let at = Gpa(self.address.frame() << 12).checked_add(self.tail & self.offset_mask());
-        // The entry before the tail: a guest that reads the new tail finds the entry behind it.
+        // The entry before the tail: a guest that reads the new tail finds the entry complete.
         if at.is_none_or(|at| memory.write(at, &encode(request)).is_err()) {
             return Enqueued::Unusable;
         }

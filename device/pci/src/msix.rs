@@ -23,7 +23,7 @@ pub struct MsixLayout {
 
 impl MsixLayout {
     /// The layout of `vectors` vectors in a BAR of their own: the table at its start, the pending bits at the first page
-    /// boundary behind it.
+    /// boundary after it.
     pub const fn in_own_bar(bar: u8, vectors: u16) -> Self {
         let table_size = vectors as u32 * ENTRY_SIZE;
         Self { bar, vectors, table: 0, pending: table_size.next_multiple_of(0x1000) }

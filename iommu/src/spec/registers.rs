@@ -56,7 +56,7 @@ pub mod offset {
     pub const FRCD: u64 = 0x220;
 }
 
-/// First byte behind each register or block of more than one 32-bit word, by the name of its first.
+/// First byte after each register or block of more than one 32-bit word, by the name of its first.
 pub(crate) mod end {
     use super::offset;
     use crate::caps::FAULT_RECORDS;

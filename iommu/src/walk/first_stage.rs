@@ -53,7 +53,7 @@ pub(crate) const fn is_canonical(iova: Iova) -> bool {
 
 /// The entries of one walk as they were read, from the top down, the last one a leaf.
 struct WalkPath {
-    /// Address and value of each entry; those behind the leaf are unused.
+    /// Address and value of each entry; those after the leaf are unused.
     entries: [(Gpa, FirstStageEntry); LEVELS as usize],
     /// Level of the leaf: 1 to 3.
     leaf_level: u8,

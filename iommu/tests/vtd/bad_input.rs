@@ -1,4 +1,4 @@
-//! Whatever a guest writes is data: no access, table, descriptor or ring ends in a panic, a hang or harm.
+//! Bad input: no register access, table, descriptor or ring of a guest causes a panic, a hang or a stray write.
 
 use proptest::prelude::*;
 use refault_bus::ats::{RequestKind, TranslationAgent, TranslationRequest};
@@ -23,7 +23,7 @@ fn accesses_of_any_width_and_place_do_no_harm() {
             }
         }
     }
-    // Writes of other shapes than 4 and 8 aligned bytes changed nothing.
+    // Writes that are not 4 or 8 aligned bytes changed nothing.
     guest.map_user(VA, 0x8000);
     assert!(guest.ats(VA, true).unwrap().write);
     assert!(guest.submit(&[d::iotlb_global()]));
@@ -90,7 +90,7 @@ fn a_queue_outside_memory_or_with_a_wild_tail_stops_with_its_code() {
 }
 
 #[test]
-fn a_queue_of_zeroes_filled_to_the_brim_stops_at_its_first_entry() {
+fn a_full_queue_of_zeroes_stops_at_its_first_entry() {
     let guest = Guest::powered();
     guest.write64(reg::IQA, 0x10_0000 | 1 << 11 | 7);
     guest.set_command(reg::QIE);
@@ -118,7 +118,7 @@ fn a_status_write_to_nowhere_is_dropped() {
 #[test]
 fn tables_that_loop_or_lie_in_mmio_end_the_walk() {
     let guest = Guest::booted();
-    // Every entry of the top table leads to the top table: the fourth one is taken for a page.
+    // Every entry of the top table points to the top table: at the fourth level it maps the page.
     let top = guest.layout.user_tables;
     for at in (top..top + 0x1000).step_by(8) {
         guest.store(at, top | Pte::PRESENT | Pte::USER | Pte::WRITE);
@@ -134,15 +134,15 @@ fn tables_that_loop_or_lie_in_mmio_end_the_walk() {
 }
 
 #[test]
-fn a_page_outside_memory_is_the_device_s_to_find_out() {
+fn a_page_outside_memory_is_translated() {
     let guest = Guest::booted();
     guest.map_user(VA, HOLE);
     assert_eq!(guest.ats(VA, true).unwrap().gpa, Gpa(HOLE));
 }
 
-/// One thing a guest or a device can do.
+/// One action of a guest or a device.
 #[derive(Clone, Debug)]
-enum Deed {
+enum Action {
     Read(u64, usize),
     Write(u64, Vec<u8>),
     Memory(u64, u64),
@@ -152,8 +152,8 @@ enum Deed {
     Reset,
 }
 
-/// Mostly registers that exist, mostly in shapes that count.
-fn deeds() -> impl Strategy<Value = Deed> {
+/// Mostly registers that exist, mostly in shapes that are not ignored.
+fn actions() -> impl Strategy<Value = Action> {
     let offset = prop_oneof![8 => (0u64..0xc0).prop_map(|word| word * 4), 1 => any::<u64>()];
     let address = prop_oneof![
         4 => (0u64..0x400).prop_map(|page| page << 12),
@@ -175,38 +175,38 @@ fn deeds() -> impl Strategy<Value = Deed> {
     ];
     let pasid = proptest::option::of(0u32..3);
     prop_oneof![
-        1 => (offset.clone(), 0usize..12).prop_map(|(offset, width)| Deed::Read(offset, width)),
-        4 => (offset, data).prop_map(|(offset, data)| Deed::Write(offset, data)),
-        4 => (0u64..0x8_0000, entry).prop_map(|(at, value)| Deed::Memory(at & !7, value)),
-        4 => (low, any::<u64>()).prop_map(|(low, high)| Deed::Descriptor([low, high, 0, 0])),
+        1 => (offset.clone(), 0usize..12).prop_map(|(offset, width)| Action::Read(offset, width)),
+        4 => (offset, data).prop_map(|(offset, data)| Action::Write(offset, data)),
+        4 => (0u64..0x8_0000, entry).prop_map(|(at, value)| Action::Memory(at & !7, value)),
+        4 => (low, any::<u64>()).prop_map(|(low, high)| Action::Descriptor([low, high, 0, 0])),
         4 => (0x17u16..0x1a, pasid.clone(), address.clone(), any::<bool>(), any::<bool>())
-            .prop_map(|(device, pasid, iova, write, ats)| Deed::Translate(device, pasid, iova, write, ats)),
+            .prop_map(|(device, pasid, iova, write, ats)| Action::Translate(device, pasid, iova, write, ats)),
         2 => (0x17u16..0x1a, pasid, address, any::<bool>(), 0u64..512)
-            .prop_map(|(device, pasid, iova, last, group)| Deed::Ask(device, pasid, iova, last, group)),
-        1 => Just(Deed::Reset),
+            .prop_map(|(device, pasid, iova, last, group)| Action::Ask(device, pasid, iova, last, group)),
+        1 => Just(Action::Reset),
     ]
 }
 
-fn perform(guest: &Guest, deed: Deed) {
-    match deed {
-        Deed::Read(offset, width) => guest.iommu.read(offset, &mut vec![0; width]),
-        Deed::Write(offset, data) => guest.iommu.write(offset, &data),
-        Deed::Memory(at, value) => guest.store(at, value),
-        Deed::Descriptor(raw) => guest.submit_raw(&[raw]),
-        Deed::Translate(device, pasid, iova, write, ats) => {
+fn perform(guest: &Guest, action: Action) {
+    match action {
+        Action::Read(offset, width) => guest.iommu.read(offset, &mut vec![0; width]),
+        Action::Write(offset, data) => guest.iommu.write(offset, &data),
+        Action::Memory(at, value) => guest.store(at, value),
+        Action::Descriptor(raw) => guest.submit_raw(&[raw]),
+        Action::Translate(device, pasid, iova, write, ats) => {
             let kind = if ats { RequestKind::Translation } else { RequestKind::Untranslated };
             let (requester, pasid) = (Bdf(device), pasid.and_then(Pasid::new));
             let request = TranslationRequest { requester, pasid, iova: Iova(iova), write, kind };
             if let Ok(seen) = guest.iommu.translate(&request)
                 && (seen.read || seen.write)
             {
-                // A device may rely on this much: an aligned block around the address, and no write unasked.
+                // A device may rely on an aligned block, and on no write permission that it did not request.
                 assert_eq!(seen.gpa, seen.gpa.align_down(seen.page_shift));
                 assert!(seen.gpa_of(Iova(iova)).0 >> 52 == 0 || !ats);
                 assert!(write || !seen.write || !ats);
             }
         }
-        Deed::Ask(device, pasid, iova, last, group) => guest.iommu.page_request(PageRequest {
+        Action::Ask(device, pasid, iova, last, group) => guest.iommu.page_request(PageRequest {
             requester: Bdf(device),
             pasid: pasid.and_then(Pasid::new),
             page: Iova(iova),
@@ -215,7 +215,7 @@ fn perform(guest: &Guest, deed: Deed) {
             last,
             group: PrgIndex::truncated(group),
         }),
-        Deed::Reset => guest.iommu.reset(),
+        Action::Reset => guest.iommu.reset(),
     }
 }
 
@@ -223,10 +223,10 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) })]
 
     #[test]
-    fn nothing_a_guest_does_breaks_the_unit(deeds in proptest::collection::vec(deeds(), 1..200)) {
+    fn nothing_a_guest_does_breaks_the_unit(actions in proptest::collection::vec(actions(), 1..200)) {
         let mut guest = Guest::booted();
-        deeds.into_iter().for_each(|deed| perform(&guest, deed));
-        // Whatever happened, a reset and a boot make it work again.
+        actions.into_iter().for_each(|action| perform(&guest, action));
+        // After all that, a reset and a boot make the unit work again.
         guest.iommu.reset();
         guest.reboot();
         guest.map_user(VA, 0x8000);

@@ -1,5 +1,4 @@
-//! Devices translate on their threads while vCPUs flush: nothing stale survives a flush, nothing waits for
-//! what waits for it.
+//! Devices translate on their threads while vCPUs flush: no stale translation survives a flush, and nothing deadlocks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,11 +12,11 @@ use refault_bus::dma::GuestRam;
 use crate::support::descriptors as d;
 use crate::support::*;
 
-/// Rounds go on until the other threads had their turn this many times.
+/// Rounds continue until the other threads have translated this many times.
 const TURNS: u64 = 5_000;
 
-/// How long a thread may take before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time after which a thread counts as stuck.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[test]
 fn no_translation_outlives_the_flush_that_names_it() {
@@ -54,8 +53,8 @@ fn no_translation_outlives_the_flush_that_names_it() {
 
 #[test]
 fn no_mark_is_set_in_a_table_after_its_flush() {
-    // What the guest frees after a flush it may use for anything: the flush waits for a walk that has read
-    // an entry and is about to mark it.
+    // After a flush the guest may free the table and use it for something else. So the flush waits for a walk that has
+    // read an entry and is about to mark it.
     const PAUSE: Duration = Duration::from_millis(100);
     let (reached, is_reached) = mpsc::channel();
     let is_armed = Arc::new(AtomicBool::new(false));
@@ -76,10 +75,10 @@ fn no_mark_is_set_in_a_table_after_its_flush() {
     is_armed.store(true, Ordering::SeqCst);
     thread::scope(|scope| {
         let walk = scope.spawn(|| guest.ats(VA, true).unwrap());
-        is_reached.recv_timeout(PATIENCE).expect("the walk marks the leaf");
+        is_reached.recv_timeout(TIMEOUT).expect("the walk marks the leaf");
         guest.store(guest.layout.user_tables + (VA.0 >> 39 & 0x1ff) * 8, 0);
         assert!(guest.submit(&[d::piotlb_all(SVA_DOMAIN, PASID)]));
-        // The page table is free, and holds data that looks like the entry.
+        // The page table is free, and now holds data that equals the entry.
         guest.store(leaf, unmarked);
         walk.join().unwrap();
         thread::sleep(2 * PAUSE);
@@ -90,13 +89,13 @@ fn no_mark_is_set_in_a_table_after_its_flush() {
 
 #[test]
 fn devices_translate_and_ask_for_pages_while_an_invalidation_waits() {
-    // The device's invalidation waits for a worker that is in the middle of a translation and a page
-    // request: with the wrong lock held this never ends.
+    // The device's invalidation waits for a worker that is inside a translation and a page request: with the wrong lock
+    // held, a deadlock.
     let guest = Arc::new(Guest::booted());
     guest.map_user(VA, 0x8000);
     let (finished, wait) = mpsc::channel();
     let worker_guest = Arc::downgrade(&guest);
-    guest.device.meanwhile(move || {
+    guest.device.on_call(move || {
         let Some(guest) = worker_guest.upgrade() else { return };
         let (done, ready) = mpsc::channel();
         thread::spawn(move || {
@@ -108,20 +107,20 @@ fn devices_translate_and_ask_for_pages_while_an_invalidation_waits() {
             guest.read32(reg::GSTS);
             done.send(()).unwrap();
         });
-        ready.recv_timeout(PATIENCE).expect("a worker is stuck behind an invalidation");
+        ready.recv_timeout(TIMEOUT).expect("a worker is stuck behind an invalidation");
     });
     let submitter = guest.clone();
     thread::spawn(move || {
         let flushed = submitter.submit(&[d::device_tlb_pasid(NIC, PASID, VA.0, false)]);
         finished.send(flushed).unwrap();
     });
-    assert!(wait.recv_timeout(2 * PATIENCE).expect("the invalidation is stuck"));
+    assert!(wait.recv_timeout(2 * TIMEOUT).expect("the invalidation is stuck"));
 }
 
 #[test]
 fn two_vcpus_share_the_queue() {
-    // Linux holds a lock around the tail write; here each vCPU takes turns at the whole submission, so both
-    // run the queue and see their own status.
+    // Linux holds a lock around the tail write. Here the vCPUs take turns at whole submissions, so both execute the
+    // queue and see their own status.
     let guest = Guest::booted();
     let turn = std::sync::Mutex::new(());
     thread::scope(|scope| {
@@ -148,7 +147,7 @@ fn page_requests_of_many_threads_are_all_queued_and_announced() {
             let (guest, sent, taken, done) = (&guest, &sent, &taken, &done);
             scope.spawn(move || {
                 for index in 0..each {
-                    // A handful in flight, so that the handler is told again and again.
+                    // A few in flight at a time, so that the handler gets many interrupts.
                     while sent.load(Ordering::SeqCst) > taken.load(Ordering::SeqCst) + 3 {
                         if done.load(Ordering::Relaxed) {
                             return;
@@ -160,11 +159,11 @@ fn page_requests_of_many_threads_are_all_queued_and_announced() {
                 }
             });
         }
-        // The handler: runs only when told to, and must never be left with entries nobody told of.
-        let deadline = Instant::now() + PATIENCE;
+        // The handler runs only on an interrupt. An entry without an interrupt would never be taken.
+        let deadline = Instant::now() + TIMEOUT;
         while taken.load(Ordering::SeqCst) < threads * each {
             if guest.messages().is_empty() {
-                assert!(Instant::now() < deadline, "an entry without an event");
+                assert!(Instant::now() < deadline, "an entry without an interrupt");
                 thread::yield_now();
             } else {
                 taken.fetch_add(guest.take_page_requests().len() as u64, Ordering::SeqCst);
@@ -175,7 +174,7 @@ fn page_requests_of_many_threads_are_all_queued_and_announced() {
     assert!(guest.device.responses().is_empty());
 }
 
-/// Ends the other threads of a scope, also when an assertion fails.
+/// Ends the other threads of a scope when it is dropped, also by a failed assertion.
 struct Finish<'a>(&'a AtomicBool);
 
 impl Drop for Finish<'_> {

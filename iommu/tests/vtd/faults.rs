@@ -1,4 +1,4 @@
-//! Fault conditions, their codes and answers, and the registers that record them.
+//! Fault conditions, their codes and completions, and the registers that record them.
 
 use refault_bus::ats::{RequestKind, TranslationAgent, TranslationError, TranslationRequest};
 use refault_bus::{Bdf, Iova, Pasid};
@@ -6,7 +6,7 @@ use refault_bus::{Bdf, Iova, Pasid};
 use crate::support::descriptors as d;
 use crate::support::*;
 
-/// What an ATS translation request is answered.
+/// The completion of an ATS translation request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ats {
     NoRights,
@@ -14,7 +14,7 @@ enum Ats {
     Abort,
 }
 
-/// A condition: code, ATS answer, and how a guest brings it about.
+/// A condition: its code, the completion of a translation request, and how a guest causes it.
 type Condition = (u8, Ats, fn(&Guest));
 
 fn entry(guest: &Guest, quad: u64, change: impl Fn(u64) -> u64) {
@@ -117,7 +117,7 @@ fn no_condition_outlives_its_cause() {
         let mut guest = Guest::booted();
         cause(&guest);
         guest.dma(Some(PASID), VA, false).unwrap_err();
-        // The tables are mended and nothing is flushed but what ESRTPS flushes.
+        // The tables are repaired, and nothing is flushed except by ESRTPS.
         guest.build_tables();
         guest.set_root();
         guest.map_user(VA, 0x8000);
@@ -138,7 +138,7 @@ fn a_fault_processing_disable_bit_anywhere_on_the_way_keeps_qualified_faults_out
         guest.dma(Some(PASID), VA, false).unwrap_err();
         assert!(guest.faults().is_empty());
     }
-    // Not present but FPD: nothing either. An unqualified fault is recorded all the same.
+    // FPD is valid in an entry that is not present too. An unqualified fault is recorded all the same.
     let guest = Guest::booted();
     entry(&guest, 0, |_| 2);
     guest.dma(Some(PASID), VA, false).unwrap_err();
@@ -166,7 +166,7 @@ fn translation_requests_need_dte_and_pasids_need_room_in_the_directory() {
     assert_eq!(guest.faults()[0].reason, 0x46);
 }
 
-/// Plain DMA of other functions to nowhere: each function is a requester of its own.
+/// A DMA of another function, which has no mapping. Each function is a requester of its own.
 fn stray(guest: &Guest, function: u16) {
     let requester = Bdf(NIC.0 + function);
     let request = guest.request(None, Iova(0x1000 * u64::from(function)), true);
@@ -183,11 +183,11 @@ fn faults_fill_the_ring_then_overflow_and_software_recovers() {
     assert_eq!(guest.read32(reg::FSTS), 0b10, "eight records hold eight faults");
     stray(&guest, 9);
     assert_eq!(guest.read32(reg::FSTS), 0b11);
-    // While the overflow stands nothing is recorded, even if there is room.
+    // Until the overflow is cleared nothing is recorded, even if there is room.
     guest.write32(reg::FRCD + 12, 1 << 31);
     stray(&guest, 10);
     assert_eq!(guest.faults().len(), 7);
-    assert_eq!(guest.messages(), [FAULT_MSI], "one event for all that is not serviced");
+    assert_eq!(guest.messages(), [FAULT_MSI], "one event until all is serviced");
     guest.write32(reg::FRCD + 12, 0);
     for index in 1..8 {
         guest.write32(reg::FRCD + index * 16 + 12, 1 << 31);
@@ -201,7 +201,7 @@ fn faults_fill_the_ring_then_overflow_and_software_recovers() {
 }
 
 #[test]
-fn the_ring_goes_on_where_it_was_and_fri_says_where() {
+fn the_ring_continues_and_fri_names_the_first_record() {
     let guest = Guest::booted();
     for function in 1..=20 {
         stray(&guest, function);
@@ -209,7 +209,7 @@ fn the_ring_goes_on_where_it_was_and_fri_says_where() {
         assert_eq!(guest.service_faults(), 1);
         assert_eq!(guest.messages(), [FAULT_MSI]);
     }
-    // With translation off the ring starts anew.
+    // With translation off the ring starts again.
     guest.clear_command(reg::TE);
     guest.set_command(reg::TE);
     stray(&guest, 1);
@@ -248,8 +248,8 @@ fn a_masked_fault_event_is_latched_until_unmasked_and_dropped_if_serviced() {
 }
 
 #[test]
-fn a_record_tells_reads_writes_translations_and_page_requests_apart() {
-    // T1 bit 126, AT bits 125:124, T2 bit 92 of the record, here of its upper half.
+fn a_record_distinguishes_reads_writes_translations_and_page_requests() {
+    // T1 (bit 126), AT (bits 125:124) and T2 (bit 92) of the record, from its upper quadword.
     let kind_of = |guest: &Guest| {
         let info = guest.faults()[0].info;
         (info >> 62 & 1, info >> 60 & 3, info >> 28 & 1)
@@ -268,7 +268,7 @@ fn a_record_tells_reads_writes_translations_and_page_requests_apart() {
     let guest = broken();
     guest.ask(VA, true, 1);
     assert_eq!(kind_of(&guest), (0, 0, 1));
-    // Without PASID the record says so.
+    // Without PASID, PP is clear.
     let guest = Guest::booted();
     guest.dma(None, VA, false).unwrap_err();
     assert_eq!((guest.faults()[0].pasid, guest.faults()[0].reason), (None, 0x71));

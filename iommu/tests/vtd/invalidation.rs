@@ -1,4 +1,4 @@
-//! Queued invalidation: what each descriptor does, and what stops the queue.
+//! Queued invalidation: the effect of each descriptor, and the errors that stop the queue.
 
 use refault_bus::ats::{InvalidationRequest, Translation, TranslationAgent};
 use refault_bus::irq::MsiMessage;
@@ -8,7 +8,7 @@ use refault_bus::{Bdf, Gpa, Iova, Pasid};
 use crate::support::descriptors as d;
 use crate::support::*;
 
-/// A guest with `VA` translated and cached, then moved; so the old frame is seen only from the cache.
+/// A guest with `VA` translated and cached, then moved: the old frame can only come from the cache.
 fn stale() -> Guest {
     let guest = Guest::booted();
     let leaf = guest.map_user(VA, 0x8000);
@@ -131,7 +131,7 @@ fn the_wait_status_is_written_after_the_device_has_forgotten() {
     let status = guest.page();
     let (ram, seen) = (guest.ram.clone(), std::sync::Arc::new(std::sync::atomic::AtomicU64::new(9)));
     let witness = seen.clone();
-    guest.device.meanwhile(move || {
+    guest.device.on_call(move || {
         use refault_bus::dma::DmaMemory;
         witness.store(ram.load_u64(Gpa(status)).unwrap(), std::sync::atomic::Ordering::SeqCst);
     });
@@ -143,11 +143,11 @@ fn the_wait_status_is_written_after_the_device_has_forgotten() {
 #[test]
 fn flushes_for_a_device_that_is_not_there_complete() {
     let guest = Guest::booted();
-    let nobody = Bdf(0x1234);
+    let absent = Bdf(0x1234);
     assert!(guest.submit(&[
-        d::device_tlb(nobody, d::EVERYTHING, true),
-        d::device_tlb_pasid(nobody, PASID, d::EVERYTHING, true),
-        d::context_device(nobody, 0),
+        d::device_tlb(absent, d::EVERYTHING, true),
+        d::device_tlb_pasid(absent, PASID, d::EVERYTHING, true),
+        d::context_device(absent, 0),
     ]));
     assert_eq!(guest.read32(reg::FSTS), 0);
 }
@@ -165,19 +165,19 @@ fn untranslated_users_of_a_mapping_are_waited_for_when_it_goes() {
     let guest = Guest::booted();
     guest.map_user(VA, 0x8000);
     guest.dma(Some(PASID), VA, true).unwrap();
-    // Not theirs: nothing to wait for.
+    // Flushes of others: nothing to wait for.
     guest.submit(&[d::piotlb_all(SVA_DOMAIN, Pasid::truncated(2)), d::iotlb_domain(DMA_DOMAIN)]);
     assert!(guest.device.invalidations().is_empty());
     guest.submit(&[d::piotlb(SVA_DOMAIN, PASID, VA, 0)]);
     let waited = InvalidationRequest { pasid: Some(PASID), iova: VA, size_shift: 12 };
     assert_eq!(guest.device.invalidations(), [waited]);
-    // Once is enough, until there is a new access.
+    // Drained once, until there is a new access.
     guest.submit(&[d::iotlb_global()]);
     assert!(guest.device.invalidations().is_empty());
     guest.dma(Some(PASID), VA, true).unwrap();
     guest.submit(&[d::iotlb_global()]);
     assert_eq!(guest.device.invalidations().len(), 1);
-    // Accesses through the device's own TLB are not.
+    // Accesses through the device's own TLB are not drained.
     guest.ats(VA, true).unwrap();
     guest.submit(&[d::iotlb_global()]);
     assert!(guest.device.invalidations().is_empty());
@@ -233,7 +233,7 @@ fn responses_reach_the_device_without_lpig_and_with_any_code() {
         let [response] = guest.device.responses()[..] else { panic!("one response") };
         assert_eq!((response.code, response.group.get(), response.pasid), (code, 0x1aa, Some(PASID)));
     }
-    // LPIG as older kernels set it changes nothing; without PASID the field does not count.
+    // LPIG, which older kernels set, is ignored; so is the PASID field without PP.
     let mut with_lpig = d::group_response(NIC, PASID, 3, 0);
     with_lpig[1] |= 4;
     let mut without_pasid = d::group_response(NIC, PASID, 4, 0);
@@ -256,7 +256,7 @@ fn register_based_invalidation_is_over_when_the_write_is() {
     assert_eq!(guest.read64(reg::CCMD) >> 63, 0);
 }
 
-/// Descriptors no guest should write, and the IQEI code each stops the queue with.
+/// Malformed descriptors, and the IQEI code with which each stops the queue.
 fn malformed() -> Vec<(d::Raw, u64)> {
     let mut all: Vec<(d::Raw, u64)> = vec![
         // Types 0, 4 (interrupt entry cache), 0xa to 0xf, and those with type bits 11:9.
@@ -301,15 +301,15 @@ fn a_malformed_descriptor_stops_the_queue_until_software_repairs_it() {
         assert!(guest.submit(&[d::iotlb_global()]));
         let head = guest.read32(reg::IQH);
         assert!(!guest.submit(&[raw]), "{raw:x?}");
-        // qi_check_fault: IQE, the head at the culprit, the reason on record, and the fault event.
+        // qi_check_fault: IQE, the head at the bad descriptor, its error in IQERCD, and the fault event.
         assert_eq!(guest.read32(reg::FSTS), 1 << 4, "{raw:x?}");
         assert_eq!(guest.read32(reg::IQH), head, "{raw:x?}");
         assert_eq!(guest.read64(reg::IQER) & 0xf, code, "{raw:x?}");
         assert_eq!(guest.messages(), [FAULT_MSI]);
-        // Tail updates fetch nothing while it stands.
+        // While IQE is set, tail updates fetch nothing.
         assert!(!guest.submit(&[d::iotlb_global()]));
         assert_eq!(guest.read32(reg::IQH), head);
-        // The culprit is overwritten with a wait of its own, and IQE cleared: everything runs.
+        // The bad descriptor is replaced by a wait and IQE is cleared: the queue runs to its tail.
         let (at, status) = (guest.descriptor_at(u64::from(head) / 32), guest.page());
         for (quad, offset) in d::wait(status).iter().zip([0, 8, 16, 24]) {
             guest.store(at + offset, *quad);
@@ -322,7 +322,7 @@ fn a_malformed_descriptor_stops_the_queue_until_software_repairs_it() {
 }
 
 #[test]
-fn a_queue_that_stops_again_says_so_again() {
+fn a_queue_that_stops_again_reports_it_again() {
     let guest = Guest::booted();
     guest.submit(&[[0; 4]]);
     guest.write32(reg::FSTS, 1 << 4);
@@ -331,11 +331,11 @@ fn a_queue_that_stops_again_says_so_again() {
 }
 
 #[test]
-fn a_device_may_translate_while_it_is_told_to_forget() {
+fn a_device_may_translate_during_an_invalidation() {
     let guest = Guest::booted();
     guest.map_user(VA, 0x8000);
     let (iommu, request) = (guest.iommu.clone(), guest.request(Some(PASID), VA, true));
-    guest.device.meanwhile(move || {
+    guest.device.on_call(move || {
         iommu.translate(&request).unwrap();
     });
     assert!(guest.submit(&[

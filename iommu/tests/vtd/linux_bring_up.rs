@@ -20,13 +20,13 @@ fn linux_brings_the_unit_up_binds_faults_unmaps_and_unbinds() {
 
 /// alloc_iommu, dmar_fault(-1).
 fn discover(guest: &Guest) {
-    // 1. CAP and ECAP are neither all ones nor without the features of SVA.
+    // 1. CAP and ECAP are not all ones, and have the features that SVA needs.
     let (cap, ecap) = (guest.read64(reg::CAP), guest.read64(reg::ECAP));
     assert_ne!((cap, ecap), (u64::MAX, u64::MAX));
     for bit in [1, 2, 29, 40, 42, 43, 47, 48] {
         assert_ne!(ecap & 1 << bit, 0, "ECAP bit {bit}");
     }
-    // 2. A version, and a status of all clear.
+    // 2. A version, and a clear status.
     assert_ne!(guest.read32(reg::VER) >> 4, 0);
     assert_eq!(guest.read32(reg::GSTS), 0);
     // 3. No fault is left over; events are masked.
@@ -38,7 +38,7 @@ fn discover(guest: &Guest) {
 fn bring_up(guest: &mut Guest) {
     // 4. Queued invalidation.
     guest.enable_queue();
-    // 5. Root table. ESRTPS spares the global flushes; a kernel that sends them all the same is served.
+    // 5. Root table. ESRTPS makes the global flushes unnecessary; a kernel may still send them.
     guest.build_tables();
     guest.set_root();
     assert_ne!(guest.read64(reg::CAP) >> 63, 0);
@@ -48,23 +48,23 @@ fn bring_up(guest: &mut Guest) {
     // 6. Page request queue with its interrupt, then the fault interrupt.
     guest.enable_page_requests();
     guest.program_event(reg::FECTL, FAULT_MSI);
-    // 7. Translation. Until now the device's plain DMA went through as it was.
+    // 7. Translation. Until now the device's DMA passes untranslated.
     assert_eq!(guest.dma(None, Iova(0x1234), true).unwrap().gpa_of(Iova(0x1234)), Gpa(0x1234));
     assert!(guest.ats(VA, false).is_err());
     guest.set_command(reg::TE);
     assert_eq!(guest.read32(reg::GSTS), reg::TE | reg::SRTP | reg::QIE);
-    // 8. Its DMA now goes through PASID 0: leaves of the DMA domain come with accessed and dirty set.
+    // 8. The device's DMA now uses PASID 0. Linux sets accessed and dirty in leaves of the DMA domain in advance.
     let preset = Pte::USER | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
     map(guest, guest.layout.dma_tables, Iova(0xffff_f000), 0x5000, 12, preset);
     assert_eq!(guest.dma(None, Iova(0xffff_f008), true).unwrap().gpa_of(Iova(0xffff_f008)), Gpa(0x5008));
 }
 
-/// A miss, the page request, the interrupt, the answer, and the second look.
+/// A miss, the page request, the interrupt, the response, and the second translation.
 fn fault_a_page_in(guest: &Guest) {
-    // 9. Nothing is mapped: an answer without rights, and no fault record.
+    // 9. Nothing is mapped: a completion without rights, and no fault record.
     let miss = guest.ats(VA, true).unwrap();
     assert!(!miss.read && !miss.write);
-    // 10. The page request is queued, and Linux is told.
+    // 10. The page request is queued, and Linux gets an interrupt.
     guest.ask(Iova(VA.0 + 0x123), true, 7);
     assert_eq!(guest.messages(), [PRQ_MSI]);
     assert_eq!(guest.read32(reg::PRS), 1);
@@ -73,12 +73,12 @@ fn fault_a_page_in(guest: &Guest) {
     assert_eq!(request, [0x1_0018_0101, VA.0 | 7 << 3 | 0b111, 0, 0]);
     // 12. ... handle_mm_fault maps the page; nothing announces that ...
     let leaf = guest.map_user(VA, 0x8000);
-    // 13. ... and the group is answered through the queue.
+    // 13. ... and the response comes through the invalidation queue.
     assert!(guest.submit(&[d::group_response(NIC, PASID, 7, 0)]));
     let answer =
         PageGroupResponse { pasid: Some(PASID), group: PrgIndex::truncated(7), code: ResponseCode::Success };
     assert_eq!(guest.device.responses(), [answer]);
-    // 14. The device looks again, and the page is accessed and dirty.
+    // 14. The device translates again, and the page is accessed and dirty.
     let hit = guest.ats(VA, true).unwrap();
     assert!(hit.read && hit.write && hit.gpa == Gpa(0x8000) && hit.page_shift == 12);
     assert_eq!(guest.load(leaf) & (Pte::ACCESSED | Pte::DIRTY), Pte::ACCESSED | Pte::DIRTY);
@@ -89,13 +89,13 @@ fn fault_a_page_in(guest: &Guest) {
 
 /// munmap: zap, then IOTLB and device TLB, then the page is freed.
 fn unmap(guest: &Guest) {
-    // 15. The pair with its wait, as traced.
+    // 15. The two flushes and their wait, as traced.
     let leaf = guest.map_user(VA, 0x8000);
     guest.store(leaf, 0);
     let flushes = [d::piotlb(SVA_DOMAIN, PASID, VA, 0), d::device_tlb_pasid(NIC, PASID, VA.0, false)];
     assert!(guest.submit(&flushes));
-    let told = InvalidationRequest { pasid: Some(PASID), iova: VA, size_shift: 12 };
-    assert_eq!(guest.device.invalidations(), [told]);
+    let request = InvalidationRequest { pasid: Some(PASID), iova: VA, size_shift: 12 };
+    assert_eq!(guest.device.invalidations(), [request]);
     // 16. The translation is gone.
     assert!(!guest.ats(VA, false).unwrap().read);
 }
@@ -104,7 +104,7 @@ fn unmap(guest: &Guest) {
 fn unbind(guest: &Guest) {
     guest.map_user(VA, 0x8000);
     assert!(guest.ats(VA, false).unwrap().read);
-    // 17. P is cleared, all else stays for a moment; three flushes, each with a wait of its own.
+    // 17. P is cleared, the rest not yet; three flushes, each with a wait of its own.
     let entry = pasid_entry_at(guest, PASID.get());
     guest.store(entry, guest.load(entry) & !1);
     assert!(guest.submit(&[d::pasid_cache(SVA_DOMAIN, PASID)]));
@@ -124,7 +124,7 @@ fn unbind(guest: &Guest) {
     assert_eq!(guest.load(status), 2);
     assert_eq!(guest.read64(reg::PQH), guest.read64(reg::PQT));
     assert_eq!(guest.read32(reg::PRS), 0);
-    // 19. Nobody is there any more, and nothing of all this was a fault.
+    // 19. The PASID is gone, and none of this was a fault.
     assert!(!guest.ats(VA, false).unwrap().read);
     assert_eq!((guest.read32(reg::FSTS), guest.messages().len()), (0, 0));
 }

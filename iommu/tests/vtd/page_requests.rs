@@ -15,13 +15,13 @@ fn page(index: u64) -> Iova {
     Iova(VA.0 + (index << 12))
 }
 
-/// Codes of the answers the device got from the unit itself.
+/// Codes of the responses that the device got since the last call.
 fn codes(guest: &Guest) -> Vec<ResponseCode> {
     guest.device.responses().iter().map(|response| response.code).collect()
 }
 
 #[test]
-fn a_request_arrives_with_all_it_says() {
+fn a_request_arrives_with_all_its_fields() {
     let guest = Guest::booted();
     let request = PageRequest {
         pasid: None,
@@ -31,7 +31,7 @@ fn a_request_arrives_with_all_it_says() {
         group: PrgIndex::truncated(0x1ff),
         ..page_request(Iova(0x1_0000_0000), false, 0)
     };
-    // Without PASID it is looked up as PASID 0 and says that it has none.
+    // Without PASID, PASID 0 is looked up, and the entry has no PASID.
     guest.iommu.page_request(request);
     assert_eq!(guest.take_page_requests(), [[0x18_0001, 0x1_0000_0000 | 0x1ff << 3 | 1, 0, 0]]);
 }
@@ -42,7 +42,7 @@ fn every_queued_request_has_an_interrupt_behind_it_even_in_the_middle_of_a_group
     let partial = PageRequest { last: false, ..page_request(VA, true, 1) };
     guest.iommu.page_request(partial);
     assert_eq!(guest.messages(), [PRQ_MSI]);
-    // While PPR stands there is no second one; the guest will find both.
+    // While PPR is set there is no second event: the handler will find both requests.
     guest.iommu.page_request(partial);
     assert!(guest.messages().is_empty());
     assert_eq!(guest.take_page_requests().len(), 2);
@@ -138,7 +138,7 @@ fn requests_that_the_tables_do_not_allow_are_answered_invalid() {
         (Some(0x41), |g| g.store(context_entry_at(g, NIC), 0)),
         (Some(0x50), |g| g.store(context_entry_at(g, NIC), context(HOLE))),
         (Some(0x39), |g| g.store(g.layout.root, 0)),
-        // A PASID on its way out is no news for the fault log.
+        // A PASID that is being torn down is not recorded.
         (None, |g| g.store(pasid_entry_at(g, PASID.get()), 0x48)),
         (None, |g| g.store(g.layout.directory, 0)),
         (None, |g| g.clear_command(reg::TE)),
@@ -150,7 +150,7 @@ fn requests_that_the_tables_do_not_allow_are_answered_invalid() {
         assert_eq!(codes(&guest), [ResponseCode::InvalidRequest]);
         assert_eq!(guest.faults().first().map(|fault| fault.reason), reason);
         assert_eq!((guest.read64(reg::PQT), guest.read32(reg::PRS)), (0, 0));
-        // In the middle of a group there is no answer.
+        // In the middle of a group there is no response.
         guest.iommu.page_request(PageRequest { last: false, ..page_request(VA, true, 5) });
         assert!(codes(&guest).is_empty());
         assert_eq!(guest.iommu.statistics().page_requests_refused, 2);
@@ -197,8 +197,8 @@ fn a_request_drops_its_page_from_the_iotlb() {
 
 #[test]
 fn a_pasid_is_drained_while_its_requests_are_in_flight() {
-    // Unbind while the ring holds a request of the PASID: Linux waits for the handler, answers it, tears the
-    // entry down and drains. A request that comes later is answered by the unit.
+    // Unbind while the ring holds a request of the PASID: Linux waits for the handler, tears the entry down, responds
+    // and drains. To a request that comes later, the unit responds.
     let guest = Guest::booted();
     guest.ask(VA, true, 1);
     assert_eq!(guest.take_page_requests().len(), 1);
@@ -218,19 +218,19 @@ fn a_pasid_is_drained_while_its_requests_are_in_flight() {
         d::wait_drain(status),
     ]);
     assert_eq!(guest.load(status), 2);
-    let answered: Vec<_> = guest.device.responses().iter().map(|r| (r.group.get(), r.code)).collect();
-    assert_eq!(answered, [(2, ResponseCode::InvalidRequest), (1, ResponseCode::InvalidRequest)]);
+    let responses: Vec<_> = guest.device.responses().iter().map(|r| (r.group.get(), r.code)).collect();
+    assert_eq!(responses, [(2, ResponseCode::InvalidRequest), (1, ResponseCode::InvalidRequest)]);
     assert_eq!((guest.read64(reg::PQH), guest.read32(reg::PRS)), (guest.read64(reg::PQT), 0));
 }
 
 #[test]
-fn an_answer_from_inside_the_request_may_ask_again() {
+fn a_response_from_inside_a_request_may_call_the_unit() {
     let guest = Guest::booted();
     guest.map_user(VA, 0x8000);
     guest.write64(reg::PQA, 0);
     let left = Arc::new(AtomicU32::new(3));
     let (iommu, counter, request) = (guest.iommu.clone(), left.clone(), guest.request(Some(PASID), VA, true));
-    guest.device.meanwhile(move || {
+    guest.device.on_call(move || {
         iommu.translate(&request).unwrap();
         if counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
             iommu.statistics();
@@ -242,9 +242,9 @@ fn an_answer_from_inside_the_request_may_ask_again() {
 }
 
 #[test]
-fn responses_nobody_asked_for_are_passed_on_or_dropped() {
+fn unsolicited_responses_are_forwarded_or_dropped() {
     let guest = Guest::booted();
-    // To match them is the device's business; a device that is not there gets none.
+    // Forwarded, for the device matches groups. Dropped, if the device is not attached.
     assert!(guest.submit(&[
         d::group_response(NIC, Pasid::truncated(0xf_ffff), 0x1ff, 0),
         d::group_response(Bdf(0xffff), PASID, 1, 0),

@@ -1,4 +1,4 @@
-//! What a request is answered, and what it leaves behind in the tables.
+//! Translations: the completion of a request, and the bits that it sets in the tables.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -77,7 +77,7 @@ fn a_write_that_is_not_granted_marks_nothing_dirty() {
     assert_eq!(guest.load(leaf) & MARKS, Pte::ACCESSED);
     guest.submit(&[d::piotlb_all(SVA_DOMAIN, PASID)]);
     guest.store(leaf, guest.load(leaf) & !Pte::ACCESSED);
-    // An untranslated write fails altogether, and leaves no trace in the leaf.
+    // An untranslated write fails, and does not mark the leaf.
     assert!(guest.dma(Some(PASID), VA, true).is_err());
     assert_eq!(guest.load(leaf) & MARKS, 0);
 }
@@ -245,7 +245,7 @@ fn a_pasid_torn_down_answers_without_rights_and_without_a_record() {
     let guest = Guest::booted();
     guest.map_user(VA, 0x8000);
     let entry = pasid_entry_at(&guest, PASID.get());
-    // P cleared with the rest still there; then FPD alone, as on the way out of a dying process.
+    // First P is cleared and the rest stays; then FPD alone is set, as Linux does when a process dies.
     for control in [0x48, 0x2] {
         guest.store(entry, control);
         guest.submit(&[d::pasid_cache(SVA_DOMAIN, PASID)]);
@@ -274,8 +274,8 @@ fn requesters_are_found_in_both_halves_of_their_bus_root_entry() {
     }
 }
 
-/// A guest whose tables are all marked accessed but for the leaf of [`VA`], and how often a vCPU gets in
-/// between a walk reading an entry and marking it.
+/// A guest whose tables are all marked accessed except the leaf of [`VA`]; the address of that leaf; and a counter of how
+/// often a vCPU will change an entry after a walk has read and before it has marked it.
 fn racing() -> (Guest, u64, Arc<AtomicU32>) {
     let losses = Arc::<AtomicU32>::default();
     let counter = losses.clone();
@@ -299,7 +299,7 @@ fn racing() -> (Guest, u64, Arc<AtomicU32>) {
 fn a_lost_race_for_the_dirty_bit_is_walked_again() {
     let (guest, leaf, losses) = racing();
     losses.store(3, Ordering::Relaxed);
-    // Three times the page moved under the walk: the answer is where it is at the end.
+    // The page moved three times during the walk: the translation is the last one.
     assert_eq!(guest.ats(VA, true).unwrap().gpa, Gpa(0x10_3000));
     assert_eq!(guest.load(leaf) & MARKS, MARKS);
 }

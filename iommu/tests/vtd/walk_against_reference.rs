@@ -1,4 +1,4 @@
-//! The walk against a slow walker that is right by looking at it, over random and mostly broken tables.
+//! The walk against a slow but obviously correct one, over random and mostly broken tables.
 
 use proptest::prelude::*;
 use refault_bus::ats::Translation;
@@ -7,10 +7,10 @@ use refault_bus::{Gpa, Iova};
 use crate::support::descriptors as d;
 use crate::support::*;
 
-/// Table pages are few, so that random pointers meet, share and loop.
+/// Number of table pages: few, so that random pointers share tables and form loops.
 const TABLES: u64 = 6;
 
-/// What the reference finds: the page and its size, whether it may be written, and the entries passed.
+/// The result of the reference: the page, its size, whether it is writable, and the entries on the way.
 struct Found {
     gpa: u64,
     size: u64,
@@ -18,7 +18,7 @@ struct Found {
     passed: Vec<u64>,
 }
 
-/// Follows one entry after the other by the book (Intel SDM vol. 3, 5.5.4, for user-mode data accesses).
+/// Follows one entry after the other (Intel SDM vol. 3, 5.5.4, for user-mode data accesses).
 fn reference(guest: &Guest, root: u64, iova: u64) -> Option<Found> {
     let sign = iova >> 47;
     if sign != 0 && sign != 0x1_ffff {
@@ -79,7 +79,7 @@ fn entry(first_table: u64) -> impl Strategy<Value = u64> {
     })
 }
 
-/// Addresses whose indices are small, so that they meet entries that were written.
+/// Addresses with small indices, so that they use entries that were written.
 fn address() -> impl Strategy<Value = u64> {
     let index = 0u64..4;
     prop_oneof![
@@ -117,7 +117,7 @@ proptest! {
             let found = reference(&guest, root, iova);
             let seen = guest.ats(Iova(iova), write);
             let (expected, marks) = expectation(found, write);
-            // An answer that touches the interrupt range is refused, which the reference knows nothing of.
+            // A translation that overlaps the interrupt range is refused; the reference does not know that range.
             if seen.is_err() {
                 let shift = expected.page_shift.max(20);
                 prop_assert_eq!(expected.gpa.0 >> shift, 0xfee0_0000 >> shift);
@@ -134,7 +134,7 @@ proptest! {
     }
 }
 
-/// The answer, and which bits are set where.
+/// The expected translation, and the bits set in each entry on the way.
 fn expectation(found: Option<Found>, write: bool) -> (Translation, Vec<(u64, u64)>) {
     let Some(found) = found else { return (Translation::NONE, Vec::new()) };
     let write = write && found.writable;

@@ -2,7 +2,7 @@
 
 use refault_bus::{Bdf, Iova, Pasid};
 
-/// Four quadwords.
+/// A descriptor: four quadwords.
 pub(crate) type Raw = [u64; 4];
 
 /// Address of a device-TLB invalidation of everything.
@@ -28,7 +28,7 @@ pub(crate) fn pasid_cache(did: u16, pasid: Pasid) -> Raw {
     [0x17 | u64::from(did) << 16 | u64::from(pasid.get()) << 32, 0, 0, 0]
 }
 
-/// With drain of reads and writes.
+/// Drains reads and writes.
 pub(crate) fn iotlb_global() -> Raw {
     [0xd2, 0, 0, 0]
 }
@@ -55,22 +55,22 @@ pub(crate) fn device_tlb_pasid(device: Bdf, pasid: Pasid, address: u64, sized: b
     [0x8 | u64::from(device.0) << 16 | u64::from(pasid.get()) << 32, address | u64::from(sized) << 11, 0, 0]
 }
 
-/// Status write of 2.
+/// A wait that writes the status 2.
 pub(crate) fn wait(status: u64) -> Raw {
     [0x2_0000_0025, status, 0, 0]
 }
 
-/// Fence alone, as the drain begins.
+/// A wait that is only a fence, the first one of a drain.
 pub(crate) fn fence() -> Raw {
     [0x2_0000_0045, 0, 0, 0]
 }
 
-/// Status write behind all page requests.
+/// A wait that writes the status 2 after page requests are drained.
 pub(crate) fn wait_drain(status: u64) -> Raw {
     [0x2_0000_00a5, status, 0, 0]
 }
 
-/// Answer to a group with PASID, without LPIG, as 7.2 writes it.
+/// Response to a group with PASID, without LPIG, as Linux 7.2 writes it.
 pub(crate) fn group_response(device: Bdf, pasid: Pasid, group: u64, code: u64) -> Raw {
     [0x19 | code << 12 | u64::from(device.0) << 16 | u64::from(pasid.get()) << 32, group << 3, 0, 0]
 }

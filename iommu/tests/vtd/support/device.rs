@@ -1,4 +1,4 @@
-//! A device that writes down what the unit tells it, and may do something of its own while it is told.
+//! A device that records what the unit sends it, and can run a hook while it receives it.
 
 use std::sync::Mutex;
 
@@ -21,18 +21,18 @@ impl Device {
         Self { requester, invalidations, responses, hook }
     }
 
-    /// What it was told to forget since the last call.
+    /// Invalidation requests since the last call.
     pub(crate) fn invalidations(&self) -> Vec<InvalidationRequest> {
         std::mem::take(&mut *self.invalidations.lock().unwrap())
     }
 
-    /// What it was answered since the last call.
+    /// Page group responses since the last call.
     pub(crate) fn responses(&self) -> Vec<PageGroupResponse> {
         std::mem::take(&mut *self.responses.lock().unwrap())
     }
 
-    /// Runs `hook` inside every call of the unit from now on.
-    pub(crate) fn meanwhile(&self, hook: impl Fn() + Send + Sync + 'static) {
+    /// Runs `hook` inside every later call of the unit.
+    pub(crate) fn on_call(&self, hook: impl Fn() + Send + Sync + 'static) {
         *self.hook.lock().unwrap() = Some(Box::new(hook));
     }
 

@@ -1,4 +1,4 @@
-//! Guest memory in which something happens between a walk reading an entry and marking it.
+//! Guest memory that can change after a walk has read an entry and before it marks it.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use refault_bus::Gpa;
 use refault_bus::dma::{DmaMemory, Exchange, GuestRam, MemoryError};
 use refault_bus::layer::MemoryLayer;
 
-/// Runs `before_exchange`, with the address and the value the walk saw, ahead of each compare-and-exchange.
+/// Runs `before_exchange` before each compare-and-exchange, with its address and the value that the walk has read.
 pub(crate) struct Interposed<F> {
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) before_exchange: F,

@@ -1,5 +1,5 @@
-//! A guest without a processor: memory with an allocator, table builders, the register steps of Linux, and
-//! a device that writes down what it is told.
+//! A guest without a processor: memory with an allocator, table builders, the register accesses of Linux, and a device
+//! that records what it receives.
 
 pub(crate) mod descriptors;
 mod device;
@@ -59,7 +59,7 @@ pub(crate) mod reg {
 /// The device below the unit: bus 0, device 3, function 0.
 pub(crate) const NIC: Bdf = Bdf(0x0018);
 
-/// First SVA PASID Linux hands out.
+/// The first PASID that Linux allocates for SVA.
 pub(crate) const PASID: Pasid = Pasid::truncated(1);
 
 /// Domain of all SVA address spaces (FLPT_DEFAULT_DID).
@@ -106,13 +106,13 @@ pub(crate) struct Guest {
     messages: Arc<Messages>,
     events: Arc<Events>,
     next_frame: Mutex<u64>,
-    /// What Linux keeps of GCMD.
+    /// The value of GCMD that Linux keeps.
     command: Mutex<u32>,
     queue: Mutex<Queue>,
     pub(crate) layout: Layout,
 }
 
-/// Where things lie once [`Guest::boot`] is through.
+/// Addresses of the tables and the page request queue after [`Guest::boot`].
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Layout {
     pub(crate) root: u64,
@@ -131,12 +131,12 @@ struct Queue {
 }
 
 impl Guest {
-    /// A machine that was just switched on.
+    /// A machine after power-on.
     pub(crate) fn powered() -> Self {
         Self::powered_with(|ram| ram)
     }
 
-    /// The same, with something between the unit and its memory.
+    /// The same, with a layer between the unit and its memory.
     pub(crate) fn powered_with(wrap: impl FnOnce(Arc<GuestRam>) -> Arc<dyn DmaMemory>) -> Self {
         let regions = [(GuestAddress(0), LOW_BYTES as usize), (GuestAddress(HIGH_BASE), 4 << 20)];
         let ram = Arc::new(GuestRam::new(Arc::new(GuestMemoryMmap::from_ranges(&regions).unwrap())));
@@ -177,7 +177,7 @@ impl Guest {
         guest.set_command(reg::TE);
     }
 
-    /// Boots again on memory of unknown contents: everything below the first free frame may be rubbish.
+    /// Boots again with memory cleared, whatever it held before.
     pub(crate) fn reboot(&mut self) {
         for at in (0..LOW_BYTES).step_by(0x1000) {
             self.ram.write(Gpa(at), &[0; 0x1000]).unwrap();
@@ -229,19 +229,19 @@ impl Guest {
         self.iommu.write(offset, &value.to_le_bytes());
     }
 
-    /// Sets level bits of GCMD, as Linux does: the whole state each time, then a look at GSTS.
+    /// Sets bits of GCMD as Linux does: writes the whole state, then reads GSTS.
     pub(crate) fn set_command(&self, bits: u32) {
         let mut command = self.command.lock().unwrap();
         *command |= bits;
         self.write32(reg::GCMD, *command);
-        assert_eq!(self.read32(reg::GSTS) & bits, bits, "GSTS does not follow GCMD at once");
+        assert_eq!(self.read32(reg::GSTS) & bits, bits, "GSTS does not show the command");
     }
 
     pub(crate) fn clear_command(&self, bits: u32) {
         let mut command = self.command.lock().unwrap();
         *command &= !bits;
         self.write32(reg::GCMD, *command);
-        assert_eq!(self.read32(reg::GSTS) & bits, 0, "GSTS does not follow GCMD at once");
+        assert_eq!(self.read32(reg::GSTS) & bits, 0, "GSTS does not show the command");
     }
 
     /// dmar_enable_qi: 256 descriptors of 32 bytes.
@@ -253,7 +253,7 @@ impl Guest {
         self.set_command(reg::QIE);
     }
 
-    /// Root, context and PASID tables for [`NIC`], a DMA domain for PASID 0 and a process for [`PASID`].
+    /// Builds root, context and PASID tables for [`NIC`]: a DMA domain for PASID 0 and a process for [`PASID`].
     pub(crate) fn build_tables(&mut self) {
         let (root, context_table, directory) = (self.page(), self.page(), self.pages(32));
         let (dma_tables, user_tables) = (self.page(), self.page());
@@ -302,7 +302,7 @@ impl Guest {
         self.write32(reg::IQT, queue.tail as u32);
     }
 
-    /// qi_submit_sync: the descriptors and a wait whose status is polled. Says whether it was written.
+    /// qi_submit_sync: the descriptors, then a wait whose status is polled. Returns whether it was written.
     pub(crate) fn submit(&self, descriptors: &[Raw]) -> bool {
         let status = self.queue.lock().unwrap().status;
         self.ram.store_u32(Gpa(status), 1).unwrap();
@@ -337,12 +337,12 @@ impl Guest {
         self.iommu.translate(&TranslationRequest { kind, ..self.request(pasid, iova, write) })
     }
 
-    /// A one-page group, as refault's NIC asks.
+    /// Sends a page request in a group of its own, as refault's NIC does.
     pub(crate) fn ask(&self, iova: Iova, write: bool, group: u64) {
         self.iommu.page_request(page_request(iova, write, group));
     }
 
-    /// Maps a user page of the bound process, present and writable but never touched.
+    /// Maps a user page of the bound process: present and writable, neither accessed nor dirty. Returns the leaf's address.
     pub(crate) fn map_user(&self, iova: Iova, gpa: u64) -> u64 {
         map(self, self.layout.user_tables, iova, gpa, 12, Pte::USER | Pte::WRITE)
     }
@@ -384,8 +384,7 @@ impl Guest {
         count
     }
 
-    /// The entries of the page request ring from head to tail; the head moves up behind them and PPR is
-    /// cleared first, as prq_event_thread does.
+    /// Takes the entries of the page request queue from head to tail. Clears PPR first, as prq_event_thread does.
     pub(crate) fn take_page_requests(&self) -> Vec<[u64; 4]> {
         self.write32(reg::PRS, 1);
         let (tail, mut head) = (self.read64(reg::PQT), self.read64(reg::PQH));
@@ -410,7 +409,7 @@ pub(crate) struct FaultSeen {
     pub(crate) info: u64,
 }
 
-/// A one-page group of the bound process.
+/// A page request of the bound process, in a group of its own.
 pub(crate) fn page_request(iova: Iova, write: bool, group: u64) -> PageRequest {
     PageRequest {
         requester: NIC,

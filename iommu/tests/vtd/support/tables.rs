@@ -15,7 +15,7 @@ impl Pte {
     pub(crate) const DIRTY: u64 = 1 << 6;
     pub(crate) const LARGE: u64 = 1 << 7;
     pub(crate) const NO_EXECUTE: u64 = 1 << 63;
-    /// What Linux sets in every table entry of a user process, but for the accessed bit.
+    /// The bits that Linux sets in every table entry of a user process, except the accessed bit.
     const TABLE: u64 = Self::PRESENT | Self::WRITE | Self::USER;
 }
 
@@ -24,12 +24,12 @@ pub(crate) const fn context(directory: u64) -> u64 {
     directory | 7 << 9 | 0b1_1101
 }
 
-/// Where the context entry of `device` lies.
+/// Address of the context entry of `device`.
 pub(crate) fn context_entry_at(guest: &Guest, device: Bdf) -> u64 {
     guest.layout.context + u64::from(device.devfn() & 0x7f) * 32
 }
 
-/// Where the PASID entry of `pasid` lies; its table is made if it is not there.
+/// Address of the PASID entry of `pasid`. Its table is allocated if there is none.
 pub(crate) fn pasid_entry_at(guest: &Guest, pasid: u32) -> u64 {
     let at = guest.layout.directory + u64::from(pasid >> 6) * 8;
     if guest.load(at) & 1 == 0 {
@@ -46,8 +46,8 @@ pub(crate) fn set_pasid_entry(guest: &Guest, pasid: u32, [control, domain, first
     guest.store(at, control);
 }
 
-/// Maps the block of `1 << shift` bytes at `iova` to `gpa`, making tables on the way; says where the leaf
-/// entry lies.
+/// Maps the block of `1 << shift` bytes at `iova` to `gpa`, and allocates tables as needed. Returns the address of the
+/// leaf entry.
 pub(crate) fn map(guest: &Guest, root: u64, iova: Iova, gpa: u64, shift: u8, bits: u64) -> u64 {
     let mut table = root;
     let mut level_shift = 39;
