@@ -30,7 +30,7 @@ impl EventRegisters {
         self.send()
     }
 
-    /// Software has serviced all conditions: clears the pending bit, for there is nothing left to announce.
+    /// Software has serviced all conditions: clears the pending bit, because there is nothing left to announce.
     pub(crate) fn serviced(&mut self) {
         self.control.set_pending(false);
     }

@@ -127,6 +127,8 @@ impl Iommu {
         }
     }
 
+    /// Executes the queue, which is enabled and locked.
+    ///
     /// # Errors
     ///
     /// The error that stops the queue. The head stays at the descriptor that caused it, for software to repair.
@@ -168,6 +170,7 @@ impl Iommu {
         Ok(quads)
     }
 
+    /// Reports an error that stopped the queue: FSTS.IQE, IQERCD and the fault event.
     fn stop_queue(&self, error: QueueError) {
         self.counters.queue_errors.increment();
         if let Some(count) = self.warnings.queue.admit() {

@@ -49,7 +49,7 @@ impl PageRequestQueue {
         }
         let unserviced = self.is_unserviced();
         let next = (self.tail + ENTRY_BYTES) & self.offset_mask();
-        // One slot stays empty, for a full ring would look like an empty one.
+        // One slot stays empty, because a full ring would look like an empty one.
         if next == self.head & self.offset_mask() {
             self.status.set_pro(true);
             return Enqueued::Overflow(self.raise(unserviced));

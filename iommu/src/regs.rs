@@ -159,7 +159,7 @@ impl Iommu {
         }
     }
 
-    /// Sends the page request event that an unmask released, and reports it. Its requests are not known any more.
+    /// Sends the page request event that an unmask released, and reports it. Which requests raised it is not known.
     fn signal_latched_page_request(&self, message: Option<MsiMessage>) {
         if message.is_some() {
             self.counters.page_request_interrupts.increment();
@@ -168,7 +168,7 @@ impl Iommu {
         }
     }
 
-    /// GSTS, from the state that it shows.
+    /// The value of GSTS.
     fn global_status(&self) -> GlobalCommand {
         let control = lock(&self.control);
         GlobalCommand::new()
@@ -193,7 +193,7 @@ impl Iommu {
                 lock(&self.remapping).set_enabled(command.te());
             }
         }
-        // With translation off the next fault is the first of a new series (§7.2.1).
+        // With translation off, the next fault goes to the first record again (§7.2.1).
         if !command.te() {
             lock(&self.faults).rewind();
         }

@@ -22,13 +22,13 @@ use crate::walk::first_stage::Permission;
 use crate::walk::pasid::{PasidEntry, TranslationType};
 use crate::walk::{WalkFault, context, first_stage, pasid};
 
-/// The PASID of requests without PASID: RID_PASID is zero, for ECAP.RPS is clear.
+/// The PASID of requests without PASID: RID_PASID is zero, because ECAP.RPS is clear.
 const RID_PASID: Pasid = Pasid::truncated(0);
 
 /// The interrupt range, 0xfee0_0000..0xfef0_0000, as a number of 1 MiB blocks.
 const INTERRUPT_MEGABYTE: u64 = 0xfee;
 
-/// Bound of the set of untranslated uses, which a guest could grow without end. Once it is full, further uses are not
+/// Bound of the set of untranslated uses, which a guest could otherwise grow without end. Once it is full, further uses are not
 /// added, and a flush drains all that are in it instead of those that match.
 const UNTRANSLATED_LIMIT: usize = 4096;
 
@@ -121,7 +121,7 @@ impl Remapping {
         let entry = self.pasid_entry(memory, context, request.requester, pasid)?;
         let tag = Tag { did: entry.did, pasid };
         if request.kind == RequestKind::Untranslated {
-            self.note_untranslated(UntranslatedUse {
+            self.add_untranslated(UntranslatedUse {
                 tag,
                 requester: request.requester,
                 pasid: request.pasid,
@@ -135,7 +135,7 @@ impl Remapping {
     }
 
     /// Checks that a page request may be queued, and flushes its page from the IOTLB (§6.5.3.1): after the response the
-    /// device translates again, and must not find the rights that were too few.
+    /// device translates again, and must not hit an entry that lacks the rights.
     ///
     /// # Errors
     ///
@@ -185,6 +185,7 @@ impl Remapping {
         self.walks
     }
 
+    /// The context entry of `requester`, from the cache or by a walk.
     fn context(&mut self, memory: &dyn DmaMemory, requester: Bdf) -> Result<ContextEntry, WalkFault> {
         if let Some(entry) = self.caches.context(requester) {
             return Ok(entry);
@@ -194,6 +195,7 @@ impl Remapping {
         Ok(entry)
     }
 
+    /// The PASID entry of `pasid`, from the cache or by a walk.
     fn pasid_entry(
         &mut self,
         memory: &dyn DmaMemory,
@@ -209,6 +211,7 @@ impl Remapping {
         Ok(entry)
     }
 
+    /// A first-stage translation, from the IOTLB or by a walk of the tables at `root`.
     fn first_stage(
         &mut self,
         memory: &dyn DmaMemory,
@@ -239,7 +242,7 @@ impl Remapping {
     }
 
     /// Adds a use; ignored when the set is full.
-    fn note_untranslated(&mut self, used: UntranslatedUse) {
+    fn add_untranslated(&mut self, used: UntranslatedUse) {
         if self.untranslated.len() < UNTRANSLATED_LIMIT {
             self.untranslated.insert(used);
         }

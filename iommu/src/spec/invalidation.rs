@@ -156,7 +156,7 @@ struct Layout {
     decode: fn(u64, u64) -> Option<InvalidationDescriptor>,
 }
 
-/// PFSID is reserved in types 3 and 8, for ECAP.DIT is clear.
+/// PFSID is reserved in types 3 and 8, because ECAP.DIT is clear.
 const LAYOUTS: [Layout; 8] = [
     Layout { kind: 1, reserved_low: 0xfffc_0000_0000_f1c0, reserved_high: !0, decode: context_cache },
     Layout { kind: 2, reserved_low: 0xffff_ffff_0000_f100, reserved_high: 0xf80, decode: iotlb },

@@ -49,11 +49,11 @@ pub(crate) fn walk(
     if !entry.present() {
         return Err(WalkFault::new(FaultReason::ContextNotPresent, entry.fpd()));
     }
-    // All other bits are reserved, RID_PASID and RID_PRIV too, for ECAP.RPS and ECAP.RPRIVS are clear.
+    // All other bits are reserved, RID_PASID and RID_PRIV too, because ECAP.RPS and ECAP.RPRIVS are clear.
     if entry.is_malformed() || quad(1)? | quad(2)? | quad(3)? != 0 {
         return Err(WalkFault::new(FaultReason::ContextReserved, entry.fpd()));
     }
-    // SCT.4: page requests need translation requests, for the device must translate again after the response.
+    // SCT.4: page requests need translation requests, because the device translates again after the response.
     if entry.pre() && !entry.dte() {
         return Err(WalkFault::new(FaultReason::ContextInvalid, entry.fpd()));
     }

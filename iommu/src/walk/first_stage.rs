@@ -14,7 +14,7 @@ const ATTEMPTS: u32 = 16;
 /// What a request wants of a page. It is always a request for data at user privilege.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permission {
-    /// Read. Write is not granted even where the tables allow it, for then the page would have to be marked dirty.
+    /// Read. Write is not granted even where the tables allow it, because the page would have to be marked dirty.
     Read,
     /// Read, and write if the tables allow it: an ATS translation request, which may be granted less than it asks.
     WriteIfAllowed,
@@ -101,7 +101,7 @@ impl WalkPath {
     ///
     /// Rights are checked before the first mark, so a refused write leaves the tables as they were. Marks go in by
     /// compare-and-exchange: a plain store could bring back an entry that a vCPU has just cleared. They go in before
-    /// the translation is used, for software that finds a page neither accessed nor dirty may reclaim it unread.
+    /// the translation is used, because software that finds a page neither accessed nor dirty may reclaim it unread.
     fn grant(
         &self,
         memory: &dyn DmaMemory,

@@ -1,4 +1,5 @@
 //! Table walks: functions of guest memory, a root and a request. They take no lock, send no message and keep no state.
+//! The first-stage walk alone writes: accessed and dirty bits.
 //!
 //! Each quadword is read once, by an acquire load, and decoded from that copy: a guest that changes an entry during a
 //! walk gets the walk of the old value or of the new one, never a check of one and a use of the other.

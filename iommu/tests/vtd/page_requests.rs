@@ -244,7 +244,7 @@ fn a_response_from_inside_a_request_may_call_the_unit() {
 #[test]
 fn unsolicited_responses_are_forwarded_or_dropped() {
     let guest = Guest::booted();
-    // Forwarded, for the device matches groups. Dropped, if the device is not attached.
+    // Forwarded, because the device matches groups; dropped if the device is not attached.
     assert!(guest.submit(&[
         d::group_response(NIC, Pasid::truncated(0xf_ffff), 0x1ff, 0),
         d::group_response(Bdf(0xffff), PASID, 1, 0),
