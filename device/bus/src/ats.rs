@@ -45,7 +45,7 @@ pub struct Translation {
 }
 
 impl Translation {
-    /// No rights: nothing is mapped there now. Must not be cached, for the guest does not announce new mappings.
+    /// No rights: nothing is mapped there now. Must not be cached, because the guest does not announce new mappings.
     pub const NONE: Self = Self { gpa: Gpa(0), page_shift: 12, read: false, write: false };
 
     /// Guest-physical address of `iova`, which must be inside the block.
