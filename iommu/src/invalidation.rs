@@ -4,105 +4,31 @@
 //! device-TLB invalidations included. So when a wait descriptor is reached, everything before it is complete, and the
 //! fence flag needs no code.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-
 use refault_bus::ats::InvalidationRequest;
-use refault_bus::irq::MsiMessage;
 use refault_bus::pri::PageGroupResponse;
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::sync::lock;
 use refault_bus::{AddressSpace, Bdf, Gpa, Iova};
 
 use crate::cache::Tag;
-use crate::interrupt::EventRegisters;
+use crate::invalidation_queue::Ring;
 use crate::remapping::UntranslatedUse;
 use crate::spec::invalidation::{
     DESCRIPTOR_BYTES, InvalidationDescriptor, InvalidationWait, QueueError, decode,
 };
-use crate::spec::registers::InvalidationQueueAddress;
 use crate::unit::Iommu;
-
-/// Offset bits of IQH and IQT: 18:4. Bit 4 is not part of an offset of 256-bit descriptors; it is kept to be refused.
-const OFFSET_BITS: u32 = 0x7_fff0;
-
-/// The queue's registers, and the lock under which it is executed. The registers are atomics outside that lock, because
-/// another vCPU may read them while an invalidation waits for a device. They order no other memory, hence relaxed.
-#[derive(Debug, Default)]
-pub(crate) struct InvalidationQueue {
-    address: AtomicU64,
-    head: AtomicU32,
-    tail: AtomicU32,
-    enabled: AtomicBool,
-    ring: Mutex<Ring>,
-}
-
-/// The queue as it was when it was enabled: software must not move it while it is (§11.4.9.3), and if it does, the old
-/// one stays in use.
-#[derive(Debug, Default)]
-struct Ring {
-    address: InvalidationQueueAddress,
-    /// An error stopped the queue: nothing is fetched until software clears FSTS.IQE.
-    stopped: bool,
-}
-
-impl Ring {
-    /// Size of the ring in bytes: 2^QS pages.
-    fn bytes(&self) -> u32 {
-        0x1000 << self.address.size()
-    }
-}
-
-impl InvalidationQueue {
-    pub(crate) fn is_enabled(&self) -> bool {
-        self.enabled.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn head(&self) -> u32 {
-        self.head.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn tail(&self) -> u32 {
-        self.tail.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn address(&self) -> u64 {
-        self.address.load(Ordering::Relaxed)
-    }
-
-    /// Writes IQA. It takes effect when the queue is next enabled.
-    pub(crate) fn set_address(&self, value: u64) {
-        self.address.store(value, Ordering::Relaxed);
-    }
-
-    /// Resets all registers to their values after power-on.
-    pub(crate) fn reset(&self) {
-        let mut ring = lock(&self.ring);
-        self.enabled.store(false, Ordering::Relaxed);
-        self.address.store(0, Ordering::Relaxed);
-        self.head.store(0, Ordering::Relaxed);
-        self.tail.store(0, Ordering::Relaxed);
-        *ring = Ring::default();
-    }
-}
 
 impl Iommu {
     /// Enables or disables the queue, after a change of GCMD.QIE. The head returns to zero. A queue that had stopped
     /// runs again although FSTS.IQE stays set: a kernel started by kexec enables the queue without a look at it.
     pub(crate) fn enable_queue(&self, enable: bool) {
-        {
-            let mut ring = lock(&self.queue.ring);
-            self.queue.enabled.store(enable, Ordering::Relaxed);
-            self.queue.head.store(0, Ordering::Relaxed);
-            ring.address = InvalidationQueueAddress::from_bits(self.queue.address());
-            ring.stopped = false;
-        }
+        self.queue.enable(enable);
         self.run_queue();
     }
 
     /// Writes IQT, and executes up to it.
     pub(crate) fn set_queue_tail(&self, value: u32) {
-        self.queue.tail.store(value & OFFSET_BITS, Ordering::Relaxed);
+        self.queue.set_tail(value);
         self.run_queue();
     }
 
@@ -152,7 +78,7 @@ impl Iommu {
             self.execute(descriptor);
             // Only now: the head never passes a descriptor whose invalidation has not completed.
             head = (head + DESCRIPTOR_BYTES) % ring.bytes();
-            self.queue.head.store(head, Ordering::Relaxed);
+            self.queue.set_head(head);
         }
         Ok(())
     }
@@ -264,33 +190,5 @@ impl Iommu {
             Some(endpoint) => endpoint.page_group_response(response),
             None => self.counters.page_group_responses_lost.increment(),
         }
-    }
-}
-
-/// Invalidation completion status and event: ICS and IECTL (§6.5.2.10).
-#[derive(Debug, Default)]
-pub(crate) struct Completion {
-    complete: bool,
-    /// IECTL and its message registers.
-    pub(crate) event: EventRegisters,
-}
-
-impl Completion {
-    /// ICS.IWC.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.complete
-    }
-
-    /// Writes ICS: clears IWC if it is written as one (RW1C).
-    pub(crate) fn clear(&mut self, written: u32) {
-        if written & 1 != 0 {
-            self.complete = false;
-            self.event.serviced();
-        }
-    }
-
-    /// Completes a wait descriptor with IF. Returns the message to send, unless an earlier completion is not serviced.
-    fn complete(&mut self) -> Option<MsiMessage> {
-        if std::mem::replace(&mut self.complete, true) { None } else { self.event.raise() }
     }
 }

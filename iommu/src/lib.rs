@@ -96,10 +96,12 @@
 mod agent;
 mod cache;
 pub mod caps;
+mod control;
 mod endpoints;
 pub mod fault;
 mod interrupt;
 mod invalidation;
+mod invalidation_queue;
 mod page_request;
 mod regs;
 mod remapping;

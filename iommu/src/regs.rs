@@ -12,7 +12,7 @@ use refault_bus::{AddressSpace, Iova};
 
 use crate::caps::{CAP, ECAP, VERSION};
 use crate::spec::registers::{
-    FaultStatus, GlobalCommand, PageRequestStatus, RootTableAddress, end, offset as reg,
+    FaultStatus, GlobalCommand, PageRequestStatus, RootTableAddress, offset as reg,
 };
 use crate::unit::{Iommu, REGISTER_WINDOW};
 
@@ -26,15 +26,28 @@ const CCMD_DONE: u64 = 1 << 59;
 /// IOTLB as read: the last invalidation was performed as a global one (IAIG, bits 58:57).
 const IOTLB_DONE: u64 = 1 << 57;
 
-/// The state of GCMD, GSTS and RTADDR.
-#[derive(Debug, Default)]
-pub(crate) struct Control {
-    /// RTADDR as written; the walks use the value that SRTP latched.
-    root: u64,
-    /// GSTS.RTPS: a root table pointer was latched.
-    root_set: bool,
-    /// GSTS.TES: translation is on.
-    enabled: bool,
+/// First byte after each register or block of more than one 32-bit word, by the name of its first.
+mod end {
+    use super::reg;
+    use crate::caps::FAULT_RECORDS;
+
+    pub(super) const CAP: u64 = reg::CAP + 8;
+    pub(super) const ECAP: u64 = reg::ECAP + 8;
+    pub(super) const RTADDR: u64 = reg::RTADDR + 8;
+    pub(super) const CCMD: u64 = reg::CCMD + 8;
+    pub(super) const FECTL: u64 = reg::FECTL + EVENT_BLOCK_BYTES;
+    pub(super) const IQA: u64 = reg::IQA + 8;
+    pub(super) const IECTL: u64 = reg::IECTL + EVENT_BLOCK_BYTES;
+    pub(super) const IQERCD: u64 = reg::IQERCD + 8;
+    pub(super) const PQH: u64 = reg::PQH + 8;
+    pub(super) const PQT: u64 = reg::PQT + 8;
+    pub(super) const PQA: u64 = reg::PQA + 8;
+    pub(super) const PECTL: u64 = reg::PECTL + EVENT_BLOCK_BYTES;
+    pub(super) const IOTLB: u64 = reg::IOTLB + 8;
+    pub(super) const FRCD: u64 = reg::FRCD + FAULT_RECORDS as u64 * 16;
+
+    /// An event block: control, data, address and upper address, 32 bits each.
+    const EVENT_BLOCK_BYTES: u64 = 16;
 }
 
 impl MmioDevice for Iommu {

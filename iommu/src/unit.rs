@@ -11,11 +11,11 @@ use refault_bus::sync::lock;
 use refault_bus::warn::WarnLimit;
 
 use crate::cache::Caches;
+use crate::control::Control;
 use crate::endpoints::Endpoints;
 use crate::fault::FaultLog;
-use crate::invalidation::{Completion, InvalidationQueue};
+use crate::invalidation_queue::{Completion, InvalidationQueue};
 use crate::page_request::PageRequestQueue;
-use crate::regs::Control;
 use crate::remapping::Remapping;
 use crate::statistics::{Counters, Statistics};
 

@@ -56,30 +56,6 @@ pub mod offset {
     pub const FRCD: u64 = 0x220;
 }
 
-/// First byte after each register or block of more than one 32-bit word, by the name of its first.
-pub(crate) mod end {
-    use super::offset;
-    use crate::caps::FAULT_RECORDS;
-
-    pub(crate) const CAP: u64 = offset::CAP + 8;
-    pub(crate) const ECAP: u64 = offset::ECAP + 8;
-    pub(crate) const RTADDR: u64 = offset::RTADDR + 8;
-    pub(crate) const CCMD: u64 = offset::CCMD + 8;
-    pub(crate) const FECTL: u64 = offset::FECTL + EVENT_BLOCK_BYTES;
-    pub(crate) const IQA: u64 = offset::IQA + 8;
-    pub(crate) const IECTL: u64 = offset::IECTL + EVENT_BLOCK_BYTES;
-    pub(crate) const IQERCD: u64 = offset::IQERCD + 8;
-    pub(crate) const PQH: u64 = offset::PQH + 8;
-    pub(crate) const PQT: u64 = offset::PQT + 8;
-    pub(crate) const PQA: u64 = offset::PQA + 8;
-    pub(crate) const PECTL: u64 = offset::PECTL + EVENT_BLOCK_BYTES;
-    pub(crate) const IOTLB: u64 = offset::IOTLB + 8;
-    pub(crate) const FRCD: u64 = offset::FRCD + FAULT_RECORDS as u64 * 16;
-
-    /// An event block: control, data, address and upper address, 32 bits each.
-    const EVENT_BLOCK_BYTES: u64 = 16;
-}
-
 /// Capability register, 64 bits, RO, §11.4.2.
 #[bitfield(u64)]
 pub struct Cap {
