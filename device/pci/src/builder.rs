@@ -48,7 +48,7 @@ pub struct EndpointBuilder {
 }
 
 impl Endpoint {
-    /// Starts the description of a function.
+    /// Starts to describe a function.
     pub fn builder(identity: Identity) -> EndpointBuilder {
         EndpointBuilder::new(identity)
     }
