@@ -40,7 +40,7 @@ impl TranslationAgent for Iommu {
             Enqueued::Overflow(message) => {
                 self.counters.page_requests_overflowed.increment();
                 if let Some(count) = self.warnings.overflow.admit() {
-                    tracing::warn!(count, "page request queue overflow: {} is to retry", request.requester);
+                    tracing::warn!(count, "page request queue overflow: {} must retry", request.requester);
                 }
                 self.signal_page_request(message, &request);
                 // The request is lost, yet the response is Success (table 31): the device translates again, still finds
