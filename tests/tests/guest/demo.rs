@@ -126,7 +126,7 @@ fn one_wrong_bit_fails_the_scenario_that_looks_for_it() {
         broken --scenario steady --sabotage drop --engine cpu
         broken --scenario reflink-cow --sabotage copy
         broken --scenario exchange --sabotage copy
-        broken --scenario truncate --sabotage heir"#;
+        broken --scenario truncate --sabotage successor"#;
     let (said, _) = script(2, &[], text);
     assert_eq!(said.status, 0, "{said:#?}");
 }

@@ -14,7 +14,7 @@ use crate::run::place::HostArgs;
 /// Where runs are kept, in the current folder.
 pub const RUNS: &str = "target/refault";
 
-/// All scenarios, in the order in which they run (guest-driver/workload/demo_main.c).
+/// All scenarios, in the order in which they run (guest-driver/workload/demo/main.c).
 pub const SCENARIOS: [&str; 8] =
     ["steady", "reflink-cow", "exchange", "punch", "truncate", "fsync", "kill", "pinned"];
 

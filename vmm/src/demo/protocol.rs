@@ -1,5 +1,5 @@
 //! The guest program's events: one JSON object per line on the control channel
-//! (guest-driver/workload/demo_control.h). What the guest writes is data: a line that is no event is no event.
+//! (guest-driver/workload/demo/control.h). What the guest writes is data: a line that is no event is no event.
 
 use serde::{Deserialize, Deserializer};
 

@@ -5,7 +5,7 @@ use refault_lab::scenario::{Churn, ChurnOperation, Guest, Mode, Scenario};
 /// Pages of Linux' page request queue, as a power of two (`PRQ_ORDER`).
 const LINUX_ORDER: u8 = 4;
 
-/// Its programs' `min_rnr_timer` (guest-driver/workload/demo_verbs.c).
+/// Its programs' `min_rnr_timer` (guest-driver/workload/common/verbs.c).
 const GUEST_RNR_TIMER: u8 = 1;
 
 /// In a line what the real guest does not take from the scenario.

@@ -30,7 +30,7 @@ const RESULTS: &str = "/refault-results";
 /// What the guest's program tells on the control channel.
 pub(super) const BEGIN: &str = "load-begin";
 pub(super) const END: &str = "load-end";
-/// Bits of a request's flags: see `guest-driver/workload/load.h`.
+/// Bits of a request's flags: see `guest-driver/workload/load/load.h`.
 const WRITE: u32 = 1;
 const COLD: u32 = 2;
 /// Most requests: the guest keeps a latency of each.

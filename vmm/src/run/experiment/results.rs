@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use refault_lab::outcome::{HandlerOutcome, LoadOutcome};
 use refault_observe::trace::Records;
 
-/// Numbers before the latencies: `struct load_totals` of `guest-driver/workload/load.h`.
+/// Numbers before the latencies: `struct load_totals` of `guest-driver/workload/load/load.h`.
 const TOTALS: usize = 8;
 /// Latencies are kept to three digits, as in the model.
 const DIGITS: u8 = 3;

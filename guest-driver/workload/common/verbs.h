@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* The steps of verbs that all programs share: a port, its queue pairs, on-demand memory regions. */
+#ifndef COMMON_VERBS_H
+#define COMMON_VERBS_H
+
+#include "util.h"
+
+#include <infiniband/verbs.h>
+
+/* An open device with a protection domain, and how queue pairs of its port address each other. */
+struct verbs_port {
+	struct ibv_context *context;
+	struct ibv_pd *pd;
+	struct ibv_ah_attr address;
+	enum ibv_mtu mtu;
+};
+
+/* Opens `device`, or the first one if it is NULL; exits with a reason if there is none. */
+void verbs_open_port(struct verbs_port *port, const char *device);
+void verbs_close_port(struct verbs_port *port);
+
+/* An RC queue pair in RESET, or exits. */
+struct ibv_qp *verbs_create_qp(const struct verbs_port *port, struct ibv_cq *cq, uint32_t depth);
+
+/* To RESET, from any state. */
+bool verbs_reset_qp(struct ibv_qp *qp);
+
+/* RESET to RTS, towards queue pair `peer` of the same port. */
+bool verbs_connect_qp(const struct verbs_port *port, struct ibv_qp *qp, uint32_t peer);
+
+/* An on-demand region with local and remote write, and what `access` adds; or exits. */
+struct ibv_mr *verbs_on_demand_mr(const struct verbs_port *port, void *start, size_t length, unsigned int access);
+
+#endif

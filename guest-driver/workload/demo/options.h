@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+#ifndef DEMO_OPTIONS_H
+#define DEMO_OPTIONS_H
+
+#include "engine.h"
+#include "common/fs.h"
+
+/* What is broken on purpose, to see that the checker notices. */
+enum sabotage {
+	SABOTAGE_NONE,
+	SABOTAGE_FLIP,	/* one bit of the file */
+	SABOTAGE_DROP,	/* a write that is acknowledged but not made (cpu engine) */
+	SABOTAGE_COPY,	/* one bit of a reflink copy or of an exchanged twin */
+	SABOTAGE_SUCCESSOR,	/* one bit of the file that took freed blocks */
+};
+
+#define MAX_SCENARIOS 16
+
+struct options {
+	bool cpu_engine;
+	const char *device;	/* RDMA device, NULL for the first */
+	bool explicit_mr;
+	struct filesystem fs;
+	bool mkfs;		/* false: fs.mount is used as it is */
+	uint64_t file_bytes;
+	uint32_t qps, depth;
+	const char *scenarios[MAX_SCENARIOS];
+	uint32_t scenario_count;	/* 0: all */
+	unsigned int modes;	/* bits by enum translation */
+	bool mapping_4k, mapping_2m;
+	double seconds;		/* each scenario runs at least so long */
+	double budget;		/* for all of them together */
+	double scale;		/* multiplies the goals; 0: by this machine's speed */
+	const char *control;	/* NULL: none */
+	uint64_t seed;
+	enum sabotage sabotage;
+	bool list;
+};
+
+/* Fills in defaults and the command line; ends the program at --help or with a reason. */
+void options_parse(struct options *options, int argc, char **argv);
+
+#endif
