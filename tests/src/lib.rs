@@ -6,6 +6,7 @@ pub mod bench_rig;
 pub mod hooked;
 pub mod machine;
 pub mod plain_device;
+pub mod program;
 pub mod session;
 pub mod threads;
 pub mod trace;

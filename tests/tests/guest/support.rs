@@ -2,11 +2,11 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+pub(crate) use refault_tests::program::{program, refault as binary, workspace};
 use refault_vmm::run::guest_log;
 
 /// Guests that run at once: one for each processor, for most wait now and then; but this machine's memory has an end.
@@ -186,41 +186,4 @@ pub(crate) fn assert_clean(log: &str, said: &Said) {
     let findings = guest_log::findings(log);
     assert!(findings.is_empty(), "the guest's log has trouble:\n{}\n{said:#?}", findings.join("\n"));
     assert!(log.contains("refault_rdma: loading"), "no kernel log, or no driver in it: {said:#?}");
-}
-
-/// The workspace's root.
-pub(crate) fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// The binary, as the profile of the tests has it. Asks for everything that `cargo test` builds, so that nothing is built
-/// twice: for fewer packages cargo would choose other features of their dependencies.
-pub(crate) fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| built(&["test", "--workspace", "--no-run"], "refault"))
-}
-
-/// A program of the workspace that goes by its package's name.
-pub(crate) fn program(name: &str) -> PathBuf {
-    built(&["build", "--package", name, "--bin", name], name)
-}
-
-/// Has cargo build, and says where the program `name` is.
-fn built(arguments: &[&str], name: &str) -> PathBuf {
-    let built = Command::new(env!("CARGO"))
-        .args(arguments)
-        .args(["--message-format", "json"])
-        .current_dir(workspace())
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("cargo starts");
-    assert!(built.status.success(), "{name} does not build");
-    String::from_utf8_lossy(&built.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == name && message["target"]["kind"][0] == "bin")
-        .filter(|message| message["profile"]["test"] == false)
-        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .next_back()
-        .expect("cargo names the executable")
 }
