@@ -180,7 +180,7 @@ static void check_huge_pages(void)
 	munmap(at, bytes);
 }
 
-/* Memory under an implicit region goes, and other memory comes to its place. */
+/* Memory under an implicit region is unmapped, and other memory mapped in its place. */
 static void check_coming_and_going(struct ibv_mr *all)
 {
 	size_t bytes = AREAS * HUGE_BLOCK;

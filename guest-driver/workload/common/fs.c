@@ -133,7 +133,7 @@ struct reserved_blocks {
 #define IOC_SET_RESERVED_BLOCKS	_IOWR('X', 114, struct reserved_blocks)
 
 /*
- * XFS keeps up to 8192 blocks back that statfs() does not count as free. While they are there, a file that takes
+ * XFS reserves up to 8192 blocks that statfs() does not count as free. With that reserve, a file that takes
  * "all" free blocks may still miss those that were just freed.
  */
 static void shrink_reserved_blocks(int fd)

@@ -61,7 +61,7 @@ static void probe(struct run *run)
 		run_fail(run, "a write after fsync did not reach the filesystem: the modification time has not changed");
 }
 
-/* The probes come first, and belong to it. */
+/* The probes come first, and count. */
 static double progress(const struct run *run, uint64_t round)
 {
 	return fmin(run_progress(run, run->counters->touches, 1300), (double)round / (PROBES + 1));

@@ -20,7 +20,7 @@
 #define KILLS		100
 #define WARM_UP		10	/* kills before the kernel's memory is first looked at: caches fill, slabs grow */
 
-/* The child: opens the device, writes into the file, and says so once its queue pairs are at it. */
+/* The child: opens the device, writes into the file, and reports once its queue pairs are writing. */
 static void __attribute__((noreturn)) child(struct run *run, int ready, uint64_t number)
 {
 	uint64_t before = run->counters->writes;

@@ -18,7 +18,7 @@ static void list(void)
 		printf("%-12s %s\n", scenarios[i]->name, scenarios[i]->what);
 }
 
-/* A mode that a scenario has, among those asked for. */
+/* Whether the scenario and the mode are among those asked for. */
 static bool wanted(const struct options *options, const struct scenario *scenario, enum translation mode)
 {
 	if (!(options->modes & 1u << mode))

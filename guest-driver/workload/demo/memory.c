@@ -18,7 +18,7 @@
 #define ALLOW_STACKS		128
 #define ALLOW_PERCPU		128
 
-#define LOOKS			40	/* of 0.3 s or more each, until what is to come back has */
+#define LOOKS			40	/* of 0.3 s or more each, until memory has been returned */
 
 static void drop_caches(void)
 {

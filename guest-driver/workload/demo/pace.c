@@ -26,7 +26,7 @@ static char *probe_area(void)
 	return area;
 }
 
-/* The best of three: what else the machine does is not its speed. */
+/* The best of three: other work on the machine is not its speed. */
 struct speed speed_measure(void)
 {
 	struct speed best = { 0 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * `pinned`: the other way to register memory. Of the DAX file the kernel refuses it, since a page that a
- * device holds for good could never move; of anonymous memory it works as ever.
+ * `pinned`: the other way to register memory. For the DAX file the kernel refuses it, since a page that a
+ * device holds for good could never move; for anonymous memory it works as usual.
  */
 #define _GNU_SOURCE
 #include "run.h"

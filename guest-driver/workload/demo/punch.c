@@ -53,7 +53,7 @@ static uint64_t free_bytes(const struct run *run)
 	return (uint64_t)space.f_bavail * space.f_frsize;
 }
 
-/* Nearly all that is free: so the successor takes the freed blocks wherever the filesystem begins to look. */
+/* Nearly all free space, so that the successor takes the freed blocks wherever the filesystem looks first. */
 static uint64_t successor_bytes(const struct run *run, uint64_t spare)
 {
 	uint64_t bytes = free_bytes(run);
@@ -70,7 +70,7 @@ static void punch_live(struct run *run, struct successor *successor, uint64_t of
 	successor_create(successor, run, run->mapping_mode == MAPPING_2M ? LAYOUT_UNIT : successor_bytes(run, SPARE));
 }
 
-/* With the filesystem full but for the hole; the stream's translations outlive the pause, if nothing takes them. */
+/* With the filesystem full but for the hole. The NIC keeps its translations over the pause, unless invalidated. */
 static void punch_crowded(struct run *run, struct successor *successor, uint64_t offset, uint64_t reserve)
 {
 	if (!stream_pause(run->stream))

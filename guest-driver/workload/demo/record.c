@@ -6,7 +6,7 @@
 
 #define STEP		0x9e3779b97f4a7c15ull
 #define HEADER_WORDS	(RECORD_HEADER / 8)
-#define STRIDE		64	/* words compared before the answer is looked at */
+#define STRIDE		64	/* words compared between two looks at the result */
 
 /* Header words; the rest of a record is seed + index * STEP. */
 enum header {

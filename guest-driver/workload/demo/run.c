@@ -95,7 +95,7 @@ void run_count_moved(struct run *run)
 	block_map_free(&now);
 }
 
-/* Nothing can be trusted or torn down while a write may still land: so this ends the program. */
+/* With a write still in flight nothing can be trusted or torn down, so this ends the program. */
 static void __attribute__((noreturn)) give_up(struct run *run)
 {
 	run_fail(run, "writes never completed: %s",
@@ -180,12 +180,12 @@ static void make_file(struct run *run)
 	run->mapping = fs_map(run->fd, bytes, run->mapping_mode);
 }
 
-/* Are the mappings of the size that the mode promises? Only the process that has them can see. */
+/* Fails the run if the kernel mapped the file with another page size than the mode wants. */
 static void check_mappings(struct run *run)
 {
 	uint64_t huge;
 
-	/* One write of our own, so that there is at least one mapping to look at; it changes nothing. */
+	/* One write by the CPU, so that there is at least one mapping; it changes nothing. */
 	__atomic_fetch_add((uint64_t *)run->mapping, 0, __ATOMIC_SEQ_CST);
 	huge = fs_huge_mapped(run->mapping, run->layout.file_bytes);
 	if (run->mapping_mode == MAPPING_2M && huge < HUGE_BLOCK)

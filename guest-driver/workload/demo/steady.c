@@ -2,7 +2,7 @@
 /* `steady`: nothing moves. The baseline: each page faults once, and then the device has it. */
 #include "run.h"
 
-/* As far as the queue pair that wrote least. */
+/* That of the queue pair that wrote least. */
 static double progress(const struct run *run)
 {
 	uint64_t least = run->counters->acked[0];

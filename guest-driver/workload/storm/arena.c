@@ -80,7 +80,7 @@ char *arena_away(const struct arena *arena, uint32_t index)
 	return arena_home(arena, index) + ANON_BYTES;
 }
 
-/* With no place left the traffic comes by chance. */
+/* With all places taken, the traffic reaches the blocks by chance. */
 static void exchange_focus(struct arena *arena, uint64_t from, uint64_t to)
 {
 	for (uint32_t i = 0; i < MAX_FOCI; i++) {

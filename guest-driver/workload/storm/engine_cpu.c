@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-/* Operations are made when they are posted; those behind a failed one are flushed. */
+/* Operations are executed when they are posted; those behind a failed one are flushed. */
 #define _GNU_SOURCE
 #include "engine.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * `fork`: a child has the memory as it was at the fork, and must keep it, although DMA to the parent's goes on at
- * the same addresses; what the child writes must not be seen by the parent's DMA. All of both is copy-on-write.
+ * `fork`: a child has the memory as it was at the fork, and must keep it while DMA to the parent's memory goes on at
+ * the same addresses; the parent's DMA must not see what the child writes. All memory of both is copy-on-write.
  */
 #define _GNU_SOURCE
 #include "run.h"
@@ -18,7 +18,7 @@
 
 #define LOOKS		2u	/* of the child, at everything */
 
-/* What the child may find in a slot; and whether it is to look at all. */
+/* What the child may find in a slot, and whether it checks the slot at all. */
 struct expectation {
 	bool look;
 	const char *address;
@@ -82,7 +82,7 @@ static void look(const struct ledger *ledger, struct fork_state *state, bool fir
 	}
 }
 
-/* In the child: what it writes to its own copies stays its own. */
+/* In the child: what it writes to its copies stays private. */
 static void scribble(const struct ledger *ledger, const struct expectation *expected)
 {
 	for (uint32_t i = 0; i < ledger->slot_count; i += 3)
@@ -123,7 +123,7 @@ static void __attribute__((noreturn)) child(const struct ledger *ledger, struct 
 	_exit(0);
 }
 
-/* Before the fork: what is there. */
+/* Before the fork: what each slot may hold. */
 static void note_before(struct ledger *ledger, struct expectation *expected, uint32_t *epochs)
 {
 	ledger_lock(ledger);
@@ -142,7 +142,7 @@ static void note_before(struct ledger *ledger, struct expectation *expected, uin
 	ledger_unlock(ledger);
 }
 
-/* After it: what was posted, or changed, meanwhile. */
+/* After the fork: what was posted or changed in between. */
 static void note_after(struct ledger *ledger, struct expectation *expected, const uint32_t *epochs)
 {
 	ledger_lock(ledger);

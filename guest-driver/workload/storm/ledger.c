@@ -179,7 +179,7 @@ void ledger_replace(struct ledger *ledger, uint32_t first, uint32_t count)
 		slot->zero = true;
 		if (slot->kind == SLOT_COUNTER)
 			slot->low = 0;
-		/* What is over by now cannot outlive the replacement. */
+		/* A write that has ended by now cannot outlive the replacement. */
 		slot->moved = slot->writing;
 		slot->floor = slot->writing ? slot->before : slot->high;
 	}
@@ -214,7 +214,7 @@ void ledger_move(struct ledger *ledger, uint32_t index)
 
 	ledger_lock(ledger);
 	set_state(block, BLOCK_CHANGING);
-	/* When the block comes back to where it was, a probe would rightly land in it. */
+	/* If the block came back to its old address now, a probe would rightly land in it. */
 	while (block->probes) {
 		ledger_unlock(ledger);
 		sleep_ms(1);

@@ -73,7 +73,7 @@ static void disturb(struct disturbance *self)
 		move_some(self, state);
 	migrated = vmstat("pgmigrate_success") - migrated;
 	pages_look(arena->base, arena_pages(arena), state->after);
-	/* Other things give a page another frame, too; migration does it to no more than it counts. */
+	/* A page changes its frame for other reasons too; migration accounts for no more than it counts. */
 	for (uint32_t i = 0; i < arena_pages(arena) && migrated; i++)
 		if (state->before[i] && state->after[i] && state->before[i] != state->after[i]) {
 			self->effect++;

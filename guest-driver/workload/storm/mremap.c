@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * `mremap`: blocks move between two homes. DMA to the address that a block has left must fail if nothing is
- * there, and must land in what is there otherwise; the block itself keeps all that was acknowledged.
+ * `mremap`: blocks move between two homes. DMA to the address that a block has left must fail if
+ * nothing is mapped there, and otherwise land in what is mapped there; the block keeps all that was acknowledged.
  */
 #define _GNU_SOURCE
 #include "run.h"
@@ -24,7 +24,7 @@ static bool strayed(const struct ledger *ledger, uint32_t index, uint32_t place,
 
 		if (at < slot->offset || at >= slot->offset + slot->length)
 			continue;
-		/* A counter is added to, whatever was there. */
+		/* FETCH_ADD changes a counter whatever its value was. */
 		return slot->kind == SLOT_COUNTER ||
 		       (version >= slot->stray_low && version <= slot->stray_high &&
 			word == slot_word(slot, version, (at - slot->offset) / 8));
@@ -32,7 +32,7 @@ static bool strayed(const struct ledger *ledger, uint32_t index, uint32_t place,
 	return false;
 }
 
-/* What is at the place that the block left: probes, and what was on its way to the block when it left. */
+/* The old address may hold probes, and what was in flight to the block when it moved; nothing else. */
 static void check_decoy(struct disturbance *self, uint32_t index, const char *decoy)
 {
 	const struct ledger *ledger = &self->storm->arena.ledger;

@@ -116,7 +116,7 @@ static void take_success(struct tally *tally, const struct operation *op)
 	}
 }
 
-/* Whether the outcome is one that the block's state, if it was steady, asks for. */
+/* Whether the outcome is the one that the block's state requires, if the state did not change. */
 static bool outcome_right(const struct operation *op, enum storm_status status)
 {
 	enum block_state state = op->state;

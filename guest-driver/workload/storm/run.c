@@ -112,7 +112,7 @@ void storm_await_at(struct storm *storm, uint32_t first, uint32_t count, uint64_
 static struct storm_engine *open_engine(struct storm *storm)
 {
 	const struct arena *arena = &storm->arena;
-	/* Neither begins at 2 MiB, where tables do, and the first not even at a page. */
+	/* Neither begins at a multiple of 2 MiB, as tables do, and the first not even at a page. */
 	struct storm_range ranges[MAX_RANGES] = {
 		{ .start = arena->base + 5 * BLOCK + 64, .bytes = arena->bytes - 5 * BLOCK - 64 },
 		{ .start = arena->file + 3 * BLOCK, .bytes = FILE_BYTES - 3 * BLOCK },

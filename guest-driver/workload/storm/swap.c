@@ -53,7 +53,7 @@ static void disturb(struct disturbance *self)
 		swap_off();
 		swap_on();
 	}
-	/* Where there is no memory it says so, having paged out the rest. */
+	/* Without memory it fails after paging out the rest. */
 	if (madvise(start, PAGES * BLOCK, MADV_PAGEOUT) && errno != ENOMEM && errno != EINVAL)
 		die("MADV_PAGEOUT: %s", strerror(errno));
 	self->effect += pages_look(start, PAGES, NULL);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * `thp`: small pages are collapsed into a page of 2 MiB and split again, by each of the ways there are: by the
- * kernel on request, by throwing a part away, by a new mapping of a part, by unmapping a part for a while.
+ * `thp`: small pages are collapsed into a page of 2 MiB and split again in every way: by the kernel on
+ * request, by dropping a part, by a new mapping of a part, by unmapping a part for a while.
  */
 #define _GNU_SOURCE
 #include "kernel.h"
@@ -94,7 +94,7 @@ static void split_part(struct disturbance *self, uint32_t huge, uint64_t how)
 	arena_release(arena, index, 1);
 }
 
-/* Parts that were mapped anew stay mappings of their own, which no huge page crosses: all of it anew, then. */
+/* A part that was mapped again stays a separate mapping, which no huge page crosses: so map all of it again. */
 static void heal(struct storm *storm, uint32_t huge)
 {
 	struct arena *arena = &storm->arena;

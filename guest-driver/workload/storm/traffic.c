@@ -77,7 +77,7 @@ static void by_processor(struct traffic *traffic, const struct block *block, str
 	slot_written(slot, false);
 }
 
-/* Whether the slot's content is known to the bit, and so a compare can be. */
+/* Whether the slot's content is known exactly, so that a compare-swap can name it. */
 static bool known_word(const struct slot *slot, uint64_t *word)
 {
 	if (slot->low == slot->high && !slot->zero)
@@ -132,7 +132,7 @@ static void prepare(struct traffic *traffic, struct operation *op, struct storm_
 	slot_begin_write(slot, version);
 }
 
-/* A page or less to where the block was before: it must not land in the block, wherever that is now. */
+/* A page or less to the block's old address: it must not land in the block, wherever that is now. */
 static void prepare_probe(struct traffic *traffic, struct operation *op, struct storm_request *request)
 {
 	uint32_t at = (uint32_t)rng_below(&traffic->rng, STORM_BLOCK / BLOCK) * (uint32_t)BLOCK;
