@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * ibv_advise_mr(): bringing pages of an on-demand region in, before the NIC
- * has to ask for them. They are not held: advice is not a promise.
+ * ibv_advise_mr(): prefetch of pages of an on-demand region. The pages are not
+ * pinned and may go away again at any time.
  *
- * In PASID mode the NIC shares the process' page table, so the pages are faulted
- * in for the process and nothing is to be told to the NIC. A region with a
- * table of its own gets them into the table, at once or, without FLUSH, from a
- * workqueue.
+ * In PASID mode the NIC uses the process' page table, so faulting the pages in
+ * for the process is all there is to do. A region with a table of its own gets
+ * them into that table: synchronously with FLUSH, else from a workqueue.
  */
 
 #include <linux/pagemap.h>
@@ -14,7 +13,7 @@
 
 #include "odp.h"
 
-/* How much is brought in before looking for signals. */
+/* Bytes brought in between two checks for a fatal signal. */
 #define REFAULT_PREFETCH_BYTES SZ_1M
 
 /* Advice for one piece of a region. */
@@ -24,7 +23,7 @@ struct refault_advice {
 	u64 length;
 };
 
-/* What is left for the workqueue. */
+/* A call's advice; without FLUSH, queued as one work item. */
 struct refault_prefetch {
 	struct work_struct work;
 	enum refault_bring how;
@@ -51,8 +50,9 @@ static int refault_check_sge(const struct refault_mr *mr,
 }
 
 /*
- * Checks one element against its region. A region in PASID mode may be
- * deregistered right after: what follows touches the process' memory alone.
+ * Checks one element against its region. A region with a table is referenced.
+ * A region in PASID mode needs no reference: only the process' memory is
+ * touched from here on, so the region may be deregistered at any time.
  */
 static int refault_take_advice(struct refault_dev *dev, struct ib_pd *ibpd,
 			       const struct ib_sge *sge, enum refault_bring how,
@@ -86,7 +86,7 @@ static void refault_drop_advice(struct refault_prefetch *prefetch)
 	kvfree(prefetch);
 }
 
-/* PASID mode: what is present is in the page table that the NIC uses. */
+/* PASID mode: a page present for the process is present for the NIC. */
 static int refault_fault_in(u64 address, size_t bytes, enum refault_bring how)
 {
 	char __user *from = u64_to_user_ptr(address);
@@ -142,7 +142,7 @@ static void refault_prefetch_work(struct work_struct *work)
 		container_of(work, struct refault_prefetch, work);
 	u32 i;
 
-	/* Nobody waits for the outcome: what fails is met again as a fault. */
+	/* Errors are dropped: the NIC will fault on pages that are missing. */
 	for (i = 0; i < prefetch->count; i++)
 		if (prefetch->list[i].odp)
 			refault_follow(&prefetch->list[i], prefetch->how);
@@ -150,8 +150,9 @@ static void refault_prefetch_work(struct work_struct *work)
 }
 
 /*
- * What the process waits for: all of it with FLUSH. Else only PASID mode, which
- * needs the process' context, but not the outcome.
+ * The synchronous part: everything with FLUSH. Without FLUSH only regions in
+ * PASID mode, which must be faulted in from the process' own context; -EFAULT
+ * is then not an error, since the call did not promise success.
  */
 static int refault_follow_now(struct refault_prefetch *prefetch, bool flush)
 {

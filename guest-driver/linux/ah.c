@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Address handles. The address itself stays in the process' memory and goes
- * into every datagram's request; here it is only judged, once, so that a
- * process hears of a bad one when it makes it.
+ * Address handles. The provider keeps the address and copies it into each
+ * datagram's work request. The kernel only validates it, so that a bad address
+ * fails when the handle is created.
  */
 
 #include "refault.h"
 
-/* LIDs from here on are multicast, which the NIC does not do. */
+/* LIDs from here on are multicast, which the NIC does not support. */
 #define REFAULT_FIRST_MULTICAST_LID 0xc000
 
 int refault_create_user_ah(struct ib_ah *ibah, struct rdma_ah_init_attr *attr,
@@ -17,7 +17,7 @@ int refault_create_user_ah(struct ib_ah *ibah, struct rdma_ah_init_attr *attr,
 	u32 dlid = rdma_ah_get_dlid(ah);
 	int ret;
 
-	/* The core has checked the port, and the index of the own GID. */
+	/* The core has checked the port number and the SGID index. */
 	ret = ib_no_udata_io(udata);
 	if (ret)
 		return ret;
@@ -25,7 +25,7 @@ int refault_create_user_ah(struct ib_ah *ibah, struct rdma_ah_init_attr *attr,
 		return -EINVAL;
 	if (rdma_ah_get_sl(ah) > 15)
 		return -EINVAL;
-	/* The port has one LID. */
+	/* The port has a single LID (LMC 0). */
 	if (rdma_ah_get_path_bits(ah))
 		return -EINVAL;
 	return 0;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The NIC's clock beside ours, for whoever must compare times of the two: the
- * attribute device_clock has CLOCK_MONOTONIC, the NIC's clock, and
- * CLOCK_MONOTONIC again, in nanoseconds and in the order in which they were
- * read. So the NIC's time lies between the other two.
+ * The sysfs attribute device_clock, for correlating timestamps of the NIC with
+ * the kernel's. It shows CLOCK_MONOTONIC, the NIC's clock, and CLOCK_MONOTONIC
+ * again, in nanoseconds and in the order in which they were read: the reading
+ * of the NIC's clock was taken between the other two.
  */
 
 #include <linux/device.h>
@@ -14,7 +14,7 @@
 
 #include "refault.h"
 
-/* The closest of so many readings is told: anything may come in between. */
+/* Readings per show; the one with the smallest window is reported. */
 #define REFAULT_CLOCK_TRIES 32
 
 struct refault_clock_pair {

@@ -2,11 +2,12 @@
 /*
  * Commands to the NIC.
  *
- * There are two lanes. Lane 0 is for everything that creates, changes and
- * destroys objects: one command at a time, the caller sleeps. Lane 1 is for
- * the few commands that must get through whatever lane 0 is doing, with locks
- * held and without allocating: its caller spins. The NIC answers both without
- * waiting for a page fault, usually before the doorbell write has returned.
+ * There are two lanes. Lane 0 is for everything that creates, modifies or
+ * destroys objects: one command at a time, and the caller sleeps. Lane 1 is for
+ * the few commands that must not wait for lane 0 and may be issued with locks
+ * held, e.g. from the MMU notifier: the caller spins, and nothing is allocated.
+ * The NIC never waits for a page fault before it answers, and usually answers
+ * before the doorbell write has returned.
  */
 
 #include <linux/delay.h>
@@ -18,14 +19,14 @@
 #define REFAULT_RING_BYTES (REFAULT_CMD_SLOT_SIZE << REFAULT_LOG_SLOTS)
 
 /*
- * How often a sleeper looks before it sleeps, and how often after that before
- * it takes the NIC for broken. Looks, not seconds: each is a register that the
- * NIC was there to answer, and a machine that stood still in between, or is
- * slow, must not look like a NIC that is broken.
+ * Lane 0 polls memory this many times before it starts to sleep, and then the
+ * status register this many times before it declares the NIC dead. The timeout
+ * counts register reads rather than time: each read was answered by the NIC, so
+ * a virtual machine that was paused, or is slow, does not time out.
  */
 #define REFAULT_EAGER_LOOKS 100
 #define REFAULT_LANE0_LOOKS 200000
-/* The same for one that spins: a look each millisecond that it spins. */
+/* The same for lane 1, which reads the register once per millisecond. */
 #define REFAULT_LANE1_LOOKS 5000
 
 static int refault_status_to_errno(u16 status)
@@ -66,7 +67,7 @@ refault_submit(struct refault_dev *dev, struct refault_lane *lane, u16 opcode,
 	if (in_len)
 		memcpy(slot->request.body, in, in_len);
 
-	/* writel() lets the NIC see the slot before the doorbell. */
+	/* writel() orders the stores to the slot before the doorbell. */
 	writel(lane->producer, dev->regs + lane->doorbell);
 	return slot;
 }
@@ -76,12 +77,12 @@ static bool refault_answered(const struct refault_lane *lane,
 {
 	if (READ_ONCE(slot->response.token) != cpu_to_le32(lane->token))
 		return false;
-	/* The token is written last: read the rest after it. */
+	/* The NIC writes the token last: read it before the rest. */
 	dma_rmb();
 	return true;
 }
 
-/* All ones: the function is gone from the bus. */
+/* Whether the NIC still serves commands. Reads of a removed device are ~0. */
 static bool refault_serves(struct refault_dev *dev)
 {
 	u32 status = readl(dev->regs + REFAULT_REG_STATUS);
@@ -121,7 +122,7 @@ static int refault_wait_spinning(struct refault_dev *dev,
 	unsigned int looks, us;
 
 	for (looks = 0; looks < REFAULT_LANE1_LOOKS; looks++) {
-		/* A look costs an exit from the virtual machine. */
+		/* Poll memory: a register read would exit to the hypervisor. */
 		for (us = 0; us < USEC_PER_MSEC; us++) {
 			if (refault_answered(lane, slot))
 				return 0;
@@ -143,9 +144,9 @@ static int refault_wait_spinning(struct refault_dev *dev,
  * @in: body of the request
  * @in_len: its length in bytes, 0 if the command has none
  * @out: where the body of the response goes
- * @out_len: its length in bytes, 0 if it does not matter
+ * @out_len: its length in bytes, 0 to ignore the body
  *
- * Return: 0, -EIO if the NIC is out of service, or its status as an errno.
+ * Return: 0, -EIO if the NIC is dead, or its status as an errno.
  */
 int refault_cmd(struct refault_dev *dev, u16 opcode, const void *in,
 		size_t in_len, void *out, size_t out_len)
@@ -168,7 +169,7 @@ out_unlock:
 	return ret;
 }
 
-/* Executes a command of lane 0 that answers with the number of an object. */
+/* Executes a lane 0 command whose response is the number of an object. */
 int refault_cmd_create(struct refault_dev *dev, u16 opcode, const void *in,
 		       size_t in_len, u32 *id)
 {
@@ -183,8 +184,8 @@ int refault_cmd_create(struct refault_dev *dev, u16 opcode, const void *in,
 }
 
 /*
- * Destroys an object. With a NIC that is out of service, or does not know the
- * object, there is nothing to destroy: that is no reason to keep the memory.
+ * Destroys an object. Succeeds if the NIC is dead or does not know the object,
+ * so that the caller frees its memory: the NIC cannot access it any more.
  */
 int refault_cmd_destroy(struct refault_dev *dev, u16 opcode, u32 id)
 {
@@ -253,7 +254,7 @@ static void refault_lane_free(struct refault_dev *dev, struct refault_lane *lane
 	lane->slots = NULL;
 }
 
-/* Sets both lanes up and enables the NIC, which was reset before. */
+/* Sets up both lanes and enables the NIC, which must have been reset. */
 int refault_cmd_init(struct refault_dev *dev)
 {
 	int ret;
@@ -273,7 +274,7 @@ int refault_cmd_init(struct refault_dev *dev)
 	ret = refault_await(dev, REFAULT_REG_STATUS, REFAULT_STATUS_READY,
 			    REFAULT_STATUS_READY);
 	if (ret) {
-		dev_err(&dev->pdev->dev, "does not get ready (status %#x)\n",
+		dev_err(&dev->pdev->dev, "did not become ready (status %#x)\n",
 			readl(dev->regs + REFAULT_REG_STATUS));
 		goto err_free;
 	}
@@ -284,7 +285,7 @@ err_free:
 	return ret;
 }
 
-/* Frees the lanes of a NIC that does not use them any more. */
+/* Frees both lanes. The NIC must have been reset, or its DMA disabled. */
 void refault_cmd_free(struct refault_dev *dev)
 {
 	refault_lane_free(dev, &dev->lane1);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What differs between the kernels that the driver is built for: all of it is
- * here, in the terms of the newest.
+ * All differences between the kernels that the driver supports. The other
+ * files are written for the newest.
  */
 #ifndef REFAULT_COMPAT_H
 #define REFAULT_COMPAT_H
@@ -21,17 +21,17 @@
 #include <rdma/uverbs_ioctl.h>
 
 /*
- * Pages of an on-demand umem. An index counts pages of the umem's own size;
- * umem_mutex is held. What ib_umem_odp_unmap_dma_pages() needs to know of a
- * page is kept as it expects it.
+ * Pages of an on-demand umem, by index in units of the umem's page size. Call
+ * with umem_mutex held. These helpers keep the per-page state that
+ * ib_umem_odp_unmap_dma_pages() relies on.
  */
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
 
-/* The pages of a umem have neighbouring IOVAs, if the IOMMU translates. */
+/* With a translating IOMMU, a umem's pages are in one contiguous IOVA range. */
 #define REFAULT_HAVE_UMEM_IOVA
 
-/* Maps a page for DMA. DMA_MAPPING_ERROR if that fails. */
+/* Maps a page for DMA. Returns DMA_MAPPING_ERROR on failure. */
 static inline dma_addr_t refault_umem_map(struct ib_umem_odp *umem,
 					  size_t index, unsigned long pfn,
 					  bool writable)
@@ -52,14 +52,14 @@ static inline dma_addr_t refault_umem_map(struct ib_umem_odp *umem,
 	return address;
 }
 
-/* Remembers that the NIC may write a page: it gets dirty when it is unmapped. */
+/* Records that the NIC may write the page, so that unmapping sets it dirty. */
 static inline void refault_umem_set_writable(struct ib_umem_odp *umem,
 					     size_t index)
 {
 	umem->map.pfn_list[index] |= HMM_PFN_WRITE;
 }
 
-#else /* Addresses and rights are in a list of their own. */
+#else /* Before 7.2: DMA addresses and rights are in a separate dma_list. */
 
 static inline dma_addr_t refault_umem_map(struct ib_umem_odp *umem,
 					  size_t index, unsigned long pfn,
@@ -89,20 +89,20 @@ static inline void refault_umem_set_writable(struct ib_umem_odp *umem,
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
 
-/* The core says when a process has closed the device, or died. */
+/* The core calls ->ufile_hw_cleanup() when the device file is closed. */
 #define REFAULT_HAVE_UFILE_CLEANUP
-/* The core trusts that we handle the lengths of private data. */
+/* The core requires a driver to declare that it checks udata lengths. */
 #define REFAULT_HAVE_ROBUST_UDATA
 #define refault_reg_user_mr_op refault_reg_user_mr
-/* PASID, ATS and page requests are on from the start, where they work. */
+/* The IOMMU driver enables PASID, ATS and PRI when it probes the device. */
 #define REFAULT_HAVE_SVA IS_ENABLED(CONFIG_IOMMU_SVA)
 
 #else
 
-/* 6.12.64 has iommu_sva_bind_device() compiled out on x86, later ones too. */
+/* Since 6.12.64, iommu_sva_bind_device() is compiled out on x86. */
 #define REFAULT_HAVE_SVA false
 
-/* The numbers that libibverbs knows them by. */
+/* The values that libibverbs uses. */
 #define IB_ODP_SUPPORT_FLUSH BIT(6)
 #define IB_ODP_SUPPORT_ATOMIC_WRITE BIT(7)
 
@@ -118,7 +118,7 @@ static inline dma_addr_t ib_umem_start_dma_addr(struct ib_umem *umem)
 	return sg_dma_address(umem->sgt_append.sgt.sgl) + ib_umem_offset(umem);
 }
 
-/* Private data of a call: what is not known here must be zero. */
+/* Driver-private input must be empty, or zero. */
 static inline int ib_is_udata_in_empty(struct ib_udata *udata)
 {
 	if (!udata || !udata->inlen ||
@@ -154,7 +154,7 @@ static inline int refault_copy_in(struct ib_udata *udata, void *to,
 #define ib_respond_udata(udata, from) \
 	ib_copy_to_udata(udata, &(from), min(sizeof(from), (udata)->outlen))
 
-/* Registration knows nothing of steering tags. */
+/* ->reg_user_mr() has no dmah argument (TPH steering tags) yet. */
 struct ib_dmah;
 struct ib_mr *refault_reg_user_mr(struct ib_pd *ibpd, u64 start, u64 length,
 				  u64 virt_addr, int access,

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Contexts: a process' share of the NIC, and its tie to the process' memory.
+ * Contexts: one per open device file, with a doorbell page and, where the
+ * platform supports it, the process' address space bound to a PASID. All queue
+ * pairs of the context use that PASID for regions in PASID mode. Without a
+ * PASID the context still works, but has no such regions.
  *
- * Opening a context binds the process' address space to a PASID, which every
- * queue pair of the context then uses for its on-demand regions. Where that
- * cannot be done the context works all the same, only without such regions.
- *
- * Going away has an order: stop the context, so that no queue pair starts
- * anything new; destroy its objects; destroy the context; unbind the PASID.
+ * Teardown order: stop the context, so that no queue pair starts new work;
+ * destroy its objects; destroy the context on the NIC; unbind the PASID.
  */
 
 #include <linux/delay.h>
@@ -18,8 +17,8 @@
 #include "refault.h"
 
 /*
- * For the kernel to answer all page requests of a process; a filesystem may be
- * slow. Each try is a millisecond or more in which it could.
+ * The kernel must answer all page requests of the process before its context
+ * can be destroyed, and a filesystem may be slow. Each try takes 1 to 2 ms.
  */
 #define REFAULT_DESTROY_TRIES 60000
 
@@ -41,7 +40,7 @@ static const char *refault_no_pasid_reason(struct refault_dev *dev, int err)
 	}
 }
 
-/* Binds the calling process to a PASID, or says once why it cannot. */
+/* Binds the calling process to a PASID, or logs once why it cannot. */
 static void refault_bind_mm(struct refault_dev *dev,
 			    struct refault_ucontext *uctx)
 {
@@ -173,11 +172,12 @@ static void refault_stop_context(struct refault_dev *dev, u32 id)
 }
 
 /*
- * The NIC stays busy until the kernel has answered every page request of the
- * process. Unbinding must wait for that: when the process has died before, the
- * IOMMU driver of 7.2 does not drain its page requests at unbind (it clears the
- * present bit of the PASID entry first, and then takes the entry for one that
- * was drained), but frees those that its workers still have in hand.
+ * Destroying a context fails with -EBUSY until the kernel has answered every
+ * page request of the process. The PASID must not be unbound before that: if
+ * the process has already exited, the IOMMU driver of 7.2 does not drain the
+ * page requests on unbind. (The exit cleared the present bit of the PASID
+ * entry, and the unbind then takes the entry for one that was drained.) It
+ * would free requests that its workers are still handling.
  */
 static int refault_destroy_context(struct refault_dev *dev, u32 id)
 {
@@ -198,9 +198,9 @@ void refault_dealloc_ucontext(struct ib_ucontext *ibucontext)
 	struct refault_dev *dev = to_rdev(ibucontext->device);
 
 	rdma_user_mmap_entry_remove(&uctx->doorbell->rdma_entry);
-	/* Locks out refault_stop_contexts(), which must not see a reused id. */
+	/* Before the NIC can reuse the id: see refault_stop_contexts(). */
 	xa_erase(&dev->contexts, uctx->id);
-	/* An address space must not be unbound while the NIC may still use it. */
+	/* The address space must stay bound while the NIC may use it. */
 	if (refault_destroy_context(dev, uctx->id))
 		refault_die(dev, "a context could not be destroyed");
 	refault_unbind_mm(uctx);
@@ -209,9 +209,9 @@ void refault_dealloc_ucontext(struct ib_ucontext *ibucontext)
 
 #ifdef REFAULT_HAVE_UFILE_CLEANUP
 /*
- * The process has closed the device, or died, or the driver is leaving: the
- * core is about to destroy the objects one by one. Stopping the context first
- * ends all its traffic, and its page requests, at once.
+ * The device file was closed, the process exited, or the driver is being
+ * unbound: the core is about to destroy the objects one by one. Stopping the
+ * context first ends all of its traffic, and its page requests, at once.
  */
 void refault_ufile_hw_cleanup(struct ib_uverbs_file *ufile)
 {
@@ -222,7 +222,7 @@ void refault_ufile_hw_cleanup(struct ib_uverbs_file *ufile)
 }
 #endif
 
-/* Stops everybody, before the RDMA core begins to take things down. */
+/* Stops all contexts, before the RDMA core starts to tear them down. */
 void refault_stop_contexts(struct refault_dev *dev)
 {
 	struct refault_ucontext *uctx;
@@ -235,8 +235,8 @@ void refault_stop_contexts(struct refault_dev *dev)
 }
 
 /*
- * The core has taken the doorbell mappings away; a process that rings on
- * writes into a page of its own. There is nothing to wake up beyond that.
+ * The core has already zapped the doorbell mappings; later doorbell writes of
+ * the process go to an anonymous page. Nothing else is left to disconnect.
  */
 void refault_disassociate_ucontext(struct ib_ucontext *ibucontext)
 {

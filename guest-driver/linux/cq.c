@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Completion queues. The ring lies in the process' memory; the kernel only
- * hears of completions that the process asked to be notified of.
+ * Completion queues. The ring is in the process' memory and the provider polls
+ * it; the kernel only handles the events of CQs that were armed.
  */
 
 #include <linux/interrupt.h>
@@ -15,7 +15,7 @@ static int refault_check_cq(const struct ib_cq_init_attr *attr,
 	u32 record = le32_to_cpu(req->record_offset);
 	u32 log_size = le32_to_cpu(req->log_size);
 
-	/* Every entry has a time stamp; none may be overwritten. */
+	/* Timestamps are always on. IGNORE_OVERRUN is not supported. */
 	if (attr->flags & ~IB_UVERBS_CQ_FLAGS_TIMESTAMP_COMPLETION)
 		return -EOPNOTSUPP;
 	if (log_size > REFAULT_MAX_LOG_CQES || attr->cqe > BIT(log_size))
@@ -23,7 +23,7 @@ static int refault_check_cq(const struct ib_cq_init_attr *attr,
 	if (record < (u64)REFAULT_CQE_SIZE << log_size ||
 	    !IS_ALIGNED(record, sizeof(struct refault_cq_doorbell_record)))
 		return -EINVAL;
-	/* No longer than it must be: all of it gets pinned. */
+	/* Bound the length, since all of it is pinned. */
 	if (length < (u64)record + sizeof(struct refault_cq_doorbell_record) ||
 	    length > PAGE_ALIGN((u64)record + PAGE_SIZE))
 		return -EINVAL;
@@ -46,7 +46,7 @@ static int refault_cmd_create_cq(struct refault_dev *dev, struct refault_cq *cq,
 				  &cq->cqn);
 }
 
-/* Takes a CQ out of service: no event of it is under way afterwards. */
+/* Destroys the CQ on the NIC. On return no handler is using it. */
 static int refault_cmd_destroy_cq(struct refault_dev *dev, struct refault_cq *cq)
 {
 	int ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_CQ, cq->cqn);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The ib_device: what it offers to the RDMA core, and its registration.
+ * The ib_device: its operations, and its registration with the RDMA core.
  *
- * It serves user space only: there are no kernel verbs, so ib_mad, ib_cm and
- * their kind stay away, and no netdev is needed.
+ * The device is for user space only. It has no kernel verbs, so clients such as
+ * ib_mad and ib_cm do not attach, and it needs no netdev.
  */
 
 #include "refault.h"

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Event queues: what the NIC tells us, one ring per MSI-X vector.
+ * Event queues: events from the NIC, one ring per MSI-X vector.
  *
- * Vector 0 has the asynchronous events, vectors 1 and up are the completion
- * vectors of verbs, the last one has the page faults of on-demand regions.
- * With few vectors the first one serves them all.
+ * Vector 0 is for asynchronous events, vectors 1 and up are the completion
+ * vectors of verbs, and the last one is for page faults of on-demand regions.
+ * With too few vectors, vector 0 is shared.
  *
- * Handlers find objects by number without a lock. An object leaves its table
- * first and then waits for the handler with synchronize_irq(), so a handler
- * never sees one that is being freed.
+ * Interrupt handlers look objects up by number without a lock. Destruction
+ * removes the object from its xarray first and then calls synchronize_irq(), so
+ * no handler can be using an object when it is freed.
  */
 
 #include <linux/interrupt.h>
@@ -27,7 +27,7 @@ static const struct refault_eqe *refault_eq_next(const struct refault_eq *eq)
 
 	if ((le32_to_cpu(READ_ONCE(eqe->owner)) & REFAULT_OWNER_PHASE) != phase)
 		return NULL;
-	/* The phase is written last: read the rest after it. */
+	/* The NIC writes the phase last: read it before the rest. */
 	dma_rmb();
 	return eqe;
 }
@@ -70,8 +70,8 @@ static void refault_handle_event(struct refault_dev *dev,
 }
 
 /*
- * A ring full of events is the most that one interrupt handles; as arming
- * tells how far we came, the NIC interrupts again if there are more.
+ * Handles at most one ring of events per interrupt. Arming passes the consumer
+ * index, so the NIC interrupts again if there are more.
  */
 static irqreturn_t refault_eq_interrupt(int irq, void *data)
 {
@@ -102,8 +102,8 @@ static int refault_eq_create(struct refault_eq *eq, u16 vector)
 }
 
 /*
- * Spreads the completion vectors over the CPUs. It is only a start: whoever
- * runs the machine may move them, and they survive their CPU.
+ * Spreads the completion vectors over the CPUs. This is only the initial
+ * affinity: the administrator may change it, and CPU hotplug moves vectors.
  */
 static void refault_spread_vector(struct refault_eq *eq, unsigned int vector)
 {
@@ -166,8 +166,8 @@ static void refault_eq_free(struct refault_eq *eq)
 }
 
 /*
- * One vector for events, one for page faults, and one per CPU for completions,
- * if there are.
+ * Asks for one vector for asynchronous events, one for page faults, and one per
+ * CPU for completions; gets as many of these as there are.
  */
 static int refault_alloc_vectors(struct refault_dev *dev)
 {
@@ -184,7 +184,7 @@ static int refault_alloc_vectors(struct refault_dev *dev)
 	return vectors;
 }
 
-/* Who serves what: completions before page faults, if one must share. */
+/* With two vectors, page faults share vector 0: completions get the second. */
 static void refault_assign_vectors(struct refault_dev *dev, unsigned int vectors)
 {
 	bool own = refault_has_odp(dev) && vectors > 2;
@@ -231,7 +231,7 @@ void refault_eqs_free(struct refault_dev *dev)
 	pci_free_irq_vectors(dev->pdev);
 }
 
-/* The event queue of a completion vector, which the core has checked. */
+/* The event queue of a completion vector. The core has checked its range. */
 struct refault_eq *refault_comp_eq(struct refault_dev *dev, u32 comp_vector)
 {
 	return &dev->eqs[min(comp_vector + 1, dev->num_eqs - 1)];

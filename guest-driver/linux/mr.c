@@ -2,11 +2,11 @@
 /*
  * Memory regions.
  *
- * A plain region pins its pages for as long as it exists, and the NIC gets
- * their addresses. An on-demand region pins nothing. In PASID mode the NIC uses
- * the process' own addresses, which the IOMMU translates in the process' page
- * table; where a page is absent it asks for it. Otherwise the region has a
- * table with holes, which odp.c and its siblings fill and empty. The implicit
+ * A plain region pins its pages while it exists, and the NIC gets their DMA
+ * addresses. An on-demand region pins nothing. In PASID mode the NIC uses the
+ * process' virtual addresses, which the IOMMU translates through the process'
+ * page table, with a page request where a page is absent. Otherwise the region
+ * has a sparse table of its own, maintained by the odp*.c files. The implicit
  * region is an on-demand region over the whole address space.
  */
 
@@ -70,7 +70,7 @@ static int refault_pin_mr(struct refault_dev *dev, struct refault_mr *mr,
 	return ret;
 }
 
-/* In PASID mode there is nothing to prepare: it is the process' page table. */
+/* PASID mode needs no setup: the NIC uses the process' page table. */
 static int refault_prepare_odp_mr(struct refault_dev *dev,
 				  const struct refault_ucontext *uctx,
 				  struct refault_mr *mr, u64 address, int access)
@@ -88,7 +88,7 @@ static int refault_prepare_odp_mr(struct refault_dev *dev,
 	return 0;
 }
 
-/* What the NIC does not use any more. */
+/* Frees a region that the NIC no longer knows. */
 static void refault_release_mr(struct refault_dev *dev, struct refault_mr *mr)
 {
 	if (mr->odp)
@@ -137,7 +137,7 @@ struct ib_mr *refault_reg_user_mr(struct ib_pd *ibpd, u64 start, u64 length,
 
 	if (!uctx || dmah || access & IB_ACCESS_MW_BIND)
 		return ERR_PTR(-EOPNOTSUPP);
-	/* A child inherits the file, not the address space it was opened for. */
+	/* A forked child inherits the file, but not the bound address space. */
 	if (current->mm != uctx->mm)
 		return ERR_PTR(-EPERM);
 	if (!length)
@@ -177,8 +177,9 @@ int refault_dereg_mr(struct ib_mr *ibmr, struct ib_udata *udata)
 	int ret;
 
 	/*
-	 * The answer says that no access is under way: only then let the pages
-	 * go. Page faults that are still being served find nothing to answer.
+	 * When the command has completed, no access is in flight: only then
+	 * unpin or unmap the pages. Page faults that workers are still serving
+	 * get -ENOENT for their answers.
 	 */
 	ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_MR, ibmr->lkey);
 	if (ret)

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * On-demand regions with a table of the NIC's own: creating and destroying
- * them, finding them by key, and where in them an address lies.
+ * On-demand regions that the NIC translates: creation, destruction, lookup by
+ * key, and the mapping of request addresses to process addresses.
  *
- * A region is whole, with one umem that has a place for each of its pages, or
- * sparse: all of the process' memory, or more than the kernel would find places
- * for. Of that only what is used is watched, in pieces (odp_child.c).
+ * A region is either whole, with one umem and its per-page arrays, or sparse:
+ * the implicit region, or one too long for such arrays. A sparse region has
+ * umems only for the 2 MiB pieces that are in use (odp_child.c).
  *
- * Nothing is brought in when a region is registered. The NIC meets a hole,
- * the driver hears of it (odp_fault.c), brings the page in (odp_pages.c); the
- * MMU notifier takes it away again.
+ * Registration brings nothing in. When the NIC finds a hole it sends an event
+ * (odp_fault.c) and the driver brings the page in (odp_pages.c). The MMU
+ * notifier takes it out again.
  */
 
 #include "odp.h"
@@ -26,7 +26,7 @@ static void refault_odp_init(struct refault_odp *odp, struct refault_dev *dev,
 	odp->whole.odp = odp;
 }
 
-/* The table begins where a child may. */
+/* Aligns the table to children, so that each child is one table of pages. */
 static int refault_odp_sparse(struct refault_odp *odp, int access)
 {
 	odp->anchor = ib_umem_odp_alloc_implicit(&odp->dev->ibdev, access);
@@ -38,7 +38,7 @@ static int refault_odp_sparse(struct refault_odp *odp, int access)
 	return 0;
 }
 
-/* As many levels as it takes; the table begins at the first page. */
+/* The table starts at the first page, with as few levels as will do. */
 static int refault_odp_whole(struct refault_odp *odp, u64 address, int access)
 {
 	struct refault_mr *mr = odp->mr;
@@ -65,7 +65,7 @@ static int refault_odp_whole(struct refault_odp *odp, u64 address, int access)
 	return 0;
 }
 
-/* What the process has is below TASK_SIZE_MAX, within reach of the levels. */
+/* Four levels reach all of a process' memory, which is below TASK_SIZE_MAX. */
 static bool refault_is_sparse(const struct refault_mr *mr, int access)
 {
 	return mr->length > REFAULT_WHOLE_BYTES && !(access & IB_ACCESS_HUGETLB);
@@ -86,7 +86,9 @@ static void refault_odp_release_umem(struct refault_odp *odp)
  * @address: the process' address of its first byte
  * @access: IB_ACCESS_*
  *
- * Sets @mr->odp and the table that the NIC is to be told of.
+ * Sets @mr->mode, @mr->odp and the root of the table in @mr->pbl.
+ *
+ * Return: 0 or an errno.
  */
 int refault_odp_create(struct refault_dev *dev, struct refault_mr *mr,
 		       u64 address, int access)
@@ -131,10 +133,10 @@ err_free:
 
 /**
  * refault_odp_destroy() - Undo refault_odp_create().
- * @odp: of a region that the NIC does not know any more, nor anybody by key
+ * @odp: of a region that was destroyed on the NIC and removed from dev->mrs
  *
- * Waits for those who have found it before, but not for all that they are about
- * to bring in: advice may be for gigabytes.
+ * Waits for those who looked it up before. They stop at the next chunk, as a
+ * prefetch may cover gigabytes.
  */
 void refault_odp_destroy(struct refault_odp *odp)
 {
@@ -147,7 +149,7 @@ void refault_odp_destroy(struct refault_odp *odp)
 	kfree(odp);
 }
 
-/* The on-demand region that has @key, or NULL. Put it afterwards. */
+/* The on-demand region with @key, or NULL. Release with refault_odp_put(). */
 struct refault_odp *refault_odp_get(struct refault_dev *dev, u32 key)
 {
 	struct refault_odp *odp = NULL;
@@ -170,14 +172,14 @@ void refault_odp_put(struct refault_odp *odp)
 }
 
 /**
- * refault_odp_bring() - Bring pages in, as far as the region reaches.
+ * refault_odp_bring() - Bring pages in, up to the end of the region.
  * @odp: the region
- * @address: first byte, as requests name it
+ * @address: first byte, as an address that requests use
  * @length: bytes
- * @how: for what
- * @pages: what the NIC has gained is added here, in 4 KiB pages
+ * @how: the access wanted
+ * @pages: incremented by the 4 KiB pages that the NIC gained
  *
- * Return: as refault_part_bring(); -EFAULT if it begins outside.
+ * Return: as refault_part_bring(); -EFAULT if @address is outside the region.
  */
 int refault_odp_bring(struct refault_odp *odp, u64 address, u64 length,
 		      enum refault_bring how, u64 *pages)

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * On-demand regions that the NIC translates by a table of the region's own.
+ * On-demand regions that the NIC translates with a table of the region's own.
  *
- * Locks, in the order in which they nest:
- *   tables_lock	growth of the table; memory is allocated under it
+ * Locks, outermost first:
+ *   tables_lock	links between tables; held across allocations
  *   umem_mutex		the words of one umem's pages, and their DMA mappings
  *   xa_lock of children
- *   lane1_lock		commands while words are taken away
- * Reclaim takes umem_mutex through the MMU notifier: nothing is allocated
- * under it, and the notifier never takes tables_lock.
+ *   lane1_lock		the invalidation command
+ *
+ * Direct reclaim can call the MMU notifier, which takes umem_mutex. Hence no
+ * memory is allocated under umem_mutex, and the notifier never takes
+ * tables_lock, whose holder may itself be in reclaim.
  */
 #ifndef REFAULT_ODP_H
 #define REFAULT_ODP_H
@@ -24,25 +26,25 @@
 #define REFAULT_WORDS_PER_TABLE 512
 #define REFAULT_WORDS_SHIFT 9
 
-/* A sparse region's children are as large as what one table covers. */
+/* A child of a sparse region covers what one table of pages covers: 2 MiB. */
 #define REFAULT_CHILD_SHIFT (PAGE_SHIFT + REFAULT_WORDS_SHIFT)
 #define REFAULT_CHILD_BYTES BIT_ULL(REFAULT_CHILD_SHIFT)
 
 /*
- * Up to here an explicit region has one umem, in which each page has its place
- * from the beginning; longer ones are sparse.
+ * The longest explicit region with a single umem, which has per-page arrays of
+ * the region's full size. Longer regions are sparse.
  */
 #define REFAULT_WHOLE_BYTES SZ_4G
 
-/* A table that the NIC walks, and the driver's view of those below it. */
+/* A table that the NIC walks. */
 struct refault_odp_table {
 	__le64 *words;
 	dma_addr_t dma;
-	/* NULL in a table of pages; else what each word names. */
+	/* The table behind each word. NULL in a table of pages. */
 	struct refault_odp_table **below;
 };
 
-/* Pages, and events or commands that handled them: see docs/nic.md. */
+/* Counted in pages; *_handled count the events or commands. See docs/nic.md. */
 struct refault_odp_stats {
 	atomic64_t faults;
 	atomic64_t faults_handled;
@@ -51,16 +53,13 @@ struct refault_odp_stats {
 	atomic64_t prefetch;
 };
 
-/*
- * Memory that one umem watches, and its words: the whole of a region, or one
- * child of a sparse region.
- */
+/* A umem and the words for its pages: a whole region, or a child. */
 struct refault_odp_part {
 	struct refault_odp *odp;
 	struct ib_umem_odp *umem;
-	/* A child's only table. NULL: the region's table has the words. */
+	/* A child's only table. NULL: the words are in the region's tables. */
 	struct refault_odp_table *leaf;
-	/* Children: whoever uses it, and the region's list. */
+	/* Children only: one reference per user, and one of odp->children. */
 	refcount_t users;
 	struct completion unused;
 	struct work_struct destroy;
@@ -70,38 +69,38 @@ struct refault_odp_part {
 struct refault_odp {
 	struct refault_dev *dev;
 	struct refault_mr *mr;
-	/* Users that found it by its key, and the region itself. */
+	/* One reference of the region, one per user that found it by key. */
 	refcount_t users;
 	struct completion unused;
-	/* It is being deregistered: no more pages need be brought in. */
+	/* The region is being deregistered: stop bringing pages in. */
 	bool leaving;
 
 	struct mutex tables_lock;
 	struct refault_odp_table *top;
 	u8 levels;
-	u8 page_level;		/* Where the pages are: 1 if they have 2 MiB. */
+	u8 page_level;		/* Level of leaf words: 0, or 1 for 2 MiB. */
 	atomic_t num_tables;
 
-	/* The process' addresses of the first byte, and where the table begins. */
+	/* Process addresses of the region's and the table's first byte. */
 	u64 first;
 	u64 base;
 
-	struct refault_odp_part whole;	/* If it is not sparse. */
+	struct refault_odp_part whole;	/* Unless sparse. */
 	struct ib_umem_odp *anchor;	/* Sparse; else NULL. */
-	struct xarray children;		/* Sparse: by address. */
+	struct xarray children;		/* Sparse: by address in 2 MiB units. */
 
 	struct refault_odp_stats stats;
 };
 
-/* How pages are brought in. */
+/* For what access pages are brought in. */
 enum refault_bring {
 	REFAULT_BRING_READ,
 	REFAULT_BRING_WRITE,
-	/* What is there, as it is: nothing is faulted in. */
+	/* Only pages that are present, with the rights they have. */
 	REFAULT_BRING_PRESENT,
 };
 
-/* Mistakes that can be made on purpose in answering a page fault. */
+/* Faults to inject into the answering of page faults; see odp_break.c. */
 enum refault_break {
 	REFAULT_BREAK_NONE,
 	REFAULT_BREAK_NEVER,

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Breaking it on purpose: page faults are answered as a driver with a mistake
- * would answer them, so that one can see what becomes of that. Nothing but
- * the requests that need the pages may suffer.
+ * Fault injection: answer page faults as a buggy driver would, to test that
+ * only the requests that need these pages fail.
  *
  *   echo never >/sys/module/refault_rdma/parameters/odp_break
  */
@@ -29,7 +28,7 @@ static int refault_break_set(const char *text, const struct kernel_param *param)
 	int kind = sysfs_match_string(refault_breaks, text);
 
 	if (kind < 0) {
-		pr_err(REFAULT_DRV_NAME ": odp_break=%s is not known: it is none, never, twice, late or refuse\n",
+		pr_err(REFAULT_DRV_NAME ": unknown odp_break=%s: use none, never, twice, late or refuse\n",
 		       text);
 		return kind;
 	}
@@ -48,13 +47,13 @@ static const struct kernel_param_ops refault_break_ops = {
 };
 module_param_cb(odp_break, &refault_break_ops, NULL, 0644);
 MODULE_PARM_DESC(odp_break,
-		 "A mistake to make in answering page faults: none, never, twice, late or refuse");
+		 "Fault injection into answers to page faults: none, never, twice, late or refuse");
 
 static unsigned int odp_break_ms = 3000;
 module_param(odp_break_ms, uint, 0644);
-MODULE_PARM_DESC(odp_break_ms, "How late \"late\" is, in milliseconds");
+MODULE_PARM_DESC(odp_break_ms, "Delay of \"late\", in milliseconds");
 
-/* The mistake to make with the next fault. Late ones are late at once. */
+/* The fault to inject into the next answer. Sleeps here if it is "late". */
 enum refault_break refault_next_break(void)
 {
 	enum refault_break kind = READ_ONCE(odp_break);

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Children of sparse regions: such a region may reach all of the process'
- * memory, but only what is used of it gets a umem, and a table of pages that
- * hangs in the region's table. A child is 2 MiB, what one table covers: cheap
- * to make, and a fault is undone only by changes close to it.
+ * Children of sparse regions. A sparse region may cover all of the process'
+ * memory, but only the parts in use have a umem and a table of pages, linked
+ * into the region's table. A child is 2 MiB, what one table covers. That is
+ * cheap to create, and only an invalidation within the same 2 MiB makes a fault
+ * retry.
  *
- * A child that has lost its last page is taken off the list at once, in the
- * MMU notifier, and freed from a workqueue. Until then a fault that is under
- * way may still fill it: if its table is not linked any more, the NIC misses
- * again and gets another child.
+ * The MMU notifier removes a child from the region's xarray as soon as it has
+ * lost its last page; a workqueue frees it. Until then a concurrent fault may
+ * still fill it. If its table has been unlinked by then, the NIC finds a hole
+ * again, and the next fault creates a new child.
  */
 
 #include <linux/sched/mm.h>
 
 #include "odp.h"
 
-/* What four levels of tables reach: the end of what a process has. */
+/* The end of what four levels of tables and a process can address. */
 #define REFAULT_REACH min_t(u64, TASK_SIZE_MAX, BIT_ULL(48))
 
 static u64 refault_child_address(const struct refault_odp_part *child)
@@ -23,7 +24,7 @@ static u64 refault_child_address(const struct refault_odp_part *child)
 	return ib_umem_start(child->umem);
 }
 
-/* Where it lies in the region's table. */
+/* Bytes from the start of what the region's table covers. */
 static u64 refault_child_offset(const struct refault_odp_part *child)
 {
 	return refault_child_address(child) - child->odp->base;
@@ -35,7 +36,7 @@ static void refault_child_put(struct refault_odp_part *child)
 		complete(&child->unused);
 }
 
-/* Nobody uses it, and the NIC does not know it. Undoes refault_child_alloc(). */
+/* Undoes refault_child_alloc(). No users, and not linked for the NIC. */
 static void refault_child_free(struct refault_odp_part *child)
 {
 	refault_umem_release(child->umem);
@@ -44,9 +45,10 @@ static void refault_child_free(struct refault_odp_part *child)
 }
 
 /*
- * Hangs a child's table into the region's, unless it was taken off the list
- * already, and another child may have followed it. A former child's table may
- * still be there: the NIC has to forget it, as it may remember the way.
+ * Links a child's table into the region's, unless the child has been removed
+ * from the xarray since: a newer child may have taken its place. The table of
+ * an older child may still be linked. The NIC may have cached the way to it, so
+ * replacing it needs an invalidation, before the older child is freed.
  */
 static int refault_child_link(struct refault_odp_part *child)
 {
@@ -69,7 +71,7 @@ static int refault_child_link(struct refault_odp_part *child)
 	return 0;
 }
 
-/* Takes a child's table out, if it is the one that is there. */
+/* Unlinks a child's table, unless a newer child's was linked in its place. */
 static void refault_child_unlink(struct refault_odp_part *child)
 {
 	u64 offset = refault_child_offset(child);
@@ -101,7 +103,7 @@ static void refault_child_destroy(struct work_struct *work)
 }
 
 /**
- * refault_child_empty() - Let a child go if it has no pages.
+ * refault_child_empty() - Remove a child without pages; a work item frees it.
  * @child: the child; its umem_mutex is held
  */
 void refault_child_empty(struct refault_odp_part *child)
@@ -113,7 +115,7 @@ void refault_child_empty(struct refault_odp_part *child)
 
 	if (child->umem->npages)
 		return;
-	/* While the region itself goes it takes its children along. */
+	/* If the region is being destroyed, that frees its children too. */
 	if (!refcount_inc_not_zero(&odp->users))
 		return;
 	xa_lock(&odp->children);
@@ -185,7 +187,7 @@ static struct refault_odp_part *refault_child_find(struct refault_odp *odp,
 	return child;
 }
 
-/* Lets go of a child that the caller used, and of the child if it is empty. */
+/* Drops the caller's reference, and removes the child if it is empty. */
 static void refault_child_leave(struct refault_odp_part *child)
 {
 	mutex_lock(&child->umem->umem_mutex);
@@ -205,13 +207,13 @@ static struct refault_odp_part *refault_child_make(struct refault_odp *odp,
 	child = refault_child_alloc(odp, address);
 	if (IS_ERR(child))
 		return child;
-	/* For the caller: once it is listed it may be used, and go. */
+	/* The caller's reference: once inserted, others may remove it. */
 	refcount_inc(&child->users);
 	ret = xa_insert(&odp->children, address >> REFAULT_CHILD_SHIFT, child,
 			GFP_KERNEL);
 	if (ret) {
 		refault_child_free(child);
-		/* Somebody else was faster. */
+		/* Lost a race against another fault: use its child. */
 		return ERR_PTR(ret == -EBUSY ? -EAGAIN : ret);
 	}
 	ret = refault_child_link(child);
@@ -222,7 +224,7 @@ static struct refault_odp_part *refault_child_make(struct refault_odp *odp,
 	return child;
 }
 
-/* The child that has @address; made if there is none. Leave it afterwards. */
+/* Finds or creates the child of @address. Put with refault_child_leave(). */
 static struct refault_odp_part *refault_child_get(struct refault_odp *odp,
 						  u64 address)
 {
@@ -238,7 +240,7 @@ static struct refault_odp_part *refault_child_get(struct refault_odp *odp,
 	return child;
 }
 
-/* As refault_part_bring(), in as many children as it takes. */
+/* As refault_part_bring(), across children. */
 int refault_children_bring(struct refault_odp *odp, u64 address, u64 length,
 			   enum refault_bring how, u64 *pages)
 {
@@ -258,7 +260,7 @@ int refault_children_bring(struct refault_odp *odp, u64 address, u64 length,
 			return PTR_ERR(child);
 		ret = refault_part_bring(child, address, next - address, how,
 					 pages);
-		/* If nothing came, nothing may ever: do not pile them up. */
+		/* Frees it if no page came in: empty ones must not pile up. */
 		refault_child_leave(child);
 		if (ret)
 			return ret;
@@ -267,7 +269,7 @@ int refault_children_bring(struct refault_odp *odp, u64 address, u64 length,
 	return 0;
 }
 
-/* All that are left of a region that nobody uses any more. */
+/* Frees all children. The region has no users. */
 void refault_children_free(struct refault_odp *odp)
 {
 	struct refault_odp_part *child;

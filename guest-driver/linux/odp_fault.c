@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Page faults of on-demand regions: the NIC's events, and our answers.
+ * Page faults of on-demand regions: events from the NIC, and the answers.
  *
- * The interrupt only copies an event into an object and queues it. A worker
- * brings the page in and answers. There is an object set aside for every fault
- * that the NIC may have in flight, so that no memory is needed to make some. A
- * worker gives it back before it answers: with the answer the NIC is free to
- * send the next event. Only events of regions that went may still hold some.
+ * The interrupt handler copies an event into an object and queues it; a worker
+ * brings the page in and answers. One object is preallocated for every fault
+ * that the NIC may have in flight, so that faults can be served when memory is
+ * short. A worker returns its object before it answers, because the answer
+ * allows the NIC to send the next event. The pool can still run empty: faults
+ * of destroyed regions hold objects, but are no longer in flight for the NIC.
  */
 
 #include "odp.h"
@@ -23,7 +24,7 @@ struct refault_fault {
 	u32 key;
 	u32 token;
 	bool write;
-	bool surplus;	/* Not one of those set aside. */
+	bool surplus;	/* Allocated on its own, not one of dev->faults. */
 };
 
 static int refault_answer(struct refault_dev *dev, u32 token, u32 answer)
@@ -36,7 +37,7 @@ static int refault_answer(struct refault_dev *dev, u32 token, u32 answer)
 
 	ret = refault_cmd_atomic(dev, REFAULT_CMD_RESUME_FAULT, &cmd,
 				 sizeof(cmd));
-	/* The region may have gone meanwhile, and the fault with it. */
+	/* -ENOENT: the region was destroyed, and its faults with it. */
 	if (ret && ret != -ENOENT && !refault_is_dead(dev))
 		dev_warn_ratelimited(&dev->pdev->dev,
 				     "page fault %#x was not answered: %pe\n",
@@ -44,7 +45,7 @@ static int refault_answer(struct refault_dev *dev, u32 token, u32 answer)
 	return ret;
 }
 
-/* The NIC must not take a second answer for anybody's. */
+/* Fault injection: the NIC must reject a second answer to the same fault. */
 static void refault_answer_again(struct refault_dev *dev, u32 token, u32 answer)
 {
 	if (!refault_answer(dev, token, answer))
@@ -52,7 +53,10 @@ static void refault_answer_again(struct refault_dev *dev, u32 token, u32 answer)
 			token);
 }
 
-/* Whether the NIC shall look again; else there is no such page. */
+/*
+ * Brings the pages of a fault in. Returns whether the NIC shall retry; false
+ * fails the request. -EBUSY and -ENOMEM are temporary: the NIC faults again.
+ */
 static bool refault_resolve(struct refault_odp *odp, u64 address, u32 length,
 			    bool write)
 {
@@ -62,7 +66,7 @@ static bool refault_resolve(struct refault_odp *odp, u64 address, u32 length,
 	int ret;
 
 	ret = refault_odp_bring(odp, address, max(length, 1U), how, &pages);
-	/* The length is advice: what counts is the first page. */
+	/* The length is a hint: only the first page is required. */
 	if (ret && ret != -EBUSY && ret != -ENOMEM)
 		ret = refault_odp_bring(odp, address, 1, how, &pages);
 	atomic64_add(pages, &odp->stats.faults);
@@ -106,7 +110,10 @@ static void refault_fault_work(struct work_struct *work)
 		refault_answer_again(dev, token, answer);
 }
 
-/* For the interrupt's handler, which is the only one who takes. */
+/*
+ * Takes an object from the pool. Only for the interrupt handler:
+ * llist_del_first() needs a single consumer. GFP_ATOMIC, as it cannot sleep.
+ */
 static struct refault_fault *refault_fault_take(struct refault_dev *dev)
 {
 	struct llist_node *spare = llist_del_first(&dev->spare_faults);
@@ -123,7 +130,7 @@ static struct refault_fault *refault_fault_take(struct refault_dev *dev)
 	return fault;
 }
 
-/* Called by the handler of the one event queue that has page faults. */
+/* Called by the interrupt handler of dev->fault_eq. */
 void refault_page_fault(struct refault_dev *dev, const struct refault_eqe *eqe)
 {
 	struct refault_fault *fault = refault_fault_take(dev);
@@ -142,7 +149,7 @@ void refault_page_fault(struct refault_dev *dev, const struct refault_eqe *eqe)
 	queue_work(dev->fault_wq, &fault->work);
 }
 
-/* What serves on-demand regions, before the first event may come. */
+/* Allocates the pool and the workqueues, before the NIC can send an event. */
 int refault_faults_init(struct refault_dev *dev)
 {
 	u32 count = le32_to_cpu(dev->caps.page_faults), i;
@@ -158,7 +165,10 @@ int refault_faults_init(struct refault_dev *dev)
 		INIT_WORK(&dev->faults[i].work, refault_fault_work);
 		llist_add(&dev->faults[i].spare, &dev->spare_faults);
 	}
-	/* Reclaim may wait for what a stalled queue pair holds up. */
+	/*
+	 * WQ_MEM_RECLAIM: reclaim may wait for I/O that a stalled queue pair
+	 * holds up, so faults need a rescuer thread to make progress.
+	 */
 	dev->fault_wq = alloc_workqueue("refault_fault", WQ_HIGHPRI |
 					WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!dev->fault_wq)
@@ -175,7 +185,7 @@ err_free:
 	return -ENOMEM;
 }
 
-/* Afterwards no work of ours is running: there are no regions, and no events. */
+/* Waits for all work. There are no regions or event queues any more. */
 void refault_faults_free(struct refault_dev *dev)
 {
 	if (!dev->faults)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who translates an on-demand region: the IOMMU, in the process' own page table
- * (PASID), or the NIC, by the region's table. A region may say; if it does not
- * the module's parameter does.
+ * The mode of an on-demand region: translated by the IOMMU through the process'
+ * page table (PASID), or by the NIC through the region's own table. Access
+ * flags of the registration choose; without them, the module parameter does.
  */
 
 #include <linux/module.h>
@@ -26,18 +26,18 @@ static const char *const refault_odp_modes[] = {
 static char *odp_mode = "auto";
 module_param(odp_mode, charp, 0444);
 MODULE_PARM_DESC(odp_mode,
-		 "How on-demand regions are translated that do not say: \"pasid\" (by the IOMMU, in the process' address space), \"odp\" (by the NIC, in the region's own table), or \"auto\" (pasid where it works, else odp)");
+		 "Default translation of on-demand regions: \"pasid\" (by the IOMMU, in the process' address space), \"odp\" (by the NIC, in the region's own table), or \"auto\" (pasid where it works, else odp)");
 
 static enum refault_odp_mode refault_odp_default;
 
-/* Reads the parameter when the module is loaded. */
+/* Parses the parameter when the module is loaded. */
 int refault_odp_mode_init(void)
 {
 	int mode = match_string(refault_odp_modes,
 				ARRAY_SIZE(refault_odp_modes), odp_mode);
 
 	if (mode < 0) {
-		pr_err(REFAULT_DRV_NAME ": odp_mode=%s is not known: it is auto, pasid or odp\n",
+		pr_err(REFAULT_DRV_NAME ": unknown odp_mode=%s: use auto, pasid or odp\n",
 		       odp_mode);
 		return -EINVAL;
 	}
@@ -45,14 +45,17 @@ int refault_odp_mode_init(void)
 	return 0;
 }
 
-/* Whether regions that do not say may end up with the table. */
+/* Whether regions in the default mode can be translated by the NIC. */
 bool refault_odp_by_table(const struct refault_dev *dev)
 {
 	return refault_has_odp(dev) &&
 	       refault_odp_default != REFAULT_ODP_MODE_PASID;
 }
 
-/* Whether the IOMMU could do it: it knows the process' addresses, no others. */
+/*
+ * Whether PASID mode can serve the region: requests must use the process'
+ * virtual addresses, as the IOMMU translates nothing else.
+ */
 static bool refault_pasid_serves(const struct refault_ucontext *uctx,
 				 const struct refault_mr *mr, u64 address)
 {
@@ -60,7 +63,7 @@ static bool refault_pasid_serves(const struct refault_ucontext *uctx,
 }
 
 /**
- * refault_choose_mode() - Choose who translates an on-demand region.
+ * refault_choose_mode() - Choose the mode of an on-demand region.
  * @dev: the NIC
  * @uctx: the context that registers it
  * @mr: the region; start and length are set

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Bringing pages of an on-demand region in, and taking them away.
+ * Bringing pages of an on-demand region in, and invalidating them.
  *
  * A word of the table is set exactly while its page is mapped for DMA; both
- * change under umem_mutex only. The pages are looked up in a buffer of our own
- * and then taken over, rather than by ib_umem_odp_map_dma_and_lock(): that one
- * lets hmm_range_fault() write into the umem's list without the mutex, where
- * the "mapped" flags of pages are that an invalidation clears, and it counts
- * huge pages of a list differently from ib_umem_odp_unmap_dma_pages().
+ * change under umem_mutex only. The pages are looked up into a buffer on the
+ * stack and then copied, instead of with ib_umem_odp_map_dma_and_lock(). That
+ * function lets hmm_range_fault() write into the umem's pfn_list without the
+ * mutex, which races with an invalidation that clears the "mapped" flags there.
+ * It also counts huge pages differently from ib_umem_odp_unmap_dma_pages().
  */
 
 #include <linux/sched/mm.h>
 
 #include "odp.h"
 
-/* Pages that are looked up at a time: what the stack bears. */
+/* Pages per lookup: 512 bytes of pfns on the stack. */
 #define REFAULT_CHUNK 64
 #define REFAULT_CHUNK_BYTES (REFAULT_CHUNK * PAGE_SIZE)
 
@@ -27,7 +27,7 @@ static size_t refault_page_index(const struct refault_odp_part *part,
 	return (address - ib_umem_start(part->umem)) >> part->umem->page_shift;
 }
 
-/* The word of a page, and those behind it up to the end of its table. */
+/* The word of a page; those of the next pages follow, up to the table's end. */
 static __le64 *refault_part_words(struct refault_odp_part *part, u64 address,
 				  bool grow)
 {
@@ -45,8 +45,9 @@ static __le64 *refault_part_words(struct refault_odp_part *part, u64 address,
 }
 
 /*
- * Whether the NIC may write a page. Reading never asks for it: that would
- * break copy-on-write, fill holes of files and dirty pages.
+ * Whether the NIC may write a page. A read fault does not ask for write access,
+ * which would break copy-on-write and fill holes of files. Nor is it granted if
+ * the page is writable anyway: unmapping would then set a clean page dirty.
  */
 static bool refault_grants_write(const struct refault_odp_part *part,
 				 unsigned long pfn, enum refault_bring how)
@@ -55,7 +56,7 @@ static bool refault_grants_write(const struct refault_odp_part *part,
 	       how != REFAULT_BRING_READ;
 }
 
-/* Sets one word. Returns whether it gave the NIC something, or an error. */
+/* Sets one word. Returns 1 if the NIC gained rights, 0 if not, or an errno. */
 static int refault_set_word(struct refault_odp_part *part, __le64 *word,
 			    size_t index, unsigned long pfn, bool writable)
 {
@@ -64,7 +65,7 @@ static int refault_set_word(struct refault_odp_part *part, __le64 *word,
 	u64 bits;
 
 	if (old & REFAULT_ODP_PRESENT) {
-		/* Only an invalidation takes a right away. */
+		/* Rights are only removed by an invalidation. */
 		if (!writable || old & REFAULT_ODP_WRITABLE)
 			return 0;
 		refault_umem_set_writable(part->umem, index);
@@ -79,7 +80,7 @@ static int refault_set_word(struct refault_odp_part *part, __le64 *word,
 	return 1;
 }
 
-/* Takes over what was found from @address on. Returns the pages gained. */
+/* Sets the words for a lookup that began at @address. Returns pages gained. */
 static int refault_set_words(struct refault_odp_part *part, __le64 *words,
 			     u64 address, const unsigned long *pfns,
 			     unsigned int count, enum refault_bring how)
@@ -92,7 +93,7 @@ static int refault_set_words(struct refault_odp_part *part, __le64 *words,
 	for (i = 0; i < count; i++) {
 		if (!(pfns[i] & HMM_PFN_VALID))
 			continue;
-		/* Registered as huge pages, and is none. */
+		/* IB_ACCESS_HUGETLB, but not a huge page. */
 		if (hmm_pfn_to_map_order(pfns[i]) < order)
 			return -EINVAL;
 		ret = refault_set_word(part, &words[i], index + i, pfns[i],
@@ -128,7 +129,12 @@ static unsigned long refault_hmm_flags(enum refault_bring how)
 	}
 }
 
-/* @count pages from @address on, in one table. A huge page's first 4 KiB do. */
+/*
+ * Brings in @count pages at @address, all in one table; for a huge page, count
+ * is 1 and the lookup covers its first 4 KiB. The standard HMM loop: look up
+ * without locks, then check the sequence under umem_mutex, which the notifier
+ * holds while it bumps the sequence, and retry if an invalidation came between.
+ */
 static int refault_bring_chunk(struct refault_odp_part *part, u64 address,
 			       unsigned int count, enum refault_bring how)
 {
@@ -171,11 +177,12 @@ static int refault_bring_chunk(struct refault_odp_part *part, u64 address,
  * @part: where
  * @address: the process' address of the first byte
  * @length: bytes, all within the part
- * @how: for what
- * @pages: what the NIC has gained is added here, in 4 KiB pages
+ * @how: the access wanted
+ * @pages: incremented by the 4 KiB pages that the NIC gained
  *
- * Return: 0; -EBUSY or -ENOMEM if it may be tried again; -ENOENT if the region is
- * about to go; else the pages, or the process, are not there.
+ * Return: 0; -EBUSY or -ENOMEM if a retry may succeed; -ENOENT if the region is
+ * being deregistered; else an error because the pages, or the process, do not
+ * exist or do not allow the access.
  */
 int refault_part_bring(struct refault_odp_part *part, u64 address, u64 length,
 		       enum refault_bring how, u64 *pages)
@@ -216,19 +223,19 @@ int refault_part_bring(struct refault_odp_part *part, u64 address, u64 length,
 }
 
 /**
- * refault_odp_forget() - Have the NIC forget words that were taken away.
+ * refault_odp_forget() - Have the NIC drop cached words that were cleared.
  * @odp: the region
  * @address: the process' address of the first byte
  * @length: bytes
  *
- * Afterwards no access that used them is under way. Neither sleeps, nor waits
- * for a page fault.
+ * On return no access that used them is in flight. Does not sleep, and does not
+ * wait for page faults.
  */
 void refault_odp_forget(struct refault_odp *odp, u64 address, u64 length)
 {
 	const struct refault_mr *mr = odp->mr;
 	u64 start = max(address, odp->first);
-	/* All of memory is one byte less than 64 bits can count. */
+	/* The implicit region's length is U64_MAX, one byte short of 2^64. */
 	u64 left = min(address + length - start, mr->length - (start - odp->first));
 	struct refault_invalidate_mr cmd = {
 		.key = cpu_to_le32(mr->ibmr.lkey),
@@ -239,12 +246,12 @@ void refault_odp_forget(struct refault_odp *odp, u64 address, u64 length)
 
 	ret = refault_cmd_atomic(odp->dev, REFAULT_CMD_INVALIDATE_MR, &cmd,
 				 sizeof(cmd));
-	/* A region that is being destroyed is not accessed any more. */
+	/* -ENOENT: the region was destroyed, so the NIC does not access it. */
 	if (ret && ret != -ENOENT)
-		refault_die(odp->dev, "pages could not be taken back");
+		refault_die(odp->dev, "pages could not be invalidated");
 }
 
-/* Makes holes of all words in the range. Returns how many there were. */
+/* Clears all words in the range. Returns how many were set. */
 static u64 refault_clear_words(struct refault_odp_part *part, u64 start,
 			       u64 end)
 {
@@ -269,7 +276,11 @@ static u64 refault_clear_words(struct refault_odp_part *part, u64 start,
 	return cleared;
 }
 
-/* In this order: the words go, the NIC forgets them, the pages are let go. */
+/*
+ * The order matters. First clear the words, so that the NIC cannot read them
+ * again; then the invalidation, which drops cached copies and waits for
+ * accesses in flight; then unmap, after which the pages may be reused.
+ */
 static void refault_take_away(struct refault_odp_part *part, u64 start, u64 end)
 {
 	struct refault_odp_stats *stats = &part->odp->stats;
@@ -291,8 +302,9 @@ static void refault_take_away(struct refault_odp_part *part, u64 start, u64 end)
 }
 
 /*
- * The process' page table is about to change. May be called from reclaim:
- * allocates nothing, and waits for nothing that waits for memory.
+ * The process' page table is about to change. May be called from reclaim, so
+ * this must not allocate, nor wait for anything that does. The sequence is set
+ * under umem_mutex, so that refault_bring_chunk() sees it before it sets words.
  */
 static bool refault_odp_invalidate(struct mmu_interval_notifier *notifier,
 				   const struct mmu_notifier_range *range,
@@ -305,7 +317,7 @@ static bool refault_odp_invalidate(struct mmu_interval_notifier *notifier,
 		return false;
 	mutex_lock(&umem->umem_mutex);
 	mmu_interval_set_seq(notifier, sequence);
-	/* Before the first page came, ->private may not be set either. */
+	/* ->private is set after the notifier is live, but before any page. */
 	if (umem->npages)
 		refault_take_away(umem->private, range->start, range->end);
 	mutex_unlock(&umem->umem_mutex);

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Tables of on-demand regions, as sparse as their use.
+ * Tables of on-demand regions, allocated as they are needed.
  *
- * The NIC reads them whenever it likes. So a table is zero before it is linked,
- * words change by single stores, and a whole region's tables stay until
- * the region goes. A sparse region's tables of pages belong to its
- * children, which come and go; the tables above them stay.
+ * The NIC may read a table at any time. So a table is zeroed before it is
+ * linked, words change by single stores, and the tables of a whole region stay
+ * until the region is destroyed. The page tables of a sparse region belong to
+ * its children, which are freed when empty; the levels above them stay.
  *
- * Tables are only made where pages are about to be brought in, never while
- * pages are taken away.
+ * Tables are only allocated to bring pages in, never during an invalidation,
+ * which may run in reclaim.
  */
 
 #include <linux/dma-mapping.h>
@@ -48,7 +48,7 @@ err_free:
 	return NULL;
 }
 
-/* The NIC must not know the table any more. */
+/* The table must be unlinked, and the NIC's cache invalidated. */
 void refault_odp_table_free(struct refault_odp *odp,
 			    struct refault_odp_table *table)
 {
@@ -71,26 +71,32 @@ static void refault_free_below(struct refault_odp *odp,
 	refault_odp_table_free(odp, table);
 }
 
-/* All of a region that the NIC has forgotten, but for its children's. */
+/* Frees a destroyed region's tables, except those that belong to children. */
 void refault_odp_tables_free(struct refault_odp *odp)
 {
 	refault_free_below(odp, odp->top);
 }
 
-/* Lets @table name another table for @offset, or none; tables_lock is held. */
+/*
+ * Links @below into @table at @offset, or clears the link if NULL. Call with
+ * tables_lock held.
+ *
+ * There are two observers. The release makes the new table's contents visible
+ * to lockless walks of refault_odp_table_below(); dma_wmb() makes its zeroed
+ * words visible to the NIC before the word that links it.
+ */
 void refault_odp_table_set(struct refault_odp_table *table, u64 offset,
 			   unsigned int level, struct refault_odp_table *below)
 {
 	unsigned int index = refault_index(offset, level);
 	u64 word = below ? below->dma | REFAULT_ODP_TABLE : 0;
 
-	/* It is found by others, and by the NIC, as it is: with zero words. */
 	smp_store_release(&table->below[index], below);
 	dma_wmb();
 	WRITE_ONCE(table->words[index], cpu_to_le64(word));
 }
 
-/* The table that @table, which is one of @level, names for @offset. */
+/* The table below @table, a table of @level, for @offset; NULL if none. */
 struct refault_odp_table *
 refault_odp_table_below(const struct refault_odp_table *table, u64 offset,
 			unsigned int level)
@@ -118,11 +124,11 @@ refault_grow_below(struct refault_odp *odp, struct refault_odp_table *table,
 }
 
 /**
- * refault_odp_table_at() - Find the table of a level.
+ * refault_odp_table_at() - Find the table of a level for an offset.
  * @odp: the region
  * @offset: bytes from the start of what the tables cover
  * @level: 0 for the last one, of 4 KiB pages
- * @grow: make what is missing on the way; allocates
+ * @grow: allocate missing tables on the way; takes tables_lock and may sleep
  *
  * Return: the table, or NULL if there is none or no memory for it.
  */

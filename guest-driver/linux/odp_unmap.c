@@ -2,12 +2,12 @@
 /*
  * Unmapping pages of an on-demand region for DMA, range by range.
  *
- * ib_umem_odp_unmap_dma_pages() unlinks one page after the other, and
- * dma_iova_unlink() waits for a flush of the IOTLB each time: a truncation of
- * 64 MiB waits 16,384 times, with umem_mutex held and every fault of the
- * region behind it. But the umem's pages lie side by side in one range of
- * IOVA. So neighbours are unlinked together, with one flush for all of them,
- * and the core is left with what it counts and what cannot be combined.
+ * ib_umem_odp_unmap_dma_pages() unlinks page by page, and dma_iova_unlink()
+ * waits for an IOTLB flush each time: truncating 64 MiB waits 16,384 times with
+ * umem_mutex held, which blocks all faults of the region. But the umem's pages
+ * are in one contiguous IOVA range, so adjacent pages can be unlinked together
+ * with a single flush. The core function then handles the remaining pages, e.g.
+ * peer-to-peer ones.
  */
 
 #include "odp.h"
@@ -23,7 +23,7 @@ static bool refault_is_linked(const struct ib_umem_odp *umem, size_t index)
 	       (HMM_PFN_VALID | HMM_PFN_DMA_MAPPED);
 }
 
-/* What ib_umem_odp_unmap_dma_pages() does for a page that it has unlinked. */
+/* The accounting that ib_umem_odp_unmap_dma_pages() does for unlinked pages. */
 static void refault_count_unlinked(struct ib_umem_odp *umem, size_t first,
 				   size_t end)
 {
@@ -63,9 +63,9 @@ static void refault_unlink_runs(struct ib_umem_odp *umem, size_t index,
 
 /**
  * refault_umem_unmap() - Unmap the pages of a range for DMA.
- * @umem: whose; its umem_mutex is held
+ * @umem: the umem; its umem_mutex is held
  * @start: the process' address of the first byte, page aligned
- * @end: behind the last one
+ * @end: one past the last byte
  *
  * Neither sleeps nor allocates.
  */
@@ -82,10 +82,10 @@ void refault_umem_unmap(struct ib_umem_odp *umem, u64 start, u64 end)
 }
 
 /**
- * refault_umem_release() - Unmap all pages of a umem, and let it go.
- * @umem: of a part that is not in use any more
+ * refault_umem_release() - Unmap all pages of a umem, and free it.
+ * @umem: of a part without users
  *
- * ib_umem_odp_release() would unmap them one by one.
+ * ib_umem_odp_release() alone would unmap the pages one by one.
  */
 void refault_umem_release(struct ib_umem_odp *umem)
 {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Page tables: how the NIC is told where pinned memory lies.
+ * Page buffer lists: tables with the DMA addresses of pinned memory.
  *
- * A run of pages that is contiguous in the NIC's address space needs no
- * table. Everything else gets a tree of 4 KiB tables of 64-bit addresses,
- * at most three levels high: enough for 2^27 pages.
+ * Pages that are contiguous in DMA address space need no table. Everything else
+ * gets a tree of 4 KiB tables of 64-bit addresses, with at most three levels:
+ * enough for 2^27 pages.
  */
 
 #include <linux/dma-mapping.h>
@@ -16,7 +16,7 @@
 #define REFAULT_TABLE_ENTRIES (REFAULT_TABLE_BYTES / sizeof(__le64))
 #define REFAULT_MAX_LEVELS 3
 
-/* Whether the pages follow one another in the NIC's address space. */
+/* Whether the pages are contiguous in DMA address space. */
 static bool refault_is_contiguous(struct ib_umem *umem)
 {
 	struct scatterlist *sg;
@@ -36,7 +36,7 @@ static unsigned int refault_tables_for(size_t entries)
 	return DIV_ROUND_UP(entries, REFAULT_TABLE_ENTRIES);
 }
 
-/* Allocates the tables of all levels, in the order leaves to root. */
+/* Allocates the tables of all levels, leaves first and the root last. */
 static int refault_alloc_tables(struct refault_dev *dev,
 				struct refault_pbl *pbl, size_t pages)
 {
@@ -68,7 +68,7 @@ static int refault_alloc_tables(struct refault_dev *dev,
 	return 0;
 }
 
-/* Puts @address into entry @index of the level whose tables begin at @first. */
+/* Sets entry @index of the level whose first table is number @first. */
 static void refault_set_entry(struct refault_pbl *pbl, unsigned int first,
 			      size_t index, dma_addr_t address)
 {
@@ -105,12 +105,14 @@ static void refault_link_tables(struct refault_pbl *pbl, size_t pages)
 }
 
 /**
- * refault_pbl_init() - Describe pinned memory to the NIC.
+ * refault_pbl_init() - Build the page buffer list of pinned memory.
  * @dev: the NIC
- * @pbl: what to fill
+ * @pbl: the list to fill in
  * @umem: the memory
  * @page_sizes: the page sizes to choose from; SZ_4K must be one
  * @virt: the address that requests use for the first byte
+ *
+ * Return: 0 or an errno; on error nothing is left to free.
  */
 int refault_pbl_init(struct refault_dev *dev, struct refault_pbl *pbl,
 		     struct ib_umem *umem, unsigned long page_sizes, u64 virt)
@@ -165,10 +167,12 @@ void refault_pbl_free(struct refault_dev *dev, struct refault_pbl *pbl)
 /**
  * refault_pin_ring() - Pin the memory of a queue, which the process provides.
  * @dev: the NIC
- * @address: where it is; must be page aligned
- * @length: its bytes
- * @umem: what was pinned
- * @pbl: where that is for the NIC
+ * @address: the process' address of it; must be page aligned
+ * @length: in bytes
+ * @umem: returns the pinned memory
+ * @pbl: returns its page buffer list
+ *
+ * Return: 0 or an errno.
  */
 int refault_pin_ring(struct refault_dev *dev, u64 address, u64 length,
 		     struct ib_umem **umem, struct refault_pbl *pbl)

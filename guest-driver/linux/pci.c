@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Finding the NIC, bringing it up, and giving it up.
+ * PCI driver: probe and remove, reset, and taking a broken NIC out of service.
  */
 
 #include <linux/delay.h>
@@ -8,16 +8,17 @@
 
 #include "refault.h"
 
-/* Looks at a register; see cmd.c for why not seconds. */
+/* Register reads before a timeout; cmd.c says why not seconds. */
 #define REFAULT_AWAIT_LOOKS 50000
 
 /**
- * refault_die() - Give the NIC up: it may not do DMA, and gets no commands.
+ * refault_die() - Take the NIC out of service: no more DMA, no more commands.
  * @dev: the NIC
- * @why: what happened, for the log
+ * @why: the reason, for the log
  *
- * May be called from any context and more than once. Objects can still be
- * destroyed: as the NIC cannot reach memory any more, that is bookkeeping.
+ * May be called from any context, and more than once. Destroying objects still
+ * works afterwards: with bus mastering off the NIC cannot access their memory,
+ * so they are just freed.
  */
 void refault_die(struct refault_dev *dev, const char *why)
 {
@@ -38,11 +39,11 @@ void refault_die(struct refault_dev *dev, const char *why)
 }
 
 /**
- * refault_await() - Wait until a register reads as wanted. Sleeps.
+ * refault_await() - Wait until bits of a register have a value. Sleeps.
  * @dev: the NIC
  * @offset: REFAULT_REG_*
- * @mask: which bits
- * @value: what they shall be
+ * @mask: the bits to compare
+ * @value: the value to wait for
  *
  * Return: 0 or -ETIMEDOUT.
  */
@@ -67,7 +68,7 @@ static int refault_reset(struct refault_dev *dev)
 	writel(REFAULT_CONTROL_RESET, dev->regs + REFAULT_REG_CONTROL);
 	ret = refault_await(dev, REFAULT_REG_CONTROL, REFAULT_CONTROL_RESET, 0);
 	if (ret)
-		dev_err(&dev->pdev->dev, "reset does not end (control %#x)\n",
+		dev_err(&dev->pdev->dev, "reset did not complete (control %#x)\n",
 			readl(dev->regs + REFAULT_REG_CONTROL));
 	return ret;
 }
@@ -83,7 +84,7 @@ static int refault_check_identity(struct refault_dev *dev)
 				     magic, REFAULT_MAGIC_VALUE);
 	if (version != REFAULT_ABI_VERSION)
 		return dev_err_probe(&dev->pdev->dev, -ENODEV,
-				     "the NIC speaks ABI version %u, this driver version %u: use the driver that belongs to it\n",
+				     "the NIC has ABI version %u, but this driver is for version %u\n",
 				     version, REFAULT_ABI_VERSION);
 	return 0;
 }
@@ -111,7 +112,7 @@ static int refault_map(struct refault_dev *dev)
 	return 0;
 }
 
-/* Resets the NIC, starts its command lanes and asks what it can do. */
+/* Resets the NIC, starts its command lanes and event queues. */
 static int refault_start(struct refault_dev *dev)
 {
 	int ret;
@@ -190,7 +191,7 @@ static int refault_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (ret)
 		goto err_dealloc;
 
-	/* Tables, rings and pinned pages may lie anywhere, in runs of any size. */
+	/* The NIC has no addressing limit, and no limit on segment length. */
 	ret = dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(64));
 	if (ret)
 		goto err_dealloc;
@@ -221,7 +222,7 @@ static void refault_remove(struct pci_dev *pdev)
 	ib_dealloc_device(&dev->ibdev);
 }
 
-/* The machine goes down or another kernel starts: no DMA may outlive us. */
+/* Shutdown or kexec: DMA must not continue into the next kernel. */
 static void refault_shutdown(struct pci_dev *pdev)
 {
 	struct refault_dev *dev = pci_get_drvdata(pdev);
@@ -233,7 +234,7 @@ static void refault_shutdown(struct pci_dev *pdev)
 	pci_clear_master(pdev);
 }
 
-/* Quiet before it loses its objects, so that it does not stumble over them. */
+/* Stop the NIC before a function-level reset destroys objects in use. */
 static void refault_reset_prepare(struct pci_dev *pdev)
 {
 	struct refault_dev *dev = pci_get_drvdata(pdev);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Queue pairs: creating and destroying them, and what the NIC says of them.
- * Their rings lie in the process' memory, which posts and rings by itself.
+ * Queue pairs: creation, destruction and asynchronous events. The rings are in
+ * the process' memory; the provider posts and rings without a system call.
  */
 
 #include <linux/interrupt.h>
@@ -18,7 +18,7 @@ static int refault_check_qp_attr(const struct ib_qp_init_attr *attr)
 		return -EOPNOTSUPP;
 	if (cap->max_send_sge > REFAULT_MAX_SGE)
 		return -EINVAL;
-	/* What is said of receives does not count with a shared queue. */
+	/* With an SRQ the receive capabilities are ignored. */
 	if (!attr->srq && cap->max_recv_sge > REFAULT_MAX_SGE)
 		return -EINVAL;
 	return 0;
@@ -45,7 +45,7 @@ static int refault_check_qp_rings(const struct ib_qp_init_attr *attr,
 	if (record < (u64)rq + ((u64)REFAULT_RQ_WQE_SIZE << log_rq) ||
 	    !IS_ALIGNED(record, sizeof(struct refault_qp_doorbell_record)))
 		return -EINVAL;
-	/* The rings and their page of doorbell record: all of it gets pinned. */
+	/* Bound the length, since all of it is pinned: rings and record. */
 	if (length < (u64)record + sizeof(struct refault_qp_doorbell_record) ||
 	    length > SZ_8M)
 		return -EINVAL;
@@ -77,7 +77,7 @@ static int refault_cmd_create_qp(struct refault_dev *dev,
 				  &qp->ibqp.qp_num);
 }
 
-/* Takes a QP out of service: no event of it is under way afterwards. */
+/* Destroys the QP on the NIC. On return no handler is using it. */
 static int refault_cmd_destroy_qp(struct refault_dev *dev, struct refault_qp *qp)
 {
 	int ret;
@@ -91,7 +91,7 @@ static int refault_cmd_destroy_qp(struct refault_dev *dev, struct refault_qp *qp
 	return 0;
 }
 
-/* What the NIC gives, which is at least what was asked for; but for inline. */
+/* Returns the actual capabilities. Only max_inline_data may be too small. */
 static void refault_set_cap(struct refault_qp *qp, struct ib_qp_init_attr *attr,
 			    const struct refault_uverbs_create_qp *req)
 {

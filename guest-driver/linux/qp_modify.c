@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Queue pairs: their states and attributes. The NIC keeps both; it is asked
- * each time, as it moves a queue pair to the error state by itself.
+ * Queue pairs: state and attributes. The NIC keeps both and is queried each
+ * time, since it may move a queue pair to the error state on its own.
  */
 
 #include <rdma/ib_cache.h>
@@ -30,7 +30,7 @@ static const struct {
 	{ IB_QP_QKEY, REFAULT_QP_ATTR_QKEY },
 };
 
-/* Verbs numbers states, and path MTUs, as the NIC does. */
+/* The NIC uses the verbs values for states and path MTUs. */
 static_assert(IB_QPS_RESET == REFAULT_QPS_RESET);
 static_assert(IB_QPS_RTS == REFAULT_QPS_RTS);
 static_assert(IB_QPS_SQE == REFAULT_QPS_SQE);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the NIC and its port are. The port has InfiniBand's link layer: a LID
- * and a GID that never change, no subnet manager, no netdev.
+ * Device and port attributes. The port has an InfiniBand link layer with a
+ * constant LID and GID, and neither a subnet manager nor a netdev.
  */
 
 #include "odp.h"
@@ -9,13 +9,13 @@
 #define REFAULT_PKEY 0xffff
 #define REFAULT_GID_PREFIX 0xfe80000000000000ULL
 #define REFAULT_MAX_MESSAGE BIT(31)
-/* The clock of completions counts nanoseconds. */
+/* Completion timestamps count nanoseconds. */
 #define REFAULT_CLOCK_KHZ 1000000
 
 static void refault_query_odp(struct refault_dev *dev,
 			      struct ib_device_attr *attr)
 {
-	/* Where PASID does not work the NIC's own table does. */
+	/* Only the mode with a table is always available; PASID may not be. */
 	if (!refault_has_odp(dev))
 		return;
 	attr->kernel_cap_flags |= IBK_ON_DEMAND_PAGING;
@@ -40,7 +40,7 @@ static void refault_query_srqs(struct refault_dev *dev,
 	attr->max_srq_sge = REFAULT_MAX_SGE;
 }
 
-/* How completions are stamped, and their events held back. */
+/* Completion queues, their timestamps and event moderation. */
 static void refault_query_cqs(struct refault_dev *dev,
 			      struct ib_device_attr *attr)
 {
@@ -99,7 +99,7 @@ int refault_query_device(struct ib_device *ibdev, struct ib_device_attr *attr,
 	attr->atomic_cap = features & REFAULT_CAP_ATOMIC_GLOBAL ?
 				   IB_ATOMIC_GLOB : IB_ATOMIC_HCA;
 	attr->max_pkeys = le16_to_cpu(caps->pkeys);
-	/* An address handle takes nothing of the NIC. */
+	/* Address handles use no resources of the NIC. */
 	attr->max_ah = INT_MAX;
 	refault_query_srqs(dev, attr);
 	refault_query_cqs(dev, attr);
@@ -112,7 +112,7 @@ int refault_query_port(struct ib_device *ibdev, u32 port,
 {
 	const struct refault_device_caps *caps = &to_rdev(ibdev)->caps;
 
-	/* The core has zeroed it. */
+	/* The core has zeroed *attr. */
 	attr->state = IB_PORT_ACTIVE;
 	attr->phys_state = IB_PORT_PHYS_STATE_LINK_UP;
 	attr->max_mtu = IB_MTU_4096;

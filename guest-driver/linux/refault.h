@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the parts of the refault NIC's driver share.
+ * Declarations shared by the files of the refault NIC's driver.
  *
- * The NIC's side of every structure named refault_<something> that is not
- * here comes from refault_abi.h, which the crate refault-abi generates.
+ * The device ABI (every struct refault_* that is not defined here) comes from
+ * refault_abi.h, which the crate refault-abi generates.
  */
 #ifndef REFAULT_H
 #define REFAULT_H
@@ -27,7 +27,10 @@ struct refault_dev;
 struct refault_fault;
 struct refault_odp;
 
-/* A command ring. Lane 0 is used under a mutex and may sleep, lane 1 never. */
+/*
+ * A command ring. Lane 0 is used under a mutex and may sleep; lane 1 is used
+ * under a spinlock and never sleeps. See cmd.c.
+ */
 struct refault_lane {
 	struct refault_command_slot *slots;
 	dma_addr_t dma;
@@ -36,7 +39,7 @@ struct refault_lane {
 	unsigned int doorbell;
 };
 
-/* An event queue, and the MSI-X vector that announces it. */
+/* An event queue and its MSI-X vector. */
 struct refault_eq {
 	struct refault_dev *dev;
 	struct refault_eqe *ring;
@@ -48,13 +51,13 @@ struct refault_eq {
 };
 
 enum refault_state_bit {
-	/* Nothing is asked of the NIC any more, and it may not do DMA. */
+	/* The NIC gets no more commands, and bus mastering is off. */
 	REFAULT_DEAD,
 	/* The ib_device is registered: events can be dispatched. */
 	REFAULT_REGISTERED,
-	/* The log says already why contexts have no PASID. */
+	/* The reason why contexts have no PASID was logged. */
 	REFAULT_NO_PASID_TOLD,
-	/* The log says already that a region was refused for that. */
+	/* The first PASID mode region refused for that was logged. */
 	REFAULT_PASID_REFUSED,
 };
 
@@ -75,15 +78,15 @@ struct refault_dev {
 	struct refault_eq *eqs;
 	unsigned int num_eqs;
 	unsigned int num_comp_vectors;
-	struct refault_eq *fault_eq;	/* One of them. */
+	struct refault_eq *fault_eq;	/* Points into eqs. */
 
-	/* Page faults: odp_fault.c */
+	/* Page faults; see odp_fault.c. */
 	struct refault_fault *faults;
 	struct llist_head spare_faults;
 	struct workqueue_struct *fault_wq;
-	struct workqueue_struct *odp_wq;	/* What is not urgent. */
+	struct workqueue_struct *odp_wq;	/* Prefetch and cleanup. */
 
-	/* By the NIC's number. */
+	/* Objects by the number or key that the NIC gave them. */
 	struct xarray contexts;
 	struct xarray cqs;
 	struct xarray qps;
@@ -91,7 +94,7 @@ struct refault_dev {
 	struct xarray mrs;
 };
 
-/* The pages of a umem as the NIC reads them. */
+/* The page table through which the NIC reaches a pinned umem. */
 struct refault_pbl {
 	struct refault_page_table table;
 	u32 first_offset;
@@ -107,12 +110,13 @@ struct refault_mmap_entry {
 	phys_addr_t address;
 };
 
-/* A process' share of the NIC. */
+/* An open device file: a doorbell page, and a PASID where there are any. */
 struct refault_ucontext {
 	struct ib_ucontext ibucontext;
 	struct refault_mmap_entry *doorbell;
-	struct mm_struct *mm;	/* mmgrab()bed: its address stays unique. */
-	struct iommu_sva *sva;	/* NULL: without PASID. */
+	/* mmgrab() keeps the pointer from being reused; it is only compared. */
+	struct mm_struct *mm;
+	struct iommu_sva *sva;	/* NULL: no PASID. */
 	u32 pasid;
 	u32 id;
 };
@@ -148,15 +152,15 @@ struct refault_srq {
 	u32 srqn;
 };
 
-/* Nothing is kept of it: see ah.c. */
+/* Without state in the kernel; see ah.c. */
 struct refault_ah {
 	struct ib_ah ibah;
 };
 
 struct refault_mr {
 	struct ib_mr ibmr;
-	struct ib_umem *umem;	/* NULL: not pinned. */
-	struct refault_odp *odp;	/* NULL: no table for page faults. */
+	struct ib_umem *umem;	/* Pinned regions; else NULL. */
+	struct refault_odp *odp;	/* Regions with a table; else NULL. */
 	struct refault_pbl pbl;
 	u64 start;
 	u64 length;
@@ -174,7 +178,7 @@ static inline struct refault_ucontext *to_rucontext(struct ib_ucontext *uc)
 	return container_of(uc, struct refault_ucontext, ibucontext);
 }
 
-/* The context that a user's call came through; NULL for the kernel's own. */
+/* The context of a user space call; NULL for a call by a kernel ULP. */
 static inline struct refault_ucontext *
 refault_udata_context(struct ib_udata *udata)
 {
@@ -207,7 +211,7 @@ static inline struct refault_mr *to_rmr(struct ib_mr *ibmr)
 	return container_of(ibmr, struct refault_mr, ibmr);
 }
 
-/* Whether a region is the whole of the process' memory, whatever is there. */
+/* Whether a region is the implicit one, over the whole address space. */
 static inline bool refault_is_implicit(const struct refault_mr *mr, u64 address)
 {
 	return !address && mr->length == U64_MAX;
@@ -223,7 +227,7 @@ static inline bool refault_has_pasid(const struct refault_dev *dev)
 	return le32_to_cpu(dev->caps.features) & REFAULT_CAP_PASID;
 }
 
-/* Queue pairs and shared receive queues report to the first vector. */
+/* The event queue for asynchronous events of QPs and SRQs. */
 static inline struct refault_eq *refault_async_eq(struct refault_dev *dev)
 {
 	return &dev->eqs[0];

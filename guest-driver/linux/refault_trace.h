@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Trace events: how the driver's part of a page fault divides. The IOMMU's way
- * has the kernel's own events and probes; for regions that the NIC translates
- * nobody else could tell.
+ * Trace events: the driver's steps in serving a page fault of a region that
+ * the NIC translates. Faults through the IOMMU need none of ours: the kernel
+ * has events and probe points on that path.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM refault
@@ -29,19 +29,19 @@ DECLARE_EVENT_CLASS(refault_fault,
 		  __entry->token, __entry->address)
 );
 
-/* The interrupt's handler took the event from its queue. */
+/* The interrupt handler took the event from its queue. */
 DEFINE_EVENT(refault_fault, fault_taken,
 	TP_PROTO(u32 key, u32 token, u64 address),
 	TP_ARGS(key, token, address)
 );
 
-/* A worker began with it. */
+/* A worker started on the fault. */
 DEFINE_EVENT(refault_fault, fault_handling,
 	TP_PROTO(u32 key, u32 token, u64 address),
 	TP_ARGS(key, token, address)
 );
 
-/* The page is in the region's table, or there is none: the answer follows. */
+/* The page is in the table, or the fault failed; the answer is next. */
 DEFINE_EVENT(refault_fault, fault_handled,
 	TP_PROTO(u32 key, u32 token, u64 address),
 	TP_ARGS(key, token, address)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What "rdma resource show" tells beyond what the RDMA core knows.
+ * Driver-specific attributes for "rdma resource show" and "rdma statistic".
  */
 
 #include <net/netlink.h>
@@ -19,7 +19,7 @@ static int refault_put_table(struct sk_buff *msg, const struct refault_mr *mr,
 	return 0;
 }
 
-/* How many pages the NIC could reach right now. */
+/* Pages that are present in the region's table. */
 static u32 refault_odp_pages(struct refault_odp *odp)
 {
 	struct refault_odp_part *child;
@@ -72,9 +72,10 @@ int refault_fill_res_mr_entry(struct sk_buff *msg, struct ib_mr *ibmr)
 }
 
 /*
- * "rdma statistic show mr", with the names of mlx5: pages that the NIC gained or
- * lost, and the events or commands that it took. Regions in PASID mode have
- * none: the IOMMU driver serves their faults and keeps no count for a region.
+ * "rdma statistic show mr", with the counter names of mlx5: pages that the NIC
+ * gained or lost, and the events or commands for them. Regions in PASID mode
+ * have no counters: the IOMMU driver serves their faults and does not count per
+ * region.
  */
 int refault_fill_stat_mr_entry(struct sk_buff *msg, struct ib_mr *ibmr)
 {

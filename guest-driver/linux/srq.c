@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Shared receive queues. The ring lies in the process' memory, which posts by
- * itself; the NIC keeps the limit, and says in the ring's record how far it
- * has come.
+ * Shared receive queues. The ring is in the process' memory, and the provider
+ * posts to it without a system call. The NIC keeps the limit, and writes its
+ * consumer index to the doorbell record.
  */
 
 #include <linux/interrupt.h>
@@ -25,7 +25,7 @@ static int refault_check_srq(const struct ib_srq_init_attr *attr,
 	if (record < (u64)REFAULT_RQ_WQE_SIZE << log_size ||
 	    !IS_ALIGNED(record, sizeof(struct refault_srq_doorbell_record)))
 		return -EINVAL;
-	/* No longer than it must be: all of it gets pinned. */
+	/* Bound the length, since all of it is pinned. */
 	if (length < (u64)record + sizeof(struct refault_srq_doorbell_record) ||
 	    length > PAGE_ALIGN((u64)record + PAGE_SIZE))
 		return -EINVAL;
@@ -48,7 +48,7 @@ static int refault_cmd_create_srq(struct refault_dev *dev,
 				  sizeof(cmd), &srq->srqn);
 }
 
-/* Takes an SRQ out of service: no event of it is under way afterwards. */
+/* Destroys the SRQ on the NIC. On return no handler is using it. */
 static int refault_cmd_destroy_srq(struct refault_dev *dev,
 				   struct refault_srq *srq)
 {
@@ -118,7 +118,7 @@ err_unpin:
 	return ret;
 }
 
-/* The ring is as large as it was made. */
+/* Only the limit can be changed: resizing is not supported. */
 int refault_modify_srq(struct ib_srq *ibsrq, struct ib_srq_attr *attr,
 		       enum ib_srq_attr_mask mask, struct ib_udata *udata)
 {
