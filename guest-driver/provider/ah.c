@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Address handles. The kernel judges the address; what the requests need of it
- * stays here.
+ * Address handles. The kernel validates the address; the fields that work
+ * requests need are kept here.
  */
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Memory of queues: pages of their own, so that nothing else is pinned.
+ * Memory of queues, in pages of its own, so that no other data is pinned.
  */
 
 #include <errno.h>
@@ -9,7 +9,10 @@
 
 #include "provider.h"
 
-/* Returns 0 or an errno. The memory is zero and page aligned. */
+/*
+ * Returns 0 or an errno. The memory is zeroed and page aligned. A fork() must
+ * not turn it copy-on-write: the NIC would keep the pages that the parent lost.
+ */
 int buffer_alloc(struct refault_buffer *buffer, size_t length)
 {
 	size_t page = sysconf(_SC_PAGESIZE);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Completion queues: creating, destroying, and asking to be notified.
+ * Completion queues: creation, modification, destruction and arming.
  */
 
 #include <assert.h>
@@ -12,7 +12,7 @@
 
 #include "provider.h"
 
-/* Our part follows verbs' own without a gap. */
+/* The driver's part follows the one of uverbs without padding. */
 struct create_cq_command {
 	struct ibv_create_cq_ex ibv;
 	struct refault_uverbs_create_cq cq;
@@ -69,7 +69,7 @@ static int cq_check_attr(const struct ibv_cq_init_attr_ex *attr)
 {
 	if (attr->comp_mask & ~IBV_CQ_INIT_ATTR_MASK_FLAGS)
 		return EOPNOTSUPP;
-	/* What nobody has polled is never written over. */
+	/* IGNORE_OVERRUN is not supported: the NIC never overwrites entries. */
 	if (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS &&
 	    attr->flags & ~IBV_CREATE_CQ_ATTR_SINGLE_THREADED)
 		return EOPNOTSUPP;
@@ -158,7 +158,10 @@ int refault_destroy_cq(struct ibv_cq *ibcq)
 	return 0;
 }
 
-/* The NIC compares our index: what we have not polled yet is told at once. */
+/*
+ * The doorbell carries the consumer index, so that the NIC sends the event at
+ * once if there are entries that were not polled yet.
+ */
 int refault_req_notify_cq(struct ibv_cq *ibcq, int solicited_only)
 {
 	struct refault_cq *cq = to_cq(ibcq);

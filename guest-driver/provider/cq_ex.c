@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Extended completion queues: polling entry by entry, and reading only what
- * one wants to know. The queue is locked from ibv_start_poll() to
- * ibv_end_poll(), so the entry stays where it is meanwhile.
+ * Extended completion queues: polling entry by entry, and reading only selected
+ * fields. The lock is held from ibv_start_poll() to ibv_end_poll(), which also
+ * keeps the current entry from being overwritten.
  */
 
 #include <endian.h>
@@ -10,7 +10,7 @@
 
 #include "provider.h"
 
-/* A wall clock is not among what an entry has: the NIC knows none. */
+/* No wall clock timestamps: the NIC has no wall clock. */
 #define WC_FLAGS (IBV_WC_STANDARD_FLAGS | IBV_WC_EX_WITH_COMPLETION_TIMESTAMP)
 
 static struct refault_cq *from_ex(struct ibv_cq_ex *cq_ex)
@@ -40,7 +40,7 @@ static int cq_start_poll(struct ibv_cq_ex *cq_ex, struct ibv_poll_cq_attr *attr)
 		return EINVAL;
 	cq_lock(cq);
 	err = cq_advance(cq);
-	/* Without an entry there is nothing to end. */
+	/* On failure the caller does not call ibv_end_poll(). */
 	if (err)
 		cq_unlock(cq);
 	return err;
@@ -104,7 +104,7 @@ static uint8_t read_sl(struct ibv_cq_ex *cq_ex)
 	return from_ex(cq_ex)->current->sl;
 }
 
-/* The port has one LID. */
+/* The port has a single LID (LMC 0). */
 static uint8_t read_dlid_path_bits(struct ibv_cq_ex *cq_ex)
 {
 	return 0;
@@ -116,8 +116,8 @@ static uint64_t read_completion_ts(struct ibv_cq_ex *cq_ex)
 }
 
 /*
- * Offers the calls for @wc_flags (IBV_WC_EX_WITH_*). Returns 0, or an errno if
- * an entry does not have one of them.
+ * Sets the operations for @wc_flags (IBV_WC_EX_WITH_*). Returns 0, or an errno
+ * if completion entries lack one of these fields.
  */
 int cq_ex_init(struct refault_cq *cq, uint64_t wc_flags)
 {

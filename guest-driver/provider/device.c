@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * The provider's entry: recognising the NIC, opening it, asking what it is.
+ * Entry points of the provider: matching the device, opening it, querying it.
  */
 
 #include <assert.h>
@@ -14,7 +14,7 @@
 
 #include "provider.h"
 
-/* The kernel puts our part right behind its own. */
+/* The driver's part follows the one of uverbs without padding. */
 struct open_response {
 	struct ib_uverbs_get_context_resp ibv;
 	struct refault_uverbs_context context;
@@ -150,7 +150,7 @@ static void refault_uninit_device(struct verbs_device *vdev)
 	free(container_of(vdev, struct refault_device, vdev));
 }
 
-/* By the function's identity: no driver id of the kernel's list is ours. */
+/* By PCI id: the kernel's list of RDMA driver ids has none for this NIC. */
 static const struct verbs_match_ent refault_matches[] = {
 	VERBS_PCI_MATCH(REFAULT_PCI_VENDOR_ID, REFAULT_PCI_DEVICE_ID, NULL),
 	{}

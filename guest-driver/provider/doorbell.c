@@ -8,7 +8,7 @@
 
 #include "provider.h"
 
-/* Everything written before is visible to the NIC before the doorbell is. */
+/* The barrier makes earlier stores visible to the NIC before the doorbell. */
 void ring_doorbell(struct refault_context *context, uint64_t kind,
 		   uint32_t number, uint32_t argument)
 {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Protection domains and memory regions. All of the work is the kernel's;
- * whether a region is pinned or on demand it sees from the access flags.
+ * Protection domains and memory regions. The kernel does the work; the access
+ * flags tell it whether a region is pinned or on demand.
  *
- * Programs know of one kind of on-demand region. Who runs one may choose by
- * REFAULT_ODP_MODE which kind of ours it is; without it the module chooses.
+ * Verbs has a single kind of on-demand region. The environment variable
+ * REFAULT_ODP_MODE chooses the mode for programs that do not pass one of our
+ * own access flags; without it, the module parameter odp_mode applies.
  */
 
 #include <errno.h>
@@ -64,11 +65,11 @@ static void read_mode(void)
 		mode_flag = REFAULT_UVERBS_ACCESS_ODP;
 	else
 		fprintf(stderr,
-			"refault: " MODE_VARIABLE "=%s is ignored: it is pasid or odp\n",
+			"refault: ignoring " MODE_VARIABLE "=%s: use pasid or odp\n",
 			mode);
 }
 
-/* What the environment adds to an on-demand region that does not say itself. */
+/* Adds the environment's mode to on-demand access flags without a mode. */
 static int access_of(int access)
 {
 	if (!(access & IBV_ACCESS_ON_DEMAND) ||

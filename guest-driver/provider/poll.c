@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Taking completions out of a completion queue. An entry is whole when its
- * phase is that of the current pass over the ring; an empty poll reads one
- * word of memory, and nothing of the NIC.
+ * Polling completion queues. An entry is valid when its phase bit matches the
+ * current pass over the ring. Polling an empty queue reads one word of memory
+ * and does not access the NIC.
  */
 
 #include <endian.h>
@@ -12,7 +12,7 @@
 
 #include "provider.h"
 
-/* By the NIC's operation: what the requester did, and what its peer got. */
+/* Verbs opcodes by the NIC's: of the requester, and of the responder. */
 static const struct {
 	enum ibv_wc_opcode sent;
 	enum ibv_wc_opcode received;
@@ -29,7 +29,7 @@ static const struct {
 	[REFAULT_OP_ATOMIC_WRITE] = { IBV_WC_ATOMIC_WRITE, IBV_WC_RECV },
 };
 
-/* Verbs has the same numbers. */
+/* Status codes are those of verbs. */
 static_assert(IBV_WC_SUCCESS == REFAULT_WC_SUCCESS, "status");
 static_assert(IBV_WC_REM_ACCESS_ERR == REFAULT_WC_REM_ACCESS_ERR, "status");
 static_assert(IBV_WC_RNR_RETRY_EXC_ERR == REFAULT_WC_RNR_RETRY_EXC_ERR,
@@ -61,7 +61,10 @@ static bool cqe_is_valid(const struct refault_cq *cq, uint32_t index)
 	return (owner & REFAULT_OWNER_PHASE) == (~(index >> cq->log_size) & 1);
 }
 
-/* Tells the NIC that entries before the consumer index may be overwritten. */
+/*
+ * Lets the NIC overwrite entries before the consumer index. Barrier and release
+ * order our reads of these entries, and the moves of cq_forget_qp(), before it.
+ */
 void cq_publish_consumer(struct refault_cq *cq)
 {
 	udma_ordering_write_barrier();
@@ -70,8 +73,9 @@ void cq_publish_consumer(struct refault_cq *cq)
 }
 
 /*
- * The NIC took the queue pair, or its send queue, to the error state. It
- * flushed what it saw posted; what was posted meanwhile it finds when rung.
+ * The NIC moved the queue pair, or its send queue, to the error state. It has
+ * flushed the requests that it saw; requests posted since then are flushed when
+ * the doorbell is rung again.
  */
 static void qp_failed(struct refault_context *context, struct refault_qp *qp)
 {
@@ -80,7 +84,7 @@ static void qp_failed(struct refault_context *context, struct refault_qp *qp)
 			      0);
 }
 
-/* Makes room in the queue that the request came from. */
+/* Advances the tail of the queue that the request was posted to. */
 static void retire_request(struct refault_context *context,
 			   const struct refault_cqe *cqe)
 {
@@ -90,7 +94,7 @@ static void retire_request(struct refault_context *context,
 	if (!qp)
 		return;
 	queue = cqe->flags & REFAULT_CQE_RECEIVE ? &qp->rq : &qp->sq;
-	/* Of a shared receive queue the NIC itself says what it took. */
+	/* The tail of an SRQ comes from its doorbell record instead. */
 	if (queue == &qp->sq || !qp->vqp.qp.srq)
 		atomic_store_explicit(&queue->tail,
 				      le32toh(cqe->wqe_index) + 1,
@@ -99,14 +103,14 @@ static void retire_request(struct refault_context *context,
 		qp_failed(context, qp);
 }
 
-/* The next entry, or NULL. It stays whole until the index is published. */
+/* The next entry, or NULL. Valid until cq_publish_consumer(). */
 const struct refault_cqe *cq_take(struct refault_cq *cq)
 {
 	const struct refault_cqe *cqe = cqe_at(cq, cq->consumer);
 
 	if (!cqe_is_valid(cq, cq->consumer))
 		return NULL;
-	/* The phase was written last: the rest is read after it. */
+	/* The NIC writes the phase last: read it before the rest. */
 	udma_from_device_barrier();
 	retire_request(to_context(cq->vcq.cq.context), cqe);
 	cq->consumer++;
@@ -129,7 +133,7 @@ unsigned int cqe_wc_flags(const struct refault_cqe *cqe)
 	       (cqe->flags & REFAULT_CQE_GRH ? IBV_WC_GRH : 0);
 }
 
-/* As the sender wrote it: not a number to the NIC. */
+/* The NIC does not convert immediate data: it is big-endian as sent. */
 __be32 cqe_imm_data(const struct refault_cqe *cqe)
 {
 	__be32 imm;
@@ -170,7 +174,7 @@ int refault_poll_cq(struct ibv_cq *ibcq, int count, struct ibv_wc *wc)
 	return taken;
 }
 
-/* Two queues, in an order that everybody keeps; they may be one. */
+/* Locks two queues, which may be the same, in order of number: no deadlock. */
 void cq_lock_pair(struct refault_cq *a, struct refault_cq *b)
 {
 	cq_lock(a->cqn <= b->cqn ? a : b);
@@ -186,9 +190,10 @@ void cq_unlock_pair(struct refault_cq *a, struct refault_cq *b)
 }
 
 /*
- * Removes the completions of a queue pair that is gone or was reset; the NIC
- * writes no more of them. The others move up to close the gaps, each into the
- * phase of its new place. The caller holds the queue's lock.
+ * Removes the completions of a queue pair that was destroyed or reset; the NIC
+ * writes no more of them. The other entries move up to close the gaps. Their
+ * owner words are not copied, since each slot already has the right phase. The
+ * caller holds the lock.
  */
 void cq_forget_qp(struct refault_cq *cq, uint32_t qpn)
 {

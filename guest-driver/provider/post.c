@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Posting work. Requests are written into the ring, then the producer index
- * into the doorbell record; send work also rings the doorbell.
+ * ibv_post_send() and ibv_post_recv(). Requests are written to the ring, then
+ * the producer index to the doorbell record. Sends also ring the doorbell.
  */
 
 #include <endian.h>
@@ -10,7 +10,7 @@
 
 #include "provider.h"
 
-/* Copies the data itself into the request. */
+/* Copies the data into the request. Returns 0 or an errno. */
 static int fill_inline(struct refault_sq_wqe *wqe, const struct ibv_send_wr *wr)
 {
 	int err = wqe_add_inline(wqe, NULL, 0);
@@ -36,9 +36,9 @@ static void fill_atomic(struct refault_sq_wqe *wqe, const struct ibv_send_wr *wr
 }
 
 /*
- * What belongs to an operation of connected queue pairs. FLUSH is not among
- * them: ibv_send_wr has no place for its length and kind, only ibv_wr_flush()
- * can ask for it. Returns 0 or an errno.
+ * Fills in the opcode and operands for a connected queue pair. FLUSH is missing
+ * because ibv_send_wr has no fields for its length and type; it is posted with
+ * ibv_wr_flush(). Returns 0 or an errno.
  */
 static int fill_connected(struct refault_sq_wqe *wqe,
 			  const struct ibv_send_wr *wr)
@@ -81,7 +81,7 @@ static int fill_connected(struct refault_sq_wqe *wqe,
 	}
 }
 
-/* The same of datagrams. */
+/* The same for a datagram queue pair. */
 static int fill_datagram(struct refault_sq_wqe *wqe,
 			 const struct ibv_send_wr *wr)
 {
@@ -169,7 +169,7 @@ int refault_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr,
 	int err = 0;
 
 	pthread_spin_lock(&qp->rq.lock);
-	/* With a shared receive queue there is none of its own to post to. */
+	/* A queue pair with an SRQ has no receive queue of its own. */
 	if (ibqp->state == IBV_QPS_RESET || ibqp->srq)
 		err = EINVAL;
 	while (!err && wr) {
@@ -180,7 +180,7 @@ int refault_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr,
 	if (err)
 		*bad_wr = wr;
 	publish_producer(&qp->record->rq_producer, qp->rq.head);
-	/* Receives need no doorbell, but for being flushed. */
+	/* Receives need a doorbell only to be flushed in the error state. */
 	if (ibqp->state == IBV_QPS_ERR || atomic_load(&qp->failed))
 		ring_doorbell(to_context(ibqp->context), REFAULT_DOORBELL_SQ,
 			      ibqp->qp_num, 0);

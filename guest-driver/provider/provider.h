@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * What the parts of the libibverbs provider of the refault NIC share.
+ * Declarations shared by the files of the refault NIC's libibverbs provider.
  *
- * All C files of this folder make one shared object. It is built against the
- * private headers of the rdma-core version that the guest's libibverbs comes
- * from, laid out as its own build does (infiniband/, ccan/, util/, rdma/,
- * kernel-abi/, and a config.h that is included first), and against
- * refault_abi.h, which the crate guest-driver/abi prints:
+ * All C files of this folder are linked into one shared object. It is built
+ * against the private headers of the rdma-core version that the guest's
+ * libibverbs comes from, laid out as in rdma-core's build (infiniband/, ccan/,
+ * util/, rdma/, kernel-abi/, and a config.h that is included first), and
+ * against refault_abi.h, which the crate in guest-driver/abi prints:
  *
  *   cc -shared -fPIC -include config.h -I... *.c -libverbs
  *      -Wl,--version-script=provider.map -Wl,-z,defs
  *      -o librefault-rdmav<private ABI>.so
  *
- * The object goes to libibverbs' own folder, refault.driver to
+ * Install the object in libibverbs' provider folder, and refault.driver in
  * /etc/libibverbs.d.
  */
 #ifndef REFAULT_PROVIDER_H
@@ -29,7 +29,7 @@
 
 #include "refault_abi.h"
 
-/* QPNs have 24 bits: a table of tables, of which few exist. */
+/* QPNs have 24 bits: a two-level table, whose leaves are allocated on use. */
 #define QP_TABLE_BITS 12
 #define QP_TABLE_SIZE (1U << QP_TABLE_BITS)
 
@@ -37,7 +37,7 @@ struct refault_device {
 	struct verbs_device vdev;
 };
 
-/* Memory of a queue, pinned by the kernel while the queue exists. */
+/* A queue's memory. The kernel pins it while the queue exists. */
 struct refault_buffer {
 	void *base;
 	size_t length;
@@ -47,28 +47,28 @@ struct refault_context {
 	struct verbs_context vctx;
 	void *doorbell;
 	size_t doorbell_length;
-	/* Queue pairs by number: written under the lock, read without. */
+	/* Queue pairs by number: writers hold the lock, readers do not. */
 	pthread_mutex_t qp_table_lock;
 	_Atomic(struct refault_qp *_Atomic *) qp_table[QP_TABLE_SIZE];
 };
 
 struct refault_cq {
 	struct verbs_cq vcq;
-	/* The entry that ibv_start_poll() or ibv_next_poll() came to. */
+	/* The entry that ibv_start_poll() or ibv_next_poll() took last. */
 	const struct refault_cqe *current;
 	struct refault_buffer buffer;
 	struct refault_cqe *ring;
 	struct refault_cq_doorbell_record *record;
-	pthread_spinlock_t lock;	/* Guards the consumer's side. */
-	bool single_threaded;		/* The owner promised: no lock. */
+	pthread_spinlock_t lock;	/* Protects consumer and current. */
+	bool single_threaded;		/* The application does the locking. */
 	uint32_t log_size;
 	uint32_t consumer;
 	uint32_t cqn;
 };
 
 /*
- * A send or receive queue. Both indices run freely. The head belongs to the
- * poster, who holds the lock; the tail to whoever polls the completion queue.
+ * A send or receive queue. Both indices are free-running. Posting advances the
+ * head under the lock; polling the completion queue advances the tail.
  */
 struct refault_queue {
 	void *ring;
@@ -82,12 +82,12 @@ struct refault_srq {
 	struct ibv_srq ibsrq;
 	struct refault_buffer buffer;
 	struct refault_srq_doorbell_record *record;
-	/* Its tail is in the record: the NIC says what it has taken. */
+	/* Its tail is a copy of the consumer index in the record. */
 	struct refault_queue queue;
 	uint32_t srqn;
 };
 
-/* Where datagrams go; copied into the request of each. */
+/* The address of a datagram, copied into each work request. */
 struct refault_ah {
 	struct ibv_ah ibah;
 	uint16_t dlid;
@@ -96,10 +96,10 @@ struct refault_ah {
 	uint8_t dgid[16];
 };
 
-/* Work that ibv_wr_start() began: it counts only when it is completed. */
+/* Requests since ibv_wr_start(); ibv_wr_complete() posts all or none. */
 struct refault_batch {
 	uint32_t start;			/* Head of the send queue before it. */
-	struct refault_sq_wqe *wqe;	/* Under construction; or NULL. */
+	struct refault_sq_wqe *wqe;	/* The current request, or NULL. */
 	int err;			/* The first error, an errno. */
 };
 
@@ -110,7 +110,7 @@ struct refault_qp {
 	struct refault_qp_doorbell_record *record;
 	struct refault_queue sq;
 	struct refault_queue rq;
-	/* A completion told that the NIC put it into the error state. */
+	/* An error completion was polled: the NIC stopped the queue pair. */
 	atomic_bool failed;
 };
 
@@ -139,7 +139,7 @@ static inline struct refault_qp *to_qp(struct ibv_qp *qp)
 	return container_of(qp, struct refault_qp, vqp.qp);
 }
 
-/* The smallest power of two that is not below `value`, as its logarithm. */
+/* log2 of `value`, rounded up. */
 static inline uint32_t log2_up(uint32_t value)
 {
 	return value > 1 ? 32 - __builtin_clz(value - 1) : 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Queue pairs: creating, changing and destroying them.
+ * Queue pairs: creation, modification and destruction.
  */
 
 #include <assert.h>
@@ -12,7 +12,7 @@
 
 #include "provider.h"
 
-/* Our part follows verbs' own without a gap. */
+/* The driver's part follows the one of uverbs without padding. */
 struct create_qp_command {
 	struct ibv_create_qp_ex ibv;
 	struct refault_uverbs_create_qp qp;
@@ -49,7 +49,7 @@ static int qp_check_attr(const struct ibv_qp_init_attr_ex *attr)
 	if (cap->max_send_wr > 1U << REFAULT_MAX_LOG_WQES ||
 	    cap->max_send_sge > REFAULT_MAX_SGE)
 		return EINVAL;
-	/* What is said of receives does not count with a shared queue. */
+	/* With an SRQ the receive capabilities are ignored. */
 	if (!attr->srq && (cap->max_recv_wr > 1U << REFAULT_MAX_LOG_WQES ||
 			   cap->max_recv_sge > REFAULT_MAX_SGE))
 		return EINVAL;
@@ -101,7 +101,7 @@ static int qp_create_command(struct refault_qp *qp, struct ibv_context *context,
 				     sizeof(cmd), &resp.ibv, sizeof(resp));
 }
 
-/* Offers ibv_wr_*() if they are asked for. Returns 0 or an errno. */
+/* Sets the ibv_wr_*() operations if requested. Returns 0 or an errno. */
 static int qp_offer_ops(struct refault_qp *qp,
 			const struct ibv_qp_init_attr_ex *attr)
 {
@@ -132,11 +132,11 @@ struct ibv_qp *refault_create_qp_ex(struct ibv_context *context,
 	err = qp_alloc_buffer(qp, attr);
 	if (err)
 		goto err_free;
-	/* The kernel answers with what there is, also where that is less. */
+	/* Returns the actual capabilities in attr->cap; inline may be less. */
 	err = qp_create_command(qp, context, attr);
 	if (err)
 		goto err_buffer;
-	/* The command has cleared what it found in `vqp`. */
+	/* After the command, which initialises `vqp` and clears the rest. */
 	err = qp_offer_ops(qp, attr);
 	if (err)
 		goto err_destroy;
@@ -184,7 +184,7 @@ static void queue_reset(struct refault_queue *queue)
 	atomic_store(&queue->tail, 0);
 }
 
-/* Back to RESET: nothing posted, nothing completed, indices from zero. */
+/* Follows a move to RESET: drops requests and completions, zeroes indices. */
 static void qp_reset(struct refault_qp *qp)
 {
 	struct refault_cq *send_cq = to_cq(qp->vqp.qp.send_cq);
@@ -212,7 +212,7 @@ int refault_modify_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask)
 		return err;
 	if (attr->qp_state == IBV_QPS_RESET)
 		qp_reset(to_qp(ibqp));
-	/* Out of SQE again: what fails from now on is news. */
+	/* Out of SQE: qp_failed() must ring again after the next error. */
 	if (attr->qp_state == IBV_QPS_RTS)
 		atomic_store(&to_qp(ibqp)->failed, false);
 	return 0;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Queue pairs by number. Those who poll look up without a lock: an entry that
- * belongs to a completion queue goes away only under that queue's lock.
+ * Queue pairs by number. Polling looks them up with only the completion queue
+ * locked. That is safe, since a queue pair is removed with the locks of both of
+ * its completion queues held. Releases pair with the acquires of lookups, which
+ * then see initialised leaves and queue pairs.
  */
 
 #include <errno.h>

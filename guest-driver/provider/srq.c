@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Shared receive queues. The NIC takes entries in order, whichever queue pair
- * they are for, and writes into the doorbell record how many it took.
+ * Shared receive queues. The NIC consumes entries in order, for any of the
+ * queue pairs, and writes its consumer index to the doorbell record.
  */
 
 #include <assert.h>
@@ -13,7 +13,7 @@
 
 #include "provider.h"
 
-/* Our part follows verbs' own without a gap. */
+/* The driver's part follows the one of uverbs without padding. */
 struct create_srq_command {
 	struct ibv_create_srq ibv;
 	struct refault_uverbs_create_srq srq;
@@ -129,7 +129,10 @@ int refault_destroy_srq(struct ibv_srq *ibsrq)
 	return 0;
 }
 
-/* What the NIC has taken may be written over. */
+/*
+ * Updates the tail from the NIC's consumer index. The acquire orders the NIC's
+ * reads of these entries before the stores that reuse them.
+ */
 static void srq_take_tail(struct refault_srq *srq)
 {
 	__le32 consumer = atomic_load_explicit(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Requests as the NIC reads them, and the rings they lie in: what both ways of
- * posting, and all queues, have in common.
+ * Building work requests and publishing them: the code that ibv_post_*() and
+ * ibv_wr_*(), and all kinds of queues, share.
  */
 
 #include <endian.h>
@@ -27,7 +27,7 @@ void *queue_slot(struct refault_queue *queue, size_t entry_size)
 	       (queue->head & (queue->size - 1)) * entry_size;
 }
 
-/* The NIC sees the entries before it sees the index. */
+/* The barrier makes the entries visible to the NIC before the index. */
 void publish_producer(__le32 *index, uint32_t value)
 {
 	udma_ordering_write_barrier();
@@ -35,7 +35,7 @@ void publish_producer(__le32 *index, uint32_t value)
 			      memory_order_release);
 }
 
-/* Hands over what was put into the send ring. The caller holds its lock. */
+/* Publishes staged sends and rings the doorbell. The caller holds the lock. */
 void ring_send(struct refault_qp *qp)
 {
 	publish_producer(&qp->record->sq_producer, qp->sq.head);
@@ -61,7 +61,7 @@ void wqe_set_sges(struct refault_sge *to, const struct ibv_sge *from, int count)
 	}
 }
 
-/* Puts data behind that which the request has already. Returns 0 or an errno. */
+/* Appends inline data to the request. Returns 0 or an errno. */
 int wqe_add_inline(struct refault_sq_wqe *wqe, const void *from, size_t length)
 {
 	uint32_t before = le32toh(wqe->inline_length);
@@ -82,7 +82,7 @@ void wqe_set_remote(struct refault_sq_wqe *wqe, uint64_t addr, uint32_t rkey)
 	wqe->rkey = htole32(rkey);
 }
 
-/* As it is: not a number to the NIC. */
+/* Immediate data is passed through in big-endian order. */
 void wqe_set_imm(struct refault_sq_wqe *wqe, __be32 imm)
 {
 	memcpy(&wqe->imm, &imm, sizeof(wqe->imm));
@@ -96,7 +96,7 @@ void wqe_set_ud(struct refault_sq_wqe *wqe, const struct refault_ah *ah,
 	wqe->dest_lid = htole16(ah->dlid);
 	wqe->sl = ah->sl;
 	wqe->has_grh = ah->has_grh;
-	/* The GID in the order of the wire, in two halves. */
+	/* Datagrams have no operands: the fields hold halves of the raw GID. */
 	memcpy(&wqe->compare_add, ah->dgid, sizeof(wqe->compare_add));
 	memcpy(&wqe->swap, ah->dgid + sizeof(wqe->compare_add),
 	       sizeof(wqe->swap));

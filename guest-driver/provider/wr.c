@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
- * Posting work by ibv_wr_*(): one call begins a request, others say what
- * belongs to it. The requests are built in the ring; ibv_wr_complete() hands
- * all of them over at once, or none if one of them cannot be.
+ * Posting with ibv_wr_*(): one call starts a request, others set its operands.
+ * The requests are built in the ring; ibv_wr_complete() posts all of them at
+ * once, or none if one of them was in error.
  *
- * The send queue is locked from ibv_wr_start() to ibv_wr_complete() or
- * ibv_wr_abort().
+ * The lock of the send queue is held from ibv_wr_start() to ibv_wr_complete()
+ * or ibv_wr_abort().
  */
 
 #include <endian.h>
@@ -65,7 +65,7 @@ static void wr_abort(struct ibv_qp_ex *qp_ex)
 	pthread_spin_unlock(&qp->sq.lock);
 }
 
-/* Begins a request. Returns NULL if there is no room, or was an error. */
+/* Starts a request. Returns NULL if the queue is full, or after an error. */
 static struct refault_sq_wqe *wr_begin(struct ibv_qp_ex *qp_ex, uint8_t opcode)
 {
 	struct refault_qp *qp = from_ex(qp_ex);
@@ -166,7 +166,7 @@ static void wr_atomic_write(struct ibv_qp_ex *qp_ex, uint32_t rkey,
 		wqe_add_inline(wqe, data, sizeof(uint64_t));
 }
 
-/* Selectivity @level: a range, or the whole region that it lies in. */
+/* The selectivity @level is a range, or the whole memory region. */
 static void wr_flush(struct ibv_qp_ex *qp_ex, uint32_t rkey,
 		     uint64_t remote_addr, size_t length, uint8_t type,
 		     uint8_t level)
@@ -234,15 +234,15 @@ static void wr_set_inline_data_list(struct ibv_qp_ex *qp_ex, size_t count,
 {
 	size_t i;
 
-	/* Inline, even if there is nothing. */
+	/* Marks the request as inline even if the list is empty. */
 	wr_set_inline_data(qp_ex, NULL, 0);
 	for (i = 0; i < count; i++)
 		wr_set_inline_data(qp_ex, list[i].addr, list[i].length);
 }
 
 /*
- * Offers the calls for operations @ops (IBV_QP_EX_WITH_*). Returns 0, or an
- * errno if the NIC does not have one of them.
+ * Sets the functions for operations @ops (IBV_QP_EX_WITH_*). Returns 0, or an
+ * errno if one of them is not supported.
  */
 int wr_init(struct refault_qp *qp, enum ibv_qp_type type, uint64_t ops)
 {
