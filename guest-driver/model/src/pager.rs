@@ -3,7 +3,7 @@
 use refault_bus::Iova;
 
 use crate::ModelError;
-use crate::paging::AddressSpace;
+use crate::paging::PageTables;
 
 /// Whoever has the pages of an area: a filesystem, for a mapped file.
 pub trait Pager: Send + Sync {
@@ -11,7 +11,7 @@ pub trait Pager: Send + Sync {
     /// lock of the process, and must see to it that what it maps is still the area's.
     ///
     /// An error is a bus error for the process and a refused page for a device.
-    fn fault(&self, space: &AddressSpace, at: Iova, write: bool) -> Result<(), ModelError>;
+    fn fault(&self, space: &PageTables, at: Iova, write: bool) -> Result<(), ModelError>;
 
     /// The process has given the area up; its pages were not taken out of the tables yet.
     fn unmapped(&self) -> Result<(), ModelError>;

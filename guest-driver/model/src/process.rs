@@ -9,7 +9,7 @@ use refault_bus::pri::ResponseCode;
 use refault_bus::{Gpa, Iova, Pasid};
 
 use crate::pager::{Notifier, Pager};
-use crate::paging::{AddressSpace, Leaf, PageSize, Rights};
+use crate::paging::{Leaf, PageSize, PageTables, Rights};
 use crate::vtd::{Function, QueuedRequest};
 use crate::{GuestMemory, ModelError};
 
@@ -28,7 +28,7 @@ struct Area {
 pub struct Process {
     memory: Arc<GuestMemory>,
     /// Its page tables. Changes that take something away go through the methods of [`Process`], which flush.
-    pub space: AddressSpace,
+    pub space: PageTables,
     /// The memory map's lock.
     map: Mutex<Map>,
     /// Who must hear of changes. A lock of its own, taken after any other: pagers take pages away while they hold
@@ -52,7 +52,7 @@ struct Users {
 impl Process {
     /// A process without areas.
     pub fn new(memory: Arc<GuestMemory>) -> Result<Arc<Self>, ModelError> {
-        let space = AddressSpace::new(memory.clone())?;
+        let space = PageTables::new(memory.clone())?;
         Ok(Arc::new(Self { memory, space, map: Mutex::default(), users: Mutex::default() }))
     }
 

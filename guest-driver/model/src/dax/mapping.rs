@@ -9,7 +9,7 @@ use crate::dax::state::State;
 use crate::dax::{DaxFs, Errno, FileId, FsError};
 use crate::memory::FRAME;
 use crate::pager::Pager;
-use crate::paging::{AddressSpace, PageSize, Rights};
+use crate::paging::{PageSize, PageTables, Rights};
 use crate::{ModelError, Process};
 
 /// Names a mapping of a file.
@@ -66,7 +66,7 @@ impl Mapped for FileMapping {
 }
 
 impl Pager for FileMapping {
-    fn fault(&self, space: &AddressSpace, at: Iova, write: bool) -> Result<(), ModelError> {
+    fn fault(&self, space: &PageTables, at: Iova, write: bool) -> Result<(), ModelError> {
         let mut map = |gpa, rights| enter(space, at, gpa, rights);
         let faulted = self.fs.fault(self.file, Some(self.id), self.page_at(at), write, &mut map);
         faulted.map_err(|error| match error {
@@ -84,7 +84,7 @@ impl Pager for FileMapping {
 
 /// Puts a page into the tables: what is there is the same page with fewer rights, or a page of zeroes was taken away
 /// before.
-fn enter(space: &AddressSpace, at: Iova, gpa: Gpa, rights: Rights) -> Result<(), ModelError> {
+fn enter(space: &PageTables, at: Iova, gpa: Gpa, rights: Rights) -> Result<(), ModelError> {
     match space.lookup(at)? {
         Some(_) if rights == Rights::Write => space.protect(at, rights).map(drop),
         Some(_) => Ok(()),

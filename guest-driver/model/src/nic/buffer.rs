@@ -8,7 +8,7 @@ use refault_abi::command::PageTable;
 use refault_bus::{Gpa, Iova};
 
 use crate::memory::FRAME;
-use crate::paging::{AddressSpace, PageSize, Rights};
+use crate::paging::{PageSize, PageTables, Rights};
 use crate::vtd::Function;
 use crate::{GuestMemory, ModelError};
 
@@ -37,7 +37,7 @@ impl DmaDomain for PassThrough {
 
 /// A translated domain, as Linux uses by default.
 pub struct TranslatedDomain {
-    space: AddressSpace,
+    space: PageTables,
     function: Mutex<Option<Arc<Function>>>,
     next: AtomicU64,
 }
@@ -48,7 +48,7 @@ const FIRST_IOVA: u64 = 0x1_0000_0000;
 impl TranslatedDomain {
     /// An empty domain.
     pub fn new(memory: Arc<GuestMemory>) -> Result<Arc<Self>, ModelError> {
-        let (space, next) = (AddressSpace::new(memory)?, AtomicU64::new(FIRST_IOVA));
+        let (space, next) = (PageTables::new(memory)?, AtomicU64::new(FIRST_IOVA));
         Ok(Arc::new(Self { space, function: Mutex::default(), next }))
     }
 
@@ -60,7 +60,7 @@ impl TranslatedDomain {
     }
 
     /// Its tables.
-    pub fn space(&self) -> &AddressSpace {
+    pub fn space(&self) -> &PageTables {
         &self.space
     }
 }

@@ -1,7 +1,7 @@
 //! x86-64 four-level page tables, really built in guest memory (Intel SDM vol. 3, 5.5).
 
 mod entry;
-mod space;
+mod tables;
 
 pub use entry::{Entry, PageSize};
-pub use space::{AddressSpace, Leaf, Rights};
+pub use tables::{Leaf, PageTables, Rights};

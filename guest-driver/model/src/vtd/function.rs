@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use refault_bus::{Bdf, Gpa, Iova, Pasid};
 
 use crate::ModelError;
-use crate::paging::AddressSpace;
+use crate::paging::PageTables;
 use crate::vtd::context::{ContextBits, FAULT_DISABLED, PRESENT, PasidEntry, PasidTables};
 use crate::vtd::{Descriptor, Unit, covering_block};
 
@@ -105,7 +105,7 @@ impl Function {
     }
 
     /// Accesses without a PASID are translated by `space`, under domain id `domain` (2 or more).
-    pub fn attach_domain(&self, space: &AddressSpace, domain: u16) -> Result<(), ModelError> {
+    pub fn attach_domain(&self, space: &PageTables, domain: u16) -> Result<(), ModelError> {
         self.own_domain.store(domain, Ordering::Release);
         self.set_entry(OWN_SPACE, PasidEntry::FirstStage { root: space.root(), domain })
     }
@@ -116,7 +116,7 @@ impl Function {
     }
 
     /// Binds `pasid` to an address space: nothing but a table entry, and no flush.
-    pub fn bind(&self, pasid: Pasid, space: &AddressSpace) -> Result<(), ModelError> {
+    pub fn bind(&self, pasid: Pasid, space: &PageTables) -> Result<(), ModelError> {
         self.set_entry(pasid, PasidEntry::FirstStage { root: space.root(), domain: SHARED_DOMAIN })
     }
 

@@ -56,7 +56,7 @@ impl Leaf {
 /// caller's, as it is the kernel's.
 ///
 /// The tables go back to memory when this is dropped; the pages belong to whoever mapped them.
-pub struct AddressSpace {
+pub struct PageTables {
     memory: Arc<GuestMemory>,
     root: Gpa,
     /// All tables but the root. Held by every change: the page-table lock.
@@ -71,7 +71,7 @@ struct Slot {
     entry: Entry,
 }
 
-impl AddressSpace {
+impl PageTables {
     /// An empty address space.
     pub fn new(memory: Arc<GuestMemory>) -> Result<Self, ModelError> {
         let root = memory.frame()?;
@@ -238,7 +238,7 @@ impl AddressSpace {
     }
 }
 
-impl Drop for AddressSpace {
+impl Drop for PageTables {
     fn drop(&mut self) {
         let tables = std::mem::take(&mut *self.lock());
         for table in tables.into_iter().chain([self.root]) {
@@ -258,8 +258,8 @@ mod tests {
     use super::*;
     use crate::memory::tests::memory;
 
-    fn space() -> AddressSpace {
-        AddressSpace::new(memory(0x100_0000)).unwrap()
+    fn space() -> PageTables {
+        PageTables::new(memory(0x100_0000)).unwrap()
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
     fn tables_go_back_when_the_space_goes() {
         let memory = memory(0x100_0000);
         let before = memory.free_bytes();
-        let space = AddressSpace::new(memory.clone()).unwrap();
+        let space = PageTables::new(memory.clone()).unwrap();
         space.map(Iova(0x7fff_ffff_f000), Gpa(0x9000), PageSize::Small, Rights::Read).unwrap();
         assert_eq!(memory.free_bytes(), before - 4 * FRAME);
         drop(space);
