@@ -3,7 +3,7 @@
 use refault_abi::codes::*;
 use refault_bus::{Gpa, Iova};
 use refault_model::memory::FRAME;
-use refault_model::paging::{Entry, PageSize, Rights};
+use refault_model::paging::{PageSize, PageTableEntry, Rights};
 use refault_model::vtd::Descriptor;
 use refault_tests::machine::{Machine, MachineSetup};
 use refault_tests::session::Session;
@@ -45,7 +45,7 @@ fn flush_tables(machine: &Machine) {
 fn a_table_outside_memory_blocks_the_access_at_every_level() {
     for level in [4, 3, 2] {
         let outcome = write_after(|_, session| {
-            session.process.space.set_raw(TARGET, level, Entry::table(NOWHERE)).unwrap();
+            session.process.space.set_raw(TARGET, level, PageTableEntry::table(NOWHERE)).unwrap();
         });
         assert_eq!(outcome.0, WC_REM_ACCESS_ERR, "level {level}");
     }
@@ -67,7 +67,7 @@ fn a_table_that_contains_itself_is_walked_once() {
     for level in [4, 3, 2] {
         let outcome = write_after(|_, session| {
             let root = session.process.space.root();
-            session.process.space.set_raw(TARGET, level, Entry::table(root)).unwrap();
+            session.process.space.set_raw(TARGET, level, PageTableEntry::table(root)).unwrap();
         });
         // Whatever the loop happens to lead to, the walk has four steps; and what it leads to may be nothing.
         assert!(matches!(outcome.0, WC_SUCCESS | WC_REM_ACCESS_ERR), "level {level}: {outcome:?}");
@@ -77,7 +77,11 @@ fn a_table_that_contains_itself_is_walked_once() {
 #[test]
 fn a_page_that_is_no_memory_is_named_so() {
     let outcome = write_after(|_, session| {
-        session.process.space.set_raw(TARGET, 1, Entry::leaf(NOWHERE, PageSize::Small, true)).unwrap();
+        session
+            .process
+            .space
+            .set_raw(TARGET, 1, PageTableEntry::leaf(NOWHERE, PageSize::Small, true))
+            .unwrap();
     });
     assert_eq!(outcome, (WC_REM_ACCESS_ERR, CAUSE_NOT_MEMORY));
 }
@@ -86,7 +90,7 @@ fn a_page_that_is_no_memory_is_named_so() {
 fn a_page_in_the_interrupt_range_is_no_memory_either() {
     let mut interrupts = None;
     let outcome = write_after(|machine, session| {
-        let leaf = Entry::leaf(Gpa(0xfee0_0000), PageSize::Small, true);
+        let leaf = PageTableEntry::leaf(Gpa(0xfee0_0000), PageSize::Small, true);
         session.process.space.set_raw(TARGET, 1, leaf).unwrap();
         interrupts = Some(machine.interrupts.clone());
     });
@@ -98,7 +102,7 @@ fn a_page_in_the_interrupt_range_is_no_memory_either() {
 fn reserved_bits_block_the_access() {
     let outcome = write_after(|_, session| {
         let leaf = session.process.space.lookup(TARGET).unwrap().unwrap();
-        let reserved = Entry(leaf.entry.0 | 1 << 51);
+        let reserved = PageTableEntry(leaf.entry.0 | 1 << 51);
         session.process.space.set_raw(TARGET, 1, reserved).unwrap();
     });
     assert_eq!(outcome.0, WC_REM_ACCESS_ERR);
@@ -109,7 +113,7 @@ fn a_page_of_the_kernel_is_asked_for_and_given_up() {
     // The kernel's handler finds the page present and says "look again", each time.
     let outcome = write_after(|_, session| {
         let leaf = session.process.space.lookup(TARGET).unwrap().unwrap();
-        session.process.space.set_raw(TARGET, 1, Entry(leaf.entry.0 & !Entry::U)).unwrap();
+        session.process.space.set_raw(TARGET, 1, PageTableEntry(leaf.entry.0 & !PageTableEntry::U)).unwrap();
     });
     assert_eq!(outcome, (WC_REM_ACCESS_ERR, CAUSE_PAGE_RETRIES));
 }
@@ -213,7 +217,7 @@ fn kernel_addresses_are_never_given_to_a_device() {
     let frame = machine.memory.frame().unwrap();
     session.process.space.map(kernel, frame, PageSize::Small, Rights::Write).unwrap();
     let leaf = session.process.space.lookup(kernel).unwrap().unwrap();
-    session.process.space.set_raw(kernel, 1, Entry(leaf.entry.0 & !Entry::U)).unwrap();
+    session.process.space.set_raw(kernel, 1, PageTableEntry(leaf.entry.0 & !PageTableEntry::U)).unwrap();
     session.write(1, SOURCE, kernel, 64);
     machine.settle();
     assert_eq!(outcomes(&session.drain()), [(1, WC_REM_ACCESS_ERR, CAUSE_PAGE_REFUSED)]);

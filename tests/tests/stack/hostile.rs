@@ -7,7 +7,7 @@ use refault_bus::mmio::MmioDevice;
 use refault_bus::pri::ResponseCode;
 use refault_bus::{Gpa, Iova, Pasid, PrgIndex};
 use refault_model::memory::FRAME;
-use refault_model::paging::Entry;
+use refault_model::paging::PageTableEntry;
 use refault_model::vtd::Descriptor;
 use refault_pci::PciFunction;
 use refault_tests::machine::{Machine, MachineSetup};
@@ -92,7 +92,8 @@ fn play(machine: &Machine, session: &mut Session, act: &Act) {
             let _ = machine.unit.queue.submit_raw(&batch);
         }
         Act::Entry { page, level, value } => {
-            let _ = session.process.space.set_raw(Iova(TARGET.0 + page * FRAME), *level, Entry(*value));
+            let _ =
+                session.process.space.set_raw(Iova(TARGET.0 + page * FRAME), *level, PageTableEntry(*value));
         }
         Act::Respond { pasid, group, code } => {
             let pasid = pasid.and_then(Pasid::new);

@@ -59,9 +59,9 @@ impl PageSize {
 
 /// A page-table entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Entry(pub u64);
+pub struct PageTableEntry(pub u64);
 
-impl Entry {
+impl PageTableEntry {
     /// Present.
     pub const P: u64 = 1 << 0;
     /// Writable.

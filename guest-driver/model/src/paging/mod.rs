@@ -3,5 +3,5 @@
 mod entry;
 mod tables;
 
-pub use entry::{Entry, PageSize};
+pub use entry::{PageSize, PageTableEntry};
 pub use tables::{Leaf, PageTables, Rights};

@@ -6,7 +6,7 @@ use refault_bus::dma::Exchange;
 use refault_bus::{Gpa, Iova};
 
 use crate::memory::FRAME;
-use crate::paging::{Entry, PageSize};
+use crate::paging::{PageSize, PageTableEntry};
 use crate::{GuestMemory, ModelError};
 
 /// What a page may be used for; reading is always allowed.
@@ -26,7 +26,7 @@ pub struct Leaf {
     /// Its size.
     pub size: PageSize,
     /// The whole entry: rights, accessed and dirty bits.
-    pub entry: Entry,
+    pub entry: PageTableEntry,
 }
 
 impl Leaf {
@@ -37,17 +37,17 @@ impl Leaf {
 
     /// Writes are allowed.
     pub const fn writable(&self) -> bool {
-        self.entry.has(Entry::W)
+        self.entry.has(PageTableEntry::W)
     }
 
     /// Written to, by a CPU or a device.
     pub const fn dirty(&self) -> bool {
-        self.entry.has(Entry::D)
+        self.entry.has(PageTableEntry::D)
     }
 
     /// Used, by a CPU or a device.
     pub const fn accessed(&self) -> bool {
-        self.entry.has(Entry::A)
+        self.entry.has(PageTableEntry::A)
     }
 }
 
@@ -68,7 +68,7 @@ pub struct PageTables {
 struct Slot {
     at: Gpa,
     level: u8,
-    entry: Entry,
+    entry: PageTableEntry,
 }
 
 impl PageTables {
@@ -92,29 +92,29 @@ impl PageTables {
         }
         let mut tables = self.lock();
         let slot = self.reach(&mut tables, iova, size.level())?;
-        if slot.entry.has(Entry::P) {
+        if slot.entry.has(PageTableEntry::P) {
             return Err(ModelError::Mapped { iova });
         }
-        let entry = Entry::leaf(gpa, size, rights == Rights::Write);
+        let entry = PageTableEntry::leaf(gpa, size, rights == Rights::Write);
         Ok(self.memory.dma().store_u64(slot.at, entry.0)?)
     }
 
     /// Takes out the page around `iova`, whatever its size; what it was, with its last dirty bit.
     pub fn unmap(&self, iova: Iova) -> Result<Leaf, ModelError> {
-        self.update_leaf(iova, |_| Entry::default())
+        self.update_leaf(iova, |_| PageTableEntry::default())
     }
 
     /// Changes the rights of the page around `iova`; what it was.
     pub fn protect(&self, iova: Iova, rights: Rights) -> Result<Leaf, ModelError> {
         self.update_leaf(iova, |entry| match rights {
-            Rights::Read => Entry(entry.0 & !Entry::W),
-            Rights::Write => Entry(entry.0 | Entry::W),
+            Rights::Read => PageTableEntry(entry.0 & !PageTableEntry::W),
+            Rights::Write => PageTableEntry(entry.0 | PageTableEntry::W),
         })
     }
 
     /// Clears the accessed and dirty bits of the page around `iova`; what it was.
     pub fn clean(&self, iova: Iova) -> Result<Leaf, ModelError> {
-        self.update_leaf(iova, |entry| Entry(entry.0 & !(Entry::A | Entry::D)))
+        self.update_leaf(iova, |entry| PageTableEntry(entry.0 & !(PageTableEntry::A | PageTableEntry::D)))
     }
 
     /// Breaks the large page around `iova` into 512 of the next size, with the same rights and dirty bits.
@@ -125,13 +125,13 @@ impl PageTables {
             let size = PageSize::of_level(slot.level).and_then(PageSize::smaller);
             let size = size.ok_or(ModelError::NotMapped { iova })?;
             let table = self.memory.frame()?;
-            let page_size = if size == PageSize::Small { 0 } else { Entry::PS };
-            let flags = slot.entry.0 & !slot.entry.address().0 & !Entry::PS | page_size;
+            let page_size = if size == PageSize::Small { 0 } else { PageTableEntry::PS };
+            let flags = slot.entry.0 & !slot.entry.address().0 & !PageTableEntry::PS | page_size;
             for index in 0..512 {
                 let page = slot.entry.address().0 + index * size.bytes();
                 self.memory.dma().store_u64(Gpa(table.0 + index * 8), page | flags)?;
             }
-            if self.replace(slot, Entry::table(table))? {
+            if self.replace(slot, PageTableEntry::table(table))? {
                 tables.push(table);
                 return Ok(());
             }
@@ -144,10 +144,11 @@ impl PageTables {
     pub fn unlink_empty_table(&self, iova: Iova) -> Result<Gpa, ModelError> {
         let mut tables = self.lock();
         let slot = self.slot(iova, 2)?.filter(|slot| slot.level == 2 && !slot.entry.is_leaf(2));
-        let slot = slot.filter(|slot| slot.entry.has(Entry::P)).ok_or(ModelError::NotMapped { iova })?;
+        let slot =
+            slot.filter(|slot| slot.entry.has(PageTableEntry::P)).ok_or(ModelError::NotMapped { iova })?;
         let table = slot.entry.address();
         for index in 0..512 {
-            if self.memory.dma().load_u64(Gpa(table.0 + index * 8))? & Entry::P != 0 {
+            if self.memory.dma().load_u64(Gpa(table.0 + index * 8))? & PageTableEntry::P != 0 {
                 return Err(ModelError::Mapped { iova });
             }
         }
@@ -163,14 +164,18 @@ impl PageTables {
 
     /// Writes a raw entry of `level` (1 to 4) for `iova`, building tables above it: for tables that no sane
     /// kernel builds.
-    pub fn set_raw(&self, iova: Iova, level: u8, entry: Entry) -> Result<(), ModelError> {
+    pub fn set_raw(&self, iova: Iova, level: u8, entry: PageTableEntry) -> Result<(), ModelError> {
         let mut tables = self.lock();
         let slot = self.reach(&mut tables, iova, level)?;
         Ok(self.memory.dma().store_u64(slot.at, entry.0)?)
     }
 
     /// Changes the leaf around `iova` in one step; what it was.
-    fn update_leaf(&self, iova: Iova, change: impl Fn(Entry) -> Entry) -> Result<Leaf, ModelError> {
+    fn update_leaf(
+        &self,
+        iova: Iova,
+        change: impl Fn(PageTableEntry) -> PageTableEntry,
+    ) -> Result<Leaf, ModelError> {
         let _held = self.lock();
         loop {
             let slot = self.leaf_slot(iova)?.ok_or(ModelError::NotMapped { iova })?;
@@ -181,14 +186,16 @@ impl PageTables {
     }
 
     /// Puts `entry` in place of what `slot` held, unless a device changed it meanwhile.
-    fn replace(&self, slot: Slot, entry: Entry) -> Result<bool, ModelError> {
+    fn replace(&self, slot: Slot, entry: PageTableEntry) -> Result<bool, ModelError> {
         let exchange = self.memory.dma().compare_exchange_u64(slot.at, slot.entry.0, entry.0)?;
         Ok(exchange == Exchange::Stored)
     }
 
     /// The present leaf around `iova`.
     fn leaf_slot(&self, iova: Iova) -> Result<Option<Slot>, ModelError> {
-        Ok(self.slot(iova, 1)?.filter(|slot| slot.entry.has(Entry::P) && slot.entry.is_leaf(slot.level)))
+        Ok(self
+            .slot(iova, 1)?
+            .filter(|slot| slot.entry.has(PageTableEntry::P) && slot.entry.is_leaf(slot.level)))
     }
 
     /// The entry for `iova` at `level`, or the leaf above it; `None` where a table is missing.
@@ -196,10 +203,10 @@ impl PageTables {
         let mut table = self.root;
         for at_level in (level..=4).rev() {
             let slot = self.read_slot(table, iova, at_level)?;
-            if at_level == level || (slot.entry.has(Entry::P) && slot.entry.is_leaf(at_level)) {
+            if at_level == level || (slot.entry.has(PageTableEntry::P) && slot.entry.is_leaf(at_level)) {
                 return Ok(Some(slot));
             }
-            if !slot.entry.has(Entry::P) {
+            if !slot.entry.has(PageTableEntry::P) {
                 return Ok(None);
             }
             table = slot.entry.address();
@@ -212,15 +219,15 @@ impl PageTables {
         let mut table = self.root;
         for at_level in (level + 1..=4).rev() {
             let slot = self.read_slot(table, iova, at_level)?;
-            if slot.entry.has(Entry::P) && slot.entry.is_leaf(at_level) {
+            if slot.entry.has(PageTableEntry::P) && slot.entry.is_leaf(at_level) {
                 return Err(ModelError::Mapped { iova });
             }
-            table = if slot.entry.has(Entry::P) {
+            table = if slot.entry.has(PageTableEntry::P) {
                 slot.entry.address()
             } else {
                 let new = self.memory.frame()?;
                 tables.push(new);
-                self.memory.dma().store_u64(slot.at, Entry::table(new).0)?;
+                self.memory.dma().store_u64(slot.at, PageTableEntry::table(new).0)?;
                 new
             };
         }
@@ -230,7 +237,7 @@ impl PageTables {
     fn read_slot(&self, table: Gpa, iova: Iova, level: u8) -> Result<Slot, ModelError> {
         let index = (iova.0 >> (12 + 9 * (u32::from(level) - 1))) & 0x1ff;
         let at = Gpa(table.0 + index * 8);
-        Ok(Slot { at, level, entry: Entry(self.memory.dma().load_u64(at)?) })
+        Ok(Slot { at, level, entry: PageTableEntry(self.memory.dma().load_u64(at)?) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Gpa>> {
@@ -285,7 +292,7 @@ mod tests {
     fn a_split_page_keeps_address_rights_and_dirt() {
         let space = space();
         space.map(Iova(0x20_0000), Gpa(0x60_0000), PageSize::Large, Rights::Write).unwrap();
-        space.set_raw(Iova(0x20_0000), 2, Entry(0x60_0000 | 0xe7)).unwrap();
+        space.set_raw(Iova(0x20_0000), 2, PageTableEntry(0x60_0000 | 0xe7)).unwrap();
         space.split(Iova(0x20_0000)).unwrap();
         let leaf = space.lookup(Iova(0x20_0000 + 37 * FRAME)).unwrap().unwrap();
         assert_eq!((leaf.gpa, leaf.size), (Gpa(0x60_0000 + 37 * FRAME), PageSize::Small));
@@ -310,8 +317,10 @@ mod tests {
         space.map(Iova(0x1000), Gpa(0x9000), PageSize::Small, Rights::Write).unwrap();
         assert!(space.protect(Iova(0x1000), Rights::Read).unwrap().writable());
         assert!(!space.protect(Iova(0x1000), Rights::Write).unwrap().writable());
-        let dirty = Entry::leaf(Gpa(0x9000), PageSize::Small, true).0 | Entry::A | Entry::D;
-        space.set_raw(Iova(0x1000), 1, Entry(dirty)).unwrap();
+        let dirty = PageTableEntry::leaf(Gpa(0x9000), PageSize::Small, true).0
+            | PageTableEntry::A
+            | PageTableEntry::D;
+        space.set_raw(Iova(0x1000), 1, PageTableEntry(dirty)).unwrap();
         assert!(space.clean(Iova(0x1000)).unwrap().dirty());
         assert!(!space.unmap(Iova(0x1000)).unwrap().dirty());
         assert!(matches!(space.unmap(Iova(0x1000)), Err(ModelError::NotMapped { .. })));
