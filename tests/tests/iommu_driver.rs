@@ -214,7 +214,7 @@ fn many_submitters_share_the_queue_and_each_gets_its_own_wait() {
 #[test]
 fn an_absent_capability_is_named() {
     use refault_bus::mmio::MmioDevice;
-    use refault_model::registers::Registers;
+    use refault_model::registers::RegisterWindow;
     use refault_model::vtd::UnitSetup;
 
     /// A unit of which only the capability registers answer: everything but coherent walks.
@@ -229,7 +229,7 @@ fn an_absent_capability_is_named() {
     }
     let bound = bound();
     let setup = bound.platform.unit_setup(pause());
-    let outcome = Unit::bring_up(UnitSetup { registers: Registers::new(Arc::new(Lacking)), ..setup });
+    let outcome = Unit::bring_up(UnitSetup { registers: RegisterWindow::new(Arc::new(Lacking)), ..setup });
     let error = outcome.err().map(|error| error.to_string());
     assert_eq!(error.as_deref(), Some("the IOMMU does not offer coherent walks (ECAP.SMPWC)"));
 }

@@ -6,9 +6,9 @@ use refault_bus::mmio::MmioDevice;
 
 /// Naturally aligned little-endian accesses to an [`MmioDevice`].
 #[derive(Clone)]
-pub struct Registers(Arc<dyn MmioDevice>);
+pub struct RegisterWindow(Arc<dyn MmioDevice>);
 
-impl Registers {
+impl RegisterWindow {
     /// The registers of `window`.
     pub fn new(window: Arc<dyn MmioDevice>) -> Self {
         Self(window)

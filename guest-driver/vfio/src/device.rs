@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use refault_bus::mmio::MmioDevice;
 use refault_model::nic::{Config, ConfigAccess, FunctionAccess};
-use refault_model::registers::Registers;
+use refault_model::registers::RegisterWindow;
 use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX};
 use vfio_ioctls::{VfioContainer, VfioDevice, VfioError};
 
@@ -49,9 +49,9 @@ impl Device {
             })
         };
         let bars = vec![
-            (REGISTERS, Registers::new(by_calls(REGISTERS))),
-            (DOORBELLS, Registers::new(Arc::new(Window::map(&self.device, DOORBELLS)?))),
-            (VECTORS, Registers::new(by_calls(VECTORS))),
+            (REGISTERS, RegisterWindow::new(by_calls(REGISTERS))),
+            (DOORBELLS, RegisterWindow::new(Arc::new(Window::map(&self.device, DOORBELLS)?))),
+            (VECTORS, RegisterWindow::new(by_calls(VECTORS))),
         ];
         let config = Region { device: self.device.clone(), index: VFIO_PCI_CONFIG_REGION_INDEX };
         Ok(FunctionAccess { config: Config::new(Arc::new(config)), bars })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::ModelError;
 use crate::interrupts::MSI_ADDRESS;
-use crate::registers::Registers;
+use crate::registers::RegisterWindow;
 
 /// Config space as the driver reaches it. Reads and writes are 1 to 4 bytes, naturally aligned.
 pub trait ConfigAccess: Send + Sync {
@@ -175,7 +175,7 @@ impl Config {
         &self,
         vectors: u16,
         first_vector: u8,
-        bar: impl Fn(u8) -> Result<Registers, ModelError>,
+        bar: impl Fn(u8) -> Result<RegisterWindow, ModelError>,
     ) -> Result<(), ModelError> {
         let msix = self.capability(MSIX).ok_or(ModelError::Function("MSI-X"))?;
         let offered = (self.read16(msix + 2) & 0x7ff) + 1;

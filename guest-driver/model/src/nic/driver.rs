@@ -6,7 +6,7 @@ use refault_abi::command::{CMD_QUERY_DEVICE, DeviceCaps};
 use refault_abi::regs::*;
 
 use crate::nic::{Buffer, Config, DmaDomain, Lane};
-use crate::registers::Registers;
+use crate::registers::RegisterWindow;
 use crate::{GuestMemory, ModelError, Pause};
 
 /// log2 of the slots of both command lanes.
@@ -18,12 +18,12 @@ pub struct FunctionAccess {
     /// Its config space.
     pub config: Config,
     /// The windows of its BARs, by index.
-    pub bars: Vec<(u8, Registers)>,
+    pub bars: Vec<(u8, RegisterWindow)>,
 }
 
 impl FunctionAccess {
     /// The window of one BAR.
-    pub fn bar(&self, index: u8) -> Result<Registers, ModelError> {
+    pub fn bar(&self, index: u8) -> Result<RegisterWindow, ModelError> {
         let found = self.bars.iter().find(|(bar, _)| *bar == index);
         found.map(|(_, registers)| registers.clone()).ok_or(ModelError::Function("that BAR"))
     }
@@ -47,8 +47,8 @@ pub struct DriverSetup {
 /// A device that was set up.
 pub struct Driver {
     setup: DriverSetup,
-    bar0: Registers,
-    bar2: Registers,
+    bar0: RegisterWindow,
+    bar2: RegisterWindow,
     lanes: [Lane; 2],
 }
 
@@ -103,12 +103,12 @@ impl Driver {
     }
 
     /// The device's registers.
-    pub fn bar0(&self) -> &Registers {
+    pub fn bar0(&self) -> &RegisterWindow {
         &self.bar0
     }
 
     /// The doorbell pages.
-    pub fn bar2(&self) -> &Registers {
+    pub fn bar2(&self) -> &RegisterWindow {
         &self.bar2
     }
 
@@ -133,12 +133,12 @@ impl Driver {
     }
 }
 
-fn reset(bar0: &Registers, pause: &Pause) -> Result<(), ModelError> {
+fn reset(bar0: &RegisterWindow, pause: &Pause) -> Result<(), ModelError> {
     bar0.write32(REG_CONTROL, CONTROL_RESET);
     pause.until("the device's reset", || Ok((bar0.read32(REG_CONTROL) & CONTROL_RESET == 0).then_some(())))
 }
 
-fn lane(setup: &DriverSetup, bar0: &Registers, registers: (u64, u64, u64)) -> Result<Lane, ModelError> {
+fn lane(setup: &DriverSetup, bar0: &RegisterWindow, registers: (u64, u64, u64)) -> Result<Lane, ModelError> {
     let (base, log, doorbell) = registers;
     let ring = Buffer::new(&setup.memory, &setup.domain, Lane::ring_bytes(LOG_SLOTS))?;
     let lane = Lane::new(bar0.clone(), doorbell, ring, LOG_SLOTS, setup.pause.clone());

@@ -8,19 +8,19 @@ use zerocopy::FromBytes;
 
 use crate::ModelError;
 use crate::nic::Buffer;
-use crate::registers::Registers;
+use crate::registers::RegisterWindow;
 
 /// A ring of events and the vector that announces them.
 pub struct EventQueue {
     pub(crate) eqn: u32,
-    registers: Registers,
+    registers: RegisterWindow,
     ring: Buffer,
     log: u32,
     consumer: u32,
 }
 
 impl EventQueue {
-    pub(crate) fn new(eqn: u32, registers: Registers, ring: Buffer, log: u32) -> Self {
+    pub(crate) fn new(eqn: u32, registers: RegisterWindow, ring: Buffer, log: u32) -> Self {
         Self { eqn, registers, ring, log, consumer: 0 }
     }
 

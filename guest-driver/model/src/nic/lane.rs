@@ -7,7 +7,7 @@ use refault_bus::Gpa;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::nic::Buffer;
-use crate::registers::Registers;
+use crate::registers::RegisterWindow;
 use crate::{ModelError, Pause};
 
 /// Bytes of a slot before the response.
@@ -15,7 +15,7 @@ const RESPONSE: u64 = 128;
 
 /// The driver's side of one lane.
 pub struct Lane {
-    registers: Registers,
+    registers: RegisterWindow,
     doorbell: u64,
     ring: Buffer,
     slots: u32,
@@ -40,7 +40,13 @@ pub struct Ticket {
 
 impl Lane {
     /// A lane over `ring`, which holds `1 << log` slots; its registers are set by the driver.
-    pub(crate) fn new(registers: Registers, doorbell: u64, ring: Buffer, log: u32, pause: Pause) -> Self {
+    pub(crate) fn new(
+        registers: RegisterWindow,
+        doorbell: u64,
+        ring: Buffer,
+        log: u32,
+        pause: Pause,
+    ) -> Self {
         let slots = 1 << log;
         let state = Mutex::new(State { producer: 0, tokens: vec![0; 1 << log] });
         Self { registers, doorbell, ring, slots, pause, state }

@@ -11,7 +11,7 @@ use refault_bus::{Iova, Pasid};
 use crate::ModelError;
 use crate::nic::queue_pair::RingLayout;
 use crate::nic::{Buffer, CompletionQueue, Driver, EventQueue, QueuePair};
-use crate::registers::Registers;
+use crate::registers::RegisterWindow;
 
 /// Everything that a region may allow.
 const ALL_ACCESS: u32 = ACCESS_LOCAL_WRITE
@@ -24,7 +24,7 @@ const ALL_ACCESS: u32 = ACCESS_LOCAL_WRITE
 /// One context's page of BAR 2.
 #[derive(Clone)]
 pub(crate) struct DoorbellPage {
-    registers: Registers,
+    registers: RegisterWindow,
     offset: u64,
 }
 

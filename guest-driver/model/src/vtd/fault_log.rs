@@ -2,7 +2,7 @@
 
 use refault_bus::{Bdf, Iova, Pasid};
 
-use crate::registers::Registers;
+use crate::registers::RegisterWindow;
 use crate::vtd::registers as reg;
 
 /// One recorded fault (VT-d 11.4.7.6).
@@ -26,7 +26,7 @@ const RECORD: u64 = 16;
 const FAULT: u32 = 1 << 31;
 
 /// Takes all recorded faults and clears the status. The flag says whether faults were lost.
-pub(crate) fn drain(registers: &Registers) -> (Vec<FaultRecord>, bool) {
+pub(crate) fn drain(registers: &RegisterWindow) -> (Vec<FaultRecord>, bool) {
     let status = registers.read32(reg::FSTS);
     let mut faults = Vec::new();
     if status & reg::FSTS_PENDING == 0 {
@@ -45,7 +45,7 @@ pub(crate) fn drain(registers: &Registers) -> (Vec<FaultRecord>, bool) {
     (faults, status & reg::FSTS_OVERFLOW != 0)
 }
 
-fn read(registers: &Registers, at: u64) -> Option<FaultRecord> {
+fn read(registers: &RegisterWindow, at: u64) -> Option<FaultRecord> {
     let high = registers.read32(at + 12);
     if high & FAULT == 0 {
         return None;

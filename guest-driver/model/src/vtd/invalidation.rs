@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use refault_bus::Gpa;
 
-use crate::registers::Registers;
+use crate::registers::RegisterWindow;
 use crate::vtd::Descriptor;
 use crate::vtd::descriptor::InFlight;
 use crate::vtd::registers as reg;
@@ -20,7 +20,7 @@ const WIDE: u64 = 1 << 11 | 1;
 
 /// The driver's side of the queue.
 pub struct InvalidationQueue {
-    registers: Registers,
+    registers: RegisterWindow,
     memory: Arc<GuestMemory>,
     pause: Pause,
     ring: Gpa,
@@ -46,7 +46,11 @@ enum Outcome {
 
 impl InvalidationQueue {
     /// Allocates the ring and tells the unit where it is; switching it on is the unit's.
-    pub fn new(registers: Registers, memory: Arc<GuestMemory>, pause: Pause) -> Result<Self, ModelError> {
+    pub fn new(
+        registers: RegisterWindow,
+        memory: Arc<GuestMemory>,
+        pause: Pause,
+    ) -> Result<Self, ModelError> {
         let ring = memory.allocate(u64::from(LENGTH) << SHIFT, 13)?;
         let status = memory.frame()?;
         registers.write32(reg::IQT, 0);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use refault_bus::pri::ResponseCode;
 use refault_bus::{Bdf, Gpa, Iova, Pasid, PrgIndex};
 
-use crate::registers::Registers;
+use crate::registers::RegisterWindow;
 use crate::vtd::registers as reg;
 use crate::{GuestMemory, ModelError};
 
@@ -46,7 +46,7 @@ pub enum Answer {
 
 /// The driver's side of the queue.
 pub struct PageRequestQueue {
-    registers: Registers,
+    registers: RegisterWindow,
     memory: Arc<GuestMemory>,
     ring: Gpa,
     /// Which bits of the head and tail registers count.
@@ -57,7 +57,7 @@ pub struct PageRequestQueue {
 
 impl PageRequestQueue {
     /// Allocates a ring of `1 << order` pages and tells the unit where it is.
-    pub fn new(registers: Registers, memory: Arc<GuestMemory>, order: u8) -> Result<Self, ModelError> {
+    pub fn new(registers: RegisterWindow, memory: Arc<GuestMemory>, order: u8) -> Result<Self, ModelError> {
         let bytes = 0x1000 << order;
         let ring = memory.allocate(bytes, 12 + order)?;
         registers.write64(reg::PQH, 0);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use refault_bus::pri::ResponseCode;
 
 use crate::interrupts::MSI_ADDRESS;
-use crate::registers::Registers;
+use crate::registers::RegisterWindow;
 use crate::vtd::context::RootTable;
 use crate::vtd::registers as reg;
 use crate::vtd::{
@@ -24,7 +24,7 @@ const FLUSHES_ON_ROOT: u64 = 1 << 63;
 #[derive(Clone)]
 pub struct UnitSetup {
     /// The register window.
-    pub registers: Registers,
+    pub registers: RegisterWindow,
     /// Where tables and rings go.
     pub memory: Arc<GuestMemory>,
     /// How to wait.
@@ -127,7 +127,7 @@ impl Unit {
     }
 
     /// The register window.
-    pub fn registers(&self) -> &Registers {
+    pub fn registers(&self) -> &RegisterWindow {
         &self.setup.registers
     }
 }
@@ -163,7 +163,7 @@ fn await_status(setup: &UnitSetup, bit: u32, on: bool) -> Result<(), ModelError>
 }
 
 /// Programs one event's message, unmasks it and reads the control register back.
-fn set_event(registers: &Registers, control: u64, vector: u8) {
+fn set_event(registers: &RegisterWindow, control: u64, vector: u8) {
     registers.write32(control + 4, u32::from(vector));
     registers.write32(control + 8, MSI_ADDRESS);
     registers.write32(control + 12, 0);

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use refault_bus::mmio::MmioDevice;
 use refault_model::nic::{Config, ConfigAccess, FunctionAccess};
-use refault_model::registers::Registers;
+use refault_model::registers::RegisterWindow;
 use refault_pci::PciFunction;
 
 /// Config space and BARs of `function`, decoded wherever the BARs point.
 pub fn access(function: Arc<dyn PciFunction>) -> FunctionAccess {
     let window = |bar| {
         let window: Arc<dyn MmioDevice> = Arc::new(Window { function: function.clone(), bar });
-        (bar, Registers::new(window))
+        (bar, RegisterWindow::new(window))
     };
     let bars = function.endpoint().bars().iter().map(|bar| window(bar.index)).collect();
     FunctionAccess { config: Config::new(Arc::new(Space(function.clone()))), bars }

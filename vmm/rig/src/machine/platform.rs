@@ -8,7 +8,7 @@ use refault_bus::probe::Probe;
 use refault_iommu::{Iommu, IommuConfig};
 use refault_model::interrupts::Interrupts;
 use refault_model::memory::FRAME;
-use refault_model::registers::Registers;
+use refault_model::registers::RegisterWindow;
 use refault_model::vtd::{Unit, UnitSetup};
 use refault_model::{GuestMemory, ModelError, Pause};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -54,7 +54,7 @@ impl Platform {
     pub fn unit_setup(&self, pause: Pause) -> UnitSetup {
         let window: Arc<dyn MmioDevice> = self.iommu.clone();
         UnitSetup {
-            registers: Registers::new(window),
+            registers: RegisterWindow::new(window),
             memory: self.memory.clone(),
             pause,
             fault_vector: FAULT_VECTOR,
