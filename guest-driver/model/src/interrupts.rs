@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use refault_bus::irq::{MsiMessage, MsiSink};
 
-/// Where a message-signalled interrupt must be sent to reach [`Interrupts`].
+/// Where a message-signalled interrupt must be sent to reach [`InterruptController`].
 pub const MSI_ADDRESS: u32 = 0xfee0_0000;
 
 /// Counts messages by vector, and tells a listener.
-pub struct Interrupts {
+pub struct InterruptController {
     sent: [AtomicU64; 256],
     strays: AtomicU64,
     listener: OnceLock<Listener>,
@@ -17,14 +17,14 @@ pub struct Interrupts {
 
 type Listener = Box<dyn Fn(u8) + Send + Sync>;
 
-impl Default for Interrupts {
+impl Default for InterruptController {
     fn default() -> Self {
         let sent = [const { AtomicU64::new(0) }; 256];
         Self { sent, strays: AtomicU64::new(0), listener: OnceLock::new() }
     }
 }
 
-impl Interrupts {
+impl InterruptController {
     /// Calls `listener` with the vector of every message from now on, after it was counted. There is one
     /// listener: `false` if there is one already.
     pub fn listen(&self, listener: impl Fn(u8) + Send + Sync + 'static) -> bool {
@@ -51,7 +51,7 @@ impl Interrupts {
     }
 }
 
-impl MsiSink for Interrupts {
+impl MsiSink for InterruptController {
     fn signal(&self, message: MsiMessage) {
         if message.address == u64::from(MSI_ADDRESS) {
             let vector = message.data as u8;

@@ -14,7 +14,7 @@ use refault_bus::ats::AtsEndpoint;
 use refault_bus::clock::Clock;
 use refault_bus::probe::Probe;
 use refault_iommu::Iommu;
-use refault_model::interrupts::Interrupts;
+use refault_model::interrupts::InterruptController;
 use refault_model::nic::{DmaDomain, Driver, DriverSetup, PassThrough, TranslatedDomain};
 use refault_model::vtd::{Function, FunctionSetup, Unit, UnitSetup};
 use refault_model::{GuestMemory, ModelError, Pause, Process};
@@ -87,7 +87,7 @@ pub struct Machine {
     /// The IOMMU.
     pub iommu: Arc<Iommu>,
     /// Where all interrupts go.
-    pub interrupts: Arc<Interrupts>,
+    pub interrupts: Arc<InterruptController>,
     /// The NIC.
     pub nic: Arc<Nic>,
     /// The kernel's IOMMU driver.

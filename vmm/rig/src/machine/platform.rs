@@ -6,7 +6,7 @@ use refault_bus::dma::GuestRam;
 use refault_bus::mmio::MmioDevice;
 use refault_bus::probe::Probe;
 use refault_iommu::{Iommu, IommuConfig};
-use refault_model::interrupts::Interrupts;
+use refault_model::interrupts::InterruptController;
 use refault_model::memory::FRAME;
 use refault_model::registers::RegisterWindow;
 use refault_model::vtd::{Unit, UnitSetup};
@@ -27,7 +27,7 @@ pub struct Platform {
     /// The IOMMU.
     pub iommu: Arc<Iommu>,
     /// Where all interrupts go.
-    pub interrupts: Arc<Interrupts>,
+    pub interrupts: Arc<InterruptController>,
 }
 
 impl Platform {
@@ -40,13 +40,17 @@ impl Platform {
         let ram = ram.map_err(|_| ModelError::NoRoom { bytes })?;
         let ram = Arc::new(ram);
         let memory = frames(&ram);
-        let interrupts = Arc::new(Interrupts::default());
+        let interrupts = Arc::new(InterruptController::default());
         let iommu = Arc::new(Iommu::new(config, memory.dma().clone(), interrupts.clone(), probe));
         Ok(Self { memory, ram, iommu, interrupts })
     }
 
     /// The same machine after a reset: no frame is given out.
-    pub fn restarted(ram: Arc<GuestMemoryMmap>, iommu: Arc<Iommu>, interrupts: Arc<Interrupts>) -> Self {
+    pub fn restarted(
+        ram: Arc<GuestMemoryMmap>,
+        iommu: Arc<Iommu>,
+        interrupts: Arc<InterruptController>,
+    ) -> Self {
         Self { memory: frames(&ram), ram, iommu, interrupts }
     }
 
