@@ -5,7 +5,7 @@ use std::sync::Arc;
 use refault_abi::command::{CMD_QUERY_DEVICE, DeviceCaps};
 use refault_abi::regs::*;
 
-use crate::nic::{Buffer, Config, DmaDomain, Lane};
+use crate::nic::{Buffer, CommandLane, Config, DmaDomain};
 use crate::registers::RegisterWindow;
 use crate::{GuestMemory, ModelError, Pause};
 
@@ -49,7 +49,7 @@ pub struct Driver {
     setup: DriverSetup,
     bar0: RegisterWindow,
     bar2: RegisterWindow,
-    lanes: [Lane; 2],
+    lanes: [CommandLane; 2],
 }
 
 /// Registers of a lane, from its base on: ring, size, doorbell.
@@ -93,12 +93,12 @@ impl Driver {
     }
 
     /// The lane for commands that may wait.
-    pub fn lane0(&self) -> &Lane {
+    pub fn lane0(&self) -> &CommandLane {
         &self.lanes[0]
     }
 
     /// The lane for commands that never wait for a fault.
-    pub fn lane1(&self) -> &Lane {
+    pub fn lane1(&self) -> &CommandLane {
         &self.lanes[1]
     }
 
@@ -138,10 +138,14 @@ fn reset(bar0: &RegisterWindow, pause: &Pause) -> Result<(), ModelError> {
     pause.until("the device's reset", || Ok((bar0.read32(REG_CONTROL) & CONTROL_RESET == 0).then_some(())))
 }
 
-fn lane(setup: &DriverSetup, bar0: &RegisterWindow, registers: (u64, u64, u64)) -> Result<Lane, ModelError> {
+fn lane(
+    setup: &DriverSetup,
+    bar0: &RegisterWindow,
+    registers: (u64, u64, u64),
+) -> Result<CommandLane, ModelError> {
     let (base, log, doorbell) = registers;
-    let ring = Buffer::new(&setup.memory, &setup.domain, Lane::ring_bytes(LOG_SLOTS))?;
-    let lane = Lane::new(bar0.clone(), doorbell, ring, LOG_SLOTS, setup.pause.clone());
+    let ring = Buffer::new(&setup.memory, &setup.domain, CommandLane::ring_bytes(LOG_SLOTS))?;
+    let lane = CommandLane::new(bar0.clone(), doorbell, ring, LOG_SLOTS, setup.pause.clone());
     bar0.write64(base, lane.base());
     bar0.write32(log, LOG_SLOTS);
     Ok(lane)

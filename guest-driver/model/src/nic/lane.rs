@@ -14,7 +14,7 @@ use crate::{ModelError, Pause};
 const RESPONSE: u64 = 128;
 
 /// The driver's side of one lane.
-pub struct Lane {
+pub struct CommandLane {
     registers: RegisterWindow,
     doorbell: u64,
     ring: Buffer,
@@ -38,7 +38,7 @@ pub struct Ticket {
     token: u32,
 }
 
-impl Lane {
+impl CommandLane {
     /// A lane over `ring`, which holds `1 << log` slots; its registers are set by the driver.
     pub(crate) fn new(
         registers: RegisterWindow,

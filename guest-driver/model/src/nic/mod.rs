@@ -20,7 +20,7 @@ pub use completion::CompletionQueue;
 pub use config::{Config, ConfigAccess};
 pub use driver::{Driver, DriverSetup, FunctionAccess};
 pub use event::EventQueue;
-pub use lane::{Lane, Ticket};
+pub use lane::{CommandLane, Ticket};
 pub use objects::{Context, QueuePairSetup, Region};
 pub use on_demand::{OnDemandRegion, PageFaultHandler, PageFaults};
 pub use queue_pair::QueuePair;
