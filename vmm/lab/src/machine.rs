@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use refault_model::ModelError;
-use refault_model::nic::PageFaults;
+use refault_model::nic::PageFaultQueue;
 use refault_rig::machine::platform::Platform;
 use refault_rig::machine::{self as rig, MachineSetup, NIC_VECTOR, Seams};
 
@@ -17,7 +17,7 @@ pub const PAGE_FAULT_VECTOR: u8 = NIC_VECTOR + 1;
 pub struct Machine {
     machine: rig::Machine,
     /// Page faults of on-demand regions.
-    pub faults: Arc<PageFaults>,
+    pub faults: Arc<PageFaultQueue>,
 }
 
 impl Machine {
@@ -32,7 +32,7 @@ impl Machine {
         log_faults: u8,
     ) -> Result<Self, ModelError> {
         let machine = rig::Machine::new(platform, setup, seams)?;
-        let faults = PageFaults::new(&machine.driver, PAGE_FAULTS, log_faults)?;
+        let faults = PageFaultQueue::new(&machine.driver, PAGE_FAULTS, log_faults)?;
         Ok(Self { machine, faults })
     }
 }

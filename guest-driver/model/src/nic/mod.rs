@@ -22,7 +22,7 @@ pub use driver::{Driver, DriverSetup, FunctionAccess};
 pub use event::EventQueue;
 pub use lane::{CommandLane, Ticket};
 pub use objects::{Context, QueuePairSetup, Region};
-pub use on_demand::{OnDemandRegion, PageFaultHandler, PageFaults};
+pub use on_demand::{OnDemandRegion, PageFaultHandler, PageFaultQueue};
 pub use queue_pair::QueuePair;
 pub use shared_queue::SharedReceiveQueue;
 pub use umem::Umem;

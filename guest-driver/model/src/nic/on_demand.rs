@@ -51,7 +51,7 @@ impl OnDemandRegion {
         pd: u32,
         (start, length): (Iova, u64),
         access: u32,
-        faults: &PageFaults,
+        faults: &PageFaultQueue,
     ) -> Result<Arc<Self>, ModelError> {
         let first_offset = start.0 % BLOCK;
         let mut levels = 1;
@@ -187,14 +187,14 @@ pub trait PageFaultHandler: Send + Sync {
 }
 
 /// The event queue of page faults, and who handles them.
-pub struct PageFaults {
+pub struct PageFaultQueue {
     driver: Arc<Driver>,
     number: u32,
     queue: Mutex<EventQueue>,
     handlers: Mutex<BTreeMap<u32, Arc<dyn PageFaultHandler>>>,
 }
 
-impl PageFaults {
+impl PageFaultQueue {
     /// An event queue of `1 << log` entries on MSI-X vector `vector`, armed.
     pub fn new(driver: &Arc<Driver>, vector: u16, log: u8) -> Result<Arc<Self>, ModelError> {
         let queue = driver.create_event_queue(vector, log)?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use refault_bus::Iova;
 
 use crate::memory::FRAME;
-use crate::nic::{OnDemandRegion, PageFaultHandler, PageFaults};
+use crate::nic::{OnDemandRegion, PageFaultHandler, PageFaultQueue};
 use crate::pager::Notifier;
 use crate::paging::Rights;
 use crate::{ModelError, Process};
@@ -14,12 +14,16 @@ use crate::{ModelError, Process};
 pub struct Umem {
     region: Arc<OnDemandRegion>,
     process: Weak<Process>,
-    faults: Arc<PageFaults>,
+    faults: Arc<PageFaultQueue>,
 }
 
 impl Umem {
     /// From now on `region` is filled with pages of `process`, at the same addresses, whenever `faults` tells.
-    pub fn begin(region: Arc<OnDemandRegion>, process: &Arc<Process>, faults: &Arc<PageFaults>) -> Arc<Self> {
+    pub fn begin(
+        region: Arc<OnDemandRegion>,
+        process: &Arc<Process>,
+        faults: &Arc<PageFaultQueue>,
+    ) -> Arc<Self> {
         let umem = Arc::new(Self { region, process: Arc::downgrade(process), faults: faults.clone() });
         process.notify(umem.clone());
         faults.handle(umem.region.region(), umem.clone());

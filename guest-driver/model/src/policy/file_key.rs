@@ -8,7 +8,7 @@ use refault_bus::Iova;
 use crate::ModelError;
 use crate::dax::{DaxFs, FileId, FsError, Mapped, MappingId, Rule};
 use crate::memory::FRAME;
-use crate::nic::{OnDemandRegion, PageFaultHandler, PageFaults};
+use crate::nic::{OnDemandRegion, PageFaultHandler, PageFaultQueue};
 use crate::policy::{Policy, Registration, Request};
 
 /// The remote key (STag) is for a range of a file, and requests name offsets in it. The server's NIC resolves each access
@@ -71,7 +71,7 @@ impl PageFaultHandler for Window {
 
 struct KeyOfFile {
     window: Arc<Window>,
-    faults: Arc<PageFaults>,
+    faults: Arc<PageFaultQueue>,
 }
 
 impl Registration for KeyOfFile {

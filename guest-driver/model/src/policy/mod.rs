@@ -45,7 +45,7 @@ pub use short_term::ShortTermPin;
 use crate::Process;
 use crate::dax::{DaxFs, FileId, FsError, Rule};
 use crate::memory::FRAME;
-use crate::nic::{Driver, PageFaults};
+use crate::nic::{Driver, PageFaultQueue};
 
 /// A program, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +79,7 @@ pub struct Request {
     /// The NIC's driver.
     pub driver: Arc<Driver>,
     /// Where page faults of on-demand regions go.
-    pub faults: Arc<PageFaults>,
+    pub faults: Arc<PageFaultQueue>,
     /// Protection domain.
     pub pd: u32,
     /// The filesystem.

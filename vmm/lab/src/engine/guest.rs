@@ -9,7 +9,7 @@ use refault_bus::pri::ResponseCode;
 use refault_bus::probe::{Probe, ProbeEvent, Stage};
 use refault_bus::{AddressSpace, Iova, PrgIndex};
 use refault_model::handlers::Handlers;
-use refault_model::nic::{PageFaults, Umem};
+use refault_model::nic::{PageFaultQueue, Umem};
 use refault_model::paging::PageSize;
 use refault_model::vtd::{Answer, QueuedRequest, Unit};
 use refault_model::{ModelError, Process};
@@ -27,7 +27,7 @@ pub(super) struct Guest {
     world: Arc<World>,
     setup: Setup,
     unit: Arc<Unit>,
-    events: Arc<PageFaults>,
+    events: Arc<PageFaultQueue>,
     probe: Arc<dyn Probe>,
     process: Arc<Process>,
     umem: Option<Arc<Umem>>,
