@@ -7,7 +7,7 @@ use refault_abi::queue::{Cqe, SqWqe};
 use refault_bus::{Iova, Pasid};
 use refault_model::Process;
 use refault_model::nic::{
-    CompletionQueue, Context, Driver, EventQueue, QueuePair, QueuePairSetup, Region, work,
+    CompletionQueue, Context, Driver, EventQueue, MemoryRegion, QueuePair, QueuePairSetup, work,
 };
 
 /// log2 of the entries of both rings of a queue pair.
@@ -27,7 +27,7 @@ pub struct Session {
     /// Its protection domain.
     pub pd: u32,
     /// All its addresses.
-    pub region: Region,
+    pub region: MemoryRegion,
     /// What its queue pairs are made of.
     pub setup: QueuePairSetup,
     /// Where events of its queues go.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use refault_abi::codes::WC_SUCCESS;
 use refault_abi::queue::{Cqe, SqWqe};
 use refault_bus::Iova;
-use refault_model::nic::{Buffer, CompletionQueue, Driver, QueuePair, QueuePairSetup, Region, work};
+use refault_model::nic::{Buffer, CompletionQueue, Driver, MemoryRegion, QueuePair, QueuePairSetup, work};
 
 /// log2 of the entries of a send ring, and of those of the completion queue.
 const LOG_RING: u8 = 6;
@@ -38,7 +38,7 @@ struct Bench<'a> {
     completions: CompletionQueue,
     sender: QueuePair,
     buffers: [Buffer; 2],
-    regions: [Region; 2],
+    regions: [MemoryRegion; 2],
     size: u32,
 }
 

@@ -21,7 +21,7 @@ pub use config::{Config, ConfigAccess};
 pub use driver::{Driver, DriverSetup, FunctionAccess};
 pub use event::EventQueue;
 pub use lane::{CommandLane, Ticket};
-pub use objects::{Context, QueuePairSetup, Region};
+pub use objects::{Context, MemoryRegion, QueuePairSetup};
 pub use on_demand::{OnDemandRegion, PageFaultHandler, PageFaultQueue};
 pub use queue_pair::QueuePair;
 pub use shared_queue::SharedReceiveQueue;

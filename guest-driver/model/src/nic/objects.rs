@@ -45,7 +45,7 @@ pub struct Context {
 
 /// A memory region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
+pub struct MemoryRegion {
     /// lkey and rkey.
     pub key: u32,
 }
@@ -92,7 +92,7 @@ impl Driver {
     }
 
     /// Registers the whole address space of the domain's process, for everything.
-    pub fn register_process(&self, pd: u32) -> Result<Region, ModelError> {
+    pub fn register_process(&self, pd: u32) -> Result<MemoryRegion, ModelError> {
         self.register_range(pd, Iova(0), u64::MAX, ALL_ACCESS)
     }
 
@@ -103,9 +103,9 @@ impl Driver {
         start: Iova,
         length: u64,
         access: u32,
-    ) -> Result<Region, ModelError> {
+    ) -> Result<MemoryRegion, ModelError> {
         let body = CreateMr { start: start.0, length, pd, access, mode: MR_PASID, ..CreateMr::default() };
-        Ok(Region { key: self.create(CMD_CREATE_MR, &body)? })
+        Ok(MemoryRegion { key: self.create(CMD_CREATE_MR, &body)? })
     }
 
     /// Registers pinned pages that `table` names as `length` bytes from `start` on, page aligned.
@@ -115,7 +115,7 @@ impl Driver {
         start: Iova,
         length: u64,
         table: PageTable,
-    ) -> Result<Region, ModelError> {
+    ) -> Result<MemoryRegion, ModelError> {
         let body = CreateMr {
             start: start.0,
             length,
@@ -125,11 +125,11 @@ impl Driver {
             mode: MR_PINNED,
             ..CreateMr::default()
         };
-        Ok(Region { key: self.create(CMD_CREATE_MR, &body)? })
+        Ok(MemoryRegion { key: self.create(CMD_CREATE_MR, &body)? })
     }
 
     /// Revokes a region through lane 1.
-    pub fn revoke(&self, region: Region) -> Result<(), ModelError> {
+    pub fn revoke(&self, region: MemoryRegion) -> Result<(), ModelError> {
         self.lane1().execute::<[u8; 0]>(CMD_REVOKE_MR, &object(region.key)).map(drop)
     }
 

@@ -10,7 +10,7 @@ use refault_bus::{Gpa, Iova};
 
 use crate::ModelError;
 use crate::memory::FRAME;
-use crate::nic::{Buffer, Driver, EventQueue, Region};
+use crate::nic::{Buffer, Driver, EventQueue, MemoryRegion};
 use crate::paging::Rights;
 
 /// Words of a table, as a power of two.
@@ -21,7 +21,7 @@ const BLOCK: u64 = 2 << 20;
 /// An on-demand region and its table.
 pub struct OnDemandRegion {
     driver: Arc<Driver>,
-    region: Region,
+    region: MemoryRegion,
     start: Iova,
     length: u64,
     levels: u32,
@@ -75,14 +75,14 @@ impl OnDemandRegion {
             fault_eqn: faults.number(),
             ..CreateMr::default()
         };
-        let region = Region { key: driver.create(CMD_CREATE_MR, &body)? };
+        let region = MemoryRegion { key: driver.create(CMD_CREATE_MR, &body)? };
         let tables = BTreeMap::from([((levels - 1, 0), top)]);
         let table = Mutex::new(Table { tables, pages: BTreeMap::new() });
         Ok(Arc::new(Self { driver: driver.clone(), region, start, length, levels, table }))
     }
 
     /// Its key.
-    pub fn region(&self) -> Region {
+    pub fn region(&self) -> MemoryRegion {
         self.region
     }
 
@@ -209,12 +209,12 @@ impl PageFaultQueue {
     }
 
     /// Lets `handler` have the faults of `region`.
-    pub fn handle(&self, region: Region, handler: Arc<dyn PageFaultHandler>) {
+    pub fn handle(&self, region: MemoryRegion, handler: Arc<dyn PageFaultHandler>) {
         self.handlers().insert(region.key, handler);
     }
 
     /// Nobody has them any more. Faults that are not answered yet end with their region.
-    pub fn stop_handling(&self, region: Region) {
+    pub fn stop_handling(&self, region: MemoryRegion) {
         self.handlers().remove(&region.key);
     }
 

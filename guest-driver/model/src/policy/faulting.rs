@@ -6,7 +6,7 @@ use refault_abi::command::CMD_DESTROY_MR;
 use refault_bus::Iova;
 
 use crate::dax::{FsError, Rule};
-use crate::nic::{Driver, OnDemandRegion, Region, Umem};
+use crate::nic::{Driver, MemoryRegion, OnDemandRegion, Umem};
 use crate::policy::{Policy, Registration, Request};
 
 /// The device uses the process' own page table through its PASID. Unmapping flushes IOTLB and device TLB; the next
@@ -35,7 +35,7 @@ impl Policy for ThroughPasid {
 
 struct PasidRegion {
     driver: Arc<Driver>,
-    region: Region,
+    region: MemoryRegion,
     base: Iova,
 }
 

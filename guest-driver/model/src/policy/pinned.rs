@@ -8,7 +8,7 @@ use refault_bus::{Gpa, Iova};
 
 use crate::dax::{DaxFs, Errno, FileId, FsError};
 use crate::memory::FRAME;
-use crate::nic::{Buffer, Driver, Region, page_table};
+use crate::nic::{Buffer, Driver, MemoryRegion, page_table};
 use crate::paging::PageSize;
 use crate::policy::{Registration, Request};
 
@@ -19,7 +19,7 @@ pub struct Pinned {
     file: FileId,
     pages: Range<u64>,
     write: bool,
-    region: Region,
+    region: MemoryRegion,
     base: Iova,
     /// The region's page table, which must stay as long as the device knows the region.
     tables: Mutex<Vec<Buffer>>,
@@ -106,7 +106,7 @@ fn pin_all(request: &Request, held: &mut Vec<Page>) -> Result<(), FsError> {
     Ok(())
 }
 
-fn describe(request: &Request, held: &[Page]) -> Result<(Region, Vec<Buffer>), FsError> {
+fn describe(request: &Request, held: &[Page]) -> Result<(MemoryRegion, Vec<Buffer>), FsError> {
     let Request { driver, pd, start, .. } = request;
     let addresses: Vec<Iova> = held.iter().map(|page| page.dma).collect();
     let (table, buffers) = page_table(driver.memory(), driver.domain(), &addresses, PageSize::Small)?;
@@ -119,7 +119,7 @@ fn describe(request: &Request, held: &[Page]) -> Result<(Region, Vec<Buffer>), F
         mode: MR_PINNED,
         ..CreateMr::default()
     };
-    let region = Region { key: driver.lane0().execute::<ObjectId>(CMD_CREATE_MR, &body)?.id };
+    let region = MemoryRegion { key: driver.lane0().execute::<ObjectId>(CMD_CREATE_MR, &body)?.id };
     Ok((region, buffers))
 }
 

@@ -7,8 +7,8 @@ use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_READ, ACCESS_REMOTE_W
 use refault_abi::command::*;
 use refault_bus::{Iova, Pasid};
 use refault_model::nic::{
-    Buffer, CompletionQueue, Context, Driver, EventQueue, OnDemandRegion, QueuePair, QueuePairSetup, Region,
-    Umem, page_table,
+    Buffer, CompletionQueue, Context, Driver, EventQueue, MemoryRegion, OnDemandRegion, QueuePair,
+    QueuePairSetup, Umem, page_table,
 };
 use refault_model::paging::{PageSize, Rights};
 use refault_model::{ModelError, Process};
@@ -38,7 +38,7 @@ pub(super) struct Session {
     pd: u32,
     events: EventQueue,
     pub(super) completions: CompletionQueue,
-    local: Region,
+    local: MemoryRegion,
     /// The local region's page table, if it has one.
     _tables: Vec<Buffer>,
     target: TargetRegion,
@@ -52,7 +52,7 @@ pub(super) struct Session {
 /// How the target is registered.
 enum TargetRegion {
     /// Together with all other addresses.
-    Pasid(Region),
+    Pasid(MemoryRegion),
     /// With a table of its own.
     OnDemand(Arc<Umem>),
 }
@@ -202,7 +202,7 @@ fn pin(
     process: &Process,
     pd: u32,
     bytes: u64,
-) -> Result<(Region, Vec<Buffer>), ModelError> {
+) -> Result<(MemoryRegion, Vec<Buffer>), ModelError> {
     let (driver, size) = (&machine.driver, PageSize::Large);
     let page = |at: u64| {
         let leaf = process.fault_at(Iova(SOURCE.0 + at), true)?;

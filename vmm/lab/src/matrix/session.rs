@@ -7,7 +7,9 @@ use refault_abi::codes::{CAUSE_NONE, WC_SUCCESS, WC_WR_FLUSH_ERR};
 use refault_abi::command::*;
 use refault_bus::{Iova, Pasid};
 use refault_model::memory::FRAME;
-use refault_model::nic::{CompletionQueue, Context, EventQueue, QueuePair, QueuePairSetup, Region, work};
+use refault_model::nic::{
+    CompletionQueue, Context, EventQueue, MemoryRegion, QueuePair, QueuePairSetup, work,
+};
 use refault_model::paging::{PageSize, Rights};
 use refault_model::policy::Registration;
 use refault_model::{ModelError, Process};
@@ -73,7 +75,7 @@ pub(super) struct Session {
     /// Its protection domain.
     pub(super) pd: u32,
     /// Over all its addresses: for its buffers.
-    local: Region,
+    local: MemoryRegion,
     events: EventQueue,
     completions: CompletionQueue,
     lanes: Vec<Lane>,
