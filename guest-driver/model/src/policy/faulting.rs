@@ -7,7 +7,7 @@ use refault_bus::Iova;
 
 use crate::dax::{FsError, Rule};
 use crate::nic::{Driver, MemoryRegion, OnDemandRegion, Umem};
-use crate::policy::{Policy, Registration, Request};
+use crate::policy::{Policy, Registration, RegistrationRequest};
 
 /// The device uses the process' own page table through its PASID. Unmapping flushes IOTLB and device TLB; the next
 /// access is a page request, and the kernel asks the filesystem again.
@@ -26,8 +26,8 @@ impl Policy for ThroughPasid {
         "pasid"
     }
 
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
-        let Request { driver, pd, start, .. } = request;
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
+        let RegistrationRequest { driver, pd, start, .. } = request;
         let region = driver.register_range(*pd, *start, request.bytes(), request.access())?;
         Ok(Arc::new(PasidRegion { driver: driver.clone(), region, base: *start }))
     }
@@ -60,8 +60,8 @@ impl Policy for OnDemand {
         "odp"
     }
 
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
-        let Request { driver, faults, pd, start, process, .. } = request;
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
+        let RegistrationRequest { driver, faults, pd, start, process, .. } = request;
         let range = (*start, request.bytes());
         let region = OnDemandRegion::create(driver, *pd, range, request.access(), faults)?;
         Ok(Arc::new(OnDemandRegistration(Umem::begin(region, process, faults))))

@@ -9,7 +9,7 @@ use crate::ModelError;
 use crate::dax::{DaxFs, FileId, FsError, Mapped, MappingId, Rule};
 use crate::memory::FRAME;
 use crate::nic::{OnDemandRegion, PageFaultHandler, PageFaultQueue};
-use crate::policy::{Policy, Registration, Request};
+use crate::policy::{Policy, Registration, RegistrationRequest};
 
 /// The remote key (STag) is for a range of a file, and requests name offsets in it. The server's NIC resolves each access
 /// through the filesystem; no process needs to map the file. On this NIC it is an on-demand region whose table the
@@ -24,8 +24,8 @@ impl Policy for FileKey {
         "file-key"
     }
 
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
-        let Request { driver, faults, pd, fs, file, pages, .. } = request;
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
+        let RegistrationRequest { driver, faults, pd, fs, file, pages, .. } = request;
         let range = (Iova(pages.start * FRAME), request.bytes());
         let region = OnDemandRegion::create(driver, *pd, range, request.access(), faults)?;
         let (fs, file, mapping) = (fs.clone(), *file, OnceLock::new());

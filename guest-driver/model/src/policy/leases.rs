@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::dax::{Errno, FileId, FsError};
-use crate::policy::{Pinned, Program, ProgramId, Registration, Request};
+use crate::policy::{Pinned, Program, ProgramId, Registration, RegistrationRequest};
 
 /// A line of the administrator's listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,14 +56,14 @@ pub struct LeaseBook {
 
 impl LeaseBook {
     /// Takes a lease on the range of a request.
-    pub fn take(&self, request: &Request) {
-        let Request { program, file, pages, .. } = request.clone();
+    pub fn take(&self, request: &RegistrationRequest) {
+        let RegistrationRequest { program, file, pages, .. } = request.clone();
         self.lock().push(Lease { program, file, pages, regions: Vec::new(), breaking: false });
     }
 
     /// Pins under a lease that the program has on the whole range, and that nobody wants to break.
-    pub fn pin(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
-        let Request { program, file, pages, .. } = request;
+    pub fn pin(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
+        let RegistrationRequest { program, file, pages, .. } = request;
         let (id, file, pages) = (program.id(), *file, pages.clone());
         let covers = move |lease: &Lease| {
             lease.program.id() == id

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::dax::{Errno, FsError, Rule};
 use crate::memory::FRAME;
-use crate::policy::{Pinned, Policy, Registration, Request};
+use crate::policy::{Pinned, Policy, Registration, RegistrationRequest};
 
 /// The original sin: the pages are looked up once and handed to the device; the filesystem goes on as if nobody used
 /// them.
@@ -27,7 +27,7 @@ impl Policy for Unprotected {
         "pin"
     }
 
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
         Ok(Pinned::create(request)?)
     }
 }
@@ -39,7 +39,7 @@ impl Policy for Banned {
         "pin-banned"
     }
 
-    fn register(&self, _request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+    fn register(&self, _request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
         Err(FsError::refused(Errno::EOPNOTSUPP, "pages of a DAX file cannot be pinned for long"))
     }
 }
@@ -51,7 +51,7 @@ impl Policy for Prefault {
         "prefault"
     }
 
-    fn prepare(&self, request: &Request) -> Result<(), FsError> {
+    fn prepare(&self, request: &RegistrationRequest) -> Result<(), FsError> {
         let refused = FsError::refused(Errno::EFAULT, "a page cannot be faulted in");
         for offset in (0..request.bytes()).step_by(FRAME as usize) {
             let at = refault_bus::Iova(request.start.0 + offset);
@@ -60,7 +60,7 @@ impl Policy for Prefault {
         Ok(())
     }
 
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
         Ok(Pinned::create(request)?)
     }
 }

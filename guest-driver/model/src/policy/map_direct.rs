@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::dax::{Affected, DaxFs, Errno, FileId, FsError, Rule};
-use crate::policy::{Pinned, Policy, ProgramId, Registration, Request};
+use crate::policy::{Pinned, Policy, ProgramId, Registration, RegistrationRequest};
 
 /// A flag of mmap(2). A fault of such a mapping succeeds only if it needs neither page cache nor a change of the block
 /// map; while the mapping exists, changes of the file's block map fail. Nothing is on disk, and munmap(2) ends it -
@@ -35,12 +35,12 @@ impl Policy for MapDirect {
     }
 
     /// mmap(MAP_DIRECT).
-    fn prepare(&self, request: &Request) -> Result<(), FsError> {
+    fn prepare(&self, request: &RegistrationRequest) -> Result<(), FsError> {
         self.lock().insert(request.program.id(), request.file);
         Ok(())
     }
 
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
         if self.lock().get(&request.program.id()) != Some(&request.file) {
             return Err(FsError::refused(Errno::EOPNOTSUPP, "the mapping is not MAP_DIRECT"));
         }

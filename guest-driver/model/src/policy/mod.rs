@@ -71,7 +71,7 @@ pub trait Program: Send + Sync {
 
 /// A program's wish to have pages of a mapped file used by the device.
 #[derive(Clone)]
-pub struct Request {
+pub struct RegistrationRequest {
     /// Who.
     pub program: Arc<dyn Program>,
     /// Its memory.
@@ -94,7 +94,7 @@ pub struct Request {
     pub write: bool,
 }
 
-impl Request {
+impl RegistrationRequest {
     /// Bytes that are asked for.
     pub fn bytes(&self) -> u64 {
         (self.pages.end - self.pages.start) * FRAME
@@ -125,12 +125,12 @@ pub trait Policy: Rule {
     fn name(&self) -> &'static str;
 
     /// What a program does before it registers, because the policy asks for it: takes a lease, seals the file.
-    fn prepare(&self, _request: &Request) -> Result<(), FsError> {
+    fn prepare(&self, _request: &RegistrationRequest) -> Result<(), FsError> {
         Ok(())
     }
 
     /// Registers, or refuses to.
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError>;
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError>;
 
     /// A program is about to unmap the file.
     fn before_munmap(&self, _program: ProgramId) -> Result<(), FsError> {

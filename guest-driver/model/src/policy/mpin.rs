@@ -8,7 +8,7 @@ use refault_bus::Iova;
 use crate::Process;
 use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Pins, Rule};
 use crate::memory::FRAME;
-use crate::policy::{Pinned, Policy, ProgramId, Registration, Request};
+use crate::policy::{Pinned, Policy, ProgramId, Registration, RegistrationRequest};
 use crate::waits::{Waited, Waits};
 
 /// What becomes of an operation that would move pages that are mpinned.
@@ -119,12 +119,12 @@ impl Policy for Mpin {
         "mpin"
     }
 
-    fn prepare(&self, request: &Request) -> Result<(), FsError> {
-        let Request { fs, program, process, start, write, .. } = request;
+    fn prepare(&self, request: &RegistrationRequest) -> Result<(), FsError> {
+        let RegistrationRequest { fs, program, process, start, write, .. } = request;
         self.mpin(fs, program.id(), (process, *start, request.bytes()), *write).map(drop)
     }
 
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
         let program = request.program.id();
         if !self.lock().contains_key(&program) {
             return Err(FsError::refused(Errno::EPERM, "the memory is not mpinned"));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Pins, Rule};
-use crate::policy::{Pinned, Policy, Registration, Request};
+use crate::policy::{Pinned, Policy, Registration, RegistrationRequest};
 
 /// No reflink, no exchange, no collapse or insert; truncate and punch are refused while the file is mapped or a page of it
 /// is pinned. A write needs nothing prepared, so a pinned page counts as dirty.
@@ -40,7 +40,7 @@ impl Policy for NeverMoves {
         "never-moves"
     }
 
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
         Ok(Pinned::create(request)?)
     }
 }

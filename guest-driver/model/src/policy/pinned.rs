@@ -10,7 +10,7 @@ use crate::dax::{DaxFs, Errno, FileId, FsError};
 use crate::memory::FRAME;
 use crate::nic::{Buffer, Driver, MemoryRegion, page_table};
 use crate::paging::PageSize;
-use crate::policy::{Registration, Request};
+use crate::policy::{Registration, RegistrationRequest};
 
 /// Pages of a file that were looked up once and handed to the device.
 pub struct Pinned {
@@ -34,18 +34,18 @@ struct Page {
 
 impl Pinned {
     /// Faults the pages in (for writing, if the device shall write), counts a pin for each, and tells the device.
-    pub fn create(request: &Request) -> Result<Arc<Self>, FsError> {
+    pub fn create(request: &RegistrationRequest) -> Result<Arc<Self>, FsError> {
         let mut held = Vec::new();
         let made = pin_all(request, &mut held).and_then(|()| describe(request, &held));
         let (region, tables) = match made {
             Ok(made) => made,
             Err(error) => {
-                let Request { driver, fs, write, .. } = request;
+                let RegistrationRequest { driver, fs, write, .. } = request;
                 let _ = unpin_all(driver, fs, *write, held);
                 return Err(error);
             }
         };
-        let Request { driver, fs, file, pages, write, start, .. } = request.clone();
+        let RegistrationRequest { driver, fs, file, pages, write, start, .. } = request.clone();
         let (tables, held) = (Mutex::new(tables), Mutex::new(held));
         Ok(Arc::new(Self { driver, fs, file, pages, write, region, base: start, tables, held }))
     }
@@ -94,7 +94,7 @@ impl Registration for Pinned {
 }
 
 /// get_user_pages: every page is there, with the right that is needed, and counted.
-fn pin_all(request: &Request, held: &mut Vec<Page>) -> Result<(), FsError> {
+fn pin_all(request: &RegistrationRequest, held: &mut Vec<Page>) -> Result<(), FsError> {
     for offset in (0..request.bytes()).step_by(FRAME as usize) {
         let at = Iova(request.start.0 + offset);
         let refused = FsError::refused(Errno::EFAULT, "a page cannot be faulted in");
@@ -106,8 +106,8 @@ fn pin_all(request: &Request, held: &mut Vec<Page>) -> Result<(), FsError> {
     Ok(())
 }
 
-fn describe(request: &Request, held: &[Page]) -> Result<(MemoryRegion, Vec<Buffer>), FsError> {
-    let Request { driver, pd, start, .. } = request;
+fn describe(request: &RegistrationRequest, held: &[Page]) -> Result<(MemoryRegion, Vec<Buffer>), FsError> {
+    let RegistrationRequest { driver, pd, start, .. } = request;
     let addresses: Vec<Iova> = held.iter().map(|page| page.dma).collect();
     let (table, buffers) = page_table(driver.memory(), driver.domain(), &addresses, PageSize::Small)?;
     let body = CreateMr {

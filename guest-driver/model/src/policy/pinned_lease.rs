@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Pins, Rule};
-use crate::policy::{Holding, LeaseBook, Policy, ProgramId, Registration, Request, Signal};
+use crate::policy::{Holding, LeaseBook, Policy, ProgramId, Registration, RegistrationRequest, Signal};
 use crate::waits::{Waited, Waits};
 
 /// The opt-in lease: pinning without one is EPERM; truncate and its like of *pinned* pages are ETXTBSY, of others they
@@ -81,12 +81,12 @@ impl Policy for PinnedLease {
         if self.until_unpinned { "lease-until-unpinned" } else { "lease-truncate-fails" }
     }
 
-    fn prepare(&self, request: &Request) -> Result<(), FsError> {
+    fn prepare(&self, request: &RegistrationRequest) -> Result<(), FsError> {
         self.book.take(request);
         Ok(())
     }
 
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
         self.book.pin(request)
     }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::dax::{Affected, Change, DaxFs, FsError, Pins, Rule};
-use crate::policy::{Holding, LeaseBook, Policy, Program, ProgramId, Registration, Request, Signal};
+use crate::policy::{
+    Holding, LeaseBook, Policy, Program, ProgramId, Registration, RegistrationRequest, Signal,
+};
 use crate::waits::{Waited, Waits};
 
 /// What becomes of a holder that has not let go when the break time is over.
@@ -72,12 +74,12 @@ impl Policy for RevocableLease {
         "lease"
     }
 
-    fn prepare(&self, request: &Request) -> Result<(), FsError> {
+    fn prepare(&self, request: &RegistrationRequest) -> Result<(), FsError> {
         self.book.take(request);
         Ok(())
     }
 
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
         self.book.pin(request)
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::dax::{Affected, Change, DaxFs, Errno, FileId, FsError, Rule};
-use crate::policy::{Holding, Pinned, Policy, Program, ProgramId, Registration, Request, Signal};
+use crate::policy::{Holding, Pinned, Policy, Program, ProgramId, Registration, RegistrationRequest, Signal};
 
 /// How long a seal lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,12 +116,12 @@ impl Policy for Seal {
         if self.kind == SealKind::Breakable { "sealed-breakable" } else { "sealed" }
     }
 
-    fn prepare(&self, request: &Request) -> Result<(), FsError> {
+    fn prepare(&self, request: &RegistrationRequest) -> Result<(), FsError> {
         self.seal(request.file, &request.program);
         Ok(())
     }
 
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
         if !self.is_sealed(request.file) {
             return Err(FsError::refused(Errno::EPERM, "the file is not sealed"));
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::dax::{Affected, Change, DaxFs, FsError, Pins, Rule};
-use crate::policy::{Pinned, Policy, Registration, Request};
+use crate::policy::{Pinned, Policy, Registration, RegistrationRequest};
 use crate::waits::{Waited, Waits};
 
 /// What direct I/O does: truncate and its like unmap the pages, so that no pin can be added, then wait until no page of
@@ -54,7 +54,7 @@ impl Policy for ShortTermPin {
         "short-pin"
     }
 
-    fn register(&self, request: &Request) -> Result<Arc<dyn Registration>, FsError> {
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
         Ok(Pinned::create(request)?)
     }
 }

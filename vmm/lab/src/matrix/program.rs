@@ -8,7 +8,7 @@ use refault_bus::{Gpa, Iova};
 use refault_model::dax::{DaxFs, FileId, FsError};
 use refault_model::memory::FRAME;
 use refault_model::paging::Rights;
-use refault_model::policy::{Policy, ProgramId, Registration, Request, Signal};
+use refault_model::policy::{Policy, ProgramId, Registration, RegistrationRequest, Signal};
 use refault_model::{ModelError, Process, policy};
 
 use super::machine::Machine;
@@ -83,9 +83,9 @@ impl Program {
     }
 
     /// Its wish to have pages of the file registered; none, if it has ended.
-    pub(super) fn request(self: &Arc<Self>, pages: Range<u64>, write: bool) -> Option<Request> {
+    pub(super) fn request(self: &Arc<Self>, pages: Range<u64>, write: bool) -> Option<RegistrationRequest> {
         let (process, pd) = self.process_and_pd()?;
-        Some(Request {
+        Some(RegistrationRequest {
             program: self.clone(),
             process,
             driver: self.machine.driver.clone(),
