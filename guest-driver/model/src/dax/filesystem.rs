@@ -17,7 +17,7 @@ pub struct FileId(pub u64);
 
 /// What the filesystem did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct FsCounters {
     /// Faults of mappings.
     pub faults: u64,
     /// Pages that became dirty: `page_mkwrite`, and writes by the kernel.
@@ -49,7 +49,7 @@ impl DaxFs {
             next_id: 1,
             zeroes: Block(0),
             durable: Default::default(),
-            counters: Counters::default(),
+            counters: FsCounters::default(),
         };
         state.zeroes = state.allocate()?;
         Ok(Arc::new(Self { state: Mutex::new(state), rule: Mutex::new(Arc::new(NoRule)) }))
@@ -139,7 +139,7 @@ impl DaxFs {
     }
 
     /// What it did so far.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> FsCounters {
         self.lock().counters
     }
 

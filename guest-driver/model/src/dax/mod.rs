@@ -29,6 +29,6 @@ pub(crate) mod tests;
 pub use blocks::{Block, Pins};
 pub use error::{Errno, FsError};
 pub use extents::Extent;
-pub use filesystem::{Counters, DaxFs, FileId};
+pub use filesystem::{DaxFs, FileId, FsCounters};
 pub use mapping::{Mapped, MappingId};
 pub use rule::{Affected, Change, NoRule, Rule};

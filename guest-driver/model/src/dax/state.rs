@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::GuestMemory;
 use crate::dax::blocks::Blocks;
 use crate::dax::extents::ExtentMap;
-use crate::dax::{Block, Change, Counters, Errno, Extent, FileId, FsError, Mapped, MappingId};
+use crate::dax::{Block, Change, Errno, Extent, FileId, FsCounters, FsError, Mapped, MappingId};
 use crate::memory::FRAME;
 
 /// An inode.
@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) zeroes: Block,
     /// What would be found after a crash, for blocks that were ever written out.
     pub(super) durable: BTreeMap<Block, Vec<u8>>,
-    pub(super) counters: Counters,
+    pub(super) counters: FsCounters,
 }
 
 impl State {
