@@ -27,8 +27,8 @@ pub mod pause;
 pub mod policy;
 pub mod process;
 pub mod registers;
+pub mod scheduler;
 pub mod vtd;
-pub mod waits;
 
 pub use error::ModelError;
 pub use memory::GuestMemory;

@@ -9,7 +9,7 @@ use crate::Process;
 use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Pins, Rule};
 use crate::memory::FRAME;
 use crate::policy::{Pinned, Policy, ProgramId, Registration, RegistrationRequest};
-use crate::waits::{Waited, Waits};
+use crate::scheduler::{Scheduler, WaitResult};
 
 /// What becomes of an operation that would move pages that are mpinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Account {
 /// A mapping of which mpin(2) promises that it will not fault and not migrate. Drivers pin only what is mpinned. The RAM
 /// among it is accounted, once however often it is pinned; pages of a DAX file are not RAM.
 pub struct Mpin {
-    waits: Arc<dyn Waits>,
+    scheduler: Arc<dyn Scheduler>,
     when_pinned: WhenPinned,
     /// RLIMIT_MEMLOCK in bytes.
     limit: u64,
@@ -48,8 +48,8 @@ struct Promise {
 
 impl Mpin {
     /// With a limit of locked memory in bytes.
-    pub fn new(waits: Arc<dyn Waits>, when_pinned: WhenPinned, limit: u64) -> Self {
-        Self { waits, when_pinned, limit, promises: Mutex::default() }
+    pub fn new(scheduler: Arc<dyn Scheduler>, when_pinned: WhenPinned, limit: u64) -> Self {
+        Self { scheduler, when_pinned, limit, promises: Mutex::default() }
     }
 
     /// Faults `bytes` at `start` in, and accounts for them.
@@ -102,8 +102,8 @@ impl Rule for Mpin {
         }
         match self.when_pinned {
             WhenPinned::Refuse => Err(FsError::refused(Errno::EBUSY, "the page is mpinned")),
-            WhenPinned::Wait => match self.waits.wait(None, &mut || !pinned()) {
-                Waited::Ready => Ok(()),
+            WhenPinned::Wait => match self.scheduler.wait(None, &mut || !pinned()) {
+                WaitResult::Ready => Ok(()),
                 _ => Err(FsError::Forever("munpin")),
             },
         }

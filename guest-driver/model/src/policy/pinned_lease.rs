@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Pins, Rule};
 use crate::policy::{Holding, LeaseBook, Policy, ProgramId, Registration, RegistrationRequest, Signal};
-use crate::waits::{Waited, Waits};
+use crate::scheduler::{Scheduler, WaitResult};
 
 /// The opt-in lease: pinning without one is EPERM; truncate and its like of *pinned* pages are ETXTBSY, of others they
 /// work, and break the lease, which must then be taken again before more is pinned. The holder may ask to be told of
@@ -14,7 +14,7 @@ use crate::waits::{Waited, Waits};
 /// file with pins left drops the lease and kills the program. That the lease counts its pins, so that an administrator
 /// can see who holds which range, is why it was proposed.
 pub struct PinnedLease {
-    waits: Arc<dyn Waits>,
+    scheduler: Arc<dyn Scheduler>,
     until_unpinned: bool,
     tell_holder: bool,
     /// Who holds what.
@@ -23,8 +23,8 @@ pub struct PinnedLease {
 
 impl PinnedLease {
     /// The lease of the proposal, or with the amendment.
-    pub fn new(waits: Arc<dyn Waits>, until_unpinned: bool) -> Self {
-        Self { waits, until_unpinned, tell_holder: false, book: LeaseBook::default() }
+    pub fn new(scheduler: Arc<dyn Scheduler>, until_unpinned: bool) -> Self {
+        Self { scheduler, until_unpinned, tell_holder: false, book: LeaseBook::default() }
     }
 
     /// Holders are told ([`Signal::LetGo`]) of operations that fail because of them.
@@ -36,7 +36,7 @@ impl PinnedLease {
     /// then this waits until they are gone.
     pub fn unlock(&self, program: ProgramId) -> Result<(), FsError> {
         let pinned = || self.book.pins_of(program) > 0;
-        if self.until_unpinned && self.waits.wait(None, &mut || !pinned()) != Waited::Ready {
+        if self.until_unpinned && self.scheduler.wait(None, &mut || !pinned()) != WaitResult::Ready {
             return Err(FsError::Forever("the pages of a lease to be unpinned"));
         }
         self.book.end_all_of(program);

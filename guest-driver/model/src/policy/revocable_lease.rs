@@ -6,7 +6,7 @@ use crate::dax::{Affected, Change, DaxFs, FsError, Pins, Rule};
 use crate::policy::{
     Holding, LeaseBook, Policy, Program, ProgramId, Registration, RegistrationRequest, Signal,
 };
-use crate::waits::{Waited, Waits};
+use crate::scheduler::{Scheduler, WaitResult};
 
 /// What becomes of a holder that has not let go when the break time is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum WhenDeaf {
 /// A lease on the range is the condition for pinning it. Whatever changes the block map under pinned pages - with shared
 /// blocks, any write - asks the holder to let go, waits as long as the break time, and then takes the pages away.
 pub struct RevocableLease {
-    waits: Arc<dyn Waits>,
+    scheduler: Arc<dyn Scheduler>,
     break_time_ns: u64,
     when_deaf: WhenDeaf,
     /// Who holds what.
@@ -29,8 +29,8 @@ pub struct RevocableLease {
 
 impl RevocableLease {
     /// With so many nanoseconds to let go.
-    pub fn new(waits: Arc<dyn Waits>, break_time_ns: u64, when_deaf: WhenDeaf) -> Self {
-        Self { waits, break_time_ns, when_deaf, book: LeaseBook::default() }
+    pub fn new(scheduler: Arc<dyn Scheduler>, break_time_ns: u64, when_deaf: WhenDeaf) -> Self {
+        Self { scheduler, break_time_ns, when_deaf, book: LeaseBook::default() }
     }
 
     fn take_away(&self, affected: &Affected, holders: &[Arc<dyn Program>]) -> Result<(), FsError> {
@@ -39,8 +39,8 @@ impl RevocableLease {
             WhenDeaf::Revoke => self.book.end(*file, pages).iter().try_for_each(|region| region.revoke()),
             WhenDeaf::Kill => {
                 holders.iter().for_each(|holder| holder.signal(Signal::Kill));
-                match self.waits.wait(None, &mut || !self.book.is_pinned(*file, pages)) {
-                    Waited::Ready => Ok(()),
+                match self.scheduler.wait(None, &mut || !self.book.is_pinned(*file, pages)) {
+                    WaitResult::Ready => Ok(()),
                     _ => Err(FsError::Forever("a killed program to let go")),
                 }
             }
@@ -56,8 +56,10 @@ impl Rule for RevocableLease {
         }
         let holders = self.book.begin_break(*file, pages);
         holders.iter().for_each(|holder| holder.signal(Signal::LetGo));
-        let deadline = self.waits.now_ns() + self.break_time_ns;
-        if self.waits.wait(Some(deadline), &mut || !self.book.is_pinned(*file, pages)) != Waited::Ready {
+        let deadline = self.scheduler.now_ns() + self.break_time_ns;
+        if self.scheduler.wait(Some(deadline), &mut || !self.book.is_pinned(*file, pages))
+            != WaitResult::Ready
+        {
             self.take_away(affected, &holders)?;
         }
         self.book.end(*file, pages);

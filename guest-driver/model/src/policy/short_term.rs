@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::dax::{Affected, Change, DaxFs, FsError, Pins, Rule};
 use crate::policy::{Pinned, Policy, Registration, RegistrationRequest};
-use crate::waits::{Waited, Waits};
+use crate::scheduler::{Scheduler, WaitResult};
 
 /// What direct I/O does: truncate and its like unmap the pages, so that no pin can be added, then wait until no page of
 /// them is pinned (`dax_layout_busy_page`, `xfs_break_dax_layouts`). A pin that is never given back is waited for for
@@ -13,19 +13,19 @@ use crate::waits::{Waited, Waits};
 /// A write to a shared block does not wait: whoever pinned the page for reading goes on reading what was there. The block
 /// itself is not given to anybody else before.
 pub struct ShortTermPin {
-    waits: Arc<dyn Waits>,
+    scheduler: Arc<dyn Scheduler>,
 }
 
 impl ShortTermPin {
     /// On that clock.
-    pub fn new(waits: Arc<dyn Waits>) -> Self {
-        Self { waits }
+    pub fn new(scheduler: Arc<dyn Scheduler>) -> Self {
+        Self { scheduler }
     }
 
     fn wait(&self, mut pinned: impl FnMut() -> bool) -> Result<(), FsError> {
-        match self.waits.wait(None, &mut || !pinned()) {
-            Waited::Ready => Ok(()),
-            Waited::TimedOut | Waited::Forever => Err(FsError::Forever("a page to be unpinned")),
+        match self.scheduler.wait(None, &mut || !pinned()) {
+            WaitResult::Ready => Ok(()),
+            WaitResult::TimedOut | WaitResult::Deadlock => Err(FsError::Forever("a page to be unpinned")),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::dax::{Affected, Change, Errno, FileId, Rule};
 use crate::memory::FRAME;
 use crate::paging::{PageSize, Rights};
 use crate::policy::*;
-use crate::waits::{Alone, Waits};
+use crate::scheduler::{Scheduler, SoleTask};
 
 #[derive(Default)]
 struct Listener(Mutex<Vec<Signal>>);
@@ -98,8 +98,8 @@ fn mpin_counts_ram_against_the_limit_and_dax_pages_not() {
     let process = mapped(&memory, &fs, file);
     let anonymous = Iova(0x10_0000);
     process.map_area(anonymous, 4 * FRAME, Rights::Write, PageSize::Small);
-    let waits: Arc<dyn Waits> = Arc::new(Alone);
-    let mpin = Mpin::new(waits, WhenPinned::Refuse, 3 * FRAME);
+    let scheduler: Arc<dyn Scheduler> = Arc::new(SoleTask);
+    let mpin = Mpin::new(scheduler, WhenPinned::Refuse, 3 * FRAME);
     let program = ProgramId(1);
     let account = mpin.mpin(&fs, program, (&process, at(0), 8 * FRAME), true).unwrap();
     assert_eq!(account, Account { ram: 0, dax: 8 * FRAME });
@@ -118,8 +118,8 @@ fn a_short_term_pin_is_waited_for_by_those_who_free_move_or_share_and_by_nobody_
     let process = mapped(&memory, &fs, file);
     let page = process.fault_at(at(1), true).unwrap().gpa;
     fs.pin(page, true);
-    let waits: Arc<dyn Waits> = Arc::new(Alone);
-    let rule = ShortTermPin::new(waits);
+    let scheduler: Arc<dyn Scheduler> = Arc::new(SoleTask);
+    let rule = ShortTermPin::new(scheduler);
     for change in CHANGES {
         let asked = rule.before(&fs, &affected(file, change));
         assert_eq!(asked.is_err(), !matches!(change, Change::Copy | Change::Allocate), "{change:?}");

@@ -1,7 +1,7 @@
 //! One cell: a program streams verified requests into a registered file, the operation happens in the middle, and every
 //! byte is looked at afterwards.
 
-use refault_model::waits::Waits;
+use refault_model::scheduler::Scheduler;
 
 use super::cell::{Cell, Ending, Requests};
 use super::contents::{Possible, WRITTEN, difference, foreign, written};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use refault_model::policy::*;
-use refault_model::waits::Waits;
+use refault_model::scheduler::Scheduler;
 
 use super::program::Habits;
 
@@ -140,7 +140,7 @@ impl Row {
         matches!(self, Self::Pasid | Self::Odp | Self::FileKey)
     }
 
-    pub(super) fn policy(self, waits: Arc<dyn Waits>) -> Arc<dyn Policy> {
+    pub(super) fn policy(self, waits: Arc<dyn Scheduler>) -> Arc<dyn Policy> {
         match self {
             Self::Pasid => Arc::new(ThroughPasid),
             Self::Odp => Arc::new(OnDemand),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use refault_model::dax::{DaxFs, FileId, FsError, NoRule};
 use refault_model::policy::Policy;
-use refault_model::waits::Waits;
+use refault_model::scheduler::Scheduler;
 
 use super::contents::{Owner, Possible};
 use super::machine::OwnSpace;
@@ -99,7 +99,7 @@ impl Stage {
     /// The same on a machine of another make.
     pub(super) fn on(own: OwnSpace, row: Row, operation: Operation) -> anyhow::Result<Self> {
         let world = World::new(own)?;
-        let waits: Arc<dyn Waits> = world.clone();
+        let waits: Arc<dyn Scheduler> = world.clone();
         let policy = row.policy(waits);
         Self::of(world, policy, row.habits(), operation)
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use refault_bus::clock::Clock;
-use refault_model::waits::{Waited, Waits};
+use refault_model::scheduler::{Scheduler, WaitResult};
 
 use super::machine::{Machine, OwnSpace};
 use super::program::Program;
@@ -70,26 +70,26 @@ impl World {
     }
 }
 
-impl Waits for World {
+impl Scheduler for World {
     fn now_ns(&self) -> u64 {
         self.machine.clock.now_ns()
     }
 
-    fn wait(&self, deadline_ns: Option<u64>, ready: &mut dyn FnMut() -> bool) -> Waited {
+    fn wait(&self, deadline_ns: Option<u64>, ready: &mut dyn FnMut() -> bool) -> WaitResult {
         let give_up = self.now_ns() + FOR_EVER_NS;
         loop {
             self.act();
             if ready() {
-                return Waited::Ready;
+                return WaitResult::Ready;
             }
             let now = self.now_ns();
             if deadline_ns.is_some_and(|deadline| deadline <= now) {
-                return Waited::TimedOut;
+                return WaitResult::TimedOut;
             }
             let next = self.next_ns().filter(|&next| next > now);
             match next.into_iter().chain(deadline_ns).min() {
                 Some(next) if next <= give_up => self.machine.pass_time_to(next),
-                _ => return Waited::Forever,
+                _ => return WaitResult::Deadlock,
             }
         }
     }

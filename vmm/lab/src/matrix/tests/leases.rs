@@ -6,7 +6,7 @@ use refault_model::dax::{Errno, FsError};
 use refault_model::policy::{
     Holding, Mpin, PinnedLease, Policy, ProgramId, RevocableLease, WhenDeaf, WhenPinned,
 };
-use refault_model::waits::Waits;
+use refault_model::scheduler::Scheduler;
 
 use crate::matrix::machine::OwnSpace;
 use crate::matrix::operation::Operation;
@@ -16,7 +16,7 @@ use crate::matrix::stage::Stage;
 use crate::matrix::world::World;
 
 /// A stage under a policy that `make` makes on its clock, with a program of such habits.
-fn stage<P: Policy + 'static>(habits: Habits, make: impl FnOnce(Arc<dyn Waits>) -> P) -> (Arc<P>, Stage) {
+fn stage<P: Policy + 'static>(habits: Habits, make: impl FnOnce(Arc<dyn Scheduler>) -> P) -> (Arc<P>, Stage) {
     let world = World::new(OwnSpace::Translated).unwrap();
     let policy = Arc::new(make(world.clone()));
     let stage = Stage::of(world, policy.clone(), habits, Operation::Truncate).unwrap();
