@@ -8,8 +8,7 @@
 //!
 //! * [`memory`]: the frame allocator.
 //! * [`paging`]: a process' page tables.
-//! * [`process`]: areas, a page fault handler, and moving pages about.
-//! * [`handlers`]: page fault handlers with a queue and a lock.
+//! * [`process`]: areas, page fault handlers, and moving pages about.
 //! * [`dax`]: a filesystem whose blocks are memory, and everything that moves them.
 //! * [`policy`]: what has been proposed for DMA into such files, each as rules of filesystem and registration.
 //! * [`vtd`]: the IOMMU driver: tables, queued invalidation, page requests, SVA bind and unbind.
@@ -17,11 +16,9 @@
 
 pub mod dax;
 pub mod error;
-pub mod handlers;
 pub mod interrupts;
 pub mod memory;
 pub mod nic;
-pub mod pager;
 pub mod paging;
 pub mod pause;
 pub mod policy;

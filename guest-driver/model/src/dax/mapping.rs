@@ -8,8 +8,8 @@ use refault_bus::{Gpa, Iova};
 use crate::dax::state::State;
 use crate::dax::{DaxFs, Errno, FileId, FsError};
 use crate::memory::FRAME;
-use crate::pager::Pager;
 use crate::paging::{PageSize, PageTables, Rights};
+use crate::process::Pager;
 use crate::{ModelError, Process};
 
 /// Names a mapping of a file.

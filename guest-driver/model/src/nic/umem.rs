@@ -6,8 +6,8 @@ use refault_bus::Iova;
 
 use crate::memory::FRAME;
 use crate::nic::{OnDemandRegion, PageFaultHandler, PageFaultQueue};
-use crate::pager::Notifier;
 use crate::paging::Rights;
+use crate::process::Notifier;
 use crate::{ModelError, Process};
 
 /// Brings pages of a process into a region's table, and takes them out when the kernel says so.

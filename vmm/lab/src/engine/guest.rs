@@ -8,9 +8,9 @@ use refault_abi::event::{Eqe, FAULT_WRITE};
 use refault_bus::pri::ResponseCode;
 use refault_bus::probe::{Probe, ProbeEvent, Stage};
 use refault_bus::{AddressSpace, Iova, PrgIndex};
-use refault_model::handlers::Handlers;
 use refault_model::nic::{PageFaultQueue, Umem};
 use refault_model::paging::PageSize;
+use refault_model::process::FaultHandlers;
 use refault_model::vtd::{Answer, QueuedRequest, Unit};
 use refault_model::{ModelError, Process};
 
@@ -31,7 +31,7 @@ pub(super) struct Guest {
     probe: Arc<dyn Probe>,
     process: Arc<Process>,
     umem: Option<Arc<Umem>>,
-    handlers: Handlers<Fault>,
+    handlers: FaultHandlers<Fault>,
     /// What each handler is at, and how long the part under the lock will take.
     phases: Vec<Phase>,
     dice: Pcg64Mcg,
@@ -82,7 +82,7 @@ impl Guest {
             process: session.process.clone(),
             umem: session.umem(),
             probe,
-            handlers: Handlers::new(count, setup.batch as usize),
+            handlers: FaultHandlers::new(count, setup.batch as usize),
             phases: vec![Phase::Locked; count],
             dice: dice(scenario.seed, Stream::Faults),
             outcome: HandlerOutcome::default(),
@@ -99,7 +99,7 @@ impl Guest {
     pub(super) fn refuse_all(&mut self) -> Result<(), ModelError> {
         self.unit.service_page_requests(|_| Answer::Now(ResponseCode::InvalidRequest))?;
         let count = self.setup.handlers as usize;
-        let handlers = Handlers::new(count, self.setup.batch as usize);
+        let handlers = FaultHandlers::new(count, self.setup.batch as usize);
         for fault in std::mem::replace(&mut self.handlers, handlers).into_faults() {
             self.answer(&Fault { refused: true, ..fault })?;
         }

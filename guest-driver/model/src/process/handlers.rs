@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 /// Handlers, the faults that wait for them, and their lock. `R` is what a fault is known by.
-pub struct Handlers<R> {
+pub struct FaultHandlers<R> {
     waiting: VecDeque<R>,
     handlers: Vec<Handler<R>>,
     /// Handlers without work; the one that rested longest is first.
@@ -23,7 +23,7 @@ struct Handler<R> {
     current: usize,
 }
 
-impl<R: Copy> Handlers<R> {
+impl<R: Copy> FaultHandlers<R> {
     /// `count` handlers, each of which takes up to `batch` faults at once; at least one of both.
     pub fn new(count: usize, batch: usize) -> Self {
         let count = count.max(1);
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn faults_are_taken_in_order_and_in_batches() {
-        let mut handlers = Handlers::new(2, 3);
+        let mut handlers = FaultHandlers::new(2, 3);
         (0..5).for_each(|fault| handlers.arrive(fault));
         assert_eq!((handlers.start(), handlers.start(), handlers.start()), (Some(0), Some(1), None));
         assert_eq!((handlers.current(0), handlers.current(1)), (Some(0), Some(3)));
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_lock_has_one_holder_and_goes_round_in_order() {
-        let mut handlers = Handlers::<u32>::new(3, 1);
+        let mut handlers = FaultHandlers::<u32>::new(3, 1);
         assert!(handlers.acquire(2));
         assert!(!handlers.acquire(0) && !handlers.acquire(1));
         assert_eq!((handlers.release(), handlers.release(), handlers.release()), (Some(0), Some(1), None));
