@@ -8,12 +8,12 @@
 use refault_bus::Gpa;
 
 use crate::dax::state::State;
-use crate::dax::{DaxFs, FileId, FsError, Pins};
+use crate::dax::{DaxFs, FileId, FsError};
 use crate::memory::FRAME;
 
 impl State {
-    /// Writes out the file's dirty pages. Those for whose pins `keeps` says so stay dirty.
-    pub(super) fn clean(&mut self, file: FileId, keeps: impl Fn(Pins) -> bool) -> Result<(), FsError> {
+    /// Writes out the file's dirty pages. With `pins_keep_dirty`, those that are pinned for writing stay dirty.
+    pub(super) fn clean(&mut self, file: FileId, pins_keep_dirty: bool) -> Result<(), FsError> {
         let inode = self.file(file)?;
         let dirty: Vec<u64> = inode.dirty.iter().copied().collect();
         let mappings: Vec<_> = inode.mappings.values().cloned().collect();
@@ -23,7 +23,7 @@ impl State {
             let bytes = self.memory.bytes(self.blocks.gpa(extent.block), FRAME as usize)?;
             self.durable.insert(extent.block, bytes);
             self.counters.cleaned += 1;
-            if !keeps(self.blocks.pins(extent.block)) {
+            if !pins_keep_dirty || self.blocks.pins(extent.block).writing == 0 {
                 self.file(file)?.dirty.remove(&page);
             }
         }
@@ -34,8 +34,8 @@ impl State {
 impl DaxFs {
     /// fsync(2), and what the background cleaner does.
     pub fn fsync(&self, file: FileId) -> Result<(), FsError> {
-        let rule = self.rule();
-        self.lock().clean(file, |pins| rule.keeps_dirty(pins))
+        let pins_keep_dirty = self.rule().pins_keep_dirty();
+        self.lock().clean(file, pins_keep_dirty)
     }
 
     /// A program writes out what it stored itself, with cache-line flushes at the address: nobody is asked.

@@ -194,6 +194,14 @@ impl DaxFs {
         self.lock().blocks.pinned()
     }
 
+    /// EBUSY while any block is pinned.
+    pub(crate) fn refuse_if_pinned(&self) -> Result<(), FsError> {
+        match self.all_pins() {
+            0 => Ok(()),
+            _ => Err(FsError::refused(Errno::EBUSY, "a page is pinned")),
+        }
+    }
+
     /// Removes a file that is neither open nor mapped.
     pub fn remove(&self, file: FileId) -> Result<(), FsError> {
         self.refuse_if_used(file)?;
@@ -225,7 +233,7 @@ impl DaxFs {
             return Err(FsError::refused(Errno::EBUSY, "a file is open or mapped"));
         }
         let files: Vec<_> = state.files.keys().copied().collect();
-        files.into_iter().try_for_each(|file| state.clean(file, |_| false))?;
+        files.into_iter().try_for_each(|file| state.clean(file, false))?;
         state.mounted = false;
         Ok(())
     }

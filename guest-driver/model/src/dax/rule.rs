@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::dax::{DaxFs, FileId, FsError, Pins};
+use crate::dax::{DaxFs, FileId, FsError};
 
 /// What is about to happen to blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,9 @@ pub trait Rule: Send + Sync {
         Ok(())
     }
 
-    /// Whether a page that was written out still counts as dirty, given its block's pins.
-    fn keeps_dirty(&self, _pins: Pins) -> bool {
+    /// Whether a page whose block is pinned for writing stays dirty when it is written out: the device can write it
+    /// again without a fault.
+    fn pins_keep_dirty(&self) -> bool {
         false
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::dax::{Errno, FsError, Rule};
-use crate::memory::FRAME;
-use crate::policy::{Pinned, Policy, Registration, RegistrationRequest};
+use crate::policy::pinned::fault_in;
+use crate::policy::{Policy, Registration, RegistrationRequest};
 
 /// The original sin: the pages are looked up once and handed to the device; the filesystem goes on as if nobody used
 /// them.
@@ -25,10 +25,6 @@ impl Rule for Unprotected {}
 impl Policy for Unprotected {
     fn name(&self) -> &'static str {
         "pin"
-    }
-
-    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
-        Ok(Pinned::create(request)?)
     }
 }
 
@@ -52,15 +48,6 @@ impl Policy for Prefault {
     }
 
     fn prepare(&self, request: &RegistrationRequest) -> Result<(), FsError> {
-        let refused = FsError::refused(Errno::EFAULT, "a page cannot be faulted in");
-        for offset in (0..request.bytes()).step_by(FRAME as usize) {
-            let at = refault_bus::Iova(request.start.0 + offset);
-            request.process.fault_at(at, request.write).map_err(|_| refused.clone())?;
-        }
-        Ok(())
-    }
-
-    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
-        Ok(Pinned::create(request)?)
+        fault_in(&request.process, (request.start, request.bytes()), request.write, |_| Ok(()))
     }
 }

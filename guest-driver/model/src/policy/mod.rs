@@ -129,8 +129,10 @@ pub trait Policy: Rule {
         Ok(())
     }
 
-    /// Registers, or refuses to.
-    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError>;
+    /// Registers a region: a pinned one, unless the policy does it differently or refuses.
+    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
+        Ok(Pinned::create(request)?)
+    }
 
     /// A program is about to unmap the file.
     fn before_munmap(&self, _program: ProgramId) -> Result<(), FsError> {

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use refault_bus::Iova;
 
 use crate::Process;
-use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Pins, Rule};
+use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Rule};
 use crate::memory::FRAME;
+use crate::policy::pinned::fault_in;
 use crate::policy::{Pinned, Policy, ProgramId, Registration, RegistrationRequest};
 use crate::scheduler::{Scheduler, WaitResult};
 
@@ -61,11 +62,10 @@ impl Mpin {
         write: bool,
     ) -> Result<Account, FsError> {
         let mut added = Account::default();
-        for offset in (0..bytes).step_by(FRAME as usize) {
-            let refused = FsError::refused(Errno::EFAULT, "a page cannot be faulted in");
-            let leaf = process.fault_at(Iova(start.0 + offset), write).map_err(|_| refused)?;
+        fault_in(process, (start, bytes), write, |leaf| {
             *(if fs.has(leaf.gpa) { &mut added.dax } else { &mut added.ram }) += FRAME;
-        }
+            Ok(())
+        })?;
         let mut promises = self.lock();
         let account = &mut promises.entry(program).or_default().account;
         if account.ram + added.ram > self.limit {
@@ -109,8 +109,8 @@ impl Rule for Mpin {
         }
     }
 
-    fn keeps_dirty(&self, pins: Pins) -> bool {
-        pins.writing > 0
+    fn pins_keep_dirty(&self) -> bool {
+        true
     }
 }
 

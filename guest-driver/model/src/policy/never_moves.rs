@@ -1,9 +1,7 @@
 //! A filesystem that does not move blocks of files in use.
 
-use std::sync::Arc;
-
-use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Pins, Rule};
-use crate::policy::{Pinned, Policy, Registration, RegistrationRequest};
+use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Rule};
+use crate::policy::Policy;
 
 /// No reflink, no exchange, no collapse or insert; truncate and punch are refused while the file is mapped or a page of it
 /// is pinned. A write needs nothing prepared, so a pinned page counts as dirty.
@@ -24,23 +22,16 @@ impl Rule for NeverMoves {
     }
 
     fn before_unmount(&self, fs: &DaxFs) -> Result<(), FsError> {
-        match fs.all_pins() {
-            0 => Ok(()),
-            _ => Err(FsError::refused(Errno::EBUSY, "a page is pinned")),
-        }
+        fs.refuse_if_pinned()
     }
 
-    fn keeps_dirty(&self, pins: Pins) -> bool {
-        pins.writing > 0
+    fn pins_keep_dirty(&self) -> bool {
+        true
     }
 }
 
 impl Policy for NeverMoves {
     fn name(&self) -> &'static str {
         "never-moves"
-    }
-
-    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
-        Ok(Pinned::create(request)?)
     }
 }

@@ -1,23 +1,21 @@
 //! A region of pinned pages: what `ib_umem_get` and the driver make of it.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use refault_abi::command::{CMD_CREATE_MR, CMD_DESTROY_MR, CreateMr, MR_PINNED, ObjectId};
 use refault_bus::{Gpa, Iova};
 
-use crate::dax::{DaxFs, Errno, FileId, FsError};
+use crate::Process;
+use crate::dax::{DaxFs, Errno, FsError};
 use crate::memory::FRAME;
 use crate::nic::{Buffer, Driver, MemoryRegion, page_table};
-use crate::paging::PageSize;
+use crate::paging::{Leaf, PageSize};
 use crate::policy::{Registration, RegistrationRequest};
 
 /// Pages of a file that were looked up once and handed to the device.
 pub struct Pinned {
     driver: Arc<Driver>,
     fs: Arc<DaxFs>,
-    file: FileId,
-    pages: Range<u64>,
     write: bool,
     region: MemoryRegion,
     base: Iova,
@@ -45,19 +43,14 @@ impl Pinned {
                 return Err(error);
             }
         };
-        let RegistrationRequest { driver, fs, file, pages, write, start, .. } = request.clone();
+        let RegistrationRequest { driver, fs, write, start, .. } = request.clone();
         let (tables, held) = (Mutex::new(tables), Mutex::new(held));
-        Ok(Arc::new(Self { driver, fs, file, pages, write, region, base: start, tables, held }))
+        Ok(Arc::new(Self { driver, fs, write, region, base: start, tables, held }))
     }
 
     /// Pages that are still pinned.
     pub fn pins(&self) -> u64 {
         self.lock().len() as u64
-    }
-
-    /// Whether it pins any page of `pages` of `file`, by the place at which it was registered.
-    pub fn is_of(&self, file: FileId, pages: &Range<u64>) -> bool {
-        file == self.file && pages.start < self.pages.end && self.pages.start < pages.end
     }
 
     /// Takes the pages from under a program that does not let go: requests fail from now on, nothing is pinned any
@@ -95,13 +88,24 @@ impl Registration for Pinned {
 
 /// get_user_pages: every page is there, with the right that is needed, and counted.
 fn pin_all(request: &RegistrationRequest, held: &mut Vec<Page>) -> Result<(), FsError> {
-    for offset in (0..request.bytes()).step_by(FRAME as usize) {
-        let at = Iova(request.start.0 + offset);
-        let refused = FsError::refused(Errno::EFAULT, "a page cannot be faulted in");
-        let leaf = request.process.fault_at(at, request.write).map_err(|_| refused)?;
+    fault_in(&request.process, (request.start, request.bytes()), request.write, |leaf| {
         let dma = request.driver.domain().map(leaf.gpa, FRAME)?;
         request.fs.pin(leaf.gpa, request.write);
         held.push(Page { gpa: leaf.gpa, dma });
+        Ok(())
+    })
+}
+
+/// Faults in the pages of `bytes` at `start` as the process itself would, and calls `each` for each of them.
+pub(super) fn fault_in(
+    process: &Process,
+    (start, bytes): (Iova, u64),
+    write: bool,
+    mut each: impl FnMut(Leaf) -> Result<(), FsError>,
+) -> Result<(), FsError> {
+    for offset in (0..bytes).step_by(FRAME as usize) {
+        let refused = FsError::refused(Errno::EFAULT, "a page cannot be faulted in");
+        each(process.fault_at(Iova(start.0 + offset), write).map_err(|_| refused)?)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Pins, Rule};
+use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Rule};
 use crate::policy::{Holding, LeaseBook, Policy, ProgramId, Registration, RegistrationRequest, Signal};
 use crate::scheduler::{Scheduler, WaitResult};
 
@@ -65,14 +65,11 @@ impl Rule for PinnedLease {
     }
 
     fn before_unmount(&self, fs: &DaxFs) -> Result<(), FsError> {
-        match fs.all_pins() {
-            0 => Ok(()),
-            _ => Err(FsError::refused(Errno::EBUSY, "a page is pinned")),
-        }
+        fs.refuse_if_pinned()
     }
 
-    fn keeps_dirty(&self, pins: Pins) -> bool {
-        pins.writing > 0
+    fn pins_keep_dirty(&self) -> bool {
+        true
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::dax::{Affected, Change, DaxFs, FsError, Pins, Rule};
+use crate::dax::{Affected, Change, DaxFs, FsError, Rule};
 use crate::policy::{
     Holding, LeaseBook, Policy, Program, ProgramId, Registration, RegistrationRequest, Signal,
 };
@@ -66,8 +66,8 @@ impl Rule for RevocableLease {
         Ok(())
     }
 
-    fn keeps_dirty(&self, pins: Pins) -> bool {
-        pins.writing > 0
+    fn pins_keep_dirty(&self) -> bool {
+        true
     }
 }
 

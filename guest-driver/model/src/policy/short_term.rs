@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::dax::{Affected, Change, DaxFs, FsError, Pins, Rule};
-use crate::policy::{Pinned, Policy, Registration, RegistrationRequest};
+use crate::dax::{Affected, Change, DaxFs, FsError, Rule};
+use crate::policy::Policy;
 use crate::scheduler::{Scheduler, WaitResult};
 
 /// What direct I/O does: truncate and its like unmap the pages, so that no pin can be added, then wait until no page of
@@ -44,17 +44,13 @@ impl Rule for ShortTermPin {
         self.wait(|| fs.all_pins() > 0)
     }
 
-    fn keeps_dirty(&self, pins: Pins) -> bool {
-        pins.writing > 0
+    fn pins_keep_dirty(&self) -> bool {
+        true
     }
 }
 
 impl Policy for ShortTermPin {
     fn name(&self) -> &'static str {
         "short-pin"
-    }
-
-    fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
-        Ok(Pinned::create(request)?)
     }
 }
