@@ -38,7 +38,7 @@ pub use mpin::{Account, Mpin, WhenPinned};
 pub use never_moves::NeverMoves;
 pub use pinned::Pinned;
 pub use pinned_lease::PinnedLease;
-pub use revocable_lease::{RevocableLease, WhenDeaf};
+pub use revocable_lease::{OnBreakTimeout, RevocableLease};
 pub use seal::{Seal, SealKind};
 pub use short_term::ShortTermPin;
 

@@ -16,7 +16,7 @@ use crate::scheduler::{Scheduler, WaitResult};
 pub struct PinnedLease {
     scheduler: Arc<dyn Scheduler>,
     until_unpinned: bool,
-    tell_holder: bool,
+    notify_holders: bool,
     /// Who holds what.
     pub book: LeaseBook,
 }
@@ -24,12 +24,12 @@ pub struct PinnedLease {
 impl PinnedLease {
     /// The lease of the proposal, or with the amendment.
     pub fn new(scheduler: Arc<dyn Scheduler>, until_unpinned: bool) -> Self {
-        Self { scheduler, until_unpinned, tell_holder: false, book: LeaseBook::default() }
+        Self { scheduler, until_unpinned, notify_holders: false, book: LeaseBook::default() }
     }
 
     /// Holders are told ([`Signal::LetGo`]) of operations that fail because of them.
-    pub fn telling_holders(self) -> Self {
-        Self { tell_holder: true, ..self }
+    pub fn notifying_holders(self) -> Self {
+        Self { notify_holders: true, ..self }
     }
 
     /// Gives a program's leases up (`F_UNLCK`). Pins made under them stay, unless the lease is to be held until unpinned:
@@ -57,7 +57,7 @@ impl Rule for PinnedLease {
             }
             return Ok(());
         }
-        if self.tell_holder {
+        if self.notify_holders {
             let holders = self.book.holders(*file, pages);
             holders.iter().for_each(|holder| holder.signal(Signal::LetGo));
         }

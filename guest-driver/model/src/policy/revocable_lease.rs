@@ -10,7 +10,7 @@ use crate::scheduler::{Scheduler, WaitResult};
 
 /// What becomes of a holder that has not let go when the break time is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenDeaf {
+pub enum OnBreakTimeout {
     /// Its regions are revoked: the device's requests fail.
     Revoke,
     /// It is killed.
@@ -22,22 +22,24 @@ pub enum WhenDeaf {
 pub struct RevocableLease {
     scheduler: Arc<dyn Scheduler>,
     break_time_ns: u64,
-    when_deaf: WhenDeaf,
+    on_timeout: OnBreakTimeout,
     /// Who holds what.
     pub book: LeaseBook,
 }
 
 impl RevocableLease {
     /// With so many nanoseconds to let go.
-    pub fn new(scheduler: Arc<dyn Scheduler>, break_time_ns: u64, when_deaf: WhenDeaf) -> Self {
-        Self { scheduler, break_time_ns, when_deaf, book: LeaseBook::default() }
+    pub fn new(scheduler: Arc<dyn Scheduler>, break_time_ns: u64, on_timeout: OnBreakTimeout) -> Self {
+        Self { scheduler, break_time_ns, on_timeout, book: LeaseBook::default() }
     }
 
     fn take_away(&self, affected: &Affected, holders: &[Arc<dyn Program>]) -> Result<(), FsError> {
         let Affected { file, pages, .. } = affected;
-        match self.when_deaf {
-            WhenDeaf::Revoke => self.book.end(*file, pages).iter().try_for_each(|region| region.revoke()),
-            WhenDeaf::Kill => {
+        match self.on_timeout {
+            OnBreakTimeout::Revoke => {
+                self.book.end(*file, pages).iter().try_for_each(|region| region.revoke())
+            }
+            OnBreakTimeout::Kill => {
                 holders.iter().for_each(|holder| holder.signal(Signal::Kill));
                 match self.scheduler.wait(None, &mut || !self.book.is_pinned(*file, pages)) {
                     WaitResult::Ready => Ok(()),

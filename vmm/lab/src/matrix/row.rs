@@ -150,9 +150,9 @@ impl Row {
             Self::PinBanned => Arc::new(Banned),
             Self::ShortPin | Self::ShortPinLeaked => Arc::new(ShortTermPin::new(waits)),
             Self::Lease | Self::LeaseDeaf => {
-                Arc::new(RevocableLease::new(waits, BREAK_TIME_NS, WhenDeaf::Revoke))
+                Arc::new(RevocableLease::new(waits, BREAK_TIME_NS, OnBreakTimeout::Revoke))
             }
-            Self::LeaseKilled => Arc::new(RevocableLease::new(waits, BREAK_TIME_NS, WhenDeaf::Kill)),
+            Self::LeaseKilled => Arc::new(RevocableLease::new(waits, BREAK_TIME_NS, OnBreakTimeout::Kill)),
             Self::LeaseTruncateFails => Arc::new(PinnedLease::new(waits, false)),
             Self::LeaseUntilUnpinned => Arc::new(PinnedLease::new(waits, true)),
             Self::Sealed => Arc::new(Seal::new(SealKind::UntilExit)),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use refault_model::dax::{Errno, FsError};
 use refault_model::policy::{
-    Holding, Mpin, PinnedLease, Policy, ProgramId, RevocableLease, WhenDeaf, WhenPinned,
+    Holding, Mpin, OnBreakTimeout, PinnedLease, Policy, ProgramId, RevocableLease, WhenPinned,
 };
 use refault_model::scheduler::Scheduler;
 
@@ -95,7 +95,8 @@ fn a_lease_held_until_unpinned_is_given_up_when_the_last_pin_is() {
 
 #[test]
 fn a_holder_who_asked_for_it_hears_of_attempts_that_failed() {
-    let (_lease, stage) = stage(Habits::default(), |waits| PinnedLease::new(waits, false).telling_holders());
+    let (_lease, stage) =
+        stage(Habits::default(), |waits| PinnedLease::new(waits, false).notifying_holders());
     stage.program.register(0..12, true).unwrap();
     assert_eq!(refused(stage.fs.truncate(stage.data, 6)), Some(Errno::ETXTBSY));
     assert_eq!(stage.program.signals(), 1);
@@ -107,7 +108,8 @@ fn the_break_time_is_the_longest_wait_and_a_parameter() {
         [(ANSWER_NS, BREAK_TIME_NS, ANSWER_NS), (IO_NS, ANSWER_NS, ANSWER_NS), (IO_NS, 0, 0)]
     {
         let habits = Habits { answers_after_ns: Some(answer), ..Habits::default() };
-        let (lease, stage) = stage(habits, |waits| RevocableLease::new(waits, break_time, WhenDeaf::Revoke));
+        let (lease, stage) =
+            stage(habits, |waits| RevocableLease::new(waits, break_time, OnBreakTimeout::Revoke));
         stage.program.register(0..12, true).unwrap();
         stage.fs.truncate(stage.data, 6).unwrap();
         assert_eq!((stage.world.now_ns(), lease.holdings().len()), (waited, 0));
