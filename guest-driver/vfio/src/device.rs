@@ -43,17 +43,17 @@ impl Device {
     /// The function as the driver reaches it.
     pub(crate) fn function(&self) -> Result<FunctionAccess> {
         let by_calls = |bar: u8| -> Arc<dyn MmioDevice> {
-            Arc::new(Region {
+            Arc::new(VfioRegion {
                 device: self.device.clone(),
                 index: VFIO_PCI_BAR0_REGION_INDEX + u32::from(bar),
             })
         };
         let bars = vec![
             (REGISTERS, RegisterWindow::new(by_calls(REGISTERS))),
-            (DOORBELLS, RegisterWindow::new(Arc::new(Window::map(&self.device, DOORBELLS)?))),
+            (DOORBELLS, RegisterWindow::new(Arc::new(DoorbellMapping::map(&self.device, DOORBELLS)?))),
             (VECTORS, RegisterWindow::new(by_calls(VECTORS))),
         ];
-        let config = Region { device: self.device.clone(), index: VFIO_PCI_CONFIG_REGION_INDEX };
+        let config = VfioRegion { device: self.device.clone(), index: VFIO_PCI_CONFIG_REGION_INDEX };
         Ok(FunctionAccess { config: Config::new(Arc::new(config)), bars })
     }
 }
@@ -72,12 +72,12 @@ fn explain(error: VfioError) -> anyhow::Error {
 }
 
 /// One region, by pread and pwrite.
-struct Region {
+struct VfioRegion {
     device: Arc<VfioDevice>,
     index: u32,
 }
 
-impl MmioDevice for Region {
+impl MmioDevice for VfioRegion {
     fn read(&self, offset: u64, data: &mut [u8]) {
         self.device.region_read(self.index, data, offset);
     }
@@ -87,7 +87,7 @@ impl MmioDevice for Region {
     }
 }
 
-impl ConfigAccess for Region {
+impl ConfigAccess for VfioRegion {
     fn read(&self, offset: u16, data: &mut [u8]) {
         self.device.region_read(self.index, data, offset.into());
     }
@@ -98,14 +98,14 @@ impl ConfigAccess for Region {
 }
 
 /// One region, mapped: a doorbell is a store.
-struct Window {
+struct DoorbellMapping {
     base: NonNull<u64>,
     bytes: usize,
     /// The mapping must not outlive the device.
     _device: Arc<VfioDevice>,
 }
 
-impl Window {
+impl DoorbellMapping {
     fn map(device: &Arc<VfioDevice>, bar: u8) -> Result<Self> {
         let index = VFIO_PCI_BAR0_REGION_INDEX + u32::from(bar);
         let bytes = usize::try_from(device.get_region_size(index))?;
@@ -138,7 +138,7 @@ impl Window {
     }
 }
 
-impl MmioDevice for Window {
+impl MmioDevice for DoorbellMapping {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let Some(word) = self.word(offset, data.len()) else { return data.fill(0) };
         // SAFETY: an aligned word of the mapping, which is device memory that nobody borrows.
@@ -157,11 +157,11 @@ impl MmioDevice for Window {
 }
 
 // SAFETY: the mapping is the window's own, and accesses are single volatile words, from any thread.
-unsafe impl Send for Window {}
+unsafe impl Send for DoorbellMapping {}
 // SAFETY: as above.
-unsafe impl Sync for Window {}
+unsafe impl Sync for DoorbellMapping {}
 
-impl Drop for Window {
+impl Drop for DoorbellMapping {
     fn drop(&mut self) {
         // SAFETY: our own mapping; nothing of it is left behind.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };

@@ -33,7 +33,7 @@ impl fmt::Display for Moved {
 }
 
 /// Two buffers and what leads from one to the other.
-struct Bench<'a> {
+struct Transfers<'a> {
     driver: &'a Driver,
     completions: CompletionQueue,
     sender: QueuePair,
@@ -44,17 +44,17 @@ struct Bench<'a> {
 
 /// Moves `count` times `size` bytes by WRITE, and as many by READ.
 pub(crate) fn run(driver: &Driver, size: u32, count: u64) -> Result<Moved> {
-    let mut bench = Bench::new(driver, size).context("the NIC refuses what a driver sets up")?;
+    let mut transfers = Transfers::new(driver, size).context("the NIC refuses what a driver sets up")?;
     let mut moved = Moved { wrong: 0, lines: Vec::new() };
     for (name, read) in [("RDMA WRITE", false), ("RDMA READ", true)] {
         let seed = if read { 0x5a } else { 0xa5 };
-        bench.fill(seed)?;
+        transfers.fill(seed)?;
         let start = Instant::now();
-        bench.transfer(read, count, DEPTH)?;
+        transfers.transfer(read, count, DEPTH)?;
         let elapsed = start.elapsed().as_secs_f64();
-        let wrong = bench.wrong(seed)?;
+        let wrong = transfers.wrong(seed)?;
         let start = Instant::now();
-        bench.transfer(read, SINGLE, 1)?;
+        transfers.transfer(read, SINGLE, 1)?;
         let single = start.elapsed().as_secs_f64() / SINGLE as f64;
         let rate = count as f64 * f64::from(size) / elapsed / 1e6;
         moved.wrong += wrong;
@@ -66,7 +66,7 @@ pub(crate) fn run(driver: &Driver, size: u32, count: u64) -> Result<Moved> {
     Ok(moved)
 }
 
-impl<'a> Bench<'a> {
+impl<'a> Transfers<'a> {
     fn new(driver: &'a Driver, size: u32) -> Result<Self> {
         let context = driver.create_context(None)?;
         let pd = driver.create_pd(context)?;

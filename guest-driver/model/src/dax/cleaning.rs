@@ -7,11 +7,11 @@
 
 use refault_bus::Gpa;
 
-use crate::dax::state::State;
+use crate::dax::state::FsState;
 use crate::dax::{DaxFs, FileId, FsError};
 use crate::memory::FRAME;
 
-impl State {
+impl FsState {
     /// Writes out the file's dirty pages. With `pins_keep_dirty`, those that are pinned for writing stay dirty.
     pub(super) fn clean(&mut self, file: FileId, pins_keep_dirty: bool) -> Result<(), FsError> {
         let inode = self.file(file)?;
@@ -57,7 +57,7 @@ impl DaxFs {
             let has = |&page: &u64| file.extents.lookup(page).is_some_and(|extent| extent.block == block);
             file.dirty.iter().any(has)
         });
-        state.counters.surprises += u64::from(!expected);
+        state.counters.unexpected_dirty += u64::from(!expected);
     }
 
     /// What a page of a file would be after a crash now.

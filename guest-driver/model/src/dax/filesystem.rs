@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use refault_bus::Gpa;
 
 use crate::dax::blocks::Blocks;
-use crate::dax::state::{File, State};
+use crate::dax::state::{File, FsState};
 use crate::dax::{Affected, Block, Errno, Extent, FsError, NoRule, Pins, Rule};
 use crate::memory::FRAME;
 use crate::{GuestMemory, ModelError};
@@ -21,7 +21,7 @@ pub struct FsCounters {
     /// Faults of mappings.
     pub faults: u64,
     /// Pages that became dirty: `page_mkwrite`, and writes by the kernel.
-    pub notices: u64,
+    pub dirtied: u64,
     /// Blocks given out.
     pub allocated: u64,
     /// Blocks that were copied because they were shared.
@@ -29,19 +29,19 @@ pub struct FsCounters {
     /// Pages written out.
     pub cleaned: u64,
     /// Pages that somebody said were dirty, of which the filesystem knew nothing.
-    pub surprises: u64,
+    pub unexpected_dirty: u64,
 }
 
 /// A mounted filesystem.
 pub struct DaxFs {
-    state: Mutex<State>,
+    state: Mutex<FsState>,
     rule: Mutex<Arc<dyn Rule>>,
 }
 
 impl DaxFs {
     /// Makes an empty filesystem of the whole blocks in `range` of guest-physical memory, which nobody else uses.
     pub fn new(memory: &Arc<GuestMemory>, range: &Range<u64>) -> Result<Arc<Self>, FsError> {
-        let mut state = State {
+        let mut state = FsState {
             memory: memory.clone(),
             mounted: true,
             blocks: Blocks::new(range),
@@ -122,7 +122,7 @@ impl DaxFs {
         &self,
         file: FileId,
         page: u64,
-        then: impl FnOnce(&mut State) -> Result<T, FsError>,
+        then: impl FnOnce(&mut FsState) -> Result<T, FsError>,
     ) -> Result<T, FsError> {
         loop {
             let mut state = self.lock();
@@ -238,7 +238,7 @@ impl DaxFs {
         Ok(())
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, FsState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use refault_bus::{Gpa, Iova};
 
-use crate::dax::state::State;
+use crate::dax::state::FsState;
 use crate::dax::{DaxFs, Errno, FileId, FsError};
 use crate::memory::FRAME;
 use crate::paging::{PageSize, PageTables, Rights};
@@ -147,7 +147,7 @@ impl DaxFs {
     ) -> Result<(), FsError> {
         let gone = FsError::refused(Errno::EFAULT, "the mapping is gone");
         let rights = if write { Rights::Write } else { Rights::Read };
-        let finish = |state: &mut State| {
+        let finish = |state: &mut FsState| {
             if id.is_some_and(|id| state.files.get(&file).is_none_or(|file| !file.mappings.contains_key(&id)))
             {
                 return Err(gone);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::ModelError;
-use crate::dax::state::State;
+use crate::dax::state::FsState;
 use crate::dax::{Affected, Change, DaxFs, Errno, Extent, FileId, FsError};
 use crate::memory::FRAME;
 
@@ -14,7 +14,7 @@ impl DaxFs {
         file: FileId,
         pages: Range<u64>,
         change: Change,
-        apply: impl FnOnce(&mut State) -> Result<(), FsError>,
+        apply: impl FnOnce(&mut FsState) -> Result<(), FsError>,
     ) -> Result<(), FsError> {
         if pages.start > pages.end {
             return Err(FsError::refused(Errno::EINVAL, "the range ends before it begins"));

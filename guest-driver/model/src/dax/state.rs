@@ -22,7 +22,7 @@ pub(super) struct File {
     pub(super) opens: u32,
 }
 
-pub(super) struct State {
+pub(super) struct FsState {
     pub(super) memory: Arc<GuestMemory>,
     pub(super) mounted: bool,
     pub(super) blocks: Blocks,
@@ -35,7 +35,7 @@ pub(super) struct State {
     pub(super) counters: FsCounters,
 }
 
-impl State {
+impl FsState {
     pub(super) fn file(&mut self, file: FileId) -> Result<&mut File, FsError> {
         if !self.mounted {
             return Err(FsError::refused(Errno::EIO, "the filesystem is not mounted"));
@@ -119,7 +119,7 @@ impl State {
     /// The file will hear nothing more of writes to the page until it was written out.
     pub(super) fn notice(&mut self, file: FileId, page: u64) -> Result<(), FsError> {
         if self.file(file)?.dirty.insert(page) {
-            self.counters.notices += 1;
+            self.counters.dirtied += 1;
         }
         Ok(())
     }

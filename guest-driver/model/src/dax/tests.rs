@@ -196,9 +196,9 @@ fn cleaning_makes_the_next_write_fault_and_a_crash_keeps_what_was_cleaned() {
     fs.fsync(file).unwrap();
     assert!(!fs.is_dirty(file, 0).unwrap());
     assert!(!process.space.lookup(at(0)).unwrap().unwrap().writable());
-    let notices = fs.counters().notices;
+    let dirtied = fs.counters().dirtied;
     process.write(at(0), &[11]).unwrap();
-    assert_eq!(fs.counters().notices, notices + 1);
+    assert_eq!(fs.counters().dirtied, dirtied + 1);
     assert_eq!(fs.after_crash(file, 0).unwrap()[0], 10);
     fs.fsync(file).unwrap();
     assert_eq!(fs.after_crash(file, 0).unwrap()[0], 11);
@@ -208,7 +208,7 @@ fn cleaning_makes_the_next_write_fault_and_a_crash_keeps_what_was_cleaned() {
     fs.set_page_dirty(page);
     fs.fsync(file).unwrap();
     assert_eq!((fs.read(file, 0).unwrap()[0], fs.after_crash(file, 0).unwrap()[0]), (12, 11));
-    assert_eq!(fs.counters().surprises, 1);
+    assert_eq!(fs.counters().unexpected_dirty, 1);
 }
 
 #[test]

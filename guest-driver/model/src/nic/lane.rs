@@ -20,11 +20,11 @@ pub struct CommandLane {
     ring: Buffer,
     slots: u32,
     pause: Pause,
-    state: Mutex<State>,
+    state: Mutex<LaneState>,
 }
 
 /// What was sent so far.
-struct State {
+struct LaneState {
     producer: u32,
     /// Token of the command last put into each slot, zero if there was none.
     tokens: Vec<u32>,
@@ -48,7 +48,7 @@ impl CommandLane {
         pause: Pause,
     ) -> Self {
         let slots = 1 << log;
-        let state = Mutex::new(State { producer: 0, tokens: vec![0; 1 << log] });
+        let state = Mutex::new(LaneState { producer: 0, tokens: vec![0; 1 << log] });
         Self { registers, doorbell, ring, slots, pause, state }
     }
 

@@ -25,19 +25,19 @@ pub struct OnDemandRegion {
     start: Iova,
     length: u64,
     levels: u32,
-    table: Mutex<Table>,
+    table: Mutex<RegionTable>,
 }
 
 /// The tables, which the NIC reads whenever it likes, and the pages they name.
-struct Table {
+struct RegionTable {
     /// By level (0 is the last) and by the part of the page's index that leads there.
     tables: BTreeMap<(u32, u64), Buffer>,
     /// By index: the page, its address for DMA, and what it may be used for.
-    pages: BTreeMap<u64, Page>,
+    pages: BTreeMap<u64, MappedPage>,
 }
 
 #[derive(Clone, Copy)]
-struct Page {
+struct MappedPage {
     gpa: Gpa,
     dma: Iova,
     rights: Rights,
@@ -77,7 +77,7 @@ impl OnDemandRegion {
         };
         let region = MemoryRegion { key: driver.create(CMD_CREATE_MR, &body)? };
         let tables = BTreeMap::from([((levels - 1, 0), top)]);
-        let table = Mutex::new(Table { tables, pages: BTreeMap::new() });
+        let table = Mutex::new(RegionTable { tables, pages: BTreeMap::new() });
         Ok(Arc::new(Self { driver: driver.clone(), region, start, length, levels, table }))
     }
 
@@ -109,8 +109,8 @@ impl OnDemandRegion {
         let entry = match table.pages.get(&index) {
             Some(known) if known.gpa != gpa => return Err(ModelError::Mapped { iova: at }),
             Some(known) if known.rights == Rights::Write => *known,
-            Some(known) => Page { rights, ..*known },
-            None => Page { gpa, dma: self.driver.domain().map(gpa, FRAME)?, rights },
+            Some(known) => MappedPage { rights, ..*known },
+            None => MappedPage { gpa, dma: self.driver.domain().map(gpa, FRAME)?, rights },
         };
         let word = self.word(&mut table, index)?;
         let writable = if entry.rights == Rights::Write { ODP_WRITABLE } else { 0 };
@@ -127,7 +127,8 @@ impl OnDemandRegion {
         }
         let mut table = self.lock();
         let range = self.index(Iova(from))..=self.index(Iova(to - 1));
-        let gone: Vec<(u64, Page)> = table.pages.range(range).map(|(&index, &page)| (index, page)).collect();
+        let gone: Vec<(u64, MappedPage)> =
+            table.pages.range(range).map(|(&index, &page)| (index, page)).collect();
         if gone.is_empty() {
             return Ok(());
         }
@@ -154,7 +155,7 @@ impl OnDemandRegion {
     }
 
     /// Where the word of a page lies; missing tables are made.
-    fn word(&self, table: &mut Table, index: u64) -> Result<Gpa, ModelError> {
+    fn word(&self, table: &mut RegionTable, index: u64) -> Result<Gpa, ModelError> {
         for level in (0..self.levels - 1).rev() {
             let below = index >> (WORDS_SHIFT * (level + 1));
             if !table.tables.contains_key(&(level, below)) {
@@ -167,7 +168,7 @@ impl OnDemandRegion {
         slot(&table.tables, 0, index)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, RegionTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -65,7 +65,7 @@ pub struct PageTables {
 
 /// Where an entry lies and at which level its table is.
 #[derive(Clone, Copy)]
-struct Slot {
+struct EntrySlot {
     at: Gpa,
     level: u8,
     entry: PageTableEntry,
@@ -186,20 +186,20 @@ impl PageTables {
     }
 
     /// Puts `entry` in place of what `slot` held, unless a device changed it meanwhile.
-    fn replace(&self, slot: Slot, entry: PageTableEntry) -> Result<bool, ModelError> {
+    fn replace(&self, slot: EntrySlot, entry: PageTableEntry) -> Result<bool, ModelError> {
         let exchange = self.memory.dma().compare_exchange_u64(slot.at, slot.entry.0, entry.0)?;
         Ok(exchange == Exchange::Stored)
     }
 
     /// The present leaf around `iova`.
-    fn leaf_slot(&self, iova: Iova) -> Result<Option<Slot>, ModelError> {
+    fn leaf_slot(&self, iova: Iova) -> Result<Option<EntrySlot>, ModelError> {
         Ok(self
             .slot(iova, 1)?
             .filter(|slot| slot.entry.has(PageTableEntry::P) && slot.entry.is_leaf(slot.level)))
     }
 
     /// The entry for `iova` at `level`, or the leaf above it; `None` where a table is missing.
-    fn slot(&self, iova: Iova, level: u8) -> Result<Option<Slot>, ModelError> {
+    fn slot(&self, iova: Iova, level: u8) -> Result<Option<EntrySlot>, ModelError> {
         let mut table = self.root;
         for at_level in (level..=4).rev() {
             let slot = self.read_slot(table, iova, at_level)?;
@@ -215,7 +215,7 @@ impl PageTables {
     }
 
     /// The entry for `iova` at `level`; missing tables are built. Fails at a larger leaf.
-    fn reach(&self, tables: &mut Vec<Gpa>, iova: Iova, level: u8) -> Result<Slot, ModelError> {
+    fn reach(&self, tables: &mut Vec<Gpa>, iova: Iova, level: u8) -> Result<EntrySlot, ModelError> {
         let mut table = self.root;
         for at_level in (level + 1..=4).rev() {
             let slot = self.read_slot(table, iova, at_level)?;
@@ -234,10 +234,10 @@ impl PageTables {
         self.read_slot(table, iova, level)
     }
 
-    fn read_slot(&self, table: Gpa, iova: Iova, level: u8) -> Result<Slot, ModelError> {
+    fn read_slot(&self, table: Gpa, iova: Iova, level: u8) -> Result<EntrySlot, ModelError> {
         let index = (iova.0 >> (12 + 9 * (u32::from(level) - 1))) & 0x1ff;
         let at = Gpa(table.0 + index * 8);
-        Ok(Slot { at, level, entry: PageTableEntry(self.memory.dma().load_u64(at)?) })
+        Ok(EntrySlot { at, level, entry: PageTableEntry(self.memory.dma().load_u64(at)?) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Gpa>> {
@@ -255,7 +255,7 @@ impl Drop for PageTables {
     }
 }
 
-fn leaf_of(slot: Slot) -> Leaf {
+fn leaf_of(slot: EntrySlot) -> Leaf {
     let size = PageSize::of_level(slot.level).unwrap_or(PageSize::Small);
     Leaf { gpa: slot.entry.address().align_down(size.shift()), size, entry: slot.entry }
 }

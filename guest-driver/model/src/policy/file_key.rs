@@ -29,7 +29,7 @@ impl Policy for FileKey {
         let range = (Iova(pages.start * FRAME), request.bytes());
         let region = OnDemandRegion::create(driver, *pd, range, request.access(), faults)?;
         let (fs, file, mapping) = (fs.clone(), *file, OnceLock::new());
-        let window = Arc::new(Window { region, fs, file, mapping });
+        let window = Arc::new(FileWindow { region, fs, file, mapping });
         let id = window.fs.watch(file, window.clone())?;
         let _ = window.mapping.set(id);
         faults.handle(window.region.region(), window.clone());
@@ -38,21 +38,21 @@ impl Policy for FileKey {
 }
 
 /// What the filesystem knows of a key.
-struct Window {
+struct FileWindow {
     region: Arc<OnDemandRegion>,
     fs: Arc<DaxFs>,
     file: FileId,
     mapping: OnceLock<MappingId>,
 }
 
-impl Window {
+impl FileWindow {
     fn bring(&self, at: Iova, write: bool) -> Result<(), FsError> {
         let mut fill = |gpa, rights| self.region.fill(at, || Ok(Some((gpa, rights))));
         self.fs.fault(self.file, self.mapping.get().copied(), at.0 / FRAME, write, &mut fill)
     }
 }
 
-impl Mapped for Window {
+impl Mapped for FileWindow {
     fn zap(&self, pages: &Range<u64>) -> Result<(), ModelError> {
         let start = Iova(pages.start * FRAME);
         self.region.forget(start, (pages.end - pages.start).saturating_mul(FRAME))
@@ -63,14 +63,14 @@ impl Mapped for Window {
     }
 }
 
-impl PageFaultHandler for Window {
+impl PageFaultHandler for FileWindow {
     fn resolve(&self, address: Iova, _length: u32, write: bool) -> bool {
         self.bring(address.align_down(12), write).is_ok()
     }
 }
 
 struct KeyOfFile {
-    window: Arc<Window>,
+    window: Arc<FileWindow>,
     faults: Arc<PageFaultQueue>,
 }
 

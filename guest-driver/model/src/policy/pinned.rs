@@ -21,11 +21,11 @@ pub struct Pinned {
     base: Iova,
     /// The region's page table, which must stay as long as the device knows the region.
     tables: Mutex<Vec<Buffer>>,
-    held: Mutex<Vec<Page>>,
+    held: Mutex<Vec<PinnedPage>>,
 }
 
 /// A pinned page, and what the device calls it.
-struct Page {
+struct PinnedPage {
     gpa: Gpa,
     dma: Iova,
 }
@@ -65,7 +65,7 @@ impl Pinned {
         unpin_all(&self.driver, &self.fs, self.write, held)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Page>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<PinnedPage>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -87,11 +87,11 @@ impl Registration for Pinned {
 }
 
 /// get_user_pages: every page is there, with the right that is needed, and counted.
-fn pin_all(request: &RegistrationRequest, held: &mut Vec<Page>) -> Result<(), FsError> {
+fn pin_all(request: &RegistrationRequest, held: &mut Vec<PinnedPage>) -> Result<(), FsError> {
     fault_in(&request.process, (request.start, request.bytes()), request.write, |leaf| {
         let dma = request.driver.domain().map(leaf.gpa, FRAME)?;
         request.fs.pin(leaf.gpa, request.write);
-        held.push(Page { gpa: leaf.gpa, dma });
+        held.push(PinnedPage { gpa: leaf.gpa, dma });
         Ok(())
     })
 }
@@ -110,7 +110,10 @@ pub(super) fn fault_in(
     Ok(())
 }
 
-fn describe(request: &RegistrationRequest, held: &[Page]) -> Result<(MemoryRegion, Vec<Buffer>), FsError> {
+fn describe(
+    request: &RegistrationRequest,
+    held: &[PinnedPage],
+) -> Result<(MemoryRegion, Vec<Buffer>), FsError> {
     let RegistrationRequest { driver, pd, start, .. } = request;
     let addresses: Vec<Iova> = held.iter().map(|page| page.dma).collect();
     let (table, buffers) = page_table(driver.memory(), driver.domain(), &addresses, PageSize::Small)?;
@@ -128,7 +131,7 @@ fn describe(request: &RegistrationRequest, held: &[Page]) -> Result<(MemoryRegio
 }
 
 /// unpin_user_pages_dirty_lock: what the device could write counts as written.
-fn unpin_all(driver: &Driver, fs: &DaxFs, write: bool, held: Vec<Page>) -> Result<(), FsError> {
+fn unpin_all(driver: &Driver, fs: &DaxFs, write: bool, held: Vec<PinnedPage>) -> Result<(), FsError> {
     for page in held {
         driver.domain().unmap(page.dma, FRAME)?;
         if write {

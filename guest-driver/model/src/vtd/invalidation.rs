@@ -38,7 +38,7 @@ struct Slots {
 
 /// How a submission ended.
 #[derive(PartialEq, Eq)]
-enum Outcome {
+enum Submission {
     Done,
     /// Lost to a time-out: to be submitted again.
     Aborted,
@@ -62,7 +62,7 @@ impl InvalidationQueue {
     /// Submits `batch` and waits until all of it is done. With `drain`, page requests that the unit received
     /// before are then in their queue.
     pub fn submit(&self, batch: &[Descriptor], drain: bool) -> Result<(), ModelError> {
-        while self.submit_once(batch, drain)? == Outcome::Aborted {}
+        while self.submit_once(batch, drain)? == Submission::Aborted {}
         Ok(())
     }
 
@@ -80,7 +80,7 @@ impl InvalidationQueue {
         Ok(first)
     }
 
-    fn submit_once(&self, batch: &[Descriptor], drain: bool) -> Result<Outcome, ModelError> {
+    fn submit_once(&self, batch: &[Descriptor], drain: bool) -> Result<Submission, ModelError> {
         let count = batch.len() as u32;
         let first = self.pause.until("room in the invalidation queue", || {
             let mut slots = self.lock();
@@ -90,7 +90,7 @@ impl InvalidationQueue {
         let wait = (first + count) % LENGTH;
         let outcome = self.pause.until("an invalidation wait descriptor", || {
             if self.state(wait)? == InFlight::DONE {
-                return Ok(Some(Ok(Outcome::Done)));
+                return Ok(Some(Ok(Submission::Done)));
             }
             let slots = self.lock();
             self.check_faults(&slots, first, wait)
@@ -125,9 +125,9 @@ impl InvalidationQueue {
         _held: &Slots,
         first: u32,
         wait: u32,
-    ) -> Result<Option<Result<Outcome, ModelError>>, ModelError> {
+    ) -> Result<Option<Result<Submission, ModelError>>, ModelError> {
         if self.state(wait)? == InFlight::ABORTED {
-            return Ok(Some(Ok(Outcome::Aborted)));
+            return Ok(Some(Ok(Submission::Aborted)));
         }
         let fault = self.registers.read32(reg::FSTS);
         if fault & reg::FSTS_QUEUE_ERROR != 0 && self.registers.read32(reg::IQH) >> SHIFT == first {
