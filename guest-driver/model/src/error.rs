@@ -1,93 +1,93 @@
-//! What can go wrong for a driver.
+//! The error type of the model.
 
 use refault_bus::dma::MemoryError;
 use refault_bus::{Bdf, Gpa, Iova, Pasid};
 use thiserror::Error;
 
-/// A step that a driver could not take.
+/// Why a step of the modelled kernel or driver failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ModelError {
-    /// A table or ring lies outside memory.
+    /// An address lies outside guest memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// No free run of that size is left.
+    /// The allocator has no free run of this size and alignment.
     #[error("out of guest memory: no {bytes:#x} free bytes aligned to {align:#x}; give the model more")]
     OutOfMemory {
-        /// Wanted.
+        /// Bytes requested, a multiple of [`crate::memory::FRAME`].
         bytes: u64,
-        /// Alignment wanted, in bytes.
+        /// Alignment requested, in bytes.
         align: u64,
     },
-    /// There is no machine with so much memory.
-    #[error("this host has no room for {bytes:#x} bytes of guest memory; ask for less")]
+    /// The host cannot allocate guest memory of this size.
+    #[error("this host cannot allocate {bytes:#x} bytes of guest memory; ask for less")]
     NoRoom {
-        /// Wanted.
+        /// Bytes of guest memory requested.
         bytes: u64,
     },
-    /// A frame was freed that was not allocated.
+    /// A range was freed that is free already, at least in part.
     #[error("{gpa}+{bytes:#x} was freed twice")]
     FreedTwice {
-        /// The frame.
+        /// Start of the range.
         gpa: Gpa,
-        /// Its size.
+        /// Length of the range.
         bytes: u64,
     },
-    /// A device did not answer while the [`crate::Pause`] was patient.
-    #[error("gave up waiting for {0}")]
+    /// A wait for a device timed out: the [`crate::Pause`] returned `false`.
+    #[error("timed out waiting for {0}")]
     Stuck(&'static str),
-    /// Something is mapped there already, or a larger page is.
+    /// A page of any size is mapped at this address already.
     #[error("{iova} is mapped already")]
     Mapped {
-        /// Where.
+        /// Address of the page that was to be mapped.
         iova: Iova,
     },
-    /// Nothing, or a page of another size, is mapped there.
+    /// No page is mapped at this address that the operation applies to, or the access is not allowed.
     #[error("nothing suitable is mapped at {iova}")]
     NotMapped {
-        /// Where.
+        /// Address of the access or operation.
         iova: Iova,
     },
-    /// An address is not aligned as its page size wants.
+    /// An address is not a multiple of the page size.
     #[error("{value:#x} is not aligned to {align:#x}")]
     Misaligned {
-        /// The address.
+        /// The virtual or physical address.
         value: u64,
-        /// The alignment in bytes.
+        /// The page size in bytes.
         align: u64,
     },
-    /// The unit lacks a capability that Linux wants for SVA.
+    /// The IOMMU lacks a capability that Linux requires for SVA.
     #[error("the IOMMU does not offer {0}")]
     MissingCapability(&'static str),
-    /// The unit rejected a descriptor.
+    /// The IOMMU rejected an invalidation descriptor (FSTS.IQE).
     #[error("invalidation queue error at descriptor {index}: {qw0:#x} {qw1:#x}")]
     BadDescriptor {
-        /// Its index in the ring.
+        /// Index of the descriptor in the ring.
         index: u32,
-        /// First quadword.
+        /// Bits 63:0 of the descriptor.
         qw0: u64,
-        /// Second quadword.
+        /// Bits 127:64 of the descriptor.
         qw1: u64,
     },
-    /// The PASID has an entry already, or is beyond the directory.
+    /// The PASID table entry is present already, or the PASID is beyond the directory.
     #[error("PASID {pasid} of {requester} is in use or out of range")]
     PasidBusy {
-        /// The function.
+        /// Requester id of the function that owns the PASID table.
         requester: Bdf,
-        /// The PASID.
+        /// The PASID, 0 for requests without one.
         pasid: Pasid,
     },
-    /// The function lacks a capability in config space, or did not take a setting.
+    /// The function lacks a capability or register, or did not accept a setting.
     #[error("the function does not offer {0}")]
     Function(&'static str),
-    /// The device answered a command with a status other than STATUS_OK.
+    /// The NIC completed a command with a status other than `STATUS_OK`.
     #[error("command {opcode:#x} failed with status {status}")]
     Command {
-        /// CMD_*.
+        /// Command code, `CMD_*`.
         opcode: u16,
-        /// STATUS_*.
+        /// Status of the response, `STATUS_*`.
         status: u16,
     },
-    /// The ring has no free slot.
+    /// A ring has no free slot.
     #[error("{0} is full")]
     Full(&'static str),
 }

@@ -1,14 +1,14 @@
-//! The guest's interrupt controller, reduced to one counter per vector.
+//! The guest's interrupt controller, reduced to a counter per vector.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use refault_bus::irq::{MsiMessage, MsiSink};
 
-/// Where a message-signalled interrupt must be sent to reach [`InterruptController`].
+/// The MSI address of [`InterruptController`]: that of APIC 0.
 pub const MSI_ADDRESS: u32 = 0xfee0_0000;
 
-/// Counts messages by vector, and tells a listener.
+/// Counts MSIs by vector, and calls a listener for each.
 pub struct InterruptController {
     sent: [AtomicU64; 256],
     strays: AtomicU64,
@@ -25,23 +25,23 @@ impl Default for InterruptController {
 }
 
 impl InterruptController {
-    /// Calls `listener` with the vector of every message from now on, after it was counted. There is one
-    /// listener: `false` if there is one already.
+    /// Registers `listener`, which is called with the vector of every message after it was counted. Returns `false` if
+    /// a listener is registered already.
     pub fn listen(&self, listener: impl Fn(u8) + Send + Sync + 'static) -> bool {
         self.listener.set(Box::new(listener)).is_ok()
     }
 
-    /// Takes all pending messages of `vector`; how many there were.
+    /// Clears the count of `vector` and returns it.
     pub fn take(&self, vector: u8) -> u64 {
         self.counter(vector).swap(0, Ordering::AcqRel)
     }
 
-    /// Messages of `vector` not yet taken.
+    /// Messages of `vector` since the last [`Self::take`].
     pub fn pending(&self, vector: u8) -> u64 {
         self.counter(vector).load(Ordering::Acquire)
     }
 
-    /// Messages to addresses that are nobody's.
+    /// Messages to any address but [`MSI_ADDRESS`].
     pub fn strays(&self) -> u64 {
         self.strays.load(Ordering::Relaxed)
     }
@@ -54,7 +54,8 @@ impl InterruptController {
 impl MsiSink for InterruptController {
     fn signal(&self, message: MsiMessage) {
         if message.address == u64::from(MSI_ADDRESS) {
-            let vector = message.data as u8;
+            // Bits 7:0 of the data are the vector; the rest is the delivery mode.
+            let [vector, ..] = message.data.to_le_bytes();
             self.counter(vector).fetch_add(1, Ordering::AcqRel);
             if let Some(listener) = self.listener.get() {
                 listener(vector);

@@ -1,18 +1,57 @@
-//! A guest without a CPU: it allocates guest-physical memory, builds real x86-64 and VT-d tables in it, and
-//! takes the steps that Linux 7.2 and the NIC's driver take against the register windows - without executing
-//! an instruction of a guest.
+//! A guest without a CPU: it allocates guest-physical memory, builds real x86-64 and VT-d tables in it, and makes the
+//! register accesses of Linux 7.2 and of the NIC's driver - without executing guest code. Tests, benches and the lab
+//! drive the NIC and the IOMMU with it.
 //!
-//! Nothing here starts a thread, reads a clock or needs `unsafe`. Where a driver would wait, it calls a
-//! [`Pause`], so that the same steps run on one thread (the pause lets the devices work) or on several (the
-//! pause yields).
+//! The crate starts no threads, reads no clock, and needs no `unsafe`. Where a driver would wait for a device it calls
+//! a [`Pause`], so the same code runs on a single thread, where the pause runs the devices, or on several, where it
+//! yields.
 //!
-//! * [`memory`]: the frame allocator.
-//! * [`paging`]: a process' page tables.
-//! * [`process`]: areas, page fault handlers, and moving pages about.
-//! * [`dax`]: a filesystem whose blocks are memory, and everything that moves them.
-//! * [`policy`]: what has been proposed for DMA into such files, each as rules of filesystem and registration.
-//! * [`vtd`]: the IOMMU driver: tables, queued invalidation, page requests, SVA bind and unbind.
-//! * [`nic`]: the NIC's driver: capabilities, command lanes, queues.
+//! * [`memory`]: guest memory and its frame allocator.
+//! * [`paging`]: x86-64 page tables.
+//! * [`process`]: address spaces, page faults, and what the kernel does to pages.
+//! * [`vtd`]: the IOMMU driver: tables, queued invalidation, page requests, SVA.
+//! * [`nic`]: the NIC's driver: capabilities, command lanes, queues, on-demand regions.
+//! * [`dax`]: a filesystem whose blocks are memory, and the operations that move them.
+//! * [`policy`]: proposed rules for DMA into files of such a filesystem.
+//! * [`interrupts`], [`pause`], [`registers`], [`scheduler`]: the platform, time, and access to devices.
+//!
+//! # Example
+//!
+//! A page of a process is migrated, and keeps its contents:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use refault_bus::Iova;
+//! use refault_bus::dma::GuestRam;
+//! use refault_model::paging::{PageSize, Rights};
+//! use refault_model::{GuestMemory, Process};
+//! use vm_memory::{GuestAddress, GuestMemoryMmap};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10_0000)])?;
+//! let memory = GuestMemory::new(Arc::new(GuestRam::new(Arc::new(ram))), [0x1000..0x10_0000]);
+//!
+//! let process = Process::new(memory.clone())?;
+//! let page = Iova(0x7f00_0000_0000);
+//! process.map_area(page, 0x4000, Rights::Write, PageSize::Small);
+//! assert_eq!(process.space.lookup(page)?, None, "no page before the first fault");
+//!
+//! process.write(page, b"hello")?;
+//! let old = process.move_page(page)?;
+//! let leaf = process.space.lookup(page)?.expect("mapped again");
+//! assert!(leaf.gpa != old && leaf.writable());
+//! assert_eq!(memory.bytes(leaf.gpa, 5)?, b"hello");
+//! # Ok(())
+//! # }
+//! ```
+
+#![warn(
+    clippy::missing_errors_doc,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_lossless
+)]
 
 pub mod dax;
 pub mod error;

@@ -1,4 +1,4 @@
-//! Guest-physical memory and who owns which frame of it.
+//! Guest-physical memory and the allocator of its frames.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,17 +9,19 @@ use refault_bus::dma::DmaMemory;
 
 use crate::ModelError;
 
-/// Bytes of the smallest frame.
+/// Bytes of a frame: 4 KiB.
 pub const FRAME: u64 = 0x1000;
+/// [`FRAME`] as a length of slices and a step of iterators.
+pub(crate) const FRAME_LEN: usize = 0x1000;
 
-/// Guest memory with an allocator of frames. Freed frames are given out again at once, and lowest first:
-/// whoever still uses one collides with its next owner.
+/// Guest memory with an allocator of frames. It reuses freed frames at once and lowest first, so that a use after free
+/// corrupts the next owner's data and does not go unnoticed.
 pub struct GuestMemory {
     memory: Arc<dyn DmaMemory>,
     free: Mutex<FreeRuns>,
 }
 
-/// Free runs of bytes, by start; neighbours are always merged.
+/// Lengths of the free runs in bytes, by start; adjacent runs are merged.
 #[derive(Default)]
 struct FreeRuns {
     runs: BTreeMap<u64, u64>,
@@ -27,7 +29,7 @@ struct FreeRuns {
 }
 
 impl GuestMemory {
-    /// Manages the `usable` ranges of `memory`, which are whole frames and do not overlap.
+    /// Manages the `usable` ranges of `memory`, cut to whole frames. They must not overlap.
     pub fn new(memory: Arc<dyn DmaMemory>, usable: impl IntoIterator<Item = Range<u64>>) -> Arc<Self> {
         let mut free = FreeRuns::default();
         for range in usable {
@@ -37,17 +39,21 @@ impl GuestMemory {
         Arc::new(Self { memory, free: Mutex::new(free) })
     }
 
-    /// The memory as devices see it.
+    /// The memory itself, as devices access it.
     pub fn dma(&self) -> &Arc<dyn DmaMemory> {
         &self.memory
     }
 
-    /// Bytes not allocated.
+    /// Bytes that are not allocated.
     pub fn free_bytes(&self) -> u64 {
         self.lock().bytes
     }
 
-    /// `bytes` of zeroes, rounded up to whole frames, aligned to `1 << align_shift`.
+    /// Allocates `bytes`, rounded up to whole frames and aligned to `1 << align_shift`, and zeroes them.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`]; [`ModelError::Memory`] if the usable ranges exceed the memory.
     pub fn allocate(&self, bytes: u64, align_shift: u8) -> Result<Gpa, ModelError> {
         let bytes = bytes.max(1).next_multiple_of(FRAME);
         let align = FRAME.max(1 << align_shift);
@@ -57,35 +63,54 @@ impl GuestMemory {
         Ok(Gpa(gpa))
     }
 
-    /// One 4 KiB frame of zeroes.
+    /// Allocates one frame and zeroes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::allocate`].
     pub fn frame(&self) -> Result<Gpa, ModelError> {
         self.allocate(FRAME, 12)
     }
 
-    /// Gives `bytes` at `gpa` back, rounded as they were when allocated.
+    /// Frees `bytes` at `gpa`, rounded up like those of [`Self::allocate`].
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::FreedTwice`] if part of the range is free; then nothing is freed.
     pub fn free(&self, gpa: Gpa, bytes: u64) -> Result<(), ModelError> {
         let bytes = bytes.max(1).next_multiple_of(FRAME);
         if self.lock().insert(gpa.0, bytes) { Ok(()) } else { Err(ModelError::FreedTwice { gpa, bytes }) }
     }
 
-    /// Writes zeroes.
+    /// Writes zeroes to the `bytes` at `gpa`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`] if the range is not in memory.
     pub fn zero(&self, gpa: Gpa, bytes: u64) -> Result<(), ModelError> {
         self.fill(gpa, bytes, 0)
     }
 
-    /// Writes `byte` all over a range.
+    /// Writes `byte` to each of the `bytes` at `gpa`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`] if the range is not in memory.
     pub fn fill(&self, gpa: Gpa, bytes: u64, byte: u8) -> Result<(), ModelError> {
-        let chunk = [byte; FRAME as usize];
-        let mut done = 0;
-        while done < bytes {
-            let step = FRAME.min(bytes - done);
-            self.memory.write(Gpa(gpa.0 + done), &chunk[..step as usize])?;
-            done += step;
+        let chunk = [byte; FRAME_LEN];
+        let end = gpa.0 + bytes;
+        for at in (gpa.0..end).step_by(FRAME_LEN) {
+            let piece = usize::try_from(end - at).map_or(FRAME_LEN, |left| left.min(FRAME_LEN));
+            self.memory.write(Gpa(at), &chunk[..piece])?;
         }
         Ok(())
     }
 
-    /// A copy of `len` bytes at `gpa`.
+    /// Reads `len` bytes at `gpa`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`] if the range is not in memory.
     pub fn bytes(&self, gpa: Gpa, len: usize) -> Result<Vec<u8>, ModelError> {
         let mut bytes = vec![0; len];
         self.memory.read(gpa, &mut bytes)?;
@@ -98,7 +123,8 @@ impl GuestMemory {
 }
 
 impl FreeRuns {
-    /// Adds a run; `false` if part of it is free already.
+    /// Adds a free run and merges it with its neighbours. Returns `false`, and adds nothing, if part of it is free
+    /// already.
     fn insert(&mut self, start: u64, bytes: u64) -> bool {
         if bytes == 0 {
             return true;
@@ -122,7 +148,7 @@ impl FreeRuns {
         true
     }
 
-    /// Takes the lowest aligned run of `bytes`.
+    /// Removes the lowest aligned run of `bytes` and returns its start.
     fn take(&mut self, bytes: u64, align: u64) -> Option<u64> {
         let (run, len, at) = self.runs.iter().find_map(|(&run, &len)| {
             let at = run.next_multiple_of(align);
@@ -140,20 +166,21 @@ impl FreeRuns {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "small sizes")]
 pub(crate) mod tests {
     use refault_bus::dma::GuestRam;
     use vm_memory::{GuestAddress, GuestMemoryMmap};
 
     use super::*;
 
-    /// `bytes` of memory at address zero, the first frame not given out.
+    /// Guest memory of `bytes` at address zero, of which the first frame is never allocated.
     pub(crate) fn memory(bytes: u64) -> Arc<GuestMemory> {
         let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes as usize)]).unwrap();
         GuestMemory::new(Arc::new(GuestRam::new(Arc::new(ram))), std::iter::once(FRAME..bytes))
     }
 
     #[test]
-    fn frames_come_back_merged_and_zeroed() {
+    fn freed_frames_are_merged_and_zeroed_on_reuse() {
         let memory = memory(0x40_0000);
         let all = memory.free_bytes();
         let frames: Vec<_> = (0..16).map(|_| memory.frame().unwrap()).collect();

@@ -1,20 +1,22 @@
-//! What a driver does while it waits for a device.
+//! How a driver waits for a device.
 
 use std::sync::Arc;
 
 use crate::ModelError;
 
-/// Called between two polls with the number of polls so far; `false` gives up.
+/// A callback between two polls of a device. It gets the number of polls so far and returns `false` to time out.
+///
+/// It decides what a wait costs: on a single thread it runs the devices, on several it spins or yields.
 #[derive(Clone)]
 pub struct Pause(Arc<dyn Fn(u64) -> bool + Send + Sync>);
 
 impl Pause {
-    /// A pause of one's own: let devices work, yield the processor, count.
+    /// A pause that calls `pause` between two polls.
     pub fn new(pause: impl Fn(u64) -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(pause))
     }
 
-    /// Spins, and gives up after `polls` of them.
+    /// Busy waiting that times out after `polls` polls.
     pub fn spin(polls: u64) -> Self {
         Self::new(move |count| {
             std::hint::spin_loop();
@@ -22,7 +24,11 @@ impl Pause {
         })
     }
 
-    /// Polls until `ready` has a value. `what` names the thing waited for, should it never come.
+    /// Polls until `ready` returns a value. `what` names the event for the error message.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Stuck`] on a timeout; any error of `ready`.
     pub fn until<T>(
         &self,
         what: &'static str,

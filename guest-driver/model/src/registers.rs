@@ -1,4 +1,4 @@
-//! A register window as a driver reads and writes it.
+//! Driver-side access to a window of device registers.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use refault_bus::mmio::MmioDevice;
 pub struct RegisterWindow(Arc<dyn MmioDevice>);
 
 impl RegisterWindow {
-    /// The registers of `window`.
+    /// Wraps the registers of `window`.
     pub fn new(window: Arc<dyn MmioDevice>) -> Self {
         Self(window)
     }
 
-    /// Reads 4 bytes.
+    /// Reads 4 bytes in one access.
     pub fn read32(&self, offset: u64) -> u32 {
         let mut bytes = [0; 4];
         self.0.read(offset, &mut bytes);
@@ -28,7 +28,7 @@ impl RegisterWindow {
         u64::from_le_bytes(bytes)
     }
 
-    /// Writes 4 bytes.
+    /// Writes 4 bytes in one access.
     pub fn write32(&self, offset: u64, value: u32) {
         self.0.write(offset, &value.to_le_bytes());
     }

@@ -1,4 +1,4 @@
-//! Blocks of persistent memory: who uses which, and who holds which by a pin.
+//! Blocks of persistent memory: their allocator, reference counts and pins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -7,24 +7,24 @@ use refault_bus::Gpa;
 
 use crate::memory::FRAME;
 
-/// A block: its number in the filesystem's range of memory. Blocks and pages are 4 KiB.
+/// A block number, from the start of the filesystem's range of memory. Blocks are 4 KiB, like pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Block(pub u64);
 
-/// How often a block is pinned.
+/// The pins of a block or of a range of pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pins {
-    /// By all.
+    /// Number of pins.
     pub all: u32,
-    /// By those who may write.
+    /// Number of those with write access.
     pub writing: u32,
 }
 
-/// The allocator: reference counts, free blocks, pins. Freed blocks are given out again at once, lowest first, so that
-/// whoever still uses one collides with its next owner.
+/// The allocator. It reuses freed blocks at once and lowest first, so that a use after free corrupts the next owner's
+/// data and does not go unnoticed.
 ///
-/// Pins are counted as a kernel counts them in a page's own structure: they keep nothing from being freed. Whether
-/// anybody looks at them is a matter of policy.
+/// Pins are only counted, as in the kernel's struct page; they do not prevent a block from being freed. Policies decide
+/// whether they matter.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
     start: u64,
@@ -35,37 +35,37 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// All whole blocks of `range`, all free.
+    /// The whole blocks of `range`, all of them free.
     pub(super) fn new(range: &Range<u64>) -> Self {
         let start = range.start.next_multiple_of(FRAME);
         let total = (range.end & !(FRAME - 1)).saturating_sub(start) / FRAME;
         Self { start, total, free: (0..total).map(Block).collect(), ..Self::default() }
     }
 
-    /// Where a block lies in memory.
+    /// Guest-physical address of a block.
     pub(super) fn gpa(&self, block: Block) -> Gpa {
         Gpa(self.start + block.0 * FRAME)
     }
 
-    /// The block at an address, if it is one of ours.
+    /// The block that contains an address, if any.
     pub(super) fn at(&self, gpa: Gpa) -> Option<Block> {
         let block = gpa.0.checked_sub(self.start)? / FRAME;
         (block < self.total).then_some(Block(block))
     }
 
-    /// Takes the lowest free block, for one user.
+    /// Allocates the lowest free block, with one user.
     pub(super) fn allocate(&mut self) -> Option<Block> {
         let block = self.free.pop_first()?;
         self.users.insert(block, 1);
         Some(block)
     }
 
-    /// One user more.
+    /// Adds a user to a block.
     pub(super) fn share(&mut self, block: Block) {
         *self.users.entry(block).or_default() += 1;
     }
 
-    /// One user less; `true` if it was the last, and the block is free.
+    /// Removes a user. Returns `true` if it was the last, and the block is free now.
     pub(super) fn release(&mut self, block: Block) -> bool {
         let Some(users) = self.users.get_mut(&block) else { return false };
         *users -= 1;
@@ -89,7 +89,7 @@ impl Blocks {
         self.total
     }
 
-    /// Blocks in use, with how often.
+    /// The number of users of each block in use.
     pub(super) fn in_use(&self) -> &BTreeMap<Block, u32> {
         &self.users
     }
@@ -113,7 +113,7 @@ impl Blocks {
         self.pins.get(&block).copied().unwrap_or_default()
     }
 
-    /// Pins that are held, in all.
+    /// Total number of pins.
     pub(super) fn pinned(&self) -> u64 {
         self.pins.values().map(|pins| u64::from(pins.all)).sum()
     }
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_is_free_after_its_last_user_and_is_the_next_to_be_given_out() {
+    fn a_block_is_free_after_its_last_user_and_reused_first() {
         let mut blocks = Blocks::new(&(0x10_0000..0x10_4000));
         let [first, second] = [blocks.allocate().unwrap(), blocks.allocate().unwrap()];
         assert_eq!((blocks.gpa(first), blocks.gpa(second)), (Gpa(0x10_0000), Gpa(0x10_1000)));

@@ -1,11 +1,11 @@
-//! What fsck does: everything that can be known in two ways is compared.
+//! Consistency checks, as of fsck: redundant information is compared.
 
 use std::collections::BTreeMap;
 
 use crate::dax::{Block, DaxFs};
 
 impl DaxFs {
-    /// Every inconsistency, for people; none if all is well.
+    /// Returns a description of each inconsistency.
     pub fn check(&self) -> Vec<String> {
         let state = self.lock();
         let mut counted: BTreeMap<Block, u32> = BTreeMap::from([(state.zeroes, 1)]);
@@ -14,7 +14,8 @@ impl DaxFs {
             let mut end = 0;
             for extent in file.extents.iter() {
                 if extent.page < end || extent.pages == 0 {
-                    problems.push(format!("file {}: {extent:?} overlaps the one before, or is empty", id.0));
+                    problems
+                        .push(format!("file {}: {extent:?} overlaps the previous one, or is empty", id.0));
                 }
                 end = extent.page + extent.pages;
                 for page in 0..extent.pages {
@@ -22,23 +23,23 @@ impl DaxFs {
                 }
             }
             if end > file.size {
-                problems.push(format!("file {}: blocks up to page {end}, but it has {}", id.0, file.size));
+                problems
+                    .push(format!("file {}: blocks up to page {end}, beyond its {} pages", id.0, file.size));
             }
             if let Some(page) = file.dirty.iter().find(|&&page| page >= file.size) {
-                problems.push(format!("file {}: page {page} behind its end is dirty", id.0));
+                problems.push(format!("file {}: page {page} is dirty, but beyond the end", id.0));
             }
         }
         let used = state.blocks.in_use();
         for block in counted.keys().chain(used.keys()).collect::<std::collections::BTreeSet<_>>() {
             let (known, found) = (used.get(block), counted.get(block));
             if known != found {
-                problems
-                    .push(format!("block {}: {known:?} users are counted, {found:?} were found", block.0));
+                problems.push(format!("block {}: {known:?} users counted, {found:?} found", block.0));
             }
         }
         let sum = used.len() as u64 + state.blocks.free_count();
         if sum != state.blocks.total() {
-            problems.push(format!("{sum} blocks are used or free, of {}", state.blocks.total()));
+            problems.push(format!("{sum} of {} blocks are either used or free", state.blocks.total()));
         }
         problems
     }

@@ -1,4 +1,4 @@
-//! What a file operation says when it fails.
+//! Errors of file operations.
 
 use std::fmt;
 
@@ -6,29 +6,29 @@ use thiserror::Error;
 
 use crate::ModelError;
 
-/// Linux' error numbers, as far as they occur.
+/// The error numbers of Linux that occur in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(clippy::upper_case_acronyms)]
+#[allow(clippy::upper_case_acronyms, reason = "the names of errno(3)")]
 pub enum Errno {
-    /// Not permitted.
+    /// Operation not permitted: a lease or seal is required.
     EPERM,
     /// No such file.
     ENOENT,
-    /// No memory that may be locked.
+    /// The limit of locked memory is exceeded.
     ENOMEM,
-    /// Bad address.
+    /// The address is not mapped, or does not allow the access.
     EFAULT,
-    /// In use.
+    /// The file or page is in use.
     EBUSY,
     /// Invalid argument.
     EINVAL,
-    /// In use as text: refused while somebody relies on the blocks.
+    /// Text file busy: the blocks are pinned or sealed.
     ETXTBSY,
-    /// No space.
+    /// No space left on the device.
     ENOSPC,
-    /// Not supported.
+    /// Operation not supported.
     EOPNOTSUPP,
-    /// The filesystem is not mounted any more.
+    /// The filesystem is not mounted.
     EIO,
 }
 
@@ -38,19 +38,19 @@ impl fmt::Display for Errno {
     }
 }
 
-/// An operation that did not take place.
+/// Why a file operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FsError {
-    /// It was refused.
+    /// The filesystem or a policy refused the operation.
     #[error("{errno}: {reason}")]
     Refused {
-        /// The number that a program sees.
+        /// The error number that a program gets.
         errno: Errno,
-        /// Why, for people.
+        /// The reason, for error messages and reports.
         reason: &'static str,
     },
-    /// It waits for something that never comes.
-    #[error("waits for ever for {0}")]
+    /// The operation waits for something that never happens.
+    #[error("waits forever for {0}")]
     Forever(&'static str),
     /// The model itself failed.
     #[error(transparent)]
@@ -58,12 +58,12 @@ pub enum FsError {
 }
 
 impl FsError {
-    /// A refusal.
+    /// An [`FsError::Refused`].
     pub const fn refused(errno: Errno, reason: &'static str) -> Self {
         Self::Refused { errno, reason }
     }
 
-    /// The number, if there is one.
+    /// The error number, if the operation was refused.
     pub const fn errno(&self) -> Option<Errno> {
         match self {
             Self::Refused { errno, .. } => Some(*errno),

@@ -1,19 +1,19 @@
-//! A file's block map: runs of pages that lie in runs of blocks.
+//! The block map of a file.
 
 use std::ops::Range;
 
 use crate::dax::Block;
 
-/// A run of pages of a file that lie one behind the other.
+/// A run of pages of a file in contiguous blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// First page of the file.
+    /// First page, from the start of the file.
     pub page: u64,
-    /// Where it lies.
+    /// Block of the first page.
     pub block: Block,
-    /// Pages.
+    /// Number of pages.
     pub pages: u64,
-    /// Allocated but never written: reads as zeroes.
+    /// The blocks were allocated but never written, and read as zeroes.
     pub unwritten: bool,
 }
 
@@ -22,7 +22,7 @@ impl Extent {
         self.page + self.pages
     }
 
-    /// The part of it inside `range`.
+    /// The part within `range`, if any.
     fn cut(&self, range: &Range<u64>) -> Option<Self> {
         let (page, end) = (self.page.max(range.start), self.end().min(range.end));
         (page < end).then(|| Self {
@@ -33,7 +33,7 @@ impl Extent {
         })
     }
 
-    /// Whether `next` continues it.
+    /// Whether `next` can be merged into it.
     fn continues_in(&self, next: &Self) -> bool {
         self.end() == next.page
             && self.block.0 + self.pages == next.block.0
@@ -41,7 +41,7 @@ impl Extent {
     }
 }
 
-/// Extents in the order of the file, merged where they can be. What is in none is a hole.
+/// The extents of a file in order, merged where possible. Pages in no extent are holes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ExtentMap(Vec<Extent>);
 
@@ -50,23 +50,23 @@ impl ExtentMap {
         self.0.iter()
     }
 
-    /// What is mapped inside `range`.
+    /// The parts of extents within `range`.
     pub(super) fn inside(&self, range: Range<u64>) -> Vec<Extent> {
         self.0.iter().filter_map(|extent| extent.cut(&range)).collect()
     }
 
-    /// The page's block, and whether it was never written.
+    /// The extent of one page; `None` for a hole.
     pub(super) fn lookup(&self, page: u64) -> Option<Extent> {
         self.inside(page..page + 1).first().copied()
     }
 
-    /// The blocks of `range`, page by page.
+    /// The blocks of `range`, one per page that has one.
     pub(super) fn blocks(&self, range: Range<u64>) -> Vec<Block> {
         let each = |extent: Extent| (0..extent.pages).map(move |page| Block(extent.block.0 + page));
         self.inside(range).into_iter().flat_map(each).collect()
     }
 
-    /// Makes a hole of `range`; what was there.
+    /// Makes `range` a hole. Returns the extents that were there.
     pub(super) fn remove(&mut self, range: Range<u64>) -> Vec<Extent> {
         let removed = self.inside(range.clone());
         let outside = [0..range.start, range.end..u64::MAX];
@@ -79,7 +79,7 @@ impl ExtentMap {
         removed
     }
 
-    /// Puts an extent in place of whatever is there; what was there.
+    /// Inserts an extent. Returns the extents that it replaces.
     pub(super) fn put(&mut self, extent: Extent) -> Vec<Extent> {
         let replaced = self.remove(extent.page..extent.end());
         let at = self.0.partition_point(|other| other.page < extent.page);
@@ -88,8 +88,8 @@ impl ExtentMap {
         replaced
     }
 
-    /// Moves everything from page `from` on by `by` pages, which may be negative: then the pages before `from` that
-    /// it moves to are a hole.
+    /// Moves all extents from page `from` on by `by` pages. If `by` is negative, the pages that they move to must be a
+    /// hole.
     pub(super) fn shift(&mut self, from: u64, by: i64) {
         let moved = self.remove(from..u64::MAX);
         for extent in moved {

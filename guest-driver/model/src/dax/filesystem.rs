@@ -1,4 +1,4 @@
-//! The filesystem: files, and reading and writing them as the kernel does.
+//! The filesystem: files, read(2) and write(2), pins, mount state.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,38 +8,43 @@ use refault_bus::Gpa;
 use crate::dax::blocks::Blocks;
 use crate::dax::state::{File, FsState};
 use crate::dax::{Affected, Block, Errno, Extent, FsError, NoRule, Pins, Rule};
-use crate::memory::FRAME;
+use crate::memory::FRAME_LEN;
 use crate::{GuestMemory, ModelError};
 
-/// A file.
+/// Identifies a file: an inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u64);
 
-/// What the filesystem did.
+/// Statistics of the filesystem.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FsCounters {
-    /// Faults of mappings.
+    /// Page faults handled.
     pub faults: u64,
-    /// Pages that became dirty: `page_mkwrite`, and writes by the kernel.
+    /// Pages that became dirty, by `page_mkwrite` or write(2).
     pub dirtied: u64,
-    /// Blocks given out.
+    /// Blocks allocated.
     pub allocated: u64,
-    /// Blocks that were copied because they were shared.
+    /// Shared blocks copied on write.
     pub copied: u64,
     /// Pages written out.
     pub cleaned: u64,
-    /// Pages that somebody said were dirty, of which the filesystem knew nothing.
+    /// Calls of [`DaxFs::set_page_dirty`] for pages that the filesystem believed to be clean.
     pub unexpected_dirty: u64,
 }
 
-/// A mounted filesystem.
+/// A filesystem. It is mounted when it is created.
 pub struct DaxFs {
     state: Mutex<FsState>,
     rule: Mutex<Arc<dyn Rule>>,
 }
 
 impl DaxFs {
-    /// Makes an empty filesystem of the whole blocks in `range` of guest-physical memory, which nobody else uses.
+    /// Creates an empty filesystem from the whole blocks in `range` of guest-physical memory, which it owns from now
+    /// on.
+    ///
+    /// # Errors
+    ///
+    /// ENOSPC if `range` has no whole block.
     pub fn new(memory: &Arc<GuestMemory>, range: &Range<u64>) -> Result<Arc<Self>, FsError> {
         let mut state = FsState {
             memory: memory.clone(),
@@ -55,7 +60,7 @@ impl DaxFs {
         Ok(Arc::new(Self { state: Mutex::new(state), rule: Mutex::new(Arc::new(NoRule)) }))
     }
 
-    /// Puts a policy in force.
+    /// Sets the policy that is asked before changes of block maps.
     pub fn set_rule(&self, rule: Arc<dyn Rule>) {
         *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = rule;
     }
@@ -64,7 +69,11 @@ impl DaxFs {
         self.rule.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A new file of `pages` pages, all of them a hole.
+    /// Creates a file of `pages` pages, all holes.
+    ///
+    /// # Errors
+    ///
+    /// EIO if not mounted.
     pub fn create(&self, pages: u64) -> Result<FileId, FsError> {
         let mut state = self.lock();
         if !state.mounted {
@@ -76,13 +85,21 @@ impl DaxFs {
         Ok(file)
     }
 
-    /// Opens a file: as long as it is open, the filesystem cannot be unmounted.
+    /// open(2). The filesystem cannot be unmounted while a file is open.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted.
     pub fn open(&self, file: FileId) -> Result<(), FsError> {
         self.lock().file(file)?.opens += 1;
         Ok(())
     }
 
-    /// Closes it.
+    /// close(2).
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted.
     pub fn close(&self, file: FileId) -> Result<(), FsError> {
         let mut state = self.lock();
         let inode = state.file(file)?;
@@ -90,24 +107,40 @@ impl DaxFs {
         Ok(())
     }
 
-    /// Pages of a file.
+    /// Size of a file in pages.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted.
     pub fn size(&self, file: FileId) -> Result<u64, FsError> {
         Ok(self.lock().file(file)?.size)
     }
 
-    /// Its extents; what is in none is a hole.
+    /// The extents of a file, in order. Pages in no extent are holes.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted.
     pub fn extents(&self, file: FileId) -> Result<Vec<Extent>, FsError> {
         Ok(self.lock().file(file)?.extents.iter().copied().collect())
     }
 
-    /// One page; a hole is zeroes.
+    /// read(2) of one page. Holes read as zeroes.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted, EFAULT beyond the end of the file.
     pub fn read(&self, file: FileId, page: u64) -> Result<Vec<u8>, FsError> {
         let mut state = self.lock();
         let block = state.block_for_reading(file, page)?;
-        Ok(state.memory.bytes(state.blocks.gpa(block), FRAME as usize)?)
+        Ok(state.memory.bytes(state.blocks.gpa(block), FRAME_LEN)?)
     }
 
-    /// Writes inside one page, as write(2) does: allocating, and copying what is shared.
+    /// write(2) within one page, at byte `offset` of it. Allocates a block for a hole, and copies a shared one.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted, EFAULT beyond the end of the file, ENOSPC; or the policy refuses.
     pub fn write(&self, file: FileId, page: u64, offset: u64, bytes: &[u8]) -> Result<(), FsError> {
         self.with_writable(file, page, |state| {
             state.notice(file, page)?;
@@ -117,7 +150,7 @@ impl DaxFs {
         })
     }
 
-    /// Calls `then` under the lock, once the page has a block of its own that was written.
+    /// Calls `then` with the lock held, once the page has a written block that is not shared.
     pub(super) fn with_writable<T>(
         &self,
         file: FileId,
@@ -130,7 +163,7 @@ impl DaxFs {
             drop(state);
             self.rule().before(self, &Affected { file, pages: page..page + 1, change })?;
             let mut state = self.lock();
-            // The rule may have waited: what is needed now may be something else.
+            // The rule may have waited without the lock: retry if something else is needed now.
             if state.needed_for_write(file, page)? == Some(change) {
                 state.make_writable(file, page)?;
                 return then(&mut state);
@@ -138,39 +171,47 @@ impl DaxFs {
         }
     }
 
-    /// What it did so far.
+    /// Statistics since the filesystem was created.
     pub fn counters(&self) -> FsCounters {
         self.lock().counters
     }
 
-    /// Blocks that nobody uses.
+    /// Number of free blocks.
     pub fn free_blocks(&self) -> u64 {
         self.lock().blocks.free_count()
     }
 
-    /// Whether the file would hear of a write to the page when it is cleaned.
+    /// Whether the next fsync(2) writes the page out.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted.
     pub fn is_dirty(&self, file: FileId, page: u64) -> Result<bool, FsError> {
         Ok(self.lock().file(file)?.dirty.contains(&page))
     }
 
-    /// Whether anybody maps the file.
+    /// Whether the file has any mapping.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted.
     pub fn is_mapped(&self, file: FileId) -> Result<bool, FsError> {
         Ok(!self.lock().file(file)?.mappings.is_empty())
     }
 
-    /// Whether memory at `gpa` is one of its blocks.
+    /// Whether `gpa` is in a block of the filesystem.
     pub fn has(&self, gpa: Gpa) -> bool {
         self.lock().blocks.at(gpa).is_some()
     }
 
-    /// Counts a pin of the block at `gpa`; `false` if it is none of ours.
+    /// Counts a pin of the block at `gpa`. Returns `false` if `gpa` is in no block.
     pub fn pin(&self, gpa: Gpa, write: bool) -> bool {
         let mut state = self.lock();
         let block = state.blocks.at(gpa);
         block.map(|block| state.blocks.pin(block, write)).is_some()
     }
 
-    /// Takes that back.
+    /// Removes a pin that was counted with the same `write`.
     pub fn unpin(&self, gpa: Gpa, write: bool) {
         let mut state = self.lock();
         if let Some(block) = state.blocks.at(gpa) {
@@ -178,7 +219,11 @@ impl DaxFs {
         }
     }
 
-    /// The pins of pages of a file, added up.
+    /// The sum of the pins of all blocks in a range of a file.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted.
     pub fn pins(&self, file: FileId, pages: Range<u64>) -> Result<Pins, FsError> {
         let mut state = self.lock();
         let blocks = state.file(file)?.extents.blocks(pages);
@@ -189,12 +234,12 @@ impl DaxFs {
         }))
     }
 
-    /// Pins held on any block of the filesystem, whosever it is now.
+    /// Number of pins on all blocks, including blocks that were freed.
     pub fn all_pins(&self) -> u64 {
         self.lock().blocks.pinned()
     }
 
-    /// EBUSY while any block is pinned.
+    /// Fails with EBUSY while any block is pinned.
     pub(crate) fn refuse_if_pinned(&self) -> Result<(), FsError> {
         match self.all_pins() {
             0 => Ok(()),
@@ -202,7 +247,11 @@ impl DaxFs {
         }
     }
 
-    /// Removes a file that is neither open nor mapped.
+    /// unlink(2) of a file that is not in use.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted, EBUSY if it is open or mapped; or the policy refuses to free its blocks.
     pub fn remove(&self, file: FileId) -> Result<(), FsError> {
         self.refuse_if_used(file)?;
         self.truncate(file, 0)?;
@@ -220,8 +269,11 @@ impl DaxFs {
         }
     }
 
-    /// Unmounts: refused while anything is open or mapped. Everything is written out, and no block is the
-    /// filesystem's any more.
+    /// umount(2): writes out all dirty pages, and releases the memory.
+    ///
+    /// # Errors
+    ///
+    /// EBUSY while a file is open or mapped; or the policy refuses.
     pub fn unmount(&self) -> Result<(), FsError> {
         let used = |file: &File| file.opens > 0 || !file.mappings.is_empty();
         if self.lock().files.values().any(used) {

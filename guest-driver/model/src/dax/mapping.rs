@@ -1,4 +1,4 @@
-//! A mapped file: pages of it in a process' page tables.
+//! Mappings of files: mmap(2), faults, and the removal of pages from page tables.
 
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -12,21 +12,30 @@ use crate::paging::{PageSize, PageTables, Rights};
 use crate::process::Pager;
 use crate::{ModelError, Process};
 
-/// Names a mapping of a file.
+/// Identifies a mapping of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MappingId(pub u64);
 
-/// Whoever holds translations of a file's pages: a process that mapped it, or anybody else who must hear when pages
-/// go. Called with the filesystem's lock held.
+/// A holder of translations of a file's pages: a process that mapped the file, or a device table that the filesystem
+/// fills. Called with the filesystem's lock held.
 pub trait Mapped: Send + Sync {
-    /// Pages of the file are about to change their blocks. When this returns, nobody uses the old ones by it.
+    /// Removes translations of `pages`, whose blocks are about to change. When it returns, no access through this
+    /// mapping to the old blocks is in flight.
+    ///
+    /// # Errors
+    ///
+    /// If a flush fails; the blocks then do not change.
     fn zap(&self, pages: &Range<u64>) -> Result<(), ModelError>;
 
-    /// Pages of the file are about to be written out: the next write to them must fault.
+    /// Write-protects `pages`, which are about to be written out: the next write must fault.
+    ///
+    /// # Errors
+    ///
+    /// If a flush fails.
     fn zap_writes(&self, pages: &Range<u64>) -> Result<(), ModelError>;
 }
 
-/// Pages of a file from `first` on, at `start` of a process.
+/// `pages` of a file, mapped at `start` in a process.
 struct FileMapping {
     fs: Arc<DaxFs>,
     file: FileId,
@@ -41,7 +50,7 @@ impl FileMapping {
         self.pages.start + (at.0 - self.start.0) / FRAME
     }
 
-    /// Where the pages of `wanted` that it has lie in the process, and their bytes.
+    /// Address and length in bytes of the mapped part of `wanted`.
     fn range(&self, wanted: &Range<u64>) -> Option<(Iova, u64)> {
         let (from, to) = (wanted.start.max(self.pages.start), wanted.end.min(self.pages.end));
         let start = self.start.0 + from.saturating_sub(self.pages.start) * FRAME;
@@ -82,8 +91,8 @@ impl Pager for FileMapping {
     }
 }
 
-/// Puts a page into the tables: what is there is the same page with fewer rights, or a page of zeroes was taken away
-/// before.
+/// Maps a page, or raises its rights. A page that is mapped already is the same one with fewer rights, since a change
+/// of the block would have unmapped it.
 fn enter(space: &PageTables, at: Iova, gpa: Gpa, rights: Rights) -> Result<(), ModelError> {
     match space.lookup(at)? {
         Some(_) if rights == Rights::Write => space.protect(at, rights).map(drop),
@@ -93,7 +102,11 @@ fn enter(space: &PageTables, at: Iova, gpa: Gpa, rights: Rights) -> Result<(), M
 }
 
 impl DaxFs {
-    /// Maps pages of a file at `start` of a process, for `rights`. Nothing is present yet.
+    /// mmap(2) of pages of a file at `start` in a process. Pages are mapped on faults only.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted.
     pub fn map(
         self: &Arc<Self>,
         process: &Arc<Process>,
@@ -116,27 +129,41 @@ impl DaxFs {
         Ok(id)
     }
 
-    /// Tells `mapped` too when pages of the file go; the file counts as mapped.
+    /// Adds `mapped` to the file's mappings, which are called before blocks change.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted.
     pub fn watch(&self, file: FileId, mapped: Arc<dyn Mapped>) -> Result<MappingId, FsError> {
         let id = self.new_mapping_id();
         self.lock().file(file)?.mappings.insert(id, mapped);
         Ok(id)
     }
 
-    /// Forgets a mapping, of which no page is anywhere any more.
+    /// Removes a mapping. Its pages must have been removed from all tables.
     pub fn forget(&self, file: FileId, id: MappingId) {
         if let Ok(inode) = self.lock().file(file) {
             inode.mappings.remove(&id);
         }
     }
 
-    /// Takes pages of a file out of all tables, as before a change that then does not come: they are faulted in again.
+    /// Removes pages of a file from all tables without changing blocks; later accesses fault them in again.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted; any error of a mapping.
     pub fn unmap(&self, file: FileId, pages: &Range<u64>) -> Result<(), FsError> {
         self.lock().unmap(file, pages)
     }
 
-    /// A fault of mapping `id` at a page: `map` puts it into the tables, under the filesystem's lock. For a write the
-    /// page is allocated, or copied if it is shared, and the filesystem knows from now on that it is written.
+    /// Handles a fault of mapping `id` at `page`. A write allocates a block for a hole, copies a shared one, and sets
+    /// the page dirty (`page_mkwrite`). Then `map` enters the page into the tables. It is called with the filesystem's
+    /// lock held, so that the block cannot change before it is mapped.
+    ///
+    /// # Errors
+    ///
+    /// EFAULT if the mapping is gone or the page beyond the end of the file; ENOENT, EIO if not mounted, ENOSPC; the
+    /// policy refuses; any error of `map`.
     pub fn fault(
         &self,
         file: FileId,

@@ -1,16 +1,15 @@
-//! A DAX filesystem on a range of guest-physical memory: the blocks are the memory that a mapped file shows, so whoever
-//! moves a block moves memory from under those who use it.
+//! A DAX filesystem on a range of guest-physical memory: a mapped file is its blocks themselves, so moving a block
+//! moves memory that processes and devices may be using.
 //!
-//! It is a filesystem in what it does with blocks - extents, reference counts, copy-on-write, unwritten extents, dirty
-//! notification - and not in what it does with names: there are no folders, a file is a number, and its size is whole
-//! blocks. Journal and allocation are instantaneous.
+//! The model has what concerns blocks: extents, reference counts, copy-on-write, unwritten extents, dirty tracking. It
+//! has no directories; a file is a number, and its size a number of blocks. Journal and allocation take no time.
 //!
-//! **Order.** Whatever changes the block map first asks the [`Rule`] of the policy in force, which may refuse, or wait;
-//! then takes the pages out of all page tables, flushes IOTLB, device TLB and NIC tables; and only then do the blocks
-//! belong to somebody else. Freed blocks are given out again at once, lowest first.
+//! **Order.** A change of the block map first asks the [`Rule`] of the policy, which may refuse or wait. Then it
+//! removes the pages from all page tables and flushes IOTLB, device TLB and NIC tables. Only then are the blocks freed
+//! or reused.
 //!
-//! **Locks.** The filesystem has one, which is held from the unmapping to the change of the map: a fault cannot bring
-//! back what is going. Rules are called without it, for they wait.
+//! **Locks.** One lock, held from the unmapping until the block map has changed, so that no fault can map an old block
+//! again. Rules are called without it, since they may wait.
 
 mod blocks;
 mod check;

@@ -8,7 +8,7 @@ use crate::dax::{Affected, Change, DaxFs, Errno, Extent, FileId, FsError};
 use crate::memory::FRAME;
 
 impl DaxFs {
-    /// Asks the rule, takes the pages away from everybody, and only then lets `apply` change the map.
+    /// Asks the rule, removes the pages from all tables, and then calls `apply` to change the block map.
     pub(super) fn change(
         &self,
         file: FileId,
@@ -25,7 +25,11 @@ impl DaxFs {
         apply(&mut state)
     }
 
-    /// Makes a file `size` pages long: what is behind is freed, what is new is a hole.
+    /// truncate(2) to `size` pages. Frees the blocks beyond; added pages are holes.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted; the policy refuses; any error of a mapping.
     pub fn truncate(&self, file: FileId, size: u64) -> Result<(), FsError> {
         let before = self.size(file)?;
         if size >= before {
@@ -42,7 +46,11 @@ impl DaxFs {
         })
     }
 
-    /// Makes a hole of pages.
+    /// FALLOC_FL_PUNCH_HOLE: frees the blocks of a range.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted; the policy refuses; any error of a mapping.
     pub fn punch(&self, file: FileId, pages: Range<u64>) -> Result<(), FsError> {
         self.change(file, pages.clone(), Change::Free, |state| {
             let inode = state.file(file)?;
@@ -53,14 +61,19 @@ impl DaxFs {
         })
     }
 
-    /// Removes pages from a file: what is behind moves up to them.
+    /// FALLOC_FL_COLLAPSE_RANGE: removes a range from the file and moves the pages behind it down.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL if the range is empty or not within the file; ENOENT, EIO if not mounted; the policy refuses; any error
+    /// of a mapping.
     pub fn collapse(&self, file: FileId, pages: Range<u64>) -> Result<(), FsError> {
         let size = self.size(file)?;
         if pages.end > size || pages.is_empty() {
-            return Err(FsError::refused(Errno::EINVAL, "the range does not lie inside the file"));
+            return Err(FsError::refused(Errno::EINVAL, "the range is empty or not within the file"));
         }
         let count = pages.end - pages.start;
-        // What goes and what moves: both must be asked for.
+        // Two changes, of which `change` asks for the move only.
         self.rule().before(self, &Affected { file, pages: pages.clone(), change: Change::Free })?;
         self.change(file, pages.start..size, Change::Move, |state| {
             let inode = state.file(file)?;
@@ -75,11 +88,15 @@ impl DaxFs {
         })
     }
 
-    /// Inserts a hole of `count` pages before page `at`.
+    /// FALLOC_FL_INSERT_RANGE: inserts a hole of `count` pages before page `at`.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL if `at` is not within the file; ENOENT, EIO if not mounted; the policy refuses; any error of a mapping.
     pub fn insert(&self, file: FileId, at: u64, count: u64) -> Result<(), FsError> {
         let size = self.size(file)?;
         if at >= size {
-            return Err(FsError::refused(Errno::EINVAL, "the place does not lie inside the file"));
+            return Err(FsError::refused(Errno::EINVAL, "the page is not within the file"));
         }
         self.change(file, at..size, Change::Move, |state| {
             let inode = state.file(file)?;
@@ -91,7 +108,11 @@ impl DaxFs {
         })
     }
 
-    /// Gives the holes in pages unwritten blocks, as fallocate(2) does; the file grows if it must.
+    /// fallocate(2): allocates unwritten blocks for the holes in a range, and grows the file to include it.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted, ENOSPC; the policy refuses.
     pub fn allocate(&self, file: FileId, pages: Range<u64>) -> Result<(), FsError> {
         let holes: Vec<u64> = {
             let mut state = self.lock();
@@ -110,7 +131,11 @@ impl DaxFs {
         })
     }
 
-    /// Moves pages to other blocks, their contents with them: what a defragmenter or a garbage collector does.
+    /// Copies pages to new blocks and frees the old ones, as a defragmenter or garbage collector does.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted, ENOSPC; the policy refuses; any error of a mapping.
     pub fn relocate(&self, file: FileId, pages: Range<u64>) -> Result<(), FsError> {
         self.change(file, pages.clone(), Change::Move, |state| {
             for page in pages {

@@ -1,55 +1,63 @@
-//! Where a policy meets the filesystem: asked before the block map changes.
+//! The interface through which the filesystem asks a policy before a block map changes.
 
 use std::ops::Range;
 
 use crate::dax::{DaxFs, FileId, FsError};
 
-/// What is about to happen to blocks.
+/// A kind of change of a block map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// They leave the file: truncate, hole punch, removal.
+    /// Blocks are freed: truncate, hole punch, removal.
     Free,
-    /// They stay in the file, at another page of it, or another file gets them: collapse, insert, exchange, relocation.
+    /// Pages get other blocks, or blocks other pages: collapse, insert, exchange, relocation.
     Move,
-    /// Another file will have them too: a reflink copy.
+    /// Blocks become shared with another file: a reflink copy.
     Share,
-    /// They are shared, one of the files is written: its page moves to a new block.
+    /// A shared block is written: the page gets a copy in a new block.
     Copy,
-    /// There are none yet, or none that was written.
+    /// A page gets its first block, or an unwritten block is written.
     Allocate,
 }
 
-/// A change of part of a file.
+/// A change that is about to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Affected {
-    /// The file.
+    /// The file whose block map changes.
     pub file: FileId,
-    /// Its pages.
+    /// The pages whose blocks change.
     pub pages: Range<u64>,
-    /// What happens to their blocks.
+    /// The kind of change.
     pub change: Change,
 }
 
-/// A policy as the filesystem asks it.
+/// The filesystem's side of a policy. The default methods allow everything.
 pub trait Rule: Send + Sync {
-    /// Called without locks before each change; refuses it, or waits, or sees to it that nobody minds.
+    /// Called without locks before each change. May refuse it, wait, or revoke the pages from their users.
+    ///
+    /// # Errors
+    ///
+    /// To refuse the change; or because the wait never ends.
     fn before(&self, _fs: &DaxFs, _affected: &Affected) -> Result<(), FsError> {
         Ok(())
     }
 
-    /// Called without locks when nothing is open or mapped any more.
+    /// Called without locks before an unmount, when no file is open or mapped.
+    ///
+    /// # Errors
+    ///
+    /// To refuse the unmount; or because the wait never ends.
     fn before_unmount(&self, _fs: &DaxFs) -> Result<(), FsError> {
         Ok(())
     }
 
-    /// Whether a page whose block is pinned for writing stays dirty when it is written out: the device can write it
+    /// Whether pages that are pinned for writing stay dirty when they are written out, as the device can write them
     /// again without a fault.
     fn pins_keep_dirty(&self) -> bool {
         false
     }
 }
 
-/// Everything proceeds.
+/// The rule of a filesystem without a policy: allows everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoRule;
 

@@ -1,13 +1,17 @@
-//! Operations on the blocks of two files: the reflink copy and the exchange.
+//! Operations on the blocks of two files: reflink and exchange.
 
 use std::ops::Range;
 
 use crate::dax::{Affected, Change, DaxFs, Errno, Extent, FileId, FsError};
 
 impl DaxFs {
-    /// A new file with the same blocks. Whoever writes one of the two afterwards gets a block of his own.
+    /// FICLONE: creates a file that shares all blocks. The first write to a page of either file copies its block.
     ///
-    /// What is mapped for writing must fault before the next write, or the copy would change with the original.
+    /// The original's pages are unmapped, since a write through an old mapping would change both files.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EIO if not mounted; the policy refuses; any error of a mapping.
     pub fn reflink(&self, file: FileId) -> Result<FileId, FsError> {
         let size = self.size(file)?;
         let copy = self.create(size)?;
@@ -17,7 +21,7 @@ impl DaxFs {
                 (0..extent.pages).for_each(|page| state.blocks.share(super::Block(extent.block.0 + page)));
                 state.file(copy)?.extents.put(extent);
             }
-            // The copy's own state is clean only if the original's is.
+            // Blocks that were not written out are dirty in both files.
             let dirty = state.file(file)?.dirty.clone();
             state.file(copy)?.dirty = dirty;
             Ok(())
@@ -28,10 +32,18 @@ impl DaxFs {
         shared.map(|()| copy)
     }
 
-    /// Exchanges the blocks of the same pages of two files, contents and all.
+    /// XFS_IOC_EXCHANGE_RANGE: exchanges the blocks of the same pages of two files.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL if the files are the same or lack the pages; ENOENT, EIO if not mounted; the policy refuses; any error of
+    /// a mapping.
     pub fn exchange(&self, one: FileId, other: FileId, pages: Range<u64>) -> Result<(), FsError> {
         if one == other || pages.end > self.size(one)?.min(self.size(other)?) {
-            return Err(FsError::refused(Errno::EINVAL, "both files must have the pages, and be two"));
+            return Err(FsError::refused(
+                Errno::EINVAL,
+                "the files must be different and both have the pages",
+            ));
         }
         self.rule().before(self, &Affected { file: other, pages: pages.clone(), change: Change::Move })?;
         self.change(one, pages.clone(), Change::Move, |state| {

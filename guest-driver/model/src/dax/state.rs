@@ -1,4 +1,4 @@
-//! What the filesystem's lock protects, and the steps that are taken under it.
+//! The state under the filesystem's lock, and the steps that are made with it held.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -10,13 +10,13 @@ use crate::dax::extents::ExtentMap;
 use crate::dax::{Block, Change, Errno, Extent, FileId, FsCounters, FsError, Mapped, MappingId};
 use crate::memory::FRAME;
 
-/// An inode.
+/// The state of a file.
 #[derive(Default)]
 pub(super) struct File {
-    /// Pages.
+    /// Size in pages.
     pub(super) size: u64,
     pub(super) extents: ExtentMap,
-    /// Pages that were made writable for somebody since they were last written out.
+    /// Pages that were made writable since they were last written out.
     pub(super) dirty: BTreeSet<u64>,
     pub(super) mappings: BTreeMap<MappingId, Arc<dyn Mapped>>,
     pub(super) opens: u32,
@@ -28,9 +28,9 @@ pub(super) struct FsState {
     pub(super) blocks: Blocks,
     pub(super) files: BTreeMap<FileId, File>,
     pub(super) next_id: u64,
-    /// What a hole is mapped as, for reading: a block of zeroes.
+    /// The block of zeroes that holes are mapped to for reading.
     pub(super) zeroes: Block,
-    /// What would be found after a crash, for blocks that were ever written out.
+    /// Contents after a crash, for blocks that were ever written out.
     pub(super) durable: BTreeMap<Block, Vec<u8>>,
     pub(super) counters: FsCounters,
 }
@@ -43,14 +43,14 @@ impl FsState {
         self.files.get_mut(&file).ok_or(FsError::refused(Errno::ENOENT, "no such file"))
     }
 
-    /// Takes pages out of all page tables and flushes.
+    /// Removes pages from the tables of all mappings, and flushes.
     pub(super) fn unmap(&mut self, file: FileId, pages: &Range<u64>) -> Result<(), FsError> {
         let mappings: Vec<_> = self.file(file)?.mappings.values().cloned().collect();
         mappings.iter().try_for_each(|mapping| mapping.zap(pages))?;
         Ok(())
     }
 
-    /// A block of zeroes for one user.
+    /// Allocates a block and zeroes it.
     pub(super) fn allocate(&mut self) -> Result<Block, FsError> {
         let full = FsError::refused(Errno::ENOSPC, "no block is free");
         let block = self.blocks.allocate().ok_or(full)?;
@@ -59,7 +59,7 @@ impl FsState {
         Ok(block)
     }
 
-    /// Nobody in this file uses the blocks any more.
+    /// Removes one user of each block.
     pub(super) fn release(&mut self, extents: &[Extent]) {
         for extent in extents {
             for page in 0..extent.pages {
@@ -71,7 +71,7 @@ impl FsState {
         }
     }
 
-    /// What must happen to a page's block before it can be written.
+    /// The change that a page needs before it can be written, if any.
     pub(super) fn needed_for_write(&mut self, file: FileId, page: u64) -> Result<Option<Change>, FsError> {
         let inode = self.file(file)?;
         if page >= inode.size {
@@ -84,7 +84,7 @@ impl FsState {
         })
     }
 
-    /// Gives a page a block of its own that was written: one that is new, or a copy of one that is shared.
+    /// Gives a page a written block of its own: the present one, a new one, or a copy of a shared one.
     pub(super) fn make_writable(&mut self, file: FileId, page: u64) -> Result<(), FsError> {
         self.unmap(file, &(page..page + 1))?;
         let found = self.file(file)?.extents.lookup(page);
@@ -106,7 +106,7 @@ impl FsState {
         Ok(())
     }
 
-    /// The page's block, or the zeroes of a hole.
+    /// The block of a page, or the block of zeroes for a hole.
     pub(super) fn block_for_reading(&mut self, file: FileId, page: u64) -> Result<Block, FsError> {
         let zeroes = self.zeroes;
         let inode = self.file(file)?;
@@ -116,7 +116,7 @@ impl FsState {
         Ok(inode.extents.lookup(page).map_or(zeroes, |extent| extent.block))
     }
 
-    /// The file will hear nothing more of writes to the page until it was written out.
+    /// Sets a page dirty. Further writes to it do not fault until it is written out.
     pub(super) fn notice(&mut self, file: FileId, page: u64) -> Result<(), FsError> {
         if self.file(file)?.dirty.insert(page) {
             self.counters.dirtied += 1;

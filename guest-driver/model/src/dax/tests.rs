@@ -1,4 +1,6 @@
-//! What the filesystem promises, and that nothing is left over.
+//! Tests of the filesystem's guarantees, and for leaks of blocks.
+
+#![allow(clippy::cast_possible_truncation, reason = "small page numbers as bytes")]
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +9,7 @@ use refault_bus::{Gpa, Iova};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::dax::*;
-use crate::memory::FRAME;
+use crate::memory::{FRAME, FRAME_LEN};
 use crate::paging::Rights;
 use crate::{GuestMemory, ModelError, Process};
 
@@ -23,11 +25,11 @@ pub(crate) fn filesystem() -> (Arc<GuestMemory>, Arc<DaxFs>) {
     (memory, fs)
 }
 
-/// A file of `pages` pages, each full of its number and one.
+/// A file of `pages` pages; all bytes of page `n` are `n + 1`.
 pub(crate) fn filled(fs: &DaxFs, pages: u64) -> FileId {
     let file = fs.create(pages).unwrap();
     for page in 0..pages {
-        fs.write(file, page, 0, &[page as u8 + 1; FRAME as usize]).unwrap();
+        fs.write(file, page, 0, &[page as u8 + 1; FRAME_LEN]).unwrap();
     }
     file
 }
@@ -74,7 +76,7 @@ fn a_mapped_file_is_its_blocks() {
 }
 
 #[test]
-fn truncate_and_punch_free_blocks_that_the_next_file_gets_at_once() {
+fn truncate_and_punch_free_blocks_for_immediate_reuse() {
     let (memory, fs) = filesystem();
     let file = filled(&fs, 8);
     let process = mapped(&memory, &fs, file);
@@ -100,7 +102,7 @@ fn truncate_and_punch_free_blocks_that_the_next_file_gets_at_once() {
 }
 
 #[test]
-fn collapse_and_insert_move_what_is_behind_and_who_maps_it_sees_it() {
+fn collapse_and_insert_move_later_pages_and_mappings_follow() {
     let (memory, fs) = filesystem();
     let file = filled(&fs, 8);
     let process = mapped(&memory, &fs, file);
@@ -173,7 +175,7 @@ fn unwritten_blocks_read_as_zeroes_and_need_no_block_when_written() {
 }
 
 #[test]
-fn reading_a_hole_allocates_nothing_and_writing_it_after_that_is_seen() {
+fn reading_a_hole_allocates_nothing_and_a_later_write_shows() {
     let (memory, fs) = filesystem();
     let file = fs.create(2).unwrap();
     let process = mapped(&memory, &fs, file);
@@ -187,7 +189,7 @@ fn reading_a_hole_allocates_nothing_and_writing_it_after_that_is_seen() {
 }
 
 #[test]
-fn cleaning_makes_the_next_write_fault_and_a_crash_keeps_what_was_cleaned() {
+fn cleaning_makes_the_next_write_fault_and_its_result_survives_a_crash() {
     let (memory, fs) = filesystem();
     let file = filled(&fs, 1);
     let process = mapped(&memory, &fs, file);
@@ -202,7 +204,7 @@ fn cleaning_makes_the_next_write_fault_and_a_crash_keeps_what_was_cleaned() {
     assert_eq!(fs.after_crash(file, 0).unwrap()[0], 10);
     fs.fsync(file).unwrap();
     assert_eq!(fs.after_crash(file, 0).unwrap()[0], 11);
-    // Whoever writes without a fault is not heard.
+    // A write without a fault goes unnoticed.
     let page = process.space.lookup(at(0)).unwrap().unwrap().gpa;
     memory.fill(page, 1, 12).unwrap();
     fs.set_page_dirty(page);
@@ -228,7 +230,7 @@ fn what_is_open_or_mapped_can_be_neither_removed_nor_unmounted() {
 }
 
 #[test]
-fn no_block_is_left_when_all_files_are_gone() {
+fn removing_all_files_frees_all_blocks() {
     let (memory, fs) = filesystem();
     let free = fs.free_blocks();
     let file = filled(&fs, 8);
@@ -248,7 +250,7 @@ fn no_block_is_left_when_all_files_are_gone() {
 }
 
 #[test]
-fn a_full_filesystem_says_so_and_stays_whole() {
+fn a_full_filesystem_fails_with_enospc_and_stays_consistent() {
     let (_memory, fs) = filesystem();
     let file = fs.create(100).unwrap();
     let full = (0..100).find_map(|page| fs.write(file, page, 0, &[1]).err()).unwrap();
@@ -266,7 +268,7 @@ fn fsck_finds_what_is_wrong() {
     assert_eq!(problems.len(), 2, "{problems:?}");
 }
 
-/// Refuses frees, and notes in what order things are asked and done.
+/// Refuses to free blocks, and records the order of the calls.
 #[derive(Default)]
 struct Watching(Mutex<Vec<String>>);
 
@@ -294,7 +296,7 @@ impl Mapped for Watching {
 }
 
 #[test]
-fn the_rule_is_asked_first_then_pages_go_then_blocks() {
+fn a_change_asks_the_rule_then_unmaps_then_frees() {
     let (_memory, fs) = filesystem();
     let file = filled(&fs, 4);
     fs.fsync(file).unwrap();
@@ -331,7 +333,11 @@ fn pins_follow_blocks_not_files() {
     assert!(fs.pin(gpa, true) && !fs.pin(Gpa(0), true));
     assert_eq!(fs.pins(file, 0..2), Ok(Pins { all: 1, writing: 1 }));
     fs.punch(file, 1..2).unwrap();
-    assert_eq!((fs.pins(file, 0..2), fs.all_pins()), (Ok(Pins::default()), 1), "nobody was asked");
+    assert_eq!(
+        (fs.pins(file, 0..2), fs.all_pins()),
+        (Ok(Pins::default()), 1),
+        "pins do not prevent a block from being freed"
+    );
     fs.unpin(gpa, true);
     assert_eq!(fs.all_pins(), 0);
 }

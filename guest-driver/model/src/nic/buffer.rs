@@ -1,5 +1,4 @@
-//! Memory that the device reaches: buffers of the function's own address space, and page tables that name
-//! them.
+//! Memory for DMA: buffers in the function's own address space, and the page tables that commands pass to the device.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,21 +6,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use refault_abi::command::PageTable;
 use refault_bus::{Gpa, Iova};
 
-use crate::memory::FRAME;
+use crate::memory::{FRAME, FRAME_LEN};
 use crate::paging::{PageSize, PageTables, Rights};
 use crate::vtd::Function;
 use crate::{GuestMemory, ModelError};
 
-/// The DMA API: how frames get addresses that the function may use without a PASID.
+/// The kernel's DMA API: gives frames addresses that the function uses without a PASID.
 pub trait DmaDomain: Send + Sync {
-    /// Makes `bytes` at `gpa` reachable; both are whole frames.
+    /// Maps the `bytes` at `gpa`, both multiples of a frame, and returns their DMA address.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`] if a page table cannot be allocated.
     fn map(&self, gpa: Gpa, bytes: u64) -> Result<Iova, ModelError>;
 
-    /// Takes it back; afterwards no access reaches it.
+    /// Unmaps the `bytes` at `iova`. When it returns, no access to them is in flight.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotMapped`] if a page is not mapped; any error of the flush.
     fn unmap(&self, iova: Iova, bytes: u64) -> Result<(), ModelError>;
 }
 
-/// Addresses are guest-physical: no IOMMU, or a pass-through entry.
+/// The domain without an IOMMU, or with a pass-through entry: DMA addresses are guest-physical.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PassThrough;
 
@@ -35,31 +42,39 @@ impl DmaDomain for PassThrough {
     }
 }
 
-/// A translated domain, as Linux uses by default.
+/// A domain with first-stage translation, the default of Linux.
 pub struct TranslatedDomain {
     space: PageTables,
     function: Mutex<Option<Arc<Function>>>,
     next: AtomicU64,
 }
 
-/// Where the first buffer comes to lie.
+/// DMA address of the first mapping. Later ones follow; addresses are not reused.
 const FIRST_IOVA: u64 = 0x1_0000_0000;
 
 impl TranslatedDomain {
-    /// An empty domain.
+    /// Creates an empty domain.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`].
     pub fn new(memory: Arc<GuestMemory>) -> Result<Arc<Self>, ModelError> {
         let (space, next) = (PageTables::new(memory)?, AtomicU64::new(FIRST_IOVA));
         Ok(Arc::new(Self { space, function: Mutex::default(), next }))
     }
 
-    /// Makes it the domain of `function`, under domain id `domain` (2 or more).
+    /// Attaches it to `function` under domain id `domain`, which must be at least 2.
+    ///
+    /// # Errors
+    ///
+    /// As [`Function::attach_domain`].
     pub fn attach(&self, function: &Arc<Function>, domain: u16) -> Result<(), ModelError> {
         function.attach_domain(&self.space, domain)?;
         *self.function.lock().unwrap_or_else(PoisonError::into_inner) = Some(function.clone());
         Ok(())
     }
 
-    /// Its tables.
+    /// The page tables of the domain.
     pub fn space(&self) -> &PageTables {
         &self.space
     }
@@ -68,14 +83,14 @@ impl TranslatedDomain {
 impl DmaDomain for TranslatedDomain {
     fn map(&self, gpa: Gpa, bytes: u64) -> Result<Iova, ModelError> {
         let start = self.next.fetch_add(bytes, Ordering::Relaxed);
-        for offset in (0..bytes).step_by(FRAME as usize) {
+        for offset in (0..bytes).step_by(FRAME_LEN) {
             self.space.map(Iova(start + offset), Gpa(gpa.0 + offset), PageSize::Small, Rights::Write)?;
         }
         Ok(Iova(start))
     }
 
     fn unmap(&self, iova: Iova, bytes: u64) -> Result<(), ModelError> {
-        for offset in (0..bytes).step_by(FRAME as usize) {
+        for offset in (0..bytes).step_by(FRAME_LEN) {
             self.space.unmap(Iova(iova.0 + offset))?;
         }
         let function = self.function.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -83,7 +98,7 @@ impl DmaDomain for TranslatedDomain {
     }
 }
 
-/// A run of frames, contiguous for the device too.
+/// A coherent DMA buffer: frames that are contiguous for the driver and for the device.
 pub struct Buffer {
     memory: Arc<GuestMemory>,
     domain: Arc<dyn DmaDomain>,
@@ -93,7 +108,11 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Allocates and maps `bytes`, rounded up to frames.
+    /// Allocates and maps `bytes`, rounded up to whole frames, all zero.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`].
     pub fn new(
         memory: &Arc<GuestMemory>,
         domain: &Arc<dyn DmaDomain>,
@@ -105,36 +124,36 @@ impl Buffer {
         Ok(Self { memory: memory.clone(), domain: domain.clone(), gpa, iova, bytes })
     }
 
-    /// Where the driver finds it.
+    /// Guest-physical address.
     pub fn gpa(&self) -> Gpa {
         self.gpa
     }
 
-    /// Where the device finds it.
+    /// DMA address.
     pub fn iova(&self) -> Iova {
         self.iova
     }
 
-    /// The memory it is part of.
+    /// The guest memory that it is allocated from.
     pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.memory
     }
 
-    /// Unmaps the buffer before its time; its frames then stay allocated.
+    /// Unmaps the buffer while it is in use. Dropping it then fails to unmap, and leaks its frames.
     pub(crate) fn unmap_early(&self) -> Result<(), ModelError> {
         self.domain.unmap(self.iova, self.bytes)
     }
 
-    /// The buffer as a command names it: one run.
+    /// The buffer as the argument of a command: a single contiguous run.
     pub fn table(&self) -> PageTable {
-        let pages = (self.bytes / FRAME) as u32;
+        let pages = u32::try_from(self.bytes / FRAME).unwrap_or(u32::MAX);
         PageTable { root: self.iova.0, pages, page_shift: 12, ..PageTable::default() }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // A device that is gone cannot be flushed; then the frames stay allocated rather than be reused.
+        // If the flush fails, the device may still access the frames: better leak them than reuse them.
         if self.domain.unmap(self.iova, self.bytes).is_ok() {
             let freed = self.memory.free(self.gpa, self.bytes);
             debug_assert!(freed.is_ok(), "{freed:?}");
@@ -142,8 +161,12 @@ impl Drop for Buffer {
     }
 }
 
-/// A page table of as many levels as `pages` need (at least one), for pages that do not lie in one run. The
-/// buffers hold its tables.
+/// Builds a page table for `pages` that are not contiguous, with as many levels as needed but at least one. The
+/// returned buffers are its tables, and must live as long as the device uses it.
+///
+/// # Errors
+///
+/// [`ModelError::OutOfMemory`].
 pub fn page_table(
     memory: &Arc<GuestMemory>,
     domain: &Arc<dyn DmaDomain>,
@@ -167,6 +190,7 @@ pub fn page_table(
         levels += 1;
     }
     let root = addresses.first().map_or(0, |table| table.0);
-    let table = PageTable { root, pages: pages.len() as u32, levels, page_shift: size.shift(), reserved: 0 };
+    let count = u32::try_from(pages.len()).unwrap_or(u32::MAX);
+    let table = PageTable { root, pages: count, levels, page_shift: size.shift(), reserved: 0 };
     Ok((table, buffers))
 }

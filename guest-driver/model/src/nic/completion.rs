@@ -1,6 +1,6 @@
 //! The driver's side of a completion queue.
 
-use refault_abi::doorbell::{DOORBELL_CQ_ARM, DOORBELL_CQ_ARM_SOLICITED, Doorbell};
+use refault_abi::doorbell::{DOORBELL_CQ_ARM, DOORBELL_CQ_ARM_SOLICITED};
 use refault_abi::queue::{CQE_SIZE, Cqe, OWNER_PHASE};
 use refault_bus::Gpa;
 use zerocopy::FromBytes;
@@ -9,7 +9,7 @@ use crate::ModelError;
 use crate::nic::Buffer;
 use crate::nic::objects::DoorbellPage;
 
-/// A ring of completions. Polling an empty one reads memory only.
+/// A completion queue. Polling an empty one only reads memory.
 pub struct CompletionQueue {
     pub(crate) cqn: u32,
     page: DoorbellPage,
@@ -28,16 +28,21 @@ impl CompletionQueue {
         CQE_SIZE << log
     }
 
-    /// Its number.
+    /// The CQ number.
     pub fn number(&self) -> u32 {
         self.cqn
     }
 
-    /// The next completion, if there is one.
+    /// Takes the next completion, and publishes the new consumer index.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
     pub fn poll(&mut self) -> Result<Option<Cqe>, ModelError> {
         let at = self.buffer.gpa().0 + u64::from(self.consumer % (1 << self.log)) * u64::from(CQE_SIZE);
         let dma = self.buffer.memory().dma();
         let phase = (self.consumer >> self.log & 1) ^ 1;
+        // The device writes the owner word last: read it before the rest of the entry.
         if dma.load_u32(Gpa(at + u64::from(CQE_SIZE) - 4))? & OWNER_PHASE != phase {
             return Ok(None);
         }
@@ -49,23 +54,26 @@ impl CompletionQueue {
         Ok(Cqe::read_from_bytes(&bytes).ok())
     }
 
-    /// Takes the ring out of the function's address space while the device uses it: what no sane driver does.
+    /// Unmaps the ring from the function's address space while the device uses it. For tests of a buggy driver.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::nic::DmaDomain::unmap`].
     pub fn unmap_ring(&self) -> Result<(), ModelError> {
         self.buffer.unmap_early()
     }
 
-    /// Asks for an event with the next completion.
+    /// Requests an event for the next completion.
     pub fn arm(&self) {
         self.doorbell(DOORBELL_CQ_ARM);
     }
 
-    /// Asks for an event with the next solicited or failed completion.
+    /// Requests an event for the next solicited or failed completion.
     pub fn arm_solicited(&self) {
         self.doorbell(DOORBELL_CQ_ARM_SOLICITED);
     }
 
     fn doorbell(&self, kind: u64) {
-        let doorbell = Doorbell { kind: kind as u8, number: self.cqn, argument: self.consumer };
-        self.page.write(doorbell.encode());
+        self.page.ring(kind, self.cqn, self.consumer);
     }
 }

@@ -1,4 +1,4 @@
-//! Config space: finding capabilities and switching them on in the order of Linux 7.2.
+//! PCI config space: finding capabilities, and enabling them in the order of Linux 7.2.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use crate::ModelError;
 use crate::interrupts::MSI_ADDRESS;
 use crate::registers::RegisterWindow;
 
-/// Config space as the driver reaches it. Reads and writes are 1 to 4 bytes, naturally aligned.
+/// Access to a function's config space. Reads and writes are of 1, 2 or 4 bytes, naturally aligned.
 pub trait ConfigAccess: Send + Sync {
-    /// Fills `data` from `offset`.
+    /// Reads `data.len()` bytes at `offset`.
     fn read(&self, offset: u16, data: &mut [u8]);
 
-    /// Takes `data` at `offset`.
+    /// Writes `data` at `offset`.
     fn write(&self, offset: u16, data: &[u8]);
 }
 
-/// One function's config space.
+/// The config space of a function.
 #[derive(Clone)]
 pub struct Config(Arc<dyn ConfigAccess>);
 
@@ -29,16 +29,16 @@ const MSIX: u8 = 0x11;
 const ATS: u16 = 0x0f;
 const PRI: u16 = 0x13;
 const PASID: u16 = 0x1b;
-/// What Linux lets a function have outstanding: the depth of its page request queue.
+/// The limit that Linux sets for outstanding page requests of a function: the depth of its page request queue.
 const MOST_PAGE_REQUESTS: u32 = 2048;
 
 impl Config {
-    /// The space behind `access`.
+    /// Wraps the config space behind `access`.
     pub fn new(access: Arc<dyn ConfigAccess>) -> Self {
         Self(access)
     }
 
-    /// Reads a byte.
+    /// Reads 1 byte.
     pub fn read8(&self, offset: u16) -> u8 {
         let mut bytes = [0; 1];
         self.0.read(offset, &mut bytes);
@@ -69,10 +69,10 @@ impl Config {
         self.0.write(offset, &value.to_le_bytes());
     }
 
-    /// Where a standard capability lies.
+    /// Offset of the standard capability `id`.
     pub fn capability(&self, id: u8) -> Option<u16> {
         let mut at = u16::from(self.read8(0x34) & 0xfc);
-        // There is room for 48 capabilities: a longer list is a loop.
+        // There is room for 48 capabilities: a longer list has a loop.
         for _ in 0..48 {
             if at < 0x40 {
                 return None;
@@ -85,7 +85,7 @@ impl Config {
         None
     }
 
-    /// Where an extended capability lies.
+    /// Offset of the extended capability `id`.
     pub fn extended(&self, id: u16) -> Option<u16> {
         let mut at = 0x100;
         for _ in 0..960 {
@@ -93,10 +93,10 @@ impl Config {
             if header == 0 || header == u32::MAX {
                 return None;
             }
-            if header as u16 == id {
+            if header & 0xffff == u32::from(id) {
                 return Some(at);
             }
-            at = (header >> 20) as u16 & 0xffc;
+            at = u16::try_from(header >> 20).unwrap_or_default() & 0xffc;
             if at < 0x100 {
                 return None;
             }
@@ -104,18 +104,23 @@ impl Config {
         None
     }
 
-    /// Decodes memory BARs and lets the function start transactions.
+    /// Enables memory decoding and bus mastering.
     pub fn enable(&self) {
         self.write16(COMMAND, self.read16(COMMAND) | MEMORY_AND_MASTER);
     }
 
-    /// Lets the function start transactions, or not.
+    /// Enables or disables bus mastering.
     pub fn set_bus_master(&self, on: bool) {
         let others = self.read16(COMMAND) & !BUS_MASTER;
         self.write16(COMMAND, others | if on { BUS_MASTER } else { 0 });
     }
 
-    /// PASID, then ATS, then page requests, as `intel_iommu_probe_finalize` does; the page requests allowed.
+    /// Enables PASID, then ATS, then PRI, as `intel_iommu_probe_finalize` does. Returns the number of page requests
+    /// that the function may have outstanding.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Function`] if a capability is missing or not in the state that Linux requires.
     pub fn enable_translation(&self) -> Result<u32, ModelError> {
         let missing = |name| move || ModelError::Function(name);
         let pasid = self.extended(PASID).ok_or_else(missing("PASID"))?;
@@ -135,7 +140,12 @@ impl Config {
         Ok(allowed)
     }
 
-    /// Changes how many page requests may be outstanding; the interface is stopped and started for it.
+    /// Sets the number of page requests that may be outstanding. PRI must be disabled to change it, and is enabled
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Function`] if PRI is missing or requests are outstanding.
     pub fn set_page_request_allocation(&self, allowed: u32) -> Result<(), ModelError> {
         let pri = self.extended(PRI).ok_or(ModelError::Function("page requests"))?;
         self.write16(pri + 4, 0);
@@ -145,21 +155,34 @@ impl Config {
         Ok(())
     }
 
-    /// Switches ATS off or on again.
+    /// Enables or disables ATS.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Function`] without ATS.
     pub fn set_ats(&self, on: bool) -> Result<(), ModelError> {
         let ats = self.extended(ATS).ok_or(ModelError::Function("ATS"))?;
         self.write16(ats + 6, if on { 1 << 15 } else { 0 });
         Ok(())
     }
 
-    /// Switches PASIDs off or on again.
+    /// Enables or disables PASID.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Function`] without PASID.
     pub fn set_pasid(&self, on: bool) -> Result<(), ModelError> {
         let pasid = self.extended(PASID).ok_or(ModelError::Function("PASID"))?;
         self.write16(pasid + 6, u16::from(on));
         Ok(())
     }
 
-    /// Function-level reset. The driver waits 100 ms after it; here nothing is asynchronous.
+    /// Starts a function-level reset. The 100 ms that a driver has to wait are omitted, as the reset is synchronous
+    /// here.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Function`] without function-level reset.
     pub fn function_reset(&self) -> Result<(), ModelError> {
         let express = self.capability(EXPRESS).ok_or(ModelError::Function("PCI Express"))?;
         if self.read32(express + 4) & 1 << 28 == 0 {
@@ -169,8 +192,12 @@ impl Config {
         Ok(())
     }
 
-    /// Programs the first `vectors` MSI-X vectors to send `first_vector` and up, and switches MSI-X on. `bar`
-    /// gives the window of a BAR.
+    /// Programs the first `vectors` entries of the MSI-X table with interrupt vectors from `first_vector` on, and
+    /// enables MSI-X. `bar` returns the window of a BAR.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Function`] without MSI-X or with fewer vectors; any error of `bar`.
     pub fn enable_msix(
         &self,
         vectors: u16,
@@ -180,15 +207,16 @@ impl Config {
         let msix = self.capability(MSIX).ok_or(ModelError::Function("MSI-X"))?;
         let offered = (self.read16(msix + 2) & 0x7ff) + 1;
         if offered < vectors {
-            return Err(ModelError::Function("so many MSI-X vectors"));
+            return Err(ModelError::Function("enough MSI-X vectors"));
         }
         let table = self.read32(msix + 4);
-        let window = bar(table as u8 & 7)?;
-        for vector in 0..u64::from(vectors) {
-            let entry = u64::from(table & !7) + vector * 16;
+        let [low, ..] = table.to_le_bytes();
+        let window = bar(low & 7)?;
+        for vector in 0..u32::from(vectors) {
+            let entry = u64::from(table & !7) + u64::from(vector) * 16;
             window.write32(entry, MSI_ADDRESS);
             window.write32(entry + 4, 0);
-            window.write32(entry + 8, u32::from(first_vector) + vector as u32);
+            window.write32(entry + 8, u32::from(first_vector) + vector);
             window.write32(entry + 12, 0);
         }
         self.write16(msix + 2, 1 << 15);

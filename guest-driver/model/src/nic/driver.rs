@@ -1,4 +1,4 @@
-//! Finding the device, setting it up and tearing it down.
+//! Initialisation and reset of the device.
 
 use std::sync::Arc;
 
@@ -9,42 +9,46 @@ use crate::nic::{Buffer, CommandLane, Config, DmaDomain};
 use crate::registers::RegisterWindow;
 use crate::{GuestMemory, ModelError, Pause};
 
-/// log2 of the slots of both command lanes.
+/// log2 of the number of slots of each command lane.
 const LOG_SLOTS: u32 = 4;
 
-/// How the driver reaches the function.
+/// The driver's access to the function.
 #[derive(Clone)]
 pub struct FunctionAccess {
-    /// Its config space.
+    /// Config space of the function.
     pub config: Config,
-    /// The windows of its BARs, by index.
+    /// Index and window of each BAR.
     pub bars: Vec<(u8, RegisterWindow)>,
 }
 
 impl FunctionAccess {
-    /// The window of one BAR.
+    /// The window of BAR `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Function`] without such a BAR.
     pub fn bar(&self, index: u8) -> Result<RegisterWindow, ModelError> {
         let found = self.bars.iter().find(|(bar, _)| *bar == index);
         found.map(|(_, registers)| registers.clone()).ok_or(ModelError::Function("that BAR"))
     }
 }
 
-/// What the driver needs.
+/// Arguments of [`Driver::start`].
 #[derive(Clone)]
 pub struct DriverSetup {
-    /// The function; its memory space, bus mastering and translation services are on.
+    /// The function, with memory decoding, bus mastering and translation services enabled.
     pub function: FunctionAccess,
-    /// Where rings go.
+    /// Memory to allocate rings from.
     pub memory: Arc<GuestMemory>,
-    /// How rings get addresses.
+    /// Domain to map rings in.
     pub domain: Arc<dyn DmaDomain>,
-    /// How to wait.
+    /// How to wait for the device.
     pub pause: Pause,
-    /// MSI-X vectors to use, and the interrupt vector of the first.
+    /// Number of MSI-X vectors to use, and the interrupt vector of the first.
     pub vectors: (u16, u8),
 }
 
-/// A device that was set up.
+/// The driver of an initialised device.
 pub struct Driver {
     setup: DriverSetup,
     bar0: RegisterWindow,
@@ -52,12 +56,17 @@ pub struct Driver {
     lanes: [CommandLane; 2],
 }
 
-/// Registers of a lane, from its base on: ring, size, doorbell.
+/// Registers of each lane: address of the ring, log2 of its slots, doorbell.
 const LANES: [(u64, u64, u64); 2] =
     [(REG_CMD0_BASE, REG_CMD0_LOG, REG_CMD0_DOORBELL), (REG_CMD1_BASE, REG_CMD1_LOG, REG_CMD1_DOORBELL)];
 
 impl Driver {
-    /// Recognises the device, resets it, gives it its command lanes and vectors, and enables it.
+    /// Identifies the device, resets it, sets up MSI-X and both command lanes, and enables it.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Function`] if it is not a supported NIC; [`ModelError::Stuck`] if it does not become ready;
+    /// [`ModelError::OutOfMemory`].
     pub fn start(setup: DriverSetup) -> Result<Self, ModelError> {
         let (bar0, bar2) = (setup.function.bar(0)?, setup.function.bar(2)?);
         if bar0.read32(REG_MAGIC) != MAGIC_VALUE {
@@ -77,57 +86,65 @@ impl Driver {
         Ok(Self { setup, bar0, bar2, lanes })
     }
 
-    /// What it was given.
+    /// The arguments of [`Self::start`].
     pub fn setup(&self) -> &DriverSetup {
         &self.setup
     }
 
-    /// What the device can do.
+    /// Queries the limits and features of the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`CommandLane::execute`].
     pub fn capabilities(&self) -> Result<DeviceCaps, ModelError> {
         self.lane0().execute(CMD_QUERY_DEVICE, &[0u8; 0])
     }
 
-    /// Resets the device through its own register. Everything that was created is gone.
+    /// Resets the device through its control register, which destroys all of its objects.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Stuck`] if the reset does not complete.
     pub fn reset(&self) -> Result<(), ModelError> {
         reset(&self.bar0, &self.setup.pause)
     }
 
-    /// The lane for commands that may wait.
+    /// The lane for commands that create, modify and destroy objects.
     pub fn lane0(&self) -> &CommandLane {
         &self.lanes[0]
     }
 
-    /// The lane for commands that never wait for a fault.
+    /// The lane for urgent commands, such as invalidations and answers to page faults.
     pub fn lane1(&self) -> &CommandLane {
         &self.lanes[1]
     }
 
-    /// The device's registers.
+    /// BAR 0, the device's registers.
     pub fn bar0(&self) -> &RegisterWindow {
         &self.bar0
     }
 
-    /// The doorbell pages.
+    /// BAR 2, the doorbell pages.
     pub fn bar2(&self) -> &RegisterWindow {
         &self.bar2
     }
 
-    /// The function's config space.
+    /// Config space of the function.
     pub fn config(&self) -> &Config {
         &self.setup.function.config
     }
 
-    /// Where rings go.
+    /// The memory that rings are allocated from.
     pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.setup.memory
     }
 
-    /// How rings get addresses.
+    /// The domain that rings are mapped in.
     pub fn domain(&self) -> &Arc<dyn DmaDomain> {
         &self.setup.domain
     }
 
-    /// How it waits.
+    /// How the driver waits for the device.
     pub fn pause(&self) -> &Pause {
         &self.setup.pause
     }

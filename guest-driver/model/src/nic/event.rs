@@ -10,7 +10,7 @@ use crate::ModelError;
 use crate::nic::Buffer;
 use crate::registers::RegisterWindow;
 
-/// A ring of events and the vector that announces them.
+/// An event queue, with a ring of its own and an MSI-X vector.
 pub struct EventQueue {
     pub(crate) eqn: u32,
     registers: RegisterWindow,
@@ -29,16 +29,21 @@ impl EventQueue {
         u64::from(EQE_SIZE) << log
     }
 
-    /// Its number.
+    /// The EQ number.
     pub fn number(&self) -> u32 {
         self.eqn
     }
 
-    /// The next event, if there is one.
+    /// Takes the next event. The device learns of it with [`Self::arm`] or [`Self::acknowledge`].
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
     pub fn poll(&mut self) -> Result<Option<Eqe>, ModelError> {
         let at = self.ring.gpa().0 + u64::from(self.consumer % (1 << self.log)) * u64::from(EQE_SIZE);
         let owner = Gpa(at + u64::from(EQE_SIZE) - 4);
         let phase = (self.consumer >> self.log & 1) ^ 1;
+        // The device writes the owner word last: read it before the rest of the event.
         if self.ring.memory().dma().load_u32(owner)? & OWNER_PHASE != phase {
             return Ok(None);
         }
@@ -48,12 +53,12 @@ impl EventQueue {
         Ok(Eqe::read_from_bytes(&bytes).ok())
     }
 
-    /// Tells the device how far it was read, and asks for an interrupt with the next event.
+    /// Publishes the consumer index and requests an interrupt for the next event.
     pub fn arm(&self) {
         self.doorbell(EQ_ARM);
     }
 
-    /// Tells the device how far it was read.
+    /// Publishes the consumer index without requesting an interrupt.
     pub fn acknowledge(&self) {
         self.doorbell(0);
     }

@@ -1,4 +1,4 @@
-//! A command lane: a ring of slots with request and response.
+//! A command lane: a ring of slots, each with a request and its response.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,10 +10,10 @@ use crate::nic::Buffer;
 use crate::registers::RegisterWindow;
 use crate::{ModelError, Pause};
 
-/// Bytes of a slot before the response.
+/// Offset of the response in a slot.
 const RESPONSE: u64 = 128;
 
-/// The driver's side of one lane.
+/// The driver's side of a command lane.
 pub struct CommandLane {
     registers: RegisterWindow,
     doorbell: u64,
@@ -23,14 +23,14 @@ pub struct CommandLane {
     state: Mutex<LaneState>,
 }
 
-/// What was sent so far.
+/// The commands sent so far.
 struct LaneState {
     producer: u32,
-    /// Token of the command last put into each slot, zero if there was none.
+    /// Token of the last command in each slot, zero for none.
     tokens: Vec<u32>,
 }
 
-/// A command that was sent.
+/// Identifies a command that was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
     opcode: u16,
@@ -39,7 +39,7 @@ pub struct Ticket {
 }
 
 impl CommandLane {
-    /// A lane over `ring`, which holds `1 << log` slots; its registers are set by the driver.
+    /// A lane with a `ring` of `1 << log` slots. The caller writes the lane's registers.
     pub(crate) fn new(
         registers: RegisterWindow,
         doorbell: u64,
@@ -52,17 +52,25 @@ impl CommandLane {
         Self { registers, doorbell, ring, slots, pause, state }
     }
 
-    /// Bytes of a ring of `1 << log` slots.
+    /// Bytes of a ring with `1 << log` slots.
     pub(crate) fn ring_bytes(log: u32) -> u64 {
         u64::from(CMD_SLOT_SIZE) << log
     }
 
-    /// Address of the ring for the device.
+    /// DMA address of the ring.
     pub(crate) fn base(&self) -> u64 {
         self.ring.iova().0
     }
 
-    /// Sends a command without waiting. [`ModelError::Full`] if its slot still waits for an answer.
+    /// Sends a command and does not wait for its response.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Full`] if the previous command in the slot is outstanding.
+    ///
+    /// # Panics
+    ///
+    /// If `body` is longer than a request.
     pub fn send(&self, opcode: u16, body: &(impl IntoBytes + Immutable)) -> Result<Ticket, ModelError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = state.producer % self.slots;
@@ -70,7 +78,7 @@ impl CommandLane {
         if before != 0 && self.answered(slot)? != before {
             return Err(ModelError::Full("the command ring"));
         }
-        // Unique within a lane's turn over its tokens, and never zero.
+        // Counts through all values but zero, so that no two outstanding commands share a token.
         let token = state.producer % 0xffff_fffe + 1;
         let mut request = CommandRequest { opcode, reserved: 0, token, body: [0; 15] };
         let bytes = body.as_bytes();
@@ -84,7 +92,11 @@ impl CommandLane {
         Ok(Ticket { opcode, slot, token })
     }
 
-    /// The answer to a command, if it is there.
+    /// Returns the response to a command, or `None` if the command is outstanding.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Command`] if the command failed.
     pub fn answer<T: FromBytes>(&self, ticket: &Ticket) -> Result<Option<T>, ModelError> {
         if self.answered(ticket.slot)? != ticket.token {
             return Ok(None);
@@ -98,7 +110,11 @@ impl CommandLane {
         Ok(answer.ok().map(|(answer, _)| answer))
     }
 
-    /// Sends a command and waits for its answer.
+    /// Sends a command and waits for its response.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Command`] if the command failed; [`ModelError::Stuck`] on a timeout.
     pub fn execute<T: FromBytes>(
         &self,
         opcode: u16,
@@ -108,15 +124,15 @@ impl CommandLane {
             Err(ModelError::Full(_)) => Ok(None),
             sent => sent.map(Some),
         })?;
-        self.pause.until("the answer to a command", || self.answer(&ticket))
+        self.pause.until("the response to a command", || self.answer(&ticket))
     }
 
-    /// The doorbell, as a guest that lies about its producer index rings it.
+    /// Rings the doorbell with a producer index of the caller's choice. For tests of a hostile guest.
     pub fn ring_raw(&self, producer: u32) {
         self.registers.write32(self.doorbell, producer);
     }
 
-    /// Token of the last answer in a slot.
+    /// Token of the last response in a slot.
     fn answered(&self, slot: u32) -> Result<u32, ModelError> {
         Ok(self.ring.memory().dma().load_u32(self.response(slot))?)
     }

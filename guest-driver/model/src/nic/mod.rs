@@ -1,5 +1,5 @@
-//! The NIC's driver: what the kernel module and the libibverbs provider do, against the register windows and
-//! rings of one function (layouts: `refault_abi`).
+//! The NIC's driver: the steps of the kernel module and of the libibverbs provider, for one function. `refault_abi` has
+//! the layouts of registers, rings and commands.
 
 mod buffer;
 mod completion;

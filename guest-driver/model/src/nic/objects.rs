@@ -1,10 +1,11 @@
-//! Creating, connecting and destroying the device's objects.
+//! Creation, modification and destruction of the device's objects.
 
 use refault_abi::codes::{
     ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC,
     ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPT_RC,
 };
 use refault_abi::command::*;
+use refault_abi::doorbell::Doorbell;
 use refault_abi::regs::DOORBELL_PAGE_SIZE;
 use refault_bus::{Iova, Pasid};
 
@@ -13,7 +14,7 @@ use crate::nic::queue_pair::RingLayout;
 use crate::nic::{Buffer, CompletionQueue, Driver, EventQueue, QueuePair};
 use crate::registers::RegisterWindow;
 
-/// Everything that a region may allow.
+/// All access flags of a region.
 const ALL_ACCESS: u32 = ACCESS_LOCAL_WRITE
     | ACCESS_REMOTE_WRITE
     | ACCESS_REMOTE_READ
@@ -21,7 +22,7 @@ const ALL_ACCESS: u32 = ACCESS_LOCAL_WRITE
     | ACCESS_FLUSH_GLOBAL
     | ACCESS_FLUSH_PERSISTENT;
 
-/// One context's page of BAR 2.
+/// The doorbell page of a context, in BAR 2.
 #[derive(Clone)]
 pub(crate) struct DoorbellPage {
     registers: RegisterWindow,
@@ -29,37 +30,39 @@ pub(crate) struct DoorbellPage {
 }
 
 impl DoorbellPage {
-    pub(crate) fn write(&self, value: u64) {
-        self.registers.write64(self.offset, value);
+    /// Writes a doorbell of `kind`, `DOORBELL_*`.
+    pub(crate) fn ring(&self, kind: u64, number: u32, argument: u32) {
+        let [kind, ..] = kind.to_le_bytes();
+        self.registers.write64(self.offset, Doorbell { kind, number, argument }.encode());
     }
 }
 
-/// A process' share of the device.
+/// A context: the objects of one process, or of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
-    /// Its number, and that of its doorbell page.
+    /// Number of the context and of its doorbell page.
     pub id: u32,
-    /// Its address space.
+    /// PASID of the process; `None` for the kernel.
     pub pasid: Option<Pasid>,
 }
 
-/// A memory region.
+/// A memory region, by its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryRegion {
-    /// lkey and rkey.
+    /// The lkey, which is also the rkey.
     pub key: u32,
 }
 
-/// What a queue pair is made of.
+/// Arguments of [`Driver::create_queue_pair`].
 #[derive(Clone, Copy, Debug)]
 pub struct QueuePairSetup {
-    /// Protection domain.
+    /// Number of the protection domain.
     pub pd: u32,
-    /// Its context.
+    /// The context, whose doorbell page the queue pair uses.
     pub context: Context,
-    /// Completion queue of both rings.
+    /// Number of the completion queue, for sends and receives.
     pub cqn: u32,
-    /// Event queue for asynchronous events.
+    /// Number of the event queue for asynchronous events.
     pub eqn: u32,
     /// log2 of the send ring's entries.
     pub log_sq: u8,
@@ -67,8 +70,16 @@ pub struct QueuePairSetup {
     pub log_rq: u8,
 }
 
+/// Every method that executes a command fails as [`CommandLane::execute`] does; those that allocate a ring also fail
+/// with [`ModelError::OutOfMemory`].
+///
+/// [`CommandLane::execute`]: crate::nic::CommandLane::execute
 impl Driver {
     /// Creates an event queue of `1 << log` entries on MSI-X vector `vector`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`], or the command fails.
     pub fn create_event_queue(&self, vector: u16, log: u8) -> Result<EventQueue, ModelError> {
         let ring = self.buffer(EventQueue::ring_bytes(u32::from(log)))?;
         let body = CreateEq { ring: ring.table(), log_size: log, vector, ..CreateEq::default() };
@@ -76,7 +87,11 @@ impl Driver {
         Ok(EventQueue::new(eqn, self.bar0().clone(), ring, u32::from(log)))
     }
 
-    /// Creates a context, for a process or for the kernel itself.
+    /// Creates a context for a process with a PASID, or for the kernel.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn create_context(&self, pasid: Option<Pasid>) -> Result<Context, ModelError> {
         let body = CreateContext {
             pasid: pasid.map_or(0, Pasid::get),
@@ -86,17 +101,29 @@ impl Driver {
         Ok(Context { id: self.create(CMD_CREATE_CONTEXT, &body)?, pasid })
     }
 
-    /// Creates a protection domain.
+    /// Creates a protection domain and returns its number.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn create_pd(&self, context: Context) -> Result<u32, ModelError> {
         self.create(CMD_CREATE_PD, &object(context.id))
     }
 
-    /// Registers the whole address space of the domain's process, for everything.
+    /// Registers the whole address space of the process, translated through its PASID, with all access flags.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn register_process(&self, pd: u32) -> Result<MemoryRegion, ModelError> {
         self.register_range(pd, Iova(0), u64::MAX, ALL_ACCESS)
     }
 
-    /// Registers part of the process' addresses, translated through its PASID.
+    /// Registers `length` bytes of the process' address space from `start` on, translated through its PASID.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn register_range(
         &self,
         pd: u32,
@@ -108,7 +135,12 @@ impl Driver {
         Ok(MemoryRegion { key: self.create(CMD_CREATE_MR, &body)? })
     }
 
-    /// Registers pinned pages that `table` names as `length` bytes from `start` on, page aligned.
+    /// Registers the pinned pages in `table`, which requests address as `length` bytes from `start` on, with all access
+    /// flags. `start` is page aligned.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn register_pinned(
         &self,
         pd: u32,
@@ -128,22 +160,38 @@ impl Driver {
         Ok(MemoryRegion { key: self.create(CMD_CREATE_MR, &body)? })
     }
 
-    /// Revokes a region through lane 1.
+    /// Revokes a region, in lane 1: requests to it fail from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn revoke(&self, region: MemoryRegion) -> Result<(), ModelError> {
         self.lane1().execute::<[u8; 0]>(CMD_REVOKE_MR, &object(region.key)).map(drop)
     }
 
-    /// Stops a context through lane 1.
+    /// Stops a context, in lane 1: its queue pairs start no more work.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn stop_context(&self, context: Context) -> Result<(), ModelError> {
         self.lane1().execute::<[u8; 0]>(CMD_STOP_CONTEXT, &object(context.id)).map(drop)
     }
 
-    /// Destroys an object with the command made for its kind.
+    /// Destroys an object with `opcode`, the `CMD_DESTROY_*` of its type.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn destroy(&self, opcode: u16, id: u32) -> Result<(), ModelError> {
         self.lane0().execute::<[u8; 0]>(opcode, &object(id)).map(drop)
     }
 
-    /// Creates a completion queue of `1 << log` entries.
+    /// Creates a completion queue of `1 << log` entries, with events to event queue `eqn`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`], or the command fails.
     pub fn create_completion_queue(
         &self,
         context: Context,
@@ -164,13 +212,21 @@ impl Driver {
         Ok(CompletionQueue::new(cqn, self.page(context), buffer, u32::from(log)))
     }
 
-    /// Creates a connected queue pair in RESET.
+    /// Creates a reliable-connected queue pair, in state RESET.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`], or the command fails.
     pub fn create_queue_pair(&self, setup: QueuePairSetup) -> Result<QueuePair, ModelError> {
         self.create_queue_pair_of(setup, QPT_RC, 0)
     }
 
-    /// Creates a queue pair of type `kind`, QPT_*, in RESET; with `srqn` it takes its receive requests from that
-    /// shared receive queue.
+    /// Creates a queue pair of type `kind`, `QPT_*`, in state RESET. It takes receive requests from shared receive
+    /// queue `srqn` unless that is 0.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`], or the command fails.
     pub fn create_queue_pair_of(
         &self,
         setup: QueuePairSetup,
@@ -197,32 +253,53 @@ impl Driver {
         Ok(QueuePair::new(qpn, self.page(setup.context), buffer, layout))
     }
 
-    /// Takes a queue pair from RESET to RTS, connected to `peer`.
+    /// Moves a queue pair from RESET to RTS, connected to queue pair `peer` of this NIC.
+    ///
+    /// # Errors
+    ///
+    /// If a command fails.
     pub fn connect(&self, qpn: u32, peer: u32) -> Result<(), ModelError> {
         self.modify(&to_init(qpn))?;
         self.modify(&to_ready_to_receive(qpn, peer))?;
         self.modify(&to_ready_to_send(qpn))
     }
 
-    /// Sets after which time a peer of this queue pair comes again that was told that it is not ready.
+    /// Sets the RNR NAK timer field: the `code` for how long a peer waits before it retries a request that found no
+    /// receive request.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn set_min_rnr_timer(&self, qpn: u32, code: u8) -> Result<(), ModelError> {
         let mask = QP_ATTR_MIN_RNR_TIMER;
         self.modify(&ModifyQp { qpn, mask, min_rnr_timer: code, ..ModifyQp::default() })
     }
 
-    /// Moves a queue pair back to RESET.
+    /// Moves a queue pair to RESET, and its rings with it.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn reset_queue_pair(&self, qp: &mut QueuePair) -> Result<(), ModelError> {
         let mask = QP_ATTR_STATE;
         self.modify(&ModifyQp { qpn: qp.number(), mask, state: QPS_RESET, ..ModifyQp::default() })?;
         qp.restart()
     }
 
-    /// Changes a queue pair.
+    /// Modifies the attributes in `change.mask`.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn modify(&self, change: &ModifyQp) -> Result<(), ModelError> {
         self.lane0().execute::<[u8; 0]>(CMD_MODIFY_QP, change).map(drop)
     }
 
-    /// A queue pair's attributes.
+    /// Queries the attributes of a queue pair.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn query(&self, qpn: u32) -> Result<QpState, ModelError> {
         self.lane0().execute(CMD_QUERY_QP, &object(qpn))
     }
@@ -245,7 +322,7 @@ impl Driver {
     }
 }
 
-/// The body of a command that names one object.
+/// The body of a command whose only argument is an object's number.
 pub(super) fn object(id: u32) -> ObjectId {
     ObjectId { id, reserved: 0 }
 }

@@ -1,5 +1,5 @@
-//! The driver's side of on-demand regions: a table with holes, filled when the NIC asks and emptied when the kernel
-//! takes pages away (docs/nic.md, "On-demand regions"; `guest-driver/linux/odp*.c`).
+//! The driver's side of on-demand regions with a table: filled on page faults of the NIC, emptied when the kernel takes
+//! pages away (docs/nic.md, "On-demand regions"; `guest-driver/linux/odp*.c`).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,9 +13,9 @@ use crate::memory::FRAME;
 use crate::nic::{Buffer, Driver, EventQueue, MemoryRegion};
 use crate::paging::Rights;
 
-/// Words of a table, as a power of two.
+/// log2 of the words in a table.
 const WORDS_SHIFT: u32 = 9;
-/// Most bytes between the start of the table and that of the region.
+/// Alignment of the table's first address: what one table of pages covers.
 const BLOCK: u64 = 2 << 20;
 
 /// An on-demand region and its table.
@@ -28,14 +28,15 @@ pub struct OnDemandRegion {
     table: Mutex<RegionTable>,
 }
 
-/// The tables, which the NIC reads whenever it likes, and the pages they name.
+/// The tables, which the NIC may read at any time, and the pages in them.
 struct RegionTable {
-    /// By level (0 is the last) and by the part of the page's index that leads there.
+    /// Tables by level (0 for tables of pages) and position within the level.
     tables: BTreeMap<(u32, u64), Buffer>,
-    /// By index: the page, its address for DMA, and what it may be used for.
+    /// Pages that are present, by their index from the start of the table.
     pages: BTreeMap<u64, MappedPage>,
 }
 
+/// A page that is present in the table, and mapped for DMA.
 #[derive(Clone, Copy)]
 struct MappedPage {
     gpa: Gpa,
@@ -44,8 +45,12 @@ struct MappedPage {
 }
 
 impl OnDemandRegion {
-    /// Registers `length` bytes from `start` on, all of them holes, for the rights ACCESS_* of `access`. Faults go to
-    /// `faults`.
+    /// Registers `length` bytes from `start` on with access flags `access`, `ACCESS_*`. No page is present yet; the NIC
+    /// sends page faults to `faults`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`], or the command fails.
     pub fn create(
         driver: &Arc<Driver>,
         pd: u32,
@@ -53,22 +58,17 @@ impl OnDemandRegion {
         access: u32,
         faults: &PageFaultQueue,
     ) -> Result<Arc<Self>, ModelError> {
-        let first_offset = start.0 % BLOCK;
-        let mut levels = 1;
-        while first_offset + length > FRAME << (WORDS_SHIFT * levels) {
+        let first_offset = u32::try_from(start.0 % BLOCK).unwrap_or_default();
+        let mut levels = 1u8;
+        while u64::from(first_offset) + length > FRAME << (WORDS_SHIFT * u32::from(levels)) {
             levels += 1;
         }
         let top = driver.buffer(FRAME)?;
         let body = CreateMr {
             start: start.0,
             length,
-            table: PageTable {
-                root: top.iova().0,
-                levels: levels as u8,
-                page_shift: 12,
-                ..PageTable::default()
-            },
-            first_offset: first_offset as u32,
+            table: PageTable { root: top.iova().0, levels, page_shift: 12, ..PageTable::default() },
+            first_offset,
             pd,
             access,
             mode: MR_ODP,
@@ -76,28 +76,34 @@ impl OnDemandRegion {
             ..CreateMr::default()
         };
         let region = MemoryRegion { key: driver.create(CMD_CREATE_MR, &body)? };
+        let levels = u32::from(levels);
         let tables = BTreeMap::from([((levels - 1, 0), top)]);
         let table = Mutex::new(RegionTable { tables, pages: BTreeMap::new() });
         Ok(Arc::new(Self { driver: driver.clone(), region, start, length, levels, table }))
     }
 
-    /// Its key.
+    /// The key of the region.
     pub fn region(&self) -> MemoryRegion {
         self.region
     }
 
-    /// First address, as requests name it.
+    /// The first address, as requests use it.
     pub fn start(&self) -> Iova {
         self.start
     }
 
-    /// Bytes.
+    /// The length in bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Fills the word of the page around `at` with what `page` finds, which is asked under the region's lock: what is
-    /// taken away meanwhile is then taken from the table too.
+    /// Sets the word of the page around `at` to the page that `page` returns, if any. `page` is called with the
+    /// region's lock held, as is the notifier's invalidation: a page that it finds is either still valid when the word
+    /// is set, or its invalidation follows and clears the word.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Mapped`] if another page is present; [`ModelError::OutOfMemory`]; any error of `page`.
     pub fn fill(
         &self,
         at: Iova,
@@ -119,7 +125,12 @@ impl OnDemandRegion {
         Ok(())
     }
 
-    /// Makes holes of the pages of `bytes` from `start` on. When this returns the NIC does not use them.
+    /// Clears the words of the pages in the `bytes` at `start`, and unmaps the pages. When it returns, no access to
+    /// them is in flight.
+    ///
+    /// # Errors
+    ///
+    /// If the invalidation command or the DMA unmapping fails.
     pub fn forget(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
         let (from, to) = (start.0.max(self.start.0), (start.0 + bytes).min(self.start.0 + self.length));
         if from >= to {
@@ -142,19 +153,23 @@ impl OnDemandRegion {
         gone.iter().try_for_each(|(_, page)| self.driver.domain().unmap(page.dma, FRAME))
     }
 
-    /// Destroys the region; then no access through it is under way.
+    /// Destroys the region. When it returns, no access through it is in flight.
+    ///
+    /// # Errors
+    ///
+    /// If the command or the DMA unmapping fails.
     pub fn destroy(&self) -> Result<(), ModelError> {
         self.driver.destroy(CMD_DESTROY_MR, self.region.key)?;
         let pages = std::mem::take(&mut self.lock().pages);
         pages.values().try_for_each(|page| self.driver.domain().unmap(page.dma, FRAME))
     }
 
-    /// Pages from the start of the table.
+    /// Index of the page around `at`, from the start of the table.
     fn index(&self, at: Iova) -> u64 {
         (at.0 - self.start.0 + self.start.0 % BLOCK) / FRAME
     }
 
-    /// Where the word of a page lies; missing tables are made.
+    /// Address of the word of a page. Allocates missing tables.
     fn word(&self, table: &mut RegionTable, index: u64) -> Result<Gpa, ModelError> {
         for level in (0..self.levels - 1).rev() {
             let below = index >> (WORDS_SHIFT * (level + 1));
@@ -173,21 +188,21 @@ impl OnDemandRegion {
     }
 }
 
-/// Where, in the table of `level`, the word for `index` lies; it counts words of that level from the region's start.
+/// Address of word `index` of `level`, counted from the start of the region's first table of that level.
 fn slot(tables: &BTreeMap<(u32, u64), Buffer>, level: u32, index: u64) -> Result<Gpa, ModelError> {
     let table = tables.get(&(level, index >> WORDS_SHIFT));
     let table = table.ok_or(ModelError::Function("a table for that page"))?;
     Ok(Gpa(table.gpa().0 + index % (1 << WORDS_SHIFT) * 8))
 }
 
-/// Whoever brings pages of a region in.
+/// Brings pages of a region in.
 pub trait PageFaultHandler: Send + Sync {
-    /// Brings in the page at `address` and, if that is easy, more of `length` bytes from there on; whether the NIC
-    /// shall look again. `false` is an error for its request.
+    /// Brings in the page at `address`. May bring in more of the `length` bytes from there on, which is a hint. Returns
+    /// whether the NIC shall retry; `false` fails the request.
     fn resolve(&self, address: Iova, length: u32, write: bool) -> bool;
 }
 
-/// The event queue of page faults, and who handles them.
+/// The event queue for page faults of on-demand regions, and their handlers by region.
 pub struct PageFaultQueue {
     driver: Arc<Driver>,
     number: u32,
@@ -196,7 +211,11 @@ pub struct PageFaultQueue {
 }
 
 impl PageFaultQueue {
-    /// An event queue of `1 << log` entries on MSI-X vector `vector`, armed.
+    /// Creates and arms an event queue of `1 << log` entries on MSI-X vector `vector`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`], or the command fails.
     pub fn new(driver: &Arc<Driver>, vector: u16, log: u8) -> Result<Arc<Self>, ModelError> {
         let queue = driver.create_event_queue(vector, log)?;
         queue.arm();
@@ -204,22 +223,26 @@ impl PageFaultQueue {
         Ok(Arc::new(Self { driver, number, queue: Mutex::new(queue), handlers: Mutex::default() }))
     }
 
-    /// Its number.
+    /// The EQ number.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// Lets `handler` have the faults of `region`.
+    /// Registers the handler of a region's faults.
     pub fn handle(&self, region: MemoryRegion, handler: Arc<dyn PageFaultHandler>) {
         self.handlers().insert(region.key, handler);
     }
 
-    /// Nobody has them any more. Faults that are not answered yet end with their region.
+    /// Unregisters the handler of a region. Its outstanding faults are refused, or end when the region is destroyed.
     pub fn stop_handling(&self, region: MemoryRegion) {
         self.handlers().remove(&region.key);
     }
 
-    /// What the interrupt and its workers do: every fault told of is resolved and answered. How many there were.
+    /// Handles all queued faults, as interrupt handler and workers do together. Returns their number.
+    ///
+    /// # Errors
+    ///
+    /// If the command that answers a fault fails.
     pub fn service(&self) -> Result<usize, ModelError> {
         let faults = self.take()?;
         for fault in &faults {
@@ -229,7 +252,11 @@ impl PageFaultQueue {
         Ok(faults.len())
     }
 
-    /// What the interrupt does: takes the faults that the NIC told of, and arms the queue for more.
+    /// The interrupt handler: takes all queued faults, and arms the queue again.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
     pub fn take(&self) -> Result<Vec<Eqe>, ModelError> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let mut faults = Vec::new();
@@ -240,19 +267,23 @@ impl PageFaultQueue {
         Ok(faults)
     }
 
-    /// What a worker does first: has the region's handler bring the page in. Whether the NIC shall look again.
+    /// A worker's first step: calls the handler of the region. Returns whether the NIC shall retry.
     pub fn resolve(&self, fault: &Eqe) -> bool {
         let handler = self.handlers().get(&fault.number).cloned();
         let write = fault.code == FAULT_WRITE;
         handler.is_some_and(|handler| handler.resolve(Iova(fault.address), fault.length, write))
     }
 
-    /// And then: answers the NIC.
+    /// A worker's second step: answers the fault.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn answer(&self, fault: &Eqe, resolved: bool) -> Result<(), ModelError> {
         let answer = if resolved { FAULT_RESOLVED } else { FAULT_REFUSED };
         let body = ResumeFault { token: fault.token, answer, reserved: 0 };
         match self.driver.lane1().execute::<[u8; 0]>(CMD_RESUME_FAULT, &body) {
-            // The region may have gone meanwhile, and the fault with it.
+            // The region was destroyed meanwhile, and its faults with it.
             Ok(_) | Err(ModelError::Command { status: STATUS_NO_OBJECT, .. }) => Ok(()),
             Err(error) => Err(error),
         }

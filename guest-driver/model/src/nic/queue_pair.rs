@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use refault_abi::doorbell::{DOORBELL_SQ, Doorbell};
+use refault_abi::doorbell::DOORBELL_SQ;
 use refault_abi::queue::{QpDoorbellRecord, RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, SqWqe};
 use refault_bus::Gpa;
 use zerocopy::IntoBytes;
@@ -11,8 +11,8 @@ use crate::ModelError;
 use crate::nic::Buffer;
 use crate::nic::objects::DoorbellPage;
 
-/// A reliable-connected queue pair. The driver keeps no count of free slots: it is told by completions, and
-/// a caller that posts more than a ring holds overwrites its own requests.
+/// A queue pair. It does not track free slots: a caller must not post more requests than a ring holds before it has
+/// polled their completions, or it overwrites requests in flight.
 pub struct QueuePair {
     pub(crate) qpn: u32,
     page: DoorbellPage,
@@ -22,7 +22,7 @@ pub struct QueuePair {
     rq_producer: u32,
 }
 
-/// Where the parts of a queue pair's buffer lie.
+/// Layout of a queue pair's buffer: send ring, receive ring, doorbell record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RingLayout {
     pub(crate) log_sq: u32,
@@ -48,19 +48,27 @@ impl QueuePair {
         Self { qpn, page, buffer, layout, sq_producer: 0, rq_producer: 0 }
     }
 
-    /// Its number.
+    /// The QP number.
     pub fn number(&self) -> u32 {
         self.qpn
     }
 
-    /// Posts a send request and rings the doorbell. Gives its free-running index.
+    /// Posts a send request and rings the doorbell. Returns the free-running index of the request.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
     pub fn post(&mut self, wqe: &SqWqe) -> Result<u32, ModelError> {
         let index = self.stage(wqe)?;
         self.ring()?;
         Ok(index)
     }
 
-    /// Writes a send request without telling the device.
+    /// Writes a send request to the ring without publishing it. Returns the free-running index of the request.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
     pub fn stage(&mut self, wqe: &SqWqe) -> Result<u32, ModelError> {
         let index = self.sq_producer;
         let slot = u64::from(index % (1 << self.layout.log_sq)) * u64::from(SQ_WQE_SIZE);
@@ -69,20 +77,27 @@ impl QueuePair {
         Ok(index)
     }
 
-    /// Publishes what was staged and rings the doorbell.
+    /// Publishes all staged requests and rings the doorbell.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
     pub fn ring(&self) -> Result<(), ModelError> {
         self.set_sq_producer(self.sq_producer)?;
         self.doorbell();
         Ok(())
     }
 
-    /// Rings the doorbell alone.
+    /// Rings the doorbell without publishing anything.
     pub fn doorbell(&self) {
-        let doorbell = Doorbell { kind: DOORBELL_SQ as u8, number: self.qpn, argument: 0 };
-        self.page.write(doorbell.encode());
+        self.page.ring(DOORBELL_SQ, self.qpn, 0);
     }
 
-    /// Posts a receive request; there is no doorbell for it.
+    /// Posts a receive request, which needs no doorbell. Returns the free-running index of the request.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
     pub fn post_receive(&mut self, wqe: &RqWqe) -> Result<u32, ModelError> {
         let index = self.rq_producer;
         let slot = u64::from(index % (1 << self.layout.log_rq)) * u64::from(RQ_WQE_SIZE);
@@ -93,13 +108,21 @@ impl QueuePair {
         Ok(index)
     }
 
-    /// Writes the send producer index, true or not.
+    /// Writes the producer index of the send ring, which tests may choose freely.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
     pub fn set_sq_producer(&self, producer: u32) -> Result<(), ModelError> {
         let at = u64::from(self.layout.record_offset()) + offset_of!(QpDoorbellRecord, sq_producer) as u64;
         Ok(self.buffer.memory().dma().store_u32(self.at(at), producer)?)
     }
 
-    /// Starts over, as after a move to RESET: the device's indices are zero again.
+    /// Resets all indices to zero, as the device does in RESET.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
     pub fn restart(&mut self) -> Result<(), ModelError> {
         (self.sq_producer, self.rq_producer) = (0, 0);
         self.write(u64::from(self.layout.record_offset()), QpDoorbellRecord::default().as_bytes())

@@ -11,7 +11,7 @@ use crate::ModelError;
 use crate::nic::objects::object;
 use crate::nic::{Buffer, Driver};
 
-/// A ring of receive requests that several queue pairs take from.
+/// A shared receive queue.
 pub struct SharedReceiveQueue {
     srqn: u32,
     buffer: Buffer,
@@ -25,12 +25,16 @@ impl SharedReceiveQueue {
         RQ_WQE_SIZE << log
     }
 
-    /// Its number.
+    /// The SRQ number.
     pub fn number(&self) -> u32 {
         self.srqn
     }
 
-    /// Posts a receive request. [`ModelError::Full`] if the device has not taken enough of them yet.
+    /// Posts a receive request.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Full`] until the device has consumed a request.
     pub fn post(&mut self, wqe: &RqWqe) -> Result<(), ModelError> {
         if self.producer.wrapping_sub(self.consumer()?) >= 1 << self.log {
             return Err(ModelError::Full("the shared receive queue"));
@@ -42,7 +46,11 @@ impl SharedReceiveQueue {
         Ok(dma.store_u32(self.record(offset_of!(SrqDoorbellRecord, producer)), self.producer)?)
     }
 
-    /// How many requests the device has taken.
+    /// The device's free-running consumer index.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
     pub fn consumer(&self) -> Result<u32, ModelError> {
         Ok(self.buffer.memory().dma().load_u32(self.record(offset_of!(SrqDoorbellRecord, consumer)))?)
     }
@@ -54,6 +62,10 @@ impl SharedReceiveQueue {
 
 impl Driver {
     /// Creates a shared receive queue of `1 << log` entries.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`], or the command fails.
     pub fn create_shared_receive_queue(
         &self,
         pd: u32,
@@ -68,13 +80,21 @@ impl Driver {
         Ok(SharedReceiveQueue { srqn, buffer, log: u32::from(log), producer: 0 })
     }
 
-    /// Asks to be told when fewer than `limit` requests are left.
+    /// Requests an event for when fewer than `limit` requests are left.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn arm_shared_receive_queue(&self, queue: &SharedReceiveQueue, limit: u32) -> Result<(), ModelError> {
         let body = ArmSrq { srqn: queue.srqn, limit };
         self.lane0().execute::<[u8; 0]>(CMD_ARM_SRQ, &body).map(drop)
     }
 
-    /// A shared receive queue as the device has it.
+    /// Queries the attributes of a shared receive queue.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
     pub fn query_shared_receive_queue(&self, queue: &SharedReceiveQueue) -> Result<SrqState, ModelError> {
         self.lane0().execute(CMD_QUERY_SRQ, &object(queue.srqn))
     }

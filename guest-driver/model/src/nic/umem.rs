@@ -1,16 +1,16 @@
-//! The driver's object for an on-demand region of a process: `ib_umem_odp`.
+//! An on-demand region over memory of a process: the role of `ib_umem_odp`.
 
 use std::sync::{Arc, Weak};
 
 use refault_bus::Iova;
 
-use crate::memory::FRAME;
+use crate::memory::{FRAME, FRAME_LEN};
 use crate::nic::{OnDemandRegion, PageFaultHandler, PageFaultQueue};
 use crate::paging::Rights;
 use crate::process::Notifier;
 use crate::{ModelError, Process};
 
-/// Brings pages of a process into a region's table, and takes them out when the kernel says so.
+/// Fills a region's table with pages of a process on faults, and empties it as an MMU notifier.
 pub struct Umem {
     region: Arc<OnDemandRegion>,
     process: Weak<Process>,
@@ -18,7 +18,8 @@ pub struct Umem {
 }
 
 impl Umem {
-    /// From now on `region` is filled with pages of `process`, at the same addresses, whenever `faults` tells.
+    /// Connects `region` to the memory of `process` at the same addresses: registers the MMU notifier, and the handler
+    /// of the region's faults. The notifier comes first, so that no page is brought in without it.
     pub fn begin(
         region: Arc<OnDemandRegion>,
         process: &Arc<Process>,
@@ -30,13 +31,17 @@ impl Umem {
         umem
     }
 
-    /// The region.
+    /// The on-demand region.
     pub fn region(&self) -> &Arc<OnDemandRegion> {
         &self.region
     }
 
-    /// `hmm_range_fault` of one page: faults it in as a thread of the process would, then fills the table with what is
-    /// in the process' page table at that moment.
+    /// `hmm_range_fault` of one page: faults it in as a thread of the process would, then copies what is in the
+    /// process' page table, if anything, to the region's table.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::fault_at`] and [`OnDemandRegion::fill`]; [`ModelError::NotMapped`] if the process is gone.
     pub fn bring(&self, at: Iova, write: bool) -> Result<(), ModelError> {
         let process = self.process.upgrade().ok_or(ModelError::NotMapped { iova: at })?;
         process.fault_at(at, write)?;
@@ -46,7 +51,11 @@ impl Umem {
         })
     }
 
-    /// Destroys the region, and lets go of the process.
+    /// Destroys the region, and unregisters handler and notifier.
+    ///
+    /// # Errors
+    ///
+    /// As [`OnDemandRegion::destroy`].
     pub fn end(self: &Arc<Self>) -> Result<(), ModelError> {
         self.faults.stop_handling(self.region.region());
         self.region.destroy()?;
@@ -71,8 +80,8 @@ impl PageFaultHandler for Umem {
         if self.bring(first, write).is_err() {
             return false;
         }
-        // The length is advice: what counts is the first page.
-        let mut more = (first.0 + FRAME..end).step_by(FRAME as usize);
+        // The length is a hint: only the first page is required.
+        let mut more = (first.0 + FRAME..end).step_by(FRAME_LEN);
         while more.next().is_some_and(|at| self.bring(Iova(at), write).is_ok()) {}
         true
     }

@@ -1,4 +1,4 @@
-//! One page-table entry and the sizes of pages.
+//! Page-table entries and page sizes (Intel SDM vol. 3, 5.5).
 
 use refault_bus::Gpa;
 
@@ -14,7 +14,7 @@ pub enum PageSize {
 }
 
 impl PageSize {
-    /// log2 of the size.
+    /// log2 of the size in bytes.
     pub const fn shift(self) -> u8 {
         match self {
             Self::Small => 12,
@@ -37,7 +37,7 @@ impl PageSize {
         }
     }
 
-    /// The next smaller size.
+    /// The next smaller size; `None` for 4 KiB.
     pub const fn smaller(self) -> Option<Self> {
         match self {
             Self::Small => None,
@@ -46,7 +46,7 @@ impl PageSize {
         }
     }
 
-    /// The size that entries of `level` map, if they can be leaves.
+    /// The size that a leaf of `level` maps; `None` if that level has no leaves.
     pub const fn of_level(level: u8) -> Option<Self> {
         match level {
             1 => Some(Self::Small),
@@ -57,34 +57,34 @@ impl PageSize {
     }
 }
 
-/// A page-table entry.
+/// An entry of any level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct PageTableEntry(pub u64);
 
 impl PageTableEntry {
-    /// Present.
+    /// P: the entry is present.
     pub const P: u64 = 1 << 0;
-    /// Writable.
+    /// R/W: writes are allowed.
     pub const W: u64 = 1 << 1;
-    /// User.
+    /// U/S: accesses without supervisor rights are allowed.
     pub const U: u64 = 1 << 2;
-    /// Accessed.
+    /// A: the entry was used.
     pub const A: u64 = 1 << 5;
-    /// Dirty.
+    /// D: the page was written.
     pub const D: u64 = 1 << 6;
-    /// Page size: in levels 2 and 3, a leaf.
+    /// PS: an entry of level 2 or 3 is a leaf.
     pub const PS: u64 = 1 << 7;
-    /// Not executable: data pages of a process have it.
+    /// XD: instruction fetches are not allowed. Set in all leaves of a process.
     pub const NX: u64 = 1 << 63;
-    /// The address bits.
+    /// Bits 51:12, the address of the next table or of the page.
     const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-    /// An entry that points to a table, with the bits Linux gives it.
+    /// An entry for the table at `table`, with the bits that Linux sets.
     pub const fn table(table: Gpa) -> Self {
         Self(table.0 | Self::P | Self::W | Self::U | Self::A | Self::D)
     }
 
-    /// A leaf of a process' data page, not yet accessed.
+    /// A leaf for a data page of a process, not accessed yet.
     pub const fn leaf(page: Gpa, size: PageSize, write: bool) -> Self {
         let size_bit = if matches!(size, PageSize::Small) { 0 } else { Self::PS };
         let write_bit = if write { Self::W } else { 0 };
@@ -101,7 +101,7 @@ impl PageTableEntry {
         Gpa(self.0 & Self::ADDRESS)
     }
 
-    /// Whether an entry of `level` is a leaf, given that it is present.
+    /// Whether this entry of `level` is a leaf; meaningful only if it is present.
     pub const fn is_leaf(self, level: u8) -> bool {
         level == 1 || (level < 4 && self.has(Self::PS))
     }

@@ -1,4 +1,4 @@
-//! x86-64 four-level page tables, really built in guest memory (Intel SDM vol. 3, 5.5).
+//! x86-64 four-level page tables, built in guest memory as hardware walks them (Intel SDM vol. 3, 5.5).
 
 mod entry;
 mod tables;

@@ -1,4 +1,4 @@
-//! An address space: building, changing and reading its tables.
+//! Building, changing and reading a set of page tables.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,61 +9,61 @@ use crate::memory::FRAME;
 use crate::paging::{PageSize, PageTableEntry};
 use crate::{GuestMemory, ModelError};
 
-/// What a page may be used for; reading is always allowed.
+/// The rights of a page. Every page is readable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
-    /// Reading only.
+    /// Read-only.
     Read,
-    /// Reading and writing.
+    /// Readable and writable.
     Write,
 }
 
-/// A mapped page as the tables have it.
+/// A mapped page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    /// The page.
+    /// Guest-physical start of the page.
     pub gpa: Gpa,
-    /// Its size.
+    /// Size of the page.
     pub size: PageSize,
-    /// The whole entry: rights, accessed and dirty bits.
+    /// The entry itself, with rights, accessed and dirty bits.
     pub entry: PageTableEntry,
 }
 
 impl Leaf {
-    /// The 4 KiB page of it that `at` lies in.
+    /// The 4 KiB page within it that contains `at`.
     pub const fn page_of(&self, at: Iova) -> Gpa {
         Gpa(self.gpa.0 + (at.offset_in(self.size.shift()) & !0xfff))
     }
 
-    /// Writes are allowed.
+    /// Whether writes are allowed.
     pub const fn writable(&self) -> bool {
         self.entry.has(PageTableEntry::W)
     }
 
-    /// Written to, by a CPU or a device.
+    /// Whether a CPU or a device has written the page (D bit).
     pub const fn dirty(&self) -> bool {
         self.entry.has(PageTableEntry::D)
     }
 
-    /// Used, by a CPU or a device.
+    /// Whether a CPU or a device has used the page (A bit).
     pub const fn accessed(&self) -> bool {
         self.entry.has(PageTableEntry::A)
     }
 }
 
-/// Four levels of tables. Every method may be called while devices walk the tables and set accessed and
-/// dirty bits; entries change in one step, and none of those bits is lost. Nothing is flushed: that is the
-/// caller's, as it is the kernel's.
+/// Four levels of page tables. Devices may walk them, and set accessed and dirty bits, during any method: entries
+/// change by single compare-and-exchange operations, so no such bit is lost. No TLB is flushed; callers do that, as in
+/// a kernel.
 ///
-/// The tables go back to memory when this is dropped; the pages belong to whoever mapped them.
+/// Dropping it frees the tables, but not the mapped pages, which belong to the caller.
 pub struct PageTables {
     memory: Arc<GuestMemory>,
     root: Gpa,
-    /// All tables but the root. Held by every change: the page-table lock.
+    /// All tables but the root. Its lock is the page-table lock, held by every change.
     tables: Mutex<Vec<Gpa>>,
 }
 
-/// Where an entry lies and at which level its table is.
+/// An entry as it was read, with its address and the level of its table.
 #[derive(Clone, Copy)]
 struct EntrySlot {
     at: Gpa,
@@ -72,18 +72,27 @@ struct EntrySlot {
 }
 
 impl PageTables {
-    /// An empty address space.
+    /// Allocates an empty root table.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`].
     pub fn new(memory: Arc<GuestMemory>) -> Result<Self, ModelError> {
         let root = memory.frame()?;
         Ok(Self { memory, root, tables: Mutex::default() })
     }
 
-    /// The top table: what CR3 or a PASID entry points to.
+    /// The root table, to which CR3 or a PASID entry points.
     pub const fn root(&self) -> Gpa {
         self.root
     }
 
-    /// Maps one page. Fails if anything is mapped in its place.
+    /// Maps one page.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Misaligned`] if an address is not a multiple of the page size; [`ModelError::Mapped`] if a page or
+    /// table is in its place; [`ModelError::OutOfMemory`] if a table cannot be allocated.
     pub fn map(&self, iova: Iova, gpa: Gpa, size: PageSize, rights: Rights) -> Result<(), ModelError> {
         for value in [iova.0, gpa.0] {
             if !value.is_multiple_of(size.bytes()) {
@@ -99,12 +108,20 @@ impl PageTables {
         Ok(self.memory.dma().store_u64(slot.at, entry.0)?)
     }
 
-    /// Takes out the page around `iova`, whatever its size; what it was, with its last dirty bit.
+    /// Unmaps the page around `iova`, of any size. Returns it with its final accessed and dirty bits.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotMapped`] if there is no page.
     pub fn unmap(&self, iova: Iova) -> Result<Leaf, ModelError> {
         self.update_leaf(iova, |_| PageTableEntry::default())
     }
 
-    /// Changes the rights of the page around `iova`; what it was.
+    /// Changes the rights of the page around `iova`. Returns the page as it was before.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotMapped`] if there is no page.
     pub fn protect(&self, iova: Iova, rights: Rights) -> Result<Leaf, ModelError> {
         self.update_leaf(iova, |entry| match rights {
             Rights::Read => PageTableEntry(entry.0 & !PageTableEntry::W),
@@ -112,12 +129,20 @@ impl PageTables {
         })
     }
 
-    /// Clears the accessed and dirty bits of the page around `iova`; what it was.
+    /// Clears the accessed and dirty bits of the page around `iova`. Returns the page as it was before.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotMapped`] if there is no page.
     pub fn clean(&self, iova: Iova) -> Result<Leaf, ModelError> {
         self.update_leaf(iova, |entry| PageTableEntry(entry.0 & !(PageTableEntry::A | PageTableEntry::D)))
     }
 
-    /// Breaks the large page around `iova` into 512 of the next size, with the same rights and dirty bits.
+    /// Splits the large page around `iova` into 512 pages of the next smaller size, with the same flags.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotMapped`] if there is no page larger than 4 KiB; [`ModelError::OutOfMemory`].
     pub fn split(&self, iova: Iova) -> Result<(), ModelError> {
         let mut tables = self.lock();
         loop {
@@ -131,6 +156,7 @@ impl PageTables {
                 let page = slot.entry.address().0 + index * size.bytes();
                 self.memory.dma().store_u64(Gpa(table.0 + index * 8), page | flags)?;
             }
+            // Fails if a device set a bit in the entry since it was read: the new entries would lack it.
             if self.replace(slot, PageTableEntry::table(table))? {
                 tables.push(table);
                 return Ok(());
@@ -139,8 +165,12 @@ impl PageTables {
         }
     }
 
-    /// Unlinks the empty table of 4 KiB pages around `iova`, so that a large page can take its place. The
-    /// table is the caller's to free, after a flush.
+    /// Unlinks the empty table of 4 KiB pages around `iova`, so that a large page can be mapped in its place. The
+    /// caller frees the table, after a flush.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotMapped`] if there is no such table; [`ModelError::Mapped`] if it is not empty.
     pub fn unlink_empty_table(&self, iova: Iova) -> Result<Gpa, ModelError> {
         let mut tables = self.lock();
         let slot = self.slot(iova, 2)?.filter(|slot| slot.level == 2 && !slot.entry.is_leaf(2));
@@ -157,20 +187,29 @@ impl PageTables {
         Ok(table)
     }
 
-    /// The page around `iova`, if one is mapped.
+    /// Returns the page around `iova`, or `None` if none is mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`] if an entry points outside memory.
     pub fn lookup(&self, iova: Iova) -> Result<Option<Leaf>, ModelError> {
         Ok(self.leaf_slot(iova)?.map(leaf_of))
     }
 
-    /// Writes a raw entry of `level` (1 to 4) for `iova`, building tables above it: for tables that no sane
-    /// kernel builds.
+    /// Writes a raw entry of `level` (1 to 4) for `iova`, and allocates the tables above it. For tests with entries
+    /// that no kernel writes.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Mapped`] if a larger page is in its place; [`ModelError::OutOfMemory`].
     pub fn set_raw(&self, iova: Iova, level: u8, entry: PageTableEntry) -> Result<(), ModelError> {
         let mut tables = self.lock();
         let slot = self.reach(&mut tables, iova, level)?;
         Ok(self.memory.dma().store_u64(slot.at, entry.0)?)
     }
 
-    /// Changes the leaf around `iova` in one step; what it was.
+    /// Replaces the leaf around `iova` by `change` of it, retrying if a device sets a bit meanwhile. Returns the old
+    /// leaf.
     fn update_leaf(
         &self,
         iova: Iova,
@@ -185,7 +224,7 @@ impl PageTables {
         }
     }
 
-    /// Puts `entry` in place of what `slot` held, unless a device changed it meanwhile.
+    /// Replaces the entry by `entry` and returns `true`, unless a device has changed it since it was read.
     fn replace(&self, slot: EntrySlot, entry: PageTableEntry) -> Result<bool, ModelError> {
         let exchange = self.memory.dma().compare_exchange_u64(slot.at, slot.entry.0, entry.0)?;
         Ok(exchange == Exchange::Stored)
@@ -198,7 +237,7 @@ impl PageTables {
             .filter(|slot| slot.entry.has(PageTableEntry::P) && slot.entry.is_leaf(slot.level)))
     }
 
-    /// The entry for `iova` at `level`, or the leaf above it; `None` where a table is missing.
+    /// The entry for `iova` at `level`, or a leaf above it; `None` if a table is missing.
     fn slot(&self, iova: Iova, level: u8) -> Result<Option<EntrySlot>, ModelError> {
         let mut table = self.root;
         for at_level in (level..=4).rev() {
@@ -214,7 +253,8 @@ impl PageTables {
         Ok(None)
     }
 
-    /// The entry for `iova` at `level`; missing tables are built. Fails at a larger leaf.
+    /// The entry for `iova` at `level`. Allocates missing tables; [`ModelError::Mapped`] if a larger page is in the
+    /// way.
     fn reach(&self, tables: &mut Vec<Gpa>, iova: Iova, level: u8) -> Result<EntrySlot, ModelError> {
         let mut table = self.root;
         for at_level in (level + 1..=4).rev() {
@@ -289,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_split_page_keeps_address_rights_and_dirt() {
+    fn a_split_page_keeps_address_rights_and_dirty_bit() {
         let space = space();
         space.map(Iova(0x20_0000), Gpa(0x60_0000), PageSize::Large, Rights::Write).unwrap();
         space.set_raw(Iova(0x20_0000), 2, PageTableEntry(0x60_0000 | 0xe7)).unwrap();
@@ -312,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn unmap_protect_and_clean_say_what_was_there() {
+    fn unmap_protect_and_clean_return_the_old_page() {
         let space = space();
         space.map(Iova(0x1000), Gpa(0x9000), PageSize::Small, Rights::Write).unwrap();
         assert!(space.protect(Iova(0x1000), Rights::Read).unwrap().writable());
@@ -339,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_go_back_when_the_space_goes() {
+    fn dropping_page_tables_frees_the_tables() {
         let memory = memory(0x100_0000);
         let before = memory.free_bytes();
         let space = PageTables::new(memory.clone()).unwrap();

@@ -1,4 +1,4 @@
-//! Nothing is pinned: the device faults.
+//! Policies without pins: the device takes page faults.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use crate::dax::{FsError, Rule};
 use crate::nic::{Driver, MemoryRegion, OnDemandRegion, Umem};
 use crate::policy::{Policy, Registration, RegistrationRequest};
 
-/// The device uses the process' own page table through its PASID. Unmapping flushes IOTLB and device TLB; the next
-/// access is a page request, and the kernel asks the filesystem again.
+/// The device shares the process' page tables through its PASID. Unmapping flushes the IOTLB and the device TLB; the
+/// next access is a page request, which the filesystem handles like a fault of the process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThroughPasid;
 
-/// The device has a table of its own. The driver empties it from its MMU notifier, and fills it when the device tells of
-/// a fault.
+/// The device has a table of its own. The driver fills it on fault events of the device, and empties it in its MMU
+/// notifier.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OnDemand;
 

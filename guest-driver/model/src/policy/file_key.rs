@@ -1,4 +1,4 @@
-//! A key that names part of a file, not memory.
+//! A key for part of a file, not for memory of a process.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -11,9 +11,9 @@ use crate::memory::FRAME;
 use crate::nic::{OnDemandRegion, PageFaultHandler, PageFaultQueue};
 use crate::policy::{Policy, Registration, RegistrationRequest};
 
-/// The remote key (STag) is for a range of a file, and requests name offsets in it. The server's NIC resolves each access
-/// through the filesystem; no process needs to map the file. On this NIC it is an on-demand region whose table the
-/// filesystem itself fills and empties.
+/// The remote key (STag) stands for a range of a file, and requests address it by file offset. The server's NIC
+/// resolves each access through the filesystem; no process has to map the file. On this NIC it is an on-demand region
+/// whose table the filesystem fills and empties.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FileKey;
 
@@ -37,7 +37,7 @@ impl Policy for FileKey {
     }
 }
 
-/// What the filesystem knows of a key.
+/// The filesystem's side of a key: fills the region's table on faults, and is called to empty it.
 struct FileWindow {
     region: Arc<OnDemandRegion>,
     fs: Arc<DaxFs>,

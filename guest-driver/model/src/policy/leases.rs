@@ -1,4 +1,4 @@
-//! The book of layout leases: who holds which range of which file, and what is pinned under it.
+//! The state of layout leases: their holders, ranges, and the regions pinned under them.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,18 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::dax::{Errno, FileId, FsError};
 use crate::policy::{Pinned, Program, ProgramId, Registration, RegistrationRequest};
 
-/// A line of the administrator's listing.
+/// A lease or seal in the administrator's listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// Who.
+    /// The program that holds it.
     pub program: ProgramId,
-    /// Which file.
+    /// The file it is for.
     pub file: FileId,
-    /// Which pages of it.
+    /// The pages of the file it is for.
     pub pages: Range<u64>,
-    /// Pages pinned under it.
+    /// Number of pages pinned under it.
     pub pins: u64,
-    /// It was asked to let go.
+    /// Whether the holder was signalled to release it.
     pub breaking: bool,
 }
 
@@ -48,20 +48,24 @@ impl Lease {
     }
 }
 
-/// All leases.
+/// All leases of a policy.
 #[derive(Default)]
 pub struct LeaseBook {
     leases: Mutex<Vec<Lease>>,
 }
 
 impl LeaseBook {
-    /// Takes a lease on the range of a request.
+    /// Grants a lease on the range of a request.
     pub fn take(&self, request: &RegistrationRequest) {
         let RegistrationRequest { program, file, pages, .. } = request.clone();
         self.lock().push(Lease { program, file, pages, regions: Vec::new(), breaking: false });
     }
 
-    /// Pins under a lease that the program has on the whole range, and that nobody wants to break.
+    /// Pins the range of a request under a lease of the program that covers it.
+    ///
+    /// # Errors
+    ///
+    /// EPERM without such a lease, EBUSY if it is being broken; any error of [`Pinned::create`].
     pub fn pin(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
         let RegistrationRequest { program, file, pages, .. } = request;
         let (id, file, pages) = (program.id(), *file, pages.clone());
@@ -78,7 +82,7 @@ impl LeaseBook {
             }
             Some(_) => {}
         }
-        // Faults may call rules: not with the book locked.
+        // Not with the lock held: pinning faults pages in, which may call the rule and lock the leases.
         let region = Pinned::create(request)?;
         match self.lock().iter_mut().find(|lease| covers(lease)) {
             Some(lease) => lease.regions.push(region.clone()),
@@ -90,7 +94,7 @@ impl LeaseBook {
         Ok(region)
     }
 
-    /// Marks the leases on a range as breaking; those who hold them.
+    /// Marks the leases that overlap a range as breaking, and returns their holders.
     pub(super) fn begin_break(&self, file: FileId, pages: &Range<u64>) -> Vec<Arc<dyn Program>> {
         let mut leases = self.lock();
         let hit = leases.iter_mut().filter(|lease| lease.overlaps(file, pages));
@@ -101,42 +105,42 @@ impl LeaseBook {
         .collect()
     }
 
-    /// Those who hold leases on a range.
+    /// The holders of leases that overlap a range.
     pub(super) fn holders(&self, file: FileId, pages: &Range<u64>) -> Vec<Arc<dyn Program>> {
         let leases = self.lock();
         leases.iter().filter(|lease| lease.overlaps(file, pages)).map(|lease| lease.program.clone()).collect()
     }
 
-    /// Whether anything is pinned under leases on a range.
+    /// Whether anything is pinned under the leases that overlap a range.
     pub(super) fn is_pinned(&self, file: FileId, pages: &Range<u64>) -> bool {
         self.lock().iter().any(|lease| lease.overlaps(file, pages) && lease.pins() > 0)
     }
 
-    /// Ends the leases on a range; the regions that were made under them.
+    /// Removes the leases that overlap a range, and returns the regions pinned under them.
     pub(super) fn end(&self, file: FileId, pages: &Range<u64>) -> Vec<Arc<Pinned>> {
         let gone = self.remove(|lease| lease.overlaps(file, pages));
         gone.into_iter().flat_map(|lease| lease.regions).collect()
     }
 
-    /// Ends all leases of a program; the regions that were made under them.
+    /// Removes all leases of a program, and returns the regions pinned under them.
     pub(super) fn end_all_of(&self, program: ProgramId) -> Vec<Arc<Pinned>> {
         let gone = self.remove(|lease| lease.program.id() == program);
         gone.into_iter().flat_map(|lease| lease.regions).collect()
     }
 
-    /// A program that holds a lease.
+    /// The program, if it holds a lease.
     pub(super) fn holder(&self, program: ProgramId) -> Option<Arc<dyn Program>> {
         let leases = self.lock();
         leases.iter().find(|lease| lease.program.id() == program).map(|lease| lease.program.clone())
     }
 
-    /// Pages pinned under a program's leases.
+    /// Number of pages pinned under a program's leases.
     pub fn pins_of(&self, program: ProgramId) -> u64 {
         let leases = self.lock();
         leases.iter().filter(|lease| lease.program.id() == program).map(Lease::pins).sum()
     }
 
-    /// Who holds what.
+    /// Lists all leases.
     pub fn holdings(&self) -> Vec<Holding> {
         let each = |lease: &Lease| Holding {
             program: lease.program.id(),

@@ -1,4 +1,4 @@
-//! Pins that last as long as the region does, of which the filesystem knows nothing.
+//! Long-term pins, which the filesystem does not know about.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use crate::dax::{Errno, FsError, Rule};
 use crate::policy::pinned::fault_in;
 use crate::policy::{Policy, Registration, RegistrationRequest};
 
-/// The original sin: the pages are looked up once and handed to the device; the filesystem goes on as if nobody used
-/// them.
+/// Pins without any protocol: the pages are looked up once and handed to the device, and the filesystem ignores the
+/// pins.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unprotected;
 
-/// What Linux does today: FOLL_LONGTERM of a filesystem-DAX mapping fails.
+/// Linux today: FOLL_LONGTERM on a filesystem-DAX mapping fails.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Banned;
 
-/// As [`Unprotected`], but registration first lets the filesystem know of every page that it will be written
-/// (`page_mkwrite`), once. What is cleaned afterwards is written behind the filesystem's back all the same.
+/// As [`Unprotected`], but each page is first faulted in for writing (`page_mkwrite`). That works once: after the page
+/// was cleaned, the device writes it without the filesystem knowing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Prefault;
 

@@ -1,4 +1,4 @@
-//! MAP_DIRECT: a mapping that is the seal.
+//! MAP_DIRECT: a mapping that seals the block map.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::dax::{Affected, DaxFs, Errno, FileId, FsError, Rule};
 use crate::policy::{Pinned, Policy, ProgramId, Registration, RegistrationRequest};
 
-/// A flag of mmap(2). A fault of such a mapping succeeds only if it needs neither page cache nor a change of the block
-/// map; while the mapping exists, changes of the file's block map fail. Nothing is on disk, and munmap(2) ends it -
-/// whatever is still pinned by then.
+/// A flag of mmap(2). A fault in such a mapping succeeds only if it needs neither page cache nor a change of the block
+/// map; while the mapping exists, changes of the file's block map fail. The flag is not stored on disk, and munmap(2)
+/// ends it even if pages are still pinned.
 #[derive(Default)]
 pub struct MapDirect {
     mapped: Mutex<BTreeMap<ProgramId, FileId>>,
@@ -34,7 +34,7 @@ impl Policy for MapDirect {
         "map-direct"
     }
 
-    /// mmap(MAP_DIRECT).
+    /// mmap(2) with MAP_DIRECT.
     fn prepare(&self, request: &RegistrationRequest) -> Result<(), FsError> {
         self.lock().insert(request.program.id(), request.file);
         Ok(())

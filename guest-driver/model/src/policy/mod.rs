@@ -1,12 +1,11 @@
-//! What has been proposed for DMA into files whose blocks move: each answer as the rules that a kernel would follow when
-//! memory is registered and when the block map is about to change.
+//! Policies for DMA into files whose blocks move: what a kernel does when memory is registered, and when a block map is
+//! about to change. They are those that were proposed for Linux, and those that need page faults.
 //!
-//! A [`Policy`] is asked twice. By the driver, when a program registers part of a mapped file ([`Policy::register`]);
-//! and, as a [`Rule`], by the filesystem before it changes the block map. Between the two it may keep books: leases,
-//! seals, accounts. What devices do meanwhile is up to the NIC and the IOMMU; no policy looks at a byte, and none says
-//! what became of one.
+//! A policy has two callers: the driver, when a program registers part of a mapped file ([`Policy::register`]), and the
+//! filesystem, before it changes a block map ([`Rule`]). Some keep state between these calls: leases, seals, accounts.
+//! A policy never touches data: what becomes of a transfer is decided by the NIC and the IOMMU.
 //!
-//! docs/policies.md tells where each comes from and what it promises.
+//! docs/policies.md has the source and the guarantees of each.
 
 mod faulting;
 mod file_key;
@@ -47,112 +46,133 @@ use crate::dax::{DaxFs, FileId, FsError, Rule};
 use crate::memory::FRAME;
 use crate::nic::{Driver, PageFaultQueue};
 
-/// A program, by number.
+/// Identifies a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProgramId(pub u32);
 
-/// What a kernel tells a program.
+/// A signal from the kernel to a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// Somebody wants to change blocks that it holds: it shall let go of them, and may ask again.
+    /// A lease or seal is being broken: the program should deregister its memory, and may register it again afterwards.
     LetGo,
-    /// It is killed. When the call returns, it has no memory, no file and no region any more.
+    /// SIGKILL. When [`Program::signal`] returns, the program has no memory, open file or region left.
     Kill,
 }
 
-/// A program as a kernel knows it. It is called without locks.
+/// A program, from the kernel's point of view. Its methods are called without locks.
 pub trait Program: Send + Sync {
-    /// Its number.
+    /// Identifies the program.
     fn id(&self) -> ProgramId;
 
     /// Delivers a signal.
     fn signal(&self, signal: Signal);
 }
 
-/// A program's wish to have pages of a mapped file used by the device.
+/// A program's request to register pages of a mapped file with the NIC.
 #[derive(Clone)]
 pub struct RegistrationRequest {
-    /// Who.
+    /// The program that registers.
     pub program: Arc<dyn Program>,
-    /// Its memory.
+    /// The program's memory, in which the file is mapped.
     pub process: Arc<Process>,
-    /// The NIC's driver.
+    /// The driver of the NIC.
     pub driver: Arc<Driver>,
-    /// Where page faults of on-demand regions go.
+    /// Event queue for page faults of on-demand regions.
     pub faults: Arc<PageFaultQueue>,
-    /// Protection domain.
+    /// Number of the protection domain.
     pub pd: u32,
-    /// The filesystem.
+    /// The filesystem of the file.
     pub fs: Arc<DaxFs>,
-    /// The file.
+    /// The mapped file.
     pub file: FileId,
-    /// Its pages.
+    /// Pages of the file to register.
     pub pages: Range<u64>,
-    /// Where the first of them is mapped.
+    /// Address at which the first of these pages is mapped.
     pub start: Iova,
-    /// The device shall write.
+    /// Whether the device needs write access.
     pub write: bool,
 }
 
 impl RegistrationRequest {
-    /// Bytes that are asked for.
+    /// Length of the range in bytes.
     pub fn bytes(&self) -> u64 {
         (self.pages.end - self.pages.start) * FRAME
     }
 
-    /// ACCESS_* that a remote peer gets.
+    /// Access flags of the region, `ACCESS_*`.
     fn access(&self) -> u32 {
         let write = if self.write { ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE } else { 0 };
         ACCESS_REMOTE_READ | write
     }
 }
 
-/// A memory region that was granted.
+/// A registered memory region.
 pub trait Registration: Send + Sync {
-    /// Its key.
+    /// lkey and rkey of the region.
     fn key(&self) -> u32;
 
-    /// Where its first page is, as requests address it.
+    /// The address of the first page in requests.
     fn base(&self) -> Iova;
 
-    /// Ends it: no access is under way any more, and nothing is pinned. To be called once.
+    /// Deregisters. When it returns, no access is in flight and nothing is pinned. Call it once.
+    ///
+    /// # Errors
+    ///
+    /// If the NIC cannot destroy the region, or the pages cannot be unmapped.
     fn release(&self) -> Result<(), FsError>;
 }
 
-/// One answer to the question of DMA into files that move.
+/// A policy for DMA into files whose blocks move. The default methods allow everything and keep no state.
 pub trait Policy: Rule {
-    /// Its name, as on the command line.
+    /// The name that the command line uses.
     fn name(&self) -> &'static str;
 
-    /// What a program does before it registers, because the policy asks for it: takes a lease, seals the file.
+    /// The program's step before it registers, if the policy requires one: takes a lease, or seals the file.
+    ///
+    /// # Errors
+    ///
+    /// If the policy refuses, or a page cannot be faulted in.
     fn prepare(&self, _request: &RegistrationRequest) -> Result<(), FsError> {
         Ok(())
     }
 
-    /// Registers a region: a pinned one, unless the policy does it differently or refuses.
+    /// Registers a region. The default pins its pages.
+    ///
+    /// # Errors
+    ///
+    /// If the policy refuses, a page cannot be faulted in, or the NIC refuses the region.
     fn register(&self, request: &RegistrationRequest) -> Result<Arc<dyn Registration>, FsError> {
         Ok(Pinned::create(request)?)
     }
 
-    /// A program is about to unmap the file.
+    /// Called before a program unmaps the file.
+    ///
+    /// # Errors
+    ///
+    /// If the policy refuses; the mapping stays.
     fn before_munmap(&self, _program: ProgramId) -> Result<(), FsError> {
         Ok(())
     }
 
-    /// A program closed its file.
+    /// Called after a program closed the file.
+    ///
+    /// # Errors
+    ///
+    /// If the program's regions cannot be revoked.
     fn closed(&self, _program: ProgramId) -> Result<(), FsError> {
         Ok(())
     }
 
-    /// A program ended: it has no memory, no file and no region any more.
+    /// Called after a program exited. It has no memory, open file or region left.
     fn exited(&self, _program: ProgramId) {}
 
-    /// Who holds which range of which file, for the administrator.
+    /// Lists the leases and seals, for the administrator.
     fn holdings(&self) -> Vec<Holding> {
         Vec::new()
     }
 
-    /// Durability is the program's own business (cache-line flushes, RDMA FLUSH), since no write needs the filesystem.
+    /// Whether programs make their writes durable themselves (cache-line flushes, RDMA FLUSH). Possible where no write
+    /// needs the filesystem.
     fn program_flushes(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! mpin(start, length): a promise about a mapping, with honest accounting.
+//! mpin(start, length): a guarantee for a mapping, with its own memory accounting.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,35 +12,35 @@ use crate::policy::pinned::fault_in;
 use crate::policy::{Pinned, Policy, ProgramId, Registration, RegistrationRequest};
 use crate::scheduler::{Scheduler, WaitResult};
 
-/// What becomes of an operation that would move pages that are mpinned.
+/// What happens to an operation that would move mpinned pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenPinned {
-    /// It fails with EBUSY.
+    /// The operation fails with EBUSY.
     Refuse,
-    /// It waits for munpin.
+    /// The operation waits for munpin.
     Wait,
 }
 
-/// What a program has mpinned.
+/// The memory that a program has mpinned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Bytes of RAM: these count against the limit of locked memory.
+    /// Bytes of RAM, which count against RLIMIT_MEMLOCK.
     pub ram: u64,
-    /// Bytes of persistent memory: no RAM is taken from anybody.
+    /// Bytes of persistent memory, which do not.
     pub dax: u64,
 }
 
-/// A mapping of which mpin(2) promises that it will not fault and not migrate. Drivers pin only what is mpinned. The RAM
-/// among it is accounted, once however often it is pinned; pages of a DAX file are not RAM.
+/// mpin(2) guarantees that a mapping does not fault and does not migrate. Drivers pin only mpinned memory. RAM is
+/// accounted once, however often it is pinned; pages of a DAX file are not RAM.
 pub struct Mpin {
     scheduler: Arc<dyn Scheduler>,
     when_pinned: WhenPinned,
-    /// RLIMIT_MEMLOCK in bytes.
+    /// RLIMIT_MEMLOCK, in bytes.
     limit: u64,
     promises: Mutex<BTreeMap<ProgramId, Promise>>,
 }
 
-/// What was promised to a program, and who relies on it.
+/// A program's mpinned memory, and the regions that pin it.
 #[derive(Default)]
 struct Promise {
     account: Account,
@@ -48,12 +48,16 @@ struct Promise {
 }
 
 impl Mpin {
-    /// With a limit of locked memory in bytes.
+    /// A policy with RLIMIT_MEMLOCK of `limit` bytes.
     pub fn new(scheduler: Arc<dyn Scheduler>, when_pinned: WhenPinned, limit: u64) -> Self {
         Self { scheduler, when_pinned, limit, promises: Mutex::default() }
     }
 
-    /// Faults `bytes` at `start` in, and accounts for them.
+    /// Faults in the `bytes` at `start` and accounts for them. Returns the program's new account.
+    ///
+    /// # Errors
+    ///
+    /// EFAULT if a page cannot be faulted in; ENOMEM beyond the limit.
     pub fn mpin(
         &self,
         fs: &DaxFs,
@@ -76,14 +80,18 @@ impl Mpin {
         Ok(*account)
     }
 
-    /// Takes a program's promise back: refused while a region uses it.
+    /// Ends the guarantee for all of a program's memory.
+    ///
+    /// # Errors
+    ///
+    /// EBUSY while a region pins it.
     pub fn munpin(&self, program: ProgramId) -> Result<(), FsError> {
         self.before_munmap(program)?;
         self.lock().remove(&program);
         Ok(())
     }
 
-    /// What a program has mpinned.
+    /// The account of a program.
     pub fn account(&self, program: ProgramId) -> Account {
         self.lock().get(&program).map(|promise| promise.account).unwrap_or_default()
     }

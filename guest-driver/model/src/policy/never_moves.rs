@@ -1,10 +1,10 @@
-//! A filesystem that does not move blocks of files in use.
+//! A filesystem that never moves blocks.
 
 use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Rule};
 use crate::policy::Policy;
 
-/// No reflink, no exchange, no collapse or insert; truncate and punch are refused while the file is mapped or a page of it
-/// is pinned. A write needs nothing prepared, so a pinned page counts as dirty.
+/// Reflink, exchange, collapse and insert are not supported; truncate and punch are refused while the file is mapped or
+/// one of its pages is pinned. A page pinned for writing always counts as dirty.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NeverMoves;
 

@@ -1,4 +1,4 @@
-//! A region of pinned pages: what `ib_umem_get` and the driver make of it.
+//! A region of pinned pages, as `ib_umem_get` and an RDMA driver create it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,31 +7,35 @@ use refault_bus::{Gpa, Iova};
 
 use crate::Process;
 use crate::dax::{DaxFs, Errno, FsError};
-use crate::memory::FRAME;
+use crate::memory::{FRAME, FRAME_LEN};
 use crate::nic::{Buffer, Driver, MemoryRegion, page_table};
 use crate::paging::{Leaf, PageSize};
 use crate::policy::{Registration, RegistrationRequest};
 
-/// Pages of a file that were looked up once and handed to the device.
+/// A memory region whose pages were looked up once, pinned, and handed to the device.
 pub struct Pinned {
     driver: Arc<Driver>,
     fs: Arc<DaxFs>,
     write: bool,
     region: MemoryRegion,
     base: Iova,
-    /// The region's page table, which must stay as long as the device knows the region.
+    /// The region's page table, which the device reads until the region is destroyed.
     tables: Mutex<Vec<Buffer>>,
     held: Mutex<Vec<PinnedPage>>,
 }
 
-/// A pinned page, and what the device calls it.
+/// A pinned page and its DMA address.
 struct PinnedPage {
     gpa: Gpa,
     dma: Iova,
 }
 
 impl Pinned {
-    /// Faults the pages in (for writing, if the device shall write), counts a pin for each, and tells the device.
+    /// Faults the pages in with the access that the device needs, pins them, and registers the region with the NIC.
+    ///
+    /// # Errors
+    ///
+    /// EFAULT if a page cannot be faulted in; any error of the driver. Nothing stays pinned then.
     pub fn create(request: &RegistrationRequest) -> Result<Arc<Self>, FsError> {
         let mut held = Vec::new();
         let made = pin_all(request, &mut held).and_then(|()| describe(request, &held));
@@ -48,13 +52,17 @@ impl Pinned {
         Ok(Arc::new(Self { driver, fs, write, region, base: start, tables, held }))
     }
 
-    /// Pages that are still pinned.
+    /// Number of pages that are still pinned.
     pub fn pins(&self) -> u64 {
         self.lock().len() as u64
     }
 
-    /// Takes the pages from under a program that does not let go: requests fail from now on, nothing is pinned any
-    /// more, and the key stays until the program gives it up.
+    /// Revokes the region and unpins its pages: requests fail from now on. The key stays valid for the program to
+    /// deregister.
+    ///
+    /// # Errors
+    ///
+    /// If the NIC cannot revoke the region; its pages stay pinned then.
     pub fn revoke(&self) -> Result<(), FsError> {
         self.driver.revoke(self.region)?;
         self.unpin()
@@ -86,7 +94,7 @@ impl Registration for Pinned {
     }
 }
 
-/// get_user_pages: every page is there, with the right that is needed, and counted.
+/// `pin_user_pages`: faults the pages in, maps them for DMA, and counts a pin for each. `held` has those done so far.
 fn pin_all(request: &RegistrationRequest, held: &mut Vec<PinnedPage>) -> Result<(), FsError> {
     fault_in(&request.process, (request.start, request.bytes()), request.write, |leaf| {
         let dma = request.driver.domain().map(leaf.gpa, FRAME)?;
@@ -103,13 +111,14 @@ pub(super) fn fault_in(
     write: bool,
     mut each: impl FnMut(Leaf) -> Result<(), FsError>,
 ) -> Result<(), FsError> {
-    for offset in (0..bytes).step_by(FRAME as usize) {
+    for offset in (0..bytes).step_by(FRAME_LEN) {
         let refused = FsError::refused(Errno::EFAULT, "a page cannot be faulted in");
         each(process.fault_at(Iova(start.0 + offset), write).map_err(|_| refused)?)?;
     }
     Ok(())
 }
 
+/// Creates the region on the NIC, with a page table for the `held` pages.
 fn describe(
     request: &RegistrationRequest,
     held: &[PinnedPage],
@@ -130,7 +139,7 @@ fn describe(
     Ok((region, buffers))
 }
 
-/// unpin_user_pages_dirty_lock: what the device could write counts as written.
+/// `unpin_user_pages_dirty_lock`: pages that the device could write are set dirty.
 fn unpin_all(driver: &Driver, fs: &DaxFs, write: bool, held: Vec<PinnedPage>) -> Result<(), FsError> {
     for page in held {
         driver.domain().unmap(page.dma, FRAME)?;

@@ -1,4 +1,4 @@
-//! A lease on the layout that cannot be broken while pages are pinned: the operation fails instead.
+//! A layout lease that cannot be broken while pages are pinned under it: operations fail instead.
 
 use std::sync::Arc;
 
@@ -6,34 +6,38 @@ use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Rule};
 use crate::policy::{Holding, LeaseBook, Policy, ProgramId, Registration, RegistrationRequest, Signal};
 use crate::scheduler::{Scheduler, WaitResult};
 
-/// The opt-in lease: pinning without one is EPERM; truncate and its like of *pinned* pages are ETXTBSY, of others they
-/// work, and break the lease, which must then be taken again before more is pinned. The holder may ask to be told of
-/// attempts.
+/// The opt-in lease. Pinning without one fails with EPERM. Truncate and similar operations fail with ETXTBSY on
+/// *pinned* pages. On other pages they succeed and break the lease, which must then be taken again before more is
+/// pinned. The holder may ask to be notified of operations that failed.
 ///
-/// With `until_unpinned`, the amendment: the lease cannot go before the last pin. Giving it up waits for that; closing the
-/// file with pins left drops the lease and kills the program. That the lease counts its pins, so that an administrator
-/// can see who holds which range, is why it was proposed.
+/// With `until_unpinned`, the amendment to it: the lease lasts until the last pin is gone. Giving it up waits for that,
+/// and closing the file with pins left kills the program. It was proposed so that a lease accounts for its pins, and an
+/// administrator can see the holder of each range.
 pub struct PinnedLease {
     scheduler: Arc<dyn Scheduler>,
     until_unpinned: bool,
     notify_holders: bool,
-    /// Who holds what.
+    /// The leases and their pins.
     pub book: LeaseBook,
 }
 
 impl PinnedLease {
-    /// The lease of the proposal, or with the amendment.
+    /// The lease as first proposed, or with the amendment if `until_unpinned`.
     pub fn new(scheduler: Arc<dyn Scheduler>, until_unpinned: bool) -> Self {
         Self { scheduler, until_unpinned, notify_holders: false, book: LeaseBook::default() }
     }
 
-    /// Holders are told ([`Signal::LetGo`]) of operations that fail because of them.
+    /// Notifies holders ([`Signal::LetGo`]) of operations that failed because of their pins.
     pub fn notifying_holders(self) -> Self {
         Self { notify_holders: true, ..self }
     }
 
-    /// Gives a program's leases up (`F_UNLCK`). Pins made under them stay, unless the lease is to be held until unpinned:
-    /// then this waits until they are gone.
+    /// Gives up a program's leases (`F_UNLCK`). The pins under them stay; with `until_unpinned`, this waits until they
+    /// are gone.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Forever`] if the pages are never unpinned.
     pub fn unlock(&self, program: ProgramId) -> Result<(), FsError> {
         let pinned = || self.book.pins_of(program) > 0;
         if self.until_unpinned && self.scheduler.wait(None, &mut || !pinned()) != WaitResult::Ready {
@@ -51,7 +55,7 @@ impl Rule for PinnedLease {
             return Ok(());
         }
         if fs.pins(*file, pages.clone())?.all == 0 {
-            // A write's own copy breaks nothing: it may be the holder's, on the way to its first pin.
+            // A copy-on-write does not break the lease: the holder causes one itself when it pins a shared block.
             if *change != Change::Copy && !self.book.is_pinned(*file, pages) {
                 self.book.end(*file, pages);
             }

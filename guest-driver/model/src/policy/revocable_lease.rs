@@ -1,4 +1,4 @@
-//! A lease on the layout that can be broken, whether its holder answers or not.
+//! A layout lease that is broken by force if its holder does not release it in time.
 
 use std::sync::Arc;
 
@@ -8,27 +8,27 @@ use crate::policy::{
 };
 use crate::scheduler::{Scheduler, WaitResult};
 
-/// What becomes of a holder that has not let go when the break time is over.
+/// What happens to a holder that has not released its pins within the break time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBreakTimeout {
-    /// Its regions are revoked: the device's requests fail.
+    /// Its regions are revoked: requests to them fail.
     Revoke,
-    /// It is killed.
+    /// The program is killed.
     Kill,
 }
 
-/// A lease on the range is the condition for pinning it. Whatever changes the block map under pinned pages - with shared
-/// blocks, any write - asks the holder to let go, waits as long as the break time, and then takes the pages away.
+/// Pinning a range requires a lease on it. Any change of the block map under pinned pages - with shared blocks, any
+/// write - first signals the holder, waits up to the break time, and then takes the pages away.
 pub struct RevocableLease {
     scheduler: Arc<dyn Scheduler>,
     break_time_ns: u64,
     on_timeout: OnBreakTimeout,
-    /// Who holds what.
+    /// The leases and their pins.
     pub book: LeaseBook,
 }
 
 impl RevocableLease {
-    /// With so many nanoseconds to let go.
+    /// A lease with a break time of `break_time_ns` nanoseconds.
     pub fn new(scheduler: Arc<dyn Scheduler>, break_time_ns: u64, on_timeout: OnBreakTimeout) -> Self {
         Self { scheduler, break_time_ns, on_timeout, book: LeaseBook::default() }
     }
@@ -87,7 +87,7 @@ impl Policy for RevocableLease {
         self.book.pin(request)
     }
 
-    /// Leases belong to the open file. No pin outlives the lease it was made under.
+    /// Leases belong to the open file, and no pin outlives its lease: closing revokes the regions.
     fn closed(&self, program: ProgramId) -> Result<(), FsError> {
         let regions = self.book.end_all_of(program);
         let mut held = regions.iter().filter(|region| region.pins() > 0);

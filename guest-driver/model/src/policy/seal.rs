@@ -1,4 +1,4 @@
-//! A block map that is sealed: S_IOMAP_IMMUTABLE, FALLOC_FL_SEAL_BLOCK_MAP.
+//! A sealed block map: S_IOMAP_IMMUTABLE, FALLOC_FL_SEAL_BLOCK_MAP.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,14 +9,14 @@ use crate::policy::{Holding, Pinned, Policy, Program, ProgramId, Registration, R
 /// How long a seal lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealKind {
-    /// A flag of the inode on disk: until somebody unseals it, whatever happens.
+    /// A flag of the inode on disk: until it is unsealed, across mounts.
     OnDisk,
     /// A flag of the inode in memory: until it is unsealed, or the filesystem is unmounted.
     InMemory,
-    /// As in memory, and at the latest until the program that sealed it exits.
+    /// As [`Self::InMemory`], but no longer than the program that sealed it lives.
     UntilExit,
-    /// As in memory, but an operation that would change the map breaks it: the program is told, what it has registered is
-    /// revoked, and the operation proceeds.
+    /// As [`Self::InMemory`], but an operation that would change the map breaks the seal: the program is notified, its
+    /// regions are revoked, and the operation proceeds.
     Breakable,
 }
 
@@ -25,27 +25,30 @@ struct Sealed {
     regions: Vec<Arc<Pinned>>,
 }
 
-/// As long as a file is sealed, every operation that would change its block map fails. Pages that have blocks of their own
-/// can be written; holes and shared blocks cannot. Since no write then needs the filesystem, flushing is the program's
-/// business.
+/// While a file is sealed, every operation that would change its block map fails. Pages with blocks of their own can be
+/// written; holes and shared blocks cannot. As no write needs the filesystem, programs flush their writes themselves.
 pub struct Seal {
     kind: SealKind,
     sealed: Mutex<BTreeMap<FileId, Sealed>>,
 }
 
 impl Seal {
-    /// Seals of one kind.
+    /// A policy whose seals are all of this kind.
     pub fn new(kind: SealKind) -> Self {
         Self { kind, sealed: Mutex::default() }
     }
 
-    /// Seals a file for a program.
+    /// Seals a file on behalf of a program. A sealed file stays with the program that sealed it first.
     pub fn seal(&self, file: FileId, by: &Arc<dyn Program>) {
         let sealed = Sealed { by: by.clone(), regions: Vec::new() };
         self.lock().entry(file).or_insert(sealed);
     }
 
-    /// Opens the seal: refused while anything registered under it is pinned.
+    /// Unseals a file.
+    ///
+    /// # Errors
+    ///
+    /// EBUSY while pages are pinned under the seal.
     pub fn unseal(&self, file: FileId) -> Result<(), FsError> {
         let mut sealed = self.lock();
         if sealed.get(&file).is_some_and(|seal| seal.pins() > 0) {
@@ -55,7 +58,7 @@ impl Seal {
         Ok(())
     }
 
-    /// The filesystem was unmounted and mounted again.
+    /// Called after the filesystem was unmounted and mounted again.
     pub fn remounted(&self) {
         if self.kind != SealKind::OnDisk {
             self.lock().clear();
@@ -130,7 +133,7 @@ impl Policy for Seal {
             seal.regions.push(region.clone());
             return Ok(region);
         }
-        // Faulting the pages in broke it: they were a hole, or shared.
+        // A fault of `Pinned::create` broke the seal: the page was a hole, or its block shared.
         region.release()?;
         Err(FsError::refused(Errno::EFAULT, "the seal was broken by a page that needs a block"))
     }

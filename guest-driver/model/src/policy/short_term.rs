@@ -1,4 +1,4 @@
-//! Pins that last as long as an I/O does: those who change the block map wait for them.
+//! Short-term pins, for the duration of an I/O: changes of the block map wait for them.
 
 use std::sync::Arc;
 
@@ -6,18 +6,18 @@ use crate::dax::{Affected, Change, DaxFs, FsError, Rule};
 use crate::policy::Policy;
 use crate::scheduler::{Scheduler, WaitResult};
 
-/// What direct I/O does: truncate and its like unmap the pages, so that no pin can be added, then wait until no page of
-/// them is pinned (`dax_layout_busy_page`, `xfs_break_dax_layouts`). A pin that is never given back is waited for for
-/// ever.
+/// The protocol of direct I/O. Truncate and similar operations unmap the pages, so that no pin can be added, and then
+/// wait until none of them is pinned (`dax_layout_busy_page`, `xfs_break_dax_layouts`). With a pin that is never
+/// released they wait forever.
 ///
-/// A write to a shared block does not wait: whoever pinned the page for reading goes on reading what was there. The block
-/// itself is not given to anybody else before.
+/// A write to a shared block does not wait: a device that pinned the page for reading keeps reading the old block,
+/// which is not reused before it is unpinned.
 pub struct ShortTermPin {
     scheduler: Arc<dyn Scheduler>,
 }
 
 impl ShortTermPin {
-    /// On that clock.
+    /// A policy that waits by means of `scheduler`.
     pub fn new(scheduler: Arc<dyn Scheduler>) -> Self {
         Self { scheduler }
     }

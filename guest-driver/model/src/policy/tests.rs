@@ -1,4 +1,4 @@
-//! Rules that need no device: leases, seals and accounts as the filesystem meets them.
+//! Tests of the rules that need no device: seals, accounts, and what the filesystem asks.
 
 use std::sync::{Arc, Mutex};
 
@@ -79,7 +79,7 @@ fn seals_last_as_long_as_their_kind_says() {
 }
 
 #[test]
-fn a_breakable_seal_is_broken_by_the_first_change_and_its_holder_is_told() {
+fn a_breakable_seal_is_broken_by_the_first_change_and_its_holder_is_notified() {
     let (_memory, fs) = filesystem();
     let file = filled(&fs, 2);
     let seal = Seal::new(SealKind::Breakable);
@@ -92,7 +92,7 @@ fn a_breakable_seal_is_broken_by_the_first_change_and_its_holder_is_told() {
 }
 
 #[test]
-fn mpin_counts_ram_against_the_limit_and_dax_pages_not() {
+fn mpin_counts_ram_but_not_dax_pages_against_the_limit() {
     let (memory, fs) = filesystem();
     let file = filled(&fs, 8);
     let process = mapped(&memory, &fs, file);
@@ -112,7 +112,7 @@ fn mpin_counts_ram_against_the_limit_and_dax_pages_not() {
 }
 
 #[test]
-fn a_short_term_pin_is_waited_for_by_those_who_free_move_or_share_and_by_nobody_else() {
+fn only_changes_that_free_move_or_share_blocks_wait_for_short_term_pins() {
     let (memory, fs) = filesystem();
     let file = filled(&fs, 2);
     let process = mapped(&memory, &fs, file);
@@ -133,7 +133,7 @@ fn a_short_term_pin_is_waited_for_by_those_who_free_move_or_share_and_by_nobody_
 }
 
 #[test]
-fn a_filesystem_that_never_moves_frees_only_what_nobody_uses() {
+fn a_filesystem_that_never_moves_frees_only_unused_blocks() {
     let (memory, fs) = filesystem();
     let file = filled(&fs, 2);
     fs.set_rule(Arc::new(NeverMoves));

@@ -1,30 +1,30 @@
-//! Page fault handlers: several at a time, each with a part of its work that only one can do.
+//! A pool of page fault handlers that share a queue of faults and a lock, as the threads of a kernel share mmap_lock.
 //!
-//! A state machine without a clock: its owner says when things happen, and how long they take.
+//! This is a state machine without a clock: its owner decides when each step happens and how long it takes.
 
 use std::collections::VecDeque;
 
-/// Handlers, the faults that wait for them, and their lock. `R` is what a fault is known by.
+/// The handlers, numbered from 0, with their queue and lock. `R` identifies a fault.
 pub struct FaultHandlers<R> {
     waiting: VecDeque<R>,
     handlers: Vec<Handler<R>>,
-    /// Handlers without work; the one that rested longest is first.
+    /// Idle handlers, the longest idle first.
     idle: VecDeque<usize>,
     batch: usize,
     holder: Option<usize>,
-    /// Handlers that want the lock, in order.
+    /// Handlers that wait for the lock, in order of arrival.
     queue: VecDeque<usize>,
 }
 
-/// What one handler took from the queue.
+/// The batch that a handler is working on; empty if it is idle.
 struct Handler<R> {
     faults: Vec<R>,
-    /// The one in hand.
+    /// Index of the fault in progress.
     current: usize,
 }
 
 impl<R: Copy> FaultHandlers<R> {
-    /// `count` handlers, each of which takes up to `batch` faults at once; at least one of both.
+    /// Creates `count` handlers that each dequeue up to `batch` faults at a time. Zero counts as one, for both.
     pub fn new(count: usize, batch: usize) -> Self {
         let count = count.max(1);
         Self {
@@ -37,12 +37,13 @@ impl<R: Copy> FaultHandlers<R> {
         }
     }
 
-    /// A fault arrives and waits.
+    /// Queues a fault.
     pub fn arrive(&mut self, fault: R) {
         self.waiting.push_back(fault);
     }
 
-    /// A handler takes faults, if there is one without work and there are any; which one.
+    /// Has an idle handler dequeue a batch of faults. Returns its number, or `None` if all are busy or no fault is
+    /// queued.
     pub fn start(&mut self) -> Option<usize> {
         if self.waiting.is_empty() {
             return None;
@@ -55,25 +56,25 @@ impl<R: Copy> FaultHandlers<R> {
         Some(handler)
     }
 
-    /// The fault that a handler has in hand.
+    /// The fault that `handler` is working on.
     pub fn current(&self, handler: usize) -> Option<R> {
         let Handler { faults, current } = self.handlers.get(handler)?;
         faults.get(*current).copied()
     }
 
-    /// The same, to be changed.
+    /// The fault that `handler` is working on, mutably.
     pub fn current_mut(&mut self, handler: usize) -> Option<&mut R> {
         let Handler { faults, current } = self.handlers.get_mut(handler)?;
         faults.get_mut(*current)
     }
 
-    /// A handler goes on to the next of the faults it took, if there is one.
+    /// Moves `handler` to the next fault of its batch. Returns `None` at the end of the batch.
     pub fn next(&mut self, handler: usize) -> Option<R> {
         self.handlers.get_mut(handler)?.current += 1;
         self.current(handler)
     }
 
-    /// A handler is without work again; the faults it had taken go to `each`.
+    /// Passes the batch of `handler` to `each`, and makes the handler idle.
     pub fn finish(&mut self, handler: usize, each: impl FnMut(R)) {
         if let Some(Handler { faults, .. }) = self.handlers.get_mut(handler) {
             faults.drain(..).for_each(each);
@@ -81,7 +82,8 @@ impl<R: Copy> FaultHandlers<R> {
         }
     }
 
-    /// A handler wants the lock; whether it has it at once. If not, a [`Self::release`] will name it.
+    /// Takes the lock for `handler`, or queues it for the lock and returns `false`; a later [`Self::release`] returns
+    /// its number.
     pub fn acquire(&mut self, handler: usize) -> bool {
         if self.holder.is_none() {
             self.holder = Some(handler);
@@ -91,18 +93,18 @@ impl<R: Copy> FaultHandlers<R> {
         false
     }
 
-    /// The holder gives the lock back; who has it now.
+    /// Passes the lock to the next handler in the queue and returns its number, or unlocks it.
     pub fn release(&mut self) -> Option<usize> {
         self.holder = self.queue.pop_front();
         self.holder
     }
 
-    /// All faults that wait or are in hand.
+    /// All faults that are queued or in a batch.
     pub fn into_faults(self) -> impl Iterator<Item = R> {
         self.handlers.into_iter().flat_map(|handler| handler.faults).chain(self.waiting)
     }
 
-    /// Faults that wait or are in hand.
+    /// The number of faults that are queued or in a batch.
     pub fn outstanding(&self) -> usize {
         self.waiting.len() + self.handlers.iter().map(|handler| handler.faults.len()).sum::<usize>()
     }
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_has_one_holder_and_goes_round_in_order() {
+    fn the_lock_has_one_holder_and_is_passed_on_in_order() {
         let mut handlers = FaultHandlers::<u32>::new(3, 1);
         assert!(handlers.acquire(2));
         assert!(!handlers.acquire(0) && !handlers.acquire(1));

@@ -1,6 +1,10 @@
-//! A process: areas of address space, a page fault handler with Linux' rules, and a kernel that takes pages
-//! away and moves them - always in the kernel's order: tables first, then the flush, and only then is the
-//! page somebody else's.
+//! A process: areas of address space, its page tables, and the kernel's fault handler and memory management for it.
+//!
+//! **Order.** A page that is taken away is first removed from the page tables, then flushed from all TLBs, and only
+//! then reused.
+//!
+//! **Locks.** A pager's lock, then the memory map's, then the list of users. Pagers unmap pages while they hold theirs,
+//! so a pager is called without the map's lock.
 
 mod handlers;
 mod pager;
@@ -19,36 +23,36 @@ use crate::{GuestMemory, ModelError};
 pub use handlers::FaultHandlers;
 pub use pager::{Notifier, Pager};
 
-/// A run of addresses that the process may use.
+/// A VMA: a range of addresses that the process may use.
 #[derive(Clone)]
 struct Area {
     start: u64,
     end: u64,
     rights: Rights,
     size: PageSize,
-    /// Whose the pages are; without one they are anonymous.
+    /// Supplies the pages; `None` for anonymous memory.
     pager: Option<Arc<dyn Pager>>,
 }
 
-/// A process with anonymous memory, filled on demand, and with areas that a [`Pager`] fills.
+/// A process with areas of anonymous memory, and areas whose pages a [`Pager`] supplies. All are filled on demand.
 pub struct Process {
     memory: Arc<GuestMemory>,
-    /// Its page tables. Changes that take something away go through the methods of [`Process`], which flush.
+    /// The page tables. Changes that remove pages or rights must go through the methods of [`Process`], which flush.
     pub space: PageTables,
-    /// The memory map's lock.
+    /// The memory map; its lock is mmap_lock.
     map: Mutex<Map>,
-    /// Who must hear of changes. A lock of its own, taken after any other: pagers take pages away while they hold
-    /// theirs.
+    /// Users of the page tables. Its lock is the innermost.
     users: Mutex<Users>,
 }
 
 #[derive(Default)]
 struct Map {
     areas: Vec<Area>,
-    /// Contents of pages that were swapped out, by address.
+    /// Contents of swapped-out pages, by address.
     swapped: BTreeMap<u64, Vec<u8>>,
 }
 
+/// The users that must be flushed after a change of the page tables.
 #[derive(Clone, Default)]
 struct Users {
     bindings: Vec<(Arc<Function>, Pasid)>,
@@ -56,47 +60,59 @@ struct Users {
 }
 
 impl Process {
-    /// A process without areas.
+    /// Creates a process without areas.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`] if there is no frame for its root table.
     pub fn new(memory: Arc<GuestMemory>) -> Result<Arc<Self>, ModelError> {
         let space = PageTables::new(memory.clone())?;
         Ok(Arc::new(Self { memory, space, map: Mutex::default(), users: Mutex::default() }))
     }
 
-    /// The memory that its pages and tables are of.
+    /// The memory that its pages and tables are allocated from.
     pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.memory
     }
 
-    /// Adds an area of `bytes` at `start`, filled on demand with pages of `size`.
+    /// Adds an anonymous area of `bytes` at `start`, filled on demand with pages of `size`.
     pub fn map_area(&self, start: Iova, bytes: u64, rights: Rights, size: PageSize) {
         let end = start.0 + bytes;
         self.lock().areas.push(Area { start: start.0, end, rights, size, pager: None });
     }
 
-    /// Adds an area of `bytes` at `start` whose 4 KiB pages are `pager`'s.
+    /// Adds an area of `bytes` at `start` whose 4 KiB pages `pager` supplies.
     pub fn map_pager(&self, start: Iova, bytes: u64, rights: Rights, pager: Arc<dyn Pager>) {
         let (end, size) = (start.0 + bytes, PageSize::Small);
         self.lock().areas.push(Area { start: start.0, end, rights, size, pager: Some(pager) });
     }
 
-    /// Tells `notifier` too, from now on, when pages go.
+    /// Registers an MMU notifier.
     pub fn notify(&self, notifier: Arc<dyn Notifier>) {
         self.users().notifiers.push(notifier);
     }
 
-    /// Takes that back.
+    /// Unregisters an MMU notifier.
     pub fn stop_notifying(&self, notifier: &Arc<dyn Notifier>) {
         self.users().notifiers.retain(|other| !Arc::ptr_eq(other, notifier));
     }
 
-    /// Lets a function use the process' addresses as `pasid`.
+    /// Binds `pasid` of `function` to the process' page tables.
+    ///
+    /// # Errors
+    ///
+    /// As [`Function::bind`].
     pub fn bind(&self, function: &Arc<Function>, pasid: Pasid) -> Result<(), ModelError> {
         function.bind(pasid, &self.space)?;
         self.users().bindings.push((function.clone(), pasid));
         Ok(())
     }
 
-    /// Takes that back, waiting for page requests; see [`Function::unbind`] for `service`.
+    /// Unbinds `pasid`, and waits for its page requests; see [`Function::unbind`] for `service`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Function::unbind`].
     pub fn unbind(
         &self,
         function: &Arc<Function>,
@@ -108,8 +124,7 @@ impl Process {
         Ok(())
     }
 
-    /// The fault handler: no area, or an area that does not allow it, is refused; else the page is there
-    /// afterwards, with the rights of its area.
+    /// The handler of page requests: brings the page in, or returns `InvalidRequest` if no area allows the access.
     pub fn fault(&self, request: &QueuedRequest) -> ResponseCode {
         match self.fault_at(request.page, request.write) {
             Ok(_) => ResponseCode::Success,
@@ -117,7 +132,12 @@ impl Process {
         }
     }
 
-    /// As [`Self::fault`], for an access by the process itself. Gives the page.
+    /// The handler of faults of the process itself. Returns the page, which is present with the rights of its area
+    /// unless a pager took it away again.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotMapped`] if no area allows the access; [`ModelError::OutOfMemory`]; any error of a pager.
     pub fn fault_at(&self, iova: Iova, write: bool) -> Result<Leaf, ModelError> {
         let mut map = self.lock();
         let area = map.area(iova).cloned().ok_or(ModelError::NotMapped { iova })?;
@@ -143,8 +163,8 @@ impl Process {
         self.space.lookup(iova)?.ok_or(ModelError::NotMapped { iova })
     }
 
-    /// A pager may wait, and what it has mapped may be gone again before it is looked at: as with a handler in a
-    /// kernel, the access that wanted the page comes again then.
+    /// Has `pager` map the page. The page may be gone again when the pager returns, since no lock is held: then this
+    /// fails, and a caller retries the access, as hardware retries the faulting instruction.
     fn fault_by(&self, pager: &dyn Pager, iova: Iova, write: bool) -> Result<Leaf, ModelError> {
         match self.space.lookup(iova)? {
             Some(leaf) if leaf.writable() || !write => return Ok(leaf),
@@ -153,7 +173,11 @@ impl Process {
         self.space.lookup(iova)?.ok_or(ModelError::NotMapped { iova })
     }
 
-    /// Fills the area's pages from `start` for `bytes`.
+    /// Faults in the pages of `bytes` at `start` for writing: MAP_POPULATE.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fault_at`].
     pub fn populate(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
         let mut at = start.0;
         while at < start.0 + bytes {
@@ -163,21 +187,30 @@ impl Process {
         Ok(())
     }
 
-    /// The process writes its memory.
+    /// Stores `data` as the process would, faulting pages in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fault_at`].
     pub fn write(&self, iova: Iova, data: &[u8]) -> Result<(), ModelError> {
         self.each_piece(iova, data.len(), true, |gpa, range| {
             Ok(self.memory.dma().write(gpa, &data[range])?)
         })
     }
 
-    /// The process reads its memory.
+    /// Fills `data` as loads of the process would, faulting pages in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fault_at`].
     pub fn read(&self, iova: Iova, data: &mut [u8]) -> Result<(), ModelError> {
         self.each_piece(iova, data.len(), false, |gpa, range| {
             Ok(self.memory.dma().read(gpa, &mut data[range])?)
         })
     }
 
-    /// Calls `piece` for each run of `len` bytes at `iova` that lies in one page, faulting pages in.
+    /// Splits `len` bytes at `iova` at page boundaries, and calls `piece` for each with its address and its range of
+    /// bytes.
     fn each_piece(
         &self,
         iova: Iova,
@@ -190,7 +223,8 @@ impl Process {
             let at = Iova(iova.0 + done as u64);
             let leaf = self.fault_at(at, write)?;
             let offset = at.offset_in(leaf.size.shift());
-            let step = (len - done).min((leaf.size.bytes() - offset) as usize);
+            let left = usize::try_from(leaf.size.bytes() - offset).unwrap_or(usize::MAX);
+            let step = left.min(len - done);
             piece(Gpa(leaf.gpa.0 + offset), done..done + step)?;
             done += step;
         }
@@ -247,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unmapped_area_gives_its_pages_back() {
+    fn unmapping_an_area_frees_its_pages() {
         let memory = memory(0x200_0000);
         let process = Process::new(memory.clone()).unwrap();
         process.map_area(Iova(0x20_0000), 0x20_0000, Rights::Write, PageSize::Large);

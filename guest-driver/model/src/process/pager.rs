@@ -1,25 +1,36 @@
-//! What an area of a process is made of, and who must hear when pages of it go.
+//! The two interfaces between a process' memory and the rest of the kernel: pagers supply pages, notifiers are called
+//! before pages are reused.
 
 use refault_bus::Iova;
 
 use crate::ModelError;
 use crate::paging::PageTables;
 
-/// Whoever has the pages of an area: a filesystem, for a mapped file.
+/// Supplies the pages of an area: the filesystem of a mapped file.
 pub trait Pager: Send + Sync {
-    /// Maps the page at `at`, which is page aligned, into `space`; for writing too if `write`. It is called without a
-    /// lock of the process, and must see to it that what it maps is still the area's.
+    /// Maps the page at `at`, which is page aligned, into `space`, with write access if `write`. Called without a lock
+    /// of the process; the pager itself must ensure that the area still exists when it maps the page.
     ///
-    /// An error is a bus error for the process and a refused page for a device.
+    /// # Errors
+    ///
+    /// Any error is SIGBUS for the process, and a failed page request for a device.
     fn fault(&self, space: &PageTables, at: Iova, write: bool) -> Result<(), ModelError>;
 
-    /// The process has given the area up; its pages were not taken out of the tables yet.
+    /// Called when the process unmaps the area, before the pages are removed from its tables.
+    ///
+    /// # Errors
+    ///
+    /// If the pages could not be unmapped; the area then stays.
     fn unmapped(&self) -> Result<(), ModelError>;
 }
 
-/// Whoever keeps translations of a process' addresses of its own: an MMU notifier.
+/// An MMU notifier: called by a process for users that cache translations of its addresses.
 pub trait Notifier: Send + Sync {
-    /// The tables no longer have all of `bytes` at `start`, or no longer for writing. When this returns, nobody uses
-    /// what was there.
+    /// Called after pages in the `bytes` at `start` were removed from the page tables, or write-protected. When it
+    /// returns, no access through the old translations is in flight.
+    ///
+    /// # Errors
+    ///
+    /// If the device could not be stopped from using the pages.
     fn invalidate(&self, start: Iova, bytes: u64) -> Result<(), ModelError>;
 }

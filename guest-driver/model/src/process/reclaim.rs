@@ -1,16 +1,21 @@
-//! What the kernel does to a process' memory: unmap, move, swap out, write-protect - always tables first, then the flush,
-//! and only then may the page be reused.
+//! What the kernel does to a process' memory: unmap, move, swap out, write-protect - always tables first, then the
+//! flush, and only then may the page be reused.
 
 use std::sync::Arc;
 
 use refault_bus::{Gpa, Iova};
 
 use crate::ModelError;
+use crate::memory::FRAME_LEN;
 use crate::paging::{Leaf, PageSize, Rights};
 use crate::process::{Area, Pager, Process, Users};
 
 impl Process {
-    /// Takes the page around `iova` away and flushes it. The page is the caller's now.
+    /// Unmaps the page around `iova` and flushes. The caller owns the page now.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotMapped`] if there is no page; any error of [`Self::flush`].
     pub fn take_page(&self, iova: Iova) -> Result<Leaf, ModelError> {
         let _map = self.lock();
         let leaf = self.space.unmap(iova)?;
@@ -18,7 +23,11 @@ impl Process {
         Ok(leaf)
     }
 
-    /// Takes the pages that are present in `start..start + bytes` away, flushing once. They are the caller's now.
+    /// Unmaps all pages in the `bytes` at `start` with a single flush. The caller owns the pages now.
+    ///
+    /// # Errors
+    ///
+    /// Any error of [`Self::flush`].
     pub fn take_range(&self, start: Iova, bytes: u64) -> Result<Vec<Leaf>, ModelError> {
         let _map = self.lock();
         let first = start.align_down(PageSize::Small.shift());
@@ -31,8 +40,12 @@ impl Process {
         Ok(taken.into_iter().map(|(_, leaf)| leaf).collect())
     }
 
-    /// Moves the page around `iova` to another frame, its contents with it, and gives the old frame, which is
-    /// the caller's now. Between the two the page is nowhere.
+    /// Migrates the page around `iova` to another frame, and returns the old frame, which the caller owns now. The page
+    /// is not mapped while it is copied.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotMapped`] if there is no page; [`ModelError::OutOfMemory`]; any error of [`Self::flush`].
     pub fn move_page(&self, iova: Iova) -> Result<Gpa, ModelError> {
         let _map = self.lock();
         let leaf = self.space.unmap(iova)?;
@@ -45,18 +58,26 @@ impl Process {
         Ok(leaf.gpa)
     }
 
-    /// Takes the page around `iova` away and keeps its contents, to be found in another frame at the next
-    /// fault; gives the old frame, which is the caller's now.
+    /// Swaps out the page around `iova`: the next fault restores its contents in another frame. The caller owns the
+    /// page now.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotMapped`] if there is no page; any error of [`Self::flush`].
     pub fn swap_out(&self, iova: Iova) -> Result<Leaf, ModelError> {
         let mut map = self.lock();
         let leaf = self.space.unmap(iova)?;
         let start = iova.align_down(leaf.size.shift());
         self.flush(start, leaf.size.bytes())?;
-        map.swapped.insert(start.0, self.memory.bytes(leaf.gpa, leaf.size.bytes() as usize)?);
+        map.swapped.insert(start.0, self.memory.bytes(leaf.gpa, 1 << leaf.size.shift())?);
         Ok(leaf)
     }
 
-    /// Write-protects the page around `iova` and flushes it, as fsync does; what it was.
+    /// Write-protects the page around `iova` and flushes, as fsync(2) does. Returns the page as it was before.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::NotMapped`] if there is no page; any error of [`Self::flush`].
     pub fn write_protect(&self, iova: Iova) -> Result<Leaf, ModelError> {
         let _map = self.lock();
         let leaf = self.space.protect(iova, Rights::Read)?;
@@ -64,12 +85,16 @@ impl Process {
         Ok(leaf)
     }
 
-    /// Removes the areas inside `start..start + bytes`, their pages with them. Pages of a pager stay its own.
+    /// munmap(2): removes the areas that lie within the `bytes` at `start`, and frees their anonymous pages.
+    ///
+    /// # Errors
+    ///
+    /// Any error of a pager or of [`Self::flush`].
     pub fn unmap_area(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
         let end = start.0 + bytes;
         let inside = |area: &Area| area.start >= start.0 && area.end <= end;
         let pagers = self.pagers(inside);
-        // A pager takes its own locks, which are taken before the map's.
+        // A pager takes its own lock, which is ordered before the map's.
         pagers.iter().try_for_each(|(pager, _, _)| pager.unmapped())?;
         let mut map = self.lock();
         map.areas.retain(|area| !inside(area));
@@ -81,8 +106,12 @@ impl Process {
         own.map(|(_, leaf)| leaf).try_for_each(|leaf| self.memory.free(leaf.gpa, leaf.size.bytes()))
     }
 
-    /// Takes the pages that are present in `start..start + bytes` out of the tables, and flushes. They stay whose they
-    /// are: this is what a pager does with its own.
+    /// Unmaps all pages in the `bytes` at `start` and flushes. For pagers, which keep owning the pages. Takes no lock
+    /// of the memory map.
+    ///
+    /// # Errors
+    ///
+    /// Any error of [`Self::flush`].
     pub fn zap(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
         match self.unmap_leaves(start, bytes)?.is_empty() {
             true => Ok(()),
@@ -90,10 +119,14 @@ impl Process {
         }
     }
 
-    /// Takes the right to write from the pages that are present in `start..start + bytes`, and flushes.
+    /// Write-protects all pages in the `bytes` at `start` and flushes. For pagers, as [`Self::zap`].
+    ///
+    /// # Errors
+    ///
+    /// Any error of [`Self::flush`].
     pub fn zap_writes(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
         let mut changed = false;
-        for at in (start.0..start.0 + bytes).step_by(PageSize::Small.bytes() as usize) {
+        for at in (start.0..start.0 + bytes).step_by(FRAME_LEN) {
             if self.space.lookup(Iova(at))?.is_some_and(|leaf| leaf.writable()) {
                 self.space.protect(Iova(at), Rights::Read)?;
                 changed = true;
@@ -102,7 +135,7 @@ impl Process {
         if changed { self.flush(start, bytes) } else { Ok(()) }
     }
 
-    /// Takes out every leaf from `start` on, for `bytes`; where each was found.
+    /// Unmaps all pages in the `bytes` at `start`. Returns each with an address in it.
     fn unmap_leaves(&self, start: Iova, bytes: u64) -> Result<Vec<(u64, Leaf)>, ModelError> {
         let mut taken = Vec::new();
         let mut at = start.0;
@@ -119,20 +152,30 @@ impl Process {
         Ok(taken)
     }
 
-    /// Pagers of the areas that `which` chooses, with their ranges.
+    /// The pagers of the areas that `which` selects, with start and end of the area.
     fn pagers(&self, which: impl Fn(&Area) -> bool) -> Vec<(Arc<dyn Pager>, u64, u64)> {
         let map = self.lock();
         let chosen = map.areas.iter().filter(|area| which(area));
         chosen.filter_map(|area| Some((area.pager.clone()?, area.start, area.end))).collect()
     }
 
-    /// What exit does with memory: every area goes, and every page goes back.
+    /// Removes all areas and frees their pages, as exit(2) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::unmap_area`].
     pub fn unmap_everything(&self) -> Result<(), ModelError> {
         let areas = self.lock().areas.clone();
         areas.iter().try_for_each(|area| self.unmap_area(Iova(area.start), area.end - area.start))
     }
 
-    /// Flushes `bytes` at `start` in every function that the process is bound to, and tells the notifiers.
+    /// Flushes the `bytes` at `start` from the IOTLB and device TLB of every function that is bound to the process, and
+    /// calls the notifiers. When it returns, no access through removed translations is in flight.
+    ///
+    /// # Errors
+    ///
+    /// As [`Function::flush`](crate::vtd::Function::flush) and
+    /// [`Notifier::invalidate`](crate::process::Notifier::invalidate).
     pub fn flush(&self, start: Iova, bytes: u64) -> Result<(), ModelError> {
         let Users { bindings, notifiers } = self.users().clone();
         let last = Iova(start.0 + (bytes - 1));

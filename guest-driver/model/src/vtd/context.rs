@@ -1,4 +1,4 @@
-//! Root table, context entries, PASID directories and PASID entries (VT-d 9.1 to 9.6).
+//! Root table, context entries, PASID directories and PASID table entries (VT-d 9.1 to 9.6).
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use refault_bus::{Bdf, Gpa, Pasid};
 use crate::memory::FRAME;
 use crate::{GuestMemory, ModelError};
 
-/// Present, in every kind of entry.
+/// P (present), bit 0 of every kind of entry.
 pub(crate) const PRESENT: u64 = 1 << 0;
-/// Fault processing disabled, in context and PASID entries.
+/// FPD (fault processing disable), in context and PASID table entries.
 pub(crate) const FAULT_DISABLED: u64 = 1 << 1;
 
-/// The root table and the context tables below it.
+/// The root table and its context tables.
 pub(crate) struct RootTable {
     memory: Arc<GuestMemory>,
     pub(crate) root: Gpa,
@@ -25,7 +25,8 @@ impl RootTable {
         Ok(Self { memory, root })
     }
 
-    /// Where the context entry of `requester` lies; its table is built if missing. Called by one thread.
+    /// Address of the context entry of `requester`. Allocates the context table if it is missing; the caller ensures
+    /// that no other thread does so at the same time.
     pub(crate) fn context(&self, requester: Bdf) -> Result<Gpa, ModelError> {
         let dma = self.memory.dma();
         let half = u64::from(requester.devfn() >> 7);
@@ -39,7 +40,7 @@ impl RootTable {
     }
 }
 
-/// What a context entry says about a function.
+/// The flags of a context entry: DTE, PASIDE, PRE.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ContextBits {
     pub(crate) device_tlb: bool,
@@ -47,7 +48,7 @@ pub(crate) struct ContextBits {
     pub(crate) page_requests: bool,
 }
 
-/// One function's PASID directory and its tables. They stay as long as the function.
+/// The PASID directory of a function and its tables. They are never freed.
 pub(crate) struct PasidTables {
     memory: Arc<GuestMemory>,
     directory: Gpa,
@@ -55,14 +56,14 @@ pub(crate) struct PasidTables {
 }
 
 impl PasidTables {
-    /// A directory for PASIDs of `bits` bits (at least 12: one page of directory entries covers 15).
+    /// A directory for PASIDs of `bits` bits, but for at least 15 bits: that is one page of directory entries.
     pub(crate) fn new(memory: Arc<GuestMemory>, bits: u32) -> Result<Self, ModelError> {
         let entries = (1u64 << bits.clamp(15, Pasid::BITS)) / 64;
         let directory = memory.allocate(entries * 8, 12)?;
         Ok(Self { memory, directory, entries })
     }
 
-    /// The context entry that points here: its two used quadwords.
+    /// The low two quadwords of a context entry for this directory; the others are zero.
     pub(crate) fn context_entry(&self, bits: ContextBits) -> [u64; 2] {
         // PDTS: the directory has 2^(PDTS + 7) entries.
         let size = u64::from(self.entries.ilog2() - 7);
@@ -71,7 +72,7 @@ impl PasidTables {
         [self.directory.0 | size << 9 | flags | PRESENT, 0]
     }
 
-    /// Where the entry of `pasid` lies; its table is built if missing. `None` beyond the directory.
+    /// Address of the entry of `pasid`; `None` if it is beyond the directory. Allocates the table if it is missing.
     pub(crate) fn entry(&self, pasid: Pasid) -> Result<Option<Gpa>, ModelError> {
         let index = u64::from(pasid.get() >> 6);
         if index >= self.entries {
@@ -93,31 +94,31 @@ impl PasidTables {
         Ok(Some(Gpa((table & !0xfff) + u64::from(pasid.get() & 0x3f) * 64)))
     }
 
-    /// Where the directory lies.
+    /// Address of the directory.
     pub(crate) fn directory(&self) -> Gpa {
         self.directory
     }
 }
 
-/// What a PASID entry translates by.
+/// A PASID table entry, by its translation type (PGTT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PasidEntry {
-    /// First stage, through the table at this root.
+    /// First-stage translation through the table at `root`.
     FirstStage { root: Gpa, domain: u16 },
-    /// Not at all.
+    /// No translation.
     PassThrough { domain: u16 },
 }
 
-/// Granular translation types in quadword 0.
+/// PGTT, in quadword 0.
 const FIRST_STAGE: u64 = 1 << 6;
 const PASS_THROUGH: u64 = 4 << 6;
-/// Address width 48 bits.
+/// AW: 48-bit addresses.
 const WIDTH_48: u64 = 2 << 2;
-/// PWSNP, in quadword 1.
+/// PWSNP (page walk snoop), in quadword 1.
 const SNOOP_WALKS: u64 = 1 << 23;
 
 impl PasidEntry {
-    /// The quadwords that are not zero, as Linux 7.2 fills them.
+    /// Quadwords 0 to 2 as Linux 7.2 sets them; the others are zero.
     pub(crate) fn quadwords(self) -> [u64; 3] {
         match self {
             Self::FirstStage { root, domain } => {

@@ -1,15 +1,15 @@
-//! The 256-bit descriptors that Linux puts into the invalidation queue (VT-d 6.5.2).
+//! The 256-bit descriptors that Linux submits to the invalidation queue (VT-d 6.5.2).
 
 use refault_bus::pri::ResponseCode;
 use refault_bus::{Bdf, Gpa, Iova, Pasid, PrgIndex};
 
-/// One descriptor: four quadwords, of which Linux uses two.
+/// A descriptor of four quadwords. Linux sets the first two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptor(pub [u64; 4]);
 
-/// Address with size that means everything, for both kinds of device-TLB invalidation.
+/// Address field of a device-TLB invalidation of the whole address space; the size is encoded in its lowest clear bit.
 const EVERYTHING: u64 = 0x7fff_ffff_ffff_f000;
-/// Log2 of a range that Linux no longer names as a range (`MAX_AGAW_PFN_WIDTH` pages).
+/// log2 of the bytes from which on Linux invalidates the whole address space instead of a range (`MAX_AGAW_PFN_WIDTH`).
 const WHOLE: u8 = 64;
 
 impl Descriptor {
@@ -17,37 +17,37 @@ impl Descriptor {
         Self([qw0, qw1, 0, 0])
     }
 
-    /// Forget all context entries.
+    /// Global context-cache invalidation.
     pub const fn contexts() -> Self {
         Self::new(1 | 1 << 4, 0)
     }
 
-    /// Forget the context entry of one function.
+    /// Context-cache invalidation of one function.
     pub const fn context(requester: Bdf) -> Self {
         Self::new(1 | 3 << 4 | (requester.0 as u64) << 32, 0)
     }
 
-    /// Forget everything in the IOTLB.
+    /// Global IOTLB invalidation, with drain of reads and writes.
     pub const fn iotlb() -> Self {
         Self::new(2 | 1 << 4 | 1 << 6 | 1 << 7, 0)
     }
 
-    /// Forget all PASID entries.
+    /// Global PASID-cache invalidation.
     pub const fn pasid_cache() -> Self {
         Self::new(7 | 3 << 4, 0)
     }
 
-    /// Forget one PASID entry.
+    /// PASID-cache invalidation of one PASID.
     pub const fn pasid_entry(domain: u16, pasid: Pasid) -> Self {
         Self::new(7 | 1 << 4 | (domain as u64) << 16 | (pasid.get() as u64) << 32, 0)
     }
 
-    /// Forget all translations of one PASID.
+    /// PASID-based IOTLB invalidation of a whole PASID.
     pub const fn pasid_iotlb(domain: u16, pasid: Pasid) -> Self {
         Self::new(6 | 2 << 4 | (domain as u64) << 16 | (pasid.get() as u64) << 32, 0)
     }
 
-    /// Forget the translations of one PASID in the `1 << shift` bytes at `iova`.
+    /// PASID-based IOTLB invalidation of the `1 << shift` bytes at `iova`.
     pub const fn pasid_iotlb_block(domain: u16, pasid: Pasid, iova: Iova, shift: u8) -> Self {
         if shift >= WHOLE {
             return Self::pasid_iotlb(domain, pasid);
@@ -56,24 +56,24 @@ impl Descriptor {
         Self::new(6 | 3 << 4 | (domain as u64) << 16 | (pasid.get() as u64) << 32, iova.0 | order)
     }
 
-    /// Tell the device to forget the `1 << shift` bytes at `iova` of its own space.
+    /// Device-TLB invalidation of the `1 << shift` bytes at `iova`, without a PASID.
     pub const fn device_tlb(requester: Bdf, iova: Iova, shift: u8) -> Self {
         Self::new(3 | (requester.0 as u64) << 32, sized(iova, shift, 1))
     }
 
-    /// Tell the device to forget the `1 << shift` bytes at `iova` of one PASID.
+    /// PASID-based device-TLB invalidation of the `1 << shift` bytes at `iova`.
     pub const fn pasid_device_tlb(requester: Bdf, pasid: Pasid, iova: Iova, shift: u8) -> Self {
         Self::new(8 | (requester.0 as u64) << 16 | (pasid.get() as u64) << 32, sized(iova, shift, 1 << 11))
     }
 
-    /// Answer one page request group.
+    /// Page group response.
     pub const fn page_group_response(
         requester: Bdf,
         pasid: Option<Pasid>,
         group: PrgIndex,
         code: ResponseCode,
     ) -> Self {
-        // Linux passes its own numbers on: 2 for a failure, where PCI Express has 15.
+        // Linux uses its own numbering: 2 for response failure, where PCI Express has 15.
         let code = match code {
             ResponseCode::Success => 0,
             ResponseCode::InvalidRequest => 1,
@@ -86,19 +86,19 @@ impl Descriptor {
         Self::new(9 | code << 12 | (requester.0 as u64) << 16 | pasid, (group.get() as u64) << 3)
     }
 
-    /// A fence that writes nothing.
+    /// A wait descriptor with only the fence flag: later descriptors wait for earlier ones.
     pub const fn fence() -> Self {
         Self::new(5 | 1 << 6 | (InFlight::DONE as u64) << 32, 0)
     }
 
-    /// When all before it is done, write 2 to `status`; with `drain`, when the page requests
-    /// received before it are in their queue, too.
+    /// A wait descriptor that writes 2 to `status` when all earlier descriptors have completed. With `drain`, page
+    /// requests received before it are in their queue by then.
     pub const fn wait(status: Gpa, drain: bool) -> Self {
         let drain = if drain { 1 << 7 } else { 0 };
         Self::new(5 | 1 << 5 | drain | (InFlight::DONE as u64) << 32, status.0)
     }
 
-    /// The bytes in memory.
+    /// The descriptor as it is stored in memory.
     pub fn to_bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
         for (chunk, quadword) in bytes.chunks_exact_mut(8).zip(self.0) {
@@ -108,21 +108,21 @@ impl Descriptor {
     }
 }
 
-/// What Linux notes beside each slot of the queue.
+/// The status word that Linux keeps for each slot of the queue (`QI_*`).
 pub(crate) struct InFlight;
 
 impl InFlight {
-    /// Not in use.
+    /// The slot is free.
     pub(crate) const FREE: u32 = 0;
-    /// Submitted.
+    /// The descriptor was submitted.
     pub(crate) const BUSY: u32 = 1;
-    /// The wait descriptor's status write.
+    /// The wait descriptor has completed; the hardware writes this value.
     pub(crate) const DONE: u32 = 2;
-    /// Submitted, but lost to a time-out.
+    /// The wait descriptor was lost to a device-TLB timeout.
     pub(crate) const ABORTED: u32 = 3;
 }
 
-/// Address, size and S bit of a device-TLB invalidation: the lowest clear address bit gives the size.
+/// Address field and S bit of a device-TLB invalidation. With S, the lowest clear bit of the address encodes the size.
 const fn sized(iova: Iova, shift: u8, size_bit: u64) -> u64 {
     if shift >= WHOLE {
         EVERYTHING | size_bit
@@ -134,10 +134,10 @@ const fn sized(iova: Iova, shift: u8, size_bit: u64) -> u64 {
     }
 }
 
-/// The smallest naturally aligned block that spans both addresses, as `calculate_psi_aligned_address` picks
-/// it: its start and the log2 of its size, 64 meaning everything.
+/// The smallest naturally aligned block that contains both addresses, as `calculate_psi_aligned_address` computes it.
+/// Returns its start and the log2 of its size in bytes, at least 12; 64 is the whole address space.
 pub const fn covering_block(first: Iova, last: Iova) -> (Iova, u8) {
-    let bits = 64 - (first.align_down(12).0 ^ last.0).leading_zeros() as u8;
+    let [bits, ..] = (64 - (first.align_down(12).0 ^ last.0).leading_zeros()).to_le_bytes();
     match bits {
         0..=12 => (first.align_down(12), 12),
         13..=63 => (first.align_down(bits), bits),
@@ -154,7 +154,7 @@ mod tests {
 
     /// Quadwords traced on an SVA-bound process of kernel 7.2.12.
     #[test]
-    fn descriptors_are_those_that_linux_submits() {
+    fn descriptors_equal_those_that_linux_submits() {
         let page = Iova(0x7f07_5d20_0000);
         assert_eq!(
             Descriptor::pasid_iotlb_block(1, PASID, page, 14).0[..2],

@@ -1,31 +1,31 @@
-//! Reading the fault recording registers, as `dmar_fault` does it.
+//! Reading the fault recording registers, as `dmar_fault` does.
 
 use refault_bus::{Bdf, Iova, Pasid};
 
 use crate::registers::RegisterWindow;
 use crate::vtd::registers as reg;
 
-/// One recorded fault (VT-d 11.4.7.6).
+/// A recorded fault (VT-d 11.4.7.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultRecord {
-    /// Architectural reason code.
+    /// Fault reason (VT-d table 30).
     pub reason: u8,
-    /// Whose access it was.
+    /// Requester id of the faulting request.
     pub requester: Bdf,
-    /// Its address space.
+    /// PASID of the request, if it had one.
     pub pasid: Option<Pasid>,
-    /// The page.
+    /// Address of the request, rounded down to 4 KiB.
     pub page: Iova,
-    /// A read; otherwise a write.
+    /// Whether the request was a read, and not a write.
     pub read: bool,
 }
 
-/// Bytes of one fault recording register.
+/// Bytes of a fault recording register.
 const RECORD: u64 = 16;
-/// F: the record holds a fault. The same bit says, in the dword before, that a PASID is present.
+/// F, in the last dword: the record holds a fault. In the dword before, the same bit is PP: a PASID is present.
 const FAULT: u32 = 1 << 31;
 
-/// Takes all recorded faults and clears the status. The flag says whether faults were lost.
+/// Takes all recorded faults and clears the status. Also returns whether faults were lost.
 pub(crate) fn drain(registers: &RegisterWindow) -> (Vec<FaultRecord>, bool) {
     let status = registers.read32(reg::FSTS);
     let mut faults = Vec::new();
@@ -52,9 +52,10 @@ fn read(registers: &RegisterWindow, at: u64) -> Option<FaultRecord> {
     }
     let source = registers.read32(at + 8);
     let page = registers.read64(at) & !0xfff;
+    let ([reason, ..], [low, middle, ..]) = (high.to_le_bytes(), source.to_le_bytes());
     Some(FaultRecord {
-        reason: high as u8,
-        requester: Bdf(source as u16),
+        reason,
+        requester: Bdf(u16::from_le_bytes([low, middle])),
         pasid: (source & FAULT != 0).then(|| Pasid::truncated(u64::from(high >> 8))),
         page: Iova(page),
         read: high & 1 << 30 != 0,

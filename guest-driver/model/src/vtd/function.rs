@@ -1,4 +1,4 @@
-//! A function as the IOMMU driver knows it: its context entry, what each PASID translates by, and flushes.
+//! The IOMMU driver's view of a function: context entry, PASID table entries, and TLB flushes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -10,43 +10,43 @@ use crate::paging::PageTables;
 use crate::vtd::context::{ContextBits, FAULT_DISABLED, PRESENT, PasidEntry, PasidTables};
 use crate::vtd::{Descriptor, Unit, covering_block};
 
-/// The function's own address space in the PASID table: accesses without a PASID.
+/// The PASID table entry for requests without a PASID (RID_PASID).
 const OWN_SPACE: Pasid = Pasid::truncated(0);
-/// The domain that Linux gives all SVA and pass-through entries.
+/// The domain id that Linux uses for all SVA and pass-through entries.
 const SHARED_DOMAIN: u16 = 1;
 
-/// What the driver found out about a function before it gives it a context entry.
+/// Arguments of [`Unit::probe`]: the capabilities of a function.
 #[derive(Clone, Copy, Debug)]
 pub struct FunctionSetup {
-    /// Its place on the bus.
+    /// Requester id of the function.
     pub requester: Bdf,
-    /// Width of the PASIDs it can use.
+    /// Width of its PASIDs in bits.
     pub pasid_bits: u32,
-    /// It has ATS.
+    /// Whether it has ATS.
     pub ats: bool,
-    /// It has PASIDs.
+    /// Whether it has PASID.
     pub pasid: bool,
-    /// It has page requests.
+    /// Whether it has PRI.
     pub page_requests: bool,
 }
 
 impl FunctionSetup {
-    /// A function that can do everything, with 20 bits of PASID.
+    /// A function with all capabilities and 20-bit PASIDs.
     pub const fn capable(requester: Bdf) -> Self {
         Self { requester, pasid_bits: Pasid::BITS, ats: true, pasid: true, page_requests: true }
     }
 }
 
-/// A probed function.
+/// A function that was probed.
 pub struct Function {
     pub(crate) unit: Arc<Unit>,
     pub(crate) requester: Bdf,
     pub(crate) pasids: PasidTables,
-    /// Where its context entry lies.
+    /// Address of its context entry.
     context: Gpa,
-    /// Domain of its own space.
+    /// Domain id of requests without a PASID.
     own_domain: AtomicU16,
-    /// ATS is on in its config space: only then is its TLB flushed.
+    /// Whether ATS is enabled in config space: only then is the device TLB flushed.
     ats_enabled: AtomicBool,
 }
 
@@ -73,61 +73,91 @@ impl Function {
         }))
     }
 
-    /// Its place on the bus.
+    /// Requester id of the function.
     pub fn requester(&self) -> Bdf {
         self.requester
     }
 
-    /// The unit it is behind.
+    /// The IOMMU that translates its requests.
     pub fn unit(&self) -> &Arc<Unit> {
         &self.unit
     }
 
-    /// Where its context entry and PASID directory lie, for tests that spoil them.
+    /// Addresses of its context entry and PASID directory, for tests that corrupt them.
     pub fn tables(&self) -> (Gpa, Gpa) {
         (self.context, self.pasids.directory())
     }
 
-    /// Where the PASID entry of `pasid` lies, for tests that spoil it.
+    /// Address of the PASID table entry of `pasid`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::PasidBusy`] beyond the directory; [`ModelError::OutOfMemory`].
     pub fn pasid_entry(&self, pasid: Pasid) -> Result<Gpa, ModelError> {
         self.pasids.entry(pasid)?.ok_or(self.busy(pasid))
     }
 
-    /// Notes that ATS was switched on or off in config space.
+    /// Must be called when ATS was enabled or disabled in config space.
     pub fn set_ats_enabled(&self, on: bool) {
         self.ats_enabled.store(on, Ordering::Release);
     }
 
-    /// Accesses without a PASID go untranslated.
+    /// Sets pass-through for requests without a PASID.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::PasidBusy`] if another domain is attached.
     pub fn attach_pass_through(&self) -> Result<(), ModelError> {
         self.own_domain.store(SHARED_DOMAIN, Ordering::Release);
         self.set_entry(OWN_SPACE, PasidEntry::PassThrough { domain: SHARED_DOMAIN })
     }
 
-    /// Accesses without a PASID are translated by `space`, under domain id `domain` (2 or more).
+    /// Sets translation by `space` for requests without a PASID, under domain id `domain`, which must be at least 2.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::PasidBusy`] if another domain is attached.
     pub fn attach_domain(&self, space: &PageTables, domain: u16) -> Result<(), ModelError> {
         self.own_domain.store(domain, Ordering::Release);
         self.set_entry(OWN_SPACE, PasidEntry::FirstStage { root: space.root(), domain })
     }
 
-    /// Accesses without a PASID are blocked.
+    /// Blocks requests without a PASID.
+    ///
+    /// # Errors
+    ///
+    /// As [`InvalidationQueue::submit`](crate::vtd::InvalidationQueue::submit).
     pub fn detach_domain(&self) -> Result<(), ModelError> {
         self.clear_entry(OWN_SPACE, false)
     }
 
-    /// Binds `pasid` to an address space: nothing but a table entry, and no flush.
+    /// Binds `pasid` to an address space, which only writes the PASID table entry: the absence of an entry is not
+    /// cached.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::PasidBusy`] if it is bound, or beyond the directory; [`ModelError::OutOfMemory`].
     pub fn bind(&self, pasid: Pasid, space: &PageTables) -> Result<(), ModelError> {
         self.set_entry(pasid, PasidEntry::FirstStage { root: space.root(), domain: SHARED_DOMAIN })
     }
 
-    /// Flushes `first..=last` of a PASID after its tables changed, and waits: the notifier's call.
+    /// Flushes `first..=last` of a PASID from IOTLB and device TLB, and waits. To be called after its page tables
+    /// changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`InvalidationQueue::submit`](crate::vtd::InvalidationQueue::submit).
     pub fn flush(&self, pasid: Pasid, first: Iova, last: Iova) -> Result<(), ModelError> {
         let (iova, shift) = covering_block(first, last);
         let device = Descriptor::pasid_device_tlb(self.requester, pasid, iova, shift);
         self.flush_pair(Descriptor::pasid_iotlb_block(SHARED_DOMAIN, pasid, iova, shift), device)
     }
 
-    /// Flushes `first..=last` of the function's own space.
+    /// Flushes `first..=last` for requests without a PASID, and waits.
+    ///
+    /// # Errors
+    ///
+    /// As [`InvalidationQueue::submit`](crate::vtd::InvalidationQueue::submit).
     pub fn flush_own(&self, first: Iova, last: Iova) -> Result<(), ModelError> {
         let (iova, shift) = covering_block(first, last);
         let device = Descriptor::device_tlb(self.requester, iova, shift);
@@ -138,7 +168,7 @@ impl Function {
         self.own_domain.load(Ordering::Acquire)
     }
 
-    /// The descriptor that empties the device's TLB of one PASID; 0 is its own space.
+    /// The descriptor that flushes a whole PASID from the device TLB; PASID 0 is for requests without one.
     pub(crate) fn device_tlb_of(&self, pasid: Pasid) -> Descriptor {
         if pasid == OWN_SPACE {
             Descriptor::device_tlb(self.requester, Iova(0), 64)
@@ -147,14 +177,16 @@ impl Function {
         }
     }
 
-    /// Clears a present entry: P first, three flushes with a wait each, then the rest - or all but the bit
-    /// that keeps faults quiet.
+    /// Tears down an entry as `intel_pasid_tear_down_entry` does: clears P, flushes PASID cache, IOTLB and device TLB
+    /// with a wait after each, then clears the rest. The flushes come before that, so that hardware never uses an entry
+    /// that is partly cleared. With `keep_quiet`, FPD stays set and no faults are reported.
     pub(crate) fn clear_entry(&self, pasid: Pasid, keep_quiet: bool) -> Result<(), ModelError> {
         let dma = self.unit.setup.memory.dma();
         let at = self.pasid_entry(pasid)?;
         let low = dma.load_u64(at)?;
         if low & PRESENT != 0 {
-            let domain = dma.load_u64(Gpa(at.0 + 8))? as u16;
+            let [low_byte, high_byte, ..] = dma.load_u64(Gpa(at.0 + 8))?.to_le_bytes();
+            let domain = u16::from_le_bytes([low_byte, high_byte]);
             dma.store_u64(at, low & !PRESENT)?;
             self.unit.queue.submit(&[Descriptor::pasid_entry(domain, pasid)], false)?;
             self.unit.queue.submit(&[Descriptor::pasid_iotlb(domain, pasid)], false)?;
@@ -169,7 +201,8 @@ impl Function {
         Ok(())
     }
 
-    /// Writes an entry that is not in use, P last. Nothing is flushed: absence is never cached.
+    /// Writes an entry that is not present. P comes last, so that hardware never sees a partial entry. No flush is
+    /// needed, as the absence of an entry is not cached.
     fn set_entry(&self, pasid: Pasid, entry: PasidEntry) -> Result<(), ModelError> {
         let dma = self.unit.setup.memory.dma();
         let at = self.pasids.entry(pasid)?.ok_or(self.busy(pasid))?;

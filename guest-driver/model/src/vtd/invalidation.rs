@@ -1,5 +1,5 @@
-//! The invalidation queue: 256 descriptors of 32 bytes, submitted in batches that each end in a wait
-//! descriptor, as `qi_submit_sync` does it.
+//! The invalidation queue: 256 descriptors of 32 bytes, submitted in batches that each end in a wait descriptor, as in
+//! `qi_submit_sync`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,11 +11,11 @@ use crate::vtd::descriptor::InFlight;
 use crate::vtd::registers as reg;
 use crate::{GuestMemory, ModelError, Pause};
 
-/// Descriptors in the ring.
+/// Number of descriptors in the ring.
 const LENGTH: u32 = 256;
-/// log2 of a descriptor's bytes.
+/// log2 of the bytes of a descriptor.
 const SHIFT: u32 = 5;
-/// IQA: descriptors are 256 bits wide, and the ring is two pages.
+/// IQA: 256-bit descriptors (DW), a ring of two pages (QS).
 const WIDE: u64 = 1 << 11 | 1;
 
 /// The driver's side of the queue.
@@ -24,12 +24,12 @@ pub struct InvalidationQueue {
     memory: Arc<GuestMemory>,
     pause: Pause,
     ring: Gpa,
-    /// One 32-bit word per descriptor: what the wait descriptors write to.
+    /// One 32-bit status word per slot, to which the wait descriptors write.
     status: Gpa,
     slots: Mutex<Slots>,
 }
 
-/// Which slots of the ring are in use: from `tail` up to `head`.
+/// The slots in use are those from `tail` up to `head`, as in Linux: there, head is where the driver submits.
 struct Slots {
     head: u32,
     tail: u32,
@@ -40,12 +40,16 @@ struct Slots {
 #[derive(PartialEq, Eq)]
 enum Submission {
     Done,
-    /// Lost to a time-out: to be submitted again.
+    /// Lost to a device-TLB timeout, and to be submitted again.
     Aborted,
 }
 
 impl InvalidationQueue {
-    /// Allocates the ring and tells the unit where it is; switching it on is the unit's.
+    /// Allocates the ring and programs its address. [`Unit::bring_up`](crate::vtd::Unit::bring_up) enables it.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`].
     pub fn new(
         registers: RegisterWindow,
         memory: Arc<GuestMemory>,
@@ -59,33 +63,45 @@ impl InvalidationQueue {
         Ok(Self { registers, memory, pause, ring, status, slots })
     }
 
-    /// Submits `batch` and waits until all of it is done. With `drain`, page requests that the unit received
-    /// before are then in their queue.
+    /// Submits `batch` and waits until it has completed. With `drain`, page requests that the IOMMU received before are
+    /// in their queue by then.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::BadDescriptor`] if the IOMMU rejects the first descriptor; [`ModelError::Stuck`] on a timeout.
     pub fn submit(&self, batch: &[Descriptor], drain: bool) -> Result<(), ModelError> {
         while self.submit_once(batch, drain)? == Submission::Aborted {}
         Ok(())
     }
 
-    /// Writes descriptors and moves the tail, without a wait descriptor and without waiting: what no sane
-    /// driver does. Gives the index of the first one.
+    /// Submits descriptors without a wait descriptor, and does not wait. Returns the index of the first. For tests of a
+    /// buggy driver.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
     pub fn submit_raw(&self, batch: &[Descriptor]) -> Result<u32, ModelError> {
         let mut slots = self.lock();
         let first = slots.head;
         for (&descriptor, index) in batch.iter().zip(first..) {
             self.write(index, descriptor)?;
+            slots.head = (index + 1) % LENGTH;
         }
-        slots.head = (first + batch.len() as u32) % LENGTH;
         slots.tail = slots.head;
         self.registers.write32(reg::IQT, slots.head << SHIFT);
         Ok(first)
     }
 
     fn submit_once(&self, batch: &[Descriptor], drain: bool) -> Result<Submission, ModelError> {
-        let count = batch.len() as u32;
+        let count = u32::try_from(batch.len()).unwrap_or(LENGTH);
         let first = self.pause.until("room in the invalidation queue", || {
             let mut slots = self.lock();
-            // The wait descriptor takes one more, and a full ring would look empty.
-            if slots.free < count + 2 { Ok(None) } else { self.put(&mut slots, batch, drain).map(Some) }
+            // One more for the wait descriptor, and one that stays free: a full ring would look empty.
+            if slots.free < count + 2 {
+                Ok(None)
+            } else {
+                self.put(&mut slots, batch, count, drain).map(Some)
+            }
         })?;
         let wait = (first + count) % LENGTH;
         let outcome = self.pause.until("an invalidation wait descriptor", || {
@@ -103,10 +119,17 @@ impl InvalidationQueue {
         outcome
     }
 
-    /// Puts the batch and its wait descriptor into the ring and moves the tail.
-    fn put(&self, slots: &mut Slots, batch: &[Descriptor], drain: bool) -> Result<u32, ModelError> {
+    /// Writes the `count` descriptors of a batch and its wait descriptor to the ring, and advances the tail register.
+    /// Returns the index of the first.
+    fn put(
+        &self,
+        slots: &mut Slots,
+        batch: &[Descriptor],
+        count: u32,
+        drain: bool,
+    ) -> Result<u32, ModelError> {
         let first = slots.head;
-        let wait = first + batch.len() as u32;
+        let wait = first + count;
         for (&descriptor, index) in batch.iter().zip(first..) {
             self.write(index, descriptor)?;
             self.set_state(index, InFlight::BUSY)?;
@@ -114,12 +137,12 @@ impl InvalidationQueue {
         self.set_state(wait, InFlight::BUSY)?;
         self.write(wait, Descriptor::wait(self.state_at(wait), drain))?;
         slots.head = (wait + 1) % LENGTH;
-        slots.free -= batch.len() as u32 + 1;
+        slots.free -= count + 1;
         self.registers.write32(reg::IQT, slots.head << SHIFT);
         Ok(first)
     }
 
-    /// `qi_check_fault`: `Some` ends the wait.
+    /// `qi_check_fault`. Returns `Some` to end the wait.
     fn check_faults(
         &self,
         _held: &Slots,
@@ -131,6 +154,7 @@ impl InvalidationQueue {
         }
         let fault = self.registers.read32(reg::FSTS);
         if fault & reg::FSTS_QUEUE_ERROR != 0 && self.registers.read32(reg::IQH) >> SHIFT == first {
+            // Replace the bad descriptor by a valid one, so that the queue proceeds when the error is cleared.
             let [qw0, qw1, ..] = self.read(first)?.0;
             let replacement = self.read(wait)?;
             self.write(first, replacement)?;
@@ -146,7 +170,8 @@ impl InvalidationQueue {
         Ok(None)
     }
 
-    /// After a time-out, marks every wait that is still in the ring as aborted.
+    /// After a timeout the hardware has dropped the wait descriptors in the ring: marks them as aborted, so that their
+    /// submitters submit again.
     fn abort_waits(&self) -> Result<(), ModelError> {
         let before = |index: u32| (index + LENGTH - 1) % LENGTH;
         let mut index = before(self.registers.read32(reg::IQH) >> SHIFT);
@@ -163,7 +188,7 @@ impl InvalidationQueue {
         }
     }
 
-    /// Gives back the slots at the tail that nobody uses any more.
+    /// Advances the tail past slots that are free again.
     fn reclaim(&self, slots: &mut Slots) -> Result<(), ModelError> {
         while slots.tail != slots.head && self.state(slots.tail)? == InFlight::FREE {
             slots.tail = (slots.tail + 1) % LENGTH;

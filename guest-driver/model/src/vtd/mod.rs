@@ -1,5 +1,5 @@
-//! The IOMMU driver's part: tables in memory and the steps that Linux 7.2 takes against the register window
-//! of one VT-d unit in scalable mode (`drivers/iommu/intel`).
+//! The IOMMU driver: the tables and register accesses of Linux 7.2 for one VT-d unit in scalable mode
+//! (`drivers/iommu/intel`).
 
 mod context;
 mod descriptor;

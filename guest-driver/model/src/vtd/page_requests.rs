@@ -1,4 +1,4 @@
-//! The page request queue: entries of 32 bytes, consumed as `prq_event_thread` does it.
+//! The page request queue: entries of 32 bytes, consumed as in `prq_event_thread`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,35 +12,35 @@ use crate::{GuestMemory, ModelError};
 /// Bytes of an entry.
 const ENTRY: u64 = 32;
 
-/// A page request as it lies in the queue (VT-d 7.4.1).
+/// An entry of the queue (VT-d 7.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueuedRequest {
-    /// Who asks.
+    /// Requester id of the function.
     pub requester: Bdf,
-    /// The address space.
+    /// PASID of the request; `None` for the function's own address space.
     pub pasid: Option<Pasid>,
-    /// The page.
+    /// Address of the page.
     pub page: Iova,
-    /// Reads are wanted.
+    /// Read access is requested.
     pub read: bool,
-    /// Writes are wanted.
+    /// Write access is requested.
     pub write: bool,
-    /// Execution is wanted.
+    /// Execute access is requested.
     pub execute: bool,
-    /// Supervisor access is wanted.
+    /// Supervisor access is requested.
     pub privileged: bool,
-    /// Last of its group.
+    /// Last request of its group (LPIG).
     pub last: bool,
-    /// The group.
+    /// Page request group index.
     pub group: PrgIndex,
 }
 
-/// What a handler makes of a page request.
+/// What a handler of page requests returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Answer it now.
+    /// Respond with this code, if the request is the last of its group.
     Now(ResponseCode),
-    /// The handler keeps it and answers through [`crate::vtd::Unit::respond`].
+    /// The handler responds itself, with [`crate::vtd::Unit::respond`].
     Later,
 }
 
@@ -49,14 +49,18 @@ pub struct PageRequestQueue {
     registers: RegisterWindow,
     memory: Arc<GuestMemory>,
     ring: Gpa,
-    /// Which bits of the head and tail registers count.
+    /// The bits of the head and tail registers that are offsets into the ring.
     mask: u64,
-    /// The interrupt thread: there is one.
+    /// Held by the interrupt thread, of which there is one.
     thread: Mutex<()>,
 }
 
 impl PageRequestQueue {
-    /// Allocates a ring of `1 << order` pages and tells the unit where it is.
+    /// Allocates a ring of `1 << order` pages and programs its address.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`].
     pub fn new(registers: RegisterWindow, memory: Arc<GuestMemory>, order: u8) -> Result<Self, ModelError> {
         let bytes = 0x1000 << order;
         let ring = memory.allocate(bytes, 12 + order)?;
@@ -66,8 +70,13 @@ impl PageRequestQueue {
         Ok(Self { registers, memory, ring, mask: bytes - ENTRY, thread: Mutex::new(()) })
     }
 
-    /// The interrupt thread's one round: clears the pending bit first, hands every request up to the tail to
-    /// `take`, moves the head once, and clears an overflow if nothing came meanwhile. How many there were.
+    /// One run of the interrupt thread: passes every request up to the tail to `take`, then advances the head. The
+    /// pending bit is cleared first, so that a request that arrives later raises a new interrupt. An overflow is
+    /// cleared only if the queue is still empty afterwards. Returns the number of requests.
+    ///
+    /// # Errors
+    ///
+    /// Any error of `take`; the head then stays.
     pub fn service(
         &self,
         mut take: impl FnMut(&QueuedRequest) -> Result<(), ModelError>,
@@ -89,23 +98,27 @@ impl PageRequestQueue {
         Ok(taken)
     }
 
-    /// Whether the unit dropped requests and this was not yet cleared.
+    /// Whether the IOMMU has dropped requests (PRS.PRO).
     pub fn overflowed(&self) -> bool {
         self.registers.read32(reg::PRS) & reg::PRS_OVERFLOW != 0
     }
 
-    /// Whether the unit has an entry that was not yet taken.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.registers.read64(reg::PQH) & self.mask == self.registers.read64(reg::PQT) & self.mask
     }
 
-    /// Entries not yet taken.
+    /// Number of entries in the queue.
     pub fn len(&self) -> usize {
         let (head, tail) = (self.registers.read64(reg::PQH), self.registers.read64(reg::PQT));
-        ((tail.wrapping_sub(head) & self.mask) / ENTRY) as usize
+        usize::try_from((tail.wrapping_sub(head) & self.mask) / ENTRY).unwrap_or(usize::MAX)
     }
 
-    /// Whether an entry not yet taken belongs to this function and PASID (`None`: its own space).
+    /// Whether the queue has an entry of this function and PASID.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Memory`].
     pub fn holds(&self, requester: Bdf, pasid: Option<Pasid>) -> Result<bool, ModelError> {
         let tail = self.registers.read64(reg::PQT) & self.mask;
         let mut head = self.registers.read64(reg::PQH) & self.mask;
@@ -123,8 +136,9 @@ impl PageRequestQueue {
         let at = self.ring.0 + offset;
         let (low, high) = (self.memory.dma().load_u64(Gpa(at))?, self.memory.dma().load_u64(Gpa(at + 8))?);
         let bit = |value: u64, bit: u32| value >> bit & 1 == 1;
+        let [_, _, requester_low, requester_high, ..] = low.to_le_bytes();
         Ok(QueuedRequest {
-            requester: Bdf((low >> 16) as u16),
+            requester: Bdf(u16::from_le_bytes([requester_low, requester_high])),
             pasid: bit(low, 8).then(|| Pasid::truncated(low >> 32)),
             page: Iova(high & !0xfff),
             read: bit(high, 0),
@@ -138,13 +152,13 @@ impl PageRequestQueue {
 }
 
 impl QueuedRequest {
-    /// What `prq_event_thread` refuses before it looks for a process.
+    /// Whether `prq_event_thread` refuses it without looking for a process.
     pub const fn is_malformed(&self) -> bool {
         let canonical = (self.page.0 as i64) << 16 >> 16 == self.page.0 as i64;
         !canonical || (self.privileged && (self.read || self.write)) || (self.execute && self.read)
     }
 
-    /// A message that only marks the end of a function's page requests; it gets no answer.
+    /// Whether it is a stop marker, which ends the page requests of a PASID and gets no response.
     pub const fn is_stop_marker(&self) -> bool {
         self.last && !self.read && !self.write
     }

@@ -1,4 +1,4 @@
-//! Offsets and bits of the registers that Linux touches (VT-d 11.4).
+//! Offsets and bits of the registers that Linux uses (VT-d 11.4).
 
 /// Capability, r64.
 pub const CAP: u64 = 0x08;
@@ -31,40 +31,40 @@ pub const PRS: u64 = 0xdc;
 /// Page request event control; data, address and upper address follow at 4-byte steps.
 pub const PECTL: u64 = 0xe0;
 
-/// GCMD and GSTS: translation.
+/// GCMD.TE, GSTS.TES: translation.
 pub const TRANSLATION: u32 = 1 << 31;
-/// GCMD and GSTS: root table pointer.
+/// GCMD.SRTP, GSTS.RTPS: root table pointer.
 pub const ROOT_TABLE: u32 = 1 << 30;
-/// GCMD and GSTS: queued invalidation.
+/// GCMD.QIE, GSTS.QIES: queued invalidation.
 pub const QUEUED_INVALIDATION: u32 = 1 << 26;
 
-/// FSTS: a primary fault was lost.
+/// FSTS.PFO: a primary fault was lost.
 pub const FSTS_OVERFLOW: u32 = 1 << 0;
-/// FSTS: a primary fault is pending.
+/// FSTS.PPF: a primary fault is pending.
 pub const FSTS_PENDING: u32 = 1 << 1;
-/// FSTS: invalidation queue error.
+/// FSTS.IQE: invalidation queue error.
 pub const FSTS_QUEUE_ERROR: u32 = 1 << 4;
-/// FSTS: invalidation completion error.
+/// FSTS.ICE: invalidation completion error.
 pub const FSTS_COMPLETION_ERROR: u32 = 1 << 5;
-/// FSTS: invalidation time-out error.
+/// FSTS.ITE: invalidation timeout error.
 pub const FSTS_TIME_OUT: u32 = 1 << 6;
-/// FSTS: page request overflow.
+/// FSTS.PRO: page request overflow.
 pub const FSTS_PAGE_REQUEST_OVERFLOW: u32 = 1 << 7;
 
-/// PRS: pending page request.
+/// PRS.PPR: a page request is pending.
 pub const PRS_PENDING: u32 = 1 << 0;
-/// PRS: page request overflow.
+/// PRS.PRO: a page request was dropped.
 pub const PRS_OVERFLOW: u32 = 1 << 1;
 
-/// A capability bit that Linux needs for SVA with page requests.
+/// A capability that Linux requires for SVA with page requests.
 pub struct Needed {
-    /// Bit of ECAP.
+    /// Bit number in ECAP.
     pub bit: u32,
-    /// Its name.
+    /// Name for the error message.
     pub name: &'static str,
 }
 
-/// What `intel_svm_check`, `pri_supported` and scalable mode ask of ECAP.
+/// The capabilities required by `intel_svm_check`, `pri_supported` and scalable mode.
 pub const NEEDED: [Needed; 9] = [
     Needed { bit: 1, name: "queued invalidation (ECAP.QI)" },
     Needed { bit: 2, name: "device TLBs (ECAP.DT)" },

@@ -1,5 +1,5 @@
-//! Unbinding a process from a function: teardown and drain, in the order of `intel_pasid_tear_down_entry` and
-//! `intel_iommu_drain_pasid_prq`.
+//! SVA unbind: teardown of the PASID table entry and drain of page requests, in the order of
+//! `intel_pasid_tear_down_entry` and `intel_iommu_drain_pasid_prq`.
 
 use refault_bus::Pasid;
 
@@ -7,9 +7,13 @@ use crate::ModelError;
 use crate::vtd::{Descriptor, Function};
 
 impl Function {
-    /// Takes the PASID away and drains its page requests. The driver has stopped the device's use of it
-    /// before. `service` is called whenever Linux would wait for the page request thread, and once when it
-    /// would wait for the fault handlers: it lets them work, and answers what they kept.
+    /// Unbinds `pasid` and drains its page requests. The device must have stopped using the PASID. `service` is called
+    /// whenever Linux would wait for the page request thread, and once where it would wait for the fault handlers; it
+    /// has to let them run and respond.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Stuck`] on a timeout; any error of `service` or of a flush.
     pub fn unbind(
         &self,
         pasid: Pasid,
@@ -19,8 +23,12 @@ impl Function {
         self.drain(pasid, service)
     }
 
-    /// What happens when a process ends without an unbind: the entry is cleared, faults stay quiet, and
-    /// nothing is drained. [`Self::unbind`] comes later.
+    /// The exit of a process that is still bound: tears down the entry and suppresses its faults, but drains nothing.
+    /// [`Self::unbind`] follows later.
+    ///
+    /// # Errors
+    ///
+    /// Any error of a flush.
     pub fn release(&self, pasid: Pasid) -> Result<(), ModelError> {
         self.clear_entry(pasid, true)
     }
@@ -40,7 +48,7 @@ impl Function {
             Ok(None)
         })?;
         service()?;
-        // The domain is the one of the function's own space: the unit must not mind.
+        // As Linux does, with the domain id of requests without a PASID, which is not that of this PASID.
         let flush = Descriptor::pasid_iotlb(self.own_domain(), pasid);
         let batch = [Descriptor::fence(), flush, self.device_tlb_of(pasid)];
         pause.until("the page request overflow to be cleared", || {

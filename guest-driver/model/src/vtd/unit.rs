@@ -1,4 +1,4 @@
-//! One unit, from power-on to shutdown, in the order of `init_dmars`.
+//! An IOMMU from power-on to shutdown, in the order of `init_dmars`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,43 +15,48 @@ use crate::vtd::{
 };
 use crate::{GuestMemory, ModelError, Pause};
 
-/// RTADDR: the table is a scalable-mode one.
+/// RTADDR.TTM: a scalable-mode root table.
 const SCALABLE: u64 = 1 << 10;
-/// CAP.ESRTPS: setting the root table flushes everything by itself.
+/// CAP.ESRTPS: setting the root table pointer also flushes all caches.
 const FLUSHES_ON_ROOT: u64 = 1 << 63;
 
-/// What the driver needs to bring a unit up.
+/// Arguments of [`Unit::bring_up`].
 #[derive(Clone)]
 pub struct UnitSetup {
-    /// The register window.
+    /// Register window of the IOMMU.
     pub registers: RegisterWindow,
-    /// Where tables and rings go.
+    /// Memory to allocate tables and rings from.
     pub memory: Arc<GuestMemory>,
-    /// How to wait.
+    /// How to wait for the IOMMU.
     pub pause: Pause,
-    /// Vector of the fault event.
+    /// Interrupt vector of fault events.
     pub fault_vector: u8,
-    /// Vector of the page request event.
+    /// Interrupt vector of page request events.
     pub page_request_vector: u8,
-    /// log2 of the pages of the page request queue; Linux has 4.
+    /// log2 of the pages of the page request queue; Linux uses 4.
     pub page_request_order: u8,
 }
 
-/// A unit that was brought up.
+/// The driver of an initialised IOMMU.
 pub struct Unit {
     pub(crate) setup: UnitSetup,
-    /// The invalidation queue.
+    /// The driver's side of the invalidation queue.
     pub queue: InvalidationQueue,
-    /// The page request queue.
+    /// The driver's side of the page request queue.
     pub page_requests: PageRequestQueue,
     pub(crate) contexts: RootTable,
-    /// The level bits of GCMD: every write repeats them.
+    /// The GCMD bits that are enabled: every write must repeat them.
     command: AtomicU32,
 }
 
 impl Unit {
-    /// Everything up to, but not including, translation: a unit found translating is stopped first, queued
-    /// invalidation, root table, page request queue, fault event. Functions are probed next.
+    /// Initialises the IOMMU up to, but not including, translation: invalidation queue, root table, page request queue,
+    /// fault event. If it is translating, it is stopped first. The next steps are [`Self::probe`] and
+    /// [`Self::enable_translation`].
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::MissingCapability`]; [`ModelError::OutOfMemory`]; [`ModelError::Stuck`] on a timeout.
     pub fn bring_up(setup: UnitSetup) -> Result<Arc<Self>, ModelError> {
         let registers = &setup.registers;
         let missing = |needed: &&reg::Needed| registers.read64(reg::ECAP) >> needed.bit & 1 == 0;
@@ -79,23 +84,39 @@ impl Unit {
         Ok(Arc::new(Self { setup, queue, page_requests, contexts, command }))
     }
 
-    /// Gives a function its context entry and PASID directory.
+    /// Creates the context entry and PASID directory of a function.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::OutOfMemory`].
     pub fn probe(self: &Arc<Self>, setup: FunctionSetup) -> Result<Arc<Function>, ModelError> {
         Function::new(self.clone(), setup)
     }
 
-    /// Switches translation on: the last step.
+    /// Enables translation.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Stuck`] on a timeout.
     pub fn enable_translation(&self) -> Result<(), ModelError> {
         level(&self.setup, &self.command, reg::TRANSLATION, true)
     }
 
-    /// What `intel_iommu_shutdown` does: translation off, all else as it is.
+    /// Disables translation and leaves everything else, as `intel_iommu_shutdown` does.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Stuck`] on a timeout.
     pub fn shut_down(&self) -> Result<(), ModelError> {
         level(&self.setup, &self.command, reg::TRANSLATION, false)
     }
 
-    /// One round of the page request thread. What is malformed is refused here; `handle` says what becomes
-    /// of the rest. How many entries were taken.
+    /// One run of the page request thread. Refuses malformed requests, ignores stop markers, and passes all others to
+    /// `handle`. Returns the number of entries.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::respond`].
     pub fn service_page_requests(
         &self,
         mut handle: impl FnMut(&QueuedRequest) -> Answer,
@@ -115,24 +136,28 @@ impl Unit {
         })
     }
 
-    /// Answers the group of `request`.
+    /// Sends the page group response for the group of `request`.
+    ///
+    /// # Errors
+    ///
+    /// As [`InvalidationQueue::submit`].
     pub fn respond(&self, request: &QueuedRequest, code: ResponseCode) -> Result<(), ModelError> {
         let QueuedRequest { requester, pasid, group, .. } = *request;
         self.queue.submit(&[Descriptor::page_group_response(requester, pasid, group, code)], false)
     }
 
-    /// Takes the recorded faults; the flag says whether some were lost.
+    /// Takes the recorded faults. Also returns whether faults were lost.
     pub fn take_faults(&self) -> (Vec<FaultRecord>, bool) {
         fault_log::drain(&self.setup.registers)
     }
 
-    /// The register window.
+    /// Register window of the IOMMU.
     pub fn registers(&self) -> &RegisterWindow {
         &self.setup.registers
     }
 }
 
-/// A kernel that finds translation on - after a crash or a warm reset - switches it off first.
+/// Disables translation and queued invalidation that are still on, after a kexec or a warm reset.
 fn stop_if_running(setup: &UnitSetup) -> Result<(), ModelError> {
     let status = setup.registers.read32(reg::GSTS);
     let command = AtomicU32::new(status & (reg::TRANSLATION | reg::QUEUED_INVALIDATION));
@@ -144,7 +169,7 @@ fn stop_if_running(setup: &UnitSetup) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Switches one level bit of GCMD and waits for GSTS to follow.
+/// Sets or clears one bit of GCMD and waits for GSTS to follow.
 fn level(setup: &UnitSetup, command: &AtomicU32, bit: u32, on: bool) -> Result<(), ModelError> {
     let value = if on {
         command.fetch_or(bit, Ordering::Relaxed) | bit
@@ -162,7 +187,7 @@ fn await_status(setup: &UnitSetup, bit: u32, on: bool) -> Result<(), ModelError>
     })
 }
 
-/// Programs one event's message, unmasks it and reads the control register back.
+/// Programs the message of an event and unmasks it. The read flushes the posted writes.
 fn set_event(registers: &RegisterWindow, control: u64, vector: u8) {
     registers.write32(control + 4, u32::from(vector));
     registers.write32(control + 8, MSI_ADDRESS);
