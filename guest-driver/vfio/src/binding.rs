@@ -1,4 +1,4 @@
-//! Taking the NIC from its kernel driver, and giving it back: what `driverctl` does, in sysfs.
+//! Rebinding the NIC to vfio-pci and back to its kernel driver, through sysfs as `driverctl` does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,20 @@ use refault_abi::regs::{PCI_DEVICE_ID, PCI_VENDOR_ID};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 const DRIVER: &str = "vfio-pci";
-/// How long a driver may take to let go, or to take hold.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout for a driver to bind or unbind.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The NIC while vfio-pci has it.
+/// The NIC while it is bound to vfio-pci.
 #[derive(Debug)]
 pub(crate) struct Binding {
     folder: PathBuf,
     address: String,
-    /// Who had it before.
+    /// The driver that it was bound to before, unless that was vfio-pci.
     before: Option<String>,
 }
 
 impl Binding {
-    /// Takes the NIC at `address`, or the first there is.
+    /// Binds the NIC at PCI address `address`, or the first one on the bus, to vfio-pci.
     pub(crate) fn take(address: Option<&str>) -> Result<Self> {
         ensure!(
             Path::new("/sys/bus/pci/drivers").join(DRIVER).exists(),
@@ -32,7 +32,7 @@ impl Binding {
             Some(address) => Path::new(DEVICES).join(address),
             None => first_nic()?,
         };
-        ensure!(is_nic(&folder), "{} is no refault NIC", folder.display());
+        ensure!(is_nic(&folder), "{} is not a refault NIC", folder.display());
         let address = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let before = driver_of(&folder).filter(|driver| driver != DRIVER);
         let binding = Self { folder, address, before };
@@ -40,27 +40,27 @@ impl Binding {
         Ok(binding)
     }
 
-    /// Its folder in sysfs.
+    /// The device's folder in sysfs.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Its address on the bus.
+    /// The device's PCI address, such as `0000:00:03.0`.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// Its IOMMU group.
+    /// The number of the device's IOMMU group.
     pub(crate) fn group(&self) -> Result<String> {
         let link = fs::read_link(self.folder.join("iommu_group"));
-        let link = link.context("the NIC is in no IOMMU group: is the IOMMU on?")?;
+        let link = link.context("the NIC has no IOMMU group: is the IOMMU enabled?")?;
         Ok(link.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
     }
 
-    /// Gives it back to whoever had it, and says so.
+    /// Binds the NIC to its previous driver again, and returns a message about it.
     pub(crate) fn give_back(&self) -> Result<String> {
         let Some(before) = &self.before else {
-            return Ok(format!("{} stays with vfio-pci, which had it before", self.address));
+            return Ok(format!("{} stays bound to vfio-pci, as before", self.address));
         };
         self.rebind(before)?;
         Ok(format!("{} is bound to {before} again", self.address))
@@ -78,7 +78,7 @@ impl Binding {
         }
         let probe = Path::new("/sys/bus/pci/drivers").join(driver).join("bind");
         fs::write(&probe, &self.address)
-            .with_context(|| format!("{driver} does not take {}", self.address))?;
+            .with_context(|| format!("{driver} does not bind to {}", self.address))?;
         self.await_driver(Some(driver))
     }
 
@@ -90,8 +90,8 @@ impl Binding {
     fn await_driver(&self, wanted: Option<&str>) -> Result<()> {
         let start = Instant::now();
         while driver_of(&self.folder).as_deref() != wanted {
-            if start.elapsed() > PATIENCE {
-                bail!("{} does not come to {}", self.address, wanted.unwrap_or("no driver"));
+            if start.elapsed() > TIMEOUT {
+                bail!("timed out binding {} to {}", self.address, wanted.unwrap_or("no driver"));
             }
             std::thread::sleep(Duration::from_millis(10));
         }

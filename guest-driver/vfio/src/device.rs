@@ -1,4 +1,4 @@
-//! The NIC behind VFIO: config space and registers by system calls, doorbells by a mapping.
+//! Access to the NIC through VFIO: config space and registers with system calls, doorbells through a mapping.
 #![expect(unsafe_code, reason = "maps device memory")]
 
 use std::os::fd::AsRawFd;
@@ -13,11 +13,11 @@ use refault_model::registers::RegisterWindow;
 use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX};
 use vfio_ioctls::{VfioContainer, VfioDevice, VfioError};
 
-/// Registers.
+/// BAR of the registers.
 const REGISTERS: u8 = 0;
-/// Doorbell pages.
+/// BAR of the doorbell pages.
 const DOORBELLS: u8 = 2;
-/// MSI-X table.
+/// BAR of the MSI-X table.
 const VECTORS: u8 = 4;
 
 /// The NIC, in a container of its own.
@@ -27,7 +27,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Opens the group of the device at `folder`, and the device.
+    /// Opens the IOMMU group of the device at `folder` in sysfs, and the device.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         let container = VfioContainer::new(None).context("no VFIO: `modprobe vfio_iommu_type1` first")?;
         let container = Arc::new(container);
@@ -35,12 +35,12 @@ impl Device {
         Ok(Self { container, device: Arc::new(device) })
     }
 
-    /// What memory is mapped for.
+    /// The VFIO container, in which memory for DMA is mapped.
     pub(crate) fn container(&self) -> &VfioContainer {
         &self.container
     }
 
-    /// The function as the driver reaches it.
+    /// The function, as the model's driver needs it.
     pub(crate) fn function(&self) -> Result<FunctionAccess> {
         let by_calls = |bar: u8| -> Arc<dyn MmioDevice> {
             Arc::new(VfioRegion {
@@ -58,20 +58,20 @@ impl Device {
     }
 }
 
-/// The errors a user can do something about.
+/// Adds advice to errors that the user can fix.
 fn explain(error: VfioError) -> anyhow::Error {
     let remedy = match &error {
         VfioError::ContainerSetIOMMU(cause) if cause.errno() == libc::EPERM => {
             "the IOMMU does not remap interrupts: `echo Y >/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts`"
         }
-        VfioError::GroupViable => "another device of the group is bound to a kernel driver",
-        VfioError::OpenGroup(..) => "is the NIC bound to vfio-pci, and nobody else using it?",
-        _ => "VFIO does not give the NIC away",
+        VfioError::GroupViable => "another device of the IOMMU group is bound to a kernel driver",
+        VfioError::OpenGroup(..) => "is the NIC bound to vfio-pci, and no other process using it?",
+        _ => "VFIO cannot open the NIC",
     };
     anyhow::Error::new(error).context(remedy)
 }
 
-/// One region, by pread and pwrite.
+/// A VFIO region, accessed with pread and pwrite.
 struct VfioRegion {
     device: Arc<VfioDevice>,
     index: u32,
@@ -97,7 +97,7 @@ impl ConfigAccess for VfioRegion {
     }
 }
 
-/// One region, mapped: a doorbell is a store.
+/// A mapped VFIO region with the doorbell pages, so that ringing one is a single store.
 struct DoorbellMapping {
     base: NonNull<u64>,
     bytes: usize,
@@ -129,7 +129,7 @@ impl DoorbellMapping {
         Ok(Self { base, bytes, _device: device.clone() })
     }
 
-    /// The word at `offset`, if there is one.
+    /// Pointer to the word at `offset`, if `offset` and `length` are those of an aligned word in the mapping.
     fn word(&self, offset: u64, length: usize) -> Option<NonNull<u64>> {
         let at = usize::try_from(offset).ok()?;
         let inside = length == 8 && at % 8 == 0 && at.checked_add(8)? <= self.bytes;
@@ -141,7 +141,7 @@ impl DoorbellMapping {
 impl MmioDevice for DoorbellMapping {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let Some(word) = self.word(offset, data.len()) else { return data.fill(0) };
-        // SAFETY: an aligned word of the mapping, which is device memory that nobody borrows.
+        // SAFETY: an aligned word of the mapping, which is device memory: no reference to it exists.
         data.copy_from_slice(&unsafe { word.as_ptr().read_volatile() }.to_le_bytes());
     }
 
@@ -149,21 +149,21 @@ impl MmioDevice for DoorbellMapping {
         let (Some(word), Ok(value)) = (self.word(offset, data.len()), <[u8; 8]>::try_from(data)) else {
             return;
         };
-        // What was stored before must be seen by whoever is rung.
+        // The NIC must see earlier stores to rings before the doorbell.
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        // SAFETY: as for reading; one store of the whole word.
+        // SAFETY: as for reading; a single store of the whole word.
         unsafe { word.as_ptr().write_volatile(u64::from_le_bytes(value)) };
     }
 }
 
-// SAFETY: the mapping is the window's own, and accesses are single volatile words, from any thread.
+// SAFETY: the value owns the mapping, and all accesses are volatile ones of single words, valid from any thread.
 unsafe impl Send for DoorbellMapping {}
 // SAFETY: as above.
 unsafe impl Sync for DoorbellMapping {}
 
 impl Drop for DoorbellMapping {
     fn drop(&mut self) {
-        // SAFETY: our own mapping; nothing of it is left behind.
+        // SAFETY: the mapping is ours, and pointers to it do not outlive `self`.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
     }
 }

@@ -1,9 +1,10 @@
-//! Drives the NIC from user space, through VFIO, with the queue code of the model guest: what user-space drivers get.
+//! Drives the NIC from user space through VFIO, with the queue code of `refault-model`: the view of a user-space
+//! driver.
 //!
-//! It takes the NIC away from its kernel driver, gives it to vfio-pci, maps its registers and some memory of this
-//! process, moves data between two queue pairs and checks every byte. Then it asks VFIO to map other kinds of
-//! memory, and shows what it says: VFIO pins what it maps, and the kernel does not pin files on DAX for long. In
-//! the end the NIC is given back.
+//! The program rebinds the NIC from its kernel driver to vfio-pci, maps its registers and some memory of this process,
+//! transfers data between two queue pairs and checks every byte. Then it tries to map other kinds of memory and prints
+//! the results: VFIO pins what it maps, and the kernel refuses long-term pins of files on DAX. Finally the NIC is bound
+//! to its kernel driver again.
 
 mod binding;
 mod device;
@@ -31,13 +32,13 @@ struct Arguments {
     /// The NIC, such as 0000:00:03.0 [default: the first]
     #[arg(long, value_name = "ADDRESS")]
     device: Option<String>,
-    /// Bytes of one transfer
+    /// Bytes per transfer
     #[arg(long, value_name = "BYTES", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(1..=1048576))]
     size: u32,
     /// Transfers in each direction
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10000000))]
     count: u64,
-    /// Files whose mappings VFIO is asked to take, besides anonymous memory
+    /// A file to map with VFIO, besides anonymous memory; may be repeated
     #[arg(long, value_name = "FILE")]
     map: Vec<PathBuf>,
 }
@@ -56,7 +57,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let binding = Binding::take(arguments.device.as_deref())?;
     println!("{} is bound to vfio-pci, IOMMU group {}", binding.address(), binding.group()?);
     let result = with_device(&binding, arguments);
-    // Also after an error: whoever had the NIC before gets it back.
+    // Also after an error: the kernel driver must get the NIC back.
     let returned = binding.give_back();
     result?;
     println!("{}", returned?);
@@ -71,22 +72,22 @@ fn with_device(binding: &Binding, arguments: &Arguments) -> Result<()> {
         function: device.function()?,
         memory: memory.frames().clone(),
         domain: Arc::new(PassThrough),
-        pause: patience(),
-        // Polled: no vector is wanted.
+        pause: pause(),
+        // Completions are polled: no interrupt vectors are needed.
         vectors: (0, 0),
     };
     setup.function.config.enable();
-    let driver = Driver::start(setup).context("the NIC cannot be set up")?;
+    let driver = Driver::start(setup).context("cannot initialise the NIC")?;
     let moved = traffic::run(&driver, arguments.size, arguments.count)?;
-    // Nothing may be under way when the memory goes.
-    driver.reset().context("the NIC cannot be reset")?;
+    // No DMA may be in flight when the memory is unmapped.
+    driver.reset().context("cannot reset the NIC")?;
     print!("{moved}");
     ensure!(moved.wrong == 0, "{} bytes are wrong", moved.wrong);
     mappings::try_all(&device, &arguments.map)
 }
 
-/// A NIC that says nothing for so many polls is gone.
-fn patience() -> Pause {
+/// Busy waiting that yields now and then, and times out after 2^32 polls.
+fn pause() -> Pause {
     Pause::new(|polls| {
         if polls % 256 == 255 {
             std::thread::yield_now();

@@ -1,4 +1,4 @@
-//! RDMA between two queue pairs of this process: WRITEs one way, READs the other, and every byte looked at.
+//! RDMA WRITE and READ between two queue pairs of this process, with every byte checked.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -9,19 +9,20 @@ use refault_abi::queue::{Cqe, SqWqe};
 use refault_bus::Iova;
 use refault_model::nic::{Buffer, CompletionQueue, Driver, MemoryRegion, QueuePair, QueuePairSetup, work};
 
-/// log2 of the entries of a send ring, and of those of the completion queue.
+/// log2 of the entries of a send ring.
 const LOG_RING: u8 = 6;
+/// log2 of the entries of the completion queue.
 const LOG_COMPLETIONS: u8 = 8;
-/// Transfers under way at a time.
+/// Transfers in flight when the throughput is measured.
 const DEPTH: u64 = 16;
-/// Transfers one after the other, to tell how long one takes.
+/// Transfers, one at a time, over which the latency is averaged.
 const SINGLE: u64 = 200;
-/// How long the NIC may be silent.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest time without a completion.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What came of it.
+/// The results of all transfers.
 pub(crate) struct Moved {
-    /// Bytes that were not as they should be.
+    /// Number of bytes that arrived wrong.
     pub(crate) wrong: u64,
     lines: Vec<String>,
 }
@@ -32,7 +33,7 @@ impl fmt::Display for Moved {
     }
 }
 
-/// Two buffers and what leads from one to the other.
+/// A source and a target buffer, and a queue pair that transfers from one to the other.
 struct Transfers<'a> {
     driver: &'a Driver,
     completions: CompletionQueue,
@@ -42,9 +43,9 @@ struct Transfers<'a> {
     size: u32,
 }
 
-/// Moves `count` times `size` bytes by WRITE, and as many by READ.
+/// Transfers `size` bytes `count` times with RDMA WRITE, then with RDMA READ.
 pub(crate) fn run(driver: &Driver, size: u32, count: u64) -> Result<Moved> {
-    let mut transfers = Transfers::new(driver, size).context("the NIC refuses what a driver sets up")?;
+    let mut transfers = Transfers::new(driver, size).context("cannot create the queue pairs")?;
     let mut moved = Moved { wrong: 0, lines: Vec::new() };
     for (name, read) in [("RDMA WRITE", false), ("RDMA READ", true)] {
         let seed = if read { 0x5a } else { 0xa5 };
@@ -88,7 +89,7 @@ impl<'a> Transfers<'a> {
         Ok(Self { driver, completions, sender, buffers, regions, size })
     }
 
-    /// One transfer from the first buffer to the second.
+    /// The request for a transfer from the first buffer to the second.
     fn request(&self, id: u64, read: bool) -> SqWqe {
         let [from, to] = [0, 1].map(|index: usize| (self.buffers[index].iova(), self.regions[index].key));
         let local = |(at, key): (Iova, u32)| work::piece(at, self.size, key);
@@ -98,9 +99,10 @@ impl<'a> Transfers<'a> {
         }
     }
 
+    /// Makes `count` transfers, with `depth` of them in flight.
     fn transfer(&mut self, read: bool, count: u64, depth: u64) -> Result<()> {
         let (mut posted, mut done) = (0, 0);
-        let mut heard = Instant::now();
+        let mut last = Instant::now();
         while done < count {
             while posted < count && posted - done < depth {
                 let wqe = self.request(posted, read);
@@ -110,10 +112,10 @@ impl<'a> Transfers<'a> {
             while let Some(entry) = self.completions.poll()? {
                 check(&entry)?;
                 done += 1;
-                heard = Instant::now();
+                last = Instant::now();
             }
-            if heard.elapsed() > PATIENCE {
-                bail!("the NIC completes nothing: {done} of {count} transfers are done");
+            if last.elapsed() > TIMEOUT {
+                bail!("the NIC stopped completing requests after {done} of {count} transfers");
             }
         }
         Ok(())
@@ -127,7 +129,7 @@ impl<'a> Transfers<'a> {
         Ok(())
     }
 
-    /// Bytes of the second buffer that are not the pattern's.
+    /// Number of bytes in the second buffer that differ from the pattern.
     fn wrong(&self, seed: u8) -> Result<u64> {
         let mut found = vec![0; self.size as usize];
         self.driver.memory().dma().read(self.buffers[1].gpa(), &mut found)?;

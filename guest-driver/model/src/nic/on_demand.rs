@@ -143,6 +143,7 @@ impl OnDemandRegion {
         if gone.is_empty() {
             return Ok(());
         }
+        // The words first, so that the NIC cannot read them again; then its caches; only then the DMA mappings.
         for &(index, _) in &gone {
             let word = self.word(&mut table, index)?;
             self.driver.memory().dma().store_u64(word, 0)?;

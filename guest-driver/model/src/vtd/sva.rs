@@ -48,7 +48,7 @@ impl Function {
             Ok(None)
         })?;
         service()?;
-        // As Linux does, with the domain id of requests without a PASID, which is not that of this PASID.
+        // As Linux does, with the domain id for requests without a PASID, even if this PASID has another.
         let flush = Descriptor::pasid_iotlb(self.own_domain(), pasid);
         let batch = [Descriptor::fence(), flush, self.device_tlb_of(pasid)];
         pause.until("the page request overflow to be cleared", || {
