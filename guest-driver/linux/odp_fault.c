@@ -54,7 +54,7 @@ static void refault_answer_again(struct refault_dev *dev, u32 token, u32 answer)
 }
 
 /*
- * Brings the pages of a fault in. Returns whether the NIC shall retry; false
+ * Brings the pages of a fault in. Returns whether the NIC should retry; false
  * fails the request. -EBUSY and -ENOMEM are temporary: the NIC faults again.
  */
 static bool refault_resolve(struct refault_odp *odp, u64 address, u32 length,

@@ -25,11 +25,11 @@ pub struct OnDemandRegion {
     start: Iova,
     length: u64,
     levels: u32,
-    table: Mutex<RegionTable>,
+    table: Mutex<SparseTable>,
 }
 
 /// The tables, which the NIC may read at any time, and the pages in them.
-struct RegionTable {
+struct SparseTable {
     /// Tables by level (0 for tables of pages) and position within the level.
     tables: BTreeMap<(u32, u64), Buffer>,
     /// Pages that are present, by their index from the start of the table.
@@ -78,7 +78,7 @@ impl OnDemandRegion {
         let region = MemoryRegion { key: driver.create(CMD_CREATE_MR, &body)? };
         let levels = u32::from(levels);
         let tables = BTreeMap::from([((levels - 1, 0), top)]);
-        let table = Mutex::new(RegionTable { tables, pages: BTreeMap::new() });
+        let table = Mutex::new(SparseTable { tables, pages: BTreeMap::new() });
         Ok(Arc::new(Self { driver: driver.clone(), region, start, length, levels, table }))
     }
 
@@ -171,7 +171,7 @@ impl OnDemandRegion {
     }
 
     /// Address of the word of a page. Allocates missing tables.
-    fn word(&self, table: &mut RegionTable, index: u64) -> Result<Gpa, ModelError> {
+    fn word(&self, table: &mut SparseTable, index: u64) -> Result<Gpa, ModelError> {
         for level in (0..self.levels - 1).rev() {
             let below = index >> (WORDS_SHIFT * (level + 1));
             if !table.tables.contains_key(&(level, below)) {
@@ -184,7 +184,7 @@ impl OnDemandRegion {
         slot(&table.tables, 0, index)
     }
 
-    fn lock(&self) -> MutexGuard<'_, RegionTable> {
+    fn lock(&self) -> MutexGuard<'_, SparseTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -199,7 +199,7 @@ fn slot(tables: &BTreeMap<(u32, u64), Buffer>, level: u32, index: u64) -> Result
 /// Brings pages of a region in.
 pub trait PageFaultHandler: Send + Sync {
     /// Brings in the page at `address`. May bring in more of the `length` bytes from there on, which is a hint. Returns
-    /// whether the NIC shall retry; `false` fails the request.
+    /// whether the NIC should retry; `false` fails the request.
     fn resolve(&self, address: Iova, length: u32, write: bool) -> bool;
 }
 
@@ -268,7 +268,7 @@ impl PageFaultQueue {
         Ok(faults)
     }
 
-    /// A worker's first step: calls the handler of the region. Returns whether the NIC shall retry.
+    /// A worker's first step: calls the handler of the region. Returns whether the NIC should retry.
     pub fn resolve(&self, fault: &Eqe) -> bool {
         let handler = self.handlers().get(&fault.number).cloned();
         let write = fault.code == FAULT_WRITE;

@@ -122,7 +122,7 @@ pub trait Registration: Send + Sync {
     fn release(&self) -> Result<(), FsError>;
 }
 
-/// A policy for DMA into files whose blocks move. The default methods allow everything and keep no state.
+/// A policy for DMA into files whose blocks move. By default it pins, refuses nothing and keeps no state.
 pub trait Policy: Rule {
     /// The name that the command line uses.
     fn name(&self) -> &'static str;
