@@ -6,7 +6,7 @@ use refault_bus::Gpa;
 use refault_bus::pri::ResponseCode;
 use refault_model::Process;
 use refault_model::paging::{PageSize, Rights};
-use refault_model::vtd::{Answer, Unit};
+use refault_model::vtd::{Answer, RemappingUnit};
 
 use crate::bench_rig::{Rig, SOURCE, TARGET};
 use crate::platform::PAGE_REQUEST_VECTOR;
@@ -31,7 +31,7 @@ pub fn begin(rig: &mut Rig) {
 }
 
 /// The page request thread's work; how many requests there were.
-pub fn serve(unit: &Unit, process: &Process, frame: Gpa) -> usize {
+pub fn serve(unit: &RemappingUnit, process: &Process, frame: Gpa) -> usize {
     let handled = unit.service_page_requests(|request| {
         let mapped = process.space.map(request.page, frame, PageSize::Small, Rights::Write);
         Answer::Now(if mapped.is_ok() { ResponseCode::Success } else { ResponseCode::InvalidRequest })

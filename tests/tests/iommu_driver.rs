@@ -9,7 +9,7 @@ use refault_bus::{Bdf, Gpa, Iova, Pasid};
 use refault_iommu::IommuConfig;
 use refault_model::memory::FRAME;
 use refault_model::paging::{PageSize, Rights};
-use refault_model::vtd::{Answer, Descriptor, Function, FunctionSetup, Unit};
+use refault_model::vtd::{Answer, Descriptor, Function, FunctionSetup, RemappingUnit};
 use refault_model::{ModelError, Pause, Process};
 use refault_tests::plain_device::PlainDevice;
 use refault_tests::platform::{FAULT_VECTOR, PAGE_REQUEST_VECTOR, Platform};
@@ -21,7 +21,7 @@ const BASE: Iova = Iova(0x7f00_0000_0000);
 /// A machine with one plain device behind a translating IOMMU, and a process bound to it.
 struct Bound {
     platform: Platform,
-    unit: Arc<Unit>,
+    unit: Arc<RemappingUnit>,
     device: Arc<PlainDevice>,
     function: Arc<Function>,
     process: Arc<Process>,
@@ -215,7 +215,7 @@ fn many_submitters_share_the_queue_and_each_gets_its_own_wait() {
 fn an_absent_capability_is_named() {
     use refault_bus::mmio::MmioDevice;
     use refault_model::registers::RegisterWindow;
-    use refault_model::vtd::UnitSetup;
+    use refault_model::vtd::RemappingUnitSetup;
 
     /// A unit of which only the capability registers answer: everything but coherent walks.
     struct Lacking;
@@ -229,7 +229,10 @@ fn an_absent_capability_is_named() {
     }
     let bound = bound();
     let setup = bound.platform.unit_setup(pause());
-    let outcome = Unit::bring_up(UnitSetup { registers: RegisterWindow::new(Arc::new(Lacking)), ..setup });
+    let outcome = RemappingUnit::bring_up(RemappingUnitSetup {
+        registers: RegisterWindow::new(Arc::new(Lacking)),
+        ..setup
+    });
     let error = outcome.err().map(|error| error.to_string());
     assert_eq!(error.as_deref(), Some("the IOMMU does not offer coherent walks (ECAP.SMPWC)"));
 }

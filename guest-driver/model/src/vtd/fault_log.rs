@@ -5,9 +5,9 @@ use refault_bus::{Bdf, Iova, Pasid};
 use crate::registers::RegisterWindow;
 use crate::vtd::registers as reg;
 
-/// A recorded fault (VT-d 11.4.7.6).
+/// A primary fault, as a fault recording register holds it (VT-d 11.4.7.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FaultRecord {
+pub struct PrimaryFault {
     /// Fault reason (VT-d table 30).
     pub reason: u8,
     /// Requester id of the faulting request.
@@ -26,7 +26,7 @@ const RECORD: u64 = 16;
 const FAULT: u32 = 1 << 31;
 
 /// Takes all recorded faults and clears the status. Also returns whether faults were lost.
-pub(crate) fn drain(registers: &RegisterWindow) -> (Vec<FaultRecord>, bool) {
+pub(crate) fn drain(registers: &RegisterWindow) -> (Vec<PrimaryFault>, bool) {
     let status = registers.read32(reg::FSTS);
     let mut faults = Vec::new();
     if status & reg::FSTS_PENDING == 0 {
@@ -45,7 +45,7 @@ pub(crate) fn drain(registers: &RegisterWindow) -> (Vec<FaultRecord>, bool) {
     (faults, status & reg::FSTS_OVERFLOW != 0)
 }
 
-fn read(registers: &RegisterWindow, at: u64) -> Option<FaultRecord> {
+fn read(registers: &RegisterWindow, at: u64) -> Option<PrimaryFault> {
     let high = registers.read32(at + 12);
     if high & FAULT == 0 {
         return None;
@@ -53,7 +53,7 @@ fn read(registers: &RegisterWindow, at: u64) -> Option<FaultRecord> {
     let source = registers.read32(at + 8);
     let page = registers.read64(at) & !0xfff;
     let ([reason, ..], [low, middle, ..]) = (high.to_le_bytes(), source.to_le_bytes());
-    Some(FaultRecord {
+    Some(PrimaryFault {
         reason,
         requester: Bdf(u16::from_le_bytes([low, middle])),
         pasid: (source & FAULT != 0).then(|| Pasid::truncated(u64::from(high >> 8))),

@@ -8,14 +8,14 @@ use refault_bus::{Bdf, Gpa, Iova, Pasid};
 use crate::ModelError;
 use crate::paging::PageTables;
 use crate::vtd::context::{ContextBits, FAULT_DISABLED, PRESENT, PasidEntry, PasidTables};
-use crate::vtd::{Descriptor, Unit, covering_block};
+use crate::vtd::{Descriptor, RemappingUnit, covering_block};
 
 /// The PASID table entry for requests without a PASID (RID_PASID).
 const OWN_SPACE: Pasid = Pasid::truncated(0);
 /// The domain id that Linux uses for all SVA and pass-through entries.
 const SHARED_DOMAIN: u16 = 1;
 
-/// Arguments of [`Unit::probe`]: the capabilities of a function.
+/// Arguments of [`RemappingUnit::probe`]: the capabilities of a function.
 #[derive(Clone, Copy, Debug)]
 pub struct FunctionSetup {
     /// Requester id of the function.
@@ -39,7 +39,7 @@ impl FunctionSetup {
 
 /// A function that was probed.
 pub struct Function {
-    pub(crate) unit: Arc<Unit>,
+    pub(crate) unit: Arc<RemappingUnit>,
     pub(crate) requester: Bdf,
     pub(crate) pasids: PasidTables,
     /// Address of its context entry.
@@ -51,7 +51,7 @@ pub struct Function {
 }
 
 impl Function {
-    pub(crate) fn new(unit: Arc<Unit>, setup: FunctionSetup) -> Result<Arc<Self>, ModelError> {
+    pub(crate) fn new(unit: Arc<RemappingUnit>, setup: FunctionSetup) -> Result<Arc<Self>, ModelError> {
         let memory = &unit.setup.memory;
         let bits = if setup.pasid { setup.pasid_bits } else { 0 };
         let pasids = PasidTables::new(memory.clone(), bits)?;
@@ -79,7 +79,7 @@ impl Function {
     }
 
     /// The IOMMU that translates its requests.
-    pub fn unit(&self) -> &Arc<Unit> {
+    pub fn unit(&self) -> &Arc<RemappingUnit> {
         &self.unit
     }
 

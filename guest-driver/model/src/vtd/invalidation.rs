@@ -45,7 +45,7 @@ enum Submission {
 }
 
 impl InvalidationQueue {
-    /// Allocates the ring and programs its address. [`Unit::bring_up`](crate::vtd::Unit::bring_up) enables it.
+    /// Allocates the ring and programs its address. [`RemappingUnit::bring_up`](crate::vtd::RemappingUnit::bring_up) enables it.
     ///
     /// # Errors
     ///

@@ -12,8 +12,8 @@ mod sva;
 mod unit;
 
 pub use descriptor::{Descriptor, covering_block};
-pub use fault_log::FaultRecord;
+pub use fault_log::PrimaryFault;
 pub use function::{Function, FunctionSetup};
 pub use invalidation::InvalidationQueue;
 pub use page_requests::{Answer, PageRequestQueue, QueuedRequest};
-pub use unit::{Unit, UnitSetup};
+pub use unit::{RemappingUnit, RemappingUnitSetup};

@@ -40,7 +40,7 @@ pub struct QueuedRequest {
 pub enum Answer {
     /// Respond with this code, if the request is the last of its group.
     Now(ResponseCode),
-    /// The handler responds itself, with [`crate::vtd::Unit::respond`].
+    /// The handler responds itself, with [`crate::vtd::RemappingUnit::respond`].
     Later,
 }
 

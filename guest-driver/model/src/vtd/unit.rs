@@ -10,7 +10,7 @@ use crate::registers::RegisterWindow;
 use crate::vtd::context::RootTable;
 use crate::vtd::registers as reg;
 use crate::vtd::{
-    Answer, Descriptor, FaultRecord, Function, FunctionSetup, InvalidationQueue, PageRequestQueue,
+    Answer, Descriptor, Function, FunctionSetup, InvalidationQueue, PageRequestQueue, PrimaryFault,
     QueuedRequest, fault_log,
 };
 use crate::{GuestMemory, ModelError, Pause};
@@ -20,9 +20,9 @@ const SCALABLE: u64 = 1 << 10;
 /// CAP.ESRTPS: setting the root table pointer also flushes all caches.
 const FLUSHES_ON_ROOT: u64 = 1 << 63;
 
-/// Arguments of [`Unit::bring_up`].
+/// Arguments of [`RemappingUnit::bring_up`].
 #[derive(Clone)]
-pub struct UnitSetup {
+pub struct RemappingUnitSetup {
     /// Register window of the IOMMU.
     pub registers: RegisterWindow,
     /// Memory to allocate tables and rings from.
@@ -38,8 +38,8 @@ pub struct UnitSetup {
 }
 
 /// The driver of an initialised IOMMU.
-pub struct Unit {
-    pub(crate) setup: UnitSetup,
+pub struct RemappingUnit {
+    pub(crate) setup: RemappingUnitSetup,
     /// The driver's side of the invalidation queue.
     pub queue: InvalidationQueue,
     /// The driver's side of the page request queue.
@@ -49,7 +49,7 @@ pub struct Unit {
     command: AtomicU32,
 }
 
-impl Unit {
+impl RemappingUnit {
     /// Initialises the IOMMU up to, but not including, translation: invalidation queue, root table, page request queue,
     /// fault event. If it is translating, it is stopped first. The next steps are [`Self::probe`] and
     /// [`Self::enable_translation`].
@@ -57,7 +57,7 @@ impl Unit {
     /// # Errors
     ///
     /// [`ModelError::MissingCapability`]; [`ModelError::OutOfMemory`]; [`ModelError::Stuck`] on a timeout.
-    pub fn bring_up(setup: UnitSetup) -> Result<Arc<Self>, ModelError> {
+    pub fn bring_up(setup: RemappingUnitSetup) -> Result<Arc<Self>, ModelError> {
         let registers = &setup.registers;
         let missing = |needed: &&reg::Needed| registers.read64(reg::ECAP) >> needed.bit & 1 == 0;
         if let Some(needed) = reg::NEEDED.iter().find(missing) {
@@ -147,7 +147,7 @@ impl Unit {
     }
 
     /// Takes the recorded faults. Also returns whether faults were lost.
-    pub fn take_faults(&self) -> (Vec<FaultRecord>, bool) {
+    pub fn take_faults(&self) -> (Vec<PrimaryFault>, bool) {
         fault_log::drain(&self.setup.registers)
     }
 
@@ -158,7 +158,7 @@ impl Unit {
 }
 
 /// Disables translation and queued invalidation that are still on, after a kexec or a warm reset.
-fn stop_if_running(setup: &UnitSetup) -> Result<(), ModelError> {
+fn stop_if_running(setup: &RemappingUnitSetup) -> Result<(), ModelError> {
     let status = setup.registers.read32(reg::GSTS);
     let command = AtomicU32::new(status & (reg::TRANSLATION | reg::QUEUED_INVALIDATION));
     for bit in [reg::TRANSLATION, reg::QUEUED_INVALIDATION] {
@@ -170,7 +170,7 @@ fn stop_if_running(setup: &UnitSetup) -> Result<(), ModelError> {
 }
 
 /// Sets or clears one bit of GCMD and waits for GSTS to follow.
-fn level(setup: &UnitSetup, command: &AtomicU32, bit: u32, on: bool) -> Result<(), ModelError> {
+fn level(setup: &RemappingUnitSetup, command: &AtomicU32, bit: u32, on: bool) -> Result<(), ModelError> {
     let value = if on {
         command.fetch_or(bit, Ordering::Relaxed) | bit
     } else {
@@ -180,7 +180,7 @@ fn level(setup: &UnitSetup, command: &AtomicU32, bit: u32, on: bool) -> Result<(
     await_status(setup, bit, on)
 }
 
-fn await_status(setup: &UnitSetup, bit: u32, on: bool) -> Result<(), ModelError> {
+fn await_status(setup: &RemappingUnitSetup, bit: u32, on: bool) -> Result<(), ModelError> {
     setup.pause.until("the global status register", || {
         let is_on = setup.registers.read32(reg::GSTS) & bit != 0;
         Ok((is_on == on).then_some(()))

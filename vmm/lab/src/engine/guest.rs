@@ -11,7 +11,7 @@ use refault_bus::{AddressSpace, Iova, PrgIndex};
 use refault_model::nic::{PageFaultQueue, Umem};
 use refault_model::paging::PageSize;
 use refault_model::process::FaultHandlers;
-use refault_model::vtd::{Answer, QueuedRequest, Unit};
+use refault_model::vtd::{Answer, QueuedRequest, RemappingUnit};
 use refault_model::{ModelError, Process};
 
 use super::agenda::Event;
@@ -26,7 +26,7 @@ use crate::scenario::{Guest as Setup, Scenario};
 pub(super) struct Guest {
     world: Arc<World>,
     setup: Setup,
-    unit: Arc<Unit>,
+    unit: Arc<RemappingUnit>,
     events: Arc<PageFaultQueue>,
     probe: Arc<dyn Probe>,
     process: Arc<Process>,

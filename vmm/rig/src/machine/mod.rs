@@ -16,7 +16,7 @@ use refault_bus::probe::Probe;
 use refault_iommu::Iommu;
 use refault_model::interrupts::InterruptController;
 use refault_model::nic::{DmaDomain, Driver, DriverSetup, PassThrough, TranslatedDomain};
-use refault_model::vtd::{Function, FunctionSetup, Unit, UnitSetup};
+use refault_model::vtd::{Function, FunctionSetup, RemappingUnit, RemappingUnitSetup};
 use refault_model::{GuestMemory, ModelError, Pause, Process};
 use refault_nic::{Nic, NicConfig};
 use refault_pci::PciFunction;
@@ -91,7 +91,7 @@ pub struct Machine {
     /// The NIC.
     pub nic: Arc<Nic>,
     /// The kernel's IOMMU driver.
-    pub unit: Arc<Unit>,
+    pub unit: Arc<RemappingUnit>,
     /// The NIC as that driver knows it.
     pub function: Arc<Function>,
     /// The NIC's driver.
@@ -145,7 +145,7 @@ impl Machine {
     ) -> Result<Self, ModelError> {
         let pause = (setup.pause)(&workers);
         let page_request_order = setup.page_request_order;
-        let unit = Unit::bring_up(UnitSetup { page_request_order, ..platform.unit_setup(pause.clone()) })?;
+        let unit = RemappingUnit::bring_up(RemappingUnitSetup { page_request_order, ..platform.unit_setup(pause.clone()) })?;
         let function = unit.probe(FunctionSetup::capable(setup.nic.bdf))?;
         let domain = setup.own_space.attach(&platform.memory, &function)?;
         let access = function::access(nic.clone());

@@ -9,7 +9,7 @@ use refault_iommu::{Iommu, IommuConfig};
 use refault_model::interrupts::InterruptController;
 use refault_model::memory::FRAME;
 use refault_model::registers::RegisterWindow;
-use refault_model::vtd::{Unit, UnitSetup};
+use refault_model::vtd::{RemappingUnit, RemappingUnitSetup};
 use refault_model::{GuestMemory, ModelError, Pause};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -55,9 +55,9 @@ impl Platform {
     }
 
     /// What the kernel knows of the IOMMU before it brings it up.
-    pub fn unit_setup(&self, pause: Pause) -> UnitSetup {
+    pub fn unit_setup(&self, pause: Pause) -> RemappingUnitSetup {
         let window: Arc<dyn MmioDevice> = self.iommu.clone();
-        UnitSetup {
+        RemappingUnitSetup {
             registers: RegisterWindow::new(window),
             memory: self.memory.clone(),
             pause,
@@ -68,8 +68,8 @@ impl Platform {
     }
 
     /// Brings the IOMMU up, translation still off.
-    pub fn bring_up(&self, pause: Pause) -> Arc<Unit> {
-        Unit::bring_up(self.unit_setup(pause)).expect("the IOMMU comes up")
+    pub fn bring_up(&self, pause: Pause) -> Arc<RemappingUnit> {
+        RemappingUnit::bring_up(self.unit_setup(pause)).expect("the IOMMU comes up")
     }
 }
 
