@@ -91,7 +91,10 @@ static int refault_cmd_destroy_qp(struct refault_dev *dev, struct refault_qp *qp
 	return 0;
 }
 
-/* Returns the actual capabilities. Only max_inline_data may be too small. */
+/*
+ * Returns the actual capabilities: at least those that were requested, except
+ * for max_inline_data.
+ */
 static void refault_set_cap(struct refault_qp *qp, struct ib_qp_init_attr *attr,
 			    const struct refault_uverbs_create_qp *req)
 {
