@@ -5,32 +5,25 @@
 //! no thread, and no clock but the one handed in. Its work is done by [`Worker`]s, on threads or on one.
 //!
 //! The path of one DMA through the crate: [`doorbell`](Nic) write, `engine` turn, `queue::send` fetches the
-//! request, `region` checks key, bounds and rights, `dma` translates through `atc` or the IOMMU, `engine::copy`
-//! copies, `queue::completion` reports. A page that is missing goes through `engine::faults`, and from there to the
-//! IOMMU by `pri` or, of a region with a table of its own (`on_demand`), to the driver by `page_faults`.
+//! request, `memory::region` checks key, bounds and rights, `memory::port` translates through the device TLB or the
+//! IOMMU, `memory::copy` copies, `queue::completion` reports. A page that is missing goes through `fault`: to the
+//! IOMMU as a page request or, of a region with a table of its own, to the driver as an event.
 
-mod atc;
 mod cause;
-mod command;
 mod config;
-mod dma;
-mod doorbell;
 mod engine;
 mod fabric;
-mod function;
-mod guard;
+mod fault;
+mod front;
+mod ids;
+mod memory;
 mod nic;
-mod on_demand;
-mod page_faults;
-mod page_table;
-mod pri;
+mod observe;
 mod qp;
 mod queue;
-mod region;
-mod regs;
 mod slab;
 mod stats;
-mod waits;
+mod timers;
 
 pub use config::{NicConfig, RemoteFaults};
 pub use engine::{Work, Worker};

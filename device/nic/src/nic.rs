@@ -17,23 +17,23 @@ use refault_bus::pri::{PageGroupResponse, ResponseCode};
 use refault_bus::probe::{Probe, ProbeEvent, Stage};
 use refault_bus::{AddressSpace, Bdf};
 
-use crate::command::objects::Objects;
 use crate::config::NicConfig;
-use crate::dma::{Port, Shard};
-use crate::engine::timers::Timers;
 use crate::engine::{Task, Work, Worker};
 use crate::fabric::Fabric;
-use crate::function;
-use crate::guard::{Guarded, lock};
-use crate::page_faults::PageFaults;
-use crate::pri::PageRequests;
+use crate::fault::events::PageFaults;
+use crate::fault::requests::PageRequests;
+use crate::front::command::objects::Objects;
+use crate::front::function;
+use crate::front::regs::Registers;
+use crate::memory::guard::{Guarded, lock};
+use crate::memory::port::{Port, Shard};
+use crate::memory::region::RegionTable;
 use crate::qp::QueuePairs;
 use crate::queue::completion::CompletionQueues;
 use crate::queue::event::EventQueues;
 use crate::queue::shared::SharedQueues;
-use crate::region::RegionTable;
-use crate::regs::Registers;
 use crate::stats::NicStats;
+use crate::timers::Timers;
 use refault_bus::warn::WarnLimit;
 
 /// What belongs to one worker and is not under its guard.

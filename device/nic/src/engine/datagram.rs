@@ -9,18 +9,19 @@ use refault_abi::codes::*;
 use refault_abi::queue::*;
 use zerocopy::FromZeros;
 
-use super::copy::{read_extents, write_extents};
-use super::list::{List, Stopped};
 use super::requester::Outcome;
 use super::responder::Refusal;
 use crate::Nic;
 use crate::cause::Cause;
-use crate::dma::{AccessError, Extent, Port};
-use crate::guard::lock;
-use crate::qp::{End, Qp, Requester, Responder, Setup};
+use crate::memory::copy::{read_extents, write_extents};
+use crate::memory::guard::lock;
+use crate::memory::list::End;
+use crate::memory::list::{List, Stopped};
+use crate::memory::port::{AccessError, Extent, Port};
+use crate::memory::region::Access;
+use crate::qp::{Qp, Requester, Responder, Setup};
 use crate::queue::recv;
 use crate::queue::send::Message;
-use crate::region::Access;
 
 /// Longest datagram: the port's path MTU of 4096 bytes.
 const MAX_DATAGRAM: usize = 4096;

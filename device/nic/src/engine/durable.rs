@@ -15,8 +15,10 @@ use super::responder::{Delivery, Refusal};
 use super::{Task, Work};
 use crate::Nic;
 use crate::cause::Cause;
-use crate::dma::{Extent, Port};
-use crate::qp::{End, PageAnswer, Requester, Wait};
+use crate::memory::list::End;
+use crate::memory::port::{Extent, Port};
+use crate::qp::answer::PageAnswer;
+use crate::qp::{Requester, Wait};
 use crate::queue::send::MAX_MESSAGE;
 
 /// Most bytes and most pieces of memory of one step.

@@ -9,15 +9,16 @@ use refault_bus::pri::PageRequest;
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::{AddressSpace, PrgIndex};
 
-use super::list::{Ahead, List, Window};
 use crate::Nic;
 use crate::cause::Cause;
-use crate::dma::{PageMiss, Port};
-use crate::guard::lock;
-use crate::qp::{End, Faulted, PageTrouble, Requester, Wait};
+use crate::fault::waits::{Waiter, Wanted};
+use crate::memory::guard::lock;
+use crate::memory::list::End;
+use crate::memory::list::{Ahead, List, Window};
+use crate::memory::port::{PageMiss, Port};
+use crate::memory::region::Backing;
+use crate::qp::{Faulted, PageTrouble, Requester, Wait};
 use crate::queue::event::Event;
-use crate::region::Backing;
-use crate::waits::{Waiter, Wanted};
 
 /// Times a page is asked for without progress before the device waits between them.
 const PROMPT: u32 = 4;

@@ -8,8 +8,8 @@ use super::receive::take_own;
 use super::{REQUESTS_PER_TURN, Turn};
 use crate::Nic;
 use crate::cause::Cause;
-use crate::dma::Port;
-use crate::guard::lock;
+use crate::memory::guard::lock;
+use crate::memory::port::Port;
 use crate::qp::{Qp, Requester};
 use crate::queue::send::Message;
 

@@ -5,17 +5,14 @@
 //! when the request must wait: for a page, for the peer, for a moment in time. A waiting queue pair is parked;
 //! it occupies no worker, no guard and no lock.
 
-mod copy;
 mod datagram;
 mod durable;
 mod faults;
 mod flush;
-mod list;
 mod receive;
 mod requester;
 mod responder;
-pub(crate) mod sample;
-pub(crate) mod timers;
+mod watch;
 
 use std::sync::Arc;
 
@@ -24,12 +21,13 @@ use refault_abi::event::{EVENT_QP, QP_EVENT_FATAL};
 use refault_bus::probe::{ProbeEvent, Stage};
 
 use crate::Nic;
-use crate::dma::Port;
-use crate::guard::lock;
+use crate::fault::waits::{Closed, Told};
+use crate::ids::slot_of;
+use crate::memory::guard::lock;
+use crate::memory::port::Port;
 use crate::qp::{Qp, Requester, Setup};
-use crate::queue::completion::{Watch, slot_of};
+use crate::queue::completion::TimerNeeded;
 use crate::queue::event::Event;
-use crate::waits::{Closed, Told};
 use durable::Persist;
 
 /// Requests of one turn.
@@ -140,8 +138,8 @@ impl Nic {
     }
 
     /// Has a completion queue's worker watch the time, if the queue asks for it.
-    pub(crate) fn moderate(&self, cqn: u32, watch: Watch) {
-        if watch == Watch::Begin {
+    pub(crate) fn moderate(&self, cqn: u32, needed: TimerNeeded) {
+        if needed == TimerNeeded::Yes {
             self.send(self.worker_of(slot_of(cqn)), Task::Moderate(cqn));
         }
     }

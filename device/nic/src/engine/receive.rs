@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use refault_abi::queue::{CQE_RECEIVE, Cqe};
 
 use crate::Nic;
-use crate::dma::{AccessError, Port};
+use crate::memory::port::{AccessError, Port};
 use crate::qp::{Qp, Receiving, Responder};
 
 impl Nic {

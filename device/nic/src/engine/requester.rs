@@ -4,18 +4,21 @@ use refault_abi::codes::*;
 use refault_abi::event::QP_EVENT_SQ_DRAINED;
 use refault_abi::queue::Cqe;
 
-use super::list::Stopped;
 use super::responder::Refusal;
-use super::sample::Watch;
 use super::{Budget, Turn};
 use crate::Nic;
 use crate::cause::Cause;
 use crate::config::RemoteFaults;
-use crate::dma::{AccessError, Extent, PageMiss, Port};
-use crate::guard::lock;
+use crate::ids::slot_of;
+use crate::memory::guard::lock;
+use crate::memory::list::End;
+use crate::memory::list::Stopped;
+use crate::memory::port::{AccessError, Extent, PageMiss, Port};
+use crate::observe::RequestStamps;
+use crate::qp::answer::PageAnswer;
 use crate::qp::attributes::rnr_delay_ns;
-use crate::qp::{End, PageAnswer, Qp, Requester, Wait};
-use crate::queue::completion::{PostError, slot_of};
+use crate::qp::{Qp, Requester, Wait};
+use crate::queue::completion::PostError;
 use crate::queue::send::{Message, Operation};
 
 /// What a step counts for at least, however few bytes it moved.
@@ -112,7 +115,7 @@ impl Nic {
             if budget.is_spent() {
                 return Turn::Again;
             }
-            let outcome = match requester.sampling.is_watching() {
+            let outcome = match requester.sampling.is_sampling() {
                 false => self.deliver(&mut port, requester),
                 true => self.deliver_watched(&mut port, requester),
             };
@@ -314,7 +317,7 @@ impl Nic {
         port.shard().stats.requests += 1;
         let watched = requester.sampling.take();
         if watched.is_some() {
-            port.watch = Some(Watch::begin(port));
+            port.stamps = Some(RequestStamps::begin(&port.shard().stats));
         }
         if report {
             let entry = Cqe {
@@ -352,7 +355,7 @@ impl Nic {
     /// Writes a completion. If it cannot be written, the queue pair is lost, and all others of that queue.
     pub(super) fn post(&self, port: &mut Port<'_>, qp: &Qp, cqn: u32, entry: Cqe) {
         match self.cqs.post(port, &self.events, cqn, entry) {
-            Ok(watch) => self.moderate(cqn, watch),
+            Ok(needed) => self.moderate(cqn, needed),
             Err(PostError::JustFailed) => self.fail_users_of_cq(cqn),
             Err(PostError::Dead) => self.fail_qp(qp, true),
         }

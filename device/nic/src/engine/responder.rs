@@ -9,18 +9,19 @@ use refault_abi::queue::*;
 use refault_bus::dma::Exchange;
 use zerocopy::FromZeros;
 
-use super::copy;
-use super::list::{List, Stopped};
 use super::requester::Outcome;
 use crate::Nic;
 use crate::cause::Cause;
-use crate::dma::Port;
-use crate::guard::lock;
+use crate::memory::copy;
+use crate::memory::guard::lock;
+use crate::memory::list::End;
+use crate::memory::list::{List, Stopped};
+use crate::memory::port::Port;
+use crate::memory::region::Access;
 use crate::qp::attributes::Attributes;
-use crate::qp::{End, Qp, Receiving, Requester, Responder, Setup};
+use crate::qp::{Qp, Receiving, Requester, Responder, Setup};
 use crate::queue::recv;
 use crate::queue::send::{Message, Operation};
-use crate::region::Access;
 
 /// Tries at an atomic on a word that another processor keeps changing, before others get their turn.
 const ATOMIC_TRIES: u32 = 1000;

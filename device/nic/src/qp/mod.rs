@@ -4,6 +4,7 @@
 //! responder, which takes what the peer sends. Lock order: requester of A, then a worker's guard, then
 //! responder of B (A and B may be one). Nobody takes a requester or a guard with a responder in hand.
 
+pub(crate) mod answer;
 pub(crate) mod attributes;
 pub(crate) mod state;
 
@@ -14,12 +15,13 @@ use refault_abi::codes::*;
 use refault_abi::queue::{RqWqe, WQE_SIGNALED};
 use refault_bus::PrgIndex;
 
-use crate::cause::Cause;
-use crate::dma::PageMiss;
-use crate::engine::sample::Sampling;
-use crate::page_table::Pages;
+use crate::ids::slot_of;
+use crate::memory::list::End;
+use crate::memory::page_table::Pages;
+use crate::memory::port::PageMiss;
+use crate::observe::Sampling;
+use crate::qp::answer::PageAnswer;
 use crate::qp::attributes::Attributes;
-use crate::queue::completion::slot_of;
 use crate::queue::send::Message;
 use crate::slab::Slab;
 
@@ -74,16 +76,6 @@ pub(crate) enum Wait {
     Peer,
     /// So many bytes more of a FLUSH surviving the machine.
     Durable { ticket: u64, bytes: u32 },
-}
-
-/// Which end of a copy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The requester's own memory.
-    #[default]
-    Local,
-    /// The responder's memory.
-    Remote,
 }
 
 /// A page this request asked for, until it is used.
@@ -304,39 +296,6 @@ impl Qp {
     }
 }
 
-/// What became of a page request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PageAnswer {
-    /// Look again.
-    LookAgain,
-    /// It will not be there.
-    Failed(Cause),
-}
-
-impl PageAnswer {
-    const fn bits(self) -> u64 {
-        match self {
-            Self::LookAgain => 0,
-            Self::Failed(Cause::PageRefused) => 1,
-            Self::Failed(Cause::PageFailure) => 2,
-            Self::Failed(Cause::PageTimeout) => 3,
-            Self::Failed(Cause::NotPersistent) => 5,
-            Self::Failed(_) => 4,
-        }
-    }
-
-    const fn from_bits(bits: u64) -> Self {
-        match bits & 7 {
-            0 => Self::LookAgain,
-            1 => Self::Failed(Cause::PageRefused),
-            2 => Self::Failed(Cause::PageFailure),
-            3 => Self::Failed(Cause::PageTimeout),
-            5 => Self::Failed(Cause::NotPersistent),
-            _ => Self::Failed(Cause::Blocked),
-        }
-    }
-}
-
 /// All queue pairs.
 pub(crate) struct QueuePairs(Slab<Qp>);
 
@@ -369,6 +328,7 @@ impl QueuePairs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cause::Cause;
 
     #[test]
     fn a_late_answer_does_not_replace_a_newer_one() {
@@ -384,7 +344,7 @@ mod tests {
     #[test]
     fn what_the_manual_says_of_memory_is_true() {
         assert!(size_of::<Qp>() < 1024, "{}", size_of::<Qp>());
-        let region = size_of::<Mutex<Option<crate::region::Region>>>();
+        let region = size_of::<Mutex<Option<crate::memory::region::Region>>>();
         assert!(region < 96, "{region}");
     }
 

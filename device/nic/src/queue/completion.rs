@@ -6,23 +6,14 @@ use refault_abi::event::{EVENT_COMPLETION, EVENT_CQ_ERROR};
 use refault_abi::queue::{CQE_SIZE, CQE_SOLICITED, Cqe};
 use zerocopy::IntoBytes;
 
-use crate::dma::Port;
-use crate::guard::lock;
-use crate::page_table::Pages;
+use crate::ids::slot_of;
+use crate::memory::guard::lock;
+use crate::memory::page_table::Pages;
+use crate::memory::port::Port;
 use crate::queue::event::{Event, EventQueues};
 use crate::queue::moderation::{Moderation, Pace, Step};
 use crate::queue::{phase, published};
 use crate::slab::Slab;
-
-/// Bits of a CQN or QPN that name the slot; the slot's variant is above them.
-pub(crate) const SLOT_BITS: u32 = 14;
-/// Variants of a slot that fit in 24 bits.
-pub(crate) const SLOT_VARIANTS: u32 = (1 << (24 - SLOT_BITS)) - 1;
-
-/// The slot of a CQN or QPN.
-pub(crate) const fn slot_of(number: u32) -> u32 {
-    number & ((1 << SLOT_BITS) - 1)
-}
 
 /// What the driver wants to be told about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,14 +54,14 @@ struct CompletionQueue {
     failed: bool,
 }
 
-/// Whether somebody must begin to watch the time for a queue.
+/// Whether a worker must start a timer for a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Watch {
-    /// Nobody, or somebody does already.
+pub(crate) enum TimerNeeded {
+    /// There is nothing to wait for, or the timer runs already.
     No,
-    /// Its worker.
-    Begin,
+    /// The queue's worker.
+    Yes,
 }
 
 /// A completion could not be written.
@@ -116,7 +107,7 @@ impl CompletionQueues {
         events: &EventQueues,
         cqn: u32,
         entry: Cqe,
-    ) -> Result<Watch, PostError> {
+    ) -> Result<TimerNeeded, PostError> {
         let slot = self.0.find(slot_of(cqn)).ok_or(PostError::Dead)?;
         let mut queue = lock(slot);
         if queue.setup.cqn != cqn || queue.failed {
@@ -138,12 +129,17 @@ impl CompletionQueues {
 
     /// The driver's arm doorbell, rung in the page of `context`, with its consumer index: completions it has
     /// not seen yet are told of at once.
-    pub(crate) fn arm(&self, port: &mut Port<'_>, events: &EventQueues, doorbell: ArmDoorbell) -> Watch {
-        let Some(slot) = self.0.find(slot_of(doorbell.cqn)) else { return Watch::No };
+    pub(crate) fn arm(
+        &self,
+        port: &mut Port<'_>,
+        events: &EventQueues,
+        doorbell: ArmDoorbell,
+    ) -> TimerNeeded {
+        let Some(slot) = self.0.find(slot_of(doorbell.cqn)) else { return TimerNeeded::No };
         let mut queue = lock(slot);
         let CqSetup { cqn, context, log, .. } = queue.setup;
         if cqn == 0 || cqn != doorbell.cqn || context != doorbell.context || queue.failed {
-            return Watch::No;
+            return TimerNeeded::No;
         }
         // A consumer index that cannot be is as good as an old one: the driver will look.
         let unseen = published(queue.producer, doorbell.consumer, log).unwrap_or(1);
@@ -229,13 +225,13 @@ impl CompletionQueue {
     }
 
     /// Does what the pace says.
-    fn step(&mut self, port: &mut Port<'_>, events: &EventQueues, step: Step) -> Watch {
+    fn step(&mut self, port: &mut Port<'_>, events: &EventQueues, step: Step) -> TimerNeeded {
         match step {
-            Step::Wait => Watch::No,
-            Step::Watch => Watch::Begin,
+            Step::Wait => TimerNeeded::No,
+            Step::Watch => TimerNeeded::Yes,
             Step::Tell => {
                 self.tell(port, events);
-                Watch::No
+                TimerNeeded::No
             }
         }
     }

@@ -11,10 +11,10 @@ use refault_bus::{AddressSpace, Iova};
 use rustc_hash::FxHashSet;
 use zerocopy::IntoBytes;
 
-use crate::dma::{AccessError, Port};
-use crate::guard::lock;
-use crate::page_faults::slot_of_token;
-use crate::page_table::Pages;
+use crate::ids::slot_of_token;
+use crate::memory::guard::lock;
+use crate::memory::page_table::Pages;
+use crate::memory::port::{AccessError, Port};
 use crate::queue::phase;
 
 /// Consumer indices have 31 bits: bit 31 of their register arms.

@@ -3,7 +3,7 @@
 use refault_abi::queue::{RQ_WQE_SIZE, RqWqe, Sge};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::dma::{AccessError, Port};
+use crate::memory::port::{AccessError, Port};
 use crate::qp::Setup;
 use crate::queue::published;
 

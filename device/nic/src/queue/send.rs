@@ -5,8 +5,9 @@ use refault_abi::queue::*;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::cause::Cause;
-use crate::dma::{AccessError, Port};
-use crate::qp::{End, Setup};
+use crate::memory::list::End;
+use crate::memory::port::{AccessError, Port};
+use crate::qp::Setup;
 use crate::queue::published;
 
 /// Longest message: InfiniBand's limit.

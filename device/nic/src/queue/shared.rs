@@ -12,11 +12,11 @@ use refault_abi::queue::{RQ_WQE_SIZE, RqWqe, SrqDoorbellRecord};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::cause::Cause;
-use crate::dma::{AccessError, Port};
-use crate::guard::lock;
-use crate::page_table::Pages;
+use crate::ids::slot_of;
+use crate::memory::guard::lock;
+use crate::memory::page_table::Pages;
+use crate::memory::port::{AccessError, Port};
 use crate::qp::Receiving;
-use crate::queue::completion::slot_of;
 use crate::queue::event::{Event, EventQueues};
 use crate::queue::published;
 use crate::slab::Slab;

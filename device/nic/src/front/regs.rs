@@ -7,7 +7,7 @@ use refault_abi::regs::*;
 use refault_bus::Iova;
 
 use crate::Nic;
-use crate::guard::lock;
+use crate::memory::guard::lock;
 
 /// Command lanes.
 const LANES: usize = 2;

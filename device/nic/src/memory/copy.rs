@@ -3,11 +3,11 @@
 use refault_bus::Gpa;
 use refault_bus::dma::CopyPiece;
 
-use super::list::{Cursor, List, Stopped, Track};
-use crate::atc::Atc;
 use crate::cause::Cause;
-use crate::dma::{AccessError, Extent, Port};
-use crate::qp::End;
+use crate::memory::atc::Atc;
+use crate::memory::list::End;
+use crate::memory::list::{Cursor, List, Stopped, Track};
+use crate::memory::port::{AccessError, Extent, Port};
 
 /// Most bytes copied before an invalidation that waits gets its turn.
 const CHUNK: u64 = 64 << 10;

@@ -5,16 +5,15 @@ use std::sync::Mutex;
 use refault_abi::codes::ACCESS_LOCAL_WRITE;
 use refault_bus::{AddressSpace, Iova, Pasid};
 
-use crate::atc::Space;
 use crate::cause::Cause;
-use crate::dma::{AccessError, Extent, PageMiss, Port};
-use crate::guard::lock;
-use crate::on_demand::OnDemandTable;
-use crate::page_table::Pages;
+use crate::ids::slot_of_key;
+use crate::memory::atc::Space;
+use crate::memory::guard::lock;
+use crate::memory::on_demand::OnDemandTable;
+use crate::memory::page_table::Pages;
+use crate::memory::port::{AccessError, Extent, PageMiss, Port};
 use crate::slab::Slab;
 
-/// Bits of a key that tell a slot's regions apart; the slot is above them.
-pub(crate) const KEY_VARIANT_BITS: u32 = 8;
 /// Regions a worker remembers; a power of two.
 const REMEMBERED: usize = 64;
 
@@ -82,20 +81,20 @@ impl RegionTable {
 
     /// The region named by `key`.
     pub(crate) fn find(&self, key: u32) -> Option<Region> {
-        let slot = self.slots.find(key >> KEY_VARIANT_BITS)?;
+        let slot = self.slots.find(slot_of_key(key))?;
         lock(slot).filter(|region| region.key == key)
     }
 
     /// Puts a region at its key's slot; `false` beyond the limit.
     pub(crate) fn put(&self, region: Region) -> bool {
-        let slot = self.slots.grow_to(region.key >> KEY_VARIANT_BITS);
+        let slot = self.slots.grow_to(slot_of_key(region.key));
         slot.map(|slot| *lock(slot) = Some(region)).is_some()
     }
 
     /// Changes the region named by `key`, or takes it away. Workers may remember it until
     /// [`RegionCache::forget`].
     pub(crate) fn update(&self, key: u32, change: impl FnOnce(Region) -> Option<Region>) -> Option<Region> {
-        let mut slot = lock(self.slots.find(key >> KEY_VARIANT_BITS)?);
+        let mut slot = lock(self.slots.find(slot_of_key(key))?);
         let region = slot.filter(|region| region.key == key)?;
         *slot = change(region);
         Some(region)
@@ -121,7 +120,7 @@ impl Default for RegionCache {
 
 impl RegionCache {
     fn slot(&mut self, key: u32) -> &mut Option<Region> {
-        &mut self.0[(key >> KEY_VARIANT_BITS) as usize % REMEMBERED]
+        &mut self.0[slot_of_key(key) as usize % REMEMBERED]
     }
 
     pub(crate) fn forget(&mut self, key: u32) {

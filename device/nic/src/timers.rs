@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 
-use crate::queue::completion::slot_of;
+use crate::ids::slot_of;
 
 /// At most one moment for each slot.
 #[derive(Debug, Default)]

@@ -8,9 +8,9 @@ use refault_abi::command::*;
 use refault_bus::Iova;
 use refault_bus::ats::Translation;
 
-use crate::atc::Space;
 use crate::cause::Cause;
-use crate::dma::{AccessError, Extent, Port};
+use crate::memory::atc::Space;
+use crate::memory::port::{AccessError, Extent, Port};
 
 /// Entries of one table, as log2.
 const TABLE_BITS: u32 = 9;

@@ -8,18 +8,11 @@ use std::sync::{Mutex, MutexGuard};
 
 use refault_bus::{AddressSpace, PrgIndex};
 
-use crate::dma::PageMiss;
-use crate::guard::lock;
-use crate::qp::PageAnswer;
-use crate::waits::{Closed, Outstanding, Told, WaitStats, Waiter, Wanted};
-
-/// Bits of a token that name the slot.
-const SLOT_BITS: u32 = PrgIndex::COUNT.trailing_zeros();
-
-/// The slot of a token.
-pub(crate) fn slot_of_token(token: u32) -> PrgIndex {
-    PrgIndex::truncated(u64::from(token))
-}
+use crate::fault::waits::{Closed, Outstanding, Told, WaitStats, Waiter, Wanted};
+use crate::ids::{TOKEN_SLOT_BITS, slot_of_token};
+use crate::memory::guard::lock;
+use crate::memory::port::PageMiss;
+use crate::qp::answer::PageAnswer;
 
 struct State {
     outstanding: Outstanding,
@@ -43,17 +36,17 @@ impl PageFaults {
         let wanted = state.outstanding.want(miss, waiter, deadline_ns);
         let Wanted::New(slot) = wanted else { return (wanted, 0) };
         let uses = &mut state.uses[usize::from(slot.get())];
-        *uses = (*uses + 1) & (u32::MAX >> SLOT_BITS);
+        *uses = (*uses + 1) & (u32::MAX >> TOKEN_SLOT_BITS);
         // Zero is no token.
         *uses = (*uses).max(1);
-        (wanted, *uses << SLOT_BITS | u32::from(slot.get()))
+        (wanted, *uses << TOKEN_SLOT_BITS | u32::from(slot.get()))
     }
 
     /// The driver's answer; `None` if the token names no fault (any more).
     pub(crate) fn answer(&self, token: u32, answer: PageAnswer) -> Option<Closed> {
         let mut state = self.lock();
         let slot = slot_of_token(token);
-        let current = state.uses[usize::from(slot.get())] == token >> SLOT_BITS;
+        let current = state.uses[usize::from(slot.get())] == token >> TOKEN_SLOT_BITS;
         state.outstanding.answer(slot, answer, |_| current)
     }
 

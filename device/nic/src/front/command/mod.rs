@@ -14,10 +14,10 @@ use refault_bus::Iova;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::Nic;
-use crate::dma::{AccessError, Port};
-use crate::guard::lock;
-use crate::page_table::Pages;
-use crate::regs::{CommandPlace, URGENT};
+use crate::front::regs::{CommandPlace, URGENT};
+use crate::memory::guard::lock;
+use crate::memory::page_table::Pages;
+use crate::memory::port::{AccessError, Port};
 use objects::Objects;
 
 /// Commands executed before other work gets its turn.

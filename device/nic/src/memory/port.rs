@@ -9,12 +9,12 @@ use refault_bus::ats::{RequestKind, Translation, TranslationRequest};
 use refault_bus::dma::{CopyPiece, MemoryError};
 use refault_bus::{AddressSpace, Gpa, Iova, Pasid};
 
-use crate::atc::{Atc, Space};
 use crate::cause::Cause;
-use crate::engine::sample::Watch;
 use crate::fabric::Fabric;
-use crate::guard::Guarded;
-use crate::region::{RegionCache, RegionTable};
+use crate::memory::atc::{Atc, Space};
+use crate::memory::guard::Guarded;
+use crate::memory::region::{RegionCache, RegionTable};
+use crate::observe::RequestStamps;
 use crate::stats::ShardStats;
 
 /// What belongs to one worker and lies under its guard.
@@ -93,14 +93,14 @@ pub(crate) struct Port<'a> {
     pub(crate) regions: &'a RegionTable,
     guard: &'a Guarded<Shard>,
     shard: MutexGuard<'a, Shard>,
-    /// Set only while a watched request is served.
-    pub(crate) watch: Option<Watch>,
+    /// Set only while a sampled request is served.
+    pub(crate) stamps: Option<RequestStamps>,
 }
 
 impl<'a> Port<'a> {
     /// Enters the guard.
     pub(crate) fn enter(fabric: &'a Fabric, regions: &'a RegionTable, guard: &'a Guarded<Shard>) -> Self {
-        Self { fabric, regions, guard, shard: guard.enter(), watch: None }
+        Self { fabric, regions, guard, shard: guard.enter(), stamps: None }
     }
 
     /// Whether an invalidation waits: no more than a chunk may be copied before it has its turn.
@@ -124,6 +124,22 @@ impl<'a> Port<'a> {
 
     pub(crate) fn shard(&mut self) -> &mut Shard {
         &mut self.shard
+    }
+
+    /// Memory was found; nothing is copied yet.
+    #[inline]
+    pub(crate) fn note_translated(&mut self) {
+        if let Some(stamps) = &mut self.stamps {
+            stamps.stamp_translated(self.fabric.now_ns(), &self.shard.stats);
+        }
+    }
+
+    /// A completion is in memory; no interrupt was sent yet.
+    #[inline]
+    pub(crate) fn note_written(&mut self) {
+        if let Some(stamps) = &mut self.stamps {
+            stamps.stamp_written(self.fabric.now_ns());
+        }
     }
 
     /// Whether translations may be cached: only what ATS answered may be.

@@ -6,8 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::Refused;
 use crate::config::NicConfig;
-use crate::queue::completion::{SLOT_BITS, SLOT_VARIANTS};
-use crate::region::KEY_VARIANT_BITS;
+use crate::ids::{KEY_VARIANT_BITS, SLOT_BITS, SLOT_VARIANTS};
 use crate::slab::Numbers;
 
 /// A process' share of the device.

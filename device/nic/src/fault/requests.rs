@@ -10,10 +10,10 @@ use refault_bus::{AddressSpace, Pasid, PrgIndex};
 use refault_pci::Endpoint;
 
 use crate::cause::Cause;
-use crate::dma::PageMiss;
-use crate::guard::lock;
-use crate::qp::PageAnswer;
-use crate::waits::{Closed, Outstanding, Told, WaitStats, Waiter, Wanted};
+use crate::fault::waits::{Closed, Outstanding, Told, WaitStats, Waiter, Wanted};
+use crate::memory::guard::lock;
+use crate::memory::port::PageMiss;
+use crate::qp::answer::PageAnswer;
 
 /// The page-request unit.
 pub(crate) struct PageRequests {

@@ -12,10 +12,10 @@ use super::objects::{MrRecord, Objects};
 use super::{DONE, Refused, Reply, created};
 use crate::Nic;
 use crate::cause::Cause;
-use crate::on_demand::OnDemandTable;
-use crate::page_faults::slot_of_token;
-use crate::qp::PageAnswer;
-use crate::region::{Backing, Region};
+use crate::ids::slot_of_token;
+use crate::memory::on_demand::OnDemandTable;
+use crate::memory::region::{Backing, Region};
+use crate::qp::answer::PageAnswer;
 
 /// Bytes before the start of an on-demand region that its table may cover: less than a large page.
 const MOST_BEFORE: u32 = 2 << 20;

@@ -1,7 +1,7 @@
 //! Pages that were asked for and are not there yet: credits, slots, who waits for which page.
 //!
-//! Two units share this: page requests through the IOMMU ([`crate::pri`]), whose slots are group indices, and page
-//! faults of on-demand regions ([`crate::page_faults`]), whose slots are part of a token. A slot is free again when
+//! Two units share this: page requests through the IOMMU ([`crate::fault::requests`]), whose slots are group indices, and page
+//! faults of on-demand regions ([`crate::fault::events`]), whose slots are part of a token. A slot is free again when
 //! its answer came, never when the device lost patience: an answer may still be under way, and must not be taken
 //! for another page's. Slots are given out in turn, so that answers to what a reset forgot find none either.
 
@@ -11,9 +11,9 @@ use refault_bus::PrgIndex;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::cause::Cause;
-use crate::dma::PageMiss;
-use crate::qp::PageAnswer;
-use crate::queue::completion::slot_of;
+use crate::ids::slot_of;
+use crate::memory::port::PageMiss;
+use crate::qp::answer::PageAnswer;
 
 /// Somebody who waits: the queue pair, and the ticket its answer must bear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

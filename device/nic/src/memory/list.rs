@@ -3,11 +3,20 @@
 use refault_abi::queue::Sge;
 use refault_bus::{Iova, Pasid};
 
-use crate::atc::Space;
 use crate::cause::Cause;
-use crate::dma::{AccessError, Extent, PageMiss, Port};
-use crate::qp::End;
-use crate::region::{Access, Backing, Shortcut};
+use crate::memory::atc::Space;
+use crate::memory::port::{AccessError, Extent, PageMiss, Port};
+use crate::memory::region::{Access, Backing, Shortcut};
+
+/// Which end of a copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The requester's own memory.
+    #[default]
+    Local,
+    /// The responder's memory.
+    Remote,
+}
 
 /// One end of a copy: pieces of memory, and on whose behalf they are accessed.
 #[derive(Clone, Copy, Debug)]
@@ -70,13 +79,13 @@ impl<'a> List<'a> {
     }
 
     /// A place in the list, `offset` bytes from its start.
-    pub(super) fn at(&self, offset: u32) -> Cursor<'_, 'a> {
+    pub(crate) fn at(&self, offset: u32) -> Cursor<'_, 'a> {
         let mut cursor = Cursor { list: self, index: 0, inside: offset, found: None };
         cursor.skip();
         cursor
     }
 
-    pub(super) fn stopped(&self, error: impl Into<AccessError>) -> Stopped {
+    pub(crate) fn stopped(&self, error: impl Into<AccessError>) -> Stopped {
         Stopped { end: self.end, error: error.into() }
     }
 
@@ -145,7 +154,7 @@ impl<'a> List<'a> {
 }
 
 /// A place in a list. What it found must not outlive the guard.
-pub(super) struct Cursor<'l, 'a> {
+pub(crate) struct Cursor<'l, 'a> {
     list: &'l List<'a>,
     index: usize,
     inside: u32,
@@ -156,7 +165,7 @@ pub(super) struct Cursor<'l, 'a> {
 impl Cursor<'_, '_> {
     /// Checks the piece against its region, unless that was done.
     #[inline]
-    pub(super) fn resolve(&mut self, port: &mut Port<'_>) -> Result<(), Stopped> {
+    pub(crate) fn resolve(&mut self, port: &mut Port<'_>) -> Result<(), Stopped> {
         if self.found.is_none() {
             let list = self.list;
             let piece = list.pieces.get(self.index).ok_or_else(|| list.stopped(Cause::Bounds))?;
@@ -166,7 +175,7 @@ impl Cursor<'_, '_> {
     }
 
     /// The memory from here on, to the end of the piece at most.
-    pub(super) fn extent(&mut self, port: &mut Port<'_>) -> Result<Extent, Stopped> {
+    pub(crate) fn extent(&mut self, port: &mut Port<'_>) -> Result<Extent, Stopped> {
         let list = self.list;
         let piece = list.pieces.get(self.index).ok_or_else(|| list.stopped(Cause::Bounds))?;
         let region = port.region(&list.access(piece)).map_err(|cause| list.stopped(cause))?;
@@ -176,7 +185,7 @@ impl Cursor<'_, '_> {
     }
 
     /// The rest of the piece as pages of the array, if its region was looked up and has a place there.
-    pub(super) fn track(&self) -> Option<Track> {
+    pub(crate) fn track(&self) -> Option<Track> {
         let shortcut = self.found.as_ref()?.as_ref()?;
         let piece = self.list.pieces.get(self.index)?;
         let addr = piece.addr.wrapping_add(u64::from(self.inside));
@@ -185,7 +194,7 @@ impl Cursor<'_, '_> {
     }
 
     /// Moves on, by no more than the extent found last.
-    pub(super) fn advance(&mut self, bytes: u64) {
+    pub(crate) fn advance(&mut self, bytes: u64) {
         self.inside += bytes as u32;
         self.skip();
     }
@@ -201,9 +210,9 @@ impl Cursor<'_, '_> {
 }
 
 /// What is left of a piece, as pages of the device TLB's array.
-pub(super) struct Track {
-    pub(super) space: Space,
-    pub(super) at: u64,
-    pub(super) rest: u64,
-    pub(super) write: bool,
+pub(crate) struct Track {
+    pub(crate) space: Space,
+    pub(crate) at: u64,
+    pub(crate) rest: u64,
+    pub(crate) write: bool,
 }

@@ -28,8 +28,8 @@ impl Nic {
             kind @ (DOORBELL_CQ_ARM | DOORBELL_CQ_ARM_SOLICITED) => {
                 let solicited = kind == DOORBELL_CQ_ARM_SOLICITED;
                 let arm = ArmDoorbell { cqn: number, context, consumer: argument, solicited };
-                let watch = self.cqs.arm(&mut self.front_port(), &self.events, arm);
-                self.moderate(number, watch);
+                let needed = self.cqs.arm(&mut self.front_port(), &self.events, arm);
+                self.moderate(number, needed);
             }
             _ => {}
         }
