@@ -1,12 +1,14 @@
-//! Why an access failed: one enum, one place where it becomes the ABI's number.
+//! Why an access failed.
 
-use refault_abi::codes::*;
+use refault_abi::codes::{
+    CAUSE_ALIGNMENT, CAUSE_BLOCKED, CAUSE_BOUNDS, CAUSE_KEY, CAUSE_NOT_MEMORY, CAUSE_NOT_PERSISTENT,
+    CAUSE_PAGE_FAILURE, CAUSE_PAGE_REFUSED, CAUSE_PAGE_RETRIES, CAUSE_PAGE_TIMEOUT, CAUSE_REVOKED,
+    CAUSE_RIGHTS,
+};
 
 /// Why an access to memory failed. Travels in completions as `vendor_error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// No further cause.
-    None,
     /// The key names no region, or one of another protection domain.
     Key,
     /// Outside the region.
@@ -21,7 +23,7 @@ pub(crate) enum Cause {
     PageFailure,
     /// No answer to a page request in time.
     PageTimeout,
-    /// Answered with success again and again, and never there.
+    /// Answered with success too often, and still missing.
     PageRetries,
     /// The IOMMU or a switch in config space does not let it through.
     Blocked,
@@ -29,7 +31,7 @@ pub(crate) enum Cause {
     NotMemory,
     /// Atomic operand not aligned.
     Alignment,
-    /// The memory is none that survives the machine.
+    /// The memory is not persistent.
     NotPersistent,
 }
 
@@ -37,7 +39,6 @@ impl Cause {
     /// The CAUSE_* number.
     pub(crate) const fn code(self) -> u32 {
         match self {
-            Self::None => CAUSE_NONE,
             Self::Key => CAUSE_KEY,
             Self::Bounds => CAUSE_BOUNDS,
             Self::Rights => CAUSE_RIGHTS,

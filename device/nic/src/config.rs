@@ -87,6 +87,14 @@ impl Default for NicConfig {
 }
 
 impl NicConfig {
+    /// GID 0 of the port: link-local prefix and node GUID.
+    pub(crate) fn gid(&self) -> [u8; 16] {
+        let mut gid = [0; 16];
+        gid[..2].copy_from_slice(&[0xfe, 0x80]);
+        gid[8..].copy_from_slice(&self.node_guid.to_be_bytes());
+        gid
+    }
+
     /// The same with every number brought into the range the device can serve.
     pub(crate) fn clamped(self) -> Self {
         Self {

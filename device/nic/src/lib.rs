@@ -21,11 +21,13 @@ mod nic;
 mod observe;
 mod qp;
 mod queue;
+mod schedule;
 mod slab;
 mod stats;
 mod timers;
+mod verbs;
 
 pub use config::{NicConfig, RemoteFaults};
-pub use engine::{Work, Worker};
-pub use nic::Nic;
+pub use nic::{Nic, Worker};
+pub use schedule::Work;
 pub use stats::NicStats;

@@ -1,111 +1,116 @@
-//! Flushing: in ERR, every request is completed as flushed, the send queue's first.
+//! Flushing: in ERR, every request completes as flushed, the send queue's first (InfiniBand 1.4, 10.3.1).
 
 use refault_abi::codes::WC_WR_FLUSH_ERR;
 use refault_abi::event::QP_EVENT_LAST_WQE_REACHED;
-use refault_abi::queue::Cqe;
 
-use super::receive::take_own;
-use super::{REQUESTS_PER_TURN, Turn};
-use crate::Nic;
-use crate::cause::Cause;
+use super::outcome::TurnEnd;
+use super::turn::{REQUESTS_PER_TURN, Turn};
 use crate::memory::guard::lock;
-use crate::memory::port::Port;
-use crate::qp::{Qp, Requester};
-use crate::queue::send::Message;
+use crate::qp::requester::Message;
+use crate::qp::responder::Receiving;
+use crate::verbs::{Completion, Posted, SendRequest};
 
-impl Nic {
+impl Turn<'_, '_> {
     /// Flushes a burst of both queues.
-    pub(super) fn flush(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester) -> Turn {
-        self.end_wait(requester);
-        self.tell_fatal(port, qp, requester);
-        if requester.lost {
-            return Turn::Over;
+    pub(super) fn flush(&mut self) -> TurnEnd {
+        self.engine.end_wait(self.requester);
+        self.raise_fatal();
+        if self.requester.lost {
+            return TurnEnd::Idle;
         }
-        let shared = requester.setup.srqn != 0;
-        let flushed = self.flush_send(port, qp, requester).and_then(|sent| match sent {
+        let shared = self.requester.setup.srqn != 0;
+        let flushed = self.flush_send().and_then(|sent| match sent {
             REQUESTS_PER_TURN.. => Some(sent),
-            _ if shared => Some(self.flush_held(port, qp)),
-            _ => self.flush_receive(port, qp),
+            _ if shared => Some(self.flush_held()),
+            _ => self.flush_receive(),
         });
         match flushed {
-            Some(REQUESTS_PER_TURN..) => Turn::Again,
-            Some(_) => {
-                self.tell_last(port, requester);
-                Turn::Over
-            }
+            Some(REQUESTS_PER_TURN..) => return TurnEnd::Again,
+            Some(_) => {}
             None => {
-                requester.lost = true;
-                qp.mark_fatal();
-                self.tell_fatal(port, qp, requester);
+                self.requester.lost = true;
+                self.qp.mark_fatal();
+                self.raise_fatal();
                 if shared {
-                    self.flush_held(port, qp);
+                    self.flush_held();
                 }
-                self.tell_last(port, requester);
-                Turn::Over
             }
         }
+        self.raise_last();
+        TurnEnd::Idle
     }
 
     /// Flushes a burst of the send queue alone: in SQE, receives go on.
-    pub(super) fn flush_sends(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester) -> Turn {
-        match self.flush_send(port, qp, requester) {
-            Some(REQUESTS_PER_TURN..) => Turn::Again,
-            Some(_) => Turn::Over,
+    pub(super) fn flush_sends(&mut self) -> TurnEnd {
+        match self.flush_send() {
+            Some(REQUESTS_PER_TURN..) => TurnEnd::Again,
+            Some(_) => TurnEnd::Idle,
             None => {
-                self.fail_qp(qp, true);
-                Turn::Over
+                self.engine.fail_qp(self.qp, true);
+                TurnEnd::Idle
             }
         }
     }
 
     /// Flushes the receive request that was taken from a shared queue, if there is one: all others are not this
     /// queue pair's.
-    fn flush_held(&self, port: &mut Port<'_>, qp: &Qp) -> u32 {
-        let mut responder = lock(&qp.responder);
+    fn flush_held(&mut self) -> u32 {
+        let mut responder = lock(&self.qp.responder);
         let held = u32::from(responder.current.is_some());
-        let entry = Cqe { status: WC_WR_FLUSH_ERR, ..Cqe::default() };
-        self.complete_receive(port, qp, &mut responder, entry);
+        self.engine.complete_receive(&mut self.port, self.qp, &mut responder, flushed());
         held
     }
 
-    /// Tells the driver, once, that nothing more is taken from the shared queue.
-    fn tell_last(&self, port: &mut Port<'_>, requester: &mut Requester) {
-        if requester.setup.srqn != 0 && !std::mem::replace(&mut requester.told_last, true) {
-            self.tell_qp_event(port, &requester.setup, QP_EVENT_LAST_WQE_REACHED);
+    /// Sends the event, once, that nothing more is taken from the shared queue.
+    fn raise_last(&mut self) {
+        if self.requester.setup.srqn != 0 && !std::mem::replace(&mut self.requester.reported_last, true) {
+            self.raise(QP_EVENT_LAST_WQE_REACHED);
         }
     }
 
-    /// Flushes send requests; how many, or `None` if the ring cannot be read.
-    fn flush_send(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester) -> Option<u32> {
+    /// Flushes send requests. Returns how many, or `None` if the ring cannot be read.
+    fn flush_send(&mut self) -> Option<u32> {
+        let layout = self.engine.layout;
         for count in 0..REQUESTS_PER_TURN {
+            let requester = &mut *self.requester;
             if requester.active.is_none() {
+                let (rings, is_datagram) = (&requester.setup.rings, requester.setup.is_datagram());
                 if requester.known == 0 {
-                    requester.known = port.send_requests(&requester.setup, requester.consumer).ok()?;
+                    requester.known = layout.sends_waiting(&mut self.port, rings, requester.consumer).ok()?;
                 }
                 if requester.known == 0 {
                     return Some(count);
                 }
-                let wqe = port.send_request(&requester.setup, requester.consumer).ok()?;
-                requester.active = Some(Message::malformed(wqe));
+                let posted = layout.send_request(&mut self.port, rings, requester.consumer, is_datagram);
+                let request = match posted.ok()? {
+                    Posted::Request(SendRequest { id, opcode, .. }) | Posted::Malformed { id, opcode } => {
+                        SendRequest::unexecuted(id, opcode)
+                    }
+                };
+                requester.active = Some(Message::new(request));
             }
-            self.complete_request(port, qp, requester, WC_WR_FLUSH_ERR, Cause::None);
+            self.complete_request(WC_WR_FLUSH_ERR, None);
         }
         Some(REQUESTS_PER_TURN)
     }
 
-    /// Flushes receive requests; how many, or `None` if the ring cannot be read.
-    fn flush_receive(&self, port: &mut Port<'_>, qp: &Qp) -> Option<u32> {
-        let mut responder = lock(&qp.responder);
+    /// Flushes receive requests. Returns how many, or `None` if the ring cannot be read.
+    fn flush_receive(&mut self) -> Option<u32> {
+        let mut responder = lock(&self.qp.responder);
         for count in 0..REQUESTS_PER_TURN {
             if responder.current.is_none() {
-                responder.current = take_own(port, &mut responder).ok()?;
+                let taken = self.engine.take_own(&mut self.port, &mut responder).ok()?;
+                responder.current = taken.map(|taken| Receiving { taken, ticket: 0 });
             }
             if responder.current.is_none() {
                 return Some(count);
             }
-            let entry = Cqe { status: WC_WR_FLUSH_ERR, ..Cqe::default() };
-            self.complete_receive(port, qp, &mut responder, entry);
+            self.engine.complete_receive(&mut self.port, self.qp, &mut responder, flushed());
         }
         Some(REQUESTS_PER_TURN)
     }
+}
+
+fn flushed() -> Completion {
+    Completion { status: WC_WR_FLUSH_ERR, ..Completion::default() }
 }

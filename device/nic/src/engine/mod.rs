@@ -1,259 +1,181 @@
 //! The transfer engine: workers take turns with queue pairs that have something to do.
 //!
-//! A turn works off a bounded burst of one queue pair's send requests, in order. It ends when there is
-//! nothing left to do, when the burst is over (then the queue pair goes to the end of its worker's queue), or
-//! when the request must wait: for a page, for the peer, for a moment in time. A waiting queue pair is parked;
-//! it occupies no worker, no guard and no lock.
+//! A turn drains a bounded burst of one queue pair's send requests, in order. It ends when there is nothing left to
+//! do, when the burst is over (then the queue pair goes to the end of its worker's queue), or when the request must
+//! wait: for a page, for the peer, for a deadline. A waiting queue pair is parked; it occupies no worker, no guard and
+//! no lock.
+//!
+//! `requester` runs the turn, `handover` leads to the `responder`, whose [`outcome`]s come back.
 
+mod atomic;
 mod datagram;
-mod durable;
-mod faults;
 mod flush;
+mod handover;
+mod outcome;
+mod persist;
 mod receive;
 mod requester;
 mod responder;
-mod watch;
+mod sample;
+mod turn;
+mod waiting;
 
-use std::sync::Arc;
-
-use crossbeam::channel::Receiver;
-use refault_abi::event::{EVENT_QP, QP_EVENT_FATAL};
+use refault_bus::pri::{PageGroupResponse, ResponseCode};
 use refault_bus::probe::{ProbeEvent, Stage};
 
-use crate::Nic;
-use crate::fault::waits::{Closed, Told};
-use crate::ids::slot_of;
+use crate::config::NicConfig;
+use crate::fabric::Fabric;
+use crate::fault::{Closed, Faults, ask};
+use crate::ids::slot_of_token;
+use crate::memory::Memory;
 use crate::memory::guard::lock;
 use crate::memory::port::Port;
-use crate::qp::{Qp, Requester, Setup};
-use crate::queue::completion::TimerNeeded;
-use crate::queue::event::Event;
-use durable::Persist;
+use crate::qp::answer::PageAnswer;
+use crate::qp::requester::Requester;
+use crate::qp::responder::Responder;
+use crate::qp::setup::Setup;
+use crate::qp::{Qp, QueuePairs};
+use crate::queue::completion::CompletionQueues;
+use crate::queue::event::EventQueues;
+use crate::queue::layout::RingLayout;
+use crate::queue::shared::SharedQueues;
+use crate::schedule::Workers;
+use crate::verbs::Event;
 
-/// Requests of one turn.
-const REQUESTS_PER_TURN: u32 = 64;
-/// Payload bytes of one turn.
-const BYTES_PER_TURN: u32 = 1 << 20;
-
-/// Something for a worker to do.
-#[derive(Debug)]
-pub struct Work(pub(crate) Task);
-
-/// What it is. A queue pair is named by its slot: whoever occupies it when its turn comes has the turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Task {
-    /// A queue pair may have something to do.
-    QueuePair(u32),
-    /// A command lane may have something to do.
-    Commands,
-    /// A completion queue waits for more completions before it tells of them, but not for ever.
-    Moderate(u32),
-    /// Memory is to survive the machine; a queue pair waits for it.
-    Persist(Persist),
+/// The data path: all queues and queue pairs, and what serves them.
+pub(crate) struct Engine {
+    pub(crate) config: NicConfig,
+    pub(crate) memory: Memory,
+    pub(crate) workers: Workers,
+    pub(crate) qps: QueuePairs,
+    pub(crate) cqs: CompletionQueues,
+    pub(crate) srqs: SharedQueues,
+    pub(crate) events: EventQueues,
+    pub(crate) faults: Faults,
+    /// Of the queue pairs' own rings.
+    layout: &'static dyn RingLayout,
 }
 
-/// One worker: whoever owns it does the work of a share of the queue pairs; or, if there is persistent memory and
-/// it is the last one, writes it out.
-///
-/// It has no thread of its own. Its owner waits for [`Self::receiver`] or [`Self::next_deadline_ns`], whichever
-/// comes first, and calls [`Self::process`] or [`Self::expire`].
-pub struct Worker {
-    nic: Arc<Nic>,
-    index: usize,
-    receiver: Receiver<Work>,
-}
-
-impl Worker {
-    pub(crate) fn new(nic: Arc<Nic>, index: usize) -> Self {
-        let index = index % nic.worker_count();
-        let receiver = nic.workers.get(index).map_or(&nic.persister.1, |cell| &cell.receiver).clone();
-        Self { nic, index, receiver }
-    }
-
-    /// Where work arrives. Nothing else wakes a worker but its deadline.
-    pub fn receiver(&self) -> &Receiver<Work> {
-        &self.receiver
-    }
-
-    /// Does one piece of work. Never blocks for long: a copy is bounded, and nothing waits for a page. But the one
-    /// that writes out persistent memory waits for the host's disk.
-    pub fn process(&mut self, work: Work) {
-        match work.0 {
-            Task::QueuePair(slot) => self.nic.turn(self.index, slot),
-            Task::Commands => self.nic.serve_commands(self.index),
-            Task::Moderate(cqn) => self.nic.watch_moderation(self.index, cqn),
-            Task::Persist(task) => self.nic.persist(task),
+impl Engine {
+    /// An engine without queues, for rings of one layout.
+    pub(crate) fn new(config: NicConfig, fabric: Fabric, layout: &'static dyn RingLayout) -> Self {
+        Self {
+            memory: Memory::new(&config, fabric),
+            workers: Workers::new(config.workers),
+            qps: QueuePairs::new(config.max_qp),
+            cqs: CompletionQueues::new(config.max_cq, layout),
+            srqs: SharedQueues::new(config.max_srq, layout),
+            events: EventQueues::new(layout),
+            faults: Faults::new(&config),
+            layout,
+            config,
         }
     }
 
-    /// Does one piece of work, if there is one: for owners of several workers on one thread.
-    pub fn poll(&mut self) -> bool {
-        let work = self.receiver.try_recv();
-        work.map(|work| self.process(work)).is_ok()
-    }
-
-    /// When [`Self::expire`] has something to do, on the NIC's clock.
-    pub fn next_deadline_ns(&self) -> Option<u64> {
-        lock(&self.nic.workers.get(self.index)?.timers).next_ns()
-    }
-
-    /// Does what is due: requests that waited for a moment in time are queued, page requests that nobody
-    /// answered are given up.
-    pub fn expire(&mut self) {
-        if self.index < self.nic.workers.len() {
-            self.nic.expire(self.index);
-        }
-    }
-}
-
-/// What one turn may still do.
-struct Budget {
-    requests: u32,
-    bytes: u32,
-    /// The send queue's producer index was looked at.
-    looked: bool,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self { requests: REQUESTS_PER_TURN, bytes: BYTES_PER_TURN, looked: false }
-    }
-}
-
-impl Budget {
-    fn spend(&mut self, requests: u32, bytes: u32) {
-        self.requests = self.requests.saturating_sub(requests);
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
-
-    fn is_spent(&self) -> bool {
-        self.requests == 0 || self.bytes == 0
-    }
-}
-
-impl Nic {
-    /// Access to memory as worker `worker`.
-    pub(crate) fn port(&self, worker: usize) -> Port<'_> {
-        Port::enter(&self.fabric, &self.regions, &self.guards[worker])
-    }
-
-    /// Has a completion queue's worker watch the time, if the queue asks for it.
-    pub(crate) fn moderate(&self, cqn: u32, needed: TimerNeeded) {
-        if needed == TimerNeeded::Yes {
-            self.send(self.worker_of(slot_of(cqn)), Task::Moderate(cqn));
-        }
-    }
-
-    fn watch_moderation(&self, worker: usize, cqn: u32) {
+    /// Starts the timer of a completion queue.
+    pub(crate) fn start_moderation(&self, worker: usize, cqn: u32) {
         if let Some(deadline_ns) = self.cqs.watched(cqn) {
-            lock(&self.workers[worker].timers).cqs.set(cqn, deadline_ns);
+            self.workers.timers(worker).cqs.set(cqn, deadline_ns);
         }
     }
 
-    /// Who works for a slot, whoever occupies it.
-    fn worker_of(&self, slot: u32) -> usize {
-        slot as usize % self.workers.len()
-    }
-
-    /// Queues a turn of `qp`, unless one is queued already.
-    pub(crate) fn schedule(&self, qp: &Qp) {
-        let slot = slot_of(qp.qpn());
-        if qp.qpn() != 0 && qp.mark_scheduled() {
-            self.send(self.worker_of(slot), Task::QueuePair(slot));
-        }
-    }
-
-    pub(crate) fn send(&self, worker: usize, task: Task) {
-        // The receiver lives as long as the NIC.
-        let _ = self.workers[worker].sender.send(Work(task));
-    }
-
-    /// One turn of whoever occupies `slot`.
-    fn turn(&self, worker: usize, slot: u32) {
-        let Some(qp) = self.qps.occupant(slot) else { return };
-        qp.unmark_scheduled();
-        let mut requester = lock(&qp.requester);
-        if requester.setup.qpn != 0 && self.run(worker, qp, &mut requester) == Turn::Again {
-            self.schedule(qp);
-        }
-    }
-
-    /// Takes a queue pair to ERR, and queues a turn in which it is flushed. `fatal` tells its driver.
+    /// Takes a queue pair to ERR, and queues a turn in which it is flushed. If it is `fatal`, an event is sent.
     pub(crate) fn fail_qp(&self, qp: &Qp, fatal: bool) {
         if qp.fail() {
             if fatal {
                 qp.mark_fatal();
             }
-            self.schedule(qp);
+            self.workers.schedule(qp);
         }
     }
 
-    /// A completion queue failed: so do all queue pairs that use it.
-    pub(crate) fn fail_users_of_cq(&self, cqn: u32) {
-        self.qps.iter().filter(|qp| qp.uses_cq(cqn)).for_each(|qp| self.fail_qp(qp, true));
+    /// Sends an event about a queue pair.
+    fn raise_qp_event(&self, port: &mut Port<'_>, setup: &Setup, code: u8) {
+        self.events.raise(port, setup.eqn, Event::QueuePair { qpn: setup.qpn, code });
     }
 
-    /// Tells the driver something about a queue pair.
-    pub(crate) fn tell_qp_event(&self, port: &mut Port<'_>, setup: &Setup, code: u8) {
-        self.events.raise(port, setup.eqn, Event::of(EVENT_QP, code, setup.qpn));
+    /// Leaves a queue pair's slot empty.
+    pub(crate) fn empty_qp(&self, qp: &Qp) {
+        let mut requester = lock(&qp.requester);
+        let mut responder = lock(&qp.responder);
+        self.reset_qp(qp, &mut requester, &mut responder);
+        requester.setup = Setup::default();
+        responder.setup = Setup::default();
+        qp.occupy(&Setup::default());
     }
 
-    /// Tells the driver of a fatal error that was noted, once in the queue pair's life between two resets.
-    pub(crate) fn tell_fatal(&self, port: &mut Port<'_>, qp: &Qp, requester: &mut Requester) {
-        if qp.take_fatal() && !std::mem::replace(&mut requester.told_fatal, true) {
-            self.tell_qp_event(port, &requester.setup, QP_EVENT_FATAL);
+    /// Both halves as after creation, in RESET.
+    pub(crate) fn reset_qp(&self, qp: &Qp, requester: &mut Requester, responder: &mut Responder) {
+        self.end_wait(requester);
+        ask::settle(&self.memory.fabric, requester, false);
+        let setup = requester.setup;
+        *requester = Requester { setup, ..Default::default() };
+        *responder = Responder { setup, ..Default::default() };
+        qp.occupy(&setup);
+    }
+
+    /// Serves a page group response.
+    pub(crate) fn answer_request(&self, response: &PageGroupResponse) {
+        let endpoint = &self.memory.fabric.endpoint;
+        let Some(closed) = self.faults.answer_request(endpoint, response) else {
+            endpoint.set_pri_unexpected_group();
+            return;
+        };
+        if response.code == ResponseCode::ResponseFailure {
+            endpoint.set_pri_response_failure();
         }
+        self.close(closed);
     }
 
-    /// Hands out the answer to a page request, or to a page fault.
-    pub(crate) fn tell_answer(&self, closed: Closed) {
-        let Closed { group, miss, told } = closed;
+    /// Serves the driver's answer to a page fault; `false` if the token names none.
+    pub(crate) fn answer_fault(&self, token: u32, answer: PageAnswer) -> bool {
+        let Some(closed) = self.faults.answer_event(token, answer) else { return false };
+        let event = ProbeEvent::new(Stage::Response, closed.miss.space, closed.miss.page);
+        self.memory.fabric.record(ProbeEvent { group: Some(slot_of_token(token)), ..event });
+        self.close(closed);
+        true
+    }
+
+    /// Wakes the waiters of a page that was answered.
+    fn close(&self, closed: Closed) {
+        let Closed { group, miss, wakeups } = closed;
         let event = ProbeEvent::new(Stage::Matched, miss.space, miss.page);
-        self.fabric.record(ProbeEvent { group: Some(group), write: miss.write, ..event });
-        self.tell_waiters(told);
+        self.memory.fabric.record(ProbeEvent { group: Some(group), write: miss.write, ..event });
+        self.workers.wake(&self.qps, wakeups);
     }
 
-    /// Tells those who wait for a page how to go on.
-    pub(crate) fn tell_waiters(&self, told: Vec<Told>) {
-        for (waiter, answer) in told {
-            if let Some(qp) = self.qps.find(waiter.qpn) {
-                qp.leave_answer(waiter.ticket, answer);
-                self.schedule(qp);
-            }
-        }
+    /// Forgets the page faults of a region that is gone or revoked: the waiters retry, and fail.
+    pub(crate) fn forget_faults(&self, key: u32, eqn: u32) {
+        self.workers.wake(&self.qps, self.faults.forget_region(key));
+        self.events.forget(eqn, |event| matches!(event, Event::PageFault(fault) if fault.key == key));
     }
 
-    fn expire(&self, worker: usize) {
-        let now = self.fabric.now_ns();
-        let due = |worker: usize| lock(&self.workers[worker].timers).qps.pop(now);
-        while let Some(qpn) = due(worker) {
+    /// Forgets all page requests; their waiters retry.
+    pub(crate) fn reset_page_requests(&self) {
+        self.workers.wake(&self.qps, self.faults.reset_requests());
+    }
+
+    /// Serves a worker's timers that are due.
+    pub(crate) fn expire(&self, worker: usize) {
+        let now = self.memory.fabric.now_ns();
+        let due = || self.workers.timers(worker).qps.pop(now);
+        while let Some(qpn) = due() {
             if let Some(qp) = self.qps.find(qpn) {
-                self.schedule(qp);
+                self.workers.schedule(qp);
             }
         }
-        let due = |worker: usize| lock(&self.workers[worker].timers).cqs.pop(now);
-        while let Some(cqn) = due(worker) {
-            self.cqs.expire(&mut self.port(worker), &self.events, cqn);
+        let due = || self.workers.timers(worker).cqs.pop(now);
+        while let Some(cqn) = due() {
+            self.cqs.expire(&mut self.memory.port(worker), &self.events, cqn);
         }
-        let overdue = lock(&self.workers[worker].timers).page_requests_ns.is_some_and(|at| at <= now);
+        let overdue = self.workers.timers(worker).page_requests_ns.is_some_and(|at| at <= now);
         if overdue {
-            let (mut closed, next) = self.pages.expire(now);
-            let (faults, next_fault) = self.faults.expire(now);
-            closed.extend(faults);
-            lock(&self.workers[worker].timers).page_requests_ns = next.into_iter().chain(next_fault).min();
-            for group in closed {
-                tracing::debug!(group = ?group.group, page = ?group.miss, "page request or fault timed out");
-                self.tell_waiters(group.told);
+            let (closed, next) = self.faults.expire(now);
+            self.workers.timers(worker).page_requests_ns = next;
+            for closed in closed {
+                tracing::debug!(group = ?closed.group, page = ?closed.miss, "page request or fault timed out");
+                self.workers.wake(&self.qps, closed.wakeups);
             }
         }
     }
-}
-
-/// How a turn ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    /// Nothing to do until something wakes the queue pair.
-    Over,
-    /// There is more to do.
-    Again,
 }

@@ -1,5 +1,114 @@
-//! Page faults: what was asked for, and who waits for it.
+//! Page faults: pages that were asked for, and who waits for them.
+//!
+//! A page of a process is asked for by a page request to the IOMMU, one of an on-demand region by an event to the
+//! driver. [`Faults`] owns both, so that what concerns every waiter cannot forget one kind.
 
-pub(crate) mod events;
-pub(crate) mod requests;
-pub(crate) mod waits;
+pub(crate) mod ahead;
+pub(crate) mod ask;
+mod events;
+mod requests;
+mod waits;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use refault_bus::Pasid;
+use refault_bus::pri::PageGroupResponse;
+use refault_pci::Endpoint;
+
+use crate::config::NicConfig;
+use crate::qp::answer::{PageAnswer, Wakeup};
+use crate::stats::NicStats;
+use events::PageFaults;
+use requests::PageRequests;
+pub(crate) use waits::Closed;
+
+/// All page faults of the device.
+pub(crate) struct Faults {
+    requests: PageRequests,
+    events: PageFaults,
+    /// Next ticket of a wait. Zero is none.
+    tickets: AtomicU64,
+}
+
+impl Faults {
+    /// Nothing outstanding.
+    pub(crate) fn new(config: &NicConfig) -> Self {
+        Self {
+            requests: PageRequests::new(config.page_request_credits),
+            events: PageFaults::new(config.page_fault_credits),
+            tickets: AtomicU64::new(1),
+        }
+    }
+
+    /// A ticket that no wait had before.
+    pub(crate) fn ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Limits page requests to as many as the operating system allows.
+    pub(crate) fn set_allocation(&self, allocation: u32) {
+        self.requests.set_allocation(allocation);
+    }
+
+    /// Whether the operating system owes an answer to a page request of `pasid`.
+    pub(crate) fn awaits_answer(&self, pasid: Pasid) -> bool {
+        self.requests.awaits_answer(pasid)
+    }
+
+    /// Closes the page request that a response answers; `None` if there is none.
+    pub(crate) fn answer_request(&self, endpoint: &Endpoint, response: &PageGroupResponse) -> Option<Closed> {
+        self.requests.answer(endpoint, response)
+    }
+
+    /// Closes the page fault that a token names; `None` if it names none.
+    pub(crate) fn answer_event(&self, token: u32, answer: PageAnswer) -> Option<Closed> {
+        self.events.answer(token, answer)
+    }
+
+    /// Gives up what is overdue. Also returns the next deadline.
+    pub(crate) fn expire(&self, now_ns: u64) -> (Vec<Closed>, Option<u64>) {
+        let (mut closed, next_request) = self.requests.expire(now_ns);
+        let (events, next_event) = self.events.expire(now_ns);
+        closed.extend(events);
+        (closed, next_request.into_iter().chain(next_event).min())
+    }
+
+    /// Takes a waiter out of the queues for credits; `false` if it is in neither.
+    pub(crate) fn leave_queue(&self, ticket: u64) -> bool {
+        self.requests.leave_queue(ticket) || self.events.leave_queue(ticket)
+    }
+
+    /// Wakes the next waiter for a credit of each kind that is free.
+    pub(crate) fn next_waiters(&self) -> impl Iterator<Item = Wakeup> {
+        self.requests.next_waiter().into_iter().chain(self.events.next_waiter())
+    }
+
+    /// Forgets the faults of a region that is gone or revoked: the waiters retry, and fail.
+    pub(crate) fn forget_region(&self, key: u32) -> Vec<Wakeup> {
+        self.events.forget(key)
+    }
+
+    /// Forgets all page requests (PRI reset). All waiters retry; late responses are unexpected.
+    pub(crate) fn reset_requests(&self) -> Vec<Wakeup> {
+        self.requests.reset()
+    }
+
+    /// Forgets all page faults of on-demand regions: with their regions, nobody waits.
+    pub(crate) fn reset_events(&self) {
+        self.events.reset();
+    }
+
+    /// Adds both kinds' counters.
+    pub(crate) fn add_stats(&self, stats: &mut NicStats) {
+        let (requests, events) = (self.requests.stats(), self.events.stats());
+        stats.page_requests = requests.asked;
+        stats.page_waits_joined = requests.joined + events.joined;
+        stats.page_responses = requests.answers;
+        stats.page_responses_unexpected = requests.unexpected;
+        stats.page_timeouts = requests.timeouts;
+        stats.page_faults = events.asked;
+        stats.page_fault_answers = events.answers;
+        stats.page_fault_answers_unexpected = events.unexpected;
+        stats.page_fault_timeouts = events.timeouts;
+    }
+}

@@ -1,9 +1,9 @@
-//! Pages that were asked for and are not there yet: credits, slots, who waits for which page.
+//! Outstanding pages: slots, credits, and the waiters of each page.
 //!
-//! Two units share this: page requests through the IOMMU ([`crate::fault::requests`]), whose slots are group indices, and page
-//! faults of on-demand regions ([`crate::fault::events`]), whose slots are part of a token. A slot is free again when
-//! its answer came, never when the device lost patience: an answer may still be under way, and must not be taken
-//! for another page's. Slots are given out in turn, so that answers to what a reset forgot find none either.
+//! Two units share this: page requests through the IOMMU ([`crate::fault::requests`]), whose slots are group indices,
+//! and page faults of on-demand regions ([`crate::fault::events`]), whose slots are part of a token. A slot is free
+//! again when its answer came, not when the device timed out: the answer may still come, and must not be taken for
+//! another page's. Slots are used in turn, so that answers to requests from before a reset find none either.
 
 use std::collections::VecDeque;
 
@@ -12,36 +12,26 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::cause::Cause;
 use crate::ids::slot_of;
-use crate::memory::port::PageMiss;
-use crate::qp::answer::PageAnswer;
+use crate::memory::access::PageMiss;
+use crate::qp::answer::{PageAnswer, Waiter, Wakeup};
 
-/// Somebody who waits: the queue pair, and the ticket its answer must bear.
+/// What a claim for a page got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Waiter {
-    pub(crate) qpn: u32,
-    pub(crate) ticket: u64,
-}
-
-/// What came of wanting a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// A new slot: the page must be asked for now.
+pub(crate) enum Claim {
+    /// A new slot: the caller must ask for the page now.
     New(PrgIndex),
-    /// The page is asked for already.
+    /// The page was asked for already.
     Joined(PrgIndex),
-    /// No credit, or no slot: the waiter is told when there is one again.
+    /// No credit, or no slot: the waiter is woken when there is one.
     NoCredit,
 }
 
-/// An answer for a waiter.
-pub(crate) type Told = (Waiter, PageAnswer);
-
-/// What became of a slot.
+/// A slot that was answered or given up.
 #[derive(Debug)]
 pub(crate) struct Closed {
     pub(crate) group: PrgIndex,
     pub(crate) miss: PageMiss,
-    pub(crate) told: Vec<Told>,
+    pub(crate) wakeups: Vec<Wakeup>,
 }
 
 /// One slot.
@@ -64,17 +54,17 @@ impl Slot {
     }
 }
 
-/// Who waits for a page.
+/// The waiters of a page.
 #[derive(Debug)]
 struct Waiters {
-    /// On whose behalf it was asked for, if it was not foreseen.
+    /// The waiter that the page was asked for; none if it was prefetched.
     asker: Option<Waiter>,
-    /// Who came afterwards.
+    /// Waiters that came afterwards.
     joined: Vec<Waiter>,
 }
 
 impl Waiters {
-    /// Adds a waiter. A queue pair waits once: whatever its slot waited for before is over.
+    /// Adds a waiter. A queue pair waits once: it replaces an earlier waiter of its slot.
     fn join(&mut self, waiter: Waiter) {
         let same = |other: &Waiter| slot_of(other.qpn) == slot_of(waiter.qpn);
         self.asker.take_if(|asker| same(asker));
@@ -84,8 +74,8 @@ impl Waiters {
         }
     }
 
-    /// One answer for the asker, one for the others.
-    fn told(self, asker: PageAnswer, joined: PageAnswer) -> impl Iterator<Item = Told> {
+    /// Wakes all: one answer for the asker, one for the others.
+    fn wake(self, asker: PageAnswer, joined: PageAnswer) -> impl Iterator<Item = Wakeup> {
         let first = self.asker.map(|waiter| (waiter, asker));
         first.into_iter().chain(self.joined.into_iter().map(move |waiter| (waiter, joined)))
     }
@@ -101,22 +91,22 @@ pub(crate) struct WaitStats {
     pub(crate) timeouts: u64,
 }
 
-/// What was asked for, and who waits. Its owner locks it; it is never held while anybody is asked: an answer may
-/// come from inside.
+/// Pages that were asked for. Its owner locks it, and never while a page is asked for: the answer may come from
+/// inside.
 pub(crate) struct Outstanding {
     slots: Box<[Slot]>,
     /// Where the search for a free slot goes on.
     next: usize,
     /// Open and quarantined slots: each holds a credit.
     outstanding: u32,
-    /// Most of them.
+    /// Most slots in use at once.
     pub(crate) credits: u32,
     by_page: FxHashMap<PageMiss, PrgIndex>,
-    /// Who waits for a credit, in order.
+    /// Waiters for a credit, in order.
     queue: VecDeque<Waiter>,
-    /// Queue pairs, by slot, that were called out of the queue and did not come yet: who comes in vain has not lost the
-    /// place in it.
-    called: FxHashSet<u32>,
+    /// Slots of queue pairs that were woken out of the queue and have not claimed yet: one that then gets no credit
+    /// keeps its place.
+    woken: FxHashSet<u32>,
     pub(crate) stats: WaitStats,
 }
 
@@ -130,7 +120,7 @@ impl Outstanding {
             credits,
             by_page: FxHashMap::default(),
             queue: VecDeque::new(),
-            called: FxHashSet::default(),
+            woken: FxHashSet::default(),
             stats: WaitStats::default(),
         }
     }
@@ -145,30 +135,31 @@ impl Outstanding {
         self.slots.iter().filter_map(Slot::miss).any(like)
     }
 
-    /// `waiter` wants a page.
-    pub(crate) fn want(&mut self, miss: PageMiss, waiter: Waiter, deadline_ns: Option<u64>) -> Wanted {
+    /// Claims a page for `waiter`.
+    pub(crate) fn claim(&mut self, miss: PageMiss, waiter: Waiter, deadline_ns: Option<u64>) -> Claim {
         if let Some(&group) = self.by_page.get(&miss)
             && let Slot::Open { waiters, .. } = &mut self.slots[usize::from(group.get())]
         {
             waiters.join(waiter);
             self.stats.joined += 1;
-            return Wanted::Joined(group);
+            return Claim::Joined(group);
         }
-        let called = self.called.remove(&slot_of(waiter.qpn));
+        let woken = self.woken.remove(&slot_of(waiter.qpn));
         let index = if self.outstanding < self.credits { self.free_slot() } else { None };
         let Some(index) = index else {
             self.queue.retain(|other| slot_of(other.qpn) != slot_of(waiter.qpn));
-            match called {
-                true => self.queue.push_front(waiter),
-                false => self.queue.push_back(waiter),
+            if woken {
+                self.queue.push_front(waiter);
+            } else {
+                self.queue.push_back(waiter);
             }
-            return Wanted::NoCredit;
+            return Claim::NoCredit;
         };
-        Wanted::New(self.open(index, miss, deadline_ns, Some(waiter)))
+        Claim::New(self.open(index, miss, deadline_ns, Some(waiter)))
     }
 
-    /// A page that will be wanted soon: to be asked for if it costs nobody a credit, and nobody waits.
-    pub(crate) fn foresee(&mut self, miss: PageMiss, deadline_ns: Option<u64>) -> Option<PrgIndex> {
+    /// Claims a page that will be needed soon, if credits are plentiful and no waiter needs one.
+    pub(crate) fn prefetch(&mut self, miss: PageMiss, deadline_ns: Option<u64>) -> Option<PrgIndex> {
         let spare = self.outstanding < self.credits / 2 && self.queue.is_empty();
         if !spare || self.by_page.contains_key(&miss) {
             return None;
@@ -177,10 +168,10 @@ impl Outstanding {
         Some(self.open(index, miss, deadline_ns, None))
     }
 
-    /// The answer for a slot, if what was asked for there is as the answer says; `None` if it answers nothing.
+    /// Closes a slot with its answer; `None` if there is no such slot, or its page does not fit the answer.
     ///
-    /// A refusal is the asker's alone. Who joined may have begun after the guest had decided, and by now the page may be
-    /// allowed: they ask for themselves.
+    /// A refusal fails the asker alone. A joined waiter may have faulted after the guest had decided, so it retries with
+    /// a fault of its own.
     pub(crate) fn answer(
         &mut self,
         group: PrgIndex,
@@ -193,19 +184,19 @@ impl Outstanding {
             return None;
         };
         self.stats.answers += 1;
-        let told = match std::mem::take(&mut self.slots[slot]) {
+        let wakeups = match std::mem::take(&mut self.slots[slot]) {
             Slot::Open { waiters, .. } => {
                 self.by_page.remove(&miss);
                 let refused = answer == PageAnswer::Failed(Cause::PageRefused);
-                let joined = if refused { PageAnswer::LookAgain } else { answer };
-                waiters.told(answer, joined).collect()
+                let joined = if refused { PageAnswer::Retry } else { answer };
+                waiters.wake(answer, joined).collect()
             }
             Slot::Quarantined { .. } | Slot::Free => Vec::new(),
         };
-        Some(self.credit_back(Closed { group, miss, told }))
+        Some(self.credit_back(Closed { group, miss, wakeups }))
     }
 
-    /// Gives up the slots whose time is over. Also says when the next one's is.
+    /// Gives up the slots whose deadline has passed. Also returns the next deadline.
     pub(crate) fn expire(&mut self, now_ns: u64) -> (Vec<Closed>, Option<u64>) {
         let Self { slots, by_page, stats, .. } = self;
         let (mut closed, mut next) = (Vec::new(), None);
@@ -218,10 +209,10 @@ impl Outstanding {
             let given_up = std::mem::replace(slot, Slot::Quarantined { miss });
             let Slot::Open { waiters, .. } = given_up else { continue };
             let failed = PageAnswer::Failed(Cause::PageTimeout);
-            let told = waiters.told(failed, failed).collect();
+            let wakeups = waiters.wake(failed, failed).collect();
             by_page.remove(&miss);
             stats.timeouts += 1;
-            closed.push(Closed { group: PrgIndex::truncated(index), miss, told });
+            closed.push(Closed { group: PrgIndex::truncated(index), miss, wakeups });
         }
         (closed, next)
     }
@@ -233,18 +224,17 @@ impl Outstanding {
         self.queue.len() != before
     }
 
-    /// The next in the queue for credits, if there is one to give.
-    pub(crate) fn pass_on(&mut self) -> Option<Told> {
+    /// Wakes the next waiter for a credit, if there is a credit.
+    pub(crate) fn next_waiter(&mut self) -> Option<Wakeup> {
         if self.outstanding >= self.credits {
             return None;
         }
-        self.call()
+        self.wake_next()
     }
 
-    /// Forgets what was asked for, as far as it is like that, given up or not: who waited is to look again, and
-    /// answers that are still under way meet nobody.
-    pub(crate) fn forget(&mut self, like: impl Fn(&PageMiss) -> bool) -> Vec<Told> {
-        let mut told = Vec::new();
+    /// Forgets the pages that are `like` that, given up or not. Their waiters retry; late answers are discarded.
+    pub(crate) fn forget(&mut self, like: impl Fn(&PageMiss) -> bool) -> Vec<Wakeup> {
+        let mut wakeups = Vec::new();
         for slot in &mut self.slots {
             if !slot.miss().is_some_and(&like) {
                 continue;
@@ -252,26 +242,26 @@ impl Outstanding {
             self.outstanding -= 1;
             if let Slot::Open { miss, waiters, .. } = std::mem::take(slot) {
                 self.by_page.remove(&miss);
-                told.extend(waiters.told(PageAnswer::LookAgain, PageAnswer::LookAgain));
+                wakeups.extend(waiters.wake(PageAnswer::Retry, PageAnswer::Retry));
             }
         }
-        while let Some(next) = self.pass_on_for(told.len()) {
-            told.push(next);
+        while let Some(next) = self.next_waiter_beside(wakeups.len()) {
+            wakeups.push(next);
         }
-        told
+        wakeups
     }
 
-    /// Forgets every slot, credit and place in the queue; who waited is to look again.
-    pub(crate) fn reset(&mut self) -> Vec<Told> {
-        let mut told = self.forget(|_| true);
-        told.extend(self.queue.drain(..).map(|waiter| (waiter, PageAnswer::LookAgain)));
-        self.called.clear();
-        told
+    /// Forgets every slot, credit and place in the queue. All waiters retry.
+    pub(crate) fn reset(&mut self) -> Vec<Wakeup> {
+        let mut wakeups = self.forget(|_| true);
+        wakeups.extend(self.queue.drain(..).map(|waiter| (waiter, PageAnswer::Retry)));
+        self.woken.clear();
+        wakeups
     }
 
-    /// Whoever waits for a credit, as long as not more are told than there are credits.
-    fn pass_on_for(&mut self, told: usize) -> Option<Told> {
-        if told >= self.credits as usize { None } else { self.pass_on() }
+    /// Wakes the next waiter for a credit unless `woken` waiters already use up all credits.
+    fn next_waiter_beside(&mut self, woken: usize) -> Option<Wakeup> {
+        if woken >= self.credits as usize { None } else { self.next_waiter() }
     }
 
     /// The next free slot in turn.
@@ -299,21 +289,21 @@ impl Outstanding {
         group
     }
 
-    /// The slot's credit is back: whoever waited longest for one may look again - before those whose page is there, for
-    /// they may have another miss at once, and would take the credit again.
+    /// Gives the slot's credit to the longest waiting. It is woken before the waiters of the page: they may miss again
+    /// at once, and would take the credit.
     fn credit_back(&mut self, mut closed: Closed) -> Closed {
         self.outstanding -= 1;
-        if let Some(next) = self.call() {
-            closed.told.insert(0, next);
+        if let Some(next) = self.wake_next() {
+            closed.wakeups.insert(0, next);
         }
         closed
     }
 
-    /// Calls the first out of the queue.
-    fn call(&mut self) -> Option<Told> {
+    /// Wakes the first in the queue.
+    fn wake_next(&mut self) -> Option<Wakeup> {
         let waiter = self.queue.pop_front()?;
-        self.called.insert(slot_of(waiter.qpn));
-        Some((waiter, PageAnswer::LookAgain))
+        self.woken.insert(slot_of(waiter.qpn));
+        Some((waiter, PageAnswer::Retry))
     }
 }
 
@@ -332,48 +322,48 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_credit_comes_before_whose_page_is_there() {
+    fn a_waiter_for_a_credit_is_woken_before_the_waiters_of_the_page() {
         let mut unit = Outstanding::new(1);
-        let Wanted::New(group) = unit.want(miss(1), waiter(1), None) else { panic!("a credit") };
-        assert_eq!(unit.want(miss(2), waiter(2), None), Wanted::NoCredit);
-        assert_eq!(unit.want(miss(3), waiter(3), None), Wanted::NoCredit);
-        let closed = unit.answer(group, PageAnswer::LookAgain, |_| true).unwrap();
-        let order: Vec<_> = closed.told.iter().map(|(waiter, _)| waiter.qpn).collect();
+        let Claim::New(group) = unit.claim(miss(1), waiter(1), None) else { panic!("a credit") };
+        assert_eq!(unit.claim(miss(2), waiter(2), None), Claim::NoCredit);
+        assert_eq!(unit.claim(miss(3), waiter(3), None), Claim::NoCredit);
+        let closed = unit.answer(group, PageAnswer::Retry, |_| true).unwrap();
+        let order: Vec<_> = closed.wakeups.iter().map(|(waiter, _)| waiter.qpn).collect();
         assert_eq!(order, [2, 1]);
     }
 
     #[test]
-    fn a_refusal_is_for_who_asked_and_the_others_look_again() {
+    fn a_refusal_fails_the_asker_and_joined_waiters_retry() {
         let mut unit = Outstanding::new(2);
-        let Wanted::New(group) = unit.want(miss(1), waiter(1), None) else { panic!("a credit") };
-        assert_eq!(unit.want(miss(1), waiter(2), None), Wanted::Joined(group));
+        let Claim::New(group) = unit.claim(miss(1), waiter(1), None) else { panic!("a credit") };
+        assert_eq!(unit.claim(miss(1), waiter(2), None), Claim::Joined(group));
         let refusal = PageAnswer::Failed(Cause::PageRefused);
         let closed = unit.answer(group, refusal, |_| true).unwrap();
-        assert_eq!(closed.told, [(waiter(1), refusal), (waiter(2), PageAnswer::LookAgain)]);
-        // Nobody asked for a page that was foreseen; and who asks again is somebody new.
-        let group = unit.foresee(miss(2), None).unwrap();
-        unit.want(miss(2), waiter(3), None);
+        assert_eq!(closed.wakeups, [(waiter(1), refusal), (waiter(2), PageAnswer::Retry)]);
+        // A prefetched page has no asker: all its waiters have joined.
+        let group = unit.prefetch(miss(2), None).unwrap();
+        unit.claim(miss(2), waiter(3), None);
         let closed = unit.answer(group, refusal, |_| true).unwrap();
-        assert_eq!(closed.told, [(waiter(3), PageAnswer::LookAgain)]);
-        // The whole interface failed: nobody need ask again.
-        let Wanted::New(group) = unit.want(miss(3), waiter(1), None) else { panic!("a credit") };
-        unit.want(miss(3), waiter(2), None);
+        assert_eq!(closed.wakeups, [(waiter(3), PageAnswer::Retry)]);
+        // The whole interface failed: no retry can help.
+        let Claim::New(group) = unit.claim(miss(3), waiter(1), None) else { panic!("a credit") };
+        unit.claim(miss(3), waiter(2), None);
         let failure = PageAnswer::Failed(Cause::PageFailure);
         let closed = unit.answer(group, failure, |_| true).unwrap();
-        assert!(closed.told.iter().all(|(_, answer)| *answer == failure));
+        assert!(closed.wakeups.iter().all(|(_, answer)| *answer == failure));
     }
 
     #[test]
-    fn who_was_called_in_vain_keeps_the_place_in_the_queue() {
+    fn a_waiter_woken_in_vain_keeps_its_place_in_the_queue() {
         let mut unit = Outstanding::new(1);
-        let Wanted::New(group) = unit.want(miss(1), waiter(1), None) else { panic!("a credit") };
+        let Claim::New(group) = unit.claim(miss(1), waiter(1), None) else { panic!("a credit") };
         for qpn in [2, 3] {
-            assert_eq!(unit.want(miss(qpn.into()), waiter(qpn), None), Wanted::NoCredit);
+            assert_eq!(unit.claim(miss(qpn.into()), waiter(qpn), None), Claim::NoCredit);
         }
-        unit.answer(group, PageAnswer::LookAgain, |_| true).unwrap();
-        // Somebody was quicker than the one who was called.
-        assert!(matches!(unit.want(miss(4), waiter(4), None), Wanted::New(_)));
-        assert_eq!(unit.want(miss(2), waiter(2), None), Wanted::NoCredit);
+        unit.answer(group, PageAnswer::Retry, |_| true).unwrap();
+        // Another queue pair was faster than the one that was woken.
+        assert!(matches!(unit.claim(miss(4), waiter(4), None), Claim::New(_)));
+        assert_eq!(unit.claim(miss(2), waiter(2), None), Claim::NoCredit);
         let order: Vec<_> = unit.queue.iter().map(|waiter| waiter.qpn).collect();
         assert_eq!(order, [2, 3]);
     }

@@ -1,21 +1,25 @@
-//! The NIC as a PCI function.
+//! The NIC as a PCI function: configuration space, BARs, registers.
 
 use std::sync::Arc;
 
-use refault_abi::regs::{BAR0_SIZE, DOORBELL_PAGE_SIZE, PCI_DEVICE_ID, PCI_VENDOR_ID};
-use refault_bus::Bdf;
+use refault_abi::regs::{
+    BAR0_SIZE, CONTROL_ENABLE, CONTROL_RESET, DOORBELL_PAGE_SIZE, EQ_ARM, MAX_EQS, PCI_DEVICE_ID,
+    PCI_VENDOR_ID, REG_CMD0_DOORBELL, REG_CMD1_DOORBELL, REG_CONTROL, REG_EQ_DOORBELL,
+};
 use refault_bus::irq::MsiSink;
 use refault_pci::caps::{ats, express, pasid, power, pri};
-use refault_pci::{ConfigEffect, Controls, Endpoint, Identity, MsixLayout, PciFunction};
+use refault_pci::{ConfigEffect, Controls, Endpoint, Identity, MsixLayout};
 
-use crate::Nic;
+use super::Front;
+use super::registers::URGENT;
 use crate::config::NicConfig;
+use crate::engine::Engine;
 
-/// Registers.
+/// BAR of the registers.
 const REGISTERS: u8 = 0;
-/// Doorbell pages.
+/// BAR of the doorbell pages.
 const DOORBELLS: u8 = 2;
-/// MSI-X table and pending bits.
+/// BAR of the MSI-X table and pending bits.
 const VECTORS: u8 = 4;
 
 /// Network controller, InfiniBand.
@@ -50,37 +54,33 @@ pub(crate) fn endpoint(config: &NicConfig, msi: Arc<dyn MsiSink>) -> Endpoint {
         .expect("the sizes of a clamped configuration fit")
 }
 
-impl PciFunction for Nic {
-    fn bdf(&self) -> Bdf {
-        self.config.bdf
-    }
-
-    fn endpoint(&self) -> &Endpoint {
-        &self.fabric.endpoint
-    }
-
-    fn config_changed(&self, effect: &ConfigEffect) {
+impl Front {
+    /// Serves a change in configuration space.
+    pub(crate) fn config_changed(&self, effect: &ConfigEffect) {
+        let Engine { memory, faults, .. } = &self.engine;
         if effect.turned_off(Controls::ats) || effect.turned_off(Controls::pasid) {
-            self.pass_guards(|shard| shard.atc.flush());
+            memory.flush();
         }
         if effect.turned_on(Controls::pri) {
-            self.pages.set_allocation(self.fabric.endpoint.pri_allocation());
+            faults.set_allocation(memory.fabric.endpoint.pri_allocation());
         }
         if effect.pri_reset {
-            self.tell_waiters(self.pages.reset());
+            self.engine.reset_page_requests();
         }
     }
 
-    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
-        match (bar, self.fabric.endpoint.msix()) {
+    /// Serves a read of a BAR; bytes that are in none read as zero.
+    pub(crate) fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
+        match (bar, self.engine.memory.fabric.endpoint.msix()) {
             (REGISTERS, _) => self.registers_read(offset, data),
             (VECTORS, Some(msix)) => msix.read(offset, data),
             _ => data.fill(0),
         }
     }
 
-    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) {
-        match (bar, self.fabric.endpoint.msix()) {
+    /// Serves a write to a BAR.
+    pub(crate) fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) {
+        match (bar, self.engine.memory.fabric.endpoint.msix()) {
             (REGISTERS, _) => self.registers_write(offset, data),
             (DOORBELLS, _) => self.doorbell_write(offset, data),
             (VECTORS, Some(msix)) => msix.write(offset, data),
@@ -88,8 +88,66 @@ impl PciFunction for Nic {
         }
     }
 
-    fn reset(&self) {
-        self.destroy_everything();
-        self.pages.reset();
+    /// A read of BAR 0, of any width and alignment.
+    fn registers_read(&self, offset: u64, data: &mut [u8]) {
+        let Engine { memory, events, .. } = &self.engine;
+        let time_ns = memory.fabric.now_ns();
+        for (byte, at) in data.iter_mut().zip(offset..) {
+            let word = self.registers.read(at & !3, time_ns, events.is_broken());
+            *byte = (word >> (at % 4 * 8)) as u8;
+        }
+    }
+
+    /// A write to BAR 0: 4 bytes, or 8 as two of 4; anything else is ignored.
+    fn registers_write(&self, offset: u64, data: &[u8]) {
+        let width = data.len() as u64;
+        if !matches!(width, 4 | 8) || !offset.is_multiple_of(width) {
+            return;
+        }
+        for (word, at) in data.chunks_exact(4).zip((offset..).step_by(4)) {
+            if let Ok(word) = word.try_into() {
+                self.write_register(at, u32::from_le_bytes(word));
+            }
+        }
+    }
+
+    fn write_register(&self, offset: u64, value: u32) {
+        match offset {
+            REG_CONTROL => self.control(value),
+            REG_CMD0_DOORBELL => self.ring_lane(0, value),
+            REG_CMD1_DOORBELL => self.ring_lane(URGENT, value),
+            REG_EQ_DOORBELL.. => {
+                let eqn = (offset - REG_EQ_DOORBELL) / 4;
+                if eqn < u64::from(MAX_EQS) {
+                    let (consumer, arm) = (value & !EQ_ARM, value & EQ_ARM != 0);
+                    let mut port = self.engine.memory.front_port();
+                    self.engine.events.doorbell(&mut port, eqn as u32, consumer, arm);
+                }
+            }
+            _ => self.registers.set_up_lane(offset, value),
+        }
+    }
+
+    fn control(&self, value: u32) {
+        let enabled = self.registers.is_enabled();
+        let enable = value & CONTROL_ENABLE != 0;
+        if value & CONTROL_RESET != 0 || enabled && !enable {
+            self.destroy_everything();
+        } else if enable && !enabled {
+            self.registers.enable();
+        }
+    }
+
+    fn ring_lane(&self, lane: usize, producer: u32) {
+        match self.registers.ring_lane(lane, producer) {
+            Ok(false) => {}
+            Ok(true) if lane == URGENT => self.serve_urgent_commands(),
+            Ok(true) => self.schedule_commands(),
+            Err(consumer) => {
+                if let Some(number) = self.engine.memory.fabric.ring_warnings.admit() {
+                    tracing::warn!(number, lane, producer, consumer, "command producer index out of range");
+                }
+            }
+        }
     }
 }

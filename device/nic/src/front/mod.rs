@@ -1,6 +1,67 @@
-//! The front end: the function, its registers and doorbells, and the commands.
+//! The front end: what the driver of `refault-abi` sees.
+//!
+//! It decodes commands, doorbells and registers, keeps the books of objects, and owns the layout of rings; the engine
+//! behind it knows none of these forms.
 
-pub(crate) mod command;
+mod command;
 mod doorbell;
-pub(crate) mod function;
-pub(crate) mod regs;
+mod function;
+mod registers;
+mod rings;
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use crate::config::NicConfig;
+use crate::engine::Engine;
+use crate::fabric::Fabric;
+use crate::memory::guard::lock;
+use command::objects::Objects;
+pub(crate) use function::endpoint;
+use registers::Registers;
+use rings::AbiRings;
+
+/// The front end, and the engine that it drives.
+pub(crate) struct Front {
+    pub(crate) engine: Engine,
+    registers: Registers,
+    objects: Mutex<Objects>,
+    /// Worker 0 has [`crate::schedule::Task::Commands`] in its queue.
+    commands_scheduled: AtomicBool,
+}
+
+impl Front {
+    /// A front end as after a reset.
+    pub(crate) fn new(config: NicConfig, fabric: Fabric) -> Self {
+        Self {
+            registers: Registers::default(),
+            objects: Mutex::new(Objects::new(&config)),
+            commands_scheduled: AtomicBool::new(false),
+            engine: Engine::new(config, fabric, &AbiRings),
+        }
+    }
+
+    /// Resets the function.
+    pub(crate) fn reset(&self) {
+        self.destroy_everything();
+        // Every queue pair is gone: no waiter is left to wake.
+        self.engine.faults.reset_requests();
+    }
+
+    /// Destroys every object. Nothing is in flight afterwards but page requests that were sent; late answers to them,
+    /// and to page faults, are discarded.
+    fn destroy_everything(&self) {
+        let mut objects = lock(&self.objects);
+        self.registers.reset();
+        let Engine { config, memory, qps, cqs, srqs, events, faults, .. } = &self.engine;
+        for qp in qps.iter() {
+            self.engine.empty_qp(qp);
+        }
+        cqs.clear();
+        srqs.clear();
+        events.clear();
+        *objects = Objects::new(config);
+        memory.clear();
+        faults.reset_events();
+    }
+}

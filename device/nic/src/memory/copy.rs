@@ -4,10 +4,12 @@ use refault_bus::Gpa;
 use refault_bus::dma::CopyPiece;
 
 use crate::cause::Cause;
+use crate::memory::access::Stopped;
+use crate::memory::access::{AccessError, Extent};
 use crate::memory::atc::Atc;
-use crate::memory::list::End;
-use crate::memory::list::{Cursor, List, Stopped, Track};
-use crate::memory::port::{AccessError, Extent, Port};
+use crate::memory::list::{Cursor, List, Track};
+use crate::memory::port::Port;
+use crate::verbs::End;
 
 /// Most bytes copied before an invalidation that waits gets its turn.
 const CHUNK: u64 = 64 << 10;

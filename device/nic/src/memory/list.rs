@@ -1,27 +1,18 @@
 //! Scatter/gather lists: where the bytes of a message are, piece by piece.
 
-use refault_abi::queue::Sge;
 use refault_bus::{Iova, Pasid};
 
 use crate::cause::Cause;
+use crate::memory::access::{AccessError, Extent, PageMiss, Stopped};
 use crate::memory::atc::Space;
-use crate::memory::port::{AccessError, Extent, PageMiss, Port};
+use crate::memory::port::Port;
 use crate::memory::region::{Access, Backing, Shortcut};
-
-/// Which end of a copy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The requester's own memory.
-    #[default]
-    Local,
-    /// The responder's memory.
-    Remote,
-}
+use crate::verbs::{End, Piece};
 
 /// One end of a copy: pieces of memory, and on whose behalf they are accessed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct List<'a> {
-    pub(crate) pieces: &'a [Sge],
+    pub(crate) pieces: &'a [Piece],
     pub(crate) pd: u32,
     /// ACCESS_* that each piece's region must have.
     pub(crate) rights: u32,
@@ -50,17 +41,10 @@ pub(crate) struct Window {
     pub(crate) asked: Option<u32>,
 }
 
-/// A copy stopped at one end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stopped {
-    pub(crate) end: End,
-    pub(crate) error: AccessError,
-}
-
 impl<'a> List<'a> {
-    fn access(&self, piece: &Sge) -> Access {
+    fn access(&self, piece: &Piece) -> Access {
         Access {
-            key: piece.lkey,
+            key: piece.key,
             pd: self.pd,
             addr: piece.addr,
             length: u64::from(piece.length),

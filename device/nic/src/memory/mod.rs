@@ -1,6 +1,11 @@
 //! Memory: how everything in the device reaches it.
+//!
+//! A [`Port`] is access to memory under a worker's guard. `region` checks keys, bounds and rights, `page_table` and
+//! `on_demand` walk tables in guest memory, the port translates, and `copy` moves bytes between two scatter/gather
+//! lists; nothing of it outlives the guard.
 
-pub(crate) mod atc;
+pub(crate) mod access;
+mod atc;
 pub(crate) mod copy;
 pub(crate) mod guard;
 pub(crate) mod list;
@@ -8,3 +13,138 @@ pub(crate) mod on_demand;
 pub(crate) mod page_table;
 pub(crate) mod port;
 pub(crate) mod region;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use refault_bus::ats::InvalidationRequest;
+use refault_bus::probe::{ProbeEvent, Stage};
+use refault_bus::{AddressSpace, Iova};
+
+use crate::config::NicConfig;
+use crate::fabric::Fabric;
+use crate::stats::NicStats;
+use guard::Guarded;
+use on_demand::OnDemandTable;
+use port::{Port, Shard};
+use region::RegionTable;
+
+/// Everything that is behind an address: the fabric, regions, and each worker's share of the device TLB.
+pub(crate) struct Memory {
+    pub(crate) fabric: Fabric,
+    pub(crate) regions: RegionTable,
+    /// One for each worker, and the last for register accesses.
+    guards: Box<[Guarded<Shard>]>,
+    /// Next identity of a page table.
+    identities: AtomicU64,
+    invalidations: AtomicU64,
+}
+
+impl Memory {
+    /// No regions, and nothing cached.
+    pub(crate) fn new(config: &NicConfig, fabric: Fabric) -> Self {
+        let entries = config.atc_entries.div_ceil(config.workers);
+        Self {
+            fabric,
+            regions: RegionTable::new(config.max_mr),
+            guards: (0..=config.workers).map(|_| Guarded::new(Shard::new(entries))).collect(),
+            identities: AtomicU64::new(1),
+            invalidations: AtomicU64::new(0),
+        }
+    }
+
+    /// Access to memory as worker `worker`. Waits for invalidations that wait for its guard.
+    pub(crate) fn port(&self, worker: usize) -> Port<'_> {
+        Port::enter(&self.fabric, &self.regions, &self.guards[worker])
+    }
+
+    /// The number of the guard for register accesses.
+    pub(crate) fn front_guard(&self) -> usize {
+        self.guards.len() - 1
+    }
+
+    /// Access to memory for register accesses.
+    pub(crate) fn front_port(&self) -> Port<'_> {
+        self.port(self.front_guard())
+    }
+
+    /// An identity that no page table had before.
+    pub(crate) fn new_identity(&self) -> u64 {
+        self.identities.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Passes through every guard: afterwards no copy is in flight that did not see what the caller changed before.
+    pub(crate) fn pass_guards(&self) {
+        self.each_shard(|_| ());
+    }
+
+    /// Forgets all translations.
+    pub(crate) fn flush(&self) {
+        self.each_shard(|shard| shard.atc.flush());
+    }
+
+    /// Forgets all regions and translations.
+    pub(crate) fn clear(&self) {
+        self.regions.clear();
+        self.each_shard(|shard| {
+            shard.atc.flush();
+            shard.regions.forget_all();
+        });
+    }
+
+    /// A region has changed or is gone: no access that used it as it was is in flight afterwards.
+    pub(crate) fn forget_region(&self, key: u32) {
+        self.each_shard(|shard| shard.regions.forget(key));
+    }
+
+    /// Forgets what an invalidation names. When it returns, no copy that used it is in flight.
+    pub(crate) fn invalidate(&self, request: &InvalidationRequest) {
+        let event = |stage| {
+            let event = ProbeEvent::new(stage, AddressSpace::of(request.pasid), request.iova);
+            ProbeEvent { size_shift: request.size_shift, ..event }
+        };
+        self.serve_invalidation(event, |shard| shard.atc.invalidate(request));
+    }
+
+    /// Forgets what the table of the on-demand region `key` said of the bytes from `first` to `last` of the region,
+    /// which lie `shift` further in the table. When it returns, no copy that used it is in flight.
+    pub(crate) fn invalidate_on_demand(
+        &self,
+        key: u32,
+        table: &OnDemandTable,
+        (first, last): (u64, u64),
+        shift: u64,
+    ) {
+        let event = |stage| {
+            let event = ProbeEvent::new(stage, AddressSpace::Region(key), Iova(first));
+            ProbeEvent { size_shift: block_around(first, last), ..event }
+        };
+        let space = table.space();
+        let (first, last) = (first.wrapping_add(shift), last.wrapping_add(shift));
+        self.serve_invalidation(event, |shard| shard.atc.forget_on_demand(space, first, last));
+    }
+
+    fn serve_invalidation(&self, event: impl Fn(Stage) -> ProbeEvent, work: impl FnMut(&mut Shard)) {
+        self.fabric.record(event(Stage::Invalidate));
+        self.each_shard(work);
+        self.invalidations.fetch_add(1, Ordering::Relaxed);
+        self.fabric.record(event(Stage::Invalidated));
+    }
+
+    /// Interrupts every worker in turn.
+    fn each_shard(&self, mut work: impl FnMut(&mut Shard)) {
+        for guard in &self.guards {
+            guard.interrupt(&mut work);
+        }
+    }
+
+    /// Adds the counters of all shards.
+    pub(crate) fn add_stats(&self, stats: &mut NicStats) {
+        stats.invalidations = self.invalidations.load(Ordering::Relaxed);
+        self.each_shard(|shard| stats.add(&shard.stats));
+    }
+}
+
+/// log2 of the smallest naturally aligned block around a range.
+fn block_around(first: u64, last: u64) -> u8 {
+    (u64::BITS - (first ^ last).leading_zeros()).max(12) as u8
+}

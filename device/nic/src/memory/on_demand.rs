@@ -9,8 +9,9 @@ use refault_bus::Iova;
 use refault_bus::ats::Translation;
 
 use crate::cause::Cause;
+use crate::memory::access::{AccessError, Extent};
 use crate::memory::atc::Space;
-use crate::memory::port::{AccessError, Extent, Port};
+use crate::memory::port::Port;
 
 /// Entries of one table, as log2.
 const TABLE_BITS: u32 = 9;

@@ -6,11 +6,12 @@
 use std::sync::MutexGuard;
 
 use refault_bus::ats::{RequestKind, Translation, TranslationRequest};
-use refault_bus::dma::{CopyPiece, MemoryError};
-use refault_bus::{AddressSpace, Gpa, Iova, Pasid};
+use refault_bus::dma::CopyPiece;
+use refault_bus::{AddressSpace, Iova, Pasid};
 
 use crate::cause::Cause;
 use crate::fabric::Fabric;
+use crate::memory::access::{AccessError, Extent, PageMiss};
 use crate::memory::atc::{Atc, Space};
 use crate::memory::guard::Guarded;
 use crate::memory::region::{RegionCache, RegionTable};
@@ -37,60 +38,10 @@ impl Shard {
     }
 }
 
-/// Why an access did not happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AccessError {
-    /// The page of a process, or of an on-demand region, is not there, or does not allow it, now: the operating
-    /// system may be asked.
-    Miss(PageMiss),
-    /// It will not happen.
-    Denied(Cause),
-}
-
-/// A page to ask the operating system for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct PageMiss {
-    /// A process' or a region's.
-    pub(crate) space: AddressSpace,
-    /// First address that is missing: of a process, 4 KiB aligned.
-    pub(crate) page: Iova,
-    pub(crate) write: bool,
-}
-
-impl From<MemoryError> for AccessError {
-    fn from(_: MemoryError) -> Self {
-        Self::Denied(Cause::NotMemory)
-    }
-}
-
-/// A piece of memory without a gap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Extent {
-    pub(crate) gpa: Gpa,
-    pub(crate) bytes: u64,
-}
-
-impl Extent {
-    /// From `iova` to the end of its block.
-    pub(crate) fn of(translation: Translation, iova: Iova) -> Self {
-        Self { gpa: translation.gpa_of(iova), bytes: translation.bytes_from(iova) }
-    }
-
-    /// The same, provided that `bytes` fit.
-    pub(crate) fn holding(self, bytes: u64) -> Result<Self, AccessError> {
-        if bytes <= self.bytes { Ok(self) } else { Err(AccessError::Denied(Cause::Bounds)) }
-    }
-
-    /// The address `bytes` further on, which must lie inside.
-    pub(crate) fn after(self, bytes: u64) -> Gpa {
-        Gpa(self.gpa.0.wrapping_add(bytes))
-    }
-}
-
 /// Access to memory, under a worker's guard.
 pub(crate) struct Port<'a> {
     fabric: &'a Fabric,
-    pub(crate) regions: &'a RegionTable,
+    pub(super) regions: &'a RegionTable,
     guard: &'a Guarded<Shard>,
     shard: MutexGuard<'a, Shard>,
     /// Set only while a sampled request is served.
@@ -106,16 +57,6 @@ impl<'a> Port<'a> {
     /// Whether an invalidation waits: no more than a chunk may be copied before it has its turn.
     pub(crate) fn is_wanted(&self) -> bool {
         self.guard.is_wanted()
-    }
-
-    /// Lets an invalidation that waits go first. What was looked up before must be looked up again.
-    pub(crate) fn step_aside(self) -> Self {
-        if !self.guard.is_wanted() {
-            return self;
-        }
-        let Self { fabric, regions, guard, shard, .. } = self;
-        drop(shard);
-        Self::enter(fabric, regions, guard)
     }
 
     pub(crate) fn fabric(&self) -> &'a Fabric {

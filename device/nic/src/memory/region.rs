@@ -7,11 +7,12 @@ use refault_bus::{AddressSpace, Iova, Pasid};
 
 use crate::cause::Cause;
 use crate::ids::slot_of_key;
+use crate::memory::access::{AccessError, Extent, PageMiss};
 use crate::memory::atc::Space;
 use crate::memory::guard::lock;
 use crate::memory::on_demand::OnDemandTable;
 use crate::memory::page_table::Pages;
-use crate::memory::port::{AccessError, Extent, PageMiss, Port};
+use crate::memory::port::Port;
 use crate::slab::Slab;
 
 /// Regions a worker remembers; a power of two.
@@ -83,6 +84,14 @@ impl RegionTable {
     pub(crate) fn find(&self, key: u32) -> Option<Region> {
         let slot = self.slots.find(slot_of_key(key))?;
         lock(slot).filter(|region| region.key == key)
+    }
+
+    /// The event queue for page faults of the region named by `key`; `None` if it has none, or is revoked or gone.
+    pub(crate) fn fault_queue(&self, key: u32) -> Option<u32> {
+        match self.find(key).filter(|region| !region.revoked)?.backing {
+            Backing::OnDemand { eqn, .. } => Some(eqn),
+            Backing::Pinned { .. } | Backing::Process(_) => None,
+        }
     }
 
     /// Puts a region at its key's slot; `false` beyond the limit.
@@ -177,6 +186,12 @@ impl Port<'_> {
                 own.then(|| Shortcut { space: table.space(), shift: *shift })
             }
         })
+    }
+
+    /// Start and length of the region named by `key`, if it belongs to protection domain `pd`.
+    pub(crate) fn range_of(&self, key: u32, pd: u32) -> Option<(u64, u64)> {
+        let region = self.regions.find(key).filter(|region| region.pd == pd)?;
+        Some((region.start, region.length))
     }
 
     /// The region of an access that passes all checks.

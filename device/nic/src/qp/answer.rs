@@ -1,20 +1,30 @@
-//! The answer to a page request, as it is left for the queue pair that waits.
+//! Answers to waits for pages, for credits, and for persistent memory.
 
 use crate::cause::Cause;
 
-/// What became of a page request.
+/// A queue pair that waits, and the ticket that its answer must bear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiter {
+    pub(crate) qpn: u32,
+    pub(crate) ticket: u64,
+}
+
+/// An answer for a waiter.
+pub(crate) type Wakeup = (Waiter, PageAnswer);
+
+/// The answer to a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PageAnswer {
-    /// Look again.
-    LookAgain,
-    /// It will not be there.
+    /// The access may succeed now: try again.
+    Retry,
+    /// The access fails.
     Failed(Cause),
 }
 
 impl PageAnswer {
     pub(super) const fn bits(self) -> u64 {
         match self {
-            Self::LookAgain => 0,
+            Self::Retry => 0,
             Self::Failed(Cause::PageRefused) => 1,
             Self::Failed(Cause::PageFailure) => 2,
             Self::Failed(Cause::PageTimeout) => 3,
@@ -25,7 +35,7 @@ impl PageAnswer {
 
     pub(super) const fn from_bits(bits: u64) -> Self {
         match bits & 7 {
-            0 => Self::LookAgain,
+            0 => Self::Retry,
             1 => Self::Failed(Cause::PageRefused),
             2 => Self::Failed(Cause::PageFailure),
             3 => Self::Failed(Cause::PageTimeout),

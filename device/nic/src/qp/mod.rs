@@ -6,163 +6,27 @@
 
 pub(crate) mod answer;
 pub(crate) mod attributes;
+pub(crate) mod requester;
+pub(crate) mod responder;
+pub(crate) mod setup;
 pub(crate) mod state;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use refault_abi::codes::*;
-use refault_abi::queue::{RqWqe, WQE_SIGNALED};
-use refault_bus::PrgIndex;
+use refault_abi::codes::{QPS_ERR, QPS_RESET};
 
 use crate::ids::slot_of;
-use crate::memory::list::End;
-use crate::memory::page_table::Pages;
-use crate::memory::port::PageMiss;
-use crate::observe::Sampling;
 use crate::qp::answer::PageAnswer;
-use crate::qp::attributes::Attributes;
-use crate::queue::send::Message;
+use crate::qp::requester::Requester;
+use crate::qp::responder::Responder;
+use crate::qp::setup::Setup;
 use crate::slab::Slab;
 
 /// Nobody wants to know when a doorbell rings.
 const RUNG_UNWANTED: u64 = 0;
 /// None has, since the send queue was looked at.
 const RUNG_NOT_YET: u64 = 1;
-
-/// What stays the same while a queue pair lives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Setup {
-    pub(crate) qpn: u32,
-    pub(crate) pd: u32,
-    pub(crate) context: u32,
-    pub(crate) send_cq: u32,
-    pub(crate) recv_cq: u32,
-    pub(crate) eqn: u32,
-    pub(crate) pages: Pages,
-    pub(crate) rq_offset: u32,
-    pub(crate) record_offset: u32,
-    pub(crate) log_sq: u8,
-    pub(crate) log_rq: u8,
-    pub(crate) signal_all: bool,
-    /// QPT_*.
-    pub(crate) kind: u8,
-    /// Shared receive queue, zero if it has its own.
-    pub(crate) srqn: u32,
-}
-
-impl Setup {
-    /// Whether it sends datagrams.
-    pub(crate) fn is_datagram(&self) -> bool {
-        self.kind == QPT_UD
-    }
-}
-
-/// What a requester waits for before it looks at its request again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Wait {
-    /// Nothing.
-    #[default]
-    None,
-    /// The answer to a page request or page fault, which bears the ticket.
-    Page { ticket: u64 },
-    /// The same, after the responder, whose page it is, said that it is not ready: not before a moment in time.
-    NotReady { ticket: u64, deadline_ns: u64 },
-    /// A credit to ask for a page, no longer than an answer may take.
-    Credit { ticket: u64, deadline_ns: Option<u64> },
-    /// A moment in time.
-    Until { deadline_ns: u64 },
-    /// The peer getting ready.
-    Peer,
-    /// So many bytes more of a FLUSH surviving the machine.
-    Durable { ticket: u64, bytes: u32 },
-}
-
-/// A page this request asked for, until it is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Faulted {
-    pub(crate) group: PrgIndex,
-    pub(crate) miss: PageMiss,
-    /// Byte of the message that is first on the page.
-    pub(crate) at: u32,
-}
-
-/// How often a request asked for pages since it last moved a byte.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PageTrouble {
-    /// Where the page was missing last.
-    pub(crate) end: End,
-    pub(crate) asked: u32,
-    /// It waited before it looks once more and then asks again.
-    pub(crate) backed_off: bool,
-    /// The page whose absence was told of, and that could not be asked for yet.
-    pub(crate) noted: Option<PageMiss>,
-}
-
-/// The sending half.
-#[derive(Debug, Default)]
-pub(crate) struct Requester {
-    pub(crate) setup: Setup,
-    pub(crate) attributes: Attributes,
-    /// Index of the next request that is not done.
-    pub(crate) consumer: u32,
-    /// Requests known to wait behind `consumer`, the active one included.
-    pub(crate) known: u32,
-    pub(crate) active: Option<Message>,
-    pub(crate) wait: Wait,
-    pub(crate) trouble: PageTrouble,
-    pub(crate) faulted: Vec<Faulted>,
-    pub(crate) transport_retries: u8,
-    pub(crate) rnr_retries: u8,
-    /// Going to SQD, and not yet told so.
-    pub(crate) draining: bool,
-    /// The rings cannot be read: nothing is left to flush.
-    pub(crate) lost: bool,
-    /// The driver was told of a fatal error.
-    pub(crate) told_fatal: bool,
-    /// The driver was told that nothing more is taken from the shared receive queue.
-    pub(crate) told_last: bool,
-    pub(crate) sampling: Sampling,
-}
-
-impl Requester {
-    /// Whether the success of the active request is to be reported.
-    pub(crate) fn signaled(&self) -> bool {
-        let flagged = |message: &Message| message.wqe.flags & WQE_SIGNALED != 0;
-        self.setup.signal_all || self.active.as_ref().is_some_and(flagged)
-    }
-}
-
-/// A receive request being filled.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Receiving {
-    pub(crate) wqe: RqWqe,
-    /// Its free-running index.
-    pub(crate) index: u32,
-    /// Protection domain of its memory: the shared queue's, if it is from one.
-    pub(crate) pd: u32,
-    /// Datagrams: tells it from every other one; else zero.
-    pub(crate) ticket: u64,
-}
-
-/// The receiving half.
-#[derive(Debug, Default)]
-pub(crate) struct Responder {
-    pub(crate) setup: Setup,
-    pub(crate) peer_qpn: u32,
-    /// ACCESS_REMOTE_* for what arrives.
-    pub(crate) access: u32,
-    pub(crate) min_rnr_timer: u8,
-    /// UD: the key that datagrams must bear.
-    pub(crate) qkey: u32,
-    /// Index of the next receive request.
-    pub(crate) consumer: u32,
-    /// Requests known to wait behind `consumer`.
-    pub(crate) known: u32,
-    pub(crate) current: Option<Receiving>,
-    /// A message has arrived.
-    pub(crate) established: bool,
-}
 
 /// One queue pair's slot. QPN zero is none.
 #[derive(Debug, Default)]
@@ -327,16 +191,18 @@ impl QueuePairs {
 
 #[cfg(test)]
 mod tests {
+    use refault_abi::codes::QPS_SQD;
+
     use super::*;
     use crate::cause::Cause;
 
     #[test]
     fn a_late_answer_does_not_replace_a_newer_one() {
         let qp = Qp::default();
-        qp.leave_answer(7, PageAnswer::LookAgain);
+        qp.leave_answer(7, PageAnswer::Retry);
         qp.leave_answer(6, PageAnswer::Failed(Cause::PageRefused));
         assert_eq!(qp.answer(6), None);
-        assert_eq!(qp.answer(7), Some(PageAnswer::LookAgain));
+        assert_eq!(qp.answer(7), Some(PageAnswer::Retry));
         qp.leave_answer(8, PageAnswer::Failed(Cause::PageTimeout));
         assert_eq!(qp.answer(8), Some(PageAnswer::Failed(Cause::PageTimeout)));
     }

@@ -2,18 +2,19 @@
 
 use std::sync::Mutex;
 
-use refault_abi::event::{EVENT_COMPLETION, EVENT_CQ_ERROR};
-use refault_abi::queue::{CQE_SIZE, CQE_SOLICITED, Cqe};
-use zerocopy::IntoBytes;
+use refault_abi::codes::WC_SUCCESS;
 
+use crate::cause::Cause;
 use crate::ids::slot_of;
+use crate::memory::access::AccessError;
 use crate::memory::guard::lock;
-use crate::memory::page_table::Pages;
 use crate::memory::port::Port;
-use crate::queue::event::{Event, EventQueues};
+use crate::queue::event::EventQueues;
+use crate::queue::layout::{Ring, RingLayout};
 use crate::queue::moderation::{Moderation, Pace, Step};
-use crate::queue::{phase, published};
+use crate::queue::published;
 use crate::slab::Slab;
+use crate::verbs::{Completion, Event};
 
 /// What the driver wants to be told about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,11 +32,9 @@ enum Armed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CqSetup {
     pub(crate) cqn: u32,
-    pub(crate) pages: Pages,
-    pub(crate) record_offset: u32,
+    pub(crate) ring: Ring,
     pub(crate) context: u32,
     pub(crate) eqn: u32,
-    pub(crate) log: u8,
 }
 
 /// One completion queue. CQN zero is none.
@@ -74,51 +73,57 @@ pub(crate) enum PostError {
 }
 
 /// All completion queues. A queue's lock comes before those of event queues.
-pub(crate) struct CompletionQueues(Slab<Mutex<CompletionQueue>>);
+pub(crate) struct CompletionQueues {
+    queues: Slab<Mutex<CompletionQueue>>,
+    layout: &'static dyn RingLayout,
+}
 
 impl CompletionQueues {
-    pub(crate) fn new(limit: u32) -> Self {
-        Self(Slab::new(limit))
+    pub(crate) fn new(limit: u32, layout: &'static dyn RingLayout) -> Self {
+        Self { queues: Slab::new(limit), layout }
     }
 
     /// Starts a queue; `false` beyond the limit.
     pub(crate) fn create(&self, setup: CqSetup) -> bool {
-        let slot = self.0.grow_to(slot_of(setup.cqn));
+        let slot = self.queues.grow_to(slot_of(setup.cqn));
         slot.map(|slot| *lock(slot) = CompletionQueue { setup, ..Default::default() }).is_some()
     }
 
     /// Ends a queue.
     pub(crate) fn destroy(&self, cqn: u32) {
-        if let Some(slot) = self.0.find(slot_of(cqn)) {
+        if let Some(slot) = self.queues.find(slot_of(cqn)) {
             *lock(slot) = CompletionQueue::default();
         }
     }
 
     /// Ends all queues.
     pub(crate) fn clear(&self) {
-        self.0.iter().for_each(|slot| *lock(slot) = CompletionQueue::default());
+        self.queues.iter().for_each(|slot| *lock(slot) = CompletionQueue::default());
     }
 
-    /// Writes one completion: everything but its owner word is the caller's. `solicited` says that it is so,
-    /// or reports a failure.
+    /// Writes one completion.
+    ///
+    /// # Errors
+    ///
+    /// The queue overran, its memory cannot be reached, or it does not exist.
     pub(crate) fn post(
         &self,
         port: &mut Port<'_>,
         events: &EventQueues,
         cqn: u32,
-        entry: Cqe,
+        completion: &Completion,
     ) -> Result<TimerNeeded, PostError> {
-        let slot = self.0.find(slot_of(cqn)).ok_or(PostError::Dead)?;
+        let slot = self.queues.find(slot_of(cqn)).ok_or(PostError::Dead)?;
         let mut queue = lock(slot);
         if queue.setup.cqn != cqn || queue.failed {
             return Err(PostError::Dead);
         }
-        if queue.write(port, &entry).is_none() {
+        if queue.write(port, self.layout, completion).is_err() {
             queue.failed = true;
-            events.raise(port, queue.setup.eqn, Event::of(EVENT_CQ_ERROR, 0, cqn));
+            events.raise(port, queue.setup.eqn, Event::CqError { cqn });
             return Err(PostError::JustFailed);
         }
-        let solicited = entry.flags & CQE_SOLICITED != 0 || entry.status != 0;
+        let solicited = completion.solicited || completion.status != WC_SUCCESS;
         if solicited {
             queue.solicited_end = queue.producer;
         }
@@ -135,9 +140,9 @@ impl CompletionQueues {
         events: &EventQueues,
         doorbell: ArmDoorbell,
     ) -> TimerNeeded {
-        let Some(slot) = self.0.find(slot_of(doorbell.cqn)) else { return TimerNeeded::No };
+        let Some(slot) = self.queues.find(slot_of(doorbell.cqn)) else { return TimerNeeded::No };
         let mut queue = lock(slot);
-        let CqSetup { cqn, context, log, .. } = queue.setup;
+        let CqSetup { cqn, context, ring: Ring { log, .. }, .. } = queue.setup;
         if cqn == 0 || cqn != doorbell.cqn || context != doorbell.context || queue.failed {
             return TimerNeeded::No;
         }
@@ -189,7 +194,7 @@ impl CompletionQueues {
     }
 
     fn with<R>(&self, cqn: u32, work: impl FnOnce(&mut CompletionQueue) -> R) -> Option<R> {
-        let mut queue = lock(self.0.find(slot_of(cqn))?);
+        let mut queue = lock(self.queues.find(slot_of(cqn))?);
         (cqn != 0 && queue.setup.cqn == cqn).then(|| work(&mut queue))
     }
 }
@@ -204,24 +209,27 @@ pub(crate) struct ArmDoorbell {
 }
 
 impl CompletionQueue {
-    /// Writes an entry; `None` if there is no room or no memory.
-    fn write(&mut self, port: &mut Port<'_>, entry: &Cqe) -> Option<()> {
-        let CqSetup { pages, record_offset, log, .. } = self.setup;
+    /// Writes an entry, if there is room.
+    fn write(
+        &mut self,
+        port: &mut Port<'_>,
+        layout: &dyn RingLayout,
+        completion: &Completion,
+    ) -> Result<(), AccessError> {
+        let Ring { log, .. } = self.setup.ring;
         if self.producer.wrapping_sub(self.consumer) >= 1 << log {
-            let consumer = port.pages_load_u32(&pages, u64::from(record_offset)).ok()?;
-            let waiting = published(self.producer, consumer, log).ok()?;
+            let consumer = layout.completion_consumer(port, &self.setup.ring)?;
+            let waiting = published(self.producer, consumer, log)?;
             self.consumer = consumer;
             if waiting >= 1 << log {
-                return None;
+                return Err(AccessError::Denied(Cause::Bounds));
             }
         }
-        let at = u64::from(self.producer & ((1 << log) - 1)) * u64::from(CQE_SIZE);
-        let bytes = &entry.as_bytes()[..CQE_SIZE as usize - 4];
-        port.pages_publish(&pages, at, bytes, phase(self.producer, log)).ok()?;
+        layout.write_completion(port, &self.setup.ring, self.producer, completion)?;
         self.producer = self.producer.wrapping_add(1);
         port.shard().stats.completions += 1;
         port.note_written();
-        Some(())
+        Ok(())
     }
 
     /// Does what the pace says.
@@ -240,7 +248,6 @@ impl CompletionQueue {
     fn tell(&mut self, port: &mut Port<'_>, events: &EventQueues) {
         self.armed = Armed::No;
         self.pace.restart();
-        let event = Event::of(EVENT_COMPLETION, 0, self.setup.cqn);
-        events.raise(port, self.setup.eqn, event);
+        events.raise(port, self.setup.eqn, Event::Completion { cqn: self.setup.cqn });
     }
 }

@@ -4,56 +4,24 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use refault_abi::event::{EQE_SIZE, EVENT_PAGE_FAULT, Eqe, FAULT_WRITE};
 use refault_abi::regs::MAX_EQS;
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::{AddressSpace, Iova};
 use rustc_hash::FxHashSet;
-use zerocopy::IntoBytes;
 
 use crate::ids::slot_of_token;
+use crate::memory::access::AccessError;
 use crate::memory::guard::lock;
-use crate::memory::page_table::Pages;
-use crate::memory::port::{AccessError, Port};
-use crate::queue::phase;
+use crate::memory::port::Port;
+use crate::queue::layout::{Ring, RingLayout};
+use crate::verbs::{Event, PageFault};
 
 /// Consumer indices have 31 bits: bit 31 of their register arms.
 const INDEX: u32 = !(1 << 31);
 
-/// Something to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Event {
-    /// EVENT_*.
-    pub(crate) kind: u8,
-    /// Code of the kind.
-    pub(crate) code: u8,
-    /// Object number.
-    pub(crate) number: u32,
-    /// Page faults: what is missing.
-    pub(crate) address: u64,
-    pub(crate) length: u32,
-    pub(crate) token: u32,
-}
-
-impl Event {
-    /// Something about an object.
-    pub(crate) const fn of(kind: u8, code: u8, number: u32) -> Self {
-        Self { kind, code, number, address: 0, length: 0, token: 0 }
-    }
-
-    /// What a probe is told of a page fault; `None` of other events.
-    fn probed(&self, stage: Stage) -> Option<ProbeEvent> {
-        let event = ProbeEvent::new(stage, AddressSpace::Region(self.number), Iova(self.address));
-        let group = Some(slot_of_token(self.token));
-        let event = ProbeEvent { group, write: self.code == FAULT_WRITE, ..event };
-        (self.kind == EVENT_PAGE_FAULT).then_some(event)
-    }
-}
-
 /// One event queue.
 struct EventQueue {
-    pages: Pages,
-    log: u8,
+    ring: Ring,
     vector: u16,
     producer: u32,
     consumer: u32,
@@ -69,14 +37,15 @@ struct EventQueue {
 /// All event queues. Their locks come after those of completion queues.
 pub(crate) struct EventQueues {
     queues: Box<[Mutex<Option<EventQueue>>]>,
+    layout: &'static dyn RingLayout,
     /// The memory of an event queue could not be written: the device has no way left to tell.
     broken: AtomicBool,
 }
 
 impl EventQueues {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(layout: &'static dyn RingLayout) -> Self {
         let queues = (0..MAX_EQS).map(|_| Mutex::new(None)).collect();
-        Self { queues, broken: AtomicBool::new(false) }
+        Self { queues, layout, broken: AtomicBool::new(false) }
     }
 
     /// Whether an event was lost because its ring could not be written.
@@ -85,12 +54,11 @@ impl EventQueues {
     }
 
     /// Starts queue `eqn`, not armed.
-    pub(crate) fn create(&self, eqn: u32, pages: Pages, log: u8, vector: u16) {
+    pub(crate) fn create(&self, eqn: u32, ring: Ring, vector: u16) {
         if let Some(slot) = self.queues.get(eqn as usize) {
             let (backlog, in_backlog) = Default::default();
             *lock(slot) = Some(EventQueue {
-                pages,
-                log,
+                ring,
                 vector,
                 producer: 0,
                 consumer: 0,
@@ -126,7 +94,7 @@ impl EventQueues {
             }
             return;
         }
-        let written = queue.write(port, event);
+        let written = queue.write(port, self.layout, event);
         self.checked(port, written);
         queue.fire(port);
     }
@@ -137,11 +105,11 @@ impl EventQueues {
         let Some(slot) = self.queues.get(eqn as usize) else { return };
         let mut slot = lock(slot);
         let Some(queue) = slot.as_mut() else { return };
-        if queue.producer.wrapping_sub(consumer) & INDEX <= 1 << queue.log {
+        if queue.producer.wrapping_sub(consumer) & INDEX <= 1 << queue.ring.log {
             queue.consumer = consumer & INDEX;
         }
         queue.armed |= arm;
-        let written = queue.send_backlog(port);
+        let written = queue.send_backlog(port, self.layout);
         self.checked(port, written);
         queue.fire(port);
     }
@@ -170,30 +138,30 @@ impl EventQueue {
     }
 
     fn is_full(&self) -> bool {
-        self.unconsumed() >= 1 << self.log
+        self.unconsumed() >= 1 << self.ring.log
     }
 
-    fn write(&mut self, port: &mut Port<'_>, event: Event) -> Result<(), AccessError> {
-        let Event { kind, code, number, address, length, token } = event;
-        let timestamp_ns = port.fabric().now_ns();
-        let entry = Eqe { kind, code, number, timestamp_ns, address, length, token, ..Eqe::default() };
-        let at = u64::from(self.producer & ((1 << self.log) - 1)) * u64::from(EQE_SIZE);
-        let bytes = &entry.as_bytes()[..EQE_SIZE as usize - 4];
-        port.pages_publish(&self.pages, at, bytes, phase(self.producer, self.log))?;
+    fn write(
+        &mut self,
+        port: &mut Port<'_>,
+        layout: &dyn RingLayout,
+        event: Event,
+    ) -> Result<(), AccessError> {
+        layout.write_event(port, &self.ring, self.producer, &event)?;
         self.producer = self.producer.wrapping_add(1);
         port.shard().stats.events += 1;
-        if let Some(queued) = event.probed(Stage::Queued) {
-            port.fabric().record(queued);
-            self.unannounced = Some(ProbeEvent { stage: Stage::Interrupt, ..queued });
+        if let Event::PageFault(fault) = event {
+            port.fabric().record(probed(&fault, Stage::Queued));
+            self.unannounced = Some(probed(&fault, Stage::Interrupt));
         }
         Ok(())
     }
 
-    fn send_backlog(&mut self, port: &mut Port<'_>) -> Result<(), AccessError> {
+    fn send_backlog(&mut self, port: &mut Port<'_>, layout: &dyn RingLayout) -> Result<(), AccessError> {
         while !self.is_full() {
             let Some(event) = self.backlog.pop_front() else { break };
             self.in_backlog.remove(&event);
-            self.write(port, event)?;
+            self.write(port, layout, event)?;
         }
         Ok(())
     }
@@ -209,4 +177,11 @@ impl EventQueue {
             port.fabric().endpoint.notify(self.vector);
         }
     }
+}
+
+/// A stage of a page fault.
+fn probed(fault: &PageFault, stage: Stage) -> ProbeEvent {
+    let &PageFault { key, address, write, token, .. } = fault;
+    let event = ProbeEvent::new(stage, AddressSpace::Region(key), Iova(address));
+    ProbeEvent { group: Some(slot_of_token(token)), write, ..event }
 }

@@ -1,10 +1,9 @@
-//! Rings in guest memory.
+//! Completion, event and shared receive queues: what their rings mean, whatever their layout.
 
 pub(crate) mod completion;
 pub(crate) mod event;
+pub(crate) mod layout;
 pub(crate) mod moderation;
-pub(crate) mod recv;
-pub(crate) mod send;
 pub(crate) mod shared;
 
 use crate::cause::Cause;

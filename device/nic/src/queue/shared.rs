@@ -3,36 +3,39 @@
 //! A queue's lock comes after those of responders, of which any number may be at it, and before those of event
 //! queues. What is taken is copied out, so the entry is the driver's again at once.
 
-use std::mem::offset_of;
 use std::sync::Mutex;
 
 use refault_abi::command::SrqState;
-use refault_abi::event::{EVENT_SRQ, SRQ_EVENT_ERROR, SRQ_EVENT_LIMIT_REACHED};
-use refault_abi::queue::{RQ_WQE_SIZE, RqWqe, SrqDoorbellRecord};
-use zerocopy::{FromZeros, IntoBytes};
+use refault_abi::event::{SRQ_EVENT_ERROR, SRQ_EVENT_LIMIT_REACHED};
 
 use crate::cause::Cause;
 use crate::ids::slot_of;
+use crate::memory::access::AccessError;
 use crate::memory::guard::lock;
-use crate::memory::page_table::Pages;
-use crate::memory::port::{AccessError, Port};
-use crate::qp::Receiving;
-use crate::queue::event::{Event, EventQueues};
+use crate::memory::port::Port;
+use crate::queue::event::EventQueues;
+use crate::queue::layout::{Ring, RingLayout};
 use crate::queue::published;
 use crate::slab::Slab;
+use crate::verbs::{Event, ReceiveRequest};
 
-/// Byte offset of the device's index in the doorbell record.
-const CONSUMER: u64 = offset_of!(SrqDoorbellRecord, consumer) as u64;
+/// A receive request that was taken from a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) request: ReceiveRequest,
+    /// Its free-running index.
+    pub(crate) index: u32,
+    /// Protection domain of its memory: the queue's.
+    pub(crate) pd: u32,
+}
 
 /// What stays the same while a shared receive queue lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SrqSetup {
     pub(crate) srqn: u32,
-    pub(crate) pages: Pages,
-    pub(crate) record_offset: u32,
+    pub(crate) ring: Ring,
     pub(crate) pd: u32,
     pub(crate) eqn: u32,
-    pub(crate) log: u8,
 }
 
 /// One shared receive queue. SRQN zero is none.
@@ -50,29 +53,32 @@ struct SharedQueue {
 }
 
 /// All shared receive queues.
-pub(crate) struct SharedQueues(Slab<Mutex<SharedQueue>>);
+pub(crate) struct SharedQueues {
+    queues: Slab<Mutex<SharedQueue>>,
+    layout: &'static dyn RingLayout,
+}
 
 impl SharedQueues {
-    pub(crate) fn new(limit: u32) -> Self {
-        Self(Slab::new(limit))
+    pub(crate) fn new(limit: u32, layout: &'static dyn RingLayout) -> Self {
+        Self { queues: Slab::new(limit), layout }
     }
 
     /// Starts a queue; `false` beyond the limit.
     pub(crate) fn create(&self, setup: SrqSetup) -> bool {
-        let slot = self.0.grow_to(slot_of(setup.srqn));
+        let slot = self.queues.grow_to(slot_of(setup.srqn));
         slot.map(|slot| *lock(slot) = SharedQueue { setup, ..Default::default() }).is_some()
     }
 
     /// Ends a queue.
     pub(crate) fn destroy(&self, srqn: u32) {
-        if let Some(slot) = self.0.find(slot_of(srqn)) {
+        if let Some(slot) = self.queues.find(slot_of(srqn)) {
             *lock(slot) = SharedQueue::default();
         }
     }
 
     /// Ends all queues.
     pub(crate) fn clear(&self) {
-        self.0.iter().for_each(|slot| *lock(slot) = SharedQueue::default());
+        self.queues.iter().for_each(|slot| *lock(slot) = SharedQueue::default());
     }
 
     /// Takes the next receive request, if there is one. An error means that the queue is lost; its driver was
@@ -82,10 +88,11 @@ impl SharedQueues {
         port: &mut Port<'_>,
         events: &EventQueues,
         srqn: u32,
-    ) -> Result<Option<Receiving>, AccessError> {
+    ) -> Result<Option<Taken>, AccessError> {
         self.with(srqn, |queue| {
-            let taken = queue.take(port);
-            let checked = taken.and_then(|taken| queue.watch_limit(port, events).map(|()| taken));
+            let taken = queue.take(port, self.layout);
+            let checked =
+                taken.and_then(|taken| queue.watch_limit(port, self.layout, events).map(|()| taken));
             queue.settled(port, events, checked)
         })
         .unwrap_or(Err(AccessError::Denied(Cause::Bounds)))
@@ -101,11 +108,11 @@ impl SharedQueues {
         limit: u32,
     ) -> Option<bool> {
         self.with(srqn, |queue| {
-            if limit > 1 << queue.setup.log {
+            if limit > 1 << queue.setup.ring.log {
                 return false;
             }
             queue.limit = limit;
-            let watched = queue.watch_limit(port, events);
+            let watched = queue.watch_limit(port, self.layout, events);
             // A queue that is lost tells its driver so, not the command.
             let _ = queue.settled(port, events, watched);
             true
@@ -118,49 +125,47 @@ impl SharedQueues {
     }
 
     fn with<R>(&self, srqn: u32, work: impl FnOnce(&mut SharedQueue) -> R) -> Option<R> {
-        let mut queue = lock(self.0.find(slot_of(srqn))?);
+        let mut queue = lock(self.queues.find(slot_of(srqn))?);
         (srqn != 0 && queue.setup.srqn == srqn).then(|| work(&mut queue))
     }
 }
 
 impl SharedQueue {
-    /// Takes the next request, copies it and gives its entry back to the driver.
-    fn take(&mut self, port: &mut Port<'_>) -> Result<Option<Receiving>, AccessError> {
+    /// Takes the next request, if there is one.
+    fn take(&mut self, port: &mut Port<'_>, layout: &dyn RingLayout) -> Result<Option<Taken>, AccessError> {
         if self.failed {
             return Err(AccessError::Denied(Cause::Bounds));
         }
         if self.known == 0 {
-            self.known = self.waiting(port)?;
+            self.known = self.waiting(port, layout)?;
             if self.known == 0 {
                 return Ok(None);
             }
         }
-        let SrqSetup { pages, record_offset, pd, log, .. } = self.setup;
         let index = self.consumer;
-        let at = u64::from(index & ((1 << log) - 1)) * u64::from(RQ_WQE_SIZE);
-        let mut wqe = RqWqe::new_zeroed();
-        port.pages_read(&pages, at, wqe.as_mut_bytes())?;
-        let consumer = index.wrapping_add(1);
-        let record = port.page(&pages, u64::from(record_offset) + CONSUMER, true)?.holding(4)?;
-        port.fabric().memory.store_u32(record.gpa, consumer)?;
-        self.consumer = consumer;
+        let request = layout.take_shared(port, &self.setup.ring, index)?;
+        self.consumer = index.wrapping_add(1);
         self.known -= 1;
-        Ok(Some(Receiving { wqe, index, pd, ticket: 0 }))
+        Ok(Some(Taken { request, index, pd: self.setup.pd }))
     }
 
     /// How many requests wait now.
-    fn waiting(&self, port: &mut Port<'_>) -> Result<u32, AccessError> {
-        let SrqSetup { pages, record_offset, log, .. } = self.setup;
-        let producer = port.pages_load_u32(&pages, u64::from(record_offset))?;
-        published(producer, self.consumer, log).map_err(AccessError::Denied)
+    fn waiting(&self, port: &mut Port<'_>, layout: &dyn RingLayout) -> Result<u32, AccessError> {
+        let producer = layout.shared_producer(port, &self.setup.ring)?;
+        Ok(published(producer, self.consumer, self.setup.ring.log)?)
     }
 
     /// Tells, once, that fewer requests are left than the limit.
-    fn watch_limit(&mut self, port: &mut Port<'_>, events: &EventQueues) -> Result<(), AccessError> {
+    fn watch_limit(
+        &mut self,
+        port: &mut Port<'_>,
+        layout: &dyn RingLayout,
+        events: &EventQueues,
+    ) -> Result<(), AccessError> {
         if self.limit == 0 || self.failed {
             return Ok(());
         }
-        self.known = self.waiting(port)?;
+        self.known = self.waiting(port, layout)?;
         if self.known < self.limit {
             self.limit = 0;
             self.tell(port, events, SRQ_EVENT_LIMIT_REACHED);
@@ -182,6 +187,6 @@ impl SharedQueue {
     }
 
     fn tell(&self, port: &mut Port<'_>, events: &EventQueues, code: u8) {
-        events.raise(port, self.setup.eqn, Event::of(EVENT_SRQ, code, self.setup.srqn));
+        events.raise(port, self.setup.eqn, Event::SharedQueue { srqn: self.setup.srqn, code });
     }
 }

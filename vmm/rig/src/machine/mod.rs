@@ -145,7 +145,10 @@ impl Machine {
     ) -> Result<Self, ModelError> {
         let pause = (setup.pause)(&workers);
         let page_request_order = setup.page_request_order;
-        let unit = RemappingUnit::bring_up(RemappingUnitSetup { page_request_order, ..platform.unit_setup(pause.clone()) })?;
+        let unit = RemappingUnit::bring_up(RemappingUnitSetup {
+            page_request_order,
+            ..platform.unit_setup(pause.clone())
+        })?;
         let function = unit.probe(FunctionSetup::capable(setup.nic.bdf))?;
         let domain = setup.own_space.attach(&platform.memory, &function)?;
         let access = function::access(nic.clone());

@@ -4,10 +4,11 @@ use refault_abi::command::CreateContext;
 use refault_bus::Pasid;
 
 use super::objects::{Context, Objects, Pd};
-use super::{DONE, Refused, Reply, created};
-use crate::Nic;
+use super::reply::{DONE, Refused, Reply, created};
+use crate::engine::Engine;
+use crate::front::Front;
 
-impl Nic {
+impl Front {
     pub(super) fn create_context(&self, objects: &mut Objects, command: &CreateContext) -> Reply {
         let pasid = match command.has_pasid {
             0 => None,
@@ -22,7 +23,7 @@ impl Nic {
     pub(super) fn destroy_context(&self, objects: &mut Objects, id: u32) -> Reply {
         let Context { pasid, users, .. } = *objects.contexts.find(id)?;
         let last = |pasid| objects.contexts.iter().filter(|other| other.pasid == Some(pasid)).count() == 1;
-        let owed = pasid.is_some_and(|pasid| last(pasid) && self.pages.awaits_answer(pasid));
+        let owed = pasid.is_some_and(|pasid| last(pasid) && self.engine.faults.awaits_answer(pasid));
         if users > 0 || owed {
             return Err(Refused::Busy);
         }
@@ -34,8 +35,9 @@ impl Nic {
     /// theirs, or to their memory, is under way. Page requests that were sent stay open until answered.
     pub(super) fn stop_context(&self, objects: &mut Objects, id: u32) -> Reply {
         objects.contexts.find(id)?.stopped = true;
-        self.qps.iter().filter(|qp| qp.context() == id).for_each(|qp| self.fail_qp(qp, false));
-        self.pass_guards(|_| ());
+        let Engine { memory, qps, .. } = &self.engine;
+        qps.iter().filter(|qp| qp.context() == id).for_each(|qp| self.engine.fail_qp(qp, false));
+        memory.pass_guards();
         DONE
     }
 

@@ -5,20 +5,25 @@ mod mr;
 pub(crate) mod objects;
 mod qp;
 mod queues;
+mod reply;
 mod srq;
 
 use std::sync::atomic::Ordering;
 
 use refault_abi::command::*;
 use refault_bus::Iova;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromZeros, IntoBytes};
 
-use crate::Nic;
-use crate::front::regs::{CommandPlace, URGENT};
+use crate::engine::Engine;
+use crate::front::Front;
+use crate::front::registers::{CommandPlace, URGENT};
+use crate::memory::access::AccessError;
 use crate::memory::guard::lock;
 use crate::memory::page_table::Pages;
-use crate::memory::port::{AccessError, Port};
+use crate::memory::port::Port;
+use crate::schedule::Task;
 use objects::Objects;
+use reply::{Refused, Reply, body, reply};
 
 /// Commands executed before other work gets its turn.
 const COMMANDS_PER_TURN: u32 = 32;
@@ -32,60 +37,14 @@ pub(crate) const PKEYS: u16 = 1;
 /// Entries of the GID table.
 pub(crate) const GIDS: u8 = 1;
 
-/// Why a command failed: its STATUS_*.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    BadOpcode,
-    BadParameter,
-    NoObject,
-    Busy,
-    NoResources,
-    BadState,
-    BadMemory,
-}
-
-impl Refused {
-    const fn status(self) -> u16 {
-        match self {
-            Self::BadOpcode => STATUS_BAD_OPCODE,
-            Self::BadParameter => STATUS_BAD_PARAMETER,
-            Self::NoObject => STATUS_NO_OBJECT,
-            Self::Busy => STATUS_BUSY,
-            Self::NoResources => STATUS_NO_RESOURCES,
-            Self::BadState => STATUS_BAD_STATE,
-            Self::BadMemory => STATUS_BAD_MEMORY,
+impl Front {
+    /// Queues a look at the command lanes for worker 0, unless one is queued already.
+    pub(super) fn schedule_commands(&self) {
+        if !self.commands_scheduled.swap(true, Ordering::SeqCst) {
+            self.engine.workers.send(0, Task::Commands);
         }
     }
-}
 
-/// Body of a request or response.
-type Body = [u64; 15];
-/// What a command comes to.
-type Reply = Result<Body, Refused>;
-
-/// An empty response.
-const DONE: Reply = Ok([0; 15]);
-
-/// The layout in a request's body. All layouts are shorter than a body.
-fn body<T: FromBytes + KnownLayout + Immutable>(body: &Body) -> Result<T, Refused> {
-    T::read_from_prefix(body.as_bytes()).map(|(value, _)| value).map_err(|_| Refused::BadParameter)
-}
-
-/// A response with a layout.
-fn reply<T: IntoBytes + Immutable>(value: &T) -> Reply {
-    let mut body = [0; 15];
-    if let Some(room) = body.as_mut_bytes().get_mut(..size_of::<T>()) {
-        room.copy_from_slice(value.as_bytes());
-    }
-    Ok(body)
-}
-
-/// A response with an object's number.
-fn created(id: u32) -> Reply {
-    reply(&ObjectId { id, reserved: 0 })
-}
-
-impl Nic {
     /// Executes what waits in the command lanes: lane 1 first, always.
     pub(crate) fn serve_commands(&self, worker: usize) {
         self.commands_scheduled.swap(false, Ordering::SeqCst);
@@ -94,11 +53,10 @@ impl Nic {
         }
     }
 
-    /// Executes what waits in lane 1, on the thread of whoever rings it: that one spins until it is answered, with
-    /// locks held, and a worker would first have to be woken. A ring that is rung and not worked off goes on
-    /// with worker 0.
-    pub(crate) fn serve_urgent_commands(&self) {
-        if self.serve_some(self.workers.len(), &[URGENT]) {
+    /// Executes what waits in lane 1, on the thread that rings it: the driver spins until it is answered, with locks
+    /// held, and a worker would first have to be woken. What is left after a bounded number goes to worker 0.
+    pub(super) fn serve_urgent_commands(&self) {
+        if self.serve_some(self.engine.memory.front_guard(), &[URGENT]) {
             self.schedule_commands();
         }
     }
@@ -108,11 +66,12 @@ impl Nic {
         for _ in 0..COMMANDS_PER_TURN {
             // One command is one step: a reset comes before it or after it.
             let mut objects = lock(&self.objects);
-            let Some(place) = self.registers.next_command(lanes).filter(|_| !self.events.is_broken()) else {
+            let Some(place) = self.registers.next_command(lanes).filter(|_| !self.engine.events.is_broken())
+            else {
                 return false;
             };
             if let Err(error) = self.serve(worker, &mut objects, place) {
-                if let Some(number) = self.fabric.ring_warnings.admit() {
+                if let Some(number) = self.engine.memory.fabric.ring_warnings.admit() {
                     let CommandPlace { lane, iova } = place;
                     tracing::warn!(number, lane, slot = ?iova, ?error, "a command ring cannot be reached");
                 }
@@ -125,7 +84,7 @@ impl Nic {
 
     fn serve(&self, worker: usize, objects: &mut Objects, place: CommandPlace) -> Result<(), AccessError> {
         let mut request = CommandRequest::new_zeroed();
-        self.port(worker).read(None, place.iova, request.as_mut_bytes())?;
+        self.engine.memory.port(worker).read(None, place.iova, request.as_mut_bytes())?;
         let result = self.execute(worker, objects, place.lane, &request);
         let (status, body) = match result {
             Ok(body) => (STATUS_OK, body),
@@ -134,7 +93,7 @@ impl Nic {
         tracing::debug!(lane = place.lane, opcode = request.opcode, status, "command");
         let response = CommandResponse { token: request.token, status, reserved: 0, body };
         let at = Iova(place.iova.0.wrapping_add(size_of::<CommandRequest>() as u64));
-        let mut port = self.port(worker);
+        let mut port = self.engine.memory.port(worker);
         port.shard().stats.commands += 1;
         let rest = Iova(at.0.wrapping_add(4));
         self.registers.command_done(place.lane);
@@ -182,40 +141,41 @@ impl Nic {
         offsets: &[u64],
         write: bool,
     ) -> Result<Pages, Refused> {
-        let identity = self.identities.fetch_add(1, Ordering::Relaxed);
+        let identity = self.engine.memory.new_identity();
         let pages = Pages::check(table, identity).filter(|pages| pages.bytes() >= bytes);
         let pages = pages.ok_or(Refused::BadParameter)?;
-        let mut port: Port<'_> = self.port(worker);
+        let mut port: Port<'_> = self.engine.memory.port(worker);
         for &offset in offsets {
             let extent = port.page(&pages, offset, write).map_err(|_| Refused::BadMemory)?;
-            self.fabric.memory.read(extent.gpa, &mut [0]).map_err(|_| Refused::BadMemory)?;
+            self.engine.memory.fabric.memory.read(extent.gpa, &mut [0]).map_err(|_| Refused::BadMemory)?;
         }
         Ok(pages)
     }
 
     fn caps(&self) -> DeviceCaps {
-        let controls = self.fabric.endpoint.controls();
+        let Engine { config, memory, .. } = &self.engine;
+        let controls = memory.fabric.endpoint.controls();
         let pasid = controls.ats() && controls.pri() && controls.pasid();
         let features = if pasid { CAP_PASID } else { 0 } | CAP_ATOMIC_GLOBAL | CAP_ODP;
-        let persistent = if self.fabric.memory.has_persistent() { CAP_FLUSH_PERSISTENT } else { 0 };
+        let persistent = if memory.fabric.memory.has_persistent() { CAP_FLUSH_PERSISTENT } else { 0 };
         DeviceCaps {
             version: DEVICE_VERSION,
-            node_guid: self.config.node_guid,
+            node_guid: config.node_guid,
             max_mr_size: u64::MAX,
-            max_qp: self.config.max_qp,
-            max_cq: self.config.max_cq,
-            max_mr: self.config.max_mr,
-            max_pd: self.config.max_pd,
-            max_context: self.config.max_context,
+            max_qp: config.max_qp,
+            max_cq: config.max_cq,
+            max_mr: config.max_mr,
+            max_pd: config.max_pd,
+            max_context: config.max_context,
             max_eq: refault_abi::regs::MAX_EQS,
             max_rd_atomic: u32::from(MAX_RD_ATOMIC),
             features: features | persistent,
-            lid: self.config.lid,
+            lid: config.lid,
             pkeys: PKEYS,
             gids: u16::from(GIDS),
-            page_requests: self.config.page_request_credits,
-            page_faults: self.config.page_fault_credits,
-            max_srq: self.config.max_srq,
+            page_requests: config.page_request_credits,
+            page_faults: config.page_fault_credits,
+            max_srq: config.max_srq,
             ..DeviceCaps::default()
         }
     }

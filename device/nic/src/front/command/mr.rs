@@ -1,18 +1,12 @@
 //! Memory regions.
 
-use std::sync::atomic::Ordering;
-
 use refault_abi::codes::*;
 use refault_abi::command::*;
-use refault_abi::event::EVENT_PAGE_FAULT;
-use refault_bus::probe::{ProbeEvent, Stage};
-use refault_bus::{AddressSpace, Iova};
 
 use super::objects::{MrRecord, Objects};
-use super::{DONE, Refused, Reply, created};
-use crate::Nic;
+use super::reply::{DONE, Refused, Reply, created};
 use crate::cause::Cause;
-use crate::ids::slot_of_token;
+use crate::front::Front;
 use crate::memory::on_demand::OnDemandTable;
 use crate::memory::region::{Backing, Region};
 use crate::qp::answer::PageAnswer;
@@ -27,7 +21,7 @@ const RIGHTS: u32 = ACCESS_LOCAL_WRITE
     | ACCESS_FLUSH_GLOBAL
     | ACCESS_FLUSH_PERSISTENT;
 
-impl Nic {
+impl Front {
     pub(super) fn create_mr(&self, worker: usize, objects: &mut Objects, command: &CreateMr) -> Reply {
         let (_, context) = objects.context_of(command.pd)?;
         let CreateMr { start, length, access, pd, .. } = *command;
@@ -51,7 +45,8 @@ impl Nic {
             Backing::Pinned { .. } | Backing::Process(_) => None,
         };
         let key = objects.mrs.insert(MrRecord { pd, eqn })?;
-        if !self.regions.put(Region { start, length, backing, key, pd, access, revoked: false }) {
+        if !self.engine.memory.regions.put(Region { start, length, backing, key, pd, access, revoked: false })
+        {
             objects.mrs.remove(key)?;
             return Err(Refused::NoResources);
         }
@@ -70,12 +65,12 @@ impl Nic {
     ) -> Result<Backing, Refused> {
         let CreateMr { table, first_offset, fault_eqn: eqn, .. } = command;
         objects.eqs.find(*eqn)?;
-        let identity = self.identities.fetch_add(1, Ordering::Relaxed);
+        let identity = self.engine.memory.new_identity();
         let table = OnDemandTable::check(table, identity).ok_or(Refused::BadParameter)?;
         if *first_offset >= MOST_BEFORE {
             return Err(Refused::BadParameter);
         }
-        self.port(worker).load_u64(None, table.root()).map_err(|_| Refused::BadMemory)?;
+        self.engine.memory.port(worker).load_u64(None, table.root()).map_err(|_| Refused::BadMemory)?;
         let shift = u64::from(*first_offset).wrapping_sub(command.start);
         Ok(Backing::OnDemand { table, shift, eqn: *eqn })
     }
@@ -92,39 +87,33 @@ impl Nic {
         Ok(Backing::Pinned { pages, shift: u64::from(*first_offset).wrapping_sub(command.start) })
     }
 
-    /// When this is answered no access through the region is under way.
+    /// When this is answered no access through the region is in flight.
     pub(super) fn destroy_mr(&self, objects: &mut Objects, key: u32) -> Reply {
         let MrRecord { pd, eqn } = objects.mrs.remove(key)?;
-        self.regions.update(key, |_| None);
-        self.pass_guards(|shard| shard.regions.forget(key));
+        self.engine.memory.regions.update(key, |_| None);
+        self.engine.memory.forget_region(key);
         objects.pds.find(pd)?.users -= 1;
         if let Some(eqn) = eqn {
-            self.forget_faults(key, eqn);
+            self.engine.forget_faults(key, eqn);
             *objects.eqs.find(eqn)? -= 1;
         }
         DONE
     }
 
-    /// When this is answered no access through the region is under way, and none will succeed.
+    /// When this is answered no access through the region is in flight, and none will succeed.
     pub(super) fn revoke_mr(&self, key: u32) -> Reply {
         let revoked = |region| Some(Region { revoked: true, ..region });
-        let region = self.regions.update(key, revoked).ok_or(Refused::NoObject)?;
-        self.pass_guards(|shard| shard.regions.forget(key));
+        let region = self.engine.memory.regions.update(key, revoked).ok_or(Refused::NoObject)?;
+        self.engine.memory.forget_region(key);
         if let Backing::OnDemand { eqn, .. } = region.backing {
-            self.forget_faults(key, eqn);
+            self.engine.forget_faults(key, eqn);
         }
         DONE
     }
 
-    /// Nobody waits for a page of the region any more: who did looks again, and learns what became of it.
-    fn forget_faults(&self, key: u32, eqn: u32) {
-        self.tell_waiters(self.faults.forget(key));
-        self.events.forget(eqn, |event| event.kind == EVENT_PAGE_FAULT && event.number == key);
-    }
-
-    /// When this is answered no access is under way that used what the region's table said of the range before.
+    /// When this is answered no access is in flight that used what the region's table said of the range before.
     pub(super) fn invalidate_mr(&self, command: &InvalidateMr) -> Reply {
-        let region = self.regions.find(command.key).ok_or(Refused::NoObject)?;
+        let region = self.engine.memory.regions.find(command.key).ok_or(Refused::NoObject)?;
         let Backing::OnDemand { table, shift, .. } = region.backing else {
             return Err(Refused::BadParameter);
         };
@@ -134,32 +123,17 @@ impl Nic {
         if command.length == 0 || first > last {
             return DONE;
         }
-        let event = |stage| {
-            let event = ProbeEvent::new(stage, AddressSpace::Region(command.key), Iova(first));
-            ProbeEvent { size_shift: block_around(first, last), ..event }
-        };
-        let space = table.space();
-        let (first, last) = (first.wrapping_add(shift), last.wrapping_add(shift));
-        self.serve_invalidation(event, |shard| shard.atc.forget_on_demand(space, first, last));
+        self.engine.memory.invalidate_on_demand(command.key, &table, (first, last), shift);
         DONE
     }
 
     /// The driver's answer to a page fault.
     pub(super) fn resume_fault(&self, command: &ResumeFault) -> Reply {
         let answer = match command.answer {
-            FAULT_RESOLVED => PageAnswer::LookAgain,
+            FAULT_RESOLVED => PageAnswer::Retry,
             FAULT_REFUSED => PageAnswer::Failed(Cause::PageRefused),
             _ => return Err(Refused::BadParameter),
         };
-        let closed = self.faults.answer(command.token, answer).ok_or(Refused::NoObject)?;
-        let event = ProbeEvent::new(Stage::Response, closed.miss.space, closed.miss.page);
-        self.fabric.record(ProbeEvent { group: Some(slot_of_token(command.token)), ..event });
-        self.tell_answer(closed);
-        DONE
+        if self.engine.answer_fault(command.token, answer) { DONE } else { Err(Refused::NoObject) }
     }
-}
-
-/// log2 of the smallest naturally aligned block around a range.
-fn block_around(first: u64, last: u64) -> u8 {
-    (u64::BITS - (first ^ last).leading_zeros()).max(12) as u8
 }

@@ -4,7 +4,7 @@ use refault_abi::regs::MAX_EQS;
 use refault_bus::Pasid;
 use rustc_hash::FxHashMap;
 
-use super::Refused;
+use super::reply::Refused;
 use crate::config::NicConfig;
 use crate::ids::{KEY_VARIANT_BITS, SLOT_BITS, SLOT_VARIANTS};
 use crate::slab::Numbers;

@@ -2,24 +2,27 @@
 
 use refault_abi::codes::*;
 use refault_abi::command::*;
-use refault_abi::event::EVENT_QP;
 use refault_abi::queue::{MAX_LOG_WQES, RQ_WQE_SIZE, SQ_WQE_SIZE};
 
 use super::objects::{Objects, QpRecord};
-use super::{DONE, GIDS, MAX_RD_ATOMIC, PKEYS, Refused, Reply, created, reply};
-use crate::Nic;
+use super::reply::{DONE, Refused, Reply, created, reply};
+use super::{GIDS, MAX_RD_ATOMIC, PKEYS};
+use crate::front::Front;
 use crate::memory::guard::lock;
-use crate::memory::page_table::Pages;
 use crate::qp::attributes::{Attributes, Limits};
+use crate::qp::requester::Requester;
+use crate::qp::responder::Responder;
+use crate::qp::setup::Setup;
 use crate::qp::state::may_change;
-use crate::qp::{Qp, Requester, Responder, Setup};
+use crate::queue::layout::WorkRings;
+use crate::verbs::Event;
 
 /// Alignment of receive ring and doorbell record, and the record's size.
 const RECORD: u32 = 128;
 
 const LIMITS: Limits = Limits { pkeys: PKEYS, gids: GIDS, max_rd_atomic: MAX_RD_ATOMIC };
 
-impl Nic {
+impl Front {
     pub(super) fn create_qp(&self, worker: usize, objects: &mut Objects, command: &CreateQp) -> Reply {
         let CreateQp { pd, send_cq, recv_cq, eqn, .. } = *command;
         let (context, owner) = objects.context_of(pd)?;
@@ -40,7 +43,7 @@ impl Nic {
         if owner.stopped {
             return Err(Refused::BadState);
         }
-        let pages = self.qp_buffer(worker, command)?;
+        let rings = self.qp_rings(worker, command)?;
         let qpn = objects.qps.insert(QpRecord { pd, cqs: [send_cq, recv_cq], eqn, srqn: command.srqn })?;
         let setup = Setup {
             qpn,
@@ -49,16 +52,12 @@ impl Nic {
             send_cq,
             recv_cq,
             eqn,
-            pages,
-            rq_offset: command.rq_offset,
-            record_offset: command.record_offset,
-            log_sq: command.log_sq,
-            log_rq: command.log_rq,
+            rings,
             signal_all: command.signal_all == 1,
             kind: command.kind,
             srqn: command.srqn,
         };
-        let Some(qp) = self.qps.slot(qpn) else {
+        let Some(qp) = self.engine.qps.slot(qpn) else {
             objects.qps.remove(qpn)?;
             return Err(Refused::NoResources);
         };
@@ -78,7 +77,7 @@ impl Nic {
     }
 
     /// The rings and the doorbell record lie behind one another, and inside the buffer.
-    fn qp_buffer(&self, worker: usize, command: &CreateQp) -> Result<Pages, Refused> {
+    fn qp_rings(&self, worker: usize, command: &CreateQp) -> Result<WorkRings, Refused> {
         let CreateQp { rq_offset, record_offset, log_sq, log_rq, .. } = *command;
         let logs = u32::from(log_sq.max(log_rq));
         if logs > MAX_LOG_WQES || (rq_offset | record_offset) & (RECORD - 1) != 0 {
@@ -94,11 +93,13 @@ impl Nic {
         let record = u64::from(record_offset);
         let offsets = [0, record, u64::from(rq_offset)];
         let offsets = if own_receives { &offsets[..] } else { &offsets[..2] };
-        self.reachable_pages(worker, &command.buffer, record + u64::from(RECORD), offsets, false)
+        let bytes = record + u64::from(RECORD);
+        let pages = self.reachable_pages(worker, &command.buffer, bytes, offsets, false)?;
+        Ok(WorkRings { pages, rq_offset, record_offset, log_sq, log_rq })
     }
 
     pub(super) fn modify_qp(&self, objects: &mut Objects, command: &ModifyQp) -> Reply {
-        let qp = self.qps.find(command.qpn).ok_or(Refused::NoObject)?;
+        let qp = self.engine.qps.find(command.qpn).ok_or(Refused::NoObject)?;
         let mut requester = lock(&qp.requester);
         let mut responder = lock(&qp.responder);
         let from = qp.state();
@@ -110,8 +111,8 @@ impl Nic {
         }
         let attributes = requester.attributes.with(command, &LIMITS).ok_or(Refused::BadParameter)?;
         match to {
-            QPS_RESET => self.clear_halves(qp, &mut requester, &mut responder),
-            // Whoever was faster took it to ERR as well.
+            QPS_RESET => self.engine.reset_qp(qp, &mut requester, &mut responder),
+            // If its state has changed, it changed to ERR.
             QPS_ERR => drop(qp.change_state(from, QPS_ERR)),
             _ if !qp.change_state(from, to) => return Err(Refused::BadState),
             _ => apply(&attributes, &mut requester, &mut responder),
@@ -122,20 +123,20 @@ impl Nic {
         if connected && (from, to) == (QPS_INIT, QPS_RTR) {
             self.wake_peer(&attributes);
         }
-        self.schedule(qp);
+        self.engine.workers.schedule(qp);
         DONE
     }
 
-    /// Whoever tried to reach a queue pair before it was ready may try again now.
+    /// A requester that found this queue pair not ready may try again now.
     fn wake_peer(&self, attributes: &Attributes) {
-        if let Some(peer) = self.qps.find(attributes.dest_qpn()) {
+        if let Some(peer) = self.engine.qps.find(attributes.dest_qpn()) {
             peer.nudge();
-            self.schedule(peer);
+            self.engine.workers.schedule(peer);
         }
     }
 
     pub(super) fn query_qp(&self, qpn: u32) -> Reply {
-        let qp = self.qps.find(qpn).ok_or(Refused::NoObject)?;
+        let qp = self.engine.qps.find(qpn).ok_or(Refused::NoObject)?;
         let requester = lock(&qp.requester);
         let responder = lock(&qp.responder);
         reply(&QpState {
@@ -150,10 +151,12 @@ impl Nic {
     /// When this is answered nothing more is read, written or completed for the queue pair: its own work is
     /// done with its requester locked, its peer's with its responder locked.
     pub(super) fn destroy_qp(&self, objects: &mut Objects, qpn: u32) -> Reply {
-        let qp = self.qps.find(qpn).ok_or(Refused::NoObject)?;
+        let qp = self.engine.qps.find(qpn).ok_or(Refused::NoObject)?;
         let QpRecord { pd, cqs, eqn, srqn } = objects.qps.remove(qpn)?;
-        self.empty_qp(qp);
-        self.events.forget(eqn, |event| event.kind == EVENT_QP && event.number == qpn);
+        self.engine.empty_qp(qp);
+        self.engine
+            .events
+            .forget(eqn, |event| matches!(event, Event::QueuePair { qpn: of, .. } if *of == qpn));
         objects.pds.find(pd)?.users -= 1;
         for cqn in cqs {
             objects.cqs.find(cqn)?.users -= 1;
@@ -163,26 +166,6 @@ impl Nic {
         }
         *objects.eqs.find(eqn)? -= 1;
         DONE
-    }
-
-    /// Leaves the slot empty.
-    pub(crate) fn empty_qp(&self, qp: &Qp) {
-        let mut requester = lock(&qp.requester);
-        let mut responder = lock(&qp.responder);
-        self.clear_halves(qp, &mut requester, &mut responder);
-        requester.setup = Setup::default();
-        responder.setup = Setup::default();
-        qp.occupy(&Setup::default());
-    }
-
-    /// Both halves as after creation, in RESET.
-    fn clear_halves(&self, qp: &Qp, requester: &mut Requester, responder: &mut Responder) {
-        self.end_wait(requester);
-        self.settle_faults(requester, false);
-        let setup = requester.setup;
-        *requester = Requester { setup, ..Default::default() };
-        *responder = Responder { setup, ..Default::default() };
-        qp.occupy(&setup);
     }
 }
 

@@ -1,28 +1,31 @@
 //! Event and completion queues.
 
 use refault_abi::command::{CreateCq, CreateEq, ModifyCq};
-use refault_abi::event::{EQE_SIZE, EVENT_COMPLETION, EVENT_CQ_ERROR, MAX_LOG_EQES};
+use refault_abi::event::{EQE_SIZE, MAX_LOG_EQES};
 use refault_abi::queue::{CQE_SIZE, MAX_LOG_CQES};
 
 use super::objects::{CqRecord, Objects};
-use super::{DONE, Refused, Reply, created};
-use crate::Nic;
+use super::reply::{DONE, Refused, Reply, created};
+use crate::front::Front;
 use crate::queue::completion::CqSetup;
+use crate::queue::layout::Ring;
 use crate::queue::moderation::Moderation;
+use crate::verbs::Event;
 
 /// Alignment and size of a completion queue's doorbell record.
 const RECORD: u32 = 64;
 
-impl Nic {
+impl Front {
     pub(super) fn create_eq(&self, worker: usize, objects: &mut Objects, command: &CreateEq) -> Reply {
         let CreateEq { ring, log_size, vector, .. } = command;
-        if u32::from(*log_size) > MAX_LOG_EQES || *vector >= self.config.vectors {
+        if u32::from(*log_size) > MAX_LOG_EQES || *vector >= self.engine.config.vectors {
             return Err(Refused::BadParameter);
         }
         let bytes = u64::from(EQE_SIZE) << log_size;
         let pages = self.reachable_pages(worker, ring, bytes, &[0, bytes - 1], true)?;
         let eqn = objects.eqs.insert(0)?;
-        self.events.create(eqn, pages, *log_size, *vector);
+        let ring = Ring { pages, record_offset: 0, log: *log_size };
+        self.engine.events.create(eqn, ring, *vector);
         created(eqn)
     }
 
@@ -31,7 +34,7 @@ impl Nic {
             return Err(Refused::Busy);
         }
         objects.eqs.remove(eqn);
-        self.events.destroy(eqn);
+        self.engine.events.destroy(eqn);
         DONE
     }
 
@@ -49,7 +52,7 @@ impl Nic {
         let bytes = u64::from(record_offset) + u64::from(RECORD);
         let pages = self.reachable_pages(worker, &buffer, bytes, &[0, u64::from(record_offset)], true)?;
         let cqn = objects.cqs.insert(CqRecord { context, eqn, users: 0 })?;
-        if !self.cqs.create(CqSetup { cqn, pages, record_offset, context, eqn, log }) {
+        if !self.engine.cqs.create(CqSetup { cqn, ring: Ring { pages, record_offset, log }, context, eqn }) {
             objects.cqs.remove(cqn)?;
             return Err(Refused::NoResources);
         }
@@ -58,11 +61,12 @@ impl Nic {
         created(cqn)
     }
 
-    /// What waits to be told of is told of at once: it was promised under the rule before.
+    /// Completions that wait under the old rule are reported at once.
     pub(super) fn modify_cq(&self, worker: usize, command: &ModifyCq) -> Reply {
         let ModifyCq { cqn, count, period_us, .. } = *command;
         let rule = Moderation { count, period_us };
-        let known = self.cqs.moderate(&mut self.port(worker), &self.events, cqn, rule);
+        let engine = &self.engine;
+        let known = engine.cqs.moderate(&mut engine.memory.port(worker), &engine.events, cqn, rule);
         if known { DONE } else { Err(Refused::NoObject) }
     }
 
@@ -71,10 +75,9 @@ impl Nic {
             return Err(Refused::Busy);
         }
         let CqRecord { context, eqn, .. } = objects.cqs.remove(cqn)?;
-        self.cqs.destroy(cqn);
-        self.events.forget(eqn, |event| {
-            event.number == cqn && matches!(event.kind, EVENT_COMPLETION | EVENT_CQ_ERROR)
-        });
+        self.engine.cqs.destroy(cqn);
+        let about = |event: &Event| matches!(event, Event::Completion { cqn: of } | Event::CqError { cqn: of } if *of == cqn);
+        self.engine.events.forget(eqn, about);
         objects.contexts.find(context)?.users -= 1;
         *objects.eqs.find(eqn)? -= 1;
         DONE

@@ -1,18 +1,19 @@
 //! Shared receive queues.
 
 use refault_abi::command::{ArmSrq, CreateSrq};
-use refault_abi::event::EVENT_SRQ;
 use refault_abi::queue::{MAX_LOG_WQES, RQ_WQE_SIZE};
 
 use super::objects::{Objects, SrqRecord};
-use super::{DONE, Refused, Reply, created, reply};
-use crate::Nic;
+use super::reply::{DONE, Refused, Reply, created, reply};
+use crate::front::Front;
+use crate::queue::layout::Ring;
 use crate::queue::shared::SrqSetup;
+use crate::verbs::Event;
 
 /// Alignment and size of the doorbell record.
 const RECORD: u32 = 128;
 
-impl Nic {
+impl Front {
     pub(super) fn create_srq(&self, worker: usize, objects: &mut Objects, command: &CreateSrq) -> Reply {
         let CreateSrq { buffer, record_offset, pd, eqn, log_size: log, .. } = *command;
         objects.pds.find(pd)?;
@@ -28,7 +29,7 @@ impl Nic {
         // The device writes its index to the record.
         let pages = self.reachable_pages(worker, &buffer, bytes, &[0, u64::from(record_offset)], true)?;
         let srqn = objects.srqs.insert(SrqRecord { pd, eqn, users: 0 })?;
-        if !self.srqs.create(SrqSetup { srqn, pages, record_offset, pd, eqn, log }) {
+        if !self.engine.srqs.create(SrqSetup { srqn, ring: Ring { pages, record_offset, log }, pd, eqn }) {
             objects.srqs.remove(srqn)?;
             return Err(Refused::NoResources);
         }
@@ -42,8 +43,10 @@ impl Nic {
             return Err(Refused::Busy);
         }
         let SrqRecord { pd, eqn, .. } = objects.srqs.remove(srqn)?;
-        self.srqs.destroy(srqn);
-        self.events.forget(eqn, |event| event.kind == EVENT_SRQ && event.number == srqn);
+        self.engine.srqs.destroy(srqn);
+        self.engine
+            .events
+            .forget(eqn, |event| matches!(event, Event::SharedQueue { srqn: of, .. } if *of == srqn));
         objects.pds.find(pd)?.users -= 1;
         *objects.eqs.find(eqn)? -= 1;
         DONE
@@ -51,7 +54,8 @@ impl Nic {
 
     pub(super) fn arm_srq(&self, worker: usize, command: &ArmSrq) -> Reply {
         let ArmSrq { srqn, limit } = *command;
-        match self.srqs.arm(&mut self.port(worker), &self.events, srqn, limit) {
+        let engine = &self.engine;
+        match engine.srqs.arm(&mut engine.memory.port(worker), &engine.events, srqn, limit) {
             None => Err(Refused::NoObject),
             Some(false) => Err(Refused::BadParameter),
             Some(true) => DONE,
@@ -59,6 +63,6 @@ impl Nic {
     }
 
     pub(super) fn query_srq(&self, srqn: u32) -> Reply {
-        self.srqs.state(srqn).map_or(Err(Refused::NoObject), |state| reply(&state))
+        self.engine.srqs.state(srqn).map_or(Err(Refused::NoObject), |state| reply(&state))
     }
 }

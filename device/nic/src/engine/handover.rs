@@ -1,0 +1,99 @@
+//! The hand-over: the only way from a requester to its responder.
+//!
+//! Both are queue pairs of one device today, so it is a direct call. What a packet would carry is the active request;
+//! what an acknowledgement would say is the [`Outcome`] that comes back. A wire takes the place of this file: its
+//! packets leave in [`Handover::deliver`], its acknowledgements end as outcomes, and its transport timer is
+//! [`super::waiting`]'s.
+
+use refault_abi::codes::{QPS_RTR, QPS_RTS, QPS_SQD};
+use refault_abi::event::QP_EVENT_COMMUNICATION_ESTABLISHED;
+
+use super::Engine;
+use super::outcome::{Outcome, Refusal};
+use super::responder::{Delivery, Ends};
+use super::turn::Turn;
+use crate::fault::ahead;
+use crate::memory::guard::lock;
+use crate::memory::list::Ahead;
+use crate::memory::port::Port;
+use crate::qp::Qp;
+use crate::qp::attributes::Attributes;
+use crate::qp::requester::Requester;
+
+/// A requester, with what it needs to reach its responder.
+pub(super) struct Handover<'t, 'e> {
+    pub(super) engine: &'e Engine,
+    pub(super) port: &'t mut Port<'e>,
+    pub(super) requester: &'t mut Requester,
+}
+
+impl<'e> Turn<'e, '_> {
+    /// The way to the responder.
+    #[inline]
+    pub(super) fn handover(&mut self) -> Handover<'_, 'e> {
+        Handover { engine: self.engine, port: &mut self.port, requester: self.requester }
+    }
+}
+
+impl<'e> Handover<'_, 'e> {
+    /// Moves the active request on by one step, or finishes it.
+    pub(super) fn deliver(self) -> Outcome {
+        if self.requester.setup.is_datagram() {
+            return self.send_datagram();
+        }
+        let Self { engine, port, requester } = self;
+        let Requester { setup, attributes, active: Some(message), .. } = requester else {
+            return Outcome::Done;
+        };
+        let Some(peer) = engine.peer(attributes) else { return Outcome::NoPeer };
+        let mut responder = lock(&peer.responder);
+        let listens = matches!(peer.state(), QPS_RTR | QPS_RTS | QPS_SQD);
+        if !listens || responder.setup.is_datagram() || responder.peer_qpn != setup.qpn {
+            return Outcome::NoPeer;
+        }
+        if !responder.established {
+            responder.established = true;
+            if peer.state() == QPS_RTR {
+                engine.raise_qp_event(port, &responder.setup, QP_EVENT_COMMUNICATION_ESTABLISHED);
+            }
+        }
+        let ends = Ends { sender: setup, message, responder: &mut responder };
+        Delivery { engine, port, ends, peer }.advance()
+    }
+
+    /// The request failed at the responder's end: the responder fails as if it had refused it.
+    pub(super) fn refuse(self, refusal: Refusal) {
+        let Some(peer) = self.find_peer() else { return };
+        let mut responder = lock(&peer.responder);
+        if responder.peer_qpn == self.requester.setup.qpn {
+            self.engine.fail_responder(self.port, peer, &mut responder, refusal);
+        }
+    }
+
+    /// The timer code of the responder's RNR NAKs.
+    pub(super) fn rnr_timer(self) -> u8 {
+        self.find_peer().map_or(0, |peer| lock(&peer.responder).min_rnr_timer)
+    }
+
+    /// What the active request needs behind the page that is missing at the responder. A datagram's few pages are
+    /// asked for one by one.
+    pub(super) fn pages_ahead(self, pages: u32) -> Ahead {
+        if self.requester.setup.is_datagram() {
+            return Ahead::default();
+        }
+        let Some(peer) = self.find_peer() else { return Ahead::default() };
+        ahead::remote(self.port, self.requester, &lock(&peer.responder), pages)
+    }
+
+    fn find_peer(&self) -> Option<&'e Qp> {
+        self.engine.qps.find(self.requester.attributes.dest_qpn())
+    }
+}
+
+impl Engine {
+    /// The queue pair at the other end of a path, if it is one of this device.
+    fn peer(&self, attributes: &Attributes) -> Option<&Qp> {
+        let here = attributes.leads_to(self.config.lid, self.config.gid());
+        self.qps.find(attributes.dest_qpn()).filter(|_| here)
+    }
+}

@@ -1,0 +1,101 @@
+//! What a step of a request leads to.
+
+use std::ops::ControlFlow;
+
+use refault_abi::codes::{WC_LOC_LEN_ERR, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR, WC_REM_OP_ERR};
+
+use crate::cause::Cause;
+use crate::memory::access::{Extent, PageMiss, Stopped};
+use crate::verbs::End;
+
+/// What a step of a request has done: what an acknowledgement, or its absence, would say to the requester.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// All bytes are moved, and the responder has acknowledged.
+    Done,
+    /// That many bytes were moved; more remain.
+    Moved(u32),
+    /// Memory at one end stopped the copy.
+    Stopped(Stopped),
+    /// No responder answers.
+    NoPeer,
+    /// RNR NAK: the responder has no receive request. Its timer code (InfiniBand 1.4, 9.7.5.2.8).
+    NotReady(u8),
+    /// A datagram longer than a packet.
+    TooLong,
+    /// NAK: the responder refuses.
+    Refused(Refusal),
+    /// That many bytes more of a FLUSH were found in these places, and must be made persistent.
+    Persist(u32, Box<[Extent]>),
+    /// Another processor keeps changing the word of an atomic.
+    Contended,
+}
+
+/// Why a responder refuses a request (NAK codes: InfiniBand 1.4, 9.7.5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Remote access error: the request broke the protection rules.
+    Access(Cause),
+    /// Invalid request: this queue pair does not take it.
+    Request(Cause),
+    /// The receive request fails, with this status of its own.
+    Receive(u8, Option<Cause>),
+    /// The receive queue is lost.
+    Broken,
+}
+
+impl Refusal {
+    /// Status and cause of the requester's completion.
+    pub(super) fn seen_by_requester(self) -> (u8, Option<Cause>) {
+        match self {
+            Self::Access(cause) => (WC_REM_ACCESS_ERR, Some(cause)),
+            Self::Request(cause) => (WC_REM_INV_REQ_ERR, Some(cause)),
+            Self::Receive(WC_LOC_LEN_ERR, _) => (WC_REM_INV_REQ_ERR, None),
+            Self::Receive(..) | Self::Broken => (WC_REM_OP_ERR, None),
+        }
+    }
+}
+
+impl From<Stopped> for Outcome {
+    fn from(stopped: Stopped) -> Self {
+        Self::Stopped(stopped)
+    }
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// A step of a request: goes on with a value, or ends with an outcome.
+pub(super) type Step<T = ()> = ControlFlow<Outcome, T>;
+
+/// Goes on with a success; an error is the step's outcome.
+#[inline]
+pub(super) fn step<T>(result: Result<T, impl Into<Outcome>>) -> Step<T> {
+    match result {
+        Ok(value) => ControlFlow::Continue(value),
+        Err(error) => ControlFlow::Break(error.into()),
+    }
+}
+
+/// Why a turn leaves its guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// The turn is over.
+    End(TurnEnd),
+    /// An invalidation waits for the guard.
+    StepAside,
+    /// The operating system must be asked for a page.
+    Ask(End, PageMiss),
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TurnEnd {
+    /// Nothing to do until something wakes the queue pair.
+    Idle,
+    /// There is more to do.
+    Again,
+}

@@ -1,0 +1,129 @@
+//! A turn of one queue pair, as long as it holds its worker's guard.
+
+use refault_abi::codes::{QPS_ERR, QPS_RTS, QPS_SQD, QPS_SQE, WC_SUCCESS};
+use refault_abi::event::QP_EVENT_FATAL;
+
+use super::Engine;
+use crate::cause::Cause;
+use crate::fault::ask;
+use crate::memory::port::Port;
+use crate::observe::RequestStamps;
+use crate::qp::Qp;
+use crate::qp::requester::Requester;
+use crate::verbs::Completion;
+
+/// Requests of one turn.
+pub(super) const REQUESTS_PER_TURN: u32 = 64;
+/// Payload bytes of one turn.
+const BYTES_PER_TURN: u32 = 1 << 20;
+
+/// What one turn may still do.
+pub(super) struct Budget {
+    requests: u32,
+    bytes: u32,
+    /// The send queue's producer index was read.
+    pub(super) looked: bool,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { requests: REQUESTS_PER_TURN, bytes: BYTES_PER_TURN, looked: false }
+    }
+}
+
+impl Budget {
+    pub(super) fn spend(&mut self, requests: u32, bytes: u32) {
+        self.requests = self.requests.saturating_sub(requests);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.requests == 0 || self.bytes == 0
+    }
+}
+
+/// A turn, or the part of it between two times that it leaves the guard.
+pub(super) struct Turn<'e, 't> {
+    pub(super) engine: &'e Engine,
+    pub(super) port: Port<'e>,
+    pub(super) qp: &'e Qp,
+    /// Locked by the caller.
+    pub(super) requester: &'t mut Requester,
+    pub(super) budget: &'t mut Budget,
+}
+
+impl<'e, 't> Turn<'e, 't> {
+    /// Enters the guard of `worker`.
+    pub(super) fn enter(
+        engine: &'e Engine,
+        worker: usize,
+        qp: &'e Qp,
+        requester: &'t mut Requester,
+        budget: &'t mut Budget,
+    ) -> Self {
+        Self { engine, port: engine.memory.port(worker), qp, requester, budget }
+    }
+
+    /// Completes the active request, if its completion is wanted.
+    pub(super) fn complete_request(&mut self, status: u8, cause: Option<Cause>) {
+        let requester = &mut *self.requester;
+        let report = status != WC_SUCCESS || requester.signaled();
+        ask::settle(self.port.fabric(), requester, status == WC_SUCCESS);
+        let Some(message) = requester.active.take() else { return };
+        let index = requester.consumer;
+        requester.consumer = requester.consumer.wrapping_add(1);
+        requester.known = requester.known.saturating_sub(1);
+        requester.trouble = Default::default();
+        (requester.transport_retries, requester.rnr_retries) = (0, 0);
+        self.port.shard().stats.requests += 1;
+        let sampled = requester.sampling.take();
+        if sampled.is_some() {
+            self.port.stamps = Some(RequestStamps::begin(&self.port.shard().stats));
+        }
+        if report {
+            let request = &message.request;
+            let completion = Completion {
+                id: request.id,
+                index,
+                qpn: requester.setup.qpn,
+                length: if request.operation.fetches() { request.length } else { 0 },
+                status,
+                cause,
+                opcode: request.opcode,
+                timestamp_ns: self.port.fabric().now_ns(),
+                ..Completion::default()
+            };
+            self.engine.post(&mut self.port, self.qp, requester.setup.send_cq, &completion);
+        }
+        if let Some(event) = sampled {
+            self.report_sampled(*event, status);
+        }
+        if status != WC_SUCCESS {
+            self.fail_sender();
+        }
+    }
+
+    /// A request failed: a connected queue pair goes to ERR, one for datagrams to SQE, where it still receives
+    /// (InfiniBand 1.4, 10.3.1).
+    fn fail_sender(&mut self) {
+        let still_receives = self.qp.state() != QPS_ERR && self.requester.setup.is_datagram();
+        if !still_receives {
+            return self.engine.fail_qp(self.qp, false);
+        }
+        self.requester.draining = false;
+        // In any other state it is there already, or was just taken to ERR.
+        let _ = self.qp.change_state(QPS_RTS, QPS_SQE) || self.qp.change_state(QPS_SQD, QPS_SQE);
+    }
+
+    /// Sends an event about the queue pair.
+    pub(super) fn raise(&mut self, code: u8) {
+        self.engine.raise_qp_event(&mut self.port, &self.requester.setup, code);
+    }
+
+    /// Sends the event of a fatal error that was noted, once in the queue pair's life between two resets.
+    pub(super) fn raise_fatal(&mut self) {
+        if self.qp.take_fatal() && !std::mem::replace(&mut self.requester.reported_fatal, true) {
+            self.raise(QP_EVENT_FATAL);
+        }
+    }
+}

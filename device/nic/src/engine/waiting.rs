@@ -1,0 +1,135 @@
+//! What a requester waits for, and for how long.
+
+use std::ops::ControlFlow;
+
+use refault_abi::codes::{WC_RETRY_EXC_ERR, WC_RNR_RETRY_EXC_ERR};
+
+use super::Engine;
+use super::outcome::{Leave, TurnEnd};
+use super::turn::Turn;
+use crate::cause::Cause;
+use crate::qp::answer::PageAnswer;
+use crate::qp::attributes::rnr_delay_ns;
+use crate::qp::requester::{Requester, Wait};
+
+/// The requester is parked.
+const PARKED: ControlFlow<Leave> = ControlFlow::Break(Leave::End(TurnEnd::Idle));
+
+/// Whether a wait is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// The request may go on.
+    Over,
+    /// The queue pair stays parked.
+    NotYet,
+    /// The responder's RNR delay is over, and its page is still missing.
+    NotReady,
+    /// The request fails.
+    Failed(Cause),
+}
+
+impl Engine {
+    /// Ends the requester's wait. If it waited for a credit, the credit goes to the next in the queue.
+    pub(super) fn end_wait(&self, requester: &mut Requester) {
+        if let Wait::Credit { ticket, .. } = std::mem::take(&mut requester.wait) {
+            self.faults.leave_queue(ticket);
+            self.workers.wake(&self.qps, self.faults.next_waiters());
+        }
+    }
+}
+
+impl Turn<'_, '_> {
+    /// Whether what the requester waits for has come.
+    pub(super) fn waited(&mut self) -> Waited {
+        let fabric = self.port.fabric();
+        let is_past = |deadline_ns: u64| fabric.now_ns() >= deadline_ns;
+        let answered = |ticket| match self.qp.answer(ticket) {
+            None => Waited::NotYet,
+            Some(PageAnswer::Retry) => Waited::Over,
+            Some(PageAnswer::Failed(cause)) => Waited::Failed(cause),
+        };
+        let waited = match self.requester.wait {
+            Wait::None => return Waited::Over,
+            Wait::Page { ticket } => answered(ticket),
+            Wait::NotReady { deadline_ns, .. } if !is_past(deadline_ns) => Waited::NotYet,
+            Wait::NotReady { ticket, .. } => match answered(ticket) {
+                Waited::NotYet => Waited::NotReady,
+                waited => waited,
+            },
+            Wait::Credit { ticket, deadline_ns } => match answered(ticket) {
+                Waited::NotYet
+                    if deadline_ns.is_some_and(is_past) && self.engine.faults.leave_queue(ticket) =>
+                {
+                    Waited::Failed(Cause::PageTimeout)
+                }
+                waited => waited,
+            },
+            Wait::Persistence { ticket, bytes } => {
+                let waited = answered(ticket);
+                if let (Waited::Over, Some(message)) = (waited, &mut self.requester.active) {
+                    message.done += bytes;
+                }
+                waited
+            }
+            Wait::Until { deadline_ns } if self.qp.take_nudge() || is_past(deadline_ns) => Waited::Over,
+            Wait::Peer if self.qp.take_nudge() => Waited::Over,
+            Wait::Until { .. } | Wait::Peer => Waited::NotYet,
+        };
+        if !matches!(waited, Waited::NotYet | Waited::NotReady) {
+            self.engine.end_wait(self.requester);
+        }
+        waited
+    }
+
+    /// No responder answers: waits for the transport timer, or fails when the retry counter is exhausted
+    /// (InfiniBand 1.4, 9.9.2.1).
+    pub(super) fn wait_for_peer(&mut self) -> ControlFlow<Leave> {
+        let Some(timeout) = self.requester.attributes.timeout_ns() else {
+            self.requester.wait = Wait::Peer;
+            return PARKED;
+        };
+        if self.requester.transport_retries > self.requester.attributes.retry_count() {
+            self.complete_request(WC_RETRY_EXC_ERR, None);
+            return ControlFlow::Continue(());
+        }
+        self.requester.transport_retries += 1;
+        self.port.shard().stats.transport_retries += 1;
+        self.wait_for(timeout);
+        PARKED
+    }
+
+    /// RNR NAK: waits for the delay that the code stands for, or fails when the RNR retry counter is exhausted
+    /// (InfiniBand 1.4, 9.7.5.2.8 and 9.9.2.1).
+    pub(super) fn wait_for_receive(&mut self, code: u8) -> ControlFlow<Leave> {
+        if let Some(limit) = self.requester.attributes.rnr_retry() {
+            if self.requester.rnr_retries >= limit {
+                self.complete_request(WC_RNR_RETRY_EXC_ERR, None);
+                return ControlFlow::Continue(());
+            }
+            self.requester.rnr_retries += 1;
+        }
+        self.port.shard().stats.rnr_waits += 1;
+        self.wait_for(rnr_delay_ns(code));
+        PARKED
+    }
+
+    /// RNR NAK for the responder's missing page: the same, but an answer that came in between counts.
+    pub(super) fn wait_until_ready(&mut self) -> ControlFlow<Leave> {
+        let (Wait::Page { ticket } | Wait::NotReady { ticket, .. }) = self.requester.wait else {
+            return PARKED;
+        };
+        let code = self.handover().rnr_timer();
+        let parked = self.wait_for_receive(code);
+        if let Wait::Until { deadline_ns } = self.requester.wait {
+            self.requester.wait = Wait::NotReady { ticket, deadline_ns };
+        }
+        parked
+    }
+
+    /// Parks the requester for a time.
+    fn wait_for(&mut self, delay_ns: u64) {
+        let deadline_ns = self.port.fabric().now_ns().saturating_add(delay_ns);
+        self.requester.wait = Wait::Until { deadline_ns };
+        self.engine.workers.wake_at(self.requester.setup.qpn, deadline_ns);
+    }
+}

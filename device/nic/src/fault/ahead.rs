@@ -1,0 +1,53 @@
+//! Which pages a request will need behind the one that is missing.
+
+use refault_abi::codes::ACCESS_LOCAL_WRITE;
+
+use crate::memory::list::{Ahead, List, Window};
+use crate::memory::port::Port;
+use crate::memory::region::Access;
+use crate::qp::requester::Requester;
+use crate::qp::responder::Responder;
+use crate::verbs::End;
+
+/// Where a requester's active message looks for `pages` pages ahead; `None` if it has no message.
+fn window(requester: &Requester, write: bool, pages: u32) -> Option<Window> {
+    let message = requester.active.as_ref()?;
+    // Pages that were asked for already are skipped: with every answer they would be looked up again, which is the
+    // square of a wide message's pages.
+    let asked = requester.faulted.iter().filter(|fault| fault.miss.write == write).map(|fault| fault.at);
+    Some(Window { at: message.done, pages, asked: asked.max() })
+}
+
+/// Pages ahead in the requester's own memory.
+pub(crate) fn local(port: &mut Port<'_>, requester: &Requester, pages: u32) -> Ahead {
+    let Some(message) = &requester.active else { return Ahead::default() };
+    let write = message.request.operation.writes(End::Local);
+    let Some(window) = window(requester, write, pages) else { return Ahead::default() };
+    let list = List {
+        pieces: message.request.pieces(),
+        pd: requester.setup.pd,
+        rights: Access::local_rights(write),
+        write,
+        end: End::Local,
+    };
+    list.missing_behind(port, window)
+}
+
+/// Pages ahead in the responder's memory: the remote region's, or the current receive request's.
+pub(crate) fn remote(port: &mut Port<'_>, requester: &Requester, responder: &Responder, pages: u32) -> Ahead {
+    let Some(message) = &requester.active else { return Ahead::default() };
+    let operation = message.request.operation;
+    let write = operation.writes(End::Remote);
+    let Some(window) = window(requester, write, pages) else { return Ahead::default() };
+    let remote = [message.request.remote()];
+    let receive = responder.current.as_ref().map(|current| current.taken);
+    let (pieces, rights, pd) = match (operation.remote_rights(), &receive) {
+        (0, Some(taken)) => {
+            let pieces = taken.request.pieces.as_deref().unwrap_or_default();
+            (pieces, ACCESS_LOCAL_WRITE, taken.pd)
+        }
+        (0, None) => return Ahead::default(),
+        (rights, _) => (&remote[..], rights, responder.setup.pd),
+    };
+    List { pieces, pd, rights, write, end: End::Remote }.missing_behind(port, window)
+}

@@ -1,0 +1,321 @@
+//! The rings' layouts: send and receive requests are decoded here, completions and events encoded.
+
+use std::mem::offset_of;
+
+use refault_abi::codes::{
+    CAUSE_NONE, FLUSH_GLOBAL, FLUSH_PERSISTENT, FLUSH_RANGE, OP_ATOMIC_WRITE, OP_COMPARE_SWAP, OP_FETCH_ADD,
+    OP_FLUSH, OP_RDMA_READ, OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, OP_SEND_IMM,
+};
+use refault_abi::event::{
+    EQE_SIZE, EVENT_COMPLETION, EVENT_CQ_ERROR, EVENT_PAGE_FAULT, EVENT_QP, EVENT_SRQ, Eqe, FAULT_WRITE,
+};
+use refault_abi::queue::{
+    CQE_GRH, CQE_RECEIVE, CQE_SIZE, CQE_SOLICITED, CQE_WITH_IMM, Cqe, MAX_INLINE, QpDoorbellRecord,
+    RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, Sge, SqWqe, SrqDoorbellRecord, WQE_INLINE, WQE_SIGNALED, WQE_SOLICITED,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::cause::Cause;
+use crate::memory::access::AccessError;
+use crate::memory::page_table::Pages;
+use crate::memory::port::Port;
+use crate::queue::layout::{Ring, RingLayout, WorkRings};
+use crate::queue::phase;
+use crate::verbs::{
+    Completion, Data, Destination, Event, Flush, MAX_MESSAGE, Operation, PageFault, Piece, Pieces, Posted,
+    ReceiveRequest, SendRequest,
+};
+
+/// Byte offsets in doorbell records.
+const RQ_PRODUCER: u64 = offset_of!(QpDoorbellRecord, rq_producer) as u64;
+const SRQ_CONSUMER: u64 = offset_of!(SrqDoorbellRecord, consumer) as u64;
+
+/// The layouts of `refault-abi`.
+pub(crate) struct AbiRings;
+
+impl RingLayout for AbiRings {
+    fn send_producer(&self, port: &mut Port<'_>, rings: &WorkRings) -> Result<u32, AccessError> {
+        port.pages_load_u32(&rings.pages, u64::from(rings.record_offset))
+    }
+
+    fn send_request(
+        &self,
+        port: &mut Port<'_>,
+        rings: &WorkRings,
+        index: u32,
+        is_datagram: bool,
+    ) -> Result<Posted, AccessError> {
+        let mut wqe = SqWqe::new_zeroed();
+        port.pages_read(&rings.pages, entry(index, rings.log_sq, SQ_WQE_SIZE), wqe.as_mut_bytes())?;
+        let request = decode(&wqe, is_datagram);
+        Ok(request.map_or(Posted::Malformed { id: wqe.wr_id, opcode: wqe.opcode }, Posted::Request))
+    }
+
+    fn receive_producer(&self, port: &mut Port<'_>, rings: &WorkRings) -> Result<u32, AccessError> {
+        port.pages_load_u32(&rings.pages, u64::from(rings.record_offset) + RQ_PRODUCER)
+    }
+
+    fn receive_request(
+        &self,
+        port: &mut Port<'_>,
+        rings: &WorkRings,
+        index: u32,
+    ) -> Result<ReceiveRequest, AccessError> {
+        let at = u64::from(rings.rq_offset) + entry(index, rings.log_rq, RQ_WQE_SIZE);
+        read_receive(port, &rings.pages, at)
+    }
+
+    fn shared_producer(&self, port: &mut Port<'_>, ring: &Ring) -> Result<u32, AccessError> {
+        port.pages_load_u32(&ring.pages, u64::from(ring.record_offset))
+    }
+
+    fn take_shared(
+        &self,
+        port: &mut Port<'_>,
+        ring: &Ring,
+        index: u32,
+    ) -> Result<ReceiveRequest, AccessError> {
+        let request = read_receive(port, &ring.pages, entry(index, ring.log, RQ_WQE_SIZE))?;
+        let record = u64::from(ring.record_offset) + SRQ_CONSUMER;
+        let record = port.page(&ring.pages, record, true)?.holding(4)?;
+        port.fabric().memory.store_u32(record.gpa, index.wrapping_add(1))?;
+        Ok(request)
+    }
+
+    fn completion_consumer(&self, port: &mut Port<'_>, ring: &Ring) -> Result<u32, AccessError> {
+        port.pages_load_u32(&ring.pages, u64::from(ring.record_offset))
+    }
+
+    fn write_completion(
+        &self,
+        port: &mut Port<'_>,
+        ring: &Ring,
+        index: u32,
+        completion: &Completion,
+    ) -> Result<(), AccessError> {
+        let cqe = encode_completion(completion);
+        // All but the owner word, which is published behind the rest.
+        let bytes = &cqe.as_bytes()[..CQE_SIZE as usize - 4];
+        port.pages_publish(&ring.pages, entry(index, ring.log, CQE_SIZE), bytes, phase(index, ring.log))
+    }
+
+    fn write_event(
+        &self,
+        port: &mut Port<'_>,
+        ring: &Ring,
+        index: u32,
+        event: &Event,
+    ) -> Result<(), AccessError> {
+        let eqe = Eqe { timestamp_ns: port.fabric().now_ns(), ..encode_event(event) };
+        let bytes = &eqe.as_bytes()[..EQE_SIZE as usize - 4];
+        port.pages_publish(&ring.pages, entry(index, ring.log, EQE_SIZE), bytes, phase(index, ring.log))
+    }
+}
+
+/// Byte offset of entry `index` in a ring of `1 << log` entries of `size` bytes.
+fn entry(index: u32, log: u8, size: u32) -> u64 {
+    u64::from(index & ((1 << log) - 1)) * u64::from(size)
+}
+
+fn read_receive(port: &mut Port<'_>, pages: &Pages, at: u64) -> Result<ReceiveRequest, AccessError> {
+    let mut wqe = RqWqe::new_zeroed();
+    port.pages_read(pages, at, wqe.as_mut_bytes())?;
+    let pieces = Pieces::new(wqe.sge.map(piece), wqe.num_sge as usize);
+    Ok(ReceiveRequest { id: wqe.wr_id, pieces })
+}
+
+fn piece(sge: Sge) -> Piece {
+    Piece { addr: sge.addr, length: sge.length, key: sge.lkey }
+}
+
+/// Decodes a send request; `None` if it is malformed.
+fn decode(wqe: &SqWqe, is_datagram: bool) -> Option<SendRequest> {
+    let operation = operation(wqe)?;
+    if is_datagram && (operation != Operation::Send || wqe.has_grh > 1 || wqe.sl > 15) {
+        return None;
+    }
+    let (data, length) = data(wqe, operation)?;
+    let length = match operation {
+        Operation::Flush(flush) => flush_length(wqe, flush, &data, length)?,
+        _ => length,
+    };
+    let fits = if operation.is_word() { length == 8 } else { length <= MAX_MESSAGE };
+    let with_immediate = matches!(wqe.opcode, OP_SEND_IMM | OP_RDMA_WRITE_IMM);
+    fits.then_some(SendRequest {
+        id: wqe.wr_id,
+        opcode: wqe.opcode,
+        operation,
+        signaled: wqe.flags & WQE_SIGNALED != 0,
+        solicited: wqe.flags & WQE_SOLICITED != 0,
+        immediate: with_immediate.then_some(wqe.imm),
+        length: length as u32,
+        data,
+        remote_addr: wqe.remote_addr,
+        rkey: wqe.rkey,
+        destination: destination(wqe),
+    })
+}
+
+fn operation(wqe: &SqWqe) -> Option<Operation> {
+    Some(match wqe.opcode {
+        OP_SEND | OP_SEND_IMM => Operation::Send,
+        OP_RDMA_WRITE => Operation::Write,
+        OP_RDMA_WRITE_IMM => Operation::WriteImm,
+        OP_RDMA_READ => Operation::Read,
+        OP_COMPARE_SWAP => Operation::CompareSwap { expected: wqe.compare_add, new: wqe.swap },
+        OP_FETCH_ADD => Operation::FetchAdd { addend: wqe.compare_add },
+        OP_FLUSH => Operation::Flush(Flush {
+            global: wqe.imm & FLUSH_GLOBAL != 0,
+            persistent: wqe.imm & FLUSH_PERSISTENT != 0,
+            whole_region: wqe.imm & FLUSH_RANGE == 0,
+        }),
+        OP_ATOMIC_WRITE => Operation::AtomicWrite,
+        _ => return None,
+    })
+}
+
+/// The local data and its length; `None` if both kinds are given, or too much.
+fn data(wqe: &SqWqe, operation: Operation) -> Option<(Data, u64)> {
+    let pieces = Pieces::new(wqe.sge.map(piece), usize::from(wqe.num_sge))?;
+    if wqe.flags & WQE_INLINE == 0 {
+        return Some((Data::Pieces(pieces), pieces.bytes()));
+    }
+    let fits = wqe.inline_length <= MAX_INLINE && pieces.is_empty() && !operation.fetches();
+    let mut bytes = [0; MAX_INLINE as usize];
+    bytes.copy_from_slice(wqe.sge.as_bytes());
+    fits.then_some((Data::Inline(bytes), u64::from(wqe.inline_length)))
+}
+
+/// Bytes of a FLUSH; those of a whole region are known when it is found. `None` if the request is malformed.
+fn flush_length(wqe: &SqWqe, flush: Flush, data: &Data, length: u64) -> Option<u64> {
+    const PLACEMENTS: u32 = FLUSH_GLOBAL | FLUSH_PERSISTENT;
+    let sound = wqe.imm & PLACEMENTS != 0 && wqe.imm & !(PLACEMENTS | FLUSH_RANGE) == 0 && wqe.num_sge == 0;
+    let without_data = length == 0 && matches!(data, Data::Pieces(_));
+    let length = if flush.whole_region { 0 } else { wqe.compare_add };
+    (sound && without_data).then_some(length)
+}
+
+fn destination(wqe: &SqWqe) -> Destination {
+    let mut gid = [0; 16];
+    gid[..8].copy_from_slice(&wqe.compare_add.to_le_bytes());
+    gid[8..].copy_from_slice(&wqe.swap.to_le_bytes());
+    Destination {
+        qpn: wqe.dest_qpn,
+        qkey: wqe.qkey,
+        lid: wqe.dest_lid,
+        sl: wqe.sl,
+        has_grh: wqe.has_grh != 0,
+        gid,
+    }
+}
+
+fn encode_completion(completion: &Completion) -> Cqe {
+    let flag = |on: bool, flag: u8| if on { flag } else { 0 };
+    Cqe {
+        wr_id: completion.id,
+        timestamp_ns: completion.timestamp_ns,
+        qpn: completion.qpn,
+        src_qpn: completion.src_qpn,
+        byte_len: completion.length,
+        imm: completion.immediate.unwrap_or(0),
+        wqe_index: completion.index,
+        vendor_error: completion.cause.map_or(CAUSE_NONE, Cause::code),
+        status: completion.status,
+        opcode: completion.opcode,
+        flags: flag(completion.immediate.is_some(), CQE_WITH_IMM)
+            | flag(completion.is_receive, CQE_RECEIVE)
+            | flag(completion.solicited, CQE_SOLICITED)
+            | flag(completion.with_grh, CQE_GRH),
+        sl: completion.sl,
+        src_lid: completion.src_lid,
+        ..Cqe::new_zeroed()
+    }
+}
+
+fn encode_event(event: &Event) -> Eqe {
+    let about = |kind, code, number| Eqe { kind, code, number, ..Eqe::default() };
+    match *event {
+        Event::Completion { cqn } => about(EVENT_COMPLETION, 0, cqn),
+        Event::CqError { cqn } => about(EVENT_CQ_ERROR, 0, cqn),
+        Event::QueuePair { qpn, code } => about(EVENT_QP, code, qpn),
+        Event::SharedQueue { srqn, code } => about(EVENT_SRQ, code, srqn),
+        Event::PageFault(PageFault { key, address, length, write, token }) => {
+            let code = if write { FAULT_WRITE } else { 0 };
+            Eqe { address, length, token, ..about(EVENT_PAGE_FAULT, code, key) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wqe(opcode: u8, lengths: &[u32]) -> SqWqe {
+        let mut wqe = SqWqe { opcode, num_sge: lengths.len() as u8, ..SqWqe::default() };
+        for (sge, &length) in wqe.sge.iter_mut().zip(lengths) {
+            sge.length = length;
+        }
+        wqe
+    }
+
+    #[test]
+    fn malformed_requests_are_refused() {
+        let inline = |opcode, inline_length, num_sge| SqWqe {
+            opcode,
+            num_sge,
+            inline_length,
+            flags: WQE_INLINE,
+            ..SqWqe::default()
+        };
+        for bad in [
+            wqe(9, &[]),
+            wqe(OP_FLUSH, &[]),
+            SqWqe { imm: FLUSH_GLOBAL | 1 << 9, ..wqe(OP_FLUSH, &[]) },
+            SqWqe { imm: FLUSH_RANGE, ..wqe(OP_FLUSH, &[]) },
+            SqWqe { imm: FLUSH_GLOBAL, ..wqe(OP_FLUSH, &[0]) },
+            SqWqe { imm: FLUSH_GLOBAL | FLUSH_RANGE, compare_add: 1 << 32, ..wqe(OP_FLUSH, &[]) },
+            inline(OP_FLUSH, 0, 0),
+            wqe(OP_ATOMIC_WRITE, &[4]),
+            inline(OP_ATOMIC_WRITE, 9, 0),
+            SqWqe { num_sge: 5, ..SqWqe::default() },
+            wqe(OP_SEND, &[u32::MAX, u32::MAX]),
+            wqe(OP_RDMA_WRITE, &[1 << 31, 1]),
+            wqe(OP_COMPARE_SWAP, &[4]),
+            wqe(OP_FETCH_ADD, &[]),
+            inline(OP_SEND, MAX_INLINE + 1, 0),
+            inline(OP_SEND, 8, 1),
+            inline(OP_RDMA_READ, 8, 0),
+        ] {
+            assert!(decode(&bad, false).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_datagram_is_a_send() {
+        assert!(decode(&wqe(OP_SEND_IMM, &[5]), true).is_some());
+        let bad_path = [SqWqe { has_grh: 2, ..SqWqe::default() }, SqWqe { sl: 16, ..SqWqe::default() }];
+        let operations = [OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_RDMA_READ].map(|opcode| wqe(opcode, &[]));
+        for bad in bad_path.into_iter().chain(operations) {
+            assert!(decode(&bad, false).is_some(), "{bad:?}");
+            assert!(decode(&bad, true).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn well_formed_requests_have_their_length() {
+        assert_eq!(decode(&wqe(OP_SEND, &[]), false).unwrap().length, 0);
+        assert_eq!(decode(&wqe(OP_RDMA_WRITE, &[1 << 30, 1 << 30]), false).unwrap().length, 1 << 31);
+        assert_eq!(decode(&wqe(OP_FETCH_ADD, &[3, 5]), false).unwrap().length, 8);
+        let inline = SqWqe { flags: WQE_INLINE, inline_length: 64, ..SqWqe::default() };
+        assert_eq!(decode(&inline, false).unwrap().inline().unwrap().len(), 64);
+    }
+
+    #[test]
+    fn a_gid_lies_in_the_request_in_the_order_of_the_wire() {
+        let gid: [u8; 16] = std::array::from_fn(|at| at as u8);
+        let half = |from: usize| u64::from_le_bytes(gid[from..from + 8].try_into().unwrap());
+        let wqe = SqWqe { compare_add: half(0), swap: half(8), ..SqWqe::default() };
+        assert_eq!(destination(&wqe).gid, gid);
+        assert_eq!(wqe.as_bytes()[32..48], gid);
+    }
+}

@@ -1,0 +1,31 @@
+//! The receiving half of a queue pair.
+
+use crate::qp::setup::Setup;
+use crate::queue::shared::Taken;
+
+/// A receive request being filled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receiving {
+    pub(crate) taken: Taken,
+    /// Datagrams: tells it from every other one; else zero.
+    pub(crate) ticket: u64,
+}
+
+/// The receiving half.
+#[derive(Debug, Default)]
+pub(crate) struct Responder {
+    pub(crate) setup: Setup,
+    pub(crate) peer_qpn: u32,
+    /// ACCESS_REMOTE_* for what arrives.
+    pub(crate) access: u32,
+    pub(crate) min_rnr_timer: u8,
+    /// UD: the key that datagrams must bear.
+    pub(crate) qkey: u32,
+    /// Index of the next receive request.
+    pub(crate) consumer: u32,
+    /// Requests known to wait behind `consumer`.
+    pub(crate) known: u32,
+    pub(crate) current: Option<Receiving>,
+    /// A message has arrived.
+    pub(crate) established: bool,
+}

@@ -1,0 +1,128 @@
+//! Who works on what, and when: the workers' queues and timers.
+
+use std::sync::{Mutex, MutexGuard};
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use refault_bus::dma::GpaRange;
+
+use crate::ids::slot_of;
+use crate::memory::guard::lock;
+use crate::qp::answer::Wakeup;
+use crate::qp::{Qp, QueuePairs};
+use crate::timers::Timers;
+
+/// A piece of work for a worker.
+#[derive(Debug)]
+pub struct Work(pub(crate) Task);
+
+/// What it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// The queue pair in this slot, whichever it is by then, may have something to do.
+    QueuePair(u32),
+    /// A command lane may have something to do.
+    Commands,
+    /// A completion queue waits for more completions, or for its deadline, before it sends an event.
+    Moderate(u32),
+    /// Memory must be made persistent.
+    Persist(Persist),
+}
+
+/// Memory to make persistent, and the queue pair that waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Persist {
+    pub(crate) qpn: u32,
+    pub(crate) ticket: u64,
+    /// Address and bytes.
+    pub(crate) ranges: Vec<GpaRange>,
+}
+
+/// What a worker has outside its guard.
+struct Cell {
+    sender: Sender<Work>,
+    receiver: Receiver<Work>,
+    timers: Mutex<Timers>,
+}
+
+/// All workers' queues and timers. A timer's lock is a leaf.
+pub(crate) struct Workers {
+    cells: Box<[Cell]>,
+    /// To the worker that makes memory persistent.
+    persister: (Sender<Work>, Receiver<Work>),
+}
+
+impl Workers {
+    /// `count` workers, and the one for persistent memory.
+    pub(crate) fn new(count: usize) -> Self {
+        let cell = |_| {
+            let (sender, receiver) = unbounded();
+            Cell { sender, receiver, timers: Mutex::default() }
+        };
+        Self { cells: (0..count).map(cell).collect(), persister: unbounded() }
+    }
+
+    /// Workers that have queue pairs.
+    pub(crate) fn count(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Where a worker's work arrives; beyond the last, that of the worker for persistent memory.
+    pub(crate) fn receiver(&self, worker: usize) -> &Receiver<Work> {
+        self.cells.get(worker).map_or(&self.persister.1, |cell| &cell.receiver)
+    }
+
+    /// A worker's timers.
+    pub(crate) fn timers(&self, worker: usize) -> MutexGuard<'_, Timers> {
+        lock(&self.cells[worker].timers)
+    }
+
+    /// When a worker's next timer is due; `None` also for the worker for persistent memory, which has none.
+    pub(crate) fn next_deadline_ns(&self, worker: usize) -> Option<u64> {
+        lock(&self.cells.get(worker)?.timers).next_ns()
+    }
+
+    /// The worker of a slot.
+    fn worker_of(&self, slot: u32) -> usize {
+        slot as usize % self.cells.len()
+    }
+
+    /// Queues a task.
+    pub(crate) fn send(&self, worker: usize, task: Task) {
+        // The receiver lives as long as the sender.
+        let _ = self.cells[worker].sender.send(Work(task));
+    }
+
+    /// Queues memory to be made persistent.
+    pub(crate) fn persist(&self, task: Persist) {
+        // The receiver lives as long as the sender.
+        let _ = self.persister.0.send(Work(Task::Persist(task)));
+    }
+
+    /// Queues a turn of `qp`, unless one is queued already.
+    pub(crate) fn schedule(&self, qp: &Qp) {
+        let slot = slot_of(qp.qpn());
+        if qp.qpn() != 0 && qp.mark_scheduled() {
+            self.send(self.worker_of(slot), Task::QueuePair(slot));
+        }
+    }
+
+    /// Has a completion queue's worker start the queue's timer.
+    pub(crate) fn moderate(&self, cqn: u32) {
+        self.send(self.worker_of(slot_of(cqn)), Task::Moderate(cqn));
+    }
+
+    /// Queues a turn of queue pair `qpn` at `deadline_ns`.
+    pub(crate) fn wake_at(&self, qpn: u32, deadline_ns: u64) {
+        self.timers(self.worker_of(slot_of(qpn))).qps.set(qpn, deadline_ns);
+    }
+
+    /// Gives waiters their answers, and queues their turns.
+    pub(crate) fn wake(&self, qps: &QueuePairs, wakeups: impl IntoIterator<Item = Wakeup>) {
+        for (waiter, answer) in wakeups {
+            if let Some(qp) = qps.find(waiter.qpn) {
+                qp.leave_answer(waiter.ticket, answer);
+                self.schedule(qp);
+            }
+        }
+    }
+}
