@@ -16,7 +16,7 @@ use crate::memory::copy::{read_extents, write_extents};
 use crate::memory::guard::lock;
 use crate::memory::list::List;
 use crate::memory::port::Port;
-use crate::memory::region::Access;
+use crate::memory::resolve::Access;
 use crate::qp::Qp;
 use crate::qp::requester::{Message, Requester};
 use crate::qp::responder::Responder;

@@ -14,6 +14,7 @@ use super::responder::Delivery;
 use super::turn::Turn;
 use crate::cause::Cause;
 use crate::memory::access::Extent;
+use crate::memory::resolve::Resolve;
 use crate::qp::answer::{PageAnswer, Waiter};
 use crate::qp::requester::Wait;
 use crate::schedule::Persist;

@@ -17,7 +17,7 @@ use crate::fault::ahead;
 use crate::fault::ask::{Asker, note_progress, settle};
 use crate::memory::access::{AccessError, PageMiss, Stopped};
 use crate::memory::guard::lock;
-use crate::memory::list::Ahead;
+use crate::memory::resolve::Ahead;
 use crate::qp::Qp;
 use crate::qp::requester::{Message, Requester, Wait};
 use crate::verbs::{End, Operation, Posted, SendRequest};

@@ -12,7 +12,7 @@ use crate::memory::access::Stopped;
 use crate::memory::copy;
 use crate::memory::list::List;
 use crate::memory::port::Port;
-use crate::memory::region::Access;
+use crate::memory::resolve::Access;
 use crate::qp::Qp;
 use crate::qp::requester::Message;
 use crate::qp::responder::Responder;

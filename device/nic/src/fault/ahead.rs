@@ -2,9 +2,9 @@
 
 use refault_abi::codes::ACCESS_LOCAL_WRITE;
 
-use crate::memory::list::{Ahead, List, Window};
+use crate::memory::list::List;
 use crate::memory::port::Port;
-use crate::memory::region::Access;
+use crate::memory::resolve::{Access, Ahead, Window};
 use crate::qp::requester::Requester;
 use crate::qp::responder::Responder;
 use crate::verbs::End;

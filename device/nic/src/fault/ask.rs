@@ -11,7 +11,7 @@ use crate::fault::Faults;
 use crate::fault::waits::Claim;
 use crate::memory::Memory;
 use crate::memory::access::PageMiss;
-use crate::memory::list::Ahead;
+use crate::memory::resolve::Ahead;
 use crate::qp::answer::{Waiter, Wakeup};
 use crate::qp::requester::{Faulted, PageTrouble, Requester, Wait};
 use crate::queue::event::EventQueues;

@@ -1,15 +1,13 @@
 //! Scatter/gather lists: where the bytes of a message are, piece by piece.
 
-use refault_bus::{Iova, Pasid};
-
 use crate::cause::Cause;
-use crate::memory::access::{AccessError, Extent, PageMiss, Stopped};
+use crate::memory::access::{AccessError, Extent, Stopped};
 use crate::memory::atc::Space;
 use crate::memory::port::Port;
-use crate::memory::region::{Access, Backing, Shortcut};
+use crate::memory::resolve::{Access, Ahead, Resolve, Shortcut, Window};
 use crate::verbs::{End, Piece};
 
-/// One end of a copy: pieces of memory, and on whose behalf they are accessed.
+/// One end of a copy: pieces of memory, and the rights of the access.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct List<'a> {
     pub(crate) pieces: &'a [Piece],
@@ -21,26 +19,6 @@ pub(crate) struct List<'a> {
     pub(crate) end: End,
 }
 
-/// What a request wants behind a page that is missing.
-#[derive(Debug, Default)]
-pub(crate) struct Ahead {
-    /// Of a process: further pages that are missing, each with the offset of its first byte in the message.
-    pub(crate) pages: Vec<(PageMiss, u32)>,
-    /// Of a region: bytes from the first that is missing on.
-    pub(crate) bytes: u32,
-}
-
-/// Where pages are looked up ahead.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Window {
-    /// Offset in the message of the first byte that is missing.
-    pub(crate) at: u32,
-    /// Pages behind that byte's, at most.
-    pub(crate) pages: u32,
-    /// Offset of the furthest page that was asked for already: what is before it was looked up then.
-    pub(crate) asked: Option<u32>,
-}
-
 impl<'a> List<'a> {
     fn access(&self, piece: &Piece) -> Access {
         Access {
@@ -49,6 +27,7 @@ impl<'a> List<'a> {
             addr: piece.addr,
             length: u64::from(piece.length),
             rights: self.rights,
+            write: self.write,
         }
     }
 
@@ -64,7 +43,7 @@ impl<'a> List<'a> {
 
     /// A place in the list, `offset` bytes from its start.
     pub(crate) fn at(&self, offset: u32) -> Cursor<'_, 'a> {
-        let mut cursor = Cursor { list: self, index: 0, inside: offset, found: None };
+        let mut cursor = Cursor { list: self, index: 0, inside: offset, piece: Resolved::No };
         cursor.skip();
         cursor
     }
@@ -73,51 +52,11 @@ impl<'a> List<'a> {
         Stopped { end: self.end, error: error.into() }
     }
 
-    /// What is wanted behind the page at the start of `window`, which is missing, in the same piece.
+    /// What the request needs behind the page at the start of `window`, which is missing, in the same piece.
     pub(crate) fn missing_behind(&self, port: &mut Port<'_>, window: Window) -> Ahead {
         let cursor = self.at(window.at);
         let Some(piece) = self.pieces.get(cursor.index) else { return Ahead::default() };
-        let Ok(region) = port.region(&self.access(piece)) else { return Ahead::default() };
-        let start = piece.addr.wrapping_add(u64::from(cursor.inside));
-        let rest = u64::from(piece.length - cursor.inside);
-        match region.backing {
-            Backing::Process(pasid) => {
-                let pages = self.pages_behind(port, pasid, (start, rest), window);
-                Ahead { pages, bytes: 0 }
-            }
-            Backing::OnDemand { shift, .. } => {
-                let inside = (start.wrapping_add(shift) & 0xfff).min(start - region.start);
-                let most = u64::from(window.pages + 1) << 12;
-                Ahead { pages: Vec::new(), bytes: (inside + rest).min(most) as u32 }
-            }
-            Backing::Pinned { .. } => Ahead::default(),
-        }
-    }
-
-    /// Pages of a process behind the one at `start`, of which the piece has `rest` bytes, that are missing too.
-    fn pages_behind(
-        &self,
-        port: &mut Port<'_>,
-        pasid: Pasid,
-        (start, rest): (u64, u64),
-        window: Window,
-    ) -> Vec<(PageMiss, u32)> {
-        let inside = start & 0xfff;
-        let asked = window.asked.and_then(|asked| asked.checked_sub(window.at));
-        let asked = asked.map_or(0, |ahead| (inside + u64::from(ahead)) >> 12);
-        let mut missing = Vec::new();
-        for page in asked + 1..=u64::from(window.pages) {
-            let ahead = (page << 12) - inside;
-            if ahead >= rest {
-                break;
-            }
-            match port.translate(Some(pasid), Iova(start.wrapping_add(ahead)), self.write) {
-                Err(AccessError::Miss(miss)) => missing.push((miss, window.at + ahead as u32)),
-                Err(AccessError::Denied(_)) => break,
-                Ok(_) => {}
-            }
-        }
-        missing
+        port.missing_behind(&self.access(piece), cursor.inside, window)
     }
 
     /// The memory of the first `length` bytes, piece by piece.
@@ -137,23 +76,34 @@ impl<'a> List<'a> {
     }
 }
 
+/// What is known of a cursor's piece.
+#[derive(Clone, Copy, Debug)]
+enum Resolved {
+    /// Nothing.
+    No,
+    /// It passed the checks of its region.
+    Checked,
+    /// The same, and its pages may be among those used recently.
+    At(Shortcut),
+}
+
 /// A place in a list. What it found must not outlive the guard.
 pub(crate) struct Cursor<'l, 'a> {
     list: &'l List<'a>,
     index: usize,
     inside: u32,
-    /// Where the device TLB's array has the piece's region, once that passed its checks.
-    found: Option<Option<Shortcut>>,
+    piece: Resolved,
 }
 
 impl Cursor<'_, '_> {
     /// Checks the piece against its region, unless that was done.
     #[inline]
     pub(crate) fn resolve(&mut self, port: &mut Port<'_>) -> Result<(), Stopped> {
-        if self.found.is_none() {
+        if matches!(self.piece, Resolved::No) {
             let list = self.list;
             let piece = list.pieces.get(self.index).ok_or_else(|| list.stopped(Cause::Bounds))?;
-            self.found = Some(port.resolve(&list.access(piece)).map_err(|cause| list.stopped(cause))?);
+            let shortcut = port.shortcut(&list.access(piece)).map_err(|cause| list.stopped(cause))?;
+            self.piece = shortcut.map_or(Resolved::Checked, Resolved::At);
         }
         Ok(())
     }
@@ -162,15 +112,12 @@ impl Cursor<'_, '_> {
     pub(crate) fn extent(&mut self, port: &mut Port<'_>) -> Result<Extent, Stopped> {
         let list = self.list;
         let piece = list.pieces.get(self.index).ok_or_else(|| list.stopped(Cause::Bounds))?;
-        let region = port.region(&list.access(piece)).map_err(|cause| list.stopped(cause))?;
-        let addr = piece.addr.wrapping_add(u64::from(self.inside));
-        let extent = port.locate(&region, addr, list.write).map_err(|error| list.stopped(error))?;
-        Ok(Extent { bytes: extent.bytes.min(u64::from(piece.length - self.inside)), ..extent })
+        port.resolve(&list.access(piece), self.inside).map_err(|error| list.stopped(error))
     }
 
-    /// The rest of the piece as pages of the array, if its region was looked up and has a place there.
+    /// The rest of the piece as recently used pages, if it was resolved and may be cached.
     pub(crate) fn track(&self) -> Option<Track> {
-        let shortcut = self.found.as_ref()?.as_ref()?;
+        let Resolved::At(shortcut) = &self.piece else { return None };
         let piece = self.list.pieces.get(self.index)?;
         let addr = piece.addr.wrapping_add(u64::from(self.inside));
         let rest = u64::from(piece.length - self.inside);
@@ -188,12 +135,12 @@ impl Cursor<'_, '_> {
         while let Some(piece) = self.list.pieces.get(self.index).filter(|piece| piece.length <= self.inside) {
             self.inside -= piece.length;
             self.index += 1;
-            self.found = None;
+            self.piece = Resolved::No;
         }
     }
 }
 
-/// What is left of a piece, as pages of the device TLB's array.
+/// What is left of a piece, as pages that were used recently.
 pub(crate) struct Track {
     pub(crate) space: Space,
     pub(crate) at: u64,

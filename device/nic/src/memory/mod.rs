@@ -1,7 +1,7 @@
 //! Memory: how everything in the device reaches it.
 //!
-//! A [`Port`] is access to memory under a worker's guard. `region` checks keys, bounds and rights, `page_table` and
-//! `on_demand` walk tables in guest memory, the port translates, and `copy` moves bytes between two scatter/gather
+//! A [`Port`] is access to memory under a worker's guard. `resolve` finds the memory behind a key, `page_table`
+//! and `on_demand` walk tables in guest memory, the port translates, and `copy` moves bytes between two scatter/gather
 //! lists; nothing of it outlives the guard.
 
 pub(crate) mod access;
@@ -13,6 +13,7 @@ pub(crate) mod on_demand;
 pub(crate) mod page_table;
 pub(crate) mod port;
 pub(crate) mod region;
+pub(crate) mod resolve;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -2,17 +2,14 @@
 
 use std::sync::Mutex;
 
-use refault_abi::codes::ACCESS_LOCAL_WRITE;
 use refault_bus::{AddressSpace, Iova, Pasid};
 
 use crate::cause::Cause;
 use crate::ids::slot_of_key;
-use crate::memory::access::{AccessError, Extent, PageMiss};
-use crate::memory::atc::Space;
+use crate::memory::access::PageMiss;
 use crate::memory::guard::lock;
 use crate::memory::on_demand::OnDemandTable;
 use crate::memory::page_table::Pages;
-use crate::memory::port::Port;
 use crate::slab::Slab;
 
 /// Regions a worker remembers; a power of two.
@@ -26,7 +23,7 @@ pub(crate) enum Backing {
     /// The process' own page table, by way of the IOMMU.
     Process(Pasid),
     /// A table with holes; what is added to an address to get its offset in what the table covers; and the event
-    /// queue that hears of holes.
+    /// queue for page faults.
     OnDemand { table: OnDemandTable, shift: u64, eqn: u32 },
 }
 
@@ -47,7 +44,7 @@ pub(crate) struct Region {
 
 impl Region {
     /// Whether a request of protection domain `pd` may do `access` to all of the range.
-    fn allows(&self, pd: u32, addr: u64, length: u64, access: u32) -> Result<(), Cause> {
+    pub(super) fn allows(&self, pd: u32, addr: u64, length: u64, access: u32) -> Result<(), Cause> {
         if self.pd != pd {
             return Err(Cause::Key);
         }
@@ -62,7 +59,7 @@ impl Region {
     }
 
     /// The page around `addr` of an on-demand region, as far as it belongs to the region.
-    fn miss(&self, addr: u64, shift: u64, write: bool) -> PageMiss {
+    pub(super) fn miss(&self, addr: u64, shift: u64, write: bool) -> PageMiss {
         let inside = addr.wrapping_add(shift) & 0xfff;
         let page = Iova(addr - inside.min(addr - self.start));
         PageMiss { space: AddressSpace::Region(self.key), page, write }
@@ -117,8 +114,8 @@ impl RegionTable {
     }
 }
 
-/// Regions that one worker used last, under its guard: a warm access takes no lock. Whoever changes or takes
-/// away a region tells every worker's cache before it says that it is done.
+/// Regions that one worker used last, under its guard: a warm access takes no lock. A region that is changed or taken
+/// away is forgotten by every worker's cache before the command is answered.
 pub(crate) struct RegionCache([Option<Region>; REMEMBERED]);
 
 impl Default for RegionCache {
@@ -132,100 +129,21 @@ impl RegionCache {
         &mut self.0[slot_of_key(key) as usize % REMEMBERED]
     }
 
+    /// The region named by `key`, from the cache or, once, from the table.
+    pub(super) fn find(&mut self, key: u32, table: &RegionTable) -> Option<&Region> {
+        let remembered = self.slot(key);
+        if remembered.is_none_or(|region| region.key != key) {
+            *remembered = Some(table.find(key)?);
+        }
+        remembered.as_ref()
+    }
+
     pub(crate) fn forget(&mut self, key: u32) {
         *self.slot(key) = None;
     }
 
     pub(crate) fn forget_all(&mut self) {
         *self = Self::default();
-    }
-}
-
-/// One access to a region: all that the checks need.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Access {
-    pub(crate) key: u32,
-    pub(crate) pd: u32,
-    pub(crate) addr: u64,
-    pub(crate) length: u64,
-    /// ACCESS_* that the region must have.
-    pub(crate) rights: u32,
-}
-
-impl Access {
-    /// ACCESS_* that a local access needs: local reads are always allowed.
-    pub(crate) const fn local_rights(write: bool) -> u32 {
-        if write { ACCESS_LOCAL_WRITE } else { 0 }
-    }
-}
-
-/// Where the device TLB's array has a region's pages, as long as nothing is switched off.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shortcut {
-    pub(crate) space: Space,
-    /// What is added to an address to get its place in that space.
-    shift: u64,
-}
-
-impl Shortcut {
-    /// The place of an address in the space.
-    pub(crate) fn place(&self, addr: u64) -> u64 {
-        addr.wrapping_add(self.shift)
-    }
-}
-
-impl Port<'_> {
-    /// The shortcut to the region of an access that passes all checks, if there may be one now. It must not
-    /// outlive the guard.
-    pub(crate) fn resolve(&mut self, access: &Access) -> Result<Option<Shortcut>, Cause> {
-        let (own, process) = (self.may_use_atc(), self.may_use_atc() && self.may_use_pasid());
-        Ok(match &self.checked(access)?.backing {
-            Backing::Process(pasid) => process.then(|| Shortcut { space: Space::of(Some(*pasid)), shift: 0 }),
-            Backing::Pinned { pages, shift } => own.then(|| Shortcut { space: pages.space(), shift: *shift }),
-            Backing::OnDemand { table, shift, .. } => {
-                own.then(|| Shortcut { space: table.space(), shift: *shift })
-            }
-        })
-    }
-
-    /// Start and length of the region named by `key`, if it belongs to protection domain `pd`.
-    pub(crate) fn range_of(&self, key: u32, pd: u32) -> Option<(u64, u64)> {
-        let region = self.regions.find(key).filter(|region| region.pd == pd)?;
-        Some((region.start, region.length))
-    }
-
-    /// The region of an access that passes all checks.
-    pub(crate) fn region(&mut self, access: &Access) -> Result<Region, Cause> {
-        self.checked(access).copied()
-    }
-
-    /// Whether an access passes all checks.
-    pub(crate) fn check(&mut self, access: &Access) -> Result<(), Cause> {
-        self.checked(access).map(|_| ())
-    }
-
-    fn checked(&mut self, access: &Access) -> Result<&Region, Cause> {
-        let regions = self.regions;
-        let remembered = self.shard().regions.slot(access.key);
-        if remembered.is_none_or(|region| region.key != access.key) {
-            *remembered = Some(regions.find(access.key).ok_or(Cause::Key)?);
-        }
-        let region = remembered.as_ref().ok_or(Cause::Key)?;
-        region.allows(access.pd, access.addr, access.length, access.rights)?;
-        Ok(region)
-    }
-
-    /// Where `addr` of a region lies in memory, and how much of it in one piece. The caller has checked that
-    /// `addr` is inside.
-    pub(crate) fn locate(&mut self, region: &Region, addr: u64, write: bool) -> Result<Extent, AccessError> {
-        match &region.backing {
-            Backing::Process(pasid) => self.translate(Some(*pasid), Iova(addr), write),
-            Backing::Pinned { pages, shift } => self.page(pages, addr.wrapping_add(*shift), write),
-            Backing::OnDemand { table, shift, .. } => {
-                let found = self.on_demand_page(table, addr.wrapping_add(*shift), write)?;
-                found.ok_or_else(|| AccessError::Miss(region.miss(addr, *shift, write)))
-            }
-        }
     }
 }
 
