@@ -1,44 +1,45 @@
-//! What one NIC is made like.
+//! Configuration of a NIC.
 
 use refault_abi::regs::MAX_EQS;
 use refault_bus::{Bdf, PrgIndex};
 
-/// What a responder does whose memory is not there.
+/// What a responder does when a page of its memory is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RemoteFaults {
-    /// It keeps the request at hand until the page is there.
+    /// It holds the request until the page is present.
     #[default]
     Stall,
-    /// It asks for the page and answers receiver-not-ready (RNR NAK, InfiniBand 1.4, 9.7.5.2.8): the requester comes
-    /// again after the responder's `min_rnr_timer`, as often as its own `rnr_retry` allows.
+    /// It asks for the page and sends an RNR NAK (InfiniBand 1.4, 9.7.5.2.8): the requester retries after the
+    /// responder's `min_rnr_timer`, as often as its own `rnr_retry` allows.
     Rnr,
 }
 
-/// What one NIC is made like: its place on the bus, its size and its patience.
+/// Configuration of a NIC: its place on the bus, its limits and its timeouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicConfig {
     /// Requester id on the bus.
     pub bdf: Bdf,
     /// Workers, each with a share of the queue pairs and of the device TLB; at least 1.
     pub workers: usize,
-    /// Translations the device TLB holds, over all workers.
+    /// Entries of the device TLB, over all workers.
     pub atc_entries: usize,
-    /// Page requests the device can have outstanding, at most 512; the operating system may allow fewer.
+    /// Outstanding page requests, 1 to 512; the operating system may allow fewer.
     pub page_request_credits: u32,
-    /// Page faults of on-demand regions the device can have outstanding, at most 512.
+    /// Outstanding page faults of on-demand regions, 1 to 512.
     pub page_fault_credits: u32,
-    /// How long an answer to a page request, or to a page fault, may take, in nanoseconds of the NIC's clock. `None`: as
-    /// long as it likes. A clock cannot tell a guest that never answers from one that hardly gets to run.
+    /// Timeout of page requests and page faults, in nanoseconds of the NIC's clock; `None` for none. A clock cannot
+    /// distinguish a guest that never answers from one that hardly gets to run.
     pub page_request_timeout_ns: Option<u64>,
-    /// How often a page that was answered with success, and is still missing, is asked for again before the request
-    /// fails. A count, for each try takes an answer of the guest, however slow that is.
+    /// Times a request asks for pages without progress before it fails with CAUSE_PAGE_RETRIES. Every time, the guest
+    /// has answered with success and a page is still missing; so this is a count, and does not depend on the guest's
+    /// speed.
     pub page_retry_limit: u32,
-    /// Pages wanted on a miss inside one request, the missing one included.
+    /// Pages that a request asks for at once on a miss, the missing one included; 1 to 64.
     pub fault_window: u32,
-    /// What a responder does whose memory is not there.
+    /// What a responder does when a page of its memory is missing.
     pub remote_faults: RemoteFaults,
-    /// One request in so many of each queue pair, its first included, is watched from doorbell to completion, and the
-    /// probe told of it; zero for none.
+    /// One request in this many of each queue pair, its first included, is sampled from doorbell to completion and
+    /// reported to the probe; zero for none.
     pub sample_every: u32,
     /// EUI-64 of the node, most significant byte first on the wire.
     pub node_guid: u64,
@@ -46,17 +47,17 @@ pub struct NicConfig {
     pub lid: u16,
     /// MSI-X vectors, 1 to 64.
     pub vectors: u16,
-    /// Most queue pairs.
+    /// Queue pairs, 2 to 16384.
     pub max_qp: u32,
-    /// Most completion queues.
+    /// Completion queues, 1 to 16384.
     pub max_cq: u32,
-    /// Most shared receive queues.
+    /// Shared receive queues, 1 to 16384.
     pub max_srq: u32,
-    /// Most memory regions.
+    /// Memory regions, 1 to 2^20.
     pub max_mr: u32,
-    /// Most protection domains.
+    /// Protection domains, 1 to 16384.
     pub max_pd: u32,
-    /// Most contexts; BAR 2 has a doorbell page for each. A power of two.
+    /// Contexts, a power of two up to 4096; BAR 2 has a doorbell page for each.
     pub max_context: u32,
 }
 

@@ -28,6 +28,7 @@ mod timers;
 mod verbs;
 
 pub use config::{NicConfig, RemoteFaults};
+pub use memory::copy::COPY_CHUNK;
 pub use nic::{Nic, Worker};
 pub use schedule::Work;
 pub use stats::NicStats;

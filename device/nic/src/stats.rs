@@ -1,11 +1,11 @@
 //! Counters, for reports and tests.
 
-/// What a NIC did since it was made. Reset does not clear it.
+/// Counters of a NIC since it was made. A reset does not clear them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct NicStats {
     /// Commands executed.
     pub commands: u64,
-    /// Send requests finished, well or not.
+    /// Send requests completed, successful or not.
     pub requests: u64,
     /// Completions written.
     pub completions: u64,
@@ -13,9 +13,9 @@ pub struct NicStats {
     pub events: u64,
     /// Payload bytes copied.
     pub bytes_copied: u64,
-    /// Translation requests for want of a cached translation.
+    /// Translation requests: translations that were not cached.
     pub atc_misses: u64,
-    /// Walks of tables of the device's own: rings', pinned regions' and on-demand regions'.
+    /// Walks of the device's own tables: rings', pinned regions' and on-demand regions'.
     pub table_walks: u64,
     /// Interrupts raised.
     pub interrupts: u64,
@@ -23,31 +23,31 @@ pub struct NicStats {
     pub invalidations: u64,
     /// Page requests sent.
     pub page_requests: u64,
-    /// Accesses that waited for a page somebody else had asked for.
+    /// Accesses that joined an outstanding page request or page fault.
     pub page_waits_joined: u64,
     /// Page group responses that matched an open group.
     pub page_responses: u64,
     /// Page group responses that matched nothing.
     pub page_responses_unexpected: u64,
-    /// Page request groups given up.
+    /// Page request groups that timed out.
     pub page_timeouts: u64,
-    /// Page faults of on-demand regions that the driver was told of.
+    /// Events of page faults of on-demand regions.
     pub page_faults: u64,
-    /// Answers to them.
+    /// Answers that matched an open page fault.
     pub page_fault_answers: u64,
-    /// Answers that named no fault.
+    /// Answers that matched none.
     pub page_fault_answers_unexpected: u64,
-    /// Page faults given up.
+    /// Page faults that timed out.
     pub page_fault_timeouts: u64,
-    /// Receiver-not-ready delays.
+    /// Waits after an RNR NAK.
     pub rnr_waits: u64,
-    /// Transport retries.
+    /// Retries because no responder answered.
     pub transport_retries: u64,
-    /// Datagrams that met nobody who would take them.
+    /// Datagrams that were not received.
     pub datagrams_dropped: u64,
 }
 
-/// The part that is counted under a worker's guard.
+/// The counters under a worker's guard.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ShardStats {
     pub(crate) commands: u64,
@@ -64,6 +64,7 @@ pub(crate) struct ShardStats {
 }
 
 impl NicStats {
+    /// Adds the counters of one shard.
     pub(crate) fn add(&mut self, shard: &ShardStats) {
         self.commands += shard.commands;
         self.requests += shard.requests;

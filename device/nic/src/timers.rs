@@ -1,4 +1,4 @@
-//! Moments at which a worker's queue pairs want to be looked at again.
+//! Timers of a worker.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use crate::ids::slot_of;
 
-/// At most one moment for each slot.
+/// At most one deadline for each slot.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
     by_time: BTreeSet<(u64, u32)>,
@@ -15,7 +15,7 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Looks at `number` at `deadline_ns`, in place of an earlier wish.
+    /// Sets the deadline of `number`; it replaces an earlier one of the slot.
     pub(crate) fn set(&mut self, number: u32, deadline_ns: u64) {
         if let Some(old) = self.by_slot.insert(slot_of(number), (deadline_ns, number)) {
             self.by_time.remove(&old);
@@ -27,7 +27,7 @@ impl Deadlines {
         self.by_time.first().map(|&(deadline, _)| deadline)
     }
 
-    /// Takes one whose time has come.
+    /// Takes a number whose deadline has passed.
     pub(crate) fn pop(&mut self, now_ns: u64) -> Option<u32> {
         let &(deadline, number) = self.by_time.first()?;
         if deadline > now_ns {
@@ -44,12 +44,12 @@ impl Deadlines {
 pub(crate) struct Timers {
     pub(crate) qps: Deadlines,
     pub(crate) cqs: Deadlines,
-    /// When the oldest page request or page fault of this worker is to be given up.
+    /// Deadline of the oldest page request or page fault of this worker.
     pub(crate) page_requests_ns: Option<u64>,
 }
 
 impl Timers {
-    /// Checks page requests and page faults no later than `deadline_ns`.
+    /// Checks for overdue page requests and page faults no later than `deadline_ns`.
     pub(crate) fn watch_page_requests(&mut self, deadline_ns: u64) {
         let earlier = self.page_requests_ns.is_none_or(|at| deadline_ns < at);
         if earlier {
@@ -57,7 +57,7 @@ impl Timers {
         }
     }
 
-    /// The next moment.
+    /// The earliest deadline.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         [self.qps.next_ns(), self.cqs.next_ns(), self.page_requests_ns].into_iter().flatten().min()
     }
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_has_one_timer_whoever_occupies_it() {
+    fn a_slot_has_one_timer_whatever_occupies_it() {
         let mut timers = Timers::default();
         timers.qps.set(5, 100);
         timers.qps.set(5 | 1 << 14, 50);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_moment_is_the_earliest_of_all_kinds() {
+    fn the_next_deadline_is_the_earliest_of_all_kinds() {
         let mut timers = Timers::default();
         timers.qps.set(5, 100);
         timers.cqs.set(5, 60);

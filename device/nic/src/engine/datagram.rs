@@ -54,7 +54,7 @@ impl Handover<'_, '_> {
         packet[..GRH].copy_from_slice(&engine.grh(&message.request));
         let destination = &message.request.destination;
         let own_key = destination.qkey & OWN_QKEY != 0;
-        let qkey = if own_key { attributes.qkey() } else { destination.qkey };
+        let qkey = if own_key { attributes.qkey } else { destination.qkey };
         let received = match engine.receiver(destination) {
             Some(peer) => {
                 engine.receive_datagram(port, peer, message, &Datagram { sender: setup, qkey, packet })

@@ -86,7 +86,7 @@ impl<'e> Handover<'_, 'e> {
     }
 
     fn find_peer(&self) -> Option<&'e Qp> {
-        self.engine.qps.find(self.requester.attributes.dest_qpn())
+        self.engine.qps.find(self.requester.attributes.dest_qpn)
     }
 }
 
@@ -94,6 +94,6 @@ impl Engine {
     /// The queue pair at the other end of a path, if it is one of this device.
     fn peer(&self, attributes: &Attributes) -> Option<&Qp> {
         let here = attributes.leads_to(self.config.lid, self.config.gid());
-        self.qps.find(attributes.dest_qpn()).filter(|_| here)
+        self.qps.find(attributes.dest_qpn).filter(|_| here)
     }
 }

@@ -88,7 +88,7 @@ impl Turn<'_, '_> {
             self.requester.wait = Wait::Peer;
             return PARKED;
         };
-        if self.requester.transport_retries > self.requester.attributes.retry_count() {
+        if self.requester.transport_retries > self.requester.attributes.retry_count {
             self.complete_request(WC_RETRY_EXC_ERR, None);
             return ControlFlow::Continue(());
         }
@@ -101,7 +101,7 @@ impl Turn<'_, '_> {
     /// RNR NAK: waits for the delay that the code stands for, or fails when the RNR retry counter is exhausted
     /// (InfiniBand 1.4, 9.7.5.2.8 and 9.9.2.1).
     pub(super) fn wait_for_receive(&mut self, code: u8) -> ControlFlow<Leave> {
-        if let Some(limit) = self.requester.attributes.rnr_retry() {
+        if let Some(limit) = self.requester.attributes.rnr_retry_limit() {
             if self.requester.rnr_retries >= limit {
                 self.complete_request(WC_RNR_RETRY_EXC_ERR, None);
                 return ControlFlow::Continue(());

@@ -32,13 +32,13 @@ impl PageFaults {
     /// Claims a page for `waiter`; with the token if the driver must be asked now.
     pub(super) fn claim(&self, miss: PageMiss, waiter: Waiter, deadline_ns: Option<u64>) -> (Claim, u32) {
         let mut state = self.lock();
-        let wanted = state.outstanding.claim(miss, waiter, deadline_ns);
-        let Claim::New(slot) = wanted else { return (wanted, 0) };
+        let claim = state.outstanding.claim(miss, waiter, deadline_ns);
+        let Claim::New(slot) = claim else { return (claim, 0) };
         let uses = &mut state.uses[usize::from(slot.get())];
         *uses = (*uses + 1) & (u32::MAX >> TOKEN_SLOT_BITS);
         // Zero is no token.
         *uses = (*uses).max(1);
-        (wanted, *uses << TOKEN_SLOT_BITS | u32::from(slot.get()))
+        (claim, *uses << TOKEN_SLOT_BITS | u32::from(slot.get()))
     }
 
     /// Closes the fault that a token names; `None` if it names none.

@@ -1,7 +1,6 @@
-//! Page faults: pages that were asked for, and who waits for them.
+//! Page faults: pages that were asked for, and their waiters.
 //!
-//! A page of a process is asked for by a page request to the IOMMU, one of an on-demand region by an event to the
-//! driver. [`Faults`] owns both, so that what concerns every waiter cannot forget one kind.
+//! For a page of a process, a page request goes to the IOMMU; for one of an on-demand region, an event to the driver. [`Faults`] owns both, so that what concerns every waiter cannot forget one kind.
 
 pub(crate) mod ahead;
 pub(crate) mod ask;
@@ -93,7 +92,7 @@ impl Faults {
         self.requests.reset()
     }
 
-    /// Forgets all page faults of on-demand regions: with their regions, nobody waits.
+    /// Forgets all page faults of on-demand regions. Their waiters are gone already.
     pub(crate) fn reset_events(&self) {
         self.events.reset();
     }

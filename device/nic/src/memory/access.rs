@@ -7,13 +7,13 @@ use refault_bus::{AddressSpace, Gpa, Iova};
 use crate::cause::Cause;
 use crate::verbs::End;
 
-/// Why an access did not happen.
+/// Why an access failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AccessError {
-    /// The page of a process, or of an on-demand region, is not there, or does not allow it, now: the operating
-    /// system may be asked.
+    /// A page of a process, or of an on-demand region, is missing or does not allow the access now: the operating
+    /// system can be asked for it.
     Miss(PageMiss),
-    /// It will not happen.
+    /// The access is refused for good.
     Denied(Cause),
 }
 

@@ -1,18 +1,27 @@
 //! The device TLB (ATC) of one worker.
 //!
-//! Two layers: the tagged [`Tlb`], whose pages can be invalidated one by one, and before it an array of pages used
-//! last, which any invalidation of their kind of space empties at once by raising a generation. The array also holds
-//! pages of queue rings and pinned regions, named by the identity of their page table, so that a table is not walked
-//! again for every entry of a ring.
+//! Two layers: the tagged [`Tlb`], whose pages can be invalidated one by one, and before it a cache of recently used
+//! pages, which any invalidation of their kind of space empties at once by raising a generation. That cache also holds
+//! pages of queue rings and regions, named by the identity of their page table, so that a table is not walked again for
+//! every entry of a ring.
+//!
+//! An address of the recency cache is a [`Space`] and a 64-bit offset:
+//!
+//! | bits of the space | space | kind, by whose generation it lives |
+//! |---|---|---|
+//! | 0 | the function's own | own |
+//! | 1 + PASID | a process' | processes |
+//! | 2^32 + identity | a table that does not change: rings, pinned regions | own |
+//! | 2^63 + identity | the table of an on-demand region | on-demand |
 
 use refault_bus::ats::{InvalidationRequest, Translation};
 use refault_bus::tlb::Tlb;
 use refault_bus::{Gpa, Iova, Pasid};
 
-/// Sets of the array, a power of two; with two sectors of four pages each, 4096 pages. All of it stays in a
+/// Sets of the recency cache, a power of two; with two sectors of four pages each, 4096 pages. All of it stays in a
 /// processor's second-level cache.
 const SETS: usize = 512;
-/// Sectors that are looked for one by one; beyond, their kind of space is emptied.
+/// Sectors that are invalidated one by one; for more, their kind of space is emptied.
 const FEW_SECTORS: u64 = 64;
 /// log2 of the pages of a sector.
 const SECTOR: u32 = 2;
@@ -20,11 +29,14 @@ const SECTOR: u32 = 2;
 const SECTOR_SHIFT: u32 = 12 + SECTOR;
 
 /// Kinds of spaces, each with a generation of its own.
-const OWN: usize = 0;
-const PROCESSES: usize = 1;
-const ON_DEMAND: usize = 2;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Own,
+    Processes,
+    OnDemand,
+}
 
-/// What an address in the array belongs to.
+/// What an offset in the recency cache belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Space(u64);
 
@@ -48,17 +60,17 @@ impl Space {
         Self(Self::FIRST_ON_DEMAND + identity)
     }
 
-    /// Index of the generation it lives by: tables that stay lead to the function's own space.
-    fn kind(self) -> usize {
+    /// The generation it lives by: tables that do not change lead to the function's own space.
+    fn kind(self) -> Kind {
         match self.0 {
-            0 | Self::FIRST_TABLE..Self::FIRST_ON_DEMAND => OWN,
-            Self::FIRST_ON_DEMAND.. => ON_DEMAND,
-            _ => PROCESSES,
+            0 | Self::FIRST_TABLE..Self::FIRST_ON_DEMAND => Kind::Own,
+            Self::FIRST_ON_DEMAND.. => Kind::OnDemand,
+            _ => Kind::Processes,
         }
     }
 }
 
-/// Neighbouring pages used lately: one cache line.
+/// Neighbouring pages that were used recently: one cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Sector {
@@ -98,7 +110,7 @@ const fn unpack(block: u64) -> Translation {
 pub(crate) struct Atc {
     tlb: Tlb<Option<Pasid>>,
     recent: Box<[[Sector; 2]]>,
-    /// By kind of space.
+    /// By [`Kind`].
     generations: [u64; 3],
 }
 
@@ -109,22 +121,22 @@ impl Atc {
         Self { tlb: Tlb::new(entries), recent, generations: [0; 3] }
     }
 
-    /// A page used lately: the fast answer.
+    /// A recently used page.
     #[inline]
     pub(crate) fn recent(&self, space: Space, at: u64) -> Option<Translation> {
         let block = self.sector(space, at)?.blocks[page_of_sector(at)];
         (block != 0).then(|| unpack(block))
     }
 
-    /// The pages around one, if they were used lately.
+    /// The pages around one, if they were used recently.
     #[inline]
     fn sector(&self, space: Space, at: u64) -> Option<&Sector> {
-        let (number, generation) = (at >> SECTOR_SHIFT, self.generations[space.kind()]);
+        let (number, generation) = (at >> SECTOR_SHIFT, self.generations[space.kind() as usize]);
         let sectors = self.recent.get(set(space, number))?;
         sectors.iter().find(|sector| sector.is(space, number, generation))
     }
 
-    /// A walk over pages used lately, from `at` on.
+    /// A walk over recently used pages, from `at` on.
     pub(crate) fn walk(&self, space: Space, at: u64, write: bool) -> RecentWalk<'_> {
         let needed = if write { WRITE } else { READ };
         RecentWalk { atc: self, space, needed, number: at >> SECTOR_SHIFT, sector: self.sector(space, at) }
@@ -132,7 +144,7 @@ impl Atc {
 
     /// Notes a page for [`Self::recent`].
     pub(crate) fn remember(&mut self, space: Space, at: u64, translation: Translation) {
-        let (number, generation) = (at >> SECTOR_SHIFT, self.generations[space.kind()]);
+        let (number, generation) = (at >> SECTOR_SHIFT, self.generations[space.kind() as usize]);
         let Some(sectors) = self.recent.get_mut(set(space, number)) else { return };
         let known = sectors.iter().position(|sector| sector.is(space, number, generation));
         let way = known.unwrap_or_else(|| {
@@ -143,7 +155,7 @@ impl Atc {
         sectors[way].blocks[page_of_sector(at)] = pack(translation);
     }
 
-    /// A cached translation.
+    /// A translation of the TLB.
     pub(crate) fn lookup(&self, pasid: Option<Pasid>, iova: Iova) -> Option<Translation> {
         self.tlb.lookup(pasid, iova)
     }
@@ -167,9 +179,9 @@ impl Atc {
     pub(crate) fn forget_on_demand(&mut self, space: Space, first: u64, last: u64) {
         let sectors = first >> SECTOR_SHIFT..=last >> SECTOR_SHIFT;
         if sectors.end() - sectors.start() >= FEW_SECTORS {
-            return self.raise(ON_DEMAND);
+            return self.raise(Kind::OnDemand);
         }
-        let generation = self.generations[ON_DEMAND];
+        let generation = self.generations[Kind::OnDemand as usize];
         for number in sectors {
             let Some(ways) = self.recent.get_mut(set(space, number)) else { continue };
             ways.iter_mut()
@@ -179,18 +191,18 @@ impl Atc {
     }
 
     /// Empties a kind of space. On-demand tables lead to the function's own, too.
-    fn raise(&mut self, kind: usize) {
-        self.generations[kind] += 1;
-        if kind == OWN {
-            self.generations[ON_DEMAND] += 1;
+    fn raise(&mut self, kind: Kind) {
+        self.generations[kind as usize] += 1;
+        if kind == Kind::Own {
+            self.generations[Kind::OnDemand as usize] += 1;
         }
     }
 
     /// Forgets everything.
     pub(crate) fn flush(&mut self) {
         self.tlb.flush_all();
-        self.raise(OWN);
-        self.raise(PROCESSES);
+        self.raise(Kind::Own);
+        self.raise(Kind::Processes);
     }
 }
 
@@ -205,7 +217,7 @@ pub(crate) struct RecentWalk<'a> {
 }
 
 impl RecentWalk<'_> {
-    /// Where the byte at `at` lies, if its page was used lately and allows the access.
+    /// Where the byte at `at` lies, if its page was used recently and allows the access.
     #[inline]
     pub(crate) fn find(&mut self, at: u64) -> Option<Gpa> {
         if at >> SECTOR_SHIFT != self.number {
@@ -222,8 +234,8 @@ const fn page_of_sector(at: u64) -> usize {
     (at >> 12) as usize % (1 << SECTOR)
 }
 
-/// The set a sector belongs to. Neighbouring sectors are spread evenly; where they begin is shuffled, for
-/// buffers tend to begin at round addresses.
+/// The set of a sector. Neighbouring sectors are spread evenly; where they begin is shuffled, because buffers tend to
+/// begin at round addresses.
 fn set(space: Space, number: u64) -> usize {
     let start = (number >> 9 ^ space.0 << 42).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
     number.wrapping_add(start) as usize % SETS

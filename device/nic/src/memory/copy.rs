@@ -12,12 +12,12 @@ use crate::memory::port::Port;
 use crate::verbs::End;
 
 /// Most bytes copied before an invalidation that waits gets its turn.
-const CHUNK: u64 = 64 << 10;
+pub const COPY_CHUNK: u64 = 64 << 10;
 /// Most bytes copied in one step, if no invalidation waits.
 const BURST: u32 = 1 << 20;
 
-/// Copies page by page what could not be copied in one piece: pages may be neighbours across two pieces of
-/// memory; and the one that is none must be named.
+/// Copies page by page what could not be copied in one piece: the run may cross two pieces of memory, or one of its
+/// pages is not memory, and the end that it belongs to must be named.
 #[cold]
 fn copy_slowly(port: &Port<'_>, run: &CopyPiece, ends: (End, End)) -> Result<(), Stopped> {
     let memory = &port.fabric().memory;
@@ -36,7 +36,7 @@ fn copy_slowly(port: &Port<'_>, run: &CopyPiece, ends: (End, End)) -> Result<(),
 }
 
 /// Runs of one chunk: pages at different offsets make two runs of each, at most.
-const RUNS: usize = 2 * (CHUNK as usize >> 12) + 2;
+const RUNS: usize = 2 * (COPY_CHUNK as usize >> 12) + 2;
 
 /// What one step copies. All of it is translated first and copied then: a copy pushes what translation needs
 /// out of the processor's first-level cache.
@@ -75,8 +75,8 @@ impl Plan {
     }
 }
 
-/// Plans as many bytes as the array of pages used last knows at both ends, up to `limit` of two pieces. This is
-/// the loop that decides how fast warm data moves.
+/// Plans as many bytes as are in recently used pages at both ends, up to `limit` of two pieces. This loop decides how
+/// fast warm data moves.
 fn plan_warm(atc: &Atc, from: &Track, to: &Track, limit: u64, plan: &mut Plan) -> u64 {
     let limit = limit.min(from.rest).min(to.rest);
     let mut reads = atc.walk(from.space, from.at, from.write);
@@ -117,7 +117,7 @@ fn plan_step(
     Ok(if plan.add(read.gpa, written.gpa, bytes) { bytes } else { 0 })
 }
 
-/// Plans up to `limit` bytes. Says how many, and what is in the way of more.
+/// Plans up to `limit` bytes. Returns how many, and what stopped it.
 fn plan_chunk(
     port: &mut Port<'_>,
     source: &mut Cursor<'_, '_>,
@@ -140,8 +140,12 @@ fn plan_chunk(
     (planned, None)
 }
 
-/// Copies up to `limit` bytes, `done` bytes into both lists, in chunks, and as long as no invalidation waits.
-/// Says how many; an obstacle counts only if there were none.
+/// Copies up to `limit` bytes, from `done` bytes into both lists, in chunks, and as long as no invalidation waits.
+/// Returns how many.
+///
+/// # Errors
+///
+/// One end stopped the copy before the first byte.
 pub(crate) fn copy(
     port: &mut Port<'_>,
     from: &List<'_>,
@@ -166,7 +170,7 @@ fn copy_chunks(
     let mut moved = 0;
     loop {
         plan.runs.clear();
-        let chunk = (limit - moved).min(CHUNK);
+        let chunk = (limit - moved).min(COPY_CHUNK);
         let (planned, obstacle) = plan_chunk(port, &mut source, &mut target, chunk, plan);
         if planned > 0 {
             port.note_translated();

@@ -1,14 +1,14 @@
 //! The guard: what makes translate-and-copy one step that an invalidation cannot split.
 //!
 //! A worker holds its guard while it translates and copies a bounded chunk. An invalidation passes through
-//! every guard in turn. A mutex that is released and taken again at once may never be handed over, and the
-//! guest waits for invalidations with interrupts off; so whoever interrupts announces it first, and a worker
-//! steps aside at its next chunk, behind the interrupter, on a second mutex.
+//! every guard in turn. A mutex that is released and taken again at once may never be handed over, and the guest waits
+//! for invalidations with interrupts off; so an interrupter announces itself first, and a worker steps aside at its next
+//! chunk, behind the interrupter, on a second mutex.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Something that one worker uses most of the time, and others may interrupt.
+/// State that one worker uses most of the time, and others may interrupt.
 pub(crate) struct Guarded<T> {
     /// Interrupters that wait or are inside.
     wanted: AtomicU32,
@@ -30,13 +30,14 @@ impl<T> Guarded<T> {
         lock(&self.inner)
     }
 
-    /// Whether an interrupter waits: whoever is inside should leave soon, and enter again.
+    /// Whether an interrupter waits: the holder should leave soon, and enter again.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed) != 0
     }
 
-    /// Runs `work` inside, as soon as whoever is inside leaves.
+    /// Runs `work` inside, as soon as the holder leaves.
     pub(crate) fn interrupt<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        // Announced before the turnstile is taken, so that a worker that enters from here on queues up behind it.
         self.wanted.fetch_add(1, Ordering::SeqCst);
         let turn = lock(&self.turnstile);
         let result = work(&mut lock(&self.inner));
@@ -46,7 +47,7 @@ impl<T> Guarded<T> {
     }
 }
 
-/// Locks, whatever became of a thread that held the lock before: all state is valid between statements.
+/// Locks, and ignores poisoning: all state is valid between statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

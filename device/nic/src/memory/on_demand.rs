@@ -1,10 +1,10 @@
 //! On-demand regions: a table of the region's own, with holes.
 //!
-//! Like every table it lies in the driver's memory and is walked when a page is needed. Unlike others it changes
-//! while the region lives: what was read from it is remembered until the driver has it forgotten
-//! (CMD_INVALIDATE_MR), and holes are never remembered.
+//! Like every table it lies in the driver's memory and is walked when a page is needed. Unlike others it changes while
+//! the region lives: what was read from it is cached until the driver invalidates it (CMD_INVALIDATE_MR), and holes are
+//! never cached.
 
-use refault_abi::command::*;
+use refault_abi::command::{ODP_MAX_LEVELS, ODP_PRESENT, ODP_TABLE, ODP_WRITABLE, PageTable};
 use refault_bus::Iova;
 use refault_bus::ats::Translation;
 
@@ -18,7 +18,7 @@ const TABLE_BITS: u32 = 9;
 /// log2 of the size of a page that a word of the last level, or of the one before, names.
 const PAGE_SHIFTS: [u8; 2] = [12, 21];
 
-/// A checked table. `identity` is never used again for another one.
+/// A checked table. `identity` is never used again for another one, so that walked pages can be cached by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OnDemandTable {
     root: u64,
@@ -27,7 +27,7 @@ pub(crate) struct OnDemandTable {
 }
 
 impl OnDemandTable {
-    /// Checks what a command says; `None` if no driver can mean it.
+    /// Checks the table of a command; `None` if it is malformed.
     pub(crate) fn check(table: &PageTable, identity: u64) -> Option<Self> {
         let PageTable { root, pages, levels, page_shift, .. } = *table;
         let valid = Iova(root).offset_in(12) == 0
@@ -38,7 +38,7 @@ impl OnDemandTable {
         valid.then_some(Self { root, identity, levels })
     }
 
-    /// Where the device TLB's array has the pages.
+    /// Where the device TLB has the pages that were used recently.
     pub(crate) fn space(&self) -> Space {
         Space::of_on_demand(self.identity)
     }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_that_no_driver_can_mean_is_refused() {
+    fn a_malformed_table_is_refused() {
         let good = PageTable { root: 0x1000, pages: 0, levels: 1, page_shift: 12, reserved: 0 };
         assert!(OnDemandTable::check(&good, 0).is_some());
         assert!(OnDemandTable::check(&PageTable { levels: ODP_MAX_LEVELS, ..good }, 0).is_some());

@@ -17,8 +17,7 @@ const TABLE_BITS: u32 = 9;
 /// Most levels of tables.
 const MAX_LEVELS: u8 = 3;
 
-/// A checked [`PageTable`]. `identity` is never used again for another one, so that walked pages can be
-/// remembered by it.
+/// A checked [`PageTable`]. `identity` is never used again for another one, so that walked pages can be cached by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pages {
     root: u64,
@@ -29,7 +28,7 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// Checks what a command says; `None` if no driver can mean it.
+    /// Checks the table of a command; `None` if it is malformed.
     pub(crate) fn check(table: &PageTable, identity: u64) -> Option<Self> {
         let PageTable { root, pages, levels, page_shift, .. } = *table;
         if levels > MAX_LEVELS || !matches!(page_shift, 12 | 21) {
@@ -44,7 +43,7 @@ impl Pages {
         valid.then_some(Self { root, identity, pages, levels, page_shift })
     }
 
-    /// Where the device TLB's array has the pages.
+    /// Where the device TLB has the pages that were used recently.
     pub(crate) fn space(&self) -> Space {
         Space::of_table(self.identity)
     }
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_no_driver_can_mean_is_refused() {
+    fn a_malformed_table_is_refused() {
         assert!(Pages::check(&table(0x1000, 1, 0, 12), 0).is_some());
         assert!(Pages::check(&table(0x1000, 512, 1, 21), 0).is_some());
         for bad in [

@@ -54,7 +54,7 @@ impl<'a> Port<'a> {
         Self { fabric, regions, guard, shard: guard.enter(), stamps: None }
     }
 
-    /// Whether an invalidation waits: no more than a chunk may be copied before it has its turn.
+    /// Whether an invalidation waits: at most one chunk may be copied before the guard is left.
     pub(crate) fn is_wanted(&self) -> bool {
         self.guard.is_wanted()
     }
@@ -127,7 +127,7 @@ impl<'a> Port<'a> {
         Ok(Extent::of(translation, iova))
     }
 
-    /// Asks the IOMMU; an answer without the right that is wanted is a miss.
+    /// Asks the IOMMU. For a process, an answer without the right that is needed is a miss.
     fn ask(
         &mut self,
         pasid: Option<Pasid>,

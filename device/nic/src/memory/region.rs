@@ -12,7 +12,7 @@ use crate::memory::on_demand::OnDemandTable;
 use crate::memory::page_table::Pages;
 use crate::slab::Slab;
 
-/// Regions a worker remembers; a power of two.
+/// Regions that a worker caches; a power of two.
 const REMEMBERED: usize = 64;
 
 /// What translates a region's addresses.
@@ -43,7 +43,7 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// Whether a request of protection domain `pd` may do `access` to all of the range.
+    /// Checks that a request of protection domain `pd` may do `access` to all of the range.
     pub(super) fn allows(&self, pd: u32, addr: u64, length: u64, access: u32) -> Result<(), Cause> {
         if self.pd != pd {
             return Err(Cause::Key);
@@ -97,7 +97,7 @@ impl RegionTable {
         slot.map(|slot| *lock(slot) = Some(region)).is_some()
     }
 
-    /// Changes the region named by `key`, or takes it away. Workers may remember it until
+    /// Changes the region named by `key`, or takes it away. Workers may use the old one until
     /// [`RegionCache::forget`].
     pub(crate) fn update(&self, key: u32, change: impl FnOnce(Region) -> Option<Region>) -> Option<Region> {
         let mut slot = lock(self.slots.find(slot_of_key(key))?);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_domain_is_checked_before_anything_is_told() {
+    fn the_domain_is_checked_before_anything_is_disclosed() {
         let mut revoked = region(0, 16);
         revoked.revoked = true;
         assert_eq!(revoked.allows(4, 99, 99, ACCESS_REMOTE_WRITE), Err(Cause::Key));

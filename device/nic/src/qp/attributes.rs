@@ -1,11 +1,49 @@
 //! A queue pair's attributes, and whether what a driver sets makes sense.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
+use refault_abi::codes::{
+    ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC,
+    ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE,
+};
+use refault_abi::command::{
+    QP_ATTR_ACCESS, QP_ATTR_AV, QP_ATTR_DEST_QPN, QP_ATTR_MAX_DEST_RD_ATOMIC, QP_ATTR_MAX_RD_ATOMIC,
+    QP_ATTR_MIN_RNR_TIMER, QP_ATTR_PATH_MTU, QP_ATTR_PKEY, QP_ATTR_PORT, QP_ATTR_QKEY, QP_ATTR_RETRY,
+    QP_ATTR_RNR_RETRY, QP_ATTR_RQ_PSN, QP_ATTR_SQ_PSN, QP_ATTR_TIMEOUT,
+};
 
 /// Attributes as set so far; all zero in RESET.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Attributes(ModifyQp);
+pub(crate) struct Attributes {
+    /// ACCESS_REMOTE_* for incoming requests.
+    pub(crate) access: u32,
+    pub(crate) pkey_index: u16,
+    pub(crate) port: u8,
+    /// Code: 1 is 256 bytes, 5 is 4096.
+    pub(crate) path_mtu: u8,
+    pub(crate) dest_lid: u16,
+    pub(crate) dest_gid: [u8; 16],
+    pub(crate) sgid_index: u8,
+    /// 1 if the GID counts.
+    pub(crate) has_grh: u8,
+    /// Service level.
+    pub(crate) sl: u8,
+    pub(crate) dest_qpn: u32,
+    /// PSN of the first packet received.
+    pub(crate) rq_psn: u32,
+    /// PSN of the first packet sent.
+    pub(crate) sq_psn: u32,
+    /// Local ACK timeout: 4.096 us * 2^n, zero for none.
+    pub(crate) timeout: u8,
+    pub(crate) retry_count: u8,
+    /// 7 is without limit.
+    pub(crate) rnr_retry: u8,
+    /// Code of the delay in RNR NAKs.
+    pub(crate) min_rnr_timer: u8,
+    /// Reads and atomics in flight as requester.
+    pub(crate) max_rd_atomic: u8,
+    /// Reads and atomics in flight as responder.
+    pub(crate) max_dest_rd_atomic: u8,
+    pub(crate) qkey: u32,
+}
 
 /// What the device has, for attributes to refer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +56,7 @@ pub(crate) struct Limits {
 /// 4.096 us: the unit of the local ACK timeout.
 const TIMEOUT_UNIT_NS: u64 = 4096;
 
-/// Delays that a receiver asks for, in units of 10 us, by code (InfiniBand 1.4, table 46).
+/// Delays of RNR NAKs in units of 10 us, by code (InfiniBand 1.4, 9.7.5.2.8, table 45).
 const RNR_DELAYS: [u32; 32] = [
     65_536, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
     3072, 4096, 6144, 8192, 12_288, 16_384, 24_576, 32_768, 49_152,
@@ -30,10 +68,10 @@ pub(crate) fn rnr_delay_ns(code: u8) -> u64 {
 }
 
 impl Attributes {
-    /// Takes the fields that `change.mask` names; `None` if one of them is out of range.
-    pub(crate) fn with(mut self, change: &ModifyQp, limits: &Limits) -> Option<Self> {
-        let set = &mut self.0;
-        let named = |bit: u32| change.mask & bit != 0;
+    /// Takes the fields of `change` that `mask` (QP_ATTR_*) names; `None` if one of them is out of range.
+    pub(crate) fn with(mut self, change: &Self, mask: u32, limits: &Limits) -> Option<Self> {
+        let set = &mut self;
+        let named = |bit: u32| mask & bit != 0;
         let mut valid = true;
         macro_rules! take {
             ($($bit:ident => $($field:ident),+ if $check:expr;)+) => {$(
@@ -67,44 +105,19 @@ impl Attributes {
         valid.then_some(self)
     }
 
-    /// As QUERY_QP answers: no mask, the present state.
-    pub(crate) fn reported(&self, qpn: u32, state: u8) -> ModifyQp {
-        ModifyQp { qpn, state, mask: 0, ..self.0 }
+    /// Retries after RNR NAKs; `None` is without limit.
+    pub(crate) fn rnr_retry_limit(&self) -> Option<u8> {
+        (self.rnr_retry != 7).then_some(self.rnr_retry)
     }
 
-    pub(crate) fn dest_qpn(&self) -> u32 {
-        self.0.dest_qpn
-    }
-
-    pub(crate) fn access(&self) -> u32 {
-        self.0.access
-    }
-
-    pub(crate) fn qkey(&self) -> u32 {
-        self.0.qkey
-    }
-
-    pub(crate) fn min_rnr_timer(&self) -> u8 {
-        self.0.min_rnr_timer
-    }
-
-    pub(crate) fn retry_count(&self) -> u8 {
-        self.0.retry_count
-    }
-
-    /// Retries after receiver-not-ready; `None` is for ever.
-    pub(crate) fn rnr_retry(&self) -> Option<u8> {
-        (self.0.rnr_retry != 7).then_some(self.0.rnr_retry)
-    }
-
-    /// How long to wait for an acknowledgement; `None` is for ever.
+    /// The transport timer; `None` is without limit.
     pub(crate) fn timeout_ns(&self) -> Option<u64> {
-        (self.0.timeout != 0).then_some(TIMEOUT_UNIT_NS << self.0.timeout)
+        (self.timeout != 0).then_some(TIMEOUT_UNIT_NS << self.timeout)
     }
 
     /// Whether its path leads to the port with that LID and GID.
     pub(crate) fn leads_to(&self, lid: u16, gid: [u8; 16]) -> bool {
-        self.0.dest_lid == lid && (self.0.has_grh == 0 || self.0.dest_gid == gid)
+        self.dest_lid == lid && (self.has_grh == 0 || self.dest_gid == gid)
     }
 }
 
@@ -116,31 +129,30 @@ mod tests {
 
     #[test]
     fn only_named_fields_count() {
-        let change =
-            ModifyQp { mask: QP_ATTR_TIMEOUT, timeout: 14, dest_qpn: 9, port: 77, ..Default::default() };
-        let set = Attributes::default().with(&change, &LIMITS).unwrap();
-        assert_eq!((set.timeout_ns(), set.dest_qpn()), (Some(4096 << 14), 0));
+        let change = Attributes { timeout: 14, dest_qpn: 9, port: 77, ..Default::default() };
+        let set = Attributes::default().with(&change, QP_ATTR_TIMEOUT, &LIMITS).unwrap();
+        assert_eq!((set.timeout_ns(), set.dest_qpn, set.port), (Some(4096 << 14), 0, 0));
     }
 
     #[test]
     fn values_out_of_range_are_refused() {
         let all = u32::MAX;
-        let good = ModifyQp { mask: all, port: 1, path_mtu: 5, ..Default::default() };
-        assert!(Attributes::default().with(&good, &LIMITS).is_some());
+        let good = Attributes { port: 1, path_mtu: 5, ..Default::default() };
+        assert!(Attributes::default().with(&good, all, &LIMITS).is_some());
         for bad in [
-            ModifyQp { port: 2, ..good },
-            ModifyQp { path_mtu: 6, ..good },
-            ModifyQp { timeout: 32, ..good },
-            ModifyQp { retry_count: 8, ..good },
-            ModifyQp { rnr_retry: 8, ..good },
-            ModifyQp { min_rnr_timer: 32, ..good },
-            ModifyQp { max_rd_atomic: 17, ..good },
-            ModifyQp { dest_qpn: 1 << 24, ..good },
-            ModifyQp { pkey_index: 1, ..good },
-            ModifyQp { sgid_index: 1, ..good },
-            ModifyQp { access: 1 << 4, ..good },
+            Attributes { port: 2, ..good },
+            Attributes { path_mtu: 6, ..good },
+            Attributes { timeout: 32, ..good },
+            Attributes { retry_count: 8, ..good },
+            Attributes { rnr_retry: 8, ..good },
+            Attributes { min_rnr_timer: 32, ..good },
+            Attributes { max_rd_atomic: 17, ..good },
+            Attributes { dest_qpn: 1 << 24, ..good },
+            Attributes { pkey_index: 1, ..good },
+            Attributes { sgid_index: 1, ..good },
+            Attributes { access: 1 << 4, ..good },
         ] {
-            assert!(Attributes::default().with(&bad, &LIMITS).is_none(), "{bad:?}");
+            assert!(Attributes::default().with(&bad, all, &LIMITS).is_none(), "{bad:?}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Queue pairs.
 //!
-//! A queue pair has two halves with a lock each: the requester, which works off the send queue, and the
+//! A queue pair has two halves with a lock each: the requester, which drains the send queue, and the
 //! responder, which takes what the peer sends. Lock order: requester of A, then a worker's guard, then
-//! responder of B (A and B may be one). Nobody takes a requester or a guard with a responder in hand.
+//! responder of B (A and B may be one). No requester and no guard is locked while a responder is.
 
 pub(crate) mod answer;
 pub(crate) mod attributes;
@@ -23,9 +23,9 @@ use crate::qp::responder::Responder;
 use crate::qp::setup::Setup;
 use crate::slab::Slab;
 
-/// Nobody wants to know when a doorbell rings.
+/// Doorbells are not timed.
 const RUNG_UNWANTED: u64 = 0;
-/// None has, since the send queue was looked at.
+/// No doorbell has rung since the send queue was read.
 const RUNG_NOT_YET: u64 = 1;
 
 /// One queue pair's slot. QPN zero is none.
@@ -39,13 +39,13 @@ pub(crate) struct Qp {
     recv_cq: AtomicU32,
     /// It is in its worker's queue.
     scheduled: AtomicBool,
-    /// It went to ERR for a reason that its driver must hear of, and has not yet.
+    /// It went to ERR for a reason of which an event must be sent, and was not yet.
     fatal: AtomicBool,
-    /// The peer became ready: look again before the time is up.
+    /// The peer became ready: try again before the deadline.
     nudged: AtomicBool,
-    /// Last answer to a page request of this slot: `ticket << 3 | code`. Tickets only grow.
+    /// Last answer to a wait of this slot: `ticket << 3 | code`. Tickets only grow.
     answer: AtomicU64,
-    /// The first doorbell since the send queue was looked at: [`RUNG_UNWANTED`], [`RUNG_NOT_YET`], or when it was.
+    /// The first doorbell since the send queue was read: [`RUNG_UNWANTED`], [`RUNG_NOT_YET`], or its time.
     rung: AtomicU64,
     pub(crate) requester: Mutex<Requester>,
     pub(crate) responder: Mutex<Responder>,
@@ -77,17 +77,17 @@ impl Qp {
         self.recv_cq.store(setup.recv_cq, Ordering::Release);
         self.nudged.store(false, Ordering::Release);
         self.fatal.store(false, Ordering::Release);
-        // The first request is watched, if any is.
+        // The first request is sampled, if any is.
         self.rung.store(RUNG_NOT_YET, Ordering::Release);
         self.qpn.store(setup.qpn, Ordering::Release);
     }
 
-    /// From one state to another that the driver asked for; `false` if the state is not `from` any more.
+    /// Changes the state; `false` if it is not `from` any more.
     pub(crate) fn change_state(&self, from: u8, to: u8) -> bool {
         self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// To ERR, unless it is in RESET. Anybody may do so at any time; whether it was in another state.
+    /// To ERR, unless it is in RESET. Any thread may do so at any time. `false` if it was in either.
     pub(crate) fn fail(&self) -> bool {
         let live = |state| (state != QPS_RESET && state != QPS_ERR).then_some(QPS_ERR);
         self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, live).is_ok()
@@ -98,12 +98,12 @@ impl Qp {
         !self.scheduled.swap(true, Ordering::SeqCst)
     }
 
-    /// Notes that it was taken from the queue. What is rung after this queues it again.
+    /// Notes that it was taken from the queue. A doorbell after this queues it again.
     pub(crate) fn unmark_scheduled(&self) {
         self.scheduled.swap(false, Ordering::SeqCst);
     }
 
-    /// Notes that the driver must hear of it.
+    /// Notes that an event of a fatal error must be sent.
     pub(crate) fn mark_fatal(&self) {
         self.fatal.store(true, Ordering::Release);
     }
@@ -112,7 +112,7 @@ impl Qp {
         self.fatal.load(Ordering::Relaxed) && self.fatal.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether the time of a doorbell is of interest.
+    /// Whether doorbells are timed, and none was since the send queue was read.
     pub(crate) fn wants_rung(&self) -> bool {
         self.rung.load(Ordering::Relaxed) == RUNG_NOT_YET
     }
@@ -123,7 +123,7 @@ impl Qp {
         let _ = self.rung.compare_exchange(RUNG_NOT_YET, at, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// When the first doorbell rang since this was called before, if that is known.
+    /// When the first doorbell rang since the last call, if that is known.
     pub(crate) fn take_rung(&self) -> Option<u64> {
         if self.rung.load(Ordering::Relaxed) <= RUNG_NOT_YET {
             return None;
@@ -131,7 +131,7 @@ impl Qp {
         Some(self.rung.swap(RUNG_NOT_YET, Ordering::Relaxed)).filter(|&at| at > RUNG_NOT_YET)
     }
 
-    /// Says whether times of doorbells are of interest from now on. Only the worker says so.
+    /// Whether doorbells are timed from now on. Only the worker calls this.
     pub(crate) fn want_rung(&self, wanted: bool) {
         if !wanted {
             self.rung.store(RUNG_UNWANTED, Ordering::Relaxed);
@@ -148,12 +148,12 @@ impl Qp {
         self.nudged.load(Ordering::Relaxed) && self.nudged.swap(false, Ordering::AcqRel)
     }
 
-    /// Leaves the answer to the page request with `ticket`, unless a later one was answered already.
+    /// Leaves the answer to the wait with `ticket`, unless a later wait was answered already.
     pub(crate) fn leave_answer(&self, ticket: u64, answer: PageAnswer) {
         self.answer.fetch_max(ticket << 3 | answer.bits(), Ordering::AcqRel);
     }
 
-    /// The answer to the page request with `ticket`, if it is there.
+    /// The answer to the wait with `ticket`, if it is there.
     pub(crate) fn answer(&self, ticket: u64) -> Option<PageAnswer> {
         let left = self.answer.load(Ordering::Acquire);
         (left >> 3 == ticket).then(|| PageAnswer::from_bits(left))
@@ -173,7 +173,7 @@ impl QueuePairs {
         self.0.find(slot_of(qpn)).filter(|qp| qpn != 0 && qp.qpn() == qpn)
     }
 
-    /// Whoever occupies a slot now, if anybody ever did.
+    /// What is in a slot now, if anything ever was.
     pub(crate) fn occupant(&self, slot: u32) -> Option<&Qp> {
         self.0.find(slot)
     }

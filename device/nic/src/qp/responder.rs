@@ -7,7 +7,7 @@ use crate::queue::shared::Taken;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Receiving {
     pub(crate) taken: Taken,
-    /// Datagrams: tells it from every other one; else zero.
+    /// Datagrams: identifies it; else zero.
     pub(crate) ticket: u64,
 }
 
@@ -16,16 +16,16 @@ pub(crate) struct Receiving {
 pub(crate) struct Responder {
     pub(crate) setup: Setup,
     pub(crate) peer_qpn: u32,
-    /// ACCESS_REMOTE_* for what arrives.
+    /// ACCESS_REMOTE_* for incoming requests.
     pub(crate) access: u32,
     pub(crate) min_rnr_timer: u8,
-    /// UD: the key that datagrams must bear.
+    /// UD: the Q_Key that datagrams must have.
     pub(crate) qkey: u32,
     /// Index of the next receive request.
     pub(crate) consumer: u32,
     /// Requests known to wait behind `consumer`.
     pub(crate) known: u32,
     pub(crate) current: Option<Receiving>,
-    /// A message has arrived.
+    /// A message has arrived since the queue pair was reset.
     pub(crate) established: bool,
 }

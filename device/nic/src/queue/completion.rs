@@ -1,34 +1,30 @@
 //! Completion queues.
 
-use std::sync::Mutex;
-
 use refault_abi::codes::WC_SUCCESS;
 
 use crate::cause::Cause;
-use crate::ids::slot_of;
 use crate::memory::access::AccessError;
-use crate::memory::guard::lock;
 use crate::memory::port::Port;
 use crate::queue::event::EventQueues;
 use crate::queue::layout::{Ring, RingLayout};
 use crate::queue::moderation::{Moderation, Pace, Step};
+use crate::queue::numbered::{Numbered, Queues};
 use crate::queue::published;
-use crate::slab::Slab;
 use crate::verbs::{Completion, Event};
 
-/// What the driver wants to be told about.
+/// Which completions send an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Armed {
-    /// Nothing.
+    /// None: the driver polls.
     #[default]
     No,
-    /// The next completion.
+    /// The next one.
     Next,
-    /// The next solicited or failed one.
+    /// The next one that is solicited or failed.
     Solicited,
 }
 
-/// What stays the same while a completion queue lives.
+/// What a completion queue is made with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CqSetup {
     pub(crate) cqn: u32,
@@ -42,12 +38,12 @@ pub(crate) struct CqSetup {
 struct CompletionQueue {
     setup: CqSetup,
     producer: u32,
-    /// The driver's consumer index when it was last looked at.
+    /// The driver's consumer index when it was last read.
     consumer: u32,
     /// Index behind the last completion that counts as solicited.
     solicited_end: u32,
     armed: Armed,
-    /// When what is armed is told of.
+    /// When an armed queue sends its event.
     pace: Pace,
     /// Overrun, or its memory is gone: nothing more is written.
     failed: bool,
@@ -59,14 +55,14 @@ struct CompletionQueue {
 pub(crate) enum TimerNeeded {
     /// There is nothing to wait for, or the timer runs already.
     No,
-    /// The queue's worker.
+    /// The queue's worker must start it.
     Yes,
 }
 
 /// A completion could not be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PostError {
-    /// The queue failed just now: its queue pairs must hear of it.
+    /// The queue failed just now: its queue pairs must fail too.
     JustFailed,
     /// The queue failed before, or does not exist.
     Dead,
@@ -74,31 +70,28 @@ pub(crate) enum PostError {
 
 /// All completion queues. A queue's lock comes before those of event queues.
 pub(crate) struct CompletionQueues {
-    queues: Slab<Mutex<CompletionQueue>>,
+    queues: Queues<CompletionQueue>,
     layout: &'static dyn RingLayout,
 }
 
 impl CompletionQueues {
     pub(crate) fn new(limit: u32, layout: &'static dyn RingLayout) -> Self {
-        Self { queues: Slab::new(limit), layout }
+        Self { queues: Queues::new(limit), layout }
     }
 
     /// Starts a queue; `false` beyond the limit.
     pub(crate) fn create(&self, setup: CqSetup) -> bool {
-        let slot = self.queues.grow_to(slot_of(setup.cqn));
-        slot.map(|slot| *lock(slot) = CompletionQueue { setup, ..Default::default() }).is_some()
+        self.queues.insert(CompletionQueue { setup, ..Default::default() })
     }
 
     /// Ends a queue.
     pub(crate) fn destroy(&self, cqn: u32) {
-        if let Some(slot) = self.queues.find(slot_of(cqn)) {
-            *lock(slot) = CompletionQueue::default();
-        }
+        self.queues.remove(cqn);
     }
 
     /// Ends all queues.
     pub(crate) fn clear(&self) {
-        self.queues.iter().for_each(|slot| *lock(slot) = CompletionQueue::default());
+        self.queues.clear();
     }
 
     /// Writes one completion.
@@ -113,56 +106,22 @@ impl CompletionQueues {
         cqn: u32,
         completion: &Completion,
     ) -> Result<TimerNeeded, PostError> {
-        let slot = self.queues.find(slot_of(cqn)).ok_or(PostError::Dead)?;
-        let mut queue = lock(slot);
-        if queue.setup.cqn != cqn || queue.failed {
-            return Err(PostError::Dead);
-        }
-        if queue.write(port, self.layout, completion).is_err() {
-            queue.failed = true;
-            events.raise(port, queue.setup.eqn, Event::CqError { cqn });
-            return Err(PostError::JustFailed);
-        }
-        let solicited = completion.solicited || completion.status != WC_SUCCESS;
-        if solicited {
-            queue.solicited_end = queue.producer;
-        }
-        let counts = queue.armed == Armed::Next || queue.armed == Armed::Solicited && solicited;
-        let step = if counts { queue.pace.count(1, port.fabric().now_ns()) } else { Step::Wait };
-        Ok(queue.step(port, events, step))
+        let posted = self.queues.with(cqn, |queue| queue.post(port, self.layout, events, completion));
+        posted.unwrap_or(Err(PostError::Dead))
     }
 
-    /// The driver's arm doorbell, rung in the page of `context`, with its consumer index: completions it has
-    /// not seen yet are told of at once.
+    /// Serves an arm doorbell. Completions that the driver has not seen yet are reported at once.
     pub(crate) fn arm(
         &self,
         port: &mut Port<'_>,
         events: &EventQueues,
         doorbell: ArmDoorbell,
     ) -> TimerNeeded {
-        let Some(slot) = self.queues.find(slot_of(doorbell.cqn)) else { return TimerNeeded::No };
-        let mut queue = lock(slot);
-        let CqSetup { cqn, context, ring: Ring { log, .. }, .. } = queue.setup;
-        if cqn == 0 || cqn != doorbell.cqn || context != doorbell.context || queue.failed {
-            return TimerNeeded::No;
-        }
-        // A consumer index that cannot be is as good as an old one: the driver will look.
-        let unseen = published(queue.producer, doorbell.consumer, log).unwrap_or(1);
-        let unseen_solicited = queue.solicited_end.wrapping_sub(doorbell.consumer) as i32 > 0;
-        let armed = if doorbell.solicited { Armed::Solicited } else { Armed::Next };
-        // Asking for any completion is not undone by asking for solicited ones.
-        if queue.armed != Armed::Next {
-            queue.armed = armed;
-        }
-        let counted = match queue.armed {
-            Armed::Next => unseen,
-            _ => u32::from(unseen > 0 && unseen_solicited),
-        };
-        let step = queue.pace.recount(counted, port.fabric().now_ns());
-        queue.step(port, events, step)
+        let armed = self.queues.with(doorbell.cqn, |queue| queue.arm(port, events, doorbell));
+        armed.unwrap_or(TimerNeeded::No)
     }
 
-    /// Sets when an armed queue tells of its completions; `false` if there is no such queue.
+    /// Sets when an armed queue sends its event; `false` if there is no such queue.
     pub(crate) fn moderate(
         &self,
         port: &mut Port<'_>,
@@ -170,36 +129,32 @@ impl CompletionQueues {
         cqn: u32,
         rule: Moderation,
     ) -> bool {
-        self.with(cqn, |queue| {
-            if queue.pace.change(rule) {
-                queue.tell(port, events);
-            }
-        })
-        .is_some()
+        self.queues
+            .with(cqn, |queue| {
+                if queue.pace.change(rule) {
+                    queue.notify(port, events);
+                }
+            })
+            .is_some()
     }
 
-    /// When the queue wants to be looked at; its worker watches from now on.
+    /// The deadline of a queue whose worker starts its timer.
     pub(crate) fn watched(&self, cqn: u32) -> Option<u64> {
-        self.with(cqn, |queue| queue.pace.watched()).flatten()
+        self.queues.with(cqn, |queue| queue.pace.watched()).flatten()
     }
 
-    /// The time of a queue may have come: then it tells of what it has.
+    /// Sends a queue's event if its deadline has passed.
     pub(crate) fn expire(&self, port: &mut Port<'_>, events: &EventQueues, cqn: u32) {
         let now_ns = port.fabric().now_ns();
-        self.with(cqn, |queue| {
+        self.queues.with(cqn, |queue| {
             if queue.pace.is_due(now_ns) {
-                queue.tell(port, events);
+                queue.notify(port, events);
             }
         });
     }
-
-    fn with<R>(&self, cqn: u32, work: impl FnOnce(&mut CompletionQueue) -> R) -> Option<R> {
-        let mut queue = lock(self.queues.find(slot_of(cqn))?);
-        (cqn != 0 && queue.setup.cqn == cqn).then(|| work(&mut queue))
-    }
 }
 
-/// An arm doorbell.
+/// An arm doorbell, rung in the page of `context`, with the driver's consumer index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ArmDoorbell {
     pub(crate) cqn: u32,
@@ -208,7 +163,56 @@ pub(crate) struct ArmDoorbell {
     pub(crate) solicited: bool,
 }
 
+impl Numbered for CompletionQueue {
+    fn number(&self) -> u32 {
+        self.setup.cqn
+    }
+}
+
 impl CompletionQueue {
+    fn post(
+        &mut self,
+        port: &mut Port<'_>,
+        layout: &dyn RingLayout,
+        events: &EventQueues,
+        completion: &Completion,
+    ) -> Result<TimerNeeded, PostError> {
+        if self.failed {
+            return Err(PostError::Dead);
+        }
+        if self.write(port, layout, completion).is_err() {
+            self.failed = true;
+            events.raise(port, self.setup.eqn, Event::CqError { cqn: self.setup.cqn });
+            return Err(PostError::JustFailed);
+        }
+        let solicited = completion.solicited || completion.status != WC_SUCCESS;
+        if solicited {
+            self.solicited_end = self.producer;
+        }
+        let counts = self.armed == Armed::Next || self.armed == Armed::Solicited && solicited;
+        let step = if counts { self.pace.count(1, port.fabric().now_ns()) } else { Step::Wait };
+        Ok(self.step(port, events, step))
+    }
+
+    fn arm(&mut self, port: &mut Port<'_>, events: &EventQueues, doorbell: ArmDoorbell) -> TimerNeeded {
+        if self.setup.context != doorbell.context || self.failed {
+            return TimerNeeded::No;
+        }
+        // An impossible consumer index counts as an old one: the driver gets an event, and looks.
+        let unseen = published(self.producer, doorbell.consumer, self.setup.ring.log).unwrap_or(1);
+        let unseen_solicited = self.solicited_end.wrapping_sub(doorbell.consumer) as i32 > 0;
+        // Arming for any completion is not undone by arming for solicited ones.
+        if self.armed != Armed::Next {
+            self.armed = if doorbell.solicited { Armed::Solicited } else { Armed::Next };
+        }
+        let counted = match self.armed {
+            Armed::Next => unseen,
+            _ => u32::from(unseen > 0 && unseen_solicited),
+        };
+        let step = self.pace.recount(counted, port.fabric().now_ns());
+        self.step(port, events, step)
+    }
+
     /// Writes an entry, if there is room.
     fn write(
         &mut self,
@@ -232,20 +236,20 @@ impl CompletionQueue {
         Ok(())
     }
 
-    /// Does what the pace says.
+    /// Sends the event, or has a timer started, as the pace says.
     fn step(&mut self, port: &mut Port<'_>, events: &EventQueues, step: Step) -> TimerNeeded {
         match step {
             Step::Wait => TimerNeeded::No,
-            Step::Watch => TimerNeeded::Yes,
-            Step::Tell => {
-                self.tell(port, events);
+            Step::StartTimer => TimerNeeded::Yes,
+            Step::Notify => {
+                self.notify(port, events);
                 TimerNeeded::No
             }
         }
     }
 
-    /// Sends the event that was asked for, once.
-    fn tell(&mut self, port: &mut Port<'_>, events: &EventQueues) {
+    /// Sends the event, and disarms.
+    fn notify(&mut self, port: &mut Port<'_>, events: &EventQueues) {
         self.armed = Armed::No;
         self.pace.restart();
         events.raise(port, self.setup.eqn, Event::Completion { cqn: self.setup.cqn });

@@ -1,4 +1,4 @@
-//! Event queues: what the device tells the kernel driver, one ring for each interrupt vector.
+//! Event queues: events for the kernel driver, one ring for each interrupt vector.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -26,10 +26,10 @@ struct EventQueue {
     producer: u32,
     consumer: u32,
     armed: bool,
-    /// The page fault written last, if no interrupt was sent since.
+    /// The page fault written last, if no interrupt was sent since: its interrupt is recorded.
     unannounced: Option<ProbeEvent>,
-    /// Events that found the ring full, in order, each once: no more than objects have kinds of events, and page
-    /// faults can be outstanding.
+    /// Events that found the ring full, in order, each once. There are no more than objects have kinds of events, plus
+    /// outstanding page faults.
     backlog: VecDeque<Event>,
     in_backlog: FxHashSet<Event>,
 }
@@ -38,7 +38,7 @@ struct EventQueue {
 pub(crate) struct EventQueues {
     queues: Box<[Mutex<Option<EventQueue>>]>,
     layout: &'static dyn RingLayout,
-    /// The memory of an event queue could not be written: the device has no way left to tell.
+    /// The memory of an event queue could not be written: an event is lost.
     broken: AtomicBool,
 }
 
@@ -99,8 +99,8 @@ impl EventQueues {
         queue.fire(port);
     }
 
-    /// The driver's doorbell: entries before `consumer` are free; `arm` asks for an interrupt with the next
-    /// event, which is at once if there is one already.
+    /// Serves the driver's doorbell: entries before `consumer` are free; `arm` asks for an interrupt with the next
+    /// event, or at once if there is one already.
     pub(crate) fn doorbell(&self, port: &mut Port<'_>, eqn: u32, consumer: u32, arm: bool) {
         let Some(slot) = self.queues.get(eqn as usize) else { return };
         let mut slot = lock(slot);
@@ -114,7 +114,7 @@ impl EventQueues {
         queue.fire(port);
     }
 
-    /// Forgets what was kept about objects that are gone.
+    /// Drops backlogged events of objects that are gone.
     pub(crate) fn forget(&self, eqn: u32, gone: impl Fn(&Event) -> bool) {
         let Some(slot) = self.queues.get(eqn as usize) else { return };
         if let Some(queue) = lock(slot).as_mut() {
@@ -166,7 +166,7 @@ impl EventQueue {
         Ok(())
     }
 
-    /// Interrupts if armed and there is something to see; once for each arming.
+    /// Interrupts if armed and there are events to see; once for each arming.
     fn fire(&mut self, port: &mut Port<'_>) {
         if self.armed && self.unconsumed() != 0 {
             self.armed = false;

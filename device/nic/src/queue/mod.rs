@@ -4,13 +4,17 @@ pub(crate) mod completion;
 pub(crate) mod event;
 pub(crate) mod layout;
 pub(crate) mod moderation;
+mod numbered;
 pub(crate) mod shared;
 
 use crate::cause::Cause;
 
-/// How many entries of a ring of `1 << log` the producer has published beyond the consumer.
+/// How many entries of a ring of `1 << log` the producer has published beyond the consumer. Both indices count
+/// freely and wrap.
 ///
-/// Both count freely and wrap; a producer further ahead than the ring is long is nonsense.
+/// # Errors
+///
+/// The producer is further ahead than the ring is long.
 pub(crate) fn published(producer: u32, consumer: u32, log: u8) -> Result<u32, Cause> {
     let count = producer.wrapping_sub(consumer);
     if count <= 1 << log { Ok(count) } else { Err(Cause::Bounds) }

@@ -1,22 +1,17 @@
 //! Shared receive queues: one ring of receive requests that many queue pairs take from.
 //!
-//! A queue's lock comes after those of responders, of which any number may be at it, and before those of event
-//! queues. What is taken is copied out, so the entry is the driver's again at once.
+//! A queue's lock comes after those of responders, of which many may take from it, and before those of event queues. A
+//! request is copied out when it is taken, so its entry is the driver's again at once.
 
-use std::sync::Mutex;
-
-use refault_abi::command::SrqState;
 use refault_abi::event::{SRQ_EVENT_ERROR, SRQ_EVENT_LIMIT_REACHED};
 
 use crate::cause::Cause;
-use crate::ids::slot_of;
 use crate::memory::access::AccessError;
-use crate::memory::guard::lock;
 use crate::memory::port::Port;
 use crate::queue::event::EventQueues;
 use crate::queue::layout::{Ring, RingLayout};
+use crate::queue::numbered::{Numbered, Queues};
 use crate::queue::published;
-use crate::slab::Slab;
 use crate::verbs::{Event, ReceiveRequest};
 
 /// A receive request that was taken from a queue.
@@ -29,7 +24,7 @@ pub(crate) struct Taken {
     pub(crate) pd: u32,
 }
 
-/// What stays the same while a shared receive queue lives.
+/// What a shared receive queue is made with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SrqSetup {
     pub(crate) srqn: u32,
@@ -46,7 +41,7 @@ struct SharedQueue {
     consumer: u32,
     /// Requests known to wait behind `consumer`.
     known: u32,
-    /// Tell when fewer are left; zero is never.
+    /// Send an event when fewer are left; zero is never.
     limit: u32,
     /// Its memory could not be reached: nothing more is taken.
     failed: bool,
@@ -54,51 +49,52 @@ struct SharedQueue {
 
 /// All shared receive queues.
 pub(crate) struct SharedQueues {
-    queues: Slab<Mutex<SharedQueue>>,
+    queues: Queues<SharedQueue>,
     layout: &'static dyn RingLayout,
 }
 
 impl SharedQueues {
     pub(crate) fn new(limit: u32, layout: &'static dyn RingLayout) -> Self {
-        Self { queues: Slab::new(limit), layout }
+        Self { queues: Queues::new(limit), layout }
     }
 
     /// Starts a queue; `false` beyond the limit.
     pub(crate) fn create(&self, setup: SrqSetup) -> bool {
-        let slot = self.queues.grow_to(slot_of(setup.srqn));
-        slot.map(|slot| *lock(slot) = SharedQueue { setup, ..Default::default() }).is_some()
+        self.queues.insert(SharedQueue { setup, ..Default::default() })
     }
 
     /// Ends a queue.
     pub(crate) fn destroy(&self, srqn: u32) {
-        if let Some(slot) = self.queues.find(slot_of(srqn)) {
-            *lock(slot) = SharedQueue::default();
-        }
+        self.queues.remove(srqn);
     }
 
     /// Ends all queues.
     pub(crate) fn clear(&self) {
-        self.queues.iter().for_each(|slot| *lock(slot) = SharedQueue::default());
+        self.queues.clear();
     }
 
-    /// Takes the next receive request, if there is one. An error means that the queue is lost; its driver was
-    /// told.
+    /// Takes the next receive request, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The queue is lost: its memory cannot be reached. The first time, an event says so.
     pub(crate) fn take(
         &self,
         port: &mut Port<'_>,
         events: &EventQueues,
         srqn: u32,
     ) -> Result<Option<Taken>, AccessError> {
-        self.with(srqn, |queue| {
-            let taken = queue.take(port, self.layout);
-            let checked =
-                taken.and_then(|taken| queue.watch_limit(port, self.layout, events).map(|()| taken));
-            queue.settled(port, events, checked)
-        })
-        .unwrap_or(Err(AccessError::Denied(Cause::Bounds)))
+        self.queues
+            .with(srqn, |queue| {
+                let taken = queue.take(port, self.layout);
+                let checked =
+                    taken.and_then(|taken| queue.watch_limit(port, self.layout, events).map(|()| taken));
+                queue.settled(port, events, checked)
+            })
+            .unwrap_or(Err(AccessError::Denied(Cause::Bounds)))
     }
 
-    /// Tells when fewer than `limit` requests are left, which may be now; `None` if there is no such queue,
+    /// Arms the event that fewer than `limit` requests are left, which may be now; `None` if there is no such queue,
     /// `Some(false)` if it cannot hold so many.
     pub(crate) fn arm(
         &self,
@@ -107,26 +103,27 @@ impl SharedQueues {
         srqn: u32,
         limit: u32,
     ) -> Option<bool> {
-        self.with(srqn, |queue| {
+        self.queues.with(srqn, |queue| {
             if limit > 1 << queue.setup.ring.log {
                 return false;
             }
             queue.limit = limit;
             let watched = queue.watch_limit(port, self.layout, events);
-            // A queue that is lost tells its driver so, not the command.
+            // That the queue is lost is an event, and no failure of the command.
             let _ = queue.settled(port, events, watched);
             true
         })
     }
 
-    /// The queue as its driver may see it.
-    pub(crate) fn state(&self, srqn: u32) -> Option<SrqState> {
-        self.with(srqn, |queue| SrqState { limit: queue.limit, consumer: queue.consumer, reserved: 0 })
+    /// The armed limit and the index of the next receive request; `None` if there is no such queue.
+    pub(crate) fn state(&self, srqn: u32) -> Option<(u32, u32)> {
+        self.queues.with(srqn, |queue| (queue.limit, queue.consumer))
     }
+}
 
-    fn with<R>(&self, srqn: u32, work: impl FnOnce(&mut SharedQueue) -> R) -> Option<R> {
-        let mut queue = lock(self.queues.find(slot_of(srqn))?);
-        (srqn != 0 && queue.setup.srqn == srqn).then(|| work(&mut queue))
+impl Numbered for SharedQueue {
+    fn number(&self) -> u32 {
+        self.setup.srqn
     }
 }
 
@@ -155,7 +152,7 @@ impl SharedQueue {
         Ok(published(producer, self.consumer, self.setup.ring.log)?)
     }
 
-    /// Tells, once, that fewer requests are left than the limit.
+    /// Sends the event, once, that fewer requests are left than the limit.
     fn watch_limit(
         &mut self,
         port: &mut Port<'_>,
@@ -168,12 +165,12 @@ impl SharedQueue {
         self.known = self.waiting(port, layout)?;
         if self.known < self.limit {
             self.limit = 0;
-            self.tell(port, events, SRQ_EVENT_LIMIT_REACHED);
+            self.raise(port, events, SRQ_EVENT_LIMIT_REACHED);
         }
         Ok(())
     }
 
-    /// Whatever could not be reached: the queue is lost, and its driver hears of it once.
+    /// Passes a result on; with the first error the queue is lost, and an event says so.
     fn settled<T>(
         &mut self,
         port: &mut Port<'_>,
@@ -181,12 +178,12 @@ impl SharedQueue {
         result: Result<T, AccessError>,
     ) -> Result<T, AccessError> {
         if result.is_err() && !std::mem::replace(&mut self.failed, true) {
-            self.tell(port, events, SRQ_EVENT_ERROR);
+            self.raise(port, events, SRQ_EVENT_ERROR);
         }
         result
     }
 
-    fn tell(&self, port: &mut Port<'_>, events: &EventQueues, code: u8) {
+    fn raise(&self, port: &mut Port<'_>, events: &EventQueues, code: u8) {
         events.raise(port, self.setup.eqn, Event::SharedQueue { srqn: self.setup.srqn, code });
     }
 }

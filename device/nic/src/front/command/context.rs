@@ -32,7 +32,7 @@ impl Front {
     }
 
     /// Everything of the context stops: its queue pairs go to ERR, and when this is answered no access of
-    /// theirs, or to their memory, is under way. Page requests that were sent stay open until answered.
+    /// theirs, or to their memory, is in flight. Page requests that were sent stay open until answered.
     pub(super) fn stop_context(&self, objects: &mut Objects, id: u32) -> Reply {
         objects.contexts.find(id)?.stopped = true;
         let Engine { memory, qps, .. } = &self.engine;

@@ -3,6 +3,7 @@
 mod context;
 mod mr;
 pub(crate) mod objects;
+mod pages;
 mod qp;
 mod queues;
 mod reply;
@@ -19,8 +20,6 @@ use crate::front::Front;
 use crate::front::registers::{CommandPlace, URGENT};
 use crate::memory::access::AccessError;
 use crate::memory::guard::lock;
-use crate::memory::page_table::Pages;
-use crate::memory::port::Port;
 use crate::schedule::Task;
 use objects::Objects;
 use reply::{Refused, Reply, body, reply};
@@ -130,26 +129,6 @@ impl Front {
             (0, CMD_DESTROY_QP) => self.destroy_qp(objects, id()?),
             _ => Err(Refused::BadOpcode),
         }
-    }
-
-    /// A page table of at least `bytes` that can be reached at each of `offsets`.
-    fn reachable_pages(
-        &self,
-        worker: usize,
-        table: &PageTable,
-        bytes: u64,
-        offsets: &[u64],
-        write: bool,
-    ) -> Result<Pages, Refused> {
-        let identity = self.engine.memory.new_identity();
-        let pages = Pages::check(table, identity).filter(|pages| pages.bytes() >= bytes);
-        let pages = pages.ok_or(Refused::BadParameter)?;
-        let mut port: Port<'_> = self.engine.memory.port(worker);
-        for &offset in offsets {
-            let extent = port.page(&pages, offset, write).map_err(|_| Refused::BadMemory)?;
-            self.engine.memory.fabric.memory.read(extent.gpa, &mut [0]).map_err(|_| Refused::BadMemory)?;
-        }
-        Ok(pages)
     }
 
     fn caps(&self) -> DeviceCaps {

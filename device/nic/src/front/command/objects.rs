@@ -1,4 +1,4 @@
-//! The control plane's books: what exists, what it belongs to, and who uses it.
+//! The books of objects: what exists, what it belongs to, and how often it is used.
 
 use refault_abi::regs::MAX_EQS;
 use refault_bus::Pasid;
@@ -37,7 +37,7 @@ pub(crate) struct CqRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MrRecord {
     pub(crate) pd: u32,
-    /// Event queue that hears of its page faults.
+    /// Event queue for its page faults.
     pub(crate) eqn: Option<u32>,
 }
 

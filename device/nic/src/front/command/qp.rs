@@ -76,7 +76,7 @@ impl Front {
         created(qpn)
     }
 
-    /// The rings and the doorbell record lie behind one another, and inside the buffer.
+    /// Checks that send ring, receive ring and doorbell record lie in this order, inside the buffer.
     fn qp_rings(&self, worker: usize, command: &CreateQp) -> Result<WorkRings, Refused> {
         let CreateQp { rq_offset, record_offset, log_sq, log_rq, .. } = *command;
         let logs = u32::from(log_sq.max(log_rq));
@@ -109,7 +109,10 @@ impl Front {
         if !may_change(requester.setup.kind, from, to, command.mask) || stopped && live {
             return Err(Refused::BadState);
         }
-        let attributes = requester.attributes.with(command, &LIMITS).ok_or(Refused::BadParameter)?;
+        let attributes = requester
+            .attributes
+            .with(&decode(command), command.mask, &LIMITS)
+            .ok_or(Refused::BadParameter)?;
         match to {
             QPS_RESET => self.engine.reset_qp(qp, &mut requester, &mut responder),
             // If its state has changed, it changed to ERR.
@@ -129,7 +132,7 @@ impl Front {
 
     /// A requester that found this queue pair not ready may try again now.
     fn wake_peer(&self, attributes: &Attributes) {
-        if let Some(peer) = self.engine.qps.find(attributes.dest_qpn()) {
+        if let Some(peer) = self.engine.qps.find(attributes.dest_qpn) {
             peer.nudge();
             self.engine.workers.schedule(peer);
         }
@@ -140,7 +143,7 @@ impl Front {
         let requester = lock(&qp.requester);
         let responder = lock(&qp.responder);
         reply(&QpState {
-            attributes: requester.attributes.reported(qpn, qp.state()),
+            attributes: encode(&requester.attributes, qpn, qp.state()),
             sq_consumer: requester.consumer,
             rq_consumer: responder.consumer,
             draining: u32::from(requester.draining),
@@ -148,8 +151,8 @@ impl Front {
         })
     }
 
-    /// When this is answered nothing more is read, written or completed for the queue pair: its own work is
-    /// done with its requester locked, its peer's with its responder locked.
+    /// When this is answered nothing more is read, written or completed for the queue pair: its own work is done with
+    /// its requester locked, its peer's with its responder locked.
     pub(super) fn destroy_qp(&self, objects: &mut Objects, qpn: u32) -> Reply {
         let qp = self.engine.qps.find(qpn).ok_or(Refused::NoObject)?;
         let QpRecord { pd, cqs, eqn, srqn } = objects.qps.remove(qpn)?;
@@ -172,8 +175,61 @@ impl Front {
 /// Gives both halves the attributes they work by.
 fn apply(attributes: &Attributes, requester: &mut Requester, responder: &mut Responder) {
     requester.attributes = *attributes;
-    responder.peer_qpn = attributes.dest_qpn();
-    responder.access = attributes.access();
-    responder.qkey = attributes.qkey();
-    responder.min_rnr_timer = attributes.min_rnr_timer();
+    responder.peer_qpn = attributes.dest_qpn;
+    responder.access = attributes.access;
+    responder.qkey = attributes.qkey;
+    responder.min_rnr_timer = attributes.min_rnr_timer;
+}
+
+/// The attributes of a command, whether its mask names them or not.
+fn decode(command: &ModifyQp) -> Attributes {
+    Attributes {
+        access: command.access,
+        pkey_index: command.pkey_index,
+        port: command.port,
+        path_mtu: command.path_mtu,
+        dest_lid: command.dest_lid,
+        dest_gid: command.dest_gid,
+        sgid_index: command.sgid_index,
+        has_grh: command.has_grh,
+        sl: command.sl,
+        dest_qpn: command.dest_qpn,
+        rq_psn: command.rq_psn,
+        sq_psn: command.sq_psn,
+        timeout: command.timeout,
+        retry_count: command.retry_count,
+        rnr_retry: command.rnr_retry,
+        min_rnr_timer: command.min_rnr_timer,
+        max_rd_atomic: command.max_rd_atomic,
+        max_dest_rd_atomic: command.max_dest_rd_atomic,
+        qkey: command.qkey,
+    }
+}
+
+/// Attributes as QUERY_QP returns them: no mask, the present state.
+fn encode(attributes: &Attributes, qpn: u32, state: u8) -> ModifyQp {
+    ModifyQp {
+        qpn,
+        state,
+        access: attributes.access,
+        pkey_index: attributes.pkey_index,
+        port: attributes.port,
+        path_mtu: attributes.path_mtu,
+        dest_lid: attributes.dest_lid,
+        dest_gid: attributes.dest_gid,
+        sgid_index: attributes.sgid_index,
+        has_grh: attributes.has_grh,
+        sl: attributes.sl,
+        dest_qpn: attributes.dest_qpn,
+        rq_psn: attributes.rq_psn,
+        sq_psn: attributes.sq_psn,
+        timeout: attributes.timeout,
+        retry_count: attributes.retry_count,
+        rnr_retry: attributes.rnr_retry,
+        min_rnr_timer: attributes.min_rnr_timer,
+        max_rd_atomic: attributes.max_rd_atomic,
+        max_dest_rd_atomic: attributes.max_dest_rd_atomic,
+        qkey: attributes.qkey,
+        ..ModifyQp::default()
+    }
 }

@@ -5,6 +5,7 @@ use refault_abi::event::{EQE_SIZE, MAX_LOG_EQES};
 use refault_abi::queue::{CQE_SIZE, MAX_LOG_CQES};
 
 use super::objects::{CqRecord, Objects};
+use super::pages::RingShape;
 use super::reply::{DONE, Refused, Reply, created};
 use crate::front::Front;
 use crate::queue::completion::CqSetup;
@@ -12,8 +13,7 @@ use crate::queue::layout::Ring;
 use crate::queue::moderation::Moderation;
 use crate::verbs::Event;
 
-/// Alignment and size of a completion queue's doorbell record.
-const RECORD: u32 = 64;
+const RING: RingShape = RingShape { entry: CQE_SIZE, max_log: MAX_LOG_CQES, record: 64 };
 
 impl Front {
     pub(super) fn create_eq(&self, worker: usize, objects: &mut Objects, command: &CreateEq) -> Reply {
@@ -42,17 +42,9 @@ impl Front {
         let CreateCq { buffer, record_offset, context, eqn, log_size: log, .. } = *command;
         objects.contexts.find(context)?;
         objects.eqs.find(eqn)?;
-        let ring = u64::from(CQE_SIZE) << log.min(31);
-        let sound = u32::from(log) <= MAX_LOG_CQES
-            && record_offset.is_multiple_of(RECORD)
-            && u64::from(record_offset) >= ring;
-        if !sound {
-            return Err(Refused::BadParameter);
-        }
-        let bytes = u64::from(record_offset) + u64::from(RECORD);
-        let pages = self.reachable_pages(worker, &buffer, bytes, &[0, u64::from(record_offset)], true)?;
+        let ring = self.ring(worker, &buffer, (record_offset, log), &RING)?;
         let cqn = objects.cqs.insert(CqRecord { context, eqn, users: 0 })?;
-        if !self.engine.cqs.create(CqSetup { cqn, ring: Ring { pages, record_offset, log }, context, eqn }) {
+        if !self.engine.cqs.create(CqSetup { cqn, ring, context, eqn }) {
             objects.cqs.remove(cqn)?;
             return Err(Refused::NoResources);
         }

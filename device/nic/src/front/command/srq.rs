@@ -1,35 +1,25 @@
 //! Shared receive queues.
 
-use refault_abi::command::{ArmSrq, CreateSrq};
+use refault_abi::command::{ArmSrq, CreateSrq, SrqState};
 use refault_abi::queue::{MAX_LOG_WQES, RQ_WQE_SIZE};
 
 use super::objects::{Objects, SrqRecord};
+use super::pages::RingShape;
 use super::reply::{DONE, Refused, Reply, created, reply};
 use crate::front::Front;
-use crate::queue::layout::Ring;
 use crate::queue::shared::SrqSetup;
 use crate::verbs::Event;
 
-/// Alignment and size of the doorbell record.
-const RECORD: u32 = 128;
+const RING: RingShape = RingShape { entry: RQ_WQE_SIZE, max_log: MAX_LOG_WQES, record: 128 };
 
 impl Front {
     pub(super) fn create_srq(&self, worker: usize, objects: &mut Objects, command: &CreateSrq) -> Reply {
         let CreateSrq { buffer, record_offset, pd, eqn, log_size: log, .. } = *command;
         objects.pds.find(pd)?;
         objects.eqs.find(eqn)?;
-        let ring = u64::from(RQ_WQE_SIZE) << log.min(31);
-        let sound = u32::from(log) <= MAX_LOG_WQES
-            && record_offset.is_multiple_of(RECORD)
-            && u64::from(record_offset) >= ring;
-        if !sound {
-            return Err(Refused::BadParameter);
-        }
-        let bytes = u64::from(record_offset) + u64::from(RECORD);
-        // The device writes its index to the record.
-        let pages = self.reachable_pages(worker, &buffer, bytes, &[0, u64::from(record_offset)], true)?;
+        let ring = self.ring(worker, &buffer, (record_offset, log), &RING)?;
         let srqn = objects.srqs.insert(SrqRecord { pd, eqn, users: 0 })?;
-        if !self.engine.srqs.create(SrqSetup { srqn, ring: Ring { pages, record_offset, log }, pd, eqn }) {
+        if !self.engine.srqs.create(SrqSetup { srqn, ring, pd, eqn }) {
             objects.srqs.remove(srqn)?;
             return Err(Refused::NoResources);
         }
@@ -63,6 +53,7 @@ impl Front {
     }
 
     pub(super) fn query_srq(&self, srqn: u32) -> Reply {
-        self.engine.srqs.state(srqn).map_or(Err(Refused::NoObject), |state| reply(&state))
+        let (limit, consumer) = self.engine.srqs.state(srqn).ok_or(Refused::NoObject)?;
+        reply(&SrqState { limit, consumer, reserved: 0 })
     }
 }
