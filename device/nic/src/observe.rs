@@ -71,8 +71,10 @@ impl Sampling {
 /// What a port stamps while it serves a sampled request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestStamps {
-    /// The shard's counters at the start.
-    start: ShardStats,
+    /// Counters of the shard at the start.
+    table_walks: u64,
+    atc_misses: u64,
+    interrupts: u64,
     /// When memory was found first, and what found it.
     pub(crate) translated: Option<(u64, Translator)>,
     /// When the completion was written.
@@ -82,7 +84,8 @@ pub(crate) struct RequestStamps {
 impl RequestStamps {
     /// No stamps yet.
     pub(crate) fn begin(stats: &ShardStats) -> Self {
-        Self { start: *stats, translated: None, written_ns: None }
+        let &ShardStats { table_walks, atc_misses, interrupts, .. } = stats;
+        Self { table_walks, atc_misses, interrupts, translated: None, written_ns: None }
     }
 
     /// Stamps the first translation. The slowest translator that was needed counts.
@@ -91,9 +94,9 @@ impl RequestStamps {
         if self.translated.is_some() {
             return;
         }
-        let translator = if stats.table_walks != self.start.table_walks {
+        let translator = if stats.table_walks != self.table_walks {
             Translator::Table
-        } else if stats.atc_misses != self.start.atc_misses {
+        } else if stats.atc_misses != self.atc_misses {
             Translator::Iommu
         } else {
             Translator::DeviceTlb
@@ -109,6 +112,6 @@ impl RequestStamps {
 
     /// Whether an interrupt was sent since the start.
     pub(crate) fn interrupted(&self, stats: &ShardStats) -> bool {
-        stats.interrupts != self.start.interrupts
+        stats.interrupts != self.interrupts
     }
 }

@@ -46,9 +46,14 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// The first `count` of `pieces`; `None` if there are not so many.
-    pub(crate) fn new(pieces: [Piece; MAX_PIECES], count: usize) -> Option<Self> {
-        (count <= MAX_PIECES).then_some(Self { list: pieces, count: count as u8 })
+    /// Fills the list; `false` if the pieces are too many.
+    pub(crate) fn fill(&mut self, pieces: impl ExactSizeIterator<Item = Piece>) -> bool {
+        let fits = pieces.len() <= MAX_PIECES;
+        if fits {
+            self.count = pieces.len() as u8;
+            self.list.iter_mut().zip(pieces).for_each(|(to, piece)| *to = piece);
+        }
+        fits
     }
 
     /// Bytes of all pieces.
@@ -75,9 +80,10 @@ pub(crate) enum Data {
 }
 
 /// What a send request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// SEND, with or without immediate data.
+    #[default]
     Send,
     /// RDMA WRITE.
     Write,
@@ -93,6 +99,12 @@ pub(crate) enum Operation {
     Flush(Flush),
     /// ATOMIC WRITE (InfiniBand 1.5, annex A19).
     AtomicWrite,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self::Pieces(Pieces::default())
+    }
 }
 
 /// What a FLUSH asks for.
@@ -154,7 +166,7 @@ pub(crate) struct Destination {
 }
 
 /// A send request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SendRequest {
     /// Given back in the completion.
     pub(crate) id: u64,
@@ -179,19 +191,7 @@ pub(crate) struct SendRequest {
 impl SendRequest {
     /// A request that is not executed: it only completes, with an error.
     pub(crate) fn unexecuted(id: u64, opcode: u8) -> Self {
-        Self {
-            id,
-            opcode,
-            operation: Operation::Send,
-            signaled: false,
-            solicited: false,
-            immediate: None,
-            length: 0,
-            data: Data::Pieces(Pieces::default()),
-            remote_addr: 0,
-            rkey: 0,
-            destination: Destination::default(),
-        }
+        Self { id, opcode, ..Self::default() }
     }
 
     /// The scatter/gather list; empty for inline data.
@@ -214,15 +214,6 @@ impl SendRequest {
     pub(crate) fn remote(&self) -> Piece {
         Piece { addr: self.remote_addr, length: self.length, key: self.rkey }
     }
-}
-
-/// What a ring holds for a send request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Posted {
-    /// A request.
-    Request(SendRequest),
-    /// Nothing that the device can execute: it fails with WC_LOC_QP_OP_ERR.
-    Malformed { id: u64, opcode: u8 },
 }
 
 /// A receive request.

@@ -8,7 +8,7 @@ use super::turn::{REQUESTS_PER_TURN, Turn};
 use crate::memory::guard::lock;
 use crate::qp::requester::Message;
 use crate::qp::responder::Receiving;
-use crate::verbs::{Completion, Posted, SendRequest};
+use crate::verbs::{Completion, SendRequest};
 
 impl Turn<'_, '_> {
     /// Flushes a burst of both queues.
@@ -81,13 +81,11 @@ impl Turn<'_, '_> {
                 if requester.known == 0 {
                     return Some(count);
                 }
-                let posted = layout.send_request(&mut self.port, rings, requester.consumer, is_datagram);
-                let request = match posted.ok()? {
-                    Posted::Request(SendRequest { id, opcode, .. }) | Posted::Malformed { id, opcode } => {
-                        SendRequest::unexecuted(id, opcode)
-                    }
-                };
-                requester.active = Some(Message::new(request));
+                let mut request = SendRequest::default();
+                let index = requester.consumer;
+                layout.send_request(&mut self.port, rings, index, is_datagram, &mut request).ok()?;
+                let request = SendRequest::unexecuted(request.id, request.opcode);
+                requester.active = Some(Message { request, ..Message::default() });
             }
             self.complete_request(WC_WR_FLUSH_ERR, None);
         }

@@ -20,7 +20,7 @@ use crate::memory::guard::lock;
 use crate::memory::resolve::Ahead;
 use crate::qp::Qp;
 use crate::qp::requester::{Message, Requester, Wait};
-use crate::verbs::{End, Operation, Posted, SendRequest};
+use crate::verbs::{End, Operation};
 
 /// Bytes that a step counts for at least, however few it moved.
 const LEAST_STEP: u32 = 64 << 10;
@@ -197,7 +197,7 @@ impl Turn<'_, '_> {
             }
             return Next::Nothing;
         }
-        let Requester { setup, consumer, known, sampling, .. } = &mut *self.requester;
+        let Requester { setup, consumer, known, active, sampling, .. } = &mut *self.requester;
         let layout = self.engine.layout;
         if *known == 0 {
             // A request that was posted since the turn began has its own doorbell, which begins another turn.
@@ -214,20 +214,21 @@ impl Turn<'_, '_> {
                 }
             }
         }
-        match layout.send_request(&mut self.port, &setup.rings, *consumer, setup.is_datagram()) {
-            Ok(Posted::Request(request)) => {
-                self.requester.active = Some(Message::new(request));
+        let message = active.insert(Message::default());
+        let request = &mut message.request;
+        match layout.send_request(&mut self.port, &setup.rings, *consumer, setup.is_datagram(), request) {
+            Ok(true) => {
                 if self.requester.sampling.is_near() {
                     self.sample();
                 }
                 Next::Ready
             }
-            Ok(Posted::Malformed { id, opcode }) => {
-                self.requester.active = Some(Message::new(SendRequest::unexecuted(id, opcode)));
+            Ok(false) => {
                 self.complete_request(WC_LOC_QP_OP_ERR, None);
                 Next::Changed
             }
             Err(_) => {
+                *active = None;
                 self.engine.fail_qp(self.qp, true);
                 Next::Changed
             }

@@ -9,7 +9,7 @@ use crate::fault::ask;
 use crate::memory::port::Port;
 use crate::observe::RequestStamps;
 use crate::qp::Qp;
-use crate::qp::requester::Requester;
+use crate::qp::requester::{Message, Requester};
 use crate::verbs::Completion;
 
 /// Requests of one turn.
@@ -69,8 +69,11 @@ impl<'e, 't> Turn<'e, 't> {
         let requester = &mut *self.requester;
         let report = status != WC_SUCCESS || requester.signaled();
         ask::settle(self.port.fabric(), requester, status == WC_SUCCESS);
-        let Some(message) = requester.active.take() else { return };
+        let Some(Message { request, .. }) = &requester.active else { return };
+        let (id, opcode) = (request.id, request.opcode);
+        let length = if request.operation.fetches() { request.length } else { 0 };
         let index = requester.consumer;
+        requester.active = None;
         requester.consumer = requester.consumer.wrapping_add(1);
         requester.known = requester.known.saturating_sub(1);
         requester.trouble = Default::default();
@@ -81,15 +84,14 @@ impl<'e, 't> Turn<'e, 't> {
             self.port.stamps = Some(RequestStamps::begin(&self.port.shard().stats));
         }
         if report {
-            let request = &message.request;
             let completion = Completion {
-                id: request.id,
+                id,
                 index,
                 qpn: requester.setup.qpn,
-                length: if request.operation.fetches() { request.length } else { 0 },
+                length,
                 status,
                 cause,
-                opcode: request.opcode,
+                opcode,
                 timestamp_ns: self.port.fabric().now_ns(),
                 ..Completion::default()
             };

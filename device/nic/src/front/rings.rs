@@ -22,7 +22,7 @@ use crate::memory::port::Port;
 use crate::queue::layout::{Ring, RingLayout, WorkRings};
 use crate::queue::phase;
 use crate::verbs::{
-    Completion, Data, Destination, Event, Flush, MAX_MESSAGE, Operation, PageFault, Piece, Pieces, Posted,
+    Completion, Data, Destination, Event, Flush, MAX_MESSAGE, Operation, PageFault, Piece, Pieces,
     ReceiveRequest, SendRequest,
 };
 
@@ -44,11 +44,12 @@ impl RingLayout for AbiRings {
         rings: &WorkRings,
         index: u32,
         is_datagram: bool,
-    ) -> Result<Posted, AccessError> {
+        request: &mut SendRequest,
+    ) -> Result<bool, AccessError> {
         let mut wqe = SqWqe::new_zeroed();
         port.pages_read(&rings.pages, entry(index, rings.log_sq, SQ_WQE_SIZE), wqe.as_mut_bytes())?;
-        let request = decode(&wqe, is_datagram);
-        Ok(request.map_or(Posted::Malformed { id: wqe.wr_id, opcode: wqe.opcode }, Posted::Request))
+        (request.id, request.opcode) = (wqe.wr_id, wqe.opcode);
+        Ok(decode(&wqe, is_datagram, request).is_some())
     }
 
     fn receive_producer(&self, port: &mut Port<'_>, rings: &WorkRings) -> Result<u32, AccessError> {
@@ -120,40 +121,47 @@ fn entry(index: u32, log: u8, size: u32) -> u64 {
 fn read_receive(port: &mut Port<'_>, pages: &Pages, at: u64) -> Result<ReceiveRequest, AccessError> {
     let mut wqe = RqWqe::new_zeroed();
     port.pages_read(pages, at, wqe.as_mut_bytes())?;
-    let pieces = Pieces::new(wqe.sge.map(piece), wqe.num_sge as usize);
-    Ok(ReceiveRequest { id: wqe.wr_id, pieces })
+    let mut pieces = Pieces::default();
+    let used = wqe.sge.get(..wqe.num_sge as usize);
+    let sound = used.is_some_and(|used| pieces.fill(used.iter().map(piece)));
+    Ok(ReceiveRequest { id: wqe.wr_id, pieces: sound.then_some(pieces) })
 }
 
-fn piece(sge: Sge) -> Piece {
+fn piece(sge: &Sge) -> Piece {
     Piece { addr: sge.addr, length: sge.length, key: sge.lkey }
 }
 
-/// Decodes a send request; `None` if it is malformed.
-fn decode(wqe: &SqWqe, is_datagram: bool) -> Option<SendRequest> {
+/// Decodes all of a send request but its identity into a default one; `None` if it is malformed, and nothing is changed.
+fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<()> {
     let operation = operation(wqe)?;
     if is_datagram && (operation != Operation::Send || wqe.has_grh > 1 || wqe.sl > 15) {
         return None;
     }
-    let (data, length) = data(wqe, operation)?;
+    let inline = wqe.flags & WQE_INLINE != 0;
     let length = match operation {
-        Operation::Flush(flush) => flush_length(wqe, flush, &data, length)?,
-        _ => length,
+        Operation::Flush(flush) => flush_length(wqe, flush)?,
+        _ => data_length(wqe, operation)?,
     };
     let fits = if operation.is_word() { length == 8 } else { length <= MAX_MESSAGE };
+    if !fits {
+        return None;
+    }
+    request.operation = operation;
+    request.signaled = wqe.flags & WQE_SIGNALED != 0;
+    request.solicited = wqe.flags & WQE_SOLICITED != 0;
     let with_immediate = matches!(wqe.opcode, OP_SEND_IMM | OP_RDMA_WRITE_IMM);
-    fits.then_some(SendRequest {
-        id: wqe.wr_id,
-        opcode: wqe.opcode,
-        operation,
-        signaled: wqe.flags & WQE_SIGNALED != 0,
-        solicited: wqe.flags & WQE_SOLICITED != 0,
-        immediate: with_immediate.then_some(wqe.imm),
-        length: length as u32,
-        data,
-        remote_addr: wqe.remote_addr,
-        rkey: wqe.rkey,
-        destination: destination(wqe),
-    })
+    request.immediate = with_immediate.then_some(wqe.imm);
+    request.length = length as u32;
+    if inline {
+        request.data = inline_data(wqe);
+    } else if let Data::Pieces(pieces) = &mut request.data {
+        pieces.fill(wqe.sge.iter().take(usize::from(wqe.num_sge)).map(piece));
+    }
+    (request.remote_addr, request.rkey) = (wqe.remote_addr, wqe.rkey);
+    if is_datagram {
+        request.destination = destination(wqe);
+    }
+    Some(())
 }
 
 fn operation(wqe: &SqWqe) -> Option<Operation> {
@@ -174,23 +182,28 @@ fn operation(wqe: &SqWqe) -> Option<Operation> {
     })
 }
 
-/// The local data and its length; `None` if both kinds are given, or too much.
-fn data(wqe: &SqWqe, operation: Operation) -> Option<(Data, u64)> {
-    let pieces = Pieces::new(wqe.sge.map(piece), usize::from(wqe.num_sge))?;
+/// Bytes of the local data; `None` if there are more pieces or bytes than fit, or both kinds of data.
+fn data_length(wqe: &SqWqe, operation: Operation) -> Option<u64> {
+    let pieces = wqe.sge.get(..usize::from(wqe.num_sge))?;
     if wqe.flags & WQE_INLINE == 0 {
-        return Some((Data::Pieces(pieces), pieces.bytes()));
+        return Some(pieces.iter().map(|piece| u64::from(piece.length)).sum());
     }
     let fits = wqe.inline_length <= MAX_INLINE && pieces.is_empty() && !operation.fetches();
-    let mut bytes = [0; MAX_INLINE as usize];
-    bytes.copy_from_slice(wqe.sge.as_bytes());
-    fits.then_some((Data::Inline(bytes), u64::from(wqe.inline_length)))
+    fits.then_some(u64::from(wqe.inline_length))
 }
 
-/// Bytes of a FLUSH; those of a whole region are known when it is found. `None` if the request is malformed.
-fn flush_length(wqe: &SqWqe, flush: Flush, data: &Data, length: u64) -> Option<u64> {
+fn inline_data(wqe: &SqWqe) -> Data {
+    let mut bytes = [0; MAX_INLINE as usize];
+    bytes.copy_from_slice(wqe.sge.as_bytes());
+    Data::Inline(bytes)
+}
+
+/// Bytes of a FLUSH, which has no data; those of a whole region are known when it is found. `None` if the request is
+/// malformed.
+fn flush_length(wqe: &SqWqe, flush: Flush) -> Option<u64> {
     const PLACEMENTS: u32 = FLUSH_GLOBAL | FLUSH_PERSISTENT;
-    let sound = wqe.imm & PLACEMENTS != 0 && wqe.imm & !(PLACEMENTS | FLUSH_RANGE) == 0 && wqe.num_sge == 0;
-    let without_data = length == 0 && matches!(data, Data::Pieces(_));
+    let sound = wqe.imm & PLACEMENTS != 0 && wqe.imm & !(PLACEMENTS | FLUSH_RANGE) == 0;
+    let without_data = wqe.num_sge == 0 && wqe.flags & WQE_INLINE == 0;
     let length = if flush.whole_region { 0 } else { wqe.compare_add };
     (sound && without_data).then_some(length)
 }
@@ -249,6 +262,11 @@ fn encode_event(event: &Event) -> Eqe {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decode(wqe: &SqWqe, is_datagram: bool) -> Option<SendRequest> {
+        let mut request = SendRequest::unexecuted(wqe.wr_id, wqe.opcode);
+        super::decode(wqe, is_datagram, &mut request).map(|()| request)
+    }
 
     fn wqe(opcode: u8, lengths: &[u32]) -> SqWqe {
         let mut wqe = SqWqe { opcode, num_sge: lengths.len() as u8, ..SqWqe::default() };

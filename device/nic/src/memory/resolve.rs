@@ -120,6 +120,7 @@ impl Resolve for Port<'_> {
         Ok(Extent { bytes: extent.bytes.min(access.length - u64::from(inside)), ..extent })
     }
 
+    #[inline]
     fn shortcut(&mut self, access: &Access) -> Result<Option<Shortcut>, Cause> {
         let (own, process) = (self.may_use_atc(), self.may_use_atc() && self.may_use_pasid());
         Ok(match &checked(self, access)?.backing {
@@ -156,6 +157,7 @@ impl Resolve for Port<'_> {
 }
 
 /// The region of an access that passes all checks.
+#[inline]
 fn checked<'p>(port: &'p mut Port<'_>, access: &Access) -> Result<&'p Region, Cause> {
     let table = port.regions;
     let region = port.shard().regions.find(access.key, table).ok_or(Cause::Key)?;

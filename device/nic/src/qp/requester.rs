@@ -9,7 +9,7 @@ use crate::qp::setup::Setup;
 use crate::verbs::{End, SendRequest};
 
 /// The active request: how far it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Message {
     pub(crate) request: SendRequest,
     /// Bytes moved.
@@ -18,13 +18,6 @@ pub(crate) struct Message {
     pub(crate) checked: bool,
     /// Datagrams: ticket of the receive request whose page is missing.
     pub(crate) receive_ticket: u64,
-}
-
-impl Message {
-    /// A request of which nothing is done.
-    pub(crate) fn new(request: SendRequest) -> Self {
-        Self { request, done: 0, checked: false, receive_ticket: 0 }
-    }
 }
 
 /// What a requester waits for before it looks at its request again.

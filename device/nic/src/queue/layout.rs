@@ -7,7 +7,7 @@ use crate::memory::access::AccessError;
 use crate::memory::page_table::Pages;
 use crate::memory::port::Port;
 use crate::queue::published;
-use crate::verbs::{Completion, Event, Posted, ReceiveRequest};
+use crate::verbs::{Completion, Event, ReceiveRequest, SendRequest};
 
 /// A ring of `1 << log` entries, with a doorbell record if it has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,14 +48,18 @@ pub(crate) trait RingLayout: Send + Sync {
         Ok(published(self.send_producer(port, rings)?, consumer, rings.log_sq)?)
     }
 
-    /// Send request `index`, read once. A queue pair for datagrams takes other requests than a connected one.
+    /// Reads send request `index`, once, into a default `request`. If the result is `false` it is malformed, and only its
+    /// identity is filled in. A queue pair for datagrams takes other requests than a connected one.
+    ///
+    /// The request is filled in place because it is large, and this is done for every request.
     fn send_request(
         &self,
         port: &mut Port<'_>,
         rings: &WorkRings,
         index: u32,
         is_datagram: bool,
-    ) -> Result<Posted, AccessError>;
+        request: &mut SendRequest,
+    ) -> Result<bool, AccessError>;
 
     /// The driver's producer index of a receive queue.
     fn receive_producer(&self, port: &mut Port<'_>, rings: &WorkRings) -> Result<u32, AccessError>;
