@@ -4,10 +4,24 @@
 //! PCI function ([`refault_pci::PciFunction`]) with a device TLB ([`refault_bus::ats::AtsEndpoint`]); it has
 //! no thread, and no clock but the one handed in. Its work is done by [`Worker`]s, on threads or on one.
 //!
-//! The path of one DMA through the crate: [`doorbell`](Nic) write, `engine` turn, `queue::send` fetches the
-//! request, `memory::region` checks key, bounds and rights, `memory::port` translates through the device TLB or the
-//! IOMMU, `memory::copy` copies, `queue::completion` reports. A page that is missing goes through `fault`: to the
-//! IOMMU as a page request or, of a region with a table of its own, to the driver as an event.
+//! Each folder uses only those below it:
+//!
+//! | module | owner | what it does |
+//! |---|---|---|
+//! | `nic` | [`Nic`], [`Worker`] | the public face |
+//! | `front` | `Front` | registers, doorbells, commands, the books of objects, the layout of rings |
+//! | `engine` | `Engine`, `Turn` | queue pairs in turn: requester, hand-over, responder |
+//! | `fault` | `Faults` | page requests and page faults, their waiters |
+//! | `schedule` | `Workers` | the workers' queues and timers |
+//! | `qp`, `queue` | `QueuePairs`, `CompletionQueues`, ... | their state |
+//! | `memory` | `Memory`, `Port` | keys, tables, the device TLB, copies |
+//! | `verbs`, `ids`, ... | | records and numbers that all others use |
+//!
+//! The path of one DMA: a doorbell (`front::doorbell`) queues a turn (`engine::requester`), which fetches the request
+//! (`front::rings`) and hands it over (`engine::handover`) to the responder; `memory::resolve` checks key, bounds and
+//! rights, `memory::port` translates through the device TLB or the IOMMU, `memory::copy` copies, and
+//! `queue::completion` reports. A page that is missing goes through `fault`: to the IOMMU as a page request or, of a
+//! region with a table of its own, to the driver as an event.
 
 mod cause;
 mod config;

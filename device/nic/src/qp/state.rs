@@ -1,8 +1,12 @@
 //! The state machines of queue pairs, connected and not: which transitions there are, and which attributes each
 //! must and may carry (InfiniBand 1.4, 10.3.1; the kernel's `ib_modify_qp_is_ok` holds the same tables).
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
+use refault_abi::codes::{QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, QPT_UD};
+use refault_abi::command::{
+    QP_ATTR_ACCESS, QP_ATTR_AV, QP_ATTR_DEST_QPN, QP_ATTR_MAX_DEST_RD_ATOMIC, QP_ATTR_MAX_RD_ATOMIC,
+    QP_ATTR_MIN_RNR_TIMER, QP_ATTR_PATH_MTU, QP_ATTR_PKEY, QP_ATTR_PORT, QP_ATTR_QKEY, QP_ATTR_RETRY,
+    QP_ATTR_RNR_RETRY, QP_ATTR_RQ_PSN, QP_ATTR_SQ_PSN, QP_ATTR_STATE, QP_ATTR_TIMEOUT,
+};
 
 /// Attributes of a transition besides the state itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +91,8 @@ pub(crate) fn may_change(kind: u8, from: u8, to: u8, mask: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use refault_abi::codes::QPT_RC;
+
     use super::*;
 
     fn may_change(from: u8, to: u8, mask: u32) -> bool {

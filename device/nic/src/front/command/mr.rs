@@ -1,7 +1,12 @@
 //! Memory regions.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
+use refault_abi::codes::{
+    ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC,
+    ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE,
+};
+use refault_abi::command::{
+    CreateMr, FAULT_REFUSED, FAULT_RESOLVED, InvalidateMr, MR_ODP, MR_PASID, MR_PINNED, ResumeFault,
+};
 
 use super::objects::{MrRecord, Objects};
 use super::reply::{DONE, Refused, Reply, created};

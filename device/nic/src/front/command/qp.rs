@@ -1,7 +1,7 @@
 //! Queue pairs.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
+use refault_abi::codes::{QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPT_RC, QPT_UD};
+use refault_abi::command::{CreateQp, ModifyQp, QP_ATTR_STATE, QpState};
 use refault_abi::queue::{MAX_LOG_WQES, RQ_WQE_SIZE, SQ_WQE_SIZE};
 
 use super::objects::{Objects, QpRecord};
