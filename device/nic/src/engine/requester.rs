@@ -197,28 +197,39 @@ impl Turn<'_, '_> {
             }
             return Next::Nothing;
         }
-        let Requester { setup, consumer, known, active, sampling, .. } = &mut *self.requester;
-        let layout = self.engine.layout;
-        if *known == 0 {
-            // A request that was posted since the turn began has its own doorbell, which begins another turn.
-            if std::mem::replace(&mut self.budget.looked, true) {
-                return Next::Nothing;
-            }
-            sampling.rung_ns = self.qp.take_rung();
-            match layout.sends_waiting(&mut self.port, &setup.rings, *consumer) {
+        if self.requester.known == 0 {
+            match self.look_for_requests() {
                 Ok(0) => return Next::Nothing,
-                Ok(count) => *known = count,
+                Ok(count) => self.requester.known = count,
                 Err(_) => {
                     self.engine.fail_qp(self.qp, true);
                     return Next::Changed;
                 }
             }
         }
-        let message = active.insert(Message::default());
-        let request = &mut message.request;
-        match layout.send_request(&mut self.port, &setup.rings, *consumer, setup.is_datagram(), request) {
+        self.fetch()
+    }
+
+    /// How many send requests wait.
+    fn look_for_requests(&mut self) -> Result<u32, AccessError> {
+        // A request that was posted since the turn began has its own doorbell, which begins another turn.
+        if std::mem::replace(&mut self.budget.looked, true) {
+            return Ok(0);
+        }
+        let Requester { setup, consumer, sampling, .. } = &mut *self.requester;
+        // Taken before the index is read: a later doorbell is for later requests.
+        sampling.rung_ns = self.qp.take_rung();
+        self.engine.layout.sends_waiting(&mut self.port, &setup.rings, *consumer)
+    }
+
+    /// Fetches the next request.
+    fn fetch(&mut self) -> Next {
+        let Requester { setup, consumer, active, sampling, .. } = &mut *self.requester;
+        let request = &mut active.insert(Message::default()).request;
+        let (layout, is_datagram) = (self.engine.layout, setup.is_datagram());
+        match layout.send_request(&mut self.port, &setup.rings, *consumer, is_datagram, request) {
             Ok(true) => {
-                if self.requester.sampling.is_near() {
+                if sampling.is_near() {
                     self.sample();
                 }
                 Next::Ready

@@ -25,24 +25,7 @@ const LIMITS: Limits = Limits { pkeys: PKEYS, gids: GIDS, max_rd_atomic: MAX_RD_
 impl Front {
     pub(super) fn create_qp(&self, worker: usize, objects: &mut Objects, command: &CreateQp) -> Reply {
         let CreateQp { pd, send_cq, recv_cq, eqn, .. } = *command;
-        let (context, owner) = objects.context_of(pd)?;
-        let same_owner =
-            objects.cqs.find(send_cq)?.context == context && objects.cqs.find(recv_cq)?.context == context;
-        objects.eqs.find(eqn)?;
-        let shared = match command.srqn {
-            0 => true,
-            srqn => {
-                let pd = objects.srqs.find(srqn)?.pd;
-                objects.context_of(pd)?.0 == context
-            }
-        };
-        let known = matches!(command.kind, QPT_RC | QPT_UD);
-        if !same_owner || !shared || !known || command.signal_all > 1 {
-            return Err(Refused::BadParameter);
-        }
-        if owner.stopped {
-            return Err(Refused::BadState);
-        }
+        let context = context_of_qp(objects, command)?;
         let rings = self.qp_rings(worker, command)?;
         let qpn = objects.qps.insert(QpRecord { pd, cqs: [send_cq, recv_cq], eqn, srqn: command.srqn })?;
         let setup = Setup {
@@ -170,6 +153,30 @@ impl Front {
         *objects.eqs.find(eqn)? -= 1;
         DONE
     }
+}
+
+/// The context of a queue pair that may be created. Its queues must belong to the same one.
+fn context_of_qp(objects: &mut Objects, command: &CreateQp) -> Result<u32, Refused> {
+    let CreateQp { pd, send_cq, recv_cq, eqn, .. } = *command;
+    let (context, owner) = objects.context_of(pd)?;
+    let same_owner =
+        objects.cqs.find(send_cq)?.context == context && objects.cqs.find(recv_cq)?.context == context;
+    objects.eqs.find(eqn)?;
+    let shared = match command.srqn {
+        0 => true,
+        srqn => {
+            let pd = objects.srqs.find(srqn)?.pd;
+            objects.context_of(pd)?.0 == context
+        }
+    };
+    let known = matches!(command.kind, QPT_RC | QPT_UD);
+    if !same_owner || !shared || !known || command.signal_all > 1 {
+        return Err(Refused::BadParameter);
+    }
+    if owner.stopped {
+        return Err(Refused::BadState);
+    }
+    Ok(context)
 }
 
 /// Gives both halves the attributes they work by.
