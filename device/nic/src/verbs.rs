@@ -28,7 +28,7 @@ pub(crate) enum End {
 }
 
 /// A scatter/gather element: a piece of a memory region.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     /// As the region counts addresses.
     pub(crate) addr: u64,
@@ -39,13 +39,16 @@ pub(crate) struct Piece {
 }
 
 /// A scatter/gather list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pieces {
     list: [Piece; MAX_PIECES],
     count: u8,
 }
 
 impl Pieces {
+    /// An empty list.
+    pub(crate) const NONE: Self = Self { list: [Piece { addr: 0, length: 0, key: 0 }; MAX_PIECES], count: 0 };
+
     /// Fills the list; `false` if the pieces are too many.
     pub(crate) fn fill(&mut self, pieces: impl ExactSizeIterator<Item = Piece>) -> bool {
         let fits = pieces.len() <= MAX_PIECES;
@@ -80,10 +83,9 @@ pub(crate) enum Data {
 }
 
 /// What a send request asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// SEND, with or without immediate data.
-    #[default]
     Send,
     /// RDMA WRITE.
     Write,
@@ -99,12 +101,6 @@ pub(crate) enum Operation {
     Flush(Flush),
     /// ATOMIC WRITE (InfiniBand 1.5, annex A19).
     AtomicWrite,
-}
-
-impl Default for Data {
-    fn default() -> Self {
-        Self::Pieces(Pieces::default())
-    }
 }
 
 /// What a FLUSH asks for.
@@ -153,7 +149,7 @@ impl Operation {
 }
 
 /// Where a datagram goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Destination {
     pub(crate) qpn: u32,
     pub(crate) qkey: u32,
@@ -166,7 +162,7 @@ pub(crate) struct Destination {
 }
 
 /// A send request.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct SendRequest {
     /// Given back in the completion.
     pub(crate) id: u64,
@@ -189,9 +185,24 @@ pub(crate) struct SendRequest {
 }
 
 impl SendRequest {
+    /// No request: an empty message. A constant, for one is copied for every request that is fetched.
+    pub(crate) const NONE: Self = Self {
+        id: 0,
+        opcode: 0,
+        operation: Operation::Send,
+        signaled: false,
+        solicited: false,
+        immediate: None,
+        length: 0,
+        data: Data::Pieces(Pieces::NONE),
+        remote_addr: 0,
+        rkey: 0,
+        destination: Destination { qpn: 0, qkey: 0, lid: 0, sl: 0, has_grh: false, gid: [0; 16] },
+    };
+
     /// A request that is not executed: it only completes, with an error.
     pub(crate) fn unexecuted(id: u64, opcode: u8) -> Self {
-        Self { id, opcode, ..Self::default() }
+        Self { id, opcode, ..Self::NONE }
     }
 
     /// The scatter/gather list; empty for inline data.

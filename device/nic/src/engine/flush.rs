@@ -81,11 +81,11 @@ impl Turn<'_, '_> {
                 if requester.known == 0 {
                     return Some(count);
                 }
-                let mut request = SendRequest::default();
+                let mut request = SendRequest::NONE;
                 let index = requester.consumer;
                 layout.send_request(&mut self.port, rings, index, is_datagram, &mut request).ok()?;
                 let request = SendRequest::unexecuted(request.id, request.opcode);
-                requester.active = Some(Message { request, ..Message::default() });
+                requester.active = Some(Message { request, ..Message::NONE });
             }
             self.complete_request(WC_WR_FLUSH_ERR, None);
         }

@@ -225,7 +225,7 @@ impl Turn<'_, '_> {
     /// Fetches the next request.
     fn fetch(&mut self) -> Next {
         let Requester { setup, consumer, active, sampling, .. } = &mut *self.requester;
-        let request = &mut active.insert(Message::default()).request;
+        let request = &mut active.insert(Message::NONE).request;
         let (layout, is_datagram) = (self.engine.layout, setup.is_datagram());
         match layout.send_request(&mut self.port, &setup.rings, *consumer, is_datagram, request) {
             Ok(true) => {

@@ -239,7 +239,12 @@ pub(crate) fn note_progress(fabric: &Fabric, requester: &mut Requester) {
 }
 
 /// The active request is over, and so are its faults.
+#[inline]
 pub(crate) fn settle(fabric: &Fabric, requester: &mut Requester, success: bool) {
+    // Most requests have none.
+    if requester.faulted.is_empty() && requester.faulted.capacity() <= KEPT_FAULTED {
+        return;
+    }
     let stage = if success { Stage::Copied } else { Stage::Failed };
     let qpn = requester.setup.qpn;
     requester.faulted.drain(..).for_each(|fault| record(fabric, stage, Some(fault.group), fault.miss, qpn));

@@ -121,7 +121,7 @@ fn entry(index: u32, log: u8, size: u32) -> u64 {
 fn read_receive(port: &mut Port<'_>, pages: &Pages, at: u64) -> Result<ReceiveRequest, AccessError> {
     let mut wqe = RqWqe::new_zeroed();
     port.pages_read(pages, at, wqe.as_mut_bytes())?;
-    let mut pieces = Pieces::default();
+    let mut pieces = Pieces::NONE;
     let used = wqe.sge.get(..wqe.num_sge as usize);
     let sound = used.is_some_and(|used| pieces.fill(used.iter().map(piece)));
     Ok(ReceiveRequest { id: wqe.wr_id, pieces: sound.then_some(pieces) })
@@ -131,7 +131,7 @@ fn piece(sge: &Sge) -> Piece {
     Piece { addr: sge.addr, length: sge.length, key: sge.lkey }
 }
 
-/// Decodes all of a send request but its identity into a default one; `None` if it is malformed, and nothing is changed.
+/// Decodes all of a send request but its identity into an empty one; `None` if it is malformed, and nothing is changed.
 fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<()> {
     let operation = operation(wqe)?;
     if is_datagram && (operation != Operation::Send || wqe.has_grh > 1 || wqe.sl > 15) {

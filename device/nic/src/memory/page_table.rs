@@ -108,6 +108,7 @@ impl Port<'_> {
     }
 
     /// Writes `bytes` at `offset`, then publishes `word` right behind them; all in one 4 KiB page.
+    #[inline]
     pub(crate) fn pages_publish(
         &mut self,
         pages: &Pages,

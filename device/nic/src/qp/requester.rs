@@ -9,7 +9,7 @@ use crate::qp::setup::Setup;
 use crate::verbs::{End, SendRequest};
 
 /// The active request: how far it is.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Message {
     pub(crate) request: SendRequest,
     /// Bytes moved.
@@ -18,6 +18,12 @@ pub(crate) struct Message {
     pub(crate) checked: bool,
     /// Datagrams: ticket of the receive request whose page is missing.
     pub(crate) receive_ticket: u64,
+}
+
+impl Message {
+    /// An empty message of which nothing is done.
+    pub(crate) const NONE: Self =
+        Self { request: SendRequest::NONE, done: 0, checked: false, receive_ticket: 0 };
 }
 
 /// What a requester waits for before it looks at its request again.

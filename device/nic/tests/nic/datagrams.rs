@@ -84,7 +84,7 @@ fn with_a_global_route_the_header_is_in_front() {
     assert_eq!(grh[..8], [0x60, 0, 0, 0, 0, 40, 0x1b, 64]);
     assert_eq!((&grh[8..24], &grh[24..]), (&gid[..], &gid[..]));
     assert_eq!(pair.bench.bytes(pair.to + 40, 14), [&inline[..], &[0]].concat());
-    // Another GID is somebody else's.
+    // Another GID is another port's.
     pair.b.receive(&pair.bench, 6, &[sge(pair.to, 300, pair.rkey)]);
     pair.run(&SqWqe { swap: !half(8), ..global });
     assert_eq!((pair.cq_b.drain(&pair.bench).len(), dropped(&pair)), (0, 1));
@@ -101,18 +101,18 @@ fn what_nobody_takes_is_dropped_and_the_sender_does_not_know() {
     let connected = Qp::command(&pair.bench, pair.pd, [pair.cq_b.cqn; 2], pair.eq.eqn, LOG);
     let connected = Qp::create(&pair.bench, pair.context, &connected);
     connected.raise(&pair.bench, pair.a.qpn, QPS_RTS, PATIENT);
-    let nobody = [
+    let unreachable = [
         good,
         SqWqe { dest_qpn: 0xff_fffe, ..good },
         SqWqe { dest_qpn: connected.qpn, ..good },
         SqWqe { dest_lid: 2, ..good },
         SqWqe { qkey: QKEY + 1, ..good },
     ];
-    for wqe in &nobody {
+    for wqe in &unreachable {
         pair.run(wqe);
         pair.cq_a.expect(&pair.bench, WC_SUCCESS);
     }
-    assert_eq!((dropped(&pair), pair.cq_b.drain(&pair.bench).len()), (1 + nobody.len() as u64, 0));
+    assert_eq!((dropped(&pair), pair.cq_b.drain(&pair.bench).len()), (1 + unreachable.len() as u64, 0));
     // The receive request that was too short is still there, for one that fits.
     pair.run(&to_b(&pair, 2, 99));
     assert_eq!(pair.cq_b.expect(&pair.bench, WC_SUCCESS).byte_len, 139);
@@ -241,7 +241,7 @@ fn a_request_that_a_stalled_datagram_met_serves_another_meanwhile() {
     pair.run(&to_b(&pair, 1, 100));
     let fault = region.fault(&pair.bench);
     assert_eq!((fault.address, fault.code), (HEAP, FAULT_WRITE));
-    // Its page comes before the answer does; whoever looks first takes the request.
+    // Its page comes before the answer does; the first datagram to retry takes the request.
     let gpa = region.fill(&pair.bench, HEAP, true);
     pair.b.send(&pair.bench, &SqWqe { sl: 7, ..to_b(&pair, 2, 50) });
     pair.bench.settle();

@@ -364,12 +364,12 @@ fn no_answer_in_time_is_an_error_and_the_index_rests_until_the_answer_comes() {
     pair.bench.advance(1);
     assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, CAUSE_PAGE_TIMEOUT);
     assert_eq!(pair.bench.nic.stats().page_timeouts, 1);
-    // One credit is left; the index of the late one is used by nobody.
+    // One credit is left; the index of the late one is not used again.
     others[0].0.send(&pair.bench, &pair.write(2, 8, HEAP, pair.process));
     pair.bench.settle();
     let second = pair.bench.iommu.take_requests()[0];
     assert_ne!(second.group, late.group);
-    // The late answer closes its own group, gives its credit back and wakes nobody.
+    // The late answer closes its own group, gives its credit back and wakes no waiter.
     pair.bench.iommu.answer(&late, ResponseCode::InvalidRequest);
     pair.bench.settle();
     assert!(pair.cq_a.drain(&pair.bench).is_empty());

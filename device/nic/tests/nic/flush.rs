@@ -1,4 +1,4 @@
-//! FLUSH and ATOMIC WRITE: what survives, who may ask for it, and what is refused.
+//! FLUSH and ATOMIC WRITE: what is persistent, which rights are needed, and what is refused.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,4 +1,4 @@
-//! Completion queues that tell of several completions at once.
+//! Completion queues that report several completions with one event.
 
 use refault_abi::codes::*;
 use refault_abi::command::*;
@@ -92,7 +92,7 @@ fn arming_again_after_seeing_all_starts_the_time_anew() {
     pair.cq_a.drain(&pair.bench);
     pair.cq_a.arm(&pair.bench, false);
     pair.bench.advance(500_000);
-    assert_eq!(events(&mut pair), 0, "there is nothing to tell of");
+    assert_eq!(events(&mut pair), 0, "there is nothing to report");
     complete(&mut pair, 50);
     pair.cq_a.drain(&pair.bench);
     pair.bench.advance(999_999);
@@ -142,7 +142,7 @@ fn the_time_of_a_queue_that_is_gone_comes_for_nobody() {
     pair.a.destroy(&pair.bench).unwrap();
     pair.bench.id_command(CMD_DESTROY_CQ, old).unwrap();
     assert_eq!(modify(&pair, 1, 1), Err(STATUS_NO_OBJECT));
-    // Another one, in the same slot if it can be had, with nothing to tell of.
+    // Another one, in the same slot if possible, with nothing to report.
     let next = Cq::new(&pair.bench, pair.context, pair.eq.eqn, 6);
     next.arm(&pair.bench, false);
     pair.bench.advance(2_000_000);

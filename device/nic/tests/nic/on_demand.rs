@@ -123,7 +123,7 @@ fn what_was_invalidated_faults_again_and_what_was_not_is_remembered() {
         pair.run(&pair.write(1, 8, page, region.key));
         pair.cq_a.expect(&pair.bench, WC_SUCCESS);
     }
-    // Taken away without a word, a page may be used until the device is told.
+    // A page that is taken away may be used until it is invalidated.
     region.put(&pair.bench, PAGE, 0);
     region.invalidate(&pair.bench, PAGE, 0x1000).unwrap();
     pair.run(&pair.write(2, 8, PAGE + 0x10_0000, region.key));

@@ -23,7 +23,7 @@ use crate::support::*;
 
 const HEAP: u64 = 0x7f00_0000_0000;
 
-/// Runs the workers as a machine does, until told to stop.
+/// Runs the workers as a machine does, until `stop`.
 fn spawn(workers: Vec<Worker>, stop: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
     let run = |mut worker: Worker| {
         let stop = stop.clone();
@@ -184,7 +184,7 @@ fn a_destroyed_region_is_silent_when_the_command_is_answered() {
 }
 
 /// Queue pairs that write to each other from several workers, in both directions, while one of them is reset
-/// again and again: nobody waits for ever.
+/// again and again: every waiter is woken in the end.
 #[test]
 fn peers_on_different_workers_do_not_block_one_another() {
     let config = NicConfig { workers: 3, fault_window: 1, ..NicConfig::default() };
@@ -282,7 +282,7 @@ fn a_shared_queue_gives_each_request_to_one_queue_pair() {
     assert!(held <= SENDERS as u64, "{posted} posted, {} completed, {in_ring} left", completed.len());
 }
 
-/// Everything the NIC has is destroyed while datagrams, a shared queue, moderated events and a FLUSH are under way.
+/// Everything the NIC has is destroyed while datagrams, a shared queue, moderated events and a FLUSH are in flight.
 #[test]
 fn a_reset_under_all_kinds_of_traffic_ends_and_nothing_lands_afterwards() {
     let file = tempfile::tempfile().unwrap();

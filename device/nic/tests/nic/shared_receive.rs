@@ -1,4 +1,4 @@
-//! Shared receive queues: who takes what, limits, errors, and queue pairs that go while they hold a request.
+//! Shared receive queues: the order of requests, limits, errors, and queue pairs that are destroyed with a request.
 
 use refault_abi::codes::*;
 use refault_abi::command::*;
@@ -83,7 +83,7 @@ fn the_limit_is_told_of_once_for_each_arming() {
     assert_eq!(srq.state(&pair.bench).limit, 0);
     pair.run(&send(&pair, 3, 8));
     assert!(pair.eq.drain(&pair.bench).is_empty());
-    // Five are left: fewer than six, told of at once; and not fewer than five.
+    // Five are left: fewer than six, reported at once; and not fewer than five.
     srq.arm(&pair.bench, 5).unwrap();
     assert!(pair.eq.drain(&pair.bench).is_empty());
     srq.arm(&pair.bench, 6).unwrap();
@@ -153,7 +153,7 @@ fn in_error_a_queue_pair_flushes_only_what_it_holds() {
     assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_LAST_WQE_REACHED, pair.a.qpn)]);
     pair.cq_a.expect(&pair.bench, WC_WR_FLUSH_ERR);
     assert_eq!((srq.consumer(&pair.bench), pair.bench.iommu.take_requests().len()), (1, 0));
-    // From RESET on it can be told of again.
+    // After RESET it can be reported again.
     pair.b.to(&pair.bench, QPS_RESET);
     pair.b.raise(&pair.bench, pair.a.qpn, QPS_RTS, PATIENT);
     pair.b.to(&pair.bench, QPS_ERR);

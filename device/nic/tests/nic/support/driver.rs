@@ -174,7 +174,7 @@ impl Qp {
         u64::from(index & ((1 << self.log) - 1)) * 128
     }
 
-    /// Writes a send request without telling the device.
+    /// Writes a send request without a doorbell.
     pub(crate) fn prepare(&mut self, bench: &Bench, wqe: &SqWqe) {
         bench.ram.write(Gpa(self.gpa + self.slot(self.sent)), wqe.as_bytes()).unwrap();
         self.sent = self.sent.wrapping_add(1);

@@ -38,7 +38,7 @@ impl ScriptedIommu {
         self.state.lock().unwrap().pages.insert((pasid, iova >> 12), (gpa, write));
     }
 
-    /// Unmaps a page and tells the device, as an operating system must.
+    /// Unmaps a page and invalidates it, as an operating system must.
     pub(crate) fn unmap(&self, pasid: u32, iova: u64) {
         self.state.lock().unwrap().pages.remove(&(pasid, iova >> 12));
         self.invalidate(Some(pasid), iova, 12);

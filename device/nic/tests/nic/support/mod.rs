@@ -246,7 +246,7 @@ impl Bench {
         self.nic.bar_write(2, u64::from(page) << 12, &value.to_le_bytes());
     }
 
-    /// Guest memory nobody else uses.
+    /// Guest memory for one use.
     pub(crate) fn allocate(&self, bytes: u64) -> u64 {
         let at = self.next.get();
         self.next.set((at + bytes).next_multiple_of(0x1000));

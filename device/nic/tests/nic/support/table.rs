@@ -89,7 +89,7 @@ impl OnDemand {
         bench.command_on::<_, ObjectId>(1, CMD_INVALIDATE_MR, &command).map(|_| ())
     }
 
-    /// The page faults told of so far.
+    /// The page faults reported so far.
     pub(crate) fn faults(&mut self, bench: &Bench) -> Vec<Eqe> {
         let faults: Vec<Eqe> = std::iter::from_fn(|| self.eq.poll(bench)).collect();
         assert!(faults.iter().all(|fault| fault.kind == EVENT_PAGE_FAULT && fault.token != 0), "{faults:?}");
