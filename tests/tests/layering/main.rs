@@ -64,7 +64,7 @@ const PURE: [&str; 7] =
     ["device/bus", "device/pci", "device/nic", "iommu", "guest-driver/model", "vmm/timing", "vmm/lab"];
 
 /// Most files of the NIC that may lead to each other in a circle.
-const NIC_CIRCLE: usize = 26;
+const NIC_CIRCLE: usize = 5;
 
 /// What that means in their code.
 const IMPURE: [&str; 6] = ["std::thread", "std::time", "std::fs", "std::net", "std::process", "std::env"];
@@ -231,7 +231,7 @@ fn the_search_finds_what_it_looks_for() {
 
 #[test]
 fn top_modules_of_a_crate_form_no_circle() {
-    for (name, folder, _) in CRATES.into_iter().filter(|(name, ..)| *name != "refault-nic") {
+    for (name, folder, _) in CRATES {
         let uses = Modules::of(&root().join(folder).join("src")).uses(1);
         assert!(
             uses.values().any(|used| !used.is_empty()) || uses.len() < 4,
