@@ -1,4 +1,5 @@
-//! The tests that docs/iommu-features.md cites exist: a promise whose test was renamed or removed is found here.
+//! What the docs cite exists: the tests of docs/iommu-features.md, and every path. A promise whose test was renamed or removed
+//! is found here.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,31 @@ fn every_test_that_the_iommu_page_cites_exists() {
     };
     let missing: Vec<&str> = cited.into_iter().filter(|name| !exists(name)).collect();
     assert!(missing.is_empty(), "docs/iommu-features.md cites what does not exist: {missing:#?}");
+}
+
+#[test]
+fn every_path_that_the_docs_name_exists() {
+    let mut pages = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
+    for folder in ["docs", "docs/adr"] {
+        let entries = std::fs::read_dir(root().join(folder)).expect("a readable folder");
+        let pages_here = entries.map(|entry| entry.expect("a readable folder").path());
+        pages.extend(pages_here.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
+    let mut found = 0;
+    for page in pages {
+        let text = read(&page);
+        for path in text.split('`').skip(1).step_by(2).filter(|name| is_path(name)) {
+            found += 1;
+            assert!(root().join(path).exists(), "{} names {path}, which does not exist", page.display());
+        }
+    }
+    assert!(found > 100, "the docs name paths, and they are recognised: {found}");
+}
+
+/// Whether a text in backticks is a path of this repository. Those of what is still to come are not.
+fn is_path(name: &str) -> bool {
+    let of_ours = FOLDERS.iter().chain(&["docs"]).any(|folder| name.starts_with(&format!("{folder}/")));
+    of_ours && !name.contains([' ', '*', '{', '<']) && name != "device/link"
 }
 
 #[test]
