@@ -1,7 +1,10 @@
-//! NIC, IOMMU and memory put together: for a real guest ([`wiring`], slowed down by [`slow`] if asked), and with a model
+//! NIC, IOMMU and memory put together: for a real guest ([`wiring`], with [`delays`] on request), and with a model
 //! guest that drives them ([`machine`]).
 
+#![warn(clippy::missing_errors_doc)]
+#![warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_lossless)]
+
 pub mod clock;
+pub mod delays;
 pub mod machine;
-pub mod slow;
 pub mod wiring;

@@ -17,25 +17,25 @@ use refault_nic::{Nic, NicConfig, Worker};
 use refault_pci::PciFunction;
 
 use crate::clock::WallClock;
-use crate::slow::{Slow, SlowNic};
+use crate::delays::{DelayedNic, DelayedSeams};
 use refault_timing::Timing;
 
-/// Pieces of work between two looks at deadlines and the end.
+/// Most pieces of work between two checks of deadlines and of the stop signal.
 const BURST: u32 = 64;
 
-/// How the devices of a machine are to be, and who watches them.
+/// The configuration of a machine's devices, and what observes them.
 pub struct DeviceOptions {
     /// The IOMMU.
     pub iommu: IommuConfig,
     /// The NIC.
     pub nic: NicConfig,
-    /// More of them, each with a place on the bus and a GUID of its own.
+    /// More NICs, each with its own BDF and GUID.
     pub more_nics: Vec<NicConfig>,
-    /// Time for the NIC's time-outs and completion stamps.
+    /// Time for the NIC's timeouts and completion timestamps.
     pub clock: Arc<dyn Clock>,
-    /// Sees every stage of every fault.
+    /// Observes every stage of every fault.
     pub probe: Arc<dyn Probe>,
-    /// Each step of the devices takes at least as long as this says; without it, as long as it takes.
+    /// Minimum durations of the devices' steps; without it no delays are added.
     pub timing: Option<Timing>,
 }
 
@@ -52,7 +52,7 @@ impl Default for DeviceOptions {
     }
 }
 
-/// The devices of one machine while it lives. Dropping it ends the NICs' threads.
+/// The running devices of one machine. Dropping it ends the NICs' threads.
 pub struct Wired {
     /// The IOMMU, for its counters.
     pub iommu: Arc<Iommu>,
@@ -64,21 +64,21 @@ pub struct Wired {
     pub functions: Vec<Arc<dyn PciFunction>>,
     stop: Option<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
-    /// What delays messages lives as long as the devices: the IOMMU reaches the NIC through it.
-    _slow: Vec<SlowNic>,
+    /// Keeps the delayed endpoints alive: the IOMMU holds them by weak references.
+    _delayed: Vec<DelayedNic>,
 }
 
 impl Drop for Wired {
     fn drop(&mut self) {
         self.stop = None;
         for thread in self.threads.drain(..) {
-            // A worker that panicked has said so on stderr; there is nothing to add.
+            // A worker that panicked has already reported it on stderr.
             let _ = thread.join();
         }
     }
 }
 
-/// Builds the devices of a machine with this memory and this way to interrupt its guest, and starts the NICs' workers.
+/// Builds the devices of a machine that has this memory and interrupt controller, and starts the NICs' workers.
 ///
 /// # Errors
 /// A thread cannot be started.
@@ -90,7 +90,7 @@ pub fn devices(
     let clock = options.clock.clone();
     let connected = match options.timing.clone() {
         None => connect(ram, msi, options),
-        Some(timing) => connect_slowly(ram, options, Slow::new(timing, msi)?)?,
+        Some(timing) => connect_with_delays(ram, options, DelayedSeams::new(timing, msi)?)?,
     };
     let (stop, stopped) = bounded::<()>(0);
     let mut threads = Vec::new();
@@ -104,9 +104,9 @@ pub fn devices(
             threads.push(thread);
         }
     }
-    let Connected { iommu, nics, registers, functions, slow } = connected;
+    let Connected { iommu, nics, registers, functions, delayed } = connected;
     let nic = nics.into_iter().next().context("a machine without a NIC")?;
-    Ok(Wired { iommu, nic, registers, functions, stop: Some(stop), threads, _slow: slow })
+    Ok(Wired { iommu, nic, registers, functions, stop: Some(stop), threads, _delayed: delayed })
 }
 
 /// The devices, connected, without threads.
@@ -116,7 +116,7 @@ struct Connected {
     /// The IOMMU's registers, and the NICs, as the guest reaches them.
     registers: Arc<dyn MmioDevice>,
     functions: Vec<Arc<dyn PciFunction>>,
-    slow: Vec<SlowNic>,
+    delayed: Vec<DelayedNic>,
 }
 
 fn connect(ram: Arc<dyn DmaMemory>, msi: Arc<dyn MsiSink>, options: DeviceOptions) -> Connected {
@@ -131,37 +131,41 @@ fn connect(ram: Arc<dyn DmaMemory>, msi: Arc<dyn MsiSink>, options: DeviceOption
     };
     let nics: Vec<_> = [nic].into_iter().chain(more_nics).map(plugged).collect();
     let functions = nics.iter().map(|nic| nic.clone() as Arc<dyn PciFunction>).collect();
-    Connected { registers: iommu.clone(), iommu, nics, functions, slow: Vec::new() }
+    Connected { registers: iommu.clone(), iommu, nics, functions, delayed: Vec::new() }
 }
 
 /// The same devices, with delays at every seam.
-fn connect_slowly(ram: Arc<dyn DmaMemory>, options: DeviceOptions, slow: Slow) -> anyhow::Result<Connected> {
+fn connect_with_delays(
+    ram: Arc<dyn DmaMemory>,
+    options: DeviceOptions,
+    seams: DelayedSeams,
+) -> anyhow::Result<Connected> {
     let DeviceOptions { iommu, nic, more_nics, clock, probe, .. } = options;
-    let iommu = Arc::new(Iommu::new(iommu, ram.clone(), slow.interrupts(), probe.clone()));
-    let registers = slow.registers(iommu.clone());
+    let iommu = Arc::new(Iommu::new(iommu, ram.clone(), seams.interrupts(), probe.clone()));
+    let registers = seams.registers(iommu.clone());
     let mut connected =
-        Connected { iommu, nics: Vec::new(), registers, functions: Vec::new(), slow: Vec::new() };
+        Connected { iommu, nics: Vec::new(), registers, functions: Vec::new(), delayed: Vec::new() };
     for config in [nic].into_iter().chain(more_nics) {
-        let root = slow.root(connected.iommu.clone())?;
-        let memory = slow.memory(ram.clone());
-        let nic = Nic::new(config, memory, root.agent(), slow.interrupts(), clock.clone(), probe.clone());
-        let seen = root.nic(nic.clone(), nic.clone())?;
-        connected.iommu.attach(seen.endpoint());
-        connected.functions.push(seen.function.clone());
+        let root = seams.root(connected.iommu.clone())?;
+        let memory = seams.memory(ram.clone());
+        let nic = Nic::new(config, memory, root.agent(), seams.interrupts(), clock.clone(), probe.clone());
+        let delayed = root.nic(nic.clone(), nic.clone())?;
+        connected.iommu.attach(delayed.endpoint());
+        connected.functions.push(delayed.function.clone());
         connected.nics.push(nic);
-        connected.slow.push(seen);
+        connected.delayed.push(delayed);
     }
     Ok(connected)
 }
 
-/// A worker's thread: sleeps until there is work, a deadline, or the end. Under a steady stream of work it
-/// still looks up now and then.
+/// A worker's thread: sleeps until there is work, a deadline, or the stop signal. Under a steady stream of work it
+/// still checks the latter two after every [`BURST`].
 fn work(mut worker: Worker, clock: &dyn Clock, stopped: &Receiver<()>) {
     loop {
         (0..BURST).take_while(|_| worker.poll()).for_each(drop);
         worker.expire();
-        let patience = worker.next_deadline_ns().map(|at| at.saturating_sub(clock.now_ns()));
-        let due = patience.map_or_else(never, |ns| after(Duration::from_nanos(ns)));
+        let timeout = worker.next_deadline_ns().map(|at| at.saturating_sub(clock.now_ns()));
+        let due = timeout.map_or_else(never, |ns| after(Duration::from_nanos(ns)));
         select! {
             recv(worker.receiver()) -> work => match work {
                 Ok(work) => worker.process(work),

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use refault_nic::{NicConfig, RemoteFaults};
 
-use refault_rig::slow::Named;
+use refault_rig::delays::NamedTiming;
 
 /// What a responder does whose memory is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -74,8 +74,8 @@ impl NicArgs {
     ///
     /// # Errors
     /// There is no such timing, or something in it is wrong.
-    pub fn timing(&self) -> Result<Option<Named>> {
-        self.timing.as_deref().map(Named::open).transpose()
+    pub fn timing(&self) -> Result<Option<NamedTiming>> {
+        self.timing.as_deref().map(NamedTiming::open).transpose()
     }
 
     /// What was given as the timing.

@@ -16,7 +16,7 @@ use refault_observe::trace::{Recorder, Records};
 use refault_os::command_line;
 use refault_os::say::note;
 use refault_os::speed::Speed;
-use refault_rig::slow::Named;
+use refault_rig::delays::NamedTiming;
 use refault_rig::wiring::Wired;
 
 /// What can be compared with the model's.
@@ -29,7 +29,7 @@ pub(crate) struct Seen {
     records: Records,
     counters: Counters,
     /// What the devices were slowed down to.
-    timing: Option<Named>,
+    timing: Option<NamedTiming>,
     time: TimeBase,
 }
 
@@ -42,7 +42,7 @@ impl Seen {
         wired: &Wired,
         recorder: &Recorder,
         stages: Option<&Stages>,
-        timing: Option<Named>,
+        timing: Option<NamedTiming>,
         time: TimeBase,
     ) -> Result<Self> {
         let mut records = recorder.records();
@@ -107,8 +107,8 @@ impl Seen {
 }
 
 /// That the devices were slowed down, for the report.
-fn slowed(timing: &Named) -> FactGroup {
-    let facts = [("to", timing.name.clone()), ("that is", timing.about())];
+fn slowed(timing: &NamedTiming) -> FactGroup {
+    let facts = [("to", timing.name.clone()), ("that is", timing.coverage())];
     let facts = facts.map(|(name, value)| (name.to_string(), value)).to_vec();
     FactGroup { title: "Devices slowed down".into(), facts }
 }

@@ -42,7 +42,7 @@ use refault_os::say::note;
 use refault_os::stop::{self, Orderly};
 use refault_os::terminal::{self, Keys, Raw};
 use refault_rig::clock::WallClock;
-use refault_rig::slow::Named;
+use refault_rig::delays::NamedTiming;
 use refault_rig::wiring::DeviceOptions;
 
 /// Tells the program inside an emulated machine that our standard streams are a terminal of this size.
@@ -191,7 +191,7 @@ fn here(
     args: &RunArgs,
     image: Option<GuestImage>,
     tree: Option<TreeKernel>,
-    timing: Option<Named>,
+    timing: Option<NamedTiming>,
     place: Place,
 ) -> Result<u8> {
     let experiment = args.experiment()?;

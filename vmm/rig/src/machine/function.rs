@@ -1,4 +1,4 @@
-//! A PCI function as the model guest's driver reaches it.
+//! A PCI function as the model guest's driver accesses it.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub fn access(function: Arc<dyn PciFunction>) -> FunctionAccess {
     FunctionAccess { config: Config::new(Arc::new(Space(function.clone()))), bars }
 }
 
-/// One BAR.
+/// One BAR as an MMIO device.
 struct Window {
     function: Arc<dyn PciFunction>,
     bar: u8,
@@ -42,7 +42,7 @@ impl ConfigAccess for Space {
     }
 
     fn write(&self, offset: u16, data: &[u8]) {
-        // A machine acts on the effect by moving BARs in its address map; here nothing is mapped.
+        // The effect asks a machine to move BARs in its address map; this one has none.
         let _ = self.0.config_write(offset, data);
     }
 }

@@ -1,5 +1,5 @@
 //! A machine with a model guest: memory, IOMMU, NIC, and the drivers of both, brought up in the order of Linux 7.2. It has
-//! no thread: the owner of the [`Workers`] lets the NIC work.
+//! no threads: the owner of the [`Workers`] polls them.
 
 pub mod function;
 pub mod platform;
@@ -29,29 +29,29 @@ pub use workers::{POLLS_MAX, Workers};
 
 /// Interrupt vector of the NIC's first MSI-X vector.
 pub const NIC_VECTOR: u8 = 0x40;
-/// MSI-X vectors that the driver uses, if the setup does not say otherwise.
+/// MSI-X vectors that the driver uses by default.
 pub const NIC_VECTORS: u16 = 4;
-/// Domain id of the NIC's own space, if it is translated.
+/// Domain id of the NIC's own address space, if it is translated.
 const OWN_DOMAIN: u16 = 2;
 
 /// How the NIC's own accesses, those without a PASID, reach memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OwnSpace {
-    /// As they are: nothing but the NIC's own command makes it forget.
+    /// Untranslated: only commands of the NIC invalidate what it cached.
     #[default]
     PassThrough,
-    /// Through a page table, as Linux has it: what is unmapped there is flushed, and the NIC then forgets what it read of
-    /// tables that lead there.
+    /// Through a page table, as in Linux: an unmap there is flushed, which also invalidates what the NIC cached of its
+    /// tables in those pages.
     Translated,
 }
 
-/// What a machine is made of, besides its [`Platform`].
+/// The configuration of a machine, besides its [`Platform`].
 pub struct MachineSetup {
     /// The NIC.
     pub nic: NicConfig,
-    /// How its own accesses reach memory.
+    /// How the NIC's own accesses reach memory.
     pub own_space: OwnSpace,
-    /// log2 of the pages of the page request queue; Linux has 4.
+    /// log2 of the page request queue's size in pages; Linux has 4.
     pub page_request_order: u8,
     /// MSI-X vectors that the driver uses, from [`NIC_VECTOR`].
     pub vectors: u16,
@@ -64,7 +64,7 @@ pub struct MachineSetup {
 }
 
 impl MachineSetup {
-    /// A machine with this NIC, and for the rest what Linux has.
+    /// A machine with this NIC, otherwise configured as by Linux.
     pub fn new(nic: NicConfig, clock: Arc<dyn Clock>, probe: Arc<dyn Probe>) -> Self {
         Self {
             nic,
@@ -78,11 +78,11 @@ impl MachineSetup {
     }
 }
 
-/// A machine that was brought up.
+/// A running machine.
 pub struct Machine {
     /// Guest memory.
     pub memory: Arc<GuestMemory>,
-    /// The same as the host has it mapped.
+    /// The same memory as the host maps it.
     pub ram: Arc<GuestMemoryMmap>,
     /// The IOMMU.
     pub iommu: Arc<Iommu>,
@@ -92,21 +92,21 @@ pub struct Machine {
     pub nic: Arc<Nic>,
     /// The kernel's IOMMU driver.
     pub unit: Arc<RemappingUnit>,
-    /// The NIC as that driver knows it.
+    /// The NIC as a function of that driver.
     pub function: Arc<Function>,
     /// The NIC's driver.
     pub driver: Arc<Driver>,
-    /// The NIC's workers. Once they are taken from here, waits of the drivers find nothing done.
+    /// The NIC's workers. While they are taken, the NIC makes no progress during the drivers' waits.
     pub workers: Workers,
-    /// The NIC as the IOMMU reaches it; the IOMMU holds it by a weak reference.
+    /// The NIC as the IOMMU reaches it, kept alive here: the IOMMU holds a weak reference.
     endpoint: Arc<dyn AtsEndpoint>,
 }
 
 impl Machine {
-    /// Plugs a NIC into the platform and brings both up. `seams` may stand between the parts.
+    /// Plugs a NIC into the platform and brings both up, with the decorators of `seams` between the parts.
     ///
     /// # Errors
-    /// A part of the model guest has no room, such as memory.
+    /// The model guest is out of a resource, such as memory.
     pub fn new(platform: Platform, setup: MachineSetup, seams: &dyn Seams) -> Result<Self, ModelError> {
         let Platform { memory, iommu, interrupts, .. } = &platform;
         let nic = Nic::new(
@@ -123,7 +123,7 @@ impl Machine {
         Self::boot(platform, nic, endpoint, workers, &setup)
     }
 
-    /// Resets the devices and boots another kernel, which knows nothing of the one before. NIC, clock and probe stay.
+    /// Resets the devices and boots another kernel, without the state of the one before. NIC, clock and probe stay.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -135,7 +135,7 @@ impl Machine {
         Self::boot(Platform::restarted(ram, iommu, interrupts), nic, endpoint, workers, setup)
     }
 
-    /// What the kernel does, in its order.
+    /// Brings IOMMU and NIC up in the kernel's order.
     fn boot(
         platform: Platform,
         nic: Arc<Nic>,
@@ -164,7 +164,7 @@ impl Machine {
         Ok(Self { memory, ram, iommu, interrupts, nic, unit, function, driver, workers, endpoint })
     }
 
-    /// A process without areas whose addresses the NIC may use as `pasid`.
+    /// A process without mappings, bound to `pasid`.
     ///
     /// # Errors
     /// Memory is full, or the PASID is taken.

@@ -1,4 +1,4 @@
-//! Memory, an IOMMU and the kernel's driver for it: everything a device is plugged into.
+//! Memory, an IOMMU and the kernel's driver for it: what a device is plugged into.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ pub const FAULT_VECTOR: u8 = 0x30;
 /// Interrupt vector of the IOMMU's page request event.
 pub const PAGE_REQUEST_VECTOR: u8 = 0x31;
 
-/// A machine without devices, as it is before its kernel runs.
+/// A machine without devices, before its kernel runs.
 pub struct Platform {
-    /// Guest memory from address 0 on; nothing else is memory.
+    /// Guest memory, all of it from address 0 on.
     pub memory: Arc<GuestMemory>,
-    /// The same as the host has it mapped.
+    /// The same memory as the host maps it.
     pub ram: Arc<GuestMemoryMmap>,
     /// The IOMMU.
     pub iommu: Arc<Iommu>,
@@ -34,9 +34,10 @@ impl Platform {
     /// A machine with `bytes` of memory.
     ///
     /// # Errors
-    /// The host has no room for so much.
+    /// [`ModelError::NoRoom`] if the host cannot map so much.
     pub fn new(bytes: u64, config: IommuConfig, probe: Arc<dyn Probe>) -> Result<Self, ModelError> {
-        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes as usize)]);
+        let size = usize::try_from(bytes).map_err(|_| ModelError::NoRoom { bytes })?;
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]);
         let ram = ram.map_err(|_| ModelError::NoRoom { bytes })?;
         let ram = Arc::new(ram);
         let memory = frames(&ram);
@@ -45,7 +46,7 @@ impl Platform {
         Ok(Self { memory, ram, iommu, interrupts })
     }
 
-    /// The same machine after a reset: no frame is given out.
+    /// The same machine after a reset: no frame is allocated.
     pub fn restarted(
         ram: Arc<GuestMemoryMmap>,
         iommu: Arc<Iommu>,
@@ -54,7 +55,7 @@ impl Platform {
         Self { memory: frames(&ram), ram, iommu, interrupts }
     }
 
-    /// What the kernel knows of the IOMMU before it brings it up.
+    /// The kernel's configuration of the IOMMU.
     pub fn unit_setup(&self, pause: Pause) -> RemappingUnitSetup {
         let window: Arc<dyn MmioDevice> = self.iommu.clone();
         RemappingUnitSetup {
@@ -67,13 +68,13 @@ impl Platform {
         }
     }
 
-    /// Brings the IOMMU up, translation still off.
+    /// Brings the IOMMU up, with translation still disabled.
     pub fn bring_up(&self, pause: Pause) -> Arc<RemappingUnit> {
         RemappingUnit::bring_up(self.unit_setup(pause)).expect("the IOMMU comes up")
     }
 }
 
-/// All of memory but the frame at zero: a pointer that was never set points there.
+/// All of memory but the frame at zero, so that a null pointer leads to no valid frame.
 fn frames(ram: &Arc<GuestMemoryMmap>) -> Arc<GuestMemory> {
     let bytes = ram.last_addr().0 + 1;
     GuestMemory::new(Arc::new(GuestRam::new(ram.clone())), std::iter::once(FRAME..bytes))

@@ -1,35 +1,32 @@
-//! The guest's processes by the PASID that the NIC knows them by.
+//! The guest's processes, by PASID.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use refault_bus::Pasid;
 use refault_bus::pri::ResponseCode;
+use refault_bus::sync::lock;
 use refault_model::Process;
 use refault_model::vtd::QueuedRequest;
 
-/// Where page requests are answered.
+/// The processes that handle page requests.
 #[derive(Default)]
 pub struct Processes(Mutex<BTreeMap<Pasid, Arc<Process>>>);
 
 impl Processes {
-    /// From now on `process` answers the page requests of `pasid`.
+    /// Binds `pasid` to `process`, which from now on handles its page requests.
     pub fn insert(&self, pasid: Pasid, process: Arc<Process>) {
-        self.lock().insert(pasid, process);
+        lock(&self.0).insert(pasid, process);
     }
 
-    /// From now on page requests of `pasid` are invalid.
+    /// Unbinds `pasid`: from now on its page requests get [`ResponseCode::InvalidRequest`].
     pub fn remove(&self, pasid: Pasid) {
-        self.lock().remove(&pasid);
+        lock(&self.0).remove(&pasid);
     }
 
-    /// Lets the process of `request` handle the fault. A PASID without a process is an invalid request.
+    /// Lets the process of `request` handle the fault. Returns [`ResponseCode::InvalidRequest`] if there is none.
     pub fn fault(&self, request: &QueuedRequest) -> ResponseCode {
-        let process = request.pasid.and_then(|pasid| self.lock().get(&pasid).cloned());
+        let process = request.pasid.and_then(|pasid| lock(&self.0).get(&pasid).cloned());
         process.map_or(ResponseCode::InvalidRequest, |process| process.fault(request))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Pasid, Arc<Process>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What may stand between the parts of a machine: to look, to trap, or to take time.
+//! Decorators between the parts of a machine: to observe, to trap, or to take time.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use refault_bus::dma::DmaMemory;
 use refault_iommu::Iommu;
 use refault_nic::Nic;
 
-/// Gives each part the others as it is to see them; by default as they are.
+/// Wraps each part for its users; by default, parts see one another directly.
 pub trait Seams {
     /// The IOMMU as the NIC sees it.
     fn agent(&self, iommu: Arc<Iommu>) -> Arc<dyn TranslationAgent> {
@@ -25,7 +25,7 @@ pub trait Seams {
     }
 }
 
-/// Nothing stands between the parts.
+/// No decorators.
 pub struct Direct;
 
 impl Seams for Direct {}

@@ -1,11 +1,12 @@
-//! The NIC's workers, on whichever thread asks them to work.
+//! The NIC's workers, run by the thread that polls them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use refault_bus::sync::lock;
 use refault_model::Pause;
 use refault_nic::{Nic, Worker};
 
-/// Polls of a wait, in each of which the NIC works, after which it counts as stuck.
+/// Polls, in each of which the NIC works, after which a driver's wait counts as stuck.
 pub const POLLS_MAX: u64 = 100_000;
 
 /// Workers of one NIC. All copies share them.
@@ -18,15 +19,15 @@ impl Workers {
         Self(Arc::new(Mutex::new((0..nic.worker_count()).map(|index| nic.worker(index)).collect())))
     }
 
-    /// Does one piece of work. False if there is none.
+    /// Does one piece of work. Returns false if there was none.
     pub fn step(&self) -> bool {
-        self.lock().iter_mut().any(Worker::poll)
+        lock(&self.0).iter_mut().any(Worker::poll)
     }
 
-    /// Does all the work there is. False if there was none.
+    /// Does all pending work. Returns false if there was none.
     pub fn poll(&self) -> bool {
         let mut worked = false;
-        for worker in self.lock().iter_mut() {
+        for worker in lock(&self.0).iter_mut() {
             while worker.poll() {
                 worked = true;
             }
@@ -34,41 +35,37 @@ impl Workers {
         worked
     }
 
-    /// The next moment at which a worker has to act, in nanoseconds of the NIC's clock.
+    /// The earliest deadline of any worker, in nanoseconds of the NIC's clock.
     pub fn next_deadline_ns(&self) -> Option<u64> {
-        self.lock().iter().filter_map(Worker::next_deadline_ns).min()
+        lock(&self.0).iter().filter_map(Worker::next_deadline_ns).min()
     }
 
     /// Lets each worker act on deadlines that have passed.
     pub fn expire(&self) {
-        self.lock().iter_mut().for_each(Worker::expire);
+        lock(&self.0).iter_mut().for_each(Worker::expire);
     }
 
     /// Takes the workers, for another owner to run. Until [`Self::put_back`] no work is done here.
     pub fn take(&self) -> Vec<Worker> {
-        std::mem::take(&mut *self.lock())
+        std::mem::take(&mut *lock(&self.0))
     }
 
-    /// Gives workers back.
+    /// Returns workers that were taken with [`Self::take`].
     pub fn put_back(&self, workers: Vec<Worker>) {
-        *self.lock() = workers;
+        *lock(&self.0) = workers;
     }
 
     /// Whether the workers have been taken.
     pub fn are_taken(&self) -> bool {
-        self.lock().is_empty()
+        lock(&self.0).is_empty()
     }
 
-    /// A wait of the driver during which the NIC works, for `polls` polls at most.
+    /// A wait of the driver in which the NIC works, of at most `polls` polls.
     pub fn pause(&self, polls: u64) -> Pause {
         let workers = self.clone();
         Pause::new(move |polled| {
             workers.poll();
             polled < polls
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Worker>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Slower doorbells: between the guest and the NIC.
+//! Delayed doorbells, between the guest and the NIC.
 
 use std::sync::Arc;
 
@@ -7,42 +7,42 @@ use refault_abi::doorbell::{DOORBELL_SQ, Doorbell};
 use refault_bus::Bdf;
 use refault_pci::{ConfigEffect, Endpoint, PciFunction};
 
-use super::agent::SlowAgent;
-use super::endpoint::SlowEndpoint;
-use super::interrupts::SlowSink;
-use super::line::DelayLine;
+use super::agent::DelayedAgent;
+use super::delay_line::DelayLine;
+use super::endpoint::DelayedEndpoint;
+use super::interrupts::DelayedInterrupts;
 use super::pace::Pace;
 
-/// The BAR of doorbell pages.
+/// The BAR with the doorbell pages.
 const DOORBELLS: u8 = 2;
 
-/// A doorbell under way: its place in the BAR, and its value.
+/// A doorbell in flight: its offset in the BAR, and its value.
 type Rung = (u64, [u8; 8]);
 
-/// The NIC as the guest reaches it.
-pub(super) struct SlowFunction {
+/// The NIC as the guest reaches it, with delays.
+pub(super) struct DelayedFunction {
     nic: Arc<dyn PciFunction>,
     pace: Arc<Pace>,
     doorbells: DelayLine<Rung>,
-    ways: Ways,
+    links: Links,
 }
 
-/// What is under way between the NIC and others.
-pub(super) struct Ways {
-    pub(super) agent: Arc<SlowAgent>,
-    pub(super) endpoint: Arc<SlowEndpoint>,
-    pub(super) interrupts: Arc<SlowSink>,
+/// The NIC's other delayed seams, which a read pushes or a reset drains.
+pub(super) struct Links {
+    pub(super) agent: Arc<DelayedAgent>,
+    pub(super) endpoint: Arc<DelayedEndpoint>,
+    pub(super) interrupts: Arc<DelayedInterrupts>,
 }
 
-impl SlowFunction {
-    pub(super) fn new(nic: Arc<dyn PciFunction>, pace: Arc<Pace>, ways: Ways) -> Result<Self> {
+impl DelayedFunction {
+    pub(super) fn new(nic: Arc<dyn PciFunction>, pace: Arc<Pace>, links: Links) -> Result<Self> {
         let device = nic.clone();
         let deliver = move |(offset, value): Rung| device.bar_write(DOORBELLS, offset, &value);
-        Ok(Self { nic, pace, doorbells: DelayLine::new("doorbells", deliver)?, ways })
+        Ok(Self { nic, pace, doorbells: DelayLine::new("doorbells", deliver)?, links })
     }
 }
 
-impl PciFunction for SlowFunction {
+impl PciFunction for DelayedFunction {
     fn bdf(&self) -> Bdf {
         self.nic.bdf()
     }
@@ -52,16 +52,16 @@ impl PciFunction for SlowFunction {
     }
 
     fn config_changed(&self, effect: &ConfigEffect) {
-        self.ways.interrupts.push();
+        self.links.interrupts.push();
         self.nic.config_changed(effect);
     }
 
     fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
-        self.ways.interrupts.push();
+        self.links.interrupts.push();
         self.nic.bar_read(bar, offset, data);
     }
 
-    /// Only send doorbells are slower: what asks for an interrupt is not on a request's way.
+    /// Only send doorbells are delayed: arming an interrupt is not part of a request's path.
     fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) {
         let value = <[u8; 8]>::try_from(data).ok().filter(|_| bar == DOORBELLS);
         let kind = |value: [u8; 8]| u64::from(Doorbell::decode(u64::from_le_bytes(value)).kind);
@@ -71,18 +71,18 @@ impl PciFunction for SlowFunction {
         }
     }
 
-    /// Nothing is in flight afterwards.
+    /// Leaves no message in flight.
     fn reset(&self) {
         self.doorbells.clear();
-        self.ways.agent.clear();
+        self.links.agent.clear();
         self.nic.reset();
-        // An answer from inside may have come meanwhile.
-        self.ways.endpoint.clear();
-        self.ways.interrupts.push();
+        // The reset itself may have caused a response: discard it too.
+        self.links.endpoint.clear();
+        self.links.interrupts.push();
     }
 
     fn config_read(&self, offset: u16, data: &mut [u8]) {
-        self.ways.interrupts.push();
+        self.links.interrupts.push();
         self.nic.config_read(offset, data);
     }
 }

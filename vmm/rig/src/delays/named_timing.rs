@@ -1,25 +1,25 @@
-//! `--timing`: a timing by the name of a preset, or out of a file.
+//! `--timing`: a timing by the name of a preset, or from a file.
 
 use anyhow::{Context, Result};
 
-use super::about;
+use super::coverage;
 use refault_timing::{Preset, Timing, timing_alone, tree};
 
-/// A timing, and what it was called.
+/// A timing and its name.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Named {
-    /// Preset or file, as it was given.
+pub struct NamedTiming {
+    /// The preset or file, as given.
     pub name: String,
     /// What it says.
     pub timing: Timing,
 }
 
-impl Named {
-    /// The timing of a preset, or of a file: that of a scenario, or one that has nothing but `preset` and `[timing]`.
-    /// What neither says takes no time.
+impl NamedTiming {
+    /// Opens a preset, or a file: a scenario, or one that has only `preset` and `[timing]`. Steps that are not given take
+    /// no time.
     ///
     /// # Errors
-    /// There is neither, or something in the file is wrong.
+    /// There is no such preset or file, or the file is not valid.
     pub fn open(name: &str) -> Result<Self> {
         let timing = match Preset::find(name) {
             Some(preset) => of_preset(preset),
@@ -35,14 +35,14 @@ impl Named {
         Ok(Self { name: name.to_owned(), timing })
     }
 
-    /// What of it can be had under a real guest, and what cannot.
-    pub fn about(&self) -> String {
-        about(&self.timing)
+    /// One-line summary of which of its steps can be emulated with a real guest.
+    pub fn coverage(&self) -> String {
+        coverage(&self.timing)
     }
 
-    /// The same, as the run's first line.
+    /// Its name and [`Self::coverage`], for the start of a run.
     pub fn line(&self) -> String {
-        format!("timing of the devices is {}: {}", self.name, self.about())
+        format!("timing of the devices is {}: {}", self.name, self.coverage())
     }
 }
 
@@ -63,11 +63,11 @@ mod tests {
 
     #[test]
     fn a_preset_gives_what_is_published_and_nothing_else() {
-        let named = Named::open("pcie-rtt").unwrap();
+        let named = NamedTiming::open("pcie-rtt").unwrap();
         assert_eq!(named.timing.translation, Delay::Constant(330));
         assert_eq!(named.timing.page_request, Delay::NONE);
         assert!(named.line().contains("slowed down: translation, copy"), "{}", named.line());
-        let guests = Named::open("npf-2017").unwrap().line();
+        let guests = NamedTiming::open("npf-2017").unwrap().line();
         assert!(guests.contains("not: minor, next_page (the guest's own time)"), "{guests}");
     }
 
@@ -76,19 +76,19 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let name = file.path().to_str().unwrap();
         std::fs::write(name, "preset = \"example\"\n[timing]\npage_request = \"50 us\"\n").unwrap();
-        let timing = Named::open(name).unwrap().timing;
+        let timing = NamedTiming::open(name).unwrap().timing;
         assert_eq!(
             (timing.page_request, timing.queue_write),
             (Delay::Constant(50_000), Delay::Constant(300))
         );
         std::fs::write(name, "[timing]\npage_requests = \"50 us\"\n").unwrap();
-        let error = Named::open(name).unwrap_err().to_string();
+        let error = NamedTiming::open(name).unwrap_err().to_string();
         assert!(error.contains("page_requests") && error.contains('2'), "{error}");
     }
 
     #[test]
     fn what_is_neither_preset_nor_file_is_named_with_the_presets() {
-        let error = format!("{:#}", Named::open("npf-2071").unwrap_err());
+        let error = format!("{:#}", NamedTiming::open("npf-2071").unwrap_err());
         assert!(error.contains("npf-2071") && error.contains("npf-2017"), "{error}");
     }
 }

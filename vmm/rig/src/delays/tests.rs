@@ -1,4 +1,4 @@
-//! The delays between devices that only note what reaches them.
+//! The delays between stub devices that record what arrives.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use super::pace::LONGEST_PAUSE_NS;
 use super::*;
 
 const MS: u64 = 1_000_000;
-/// So long that a test would not end.
+/// A delay far longer than a test.
 const NEVER: u64 = 3_600_000 * MS;
 
-/// What reached the other side.
+/// What arrived at the far end of a seam.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arrived {
     PageRequest,
@@ -29,14 +29,14 @@ enum Arrived {
     Reset,
 }
 
-/// Everything that is at the far end of a seam.
+/// A stub for every device at the far end of a seam.
 struct FarEnd {
     arrivals: Mutex<Sender<(Arrived, Instant)>>,
     endpoint: Endpoint,
 }
 
 impl FarEnd {
-    fn note(&self, arrived: Arrived) {
+    fn record(&self, arrived: Arrived) {
         self.arrivals.lock().unwrap().send((arrived, Instant::now())).unwrap();
     }
 }
@@ -47,7 +47,7 @@ impl TranslationAgent for FarEnd {
     }
 
     fn page_request(&self, _request: PageRequest) {
-        self.note(Arrived::PageRequest);
+        self.record(Arrived::PageRequest);
     }
 }
 
@@ -59,13 +59,13 @@ impl AtsEndpoint for FarEnd {
     fn invalidate(&self, _request: InvalidationRequest) {}
 
     fn page_group_response(&self, _response: PageGroupResponse) {
-        self.note(Arrived::Response);
+        self.record(Arrived::Response);
     }
 }
 
 impl MsiSink for FarEnd {
     fn signal(&self, message: MsiMessage) {
-        self.note(Arrived::Interrupt(message.data));
+        self.record(Arrived::Interrupt(message.data));
     }
 }
 
@@ -87,19 +87,19 @@ impl PciFunction for FarEnd {
     fn bar_read(&self, _bar: u8, _offset: u64, _data: &mut [u8]) {}
 
     fn bar_write(&self, _bar: u8, offset: u64, _data: &[u8]) {
-        self.note(Arrived::Doorbell(offset));
+        self.record(Arrived::Doorbell(offset));
     }
 
     fn reset(&self) {
-        self.note(Arrived::Reset);
+        self.record(Arrived::Reset);
     }
 }
 
-/// The seams between far ends.
+/// The delayed seams between stubs.
 struct Bench {
-    slow: Slow,
+    seams: DelayedSeams,
     agent: Arc<dyn TranslationAgent>,
-    nic: SlowNic,
+    nic: DelayedNic,
     arrivals: Receiver<(Arrived, Instant)>,
     start: Instant,
     far: Arc<FarEnd>,
@@ -113,11 +113,11 @@ fn bench(change: impl Fn(&mut Timing)) -> Bench {
         Identity { vendor: 1, device: 2, class: 3, revision: 1, subsystem_vendor: 1, subsystem: 2 };
     let endpoint = Endpoint::builder(identity).build().unwrap();
     let far = Arc::new(FarEnd { arrivals: Mutex::new(sender), endpoint });
-    let slow = Slow::new(timing, far.clone()).unwrap();
-    let root = slow.root(far.clone()).unwrap();
+    let seams = DelayedSeams::new(timing, far.clone()).unwrap();
+    let root = seams.root(far.clone()).unwrap();
     let agent = root.agent();
     let nic = root.nic(far.clone(), far.clone()).unwrap();
-    Bench { slow, agent, nic, arrivals, start: Instant::now(), far }
+    Bench { seams, agent, nic, arrivals, start: Instant::now(), far }
 }
 
 impl Bench {
@@ -142,24 +142,25 @@ impl Bench {
         });
     }
 
-    fn answer(&self) {
+    fn respond(&self) {
         let group = PrgIndex::truncated(1);
         let response = PageGroupResponse { pasid: None, group, code: ResponseCode::Success };
         self.nic.endpoint().upgrade().unwrap().page_group_response(response);
     }
 
     fn ring(&self, kind: u64, offset: u64) {
-        let value = Doorbell { kind: kind as u8, number: 1, argument: 0 }.encode();
+        let value =
+            Doorbell { kind: u8::try_from(kind).expect("a kind of 8 bits"), number: 1, argument: 0 }.encode();
         self.nic.function.bar_write(2, offset, &value.to_le_bytes());
     }
 
     fn interrupt(&self, data: u32) {
-        self.slow.interrupts().signal(MsiMessage { address: 0, data });
+        self.seams.interrupts().signal(MsiMessage { address: 0, data });
     }
 }
 
 #[test]
-fn each_message_takes_its_own_time_and_its_sender_none() {
+fn each_message_is_delayed_and_its_sender_is_not() {
     let bench = bench(|timing| {
         timing.page_request = Delay::Constant(3 * MS);
         timing.queue_write = Delay::Constant(2 * MS);
@@ -170,7 +171,7 @@ fn each_message_takes_its_own_time_and_its_sender_none() {
     });
     bench.ring(DOORBELL_SQ, 0x1000);
     bench.interrupt(7);
-    bench.answer();
+    bench.respond();
     bench.request_page();
     let least = [
         (Arrived::PageRequest, 5),
@@ -191,7 +192,7 @@ fn a_read_of_a_register_pushes_the_interrupts_before_it() {
     let reads: [&dyn Fn(&Bench); 4] = [
         &|bench| bench.nic.function.bar_read(0, 0, &mut [0; 4]),
         &|bench| bench.nic.function.config_read(0, &mut [0; 4]),
-        &|bench| bench.slow.registers(bench.far.clone()).read(0, &mut [0; 4]),
+        &|bench| bench.seams.registers(bench.far.clone()).read(0, &mut [0; 4]),
         &|bench| bench.nic.function.reset(),
     ];
     for (number, read) in (0..).zip(reads) {
@@ -204,7 +205,7 @@ fn a_read_of_a_register_pushes_the_interrupts_before_it() {
 }
 
 #[test]
-fn a_reset_leaves_nothing_of_the_device_under_way() {
+fn a_reset_leaves_no_message_of_the_device_in_flight() {
     let bench = bench(|timing| {
         for step in ["doorbell", "page_request", "response_message"] {
             *timing.step_mut(step).unwrap() = Delay::Constant(300 * MS);
@@ -212,7 +213,7 @@ fn a_reset_leaves_nothing_of_the_device_under_way() {
     });
     bench.ring(DOORBELL_SQ, 0);
     bench.request_page();
-    bench.answer();
+    bench.respond();
     bench.nic.function.reset();
     std::thread::sleep(Duration::from_millis(400));
     bench.expect(Arrived::Reset);
@@ -220,7 +221,7 @@ fn a_reset_leaves_nothing_of_the_device_under_way() {
 }
 
 #[test]
-fn only_what_is_on_a_requests_way_is_slower() {
+fn only_send_doorbells_are_delayed() {
     let bench = bench(|timing| timing.doorbell = Delay::Constant(NEVER));
     bench.ring(DOORBELL_CQ_ARM, 0x2000);
     bench.expect(Arrived::Doorbell(0x2000));
@@ -229,7 +230,7 @@ fn only_what_is_on_a_requests_way_is_slower() {
 }
 
 #[test]
-fn what_is_answered_on_the_spot_takes_its_time_up_to_the_limit() {
+fn calls_that_return_a_result_are_delayed_up_to_the_limit() {
     let bench = bench(|timing| {
         timing.translation = Delay::Constant(50_000);
         timing.invalidation = Delay::Constant(NEVER);
@@ -237,7 +238,7 @@ fn what_is_answered_on_the_spot_takes_its_time_up_to_the_limit() {
     let took = |work: &dyn Fn()| {
         let start = Instant::now();
         work();
-        start.elapsed().as_nanos() as u64
+        start.elapsed()
     };
     let request = |kind| TranslationRequest {
         requester: bench.far.requester(),
@@ -249,37 +250,37 @@ fn what_is_answered_on_the_spot_takes_its_time_up_to_the_limit() {
     let translate = || {
         let _ = bench.agent.translate(&request(RequestKind::Translation));
     };
-    assert!(took(&translate) >= 50_000);
+    assert!(took(&translate) >= Duration::from_nanos(50_000));
     let endpoint = bench.nic.endpoint().upgrade().unwrap();
     let everything = InvalidationRequest { pasid: None, iova: Iova(0), size_shift: 64 };
-    // It ends at all.
-    assert!(took(&|| endpoint.invalidate(everything)) >= LONGEST_PAUSE_NS);
+    // It ends, although the delay would take an hour.
+    assert!(took(&|| endpoint.invalidate(everything)) >= Duration::from_nanos(LONGEST_PAUSE_NS));
 }
 
 #[test]
-fn a_copy_is_no_faster_than_it_is_to_be() {
+fn a_copy_takes_at_least_its_time() {
     let memory = vm_memory::GuestMemoryMmap::from_ranges(&[(vm_memory::GuestAddress(0), 1 << 20)]).unwrap();
     let ram: Arc<dyn DmaMemory> = Arc::new(refault_bus::dma::GuestRam::new(Arc::new(memory)));
     let bench = bench(|timing| timing.copy = Delay::Constant(10_000));
-    let slow = bench.slow.memory(ram);
-    slow.write(Gpa(0), b"moved").unwrap();
+    let delayed = bench.seams.memory(ram);
+    delayed.write(Gpa(0), b"moved").unwrap();
     let start = Instant::now();
     // 10 µs for the piece, and 40 µs for 40,000 bytes at 1000 in a microsecond.
-    slow.copy(Gpa(0), Gpa(0x8_0000), 40_000).unwrap();
+    delayed.copy(Gpa(0), Gpa(0x8_0000), 40_000).unwrap();
     assert!(start.elapsed() >= Duration::from_micros(50));
     let mut moved = [0; 5];
-    slow.read(Gpa(0x8_0000), &mut moved).unwrap();
+    delayed.read(Gpa(0x8_0000), &mut moved).unwrap();
     assert_eq!(&moved, b"moved");
 }
 
 #[test]
-fn every_step_of_a_timing_is_said_to_be_slowed_or_not() {
+fn the_coverage_names_every_step_of_a_timing() {
     let mut timing = Timing::instant(1000);
     for name in Timing::STEPS {
         *timing.step_mut(name).unwrap() = Delay::Constant(1);
     }
-    let text = about(&timing);
+    let text = coverage(&timing);
     assert!(Timing::STEPS.iter().all(|name| text.contains(name)), "{text}");
     assert!(text.contains("not: fetch, completion (inside the device)"), "{text}");
-    assert!(!about(&Timing::instant(1000)).contains("not:"));
+    assert!(!coverage(&Timing::instant(1000)).contains("not:"));
 }

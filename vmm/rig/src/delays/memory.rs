@@ -1,4 +1,4 @@
-//! Slower copies: between the NIC and memory.
+//! Delayed copies, between the NIC and memory.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,14 +9,14 @@ use refault_bus::layer::MemoryLayer;
 
 use super::pace::{Pace, pause};
 
-/// Memory that the NIC copies in no faster than it is to.
-pub(super) struct SlowMemory {
+/// Memory in which the NIC's copies take at least the given time.
+pub(super) struct DelayedMemory {
     pub(super) memory: Arc<dyn DmaMemory>,
     pub(super) pace: Arc<Pace>,
 }
 
-impl SlowMemory {
-    /// Waits for as long as `pieces` of `bytes` in all take, less what they took since `begun`.
+impl DelayedMemory {
+    /// Waits until `pieces` of `bytes` in total have taken their time since `begun`.
     fn pace(&self, begun: Instant, pieces: u64, bytes: u64) {
         let fixed = (0..pieces).fold(0u64, |sum, _| sum.saturating_add(self.pace.of(|timing| &timing.copy)));
         let moving = bytes.saturating_mul(1000) / self.pace.timing.bytes_per_us.max(1);
@@ -24,7 +24,7 @@ impl SlowMemory {
     }
 }
 
-impl MemoryLayer for SlowMemory {
+impl MemoryLayer for DelayedMemory {
     fn behind(&self) -> &dyn DmaMemory {
         &*self.memory
     }

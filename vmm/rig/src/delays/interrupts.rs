@@ -1,4 +1,4 @@
-//! Slower interrupts, and the reads that push them: between the devices and the guest.
+//! Delayed interrupts, and the reads that push them, between the devices and the guest.
 
 use std::sync::Arc;
 
@@ -6,37 +6,37 @@ use anyhow::Result;
 use refault_bus::irq::{MsiMessage, MsiSink};
 use refault_bus::mmio::MmioDevice;
 
-use super::line::DelayLine;
+use super::delay_line::DelayLine;
 use super::pace::Pace;
 
-/// The guest's interrupt controller, further away.
-pub(super) struct SlowSink {
+/// The guest's interrupt controller, with delays.
+pub(super) struct DelayedInterrupts {
     pace: Arc<Pace>,
     messages: DelayLine<MsiMessage>,
 }
 
-impl SlowSink {
+impl DelayedInterrupts {
     pub(super) fn new(guest: Arc<dyn MsiSink>, pace: Arc<Pace>) -> Result<Self> {
         Ok(Self { pace, messages: DelayLine::new("interrupts", move |message| guest.signal(message))? })
     }
 
-    /// What was sent arrives now. As on PCI Express, where what a device reads back comes behind what it wrote before:
-    /// a driver that switched an interrupt off and reads has no more of it to come.
+    /// Delivers the interrupts in flight. As on PCI Express, where a read's completion pushes the device's earlier writes:
+    /// a driver that disables an interrupt and then reads a register gets no more of it.
     pub(super) fn push(&self) {
         self.messages.flush();
     }
 }
 
-impl MsiSink for SlowSink {
+impl MsiSink for DelayedInterrupts {
     fn signal(&self, message: MsiMessage) {
         self.messages.send(self.pace.of(|timing| &timing.interrupt), message);
     }
 }
 
-/// Registers of the IOMMU, whose reads push its interrupts.
+/// The IOMMU's registers, whose reads push its interrupts.
 pub(super) struct PushingRegisters {
     pub(super) registers: Arc<dyn MmioDevice>,
-    pub(super) interrupts: Arc<SlowSink>,
+    pub(super) interrupts: Arc<DelayedInterrupts>,
 }
 
 impl MmioDevice for PushingRegisters {

@@ -1,6 +1,6 @@
-//! A delay line: messages come out in the order in which they went in, each no sooner than its time.
+//! A delay line: messages are delivered in the order in which they were sent, each no sooner than its time.
 //!
-//! Whoever sends never waits for the delay: a thread of the line's own delivers.
+//! The sender never waits for the delay: the line has a thread that delivers.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,18 +9,19 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use refault_bus::sync::lock;
 
-/// So long before a message is due its thread stops sleeping: a sleep may be late by this.
+/// How long before a message is due the thread stops sleeping and spins: a sleep may end this much too late.
 const SPIN: Duration = Duration::from_micros(80);
 
-/// Messages on their way. Dropping it drops those that have not arrived.
+/// Messages in flight. Dropping the line discards those that have not been delivered.
 pub(super) struct DelayLine<T> {
     shared: Arc<Shared<T>>,
     thread: Option<JoinHandle<()>>,
 }
 
 struct Shared<T> {
-    /// Held while a message is delivered, so that whoever flushes finds it delivered.
+    /// Held while a message is delivered, so that a flush returns only after its delivery.
     waiting: Mutex<Waiting<T>>,
     changed: Condvar,
     deliver: Box<dyn Fn(T) + Send + Sync>,
@@ -28,20 +29,20 @@ struct Shared<T> {
 
 struct Waiting<T> {
     messages: VecDeque<(Instant, T)>,
-    over: bool,
+    stopped: bool,
 }
 
 impl<T: Send + 'static> DelayLine<T> {
-    /// A line that hands its messages to `deliver`, which must not send on the same line.
+    /// A line that passes its messages to `deliver`, which must not send on the same line: its lock is held.
     pub(super) fn new(name: &str, deliver: impl Fn(T) + Send + Sync + 'static) -> Result<Self> {
-        let waiting = Mutex::new(Waiting { messages: VecDeque::new(), over: false });
+        let waiting = Mutex::new(Waiting { messages: VecDeque::new(), stopped: false });
         let shared = Arc::new(Shared { waiting, changed: Condvar::new(), deliver: Box::new(deliver) });
         let line = shared.clone();
-        let thread = thread::Builder::new().name(format!("slow-{name}")).spawn(move || line.run());
+        let thread = thread::Builder::new().name(format!("delay-{name}")).spawn(move || line.run());
         Ok(Self { shared, thread: Some(thread.context("cannot start a thread for delays")?) })
     }
 
-    /// Sends a message that arrives after `delay_ns`, and after those sent before.
+    /// Sends a message, which is delivered after `delay_ns`, and after all messages sent before.
     pub(super) fn send(&self, delay_ns: u64, message: T) {
         let due = Instant::now() + Duration::from_nanos(delay_ns);
         let mut waiting = self.shared.lock();
@@ -53,7 +54,7 @@ impl<T: Send + 'static> DelayLine<T> {
 }
 
 impl<T> DelayLine<T> {
-    /// Delivers all that is on its way now, on this thread. Nothing is under way when it returns.
+    /// Delivers all messages in flight, on this thread. None is in flight when it returns.
     pub(super) fn flush(&self) {
         let mut waiting = self.shared.lock();
         while let Some((_, message)) = waiting.messages.pop_front() {
@@ -61,7 +62,7 @@ impl<T> DelayLine<T> {
         }
     }
 
-    /// Drops all that is on its way. Nothing is under way when it returns.
+    /// Discards all messages in flight. None is in flight when it returns.
     pub(super) fn clear(&self) {
         self.shared.lock().messages.clear();
     }
@@ -69,9 +70,9 @@ impl<T> DelayLine<T> {
 
 impl<T> Drop for DelayLine<T> {
     fn drop(&mut self) {
-        self.shared.lock().over = true;
+        self.shared.lock().stopped = true;
         self.shared.changed.notify_one();
-        // A thread that panicked has said so on stderr; there is nothing to add.
+        // A thread that panicked has already reported it on stderr.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -86,12 +87,12 @@ impl<T> fmt::Debug for DelayLine<T> {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     fn run(&self) {
         let mut waiting = self.lock();
-        while !waiting.over {
+        while !waiting.stopped {
             let Some(&(due, _)) = waiting.messages.front() else {
                 waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -113,7 +114,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// Keeps this thread busy until a moment.
+/// Spins until `due`.
 pub(super) fn spin_until(due: Instant) {
     while Instant::now() < due {
         std::hint::spin_loop();
@@ -126,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// A line of numbers, and where they come out, each with when it did.
+    /// A line of numbers, and the receiver of each with its time of delivery.
     fn line() -> (DelayLine<u32>, crossbeam::channel::Receiver<(u32, Instant)>) {
         let (sender, receiver) = unbounded();
         let line = DelayLine::new("test", move |number| sender.send((number, Instant::now())).unwrap());
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_arrives_before_its_time_or_out_of_order() {
+    fn messages_arrive_in_order_and_not_before_their_time() {
         let (line, arrived) = line();
         let start = Instant::now();
         for (number, delay) in [(0, 3_000_000), (1, 0), (2, 4_000_000), (3, 20_000)] {
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_delivers_at_once_and_in_order() {
+    fn a_flush_delivers_immediately_and_in_order() {
         let (line, arrived) = line();
         (0..5).for_each(|number| line.send(3_600_000_000_000, number));
         line.flush();
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cleared_or_outlives_the_line_never_arrives() {
+    fn messages_cleared_or_left_when_the_line_is_dropped_never_arrive() {
         let (line, arrived) = line();
         line.send(1_000_000, 1);
         line.clear();
