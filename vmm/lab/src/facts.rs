@@ -50,7 +50,7 @@ pub fn paper(scenario: &Scenario, figures: &Figures) -> Vec<Published> {
     let beside = fitting.map(|(preset, figure)| Published {
         what: figure.what(),
         published_ns: figure.ns,
-        source: format!("{} ({})", preset.source, preset.sureness()),
+        source: format!("{} ({})", preset.source, preset.certainty()),
         measured_ns: figures.real(&figure.figure).round() as u64,
     });
     beside.collect()

@@ -46,10 +46,7 @@ mod tests {
     fn a_published_figure_stands_beside_experiments_of_its_kind_only() {
         assert_eq!(fitting("cold-4k", &[]), ["4 KiB message, cold: median"]);
         assert_eq!(fitting("batched-4m", &[]), ["4 MiB message, cold, all pages at once: median"]);
-        assert_eq!(
-            fitting("page-by-page-4m", &[]),
-            ["4 MiB message, cold, one page after the other: median"]
-        );
+        assert_eq!(fitting("page-by-page-4m", &[]), ["4 MiB message, cold, one page at a time: median"]);
         for other in ["load.message=8K", "load.depth=2", "load.cold_share=0.5", "timing.minor=1 us"] {
             assert_eq!(fitting("cold-4k", &[other]), [""; 0], "{other}");
         }

@@ -150,7 +150,7 @@ fn scenario(args: &RunArgs) -> Result<Scenario> {
 /// What came out, for people.
 fn summary(scenario: &Scenario, figures: &Figures) -> String {
     let presets = scenario.presets.iter().filter_map(|name| Preset::find(name));
-    let timing: Vec<_> = presets.map(|preset| format!("{} ({})", preset.name, preset.sureness())).collect();
+    let timing: Vec<_> = presets.map(|preset| format!("{} ({})", preset.name, preset.certainty())).collect();
     let timing = if timing.is_empty() { "the scenario's own".into() } else { timing.join(", ") };
     let (name, seed) = (&scenario.name, scenario.seed);
     let mut text = format!("{name}, seed {seed}, timing: {timing}; times are of the model\n\n");
@@ -285,7 +285,7 @@ fn progress_bar(points: usize) -> ProgressBar {
 fn preset_list() -> String {
     let mut text = String::new();
     for preset in Preset::all() {
-        let _ = writeln!(text, "{:<15} {:<21} {}", preset.name, preset.sureness(), preset.title);
+        let _ = writeln!(text, "{:<15} {:<21} {}", preset.name, preset.certainty(), preset.title);
         let _ = writeln!(text, "{:<37} {}", "", preset.source);
     }
     text.push_str(
@@ -301,7 +301,7 @@ fn preset(name: &str) -> Result<String> {
     let _ = writeln!(text, "{}\n", wrapped(&preset.note, 100));
     for step in Timing::STEPS {
         if let Some(known) = preset.steps.iter().find(|known| known.step == *step) {
-            let _ = writeln!(text, "{step:<17} {:<16} {}", known.sureness.name(), known.delay);
+            let _ = writeln!(text, "{step:<17} {:<16} {}", known.certainty.name(), known.delay);
             let _ = writeln!(text, "{:<34} {}", "", known.from);
         } else if preset.zero.iter().any(|zero| zero == step) {
             let _ = writeln!(text, "{step:<17} {:<16} 0 ns", "zero");

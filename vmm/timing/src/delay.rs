@@ -1,23 +1,26 @@
-//! A [`Delay`] as TOML has it, and back.
+//! Reads and writes a [`Delay`] as TOML.
 
 use super::LONGEST_NS;
 use super::fields::{duration, fractional_duration, number};
 use super::text::TextError;
 use super::timing::Delay;
-use super::tree::{Node, Table, Value};
+use super::tree::{Node, TomlTable, Value};
 use super::units::show_duration;
 
-/// How to write a distribution.
+/// The remedy in error messages: every form of a distribution.
 const HELP: &str = "write \"220 us\", { uniform = [\"1 us\", \"3 us\"] }, { exponential = \"50 us\" }, \
     { log_normal = \"215 us\", sigma = 0.2 } or { table = [[0, \"1 us\"], [0.5, \"2 us\"], [1, \"9 us\"]] }";
 
-/// Largest sigma: the 99th percentile is then more than a million times the median.
+/// Largest sigma. At 6 the 99th percentile is already a million times the median.
 const MAX_SIGMA: f64 = 6.0;
 
 /// Reads the value of the step `name`.
+///
+/// # Errors
+/// `node` is not a distribution, or one of its parameters is out of range.
 pub fn read(name: &str, node: &Node) -> Result<Delay, TextError> {
     let Value::Table(table) = &node.value else { return duration(name, node).map(Delay::Constant) };
-    let wrong = |what: &str| node.place.error(format!("`{name}` {what}"), HELP);
+    let wrong = |what: &str| node.location.error(format!("`{name}` {what}"), HELP);
     let mut kinds = table.entries.iter().filter(|(key, _)| *key != "sigma");
     let (Some((kind, entry)), None) = (kinds.next(), kinds.next()) else {
         return Err(wrong("does not name exactly one distribution"));
@@ -38,23 +41,23 @@ pub fn read(name: &str, node: &Node) -> Result<Delay, TextError> {
 
 fn uniform(name: &str, node: &Node) -> Result<Delay, TextError> {
     let Value::List(items) = &node.value else {
-        return Err(node.place.error(format!("`{name}` is {}, not a pair", node.value.kind()), HELP));
+        return Err(node.location.error(format!("`{name}` is {}, not a pair", node.value.kind()), HELP));
     };
     let [low, high] = items.as_slice() else {
-        return Err(node.place.error(format!("`{name}` has {} durations, not two", items.len()), HELP));
+        return Err(node.location.error(format!("`{name}` has {} durations, not two", items.len()), HELP));
     };
-    let (low, high, second) = (duration(name, low)?, duration(name, high)?, &high.place);
+    let (low, high, second) = (duration(name, low)?, duration(name, high)?, &high.location);
     if low > high {
         return Err(
-            second.error(format!("`{name}` ends before it begins"), "write the shorter duration first")
+            second.error(format!("`{name}` ends before it starts"), "write the shorter duration first")
         );
     }
     Ok(Delay::Uniform { low, high })
 }
 
-fn log_normal(name: &str, table: &Table, median: &Node) -> Result<Delay, TextError> {
+fn log_normal(name: &str, table: &TomlTable, median: &Node) -> Result<Delay, TextError> {
     let Some(sigma) = table.get("sigma") else {
-        return Err(median.place.error(format!("`{name}` is log-normal without a sigma"), HELP));
+        return Err(median.location.error(format!("`{name}` is log-normal without a sigma"), HELP));
     };
     let sigma = number(&format!("{name}.sigma"), &sigma.node, 0.0..=MAX_SIGMA)?;
     Ok(Delay::LogNormal { median: fractional_duration(&format!("{name}.log_normal"), median)?, sigma })
@@ -62,21 +65,23 @@ fn log_normal(name: &str, table: &Table, median: &Node) -> Result<Delay, TextErr
 
 fn quantiles(name: &str, node: &Node) -> Result<Delay, TextError> {
     let Value::List(rows) = &node.value else {
-        return Err(node.place.error(format!("`{name}` is {}, not a list", node.value.kind()), HELP));
+        return Err(node.location.error(format!("`{name}` is {}, not a list", node.value.kind()), HELP));
     };
     let mut points: Vec<(f64, u64)> = Vec::with_capacity(rows.len());
     for row in rows {
         let point = quantile(name, row)?;
         if points.last().is_some_and(|last| point.0 < last.0 || point.1 < last.1) {
             let what = format!("`{name}` does not ascend here");
-            return Err(row.place.error(what, "order shares and durations from low to high"));
+            return Err(row.location.error(what, "order shares and durations from low to high"));
         }
         points.push(point);
     }
     let ends = (points.first().map(|point| point.0), points.last().map(|point| point.0));
     if points.len() < 2 || ends != (Some(0.0), Some(1.0)) {
         let what = format!("`{name}` does not reach from share 0 to share 1");
-        return Err(node.place.error(what, "write a row for 0 (the shortest) and one for 1 (the longest)"));
+        return Err(node
+            .location
+            .error(what, "write a row for 0 (the shortest) and one for 1 (the longest)"));
     }
     Ok(Delay::Table(points))
 }
@@ -85,13 +90,13 @@ fn quantile(name: &str, row: &Node) -> Result<(f64, u64), TextError> {
     match &row.value {
         Value::List(pair) => match pair.as_slice() {
             [share, ns] => Ok((number(name, share, 0.0..=1.0)?, duration(name, ns)?)),
-            _ => Err(row.place.error(format!("`{name}` has a row that is no pair"), HELP)),
+            _ => Err(row.location.error(format!("`{name}` has a row that is not a pair"), HELP)),
         },
-        _ => Err(row.place.error(format!("`{name}` has a row that is no pair"), HELP)),
+        _ => Err(row.location.error(format!("`{name}` has a row that is not a pair"), HELP)),
     }
 }
 
-/// The delay as TOML, such that [`read`] gives the same.
+/// Formats a delay as TOML that [`read`] reads back.
 pub fn write(delay: &Delay) -> String {
     match delay {
         Delay::Constant(ns) => quoted(*ns),
@@ -105,7 +110,7 @@ pub fn write(delay: &Delay) -> String {
     }
 }
 
-/// As [`write()`], for people.
+/// As [`write()`], without quotes.
 impl std::fmt::Display for Delay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&write(self).replace('"', ""))
@@ -144,15 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_that_is_none_is_refused_with_its_reason() {
+    fn an_invalid_delay_is_refused_with_a_reason() {
         let cases = [
             ("220", "is an integer, not a duration with a unit"),
             ("\"220\"", "is \"220\", not a duration"),
-            ("\"-1 us\"", "less than nothing"),
+            ("\"-1 us\"", "which is negative"),
             ("\"2 h\"", "not a duration"),
             ("\"3601 s\"", "longer than an hour"),
             ("\"0.5 ns\"", "finer than the clock"),
-            ("{ uniform = [\"3 us\", \"1 us\"] }", "ends before it begins"),
+            ("{ uniform = [\"3 us\", \"1 us\"] }", "ends before it starts"),
             ("{ uniform = [\"3 us\"] }", "has 1 durations, not two"),
             ("{ normal = \"3 us\" }", "no distribution called `normal`"),
             ("{ log_normal = \"3 us\" }", "without a sigma"),
@@ -161,7 +166,7 @@ mod tests {
             ("{ exponential = \"3 us\", uniform = [] }", "does not name exactly one distribution"),
             ("{ table = [[0, \"1 us\"], [0.5, \"2 us\"]] }", "does not reach from share 0 to share 1"),
             ("{ table = [[0, \"3 us\"], [1, \"2 us\"]] }", "does not ascend here"),
-            ("{ table = [[0, \"3 us\", 1], [1, \"2 us\"]] }", "a row that is no pair"),
+            ("{ table = [[0, \"3 us\", 1], [1, \"2 us\"]] }", "a row that is not a pair"),
         ];
         for (text, reason) in cases {
             let error = parsed(text).expect_err(text);

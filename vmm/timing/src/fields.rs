@@ -1,47 +1,53 @@
-//! Values of a table by their keys, each checked against what it may be.
+//! Typed access to the keys of a TOML table, with range checks.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::LONGEST_NS;
-use super::text::{Place, TextError};
-use super::tree::{Entry, Node, Table, Value};
+use super::text::{Location, TextError};
+use super::tree::{Node, TomlEntry, TomlTable, Value};
 use super::units::{self, DURATION_HELP, SIZE_HELP};
 
 /// The keys of one section.
 pub struct Fields<'a> {
     /// `""` for the top of a file.
     section: &'static str,
-    table: Option<&'a Table>,
-    /// Where to point if a key is missing.
-    place: Place,
+    table: Option<&'a TomlTable>,
+    /// The location of errors about missing keys.
+    location: Location,
 }
 
 impl<'a> Fields<'a> {
-    /// The keys of a whole file; any that is not `known` is an error.
+    /// The keys of a whole file.
+    ///
+    /// # Errors
+    /// `root` is not a table, or has a key that is not `known`.
     pub fn top(root: &'a Node, known: &[&str]) -> Result<Self, TextError> {
         Self::of(root, "", known)
     }
 
-    /// The keys of a section, none if the file lacks it.
+    /// The keys of a section; none if the file lacks the section.
+    ///
+    /// # Errors
+    /// It is not a table, or has a key that is not `known`.
     pub fn section(
-        root: &'a Table,
+        root: &'a TomlTable,
         section: &'static str,
         known: &[&str],
-        place: &Place,
+        location: &Location,
     ) -> Result<Self, TextError> {
         match root.get(section) {
             Some(entry) => Self::of(&entry.node, section, known),
-            None => Ok(Self { section, table: None, place: place.clone() }),
+            None => Ok(Self { section, table: None, location: location.clone() }),
         }
     }
 
     fn of(node: &'a Node, section: &'static str, known: &[&str]) -> Result<Self, TextError> {
         let Value::Table(table) = &node.value else {
             let what = format!("`{section}` is {}, not a section", node.value.kind());
-            return Err(node.place.error(what, format!("write [{section}] and its keys below it")));
+            return Err(node.location.error(what, format!("write [{section}] and its keys below it")));
         };
-        let fields = Self { section, table: Some(table), place: node.place.clone() };
+        let fields = Self { section, table: Some(table), location: node.location.clone() };
         let unknown = table.entries.iter().filter(|(key, _)| !known.contains(&key.as_str()));
         match unknown.min_by_key(|(_, entry)| entry.key.span.start) {
             Some((key, entry)) => {
@@ -52,55 +58,71 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The line of `key`, if it is written.
-    pub fn entry(&self, key: &str) -> Option<&'a Entry> {
+    /// The entry of `key`, if the file has it.
+    pub fn entry(&self, key: &str) -> Option<&'a TomlEntry> {
         self.table.and_then(|table| table.get(key))
     }
 
-    /// Where `key` is written, or the section that lacks it.
-    pub fn place(&self, key: &str) -> &Place {
-        self.entry(key).map_or(&self.place, |entry| &entry.node.place)
+    /// The location of `key`, or of the section that lacks it.
+    pub fn location(&self, key: &str) -> &Location {
+        self.entry(key).map_or(&self.location, |entry| &entry.node.location)
     }
 
-    /// The key's whole name.
+    /// The full name of a key, such as `device.credits`.
     pub fn name(&self, key: &str) -> String {
         if self.section.is_empty() { key.to_owned() } else { format!("{}.{key}", self.section) }
     }
 
-    /// The error that a key which has no default is missing.
+    /// An error about a missing key that has no default.
     pub fn missing(&self, key: &str, remedy: &str) -> TextError {
-        self.place.error(format!("`{}` is missing", self.name(key)), remedy)
+        self.location.error(format!("`{}` is missing", self.name(key)), remedy)
     }
 
-    /// The error that `key` cannot be what it is.
+    /// An error about the value of `key`.
     pub fn error(&self, key: &str, what: &str, remedy: impl Into<String>) -> TextError {
-        self.place(key).error(format!("`{}` {what}", self.name(key)), remedy)
+        self.location(key).error(format!("`{}` {what}", self.name(key)), remedy)
     }
 
     /// An integer within `range`.
+    ///
+    /// # Errors
+    /// The value is not one.
     pub fn integer(&self, key: &str, range: RangeInclusive<u64>, default: u64) -> Result<u64, TextError> {
         let Some(entry) = self.entry(key) else { return Ok(default) };
         integer(&self.name(key), &entry.node, range)
     }
 
-    /// The same for what is counted in 32 bits; `range` keeps within them.
+    /// As [`Self::integer`], in 32 bits.
+    ///
+    /// # Errors
+    /// The value is not an integer within `range`.
     pub fn count(&self, key: &str, range: RangeInclusive<u32>, default: u32) -> Result<u32, TextError> {
         let wide = u64::from(*range.start())..=u64::from(*range.end());
-        self.integer(key, wide, u64::from(default)).map(|number| number as u32)
+        let number = self.integer(key, wide, u64::from(default))?;
+        u32::try_from(number).map_err(|_| self.error(key, "is out of range", "write a smaller number"))
     }
 
     /// A number within `range`, with or without a fraction.
+    ///
+    /// # Errors
+    /// The value is not one.
     pub fn number(&self, key: &str, range: RangeInclusive<f64>, default: f64) -> Result<f64, TextError> {
         let Some(entry) = self.entry(key) else { return Ok(default) };
         number(&self.name(key), &entry.node, range)
     }
 
     /// A number from 0 to 1.
+    ///
+    /// # Errors
+    /// The value is not one.
     pub fn share(&self, key: &str, default: f64) -> Result<f64, TextError> {
         self.number(key, 0.0..=1.0, default)
     }
 
-    /// True or false.
+    /// A boolean.
+    ///
+    /// # Errors
+    /// The value is neither true nor false.
     pub fn flag(&self, key: &str, default: bool) -> Result<bool, TextError> {
         match self.entry(key).map(|entry| &entry.node.value) {
             None => Ok(default),
@@ -113,7 +135,10 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// One of some words.
+    /// One of `words`, each with the value that it stands for.
+    ///
+    /// # Errors
+    /// The value is not one of them.
     pub fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)], default: T) -> Result<T, TextError> {
         let Some(entry) = self.entry(key) else { return Ok(default) };
         let all = || {
@@ -127,7 +152,10 @@ impl<'a> Fields<'a> {
         found.ok_or_else(|| self.error(key, &format!("cannot be {text:?}"), all()))
     }
 
-    /// A duration of whole nanoseconds within `range`, if one is given.
+    /// A duration in whole nanoseconds within `range`; `None` if the key is missing.
+    ///
+    /// # Errors
+    /// The value is not one.
     pub fn duration(&self, key: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, TextError> {
         let Some(entry) = self.entry(key) else { return Ok(None) };
         let ns = duration(&self.name(key), &entry.node)?;
@@ -139,7 +167,10 @@ impl<'a> Fields<'a> {
         Err(self.error(key, &what, format!("write a duration from \"{least}\" to \"{most}\"")))
     }
 
-    /// Bytes within `range`.
+    /// A size in bytes within `range`.
+    ///
+    /// # Errors
+    /// The value is not one.
     pub fn size(&self, key: &str, range: RangeInclusive<u64>, default: u64) -> Result<u64, TextError> {
         let Some(entry) = self.entry(key) else { return Ok(default) };
         let Value::Text(text) = &entry.node.value else {
@@ -156,7 +187,10 @@ impl<'a> Fields<'a> {
         Err(self.error(key, &what, format!("write a size from \"{least}\" to \"{most}\"")))
     }
 
-    /// A string; `None` if it is not written.
+    /// A string; `None` if the key is missing.
+    ///
+    /// # Errors
+    /// The value is not a string.
     pub fn text(&self, key: &str) -> Result<Option<&'a str>, TextError> {
         match self.entry(key).map(|entry| &entry.node.value) {
             None => Ok(None),
@@ -167,37 +201,48 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A list of strings; one string is a list of one.
-    pub fn texts(&self, key: &str) -> Result<Vec<(&'a str, &'a Place)>, TextError> {
+    /// A list of strings with their locations; a single string is a list of one.
+    ///
+    /// # Errors
+    /// An item is not a string.
+    pub fn texts(&self, key: &str) -> Result<Vec<(&'a str, &'a Location)>, TextError> {
         let Some(entry) = self.entry(key) else { return Ok(Vec::new()) };
         let items = match &entry.node.value {
             Value::List(items) => items.as_slice(),
             _ => std::slice::from_ref(&entry.node),
         };
         let texts = items.iter().map(|item| match &item.value {
-            Value::Text(text) => Ok((text.as_str(), &item.place)),
+            Value::Text(text) => Ok((text.as_str(), &item.location)),
             other => {
                 let what = format!("`{}` has {}, not a string", self.name(key), other.kind());
-                Err(item.place.error(what, "write strings in quotes"))
+                Err(item.location.error(what, "write strings in quotes"))
             }
         });
         texts.collect()
     }
 }
 
-/// An integer within `range`.
+/// An integer within `range`. `name` is the key's full name in messages.
+///
+/// # Errors
+/// `node` is not one.
 pub fn integer(name: &str, node: &Node, range: RangeInclusive<u64>) -> Result<u64, TextError> {
     let remedy = || format!("write an integer from {} to {}", range.start(), range.end());
     match &node.value {
         Value::Integer(number) => u64::try_from(*number)
             .ok()
             .filter(|number| range.contains(number))
-            .ok_or_else(|| node.place.error(format!("`{name}` is {number}, out of range"), remedy())),
-        other => Err(node.place.error(format!("`{name}` is {}, not an integer", described(other)), remedy())),
+            .ok_or_else(|| node.location.error(format!("`{name}` is {number}, out of range"), remedy())),
+        other => {
+            Err(node.location.error(format!("`{name}` is {}, not an integer", described(other)), remedy()))
+        }
     }
 }
 
-/// A number within `range`.
+/// A number within `range`. `name` is the key's full name in messages.
+///
+/// # Errors
+/// `node` is not one.
 pub fn number(name: &str, node: &Node, range: RangeInclusive<f64>) -> Result<f64, TextError> {
     let remedy = || format!("write a number from {} to {}", range.start(), range.end());
     let number = match &node.value {
@@ -205,47 +250,53 @@ pub fn number(name: &str, node: &Node, range: RangeInclusive<f64>) -> Result<f64
         Value::Float(number) => *number,
         other => {
             return Err(node
-                .place
+                .location
                 .error(format!("`{name}` is {}, not a number", described(other)), remedy()));
         }
     };
     if range.contains(&number) {
-        // Not -0.0: two spellings of one value must not be two scenarios.
+        // Turns -0.0 into 0.0: equal values must write equal scenario files.
         return Ok(number + 0.0);
     }
-    Err(node.place.error(format!("`{name}` is {number}, out of range"), remedy()))
+    Err(node.location.error(format!("`{name}` is {number}, out of range"), remedy()))
 }
 
-/// Nanoseconds, perhaps with a fraction, of a mean or median.
+/// A mean or median in nanoseconds, possibly with a fraction.
+///
+/// # Errors
+/// `node` is not a duration from zero to [`LONGEST_NS`].
 pub fn fractional_duration(name: &str, node: &Node) -> Result<f64, TextError> {
     let Value::Text(text) = &node.value else {
         let what = format!("`{name}` is {}, not a duration with a unit", described(&node.value));
-        return Err(node.place.error(what, DURATION_HELP));
+        return Err(node.location.error(what, DURATION_HELP));
     };
     let read = units::duration(text);
-    let ns =
-        read.ok_or_else(|| node.place.error(format!("`{name}` is {text:?}, not a duration"), DURATION_HELP))?;
+    let ns = read
+        .ok_or_else(|| node.location.error(format!("`{name}` is {text:?}, not a duration"), DURATION_HELP))?;
     if ns < 0.0 {
-        let what = format!("`{name}` is {text}, less than nothing");
-        return Err(node.place.error(what, "write a duration that is not negative"));
+        let what = format!("`{name}` is {text}, which is negative");
+        return Err(node.location.error(what, "write a duration of at least zero"));
     }
     if ns > LONGEST_NS as f64 {
         let what = format!("`{name}` is {text}, longer than an hour");
-        return Err(node.place.error(what, "write at most \"3600 s\""));
+        return Err(node.location.error(what, "write at most \"3600 s\""));
     }
     Ok(ns)
 }
 
-/// Whole nanoseconds.
+/// A duration in whole nanoseconds.
+///
+/// # Errors
+/// `node` is not a duration from zero to [`LONGEST_NS`], or has a fraction.
 pub fn duration(name: &str, node: &Node) -> Result<u64, TextError> {
     let ns = fractional_duration(name, node)?;
     let whole = ns.round();
-    // Decimal fractions of a unit are not exact in binary.
+    // Decimal fractions of a unit are not exact in binary, so allow for rounding.
     if (ns - whole).abs() > 1e-3 {
-        let what = format!("`{name}` is {ns} ns, finer than the clock");
-        return Err(node.place.error(what, "write whole nanoseconds"));
+        let what = format!("`{name}` is {ns} ns, finer than the clock's resolution");
+        return Err(node.location.error(what, "write whole nanoseconds"));
     }
-    Ok(whole as u64)
+    Ok(units::saturated(whole))
 }
 
 fn described(value: &Value) -> String {
@@ -256,7 +307,7 @@ fn described(value: &Value) -> String {
     }
 }
 
-/// The known key that was probably meant, or all of them.
+/// Suggests the nearest known key, or lists all of them.
 fn suggestion(key: &str, known: &[&str]) -> String {
     let near = known.iter().map(|candidate| (distance(key, candidate), candidate)).min();
     match near {
@@ -265,12 +316,12 @@ fn suggestion(key: &str, known: &[&str]) -> String {
     }
 }
 
-/// Words with commas between them.
+/// Joins words with commas.
 pub fn listed<T: Display>(words: &[T]) -> String {
     words.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Least insertions, removals and replacements of a character that make one word the other.
+/// Levenshtein distance, in characters.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
@@ -291,13 +342,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_is_as_far_as_the_letters_that_differ() {
+    fn the_distance_counts_edits() {
         let pairs = [("credits", "credits"), ("credit", "credits"), ("creidts", "credits"), ("", "abc")];
         assert_eq!(pairs.map(|(from, to)| distance(from, to)), [0, 1, 2, 3]);
     }
 
     #[test]
-    fn a_typing_mistake_is_told_from_a_wrong_word() {
+    fn a_typo_gets_a_suggestion_and_another_word_the_list() {
         let known = ["credits", "workers"];
         assert_eq!(suggestion("credit", &known), "did you mean `credits`?");
         assert_eq!(suggestion("flux_capacity", &known), "the keys here are credits, workers");

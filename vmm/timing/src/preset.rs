@@ -1,4 +1,4 @@
-//! Timings of published systems: what each step takes, where that was read, and how sure it is.
+//! Timings of published systems: the duration of each step, its source, and its certainty.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -6,11 +6,11 @@ use std::sync::OnceLock;
 use super::delay;
 use super::fields::{Fields, listed};
 use super::published::PublishedFigure;
-use super::text::{Place, TextError};
+use super::text::{Location, TextError};
 use super::timing::{Delay, Timing};
-use super::tree::{self, Table, Value};
+use super::tree::{self, TomlTable, Value};
 
-/// The files, in the order in which they are listed.
+/// Names and files, in the order of the list.
 const FILES: [(&str, &str); 14] = [
     ("none", include_str!("presets/none.toml")),
     ("example", include_str!("presets/example.toml")),
@@ -28,64 +28,64 @@ const FILES: [(&str, &str); 14] = [
     ("pcie-rtt", include_str!("presets/pcie-rtt.toml")),
 ];
 
-/// As good as no limit to the rate of copies, in bytes a microsecond: "unlimited" in files.
+/// A copy rate, in bytes per microsecond, that is effectively unlimited: `"unlimited"` in files.
 pub const UNLIMITED_BYTES_PER_US: u64 = 1 << 40;
 
-/// Timings with their provenance.
+/// A timing with its sources.
 #[derive(Clone, Debug)]
 pub struct Preset {
-    /// What scenarios call it.
+    /// The name that scenarios use.
     pub name: &'static str,
-    /// One line about the system.
+    /// One line that describes the system.
     pub title: String,
-    /// Where the figures were published.
+    /// The publication.
     pub source: String,
-    /// What a reader should know: which total stands where, and what was left out.
+    /// Caveats: which step carries a total, and what was left out.
     pub note: String,
     /// The steps that take time.
     pub steps: Vec<PresetStep>,
-    /// Steps that take none of their own: the published figure of another step has them in it.
+    /// Steps with no time of their own: they are part of another step's figure.
     pub zero: Vec<String>,
-    /// Steps about which the publication says nothing: a scenario that needs one has to give it.
+    /// Steps that the publication does not cover: a scenario that needs one must give it.
     pub not_published: Vec<String>,
-    /// Rate of copies, as [`Timing::bytes_per_us`].
+    /// Copy rate, as [`Timing::bytes_per_us`].
     pub bytes_per_us: u64,
-    /// What was published of whole requests.
+    /// Published latencies of whole requests.
     pub published: Vec<PublishedFigure>,
 }
 
-/// One figure of a preset.
+/// The duration of one step in a preset.
 #[derive(Clone, Debug)]
 pub struct PresetStep {
-    /// Name of the step, one of [`Timing::STEPS`].
+    /// One of [`Timing::STEPS`].
     pub step: String,
-    /// How long it takes.
+    /// Its duration.
     pub delay: Delay,
-    /// How sure the figure is.
-    pub sureness: Sureness,
-    /// What the source says, and how it became this figure.
+    /// The certainty of the figure.
+    pub certainty: Certainty,
+    /// What the source says, and how the figure follows from it.
     pub from: String,
 }
 
-/// How sure a figure is, the surest first.
+/// The certainty of a figure, the most certain first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Sureness {
-    /// Nothing to be sure of: it follows from what the preset is.
+pub enum Certainty {
+    /// Fixed by the definition of the preset.
     Chosen,
     /// Read in the publication itself.
     Read,
     /// Read in another publication, or in an abstract, that cites it.
     SecondHand,
-    /// From memory of the publication, not checked.
+    /// Recalled from the publication, not checked.
     Recalled,
-    /// Computed by us from a published relation.
+    /// Computed from published figures.
     Derived,
-    /// Made up, to try things out.
+    /// Made up, for trying things out.
     Invented,
 }
 
-impl Sureness {
-    /// All, with their names in files.
+impl Certainty {
+    /// Every value with its name in files.
     pub const ALL: [(&str, Self); 6] = [
         ("chosen", Self::Chosen),
         ("read in source", Self::Read),
@@ -95,9 +95,9 @@ impl Sureness {
         ("invented", Self::Invented),
     ];
 
-    /// Its name in files and tables.
+    /// The name in files and tables.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, sureness)| *sureness == self).map_or("", |(name, _)| name)
+        Self::ALL.iter().find(|(_, certainty)| *certainty == self).map_or("", |(name, _)| name)
     }
 }
 
@@ -112,29 +112,29 @@ impl Preset {
         })
     }
 
-    /// The preset of that name.
+    /// Finds a preset by its name.
     pub fn find(name: &str) -> Option<&'static Self> {
         Self::all().iter().find(|preset| preset.name == name)
     }
 
-    /// Names of all.
+    /// The names of all presets, in the order of the list.
     pub fn names() -> Vec<&'static str> {
         FILES.iter().map(|(name, _)| *name).collect()
     }
 
-    /// The file it is made of.
+    /// The file that it was read from.
     pub fn text(&self) -> &'static str {
         FILES.iter().find(|(name, _)| *name == self.name).map_or("", |(_, text)| text)
     }
 
-    /// How sure its figures are, the least sure last, with commas between.
-    pub fn sureness(&self) -> String {
-        let found: BTreeSet<_> = self.steps.iter().map(|step| step.sureness).collect();
-        let names: Vec<_> = found.into_iter().map(Sureness::name).collect();
-        if names.is_empty() { Sureness::Chosen.name().to_owned() } else { listed(&names) }
+    /// The certainties of its figures, comma-separated, the least certain last.
+    pub fn certainty(&self) -> String {
+        let found: BTreeSet<_> = self.steps.iter().map(|step| step.certainty).collect();
+        let names: Vec<_> = found.into_iter().map(Certainty::name).collect();
+        if names.is_empty() { Certainty::Chosen.name().to_owned() } else { listed(&names) }
     }
 
-    /// What the step takes; `None` if that is not published.
+    /// The duration of a step; `None` if it is not published.
     pub fn delay(&self, step: &str) -> Option<Delay> {
         let known = self.steps.iter().find(|known| known.step == step);
         let zero = || self.zero.iter().any(|name| name == step).then_some(Delay::NONE);
@@ -148,10 +148,10 @@ impl Preset {
         let fields = Fields::top(&root, KEYS)?;
         let word = |key| {
             let text = fields.text(key)?.filter(|text| !text.is_empty());
-            text.map(str::to_owned).ok_or_else(|| fields.missing(key, "say it in a sentence"))
+            text.map(str::to_owned).ok_or_else(|| fields.missing(key, "write a sentence"))
         };
         let names = |key| -> Result<Vec<String>, TextError> {
-            fields.texts(key)?.into_iter().map(|(step, place)| known_step(step, place)).collect()
+            fields.texts(key)?.into_iter().map(|(step, location)| known_step(step, location)).collect()
         };
         let preset = Self {
             name,
@@ -159,7 +159,7 @@ impl Preset {
             source: word("source")?,
             note: word("note")?,
             steps: match &root.value {
-                Value::Table(table) => read_steps(table, &root.place)?,
+                Value::Table(table) => read_steps(table, &root.location)?,
                 _ => Vec::new(),
             },
             zero: names("zero")?,
@@ -170,60 +170,60 @@ impl Preset {
                 _ => Vec::new(),
             },
         };
-        preset.check(&root.place)?;
+        preset.check(&root.location)?;
         Ok(preset)
     }
 
-    /// Every step is said to be one thing.
-    fn check(&self, place: &Place) -> Result<(), TextError> {
+    /// Checks that every step is listed exactly once.
+    fn check(&self, location: &Location) -> Result<(), TextError> {
         for step in Timing::STEPS {
             let figures = self.steps.iter().filter(|known| known.step == *step).count();
             let listed = self.zero.iter().chain(&self.not_published).filter(|name| name == step).count();
             if figures + listed != 1 {
-                let what = format!("the preset says {} times what `{step}` takes", figures + listed);
-                return Err(place.error(what, "name it once, in [steps], zero or not_published"));
+                let what = format!("the preset lists `{step}` {} times", figures + listed);
+                return Err(location.error(what, "name it once, in [steps], zero or not_published"));
             }
         }
         Ok(())
     }
 }
 
-fn read_steps(root: &Table, place: &Place) -> Result<Vec<PresetStep>, TextError> {
-    let section = Fields::section(root, "steps", Timing::STEPS, place)?;
+fn read_steps(root: &TomlTable, location: &Location) -> Result<Vec<PresetStep>, TextError> {
+    let section = Fields::section(root, "steps", Timing::STEPS, location)?;
     let written = Timing::STEPS.iter().filter_map(|step| Some((step, section.entry(step)?)));
     let read = written.map(|(step, entry)| {
-        let fields = Fields::top(&entry.node, &["value", "sureness", "from"])?;
+        let fields = Fields::top(&entry.node, &["value", "certainty", "from"])?;
         let value = fields.entry("value").ok_or_else(|| fields.missing("value", "write the delay"))?;
-        let from = fields.text("from")?.ok_or_else(|| fields.missing("from", "say where it was read"))?;
-        if fields.entry("sureness").is_none() {
-            return Err(fields.missing("sureness", "say how sure the figure is"));
+        let from = fields.text("from")?.ok_or_else(|| fields.missing("from", "write its source"))?;
+        if fields.entry("certainty").is_none() {
+            return Err(fields.missing("certainty", "write how certain the figure is"));
         }
         Ok(PresetStep {
             step: (*step).to_owned(),
             delay: delay::read(step, &value.node)?,
-            sureness: fields.choice("sureness", &Sureness::ALL, Sureness::Invented)?,
+            certainty: fields.choice("certainty", &Certainty::ALL, Certainty::Invented)?,
             from: from.to_owned(),
         })
     });
     read.collect()
 }
 
-fn known_step(step: &str, place: &Place) -> Result<String, TextError> {
+fn known_step(step: &str, location: &Location) -> Result<String, TextError> {
     if Timing::STEPS.contains(&step) {
         return Ok(step.to_owned());
     }
     let what = format!("there is no step `{step}`");
-    Err(place.error(what, format!("the steps are {}", listed(Timing::STEPS))))
+    Err(location.error(what, format!("the steps are {}", listed(Timing::STEPS))))
 }
 
-/// `bytes_per_us`: a number, or "unlimited".
+/// Reads `bytes_per_us`: a number, or `"unlimited"`.
 pub(crate) fn copy_rate(fields: &Fields<'_>, default: u64) -> Result<u64, TextError> {
     let written = fields.entry("bytes_per_us").map(|entry| &entry.node.value);
     if matches!(written, Some(Value::Text(text)) if text == "unlimited") {
         return Ok(UNLIMITED_BYTES_PER_US);
     }
     fields.integer("bytes_per_us", 1..=UNLIMITED_BYTES_PER_US, default).map_err(|error| TextError {
-        remedy: "write the bytes that are copied in a microsecond (1000 is 1 GB/s), or \"unlimited\"".into(),
+        remedy: "write bytes per microsecond (1000 is 1 GB/s), or \"unlimited\"".into(),
         ..error
     })
 }
@@ -242,9 +242,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_preset_for_trying_things_out_is_invented() {
+    fn only_the_example_preset_is_invented() {
         for preset in Preset::all() {
-            let invented = preset.steps.iter().any(|step| step.sureness == Sureness::Invented);
+            let invented = preset.steps.iter().any(|step| step.certainty == Certainty::Invented);
             assert_eq!(invented, preset.name == "example", "{}", preset.name);
         }
     }
@@ -266,11 +266,11 @@ mod tests {
     }
 
     #[test]
-    fn a_step_may_be_unknown_but_not_forgotten() {
+    fn every_step_must_be_listed_once_even_if_unpublished() {
         let text = Preset::find("npf-2017").expect("it is shipped").text();
         let without = text.replace("\"doorbell\", ", "");
         let error = Preset::read("npf-2017", &without).expect_err("doorbell is nowhere");
-        assert!(error.what.contains("0 times what `doorbell` takes"), "{error}");
+        assert!(error.what.contains("lists `doorbell` 0 times"), "{error}");
         let twice = text.replace("not_published = [", "not_published = [\"doorbell\", ");
         assert!(Preset::read("npf-2017", &twice).expect_err("twice").what.contains("2 times"));
     }

@@ -1,26 +1,26 @@
-//! Figures that were published of whole requests, to be shown beside an experiment's own.
+//! Published latencies of whole requests, shown beside those of an experiment.
 
 use super::fields::{Fields, duration};
 use super::text::TextError;
-use super::tree::{Table, Value};
+use super::tree::{TomlTable, Value};
 use super::units::{show_size, size};
 
-/// What a publication says about requests of one kind: cold, one at a time.
+/// A published latency of cold requests, one at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedFigure {
-    /// Bytes of the request.
+    /// Size of the request.
     pub message_bytes: u64,
-    /// One fault brings all pages of the request; else each page has a fault of its own.
+    /// One fault maps all pages of the request; otherwise each page faults on its own.
     pub at_once: bool,
-    /// Which figure it is, a column of a sweep's table that is a time.
+    /// The figure: a column of a sweep's table that ends in `_ns`.
     pub figure: String,
-    /// What was published, in nanoseconds.
+    /// The published value, in nanoseconds.
     pub ns: u64,
 }
 
 impl PublishedFigure {
-    /// Reads the `[[published]]` of a preset.
-    pub(crate) fn read_all(root: &Table) -> Result<Vec<Self>, TextError> {
+    /// Reads the `[[published]]` tables of a preset.
+    pub(crate) fn read_all(root: &TomlTable) -> Result<Vec<Self>, TextError> {
         match root.get("published").map(|entry| (&entry.key, &entry.node.value)) {
             None => Ok(Vec::new()),
             Some((_, Value::List(items))) => {
@@ -29,7 +29,7 @@ impl PublishedFigure {
                     .map(|item| Self::read(&Fields::top(item, &["message", "at_once", "figure", "value"])?));
                 read.collect()
             }
-            Some((key, _)) => Err(key.error("`published` is no list", "write [[published]]")),
+            Some((key, _)) => Err(key.error("`published` is not a list", "write [[published]]")),
         }
     }
 
@@ -40,7 +40,7 @@ impl PublishedFigure {
         if !figure.ends_with("_ns") {
             return Err(fields.error(
                 "figure",
-                "is no time of an experiment",
+                "is not a time of an experiment",
                 "write such as \"latency_p50_ns\"",
             ));
         }
@@ -53,7 +53,7 @@ impl PublishedFigure {
         })
     }
 
-    /// What it is, in words.
+    /// A description such as `4 KiB message, cold: median`.
     pub fn what(&self) -> String {
         let quantity = match self.figure.trim_end_matches("_ns").rsplit_once('_') {
             Some((_, "mean")) => "mean",
@@ -65,7 +65,7 @@ impl PublishedFigure {
         };
         let pages = match (self.message_bytes > 4096, self.at_once) {
             (true, true) => ", all pages at once",
-            (true, false) => ", one page after the other",
+            (true, false) => ", one page at a time",
             (false, _) => "",
         };
         format!("{} message, cold{pages}: {quantity}", show_size(self.message_bytes))

@@ -1,7 +1,7 @@
-//! Durations drawn from a [`Delay`].
+//! Samples of a [`Delay`].
 //!
-//! The same generator in the same state gives the same nanoseconds on every machine: logarithms and cosines come from
-//! `libm`, compiled from the same source everywhere, and not from the system.
+//! A generator in a given state yields the same nanoseconds on every machine: logarithms and cosines come from the crate
+//! `libm`, not from the system's library.
 
 use core::f64::consts::TAU;
 
@@ -9,19 +9,20 @@ use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::Rng;
 
 use super::timing::Delay;
+use super::units::saturated;
 
-/// No step takes longer than an hour: the tail of an unbounded distribution ends there, so that sums stay in 64 bits.
+/// The longest duration of a step, an hour. It cuts off the tails of unbounded distributions, so that sums fit 64 bits.
 pub const LONGEST_NS: u64 = 3_600_000_000_000;
 
 impl Delay {
-    /// One duration in nanoseconds, at most [`LONGEST_NS`]. A constant takes nothing from the generator.
+    /// Draws a duration in nanoseconds, at most [`LONGEST_NS`]. A constant draws nothing from the generator.
     pub fn sample(&self, rng: &mut Pcg64Mcg) -> u64 {
         let ns = match *self {
             Self::Constant(ns) => ns,
             Self::Uniform { low, high } => uniform(low, high, rng),
             Self::Exponential { mean } => rounded(-mean * libm::log(open_unit(rng))),
             Self::LogNormal { median, sigma } => rounded(median * libm::exp(sigma * normal(rng))),
-            Self::Table(ref points) => interpolated(points, unit(rng)),
+            Self::Table(ref points) => interpolated(points, unit_interval(rng)),
         };
         ns.min(LONGEST_NS)
     }
@@ -44,30 +45,30 @@ impl Delay {
     }
 }
 
-/// A number from 0, included, to 1, excluded: 53 bits.
-pub fn unit(rng: &mut Pcg64Mcg) -> f64 {
+/// A uniform number in [0, 1) with 53 random bits.
+pub fn unit_interval(rng: &mut Pcg64Mcg) -> f64 {
     (rng.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
 }
 
-/// A number from 0, excluded, to 1, included: one has its logarithm.
+/// A uniform number in (0, 1], whose logarithm is finite.
 fn open_unit(rng: &mut Pcg64Mcg) -> f64 {
-    1.0 - unit(rng)
+    1.0 - unit_interval(rng)
 }
 
-/// A number of the standard normal distribution, by the method of Box and Muller. The second one that the method gives
-/// is dropped: a sample must not depend on how often another step was sampled.
+/// A standard normal number by the Box-Muller method. The method's second number is dropped: keeping it would make a
+/// sample depend on how often other steps were sampled.
 fn normal(rng: &mut Pcg64Mcg) -> f64 {
     let radius = libm::sqrt(-2.0 * libm::log(open_unit(rng)));
-    radius * libm::cos(TAU * unit(rng))
+    radius * libm::cos(TAU * unit_interval(rng))
 }
 
-/// Any of the integers from `low` to `high`, both included.
+/// A uniform integer from `low` to `high`, both included.
 fn uniform(low: u64, high: u64, rng: &mut Pcg64Mcg) -> u64 {
     let width = u128::from(high.saturating_sub(low)) + 1;
     low + ((u128::from(rng.next_u64()) * width) >> 64) as u64
 }
 
-/// The value at the share `at` of a table of quantiles.
+/// The value of a quantile table at `at`, linear between its points.
 fn interpolated(points: &[(f64, u64)], at: f64) -> u64 {
     let after = points.partition_point(|&(share, _)| share <= at);
     match (after.checked_sub(1).and_then(|before| points.get(before)), points.get(after)) {
@@ -79,9 +80,9 @@ fn interpolated(points: &[(f64, u64)], at: f64) -> u64 {
     }
 }
 
-/// To the nearest nanosecond; what is not a duration is none.
+/// Rounds to the nearest nanosecond; negative numbers and NaN become zero.
 fn rounded(ns: f64) -> u64 {
-    (ns + 0.5) as u64
+    saturated(ns + 0.5)
 }
 
 #[cfg(test)]
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_is_constant_and_takes_no_chance() {
+    fn a_constant_draws_nothing_from_the_generator() {
         let mut rng = Pcg64Mcg::seed_from_u64(9);
         let before = rng.clone();
         assert_eq!(Delay::Constant(220_000).sample(&mut rng), 220_000);
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uniform_delay_reaches_both_ends_evenly() {
+    fn a_uniform_delay_includes_both_ends() {
         let samples = sorted(&Delay::Uniform { low: 3, high: 5 }, 4);
         let third = |ns| samples.iter().filter(|&&sample| sample == ns).count() as f64 / SAMPLES as f64;
         assert!([3, 4, 5].into_iter().all(|ns| (third(ns) - 1.0 / 3.0).abs() < 0.005));
@@ -161,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn a_table_may_step() {
+    fn a_table_may_have_a_step() {
         let table = Delay::Table(vec![(0.0, 10), (0.5, 10), (0.5, 1000), (1.0, 1000)]);
         let samples = sorted(&table, 6);
         assert!(samples.iter().all(|&ns| ns == 10 || ns == 1000));
         assert_eq!(table.mean(), 505.0);
     }
 
-    /// The values that every machine must give: a change of generator, of libm or of the order of draws shows here.
+    /// Fixed values: a change of generator, of libm or of the order of draws fails here.
     #[test]
     fn the_same_seed_is_the_same_everywhere() {
         let mut rng = Pcg64Mcg::seed_from_u64(42);

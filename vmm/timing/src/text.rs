@@ -1,29 +1,29 @@
-//! Where in which file something stands, and what is wrong with it.
+//! Locations in a text, and errors that name them.
 
 use std::fmt::{self, Display, Formatter};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A text that was read, and what to call it in messages.
+/// A text and its name in messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// A path, or what else tells a person where to look.
+    /// A path, or the option of the command line.
     pub name: String,
-    /// All of it.
+    /// The whole text.
     pub text: String,
 }
 
-/// A stretch of a [`Source`].
+/// A range of a [`Source`].
 #[derive(Clone, Debug)]
-pub struct Place {
-    /// The text.
+pub struct Location {
+    /// The text that [`Self::span`] is part of.
     pub source: Arc<Source>,
-    /// Bytes of the text.
+    /// Byte offsets.
     pub span: Range<usize>,
 }
 
-impl Place {
-    /// The error that something is wrong here: what, and what to write instead.
+impl Location {
+    /// An error at this location: what is wrong, and what to write instead.
     pub fn error(&self, what: impl Into<String>, remedy: impl Into<String>) -> TextError {
         let before = self.source.text.get(..self.span.start).unwrap_or(&self.source.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -37,18 +37,18 @@ impl Place {
     }
 }
 
-/// Something is wrong in a scenario, a preset or a sweep.
+/// An error in a scenario, a preset or a sweep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextError {
     /// The file, or the option of the command line.
     pub file: String,
-    /// Line, from 1.
+    /// Line, counted from 1.
     pub line: usize,
-    /// Character in the line, from 1.
+    /// Character in the line, counted from 1.
     pub column: usize,
-    /// What is wrong.
+    /// The error itself.
     pub what: String,
-    /// What to write instead.
+    /// How to correct it.
     pub remedy: String,
 }
 
@@ -68,14 +68,14 @@ mod tests {
     #[test]
     fn lines_and_columns_count_from_one_in_characters() {
         let source = Arc::new(Source { name: "a.toml".into(), text: "x = 1\nµé = 22\n".into() });
-        let place = |span: Range<usize>| Place { source: source.clone(), span };
+        let location = |span: Range<usize>| Location { source: source.clone(), span };
         let at = |span| {
-            let error = place(span).error("", "");
+            let error = location(span).error("", "");
             (error.line, error.column)
         };
         assert_eq!([at(0..1), at(4..5), at(6..8), at(13..15)], [(1, 1), (1, 5), (2, 1), (2, 6)]);
         // The end of the file, where something is missing.
         assert_eq!(at(16..16), (3, 1));
-        assert_eq!(place(0..1).error("no", "do").to_string(), "a.toml:1:1: no; do");
+        assert_eq!(location(0..1).error("no", "do").to_string(), "a.toml:1:1: no; do");
     }
 }

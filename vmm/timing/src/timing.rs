@@ -1,65 +1,65 @@
-//! How long every step takes.
+//! The steps of a DMA with a page fault, and a distribution of durations for each.
 
 /// A distribution of durations, in nanoseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delay {
     /// Always the same.
     Constant(u64),
-    /// Anything between the two, each as likely.
+    /// Uniform between two bounds, both included.
     Uniform {
         /// Shortest.
         low: u64,
         /// Longest.
         high: u64,
     },
-    /// Memoryless.
+    /// Exponential.
     Exponential {
         /// Mean.
         mean: f64,
     },
-    /// The logarithm is normal.
+    /// Log-normal.
     LogNormal {
         /// Median.
         median: f64,
         /// Standard deviation of the natural logarithm.
         sigma: f64,
     },
-    /// Measured: values at quantiles from 0 to 1, both included and ascending; linear in between.
+    /// Measured: (quantile, nanoseconds) pairs, ascending, from quantile 0 to quantile 1; linear in between.
     Table(Vec<(f64, u64)>),
 }
 
 impl Delay {
-    /// No time at all.
+    /// Zero nanoseconds.
     pub const NONE: Self = Self::Constant(0);
 }
 
-/// Declares [`Timing`] with one delay for each step, and the list of their names.
+/// Declares [`Timing`] with one delay for each step, and the list of step names.
 macro_rules! timing {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// How long each step of a DMA takes; the numbers are rows of "one DMA, end to end" in docs/architecture.md.
-        /// All but the copy itself are distributions.
+        /// The duration of each step of a DMA. Row numbers refer to the table "One DMA, from doorbell to completion" in
+        /// `docs/architecture.md`. Every step but the copying itself has a distribution.
         #[derive(Clone, Debug, PartialEq)]
         pub struct Timing {
             $($(#[doc = $doc])+ pub $name: Delay,)+
-            /// Row 13: bytes that the device copies in a microsecond, all of its engines each.
+            /// Row 13: copy rate of each engine of the device, in bytes per microsecond.
             pub bytes_per_us: u64,
         }
 
         impl Timing {
-            /// Names of the delays, in the order of the path.
+            /// Names of the steps, in the order of the path.
             pub const STEPS: &[&str] = &[$(stringify!($name)),+];
 
-            /// The delay of that name.
+            /// The delay of the step `name`; `None` if there is no such step.
             pub fn step(&self, name: &str) -> Option<&Delay> {
                 match name { $(stringify!($name) => Some(&self.$name),)+ _ => None }
             }
 
-            /// The delay of that name, to be changed.
+            /// As [`Self::step`], mutable.
             pub fn step_mut(&mut self, name: &str) -> Option<&mut Delay> {
                 match name { $(stringify!($name) => Some(&mut self.$name),)+ _ => None }
             }
 
-            /// Nothing takes any time, but the copy.
+            /// A timing in which only copying takes time, at `bytes_per_us`.
             pub fn instant(bytes_per_us: u64) -> Self {
                 Self { $($name: Delay::NONE,)+ bytes_per_us }
             }
@@ -68,39 +68,39 @@ macro_rules! timing {
 }
 
 timing! {
-    /// Rows 1 and 2: from the doorbell to the device's first look at the request.
+    /// Rows 1 and 2: from the doorbell until the device looks at the queue.
     doorbell,
-    /// Row 3: request fetched and decoded.
+    /// Row 3: the request is fetched and decoded.
     fetch,
-    /// Rows 5 and 6: a translation that the device TLB lacks, request and reply, the walk included. Or: the region's
-    /// own table is walked.
+    /// Rows 5 and 6: a translation that misses the device TLB: request, page table walk and reply. Or: a walk of the
+    /// on-demand region's own table.
     translation,
-    /// Row 8: the page request travels to the root. Or: the event to the driver's memory.
+    /// Row 8: the page request travels to the IOMMU. Or: the page fault event travels to the driver's memory.
     page_request,
-    /// Row 9: the entry is written to the page request queue. Or: to the event queue.
+    /// Row 9: the entry is written to the page request queue. Or: to the NIC's event queue.
     queue_write,
-    /// Row 9: from the interrupt's message to the first instruction of its handler.
+    /// Row 9: from the interrupt message to the first instruction of its handler.
     interrupt,
     /// Row 10: the handler's thread wakes and takes the entry.
     wake,
-    /// Row 10: a fault whose page is in memory is resolved, all but the table's update.
+    /// Row 10: a fault whose page is in memory is handled, except for the table update.
     minor,
-    /// Row 10: a fault whose page is not in memory is resolved.
+    /// Row 10: a fault whose page is not in memory is handled, except for the table update.
     major,
-    /// Row 10: each page more that is mapped with a fault.
+    /// Row 10: each additional page that is mapped with a fault.
     next_page,
-    /// Row 10: the page table is updated. Or: the device's.
+    /// Row 10: the page table is updated. Or: the on-demand region's table.
     table_update,
-    /// Row 11: the answer's descriptor is written and read by the IOMMU. Or: the resume command by the device.
+    /// Row 11: the response descriptor is written, and read by the IOMMU. Or: the resume command, by the device.
     response,
-    /// Rows 11 and 12: the answer travels to the device.
+    /// Rows 11 and 12: the response travels to the device.
     response_message,
-    /// Rows 12 and 13: the queue pair that waited runs again.
+    /// Rows 12 and 13: until the parked queue pair runs again.
     device_wake,
-    /// Row 13: fixed part of a copy, for each piece without a gap.
+    /// Row 13: fixed cost of a copy, for each contiguous piece.
     copy,
-    /// Row 15: completion entry written, until the program sees it.
+    /// Row 15: from the completion entry until the program sees it.
     completion,
-    /// An invalidation, from its descriptor to its completion, copies under way not counted.
+    /// An invalidation, from its descriptor to its completion, without the wait for copies in flight.
     invalidation,
 }

@@ -1,4 +1,4 @@
-//! TOML as values that know where they stand, so that whatever is wrong with one can be said with its line.
+//! TOML values with their locations, so that every error can name a line.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,23 +8,23 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::text::{Place, Source, TextError};
+use super::text::{Location, Source, TextError};
 
-/// A value and its place.
+/// A value with its location.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Where it stands.
-    pub place: Place,
-    /// The value itself.
+    /// The location of the value.
+    pub location: Location,
+    /// The parsed value.
     pub value: Value,
 }
 
-/// What TOML can say.
+/// A TOML value.
 #[derive(Clone, Debug)]
 pub enum Value {
     /// A string.
     Text(String),
-    /// Wider than TOML promises: a seed has 64 bits without a sign.
+    /// Wider than TOML's 64 signed bits: a seed may use all 64 unsigned bits.
     Integer(i128),
     /// A number with a fraction.
     Float(f64),
@@ -33,51 +33,57 @@ pub enum Value {
     /// An array.
     List(Vec<Node>),
     /// A table.
-    Table(Table),
-    /// A date or a time, which no key of ours takes.
+    Table(TomlTable),
+    /// A date or a time; no key accepts one.
     Date,
 }
 
-/// Keys with their places and values.
+/// A table: entries by key.
 #[derive(Clone, Debug, Default)]
-pub struct Table {
-    /// By key.
-    pub entries: BTreeMap<String, Entry>,
+pub struct TomlTable {
+    /// The entries, by key.
+    pub entries: BTreeMap<String, TomlEntry>,
 }
 
-/// One line of a table.
+/// A key of a table with its value.
 #[derive(Clone, Debug)]
-pub struct Entry {
-    /// Where the key stands.
-    pub key: Place,
-    /// Its value.
+pub struct TomlEntry {
+    /// The location of the key.
+    pub key: Location,
+    /// The value with its location.
     pub node: Node,
 }
 
-/// Reads a whole text.
+/// Parses a file. `name` is its name in messages.
+///
+/// # Errors
+/// `text` is not TOML, or a number in it has too many digits.
 pub fn parse(name: &str, text: &str) -> Result<Node, TextError> {
     let source = Arc::new(Source { name: name.to_owned(), text: text.to_owned() });
     match DeTable::parse(text) {
         Ok(table) => {
-            let place = Place { source: source.clone(), span: table.span() };
-            Ok(Node { place, value: Value::Table(convert_table(&source, table.into_inner())?) })
+            let location = Location { source: source.clone(), span: table.span() };
+            Ok(Node { location, value: Value::Table(convert_table(&source, table.into_inner())?) })
         }
         Err(error) => {
             let end = text.len();
-            let place = Place { source, span: error.span().unwrap_or(end..end) };
-            Err(place.error(format!("this is no TOML: {}", error.message()), "correct the line"))
+            let location = Location { source, span: error.span().unwrap_or(end..end) };
+            Err(location.error(format!("not valid TOML: {}", error.message()), "correct the line"))
         }
     }
 }
 
-/// Reads `KEY=VALUE` of a command line: the keys, and the value. A value that is no TOML is a string, as a shell takes
-/// the quotes away.
+/// Parses a `KEY=VALUE` argument into the parts of the key and the value. A value that is not TOML is taken as a string,
+/// because the shell removes quotes.
+///
+/// # Errors
+/// There is no `=`, the key has an empty part, or a number has too many digits.
 pub fn parse_setting(option: &str, setting: &str) -> Result<(Vec<String>, Node), TextError> {
     let name = format!("{option} {setting}");
     let source = Arc::new(Source { name, text: setting.to_owned() });
-    let whole = Place { source: source.clone(), span: 0..0 };
+    let whole = Location { source: source.clone(), span: 0..0 };
     let Some((key, text)) = setting.split_once('=') else {
-        return Err(whole.error("there is no '=' in it", "write KEY=VALUE, such as device.credits=8"));
+        return Err(whole.error("it has no '='", "write KEY=VALUE, such as device.credits=8"));
     };
     let start = key.len() + 1;
     let value = match DeValue::parse(text.trim()) {
@@ -89,46 +95,52 @@ pub fn parse_setting(option: &str, setting: &str) -> Result<(Vec<String>, Node),
         Err(_) => Value::Text(text.trim().to_owned()),
     };
     let keys = key_path(key, &whole)?;
-    Ok((keys, Node { place: Place { source, span: start..setting.len() }, value }))
+    Ok((keys, Node { location: Location { source, span: start..setting.len() }, value }))
 }
 
-/// `"device.credits"` as its parts.
-pub fn key_path(key: &str, place: &Place) -> Result<Vec<String>, TextError> {
+/// Splits a key such as `"device.credits"` into its parts.
+///
+/// # Errors
+/// A part is empty.
+pub fn key_path(key: &str, location: &Location) -> Result<Vec<String>, TextError> {
     let parts: Vec<String> = key.split('.').map(|part| part.trim().to_owned()).collect();
     if parts.iter().any(String::is_empty) {
-        let what = format!("{key:?} names no key");
-        return Err(place.error(what, "write SECTION.KEY, such as \"device.credits\""));
+        let what = format!("{key:?} is not a key");
+        return Err(location.error(what, "write SECTION.KEY, such as \"device.credits\""));
     }
     Ok(parts)
 }
 
-impl Table {
-    /// The value of `key`.
-    pub fn get(&self, key: &str) -> Option<&Entry> {
+impl TomlTable {
+    /// The entry of `key`.
+    pub fn get(&self, key: &str) -> Option<&TomlEntry> {
         self.entries.get(key)
     }
 
-    /// Puts `node` where the keys lead, in place of what was there; tables on the way are made if missing.
+    /// Sets the value at the path `keys`, replacing an earlier one; missing tables on the path are created.
+    ///
+    /// # Errors
+    /// A key on the path has a value that is not a table.
     pub fn set(&mut self, keys: &[String], node: Node) -> Result<(), TextError> {
         let Some((first, rest)) = keys.split_first() else { return Ok(()) };
-        let place = node.place.clone();
+        let location = node.location.clone();
         if rest.is_empty() {
-            self.entries.insert(first.clone(), Entry { key: place, node });
+            self.entries.insert(first.clone(), TomlEntry { key: location, node });
             return Ok(());
         }
-        let entry = self.entries.entry(first.clone()).or_insert_with(|| Entry {
-            key: place.clone(),
-            node: Node { place: place.clone(), value: Value::Table(Self::default()) },
+        let entry = self.entries.entry(first.clone()).or_insert_with(|| TomlEntry {
+            key: location.clone(),
+            node: Node { location: location.clone(), value: Value::Table(Self::default()) },
         });
         match &mut entry.node.value {
             Value::Table(inner) => inner.set(rest, node),
-            _ => Err(place.error(format!("`{first}` has no keys below it"), "name a key of a section")),
+            _ => Err(location.error(format!("`{first}` is not a section"), "write a key of a section")),
         }
     }
 }
 
 impl Value {
-    /// What it is, in a message.
+    /// The name of the type in messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "a string",
@@ -142,14 +154,14 @@ impl Value {
     }
 }
 
-fn convert_table(source: &Arc<Source>, table: DeTable<'_>) -> Result<Table, TextError> {
+fn convert_table(source: &Arc<Source>, table: DeTable<'_>) -> Result<TomlTable, TextError> {
     let mut entries = BTreeMap::new();
     for (key, value) in table {
-        let place = Place { source: source.clone(), span: key.span() };
+        let location = Location { source: source.clone(), span: key.span() };
         let node = convert_spanned(source, value)?;
-        entries.insert(Cow::into_owned(key.into_inner()), Entry { key: place, node });
+        entries.insert(Cow::into_owned(key.into_inner()), TomlEntry { key: location, node });
     }
-    Ok(Table { entries })
+    Ok(TomlTable { entries })
 }
 
 fn convert_spanned(source: &Arc<Source>, value: Spanned<DeValue<'_>>) -> Result<Node, TextError> {
@@ -158,8 +170,8 @@ fn convert_spanned(source: &Arc<Source>, value: Spanned<DeValue<'_>>) -> Result<
 }
 
 fn convert(source: &Arc<Source>, span: Range<usize>, value: DeValue<'_>) -> Result<Node, TextError> {
-    let place = Place { source: source.clone(), span };
-    let unreadable = || place.error("this number has too many digits", "write a smaller one");
+    let location = Location { source: source.clone(), span };
+    let unreadable = || location.error("this number has too many digits", "write a smaller one");
     let value = match value {
         DeValue::String(text) => Value::Text(text.into_owned()),
         DeValue::Integer(number) => {
@@ -175,5 +187,5 @@ fn convert(source: &Arc<Source>, span: Range<usize>, value: DeValue<'_>) -> Resu
         }
         DeValue::Table(table) => Value::Table(convert_table(source, table)?),
     };
-    Ok(Node { place, value })
+    Ok(Node { location, value })
 }

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: always a number and a unit, in a string.
+//! Durations and sizes in files: a string of a number and a unit.
 
 /// Units of time, in nanoseconds.
 const TIMES: [(&str, f64); 4] = [("ns", 1.0), ("us", 1e3), ("ms", 1e6), ("s", 1e9)];
@@ -14,36 +14,42 @@ const SIZES: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
 ];
 
-/// How to write a duration.
+/// The remedy in error messages about durations.
 pub const DURATION_HELP: &str = "write a number and ns, us, ms or s, such as \"220 us\" or \"1.5 ms\"";
 
-/// How to write a size.
+/// The remedy in error messages about sizes.
 pub const SIZE_HELP: &str =
     "write a number and B, K, M or G (or KiB, MiB, GiB), such as \"4K\" or \"64 MiB\"";
 
-/// Nanoseconds of `"1.5 ms"`, or `None` if it is no duration.
+/// Parses a duration such as `"1.5 ms"` into nanoseconds.
 pub fn duration(text: &str) -> Option<f64> {
     let (number, unit) = split(text)?;
     let scale = TIMES.iter().find(|(name, _)| *name == unit)?.1;
     Some(number * scale)
 }
 
-/// Bytes of `"64 MiB"`, or `None` if it is no size of whole bytes.
+/// Parses a size such as `"64 MiB"` into bytes; `None` if it is not a whole number of bytes.
 pub fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let bytes = number * SIZES.iter().find(|(name, _)| *name == unit)?.1 as f64;
-    // Whole, and below what a double can count.
-    (bytes.fract() == 0.0 && bytes.abs() < 9e15 && bytes >= 0.0).then_some(bytes as u64)
+    // Above 9e15 an f64 no longer holds every integer.
+    (bytes.fract() == 0.0 && bytes.abs() < 9e15 && bytes >= 0.0).then(|| saturated(bytes))
 }
 
-/// A duration of whole nanoseconds in the largest unit that needs no fraction.
+/// The integer part of `number`; zero for negative numbers and NaN, and at most [`u64::MAX`].
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as documented")]
+pub(crate) fn saturated(number: f64) -> u64 {
+    number as u64
+}
+
+/// Formats nanoseconds in the largest unit that needs no fraction: `220 us`.
 pub fn show_duration(ns: u64) -> String {
     let units = [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000)];
     let fits = units.into_iter().find(|(_, scale)| ns > 0 && ns.is_multiple_of(*scale));
     fits.map_or_else(|| format!("{ns} ns"), |(unit, scale)| format!("{} {unit}", ns / scale))
 }
 
-/// A size in the largest unit that needs no fraction.
+/// Formats bytes in the largest unit that needs no fraction: `64 MiB`.
 pub fn show_size(bytes: u64) -> String {
     let fits = [("GiB", 30), ("MiB", 20), ("KiB", 10)]
         .into_iter()
@@ -51,7 +57,7 @@ pub fn show_size(bytes: u64) -> String {
     fits.map_or_else(|| format!("{bytes} B"), |(unit, shift)| format!("{} {unit}", bytes >> shift))
 }
 
-/// A number in digits, and what follows it. No exponents, no infinities: these are words for people.
+/// Splits a number from its unit. No exponents and no infinities: people do not write those.
 fn split(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-' || c == '_'))?;

@@ -3,7 +3,7 @@
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
-use refault_timing::sample::unit;
+use refault_timing::sample::unit_interval;
 
 /// What chance decides.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ pub(super) fn dice(seed: u64, stream: Stream) -> Pcg64Mcg {
 
 /// Whether something of that likelihood happens. What is certain, or impossible, costs no throw.
 pub(super) fn happens(dice: &mut Pcg64Mcg, likelihood: f64) -> bool {
-    likelihood >= 1.0 || likelihood > 0.0 && unit(dice) < likelihood
+    likelihood >= 1.0 || likelihood > 0.0 && unit_interval(dice) < likelihood
 }
 
 /// One of `count`, each as likely; `count` is not zero.
@@ -42,7 +42,7 @@ pub(super) fn one_of(dice: &mut Pcg64Mcg, count: u64) -> u64 {
 
 /// Nanoseconds to the next of events that come `per_second` on average, independent of each other.
 pub(super) fn gap_ns(dice: &mut Pcg64Mcg, per_second: f64) -> u64 {
-    (-libm::log(1.0 - unit(dice)) * 1e9 / per_second) as u64
+    (-libm::log(1.0 - unit_interval(dice)) * 1e9 / per_second) as u64
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use rand_pcg::Pcg64Mcg;
 
 use super::dice::one_of;
 use crate::scenario::{Load, Pattern};
-use refault_timing::sample::unit;
+use refault_timing::sample::unit_interval;
 
 /// The order of messages that a [`Pattern`] describes.
 pub(super) struct Sequence {
@@ -46,7 +46,7 @@ impl Sequence {
             Kind::Random => one_of(dice, self.count),
             Kind::Zipf { sums, order } => {
                 let total = sums.last().copied().unwrap_or(0.0);
-                let at = unit(dice) * total;
+                let at = unit_interval(dice) * total;
                 let rank = sums.partition_point(|&sum| sum <= at).min(order.len() - 1);
                 u64::from(order[rank])
             }

@@ -2,7 +2,7 @@
 
 use refault_nic::RemoteFaults;
 use refault_timing::fields::Fields;
-use refault_timing::tree::{Node, Table, Value};
+use refault_timing::tree::{Node, TomlTable, Value};
 use refault_timing::units::show_size;
 use refault_timing::{FILE_KEYS, LONGEST_NS, TextError, presets, timing};
 
@@ -64,7 +64,7 @@ fn scenario_name(top: &Fields<'_>, default: &str) -> Result<String, TextError> {
     Err(top.error("name", &what, "write name = \"...\" with up to 64 letters, digits and - _ . +"))
 }
 
-fn load(root: &Table, node: &Node) -> Result<Load, TextError> {
+fn load(root: &TomlTable, node: &Node) -> Result<Load, TextError> {
     const KEYS: &[&str] = &[
         "pattern",
         "stride",
@@ -80,7 +80,7 @@ fn load(root: &Table, node: &Node) -> Result<Load, TextError> {
         "warm",
         "large_pages",
     ];
-    let fields = Fields::section(root, "load", KEYS, &node.place)?;
+    let fields = Fields::section(root, "load", KEYS, &node.location)?;
     let large_pages = fields.flag("large_pages", false)?;
     let region_bytes = region(&fields, if large_pages { 2 << 20 } else { 4096 })?;
     let message_bytes = message(&fields, region_bytes)?;
@@ -189,7 +189,7 @@ fn only_with(fields: &Fields<'_>, key: &str, meaningful: bool, other: &str) -> R
     }
 }
 
-fn device(root: &Table, node: &Node) -> Result<Device, TextError> {
+fn device(root: &TomlTable, node: &Node) -> Result<Device, TextError> {
     const KEYS: &[&str] = &[
         "mode",
         "credits",
@@ -204,7 +204,7 @@ fn device(root: &Table, node: &Node) -> Result<Device, TextError> {
     ];
     const MODES: [(&str, Mode); 2] = [(Mode::Pasid.name(), Mode::Pasid), (Mode::Odp.name(), Mode::Odp)];
     const REMOTE: [(&str, RemoteFaults); 2] = [("stall", RemoteFaults::Stall), ("rnr", RemoteFaults::Rnr)];
-    let fields = Fields::section(root, "device", KEYS, &node.place)?;
+    let fields = Fields::section(root, "device", KEYS, &node.location)?;
     let remote_faults = fields.choice("remote_faults", &REMOTE, RemoteFaults::Stall)?;
     let comes_again = remote_faults == RemoteFaults::Rnr;
     only_with(&fields, "min_rnr_timer", comes_again, "remote_faults = \"rnr\"")?;
@@ -222,9 +222,9 @@ fn device(root: &Table, node: &Node) -> Result<Device, TextError> {
     })
 }
 
-fn guest(root: &Table, node: &Node) -> Result<Guest, TextError> {
+fn guest(root: &TomlTable, node: &Node) -> Result<Guest, TextError> {
     const KEYS: &[&str] = &["handlers", "locked_share", "batch", "prefetch", "major_share"];
-    let fields = Fields::section(root, "guest", KEYS, &node.place)?;
+    let fields = Fields::section(root, "guest", KEYS, &node.location)?;
     Ok(Guest {
         handlers: fields.count("handlers", 1..=1024, 1)?,
         locked_share: fields.share("locked_share", 0.0)?,
@@ -234,12 +234,12 @@ fn guest(root: &Table, node: &Node) -> Result<Guest, TextError> {
     })
 }
 
-fn churn(root: &Table, node: &Node, load: &Load) -> Result<Option<Churn>, TextError> {
+fn churn(root: &TomlTable, node: &Node, load: &Load) -> Result<Option<Churn>, TextError> {
     const KEYS: &[&str] = &["operation", "rate", "pages"];
     if root.get("churn").is_none() {
         return Ok(None);
     }
-    let fields = Fields::section(root, "churn", KEYS, &node.place)?;
+    let fields = Fields::section(root, "churn", KEYS, &node.location)?;
     let words = ChurnOperation::ALL.map(|operation| (operation.name(), operation));
     for (key, remedy) in [
         ("operation", "write operation = \"evict\", \"move\" or \"write-protect\""),

@@ -214,13 +214,13 @@ fn each_mistake_is_named_with_its_line_and_its_remedy() {
         ("[churn]\noperation = \"evict\"\nrate = 1\npages = 0", 6, "is 0, out of range", "from 1"),
         ("[churn]\noperation = \"evict\"\nrate = 1\npages = 99999", 6, "but the region has 16384", "fewer"),
         ("[timing]\nminr = \"1 us\"", 4, "no key `timing.minr`", "did you mean `minor`?"),
-        ("[timing]\nminor = \"-5 us\"", 4, "less than nothing", "not negative"),
+        ("[timing]\nminor = \"-5 us\"", 4, "which is negative", "at least zero"),
         ("[timing]\nminor = \"2000000 s\"", 4, "longer than an hour", "at most"),
         ("[timing]\nminor = 220", 4, "an integer, not a duration with a unit", "\"220 us\""),
         ("[timing]\nbytes_per_us = 0", 4, "is 0, out of range", "\"unlimited\""),
         ("[timing]\nminor = { gauss = \"1 us\" }", 4, "no distribution called `gauss`", "log_normal"),
-        ("requests = 3", 3, "this is no TOML: duplicate key", "correct the line"),
-        ("[load", 3, "this is no TOML", "correct the line"),
+        ("requests = 3", 3, "not valid TOML: duplicate key", "correct the line"),
+        ("[load", 3, "not valid TOML", "correct the line"),
         ("seed = 2026-01-01", 3, "is a date, not an integer", "integer from"),
     ];
     for &(lines, line, what, remedy) in cases {
@@ -296,8 +296,8 @@ fn a_setting_that_is_wrong_is_named_as_it_was_typed() {
     assert_eq!((error.file.as_str(), error.line, error.column), ("--set device.credits=0", 1, 16));
     assert!(set("device.credit=3").remedy.contains("`credits`"));
     assert!(set("device").remedy.contains("KEY=VALUE"));
-    assert!(set("requests.more=3").what.contains("no keys below it"));
-    assert!(set(".=3").what.contains("names no key"));
+    assert!(set("requests.more=3").what.contains("`requests` is not a section"));
+    assert!(set(".=3").what.contains("is not a key"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::range::range;
 use refault_timing::fields::{Fields, listed};
-use refault_timing::text::{Place, TextError};
+use refault_timing::text::{Location, TextError};
 use refault_timing::tree::{Node, Value, key_path};
 
 /// Keys that vary together, mostly one, and their values.
@@ -22,7 +22,7 @@ impl Axis {
         let known = ["key", "keys", "values", "from", "to", "step", "factor"];
         let fields = Fields::top(node, &known)?;
         let names = names(&fields)?;
-        let keys = names.iter().map(|(name, place)| key_path(name, place)).collect::<Result<_, _>>()?;
+        let keys = names.iter().map(|(name, location)| key_path(name, location)).collect::<Result<_, _>>()?;
         let names: Vec<String> = names.into_iter().map(|(name, _)| name.to_owned()).collect();
         let steps = match fields.entry("values") {
             Some(entry) => {
@@ -43,7 +43,7 @@ impl Axis {
     }
 }
 
-fn names<'a>(fields: &Fields<'a>) -> Result<Vec<(&'a str, &'a Place)>, TextError> {
+fn names<'a>(fields: &Fields<'a>) -> Result<Vec<(&'a str, &'a Location)>, TextError> {
     let key = if fields.entry("keys").is_some() { "keys" } else { "key" };
     if key == "keys" && fields.entry("key").is_some() {
         return Err(fields.error("key", "stands beside keys", "write one or the other"));
@@ -58,7 +58,7 @@ fn names<'a>(fields: &Fields<'a>) -> Result<Vec<(&'a str, &'a Place)>, TextError
 fn values(node: &Node, keys: usize) -> Result<Vec<Vec<Node>>, TextError> {
     let Value::List(items) = &node.value else {
         let what = format!("`values` is {}, not a list", node.value.kind());
-        return Err(node.place.error(what, "write values = [1, 2, 3]"));
+        return Err(node.location.error(what, "write values = [1, 2, 3]"));
     };
     if keys == 1 {
         return Ok(items.iter().map(|item| vec![item.clone()]).collect());
@@ -67,7 +67,7 @@ fn values(node: &Node, keys: usize) -> Result<Vec<Vec<Node>>, TextError> {
         Value::List(row) if row.len() == keys => Ok(row.clone()),
         _ => {
             let what = format!("this is no list of {keys} values, one for each of `keys`");
-            Err(item.place.error(what, "write values = [[a, b], [c, d]]"))
+            Err(item.location.error(what, "write values = [[a, b], [c, d]]"))
         }
     });
     rows.collect()

@@ -12,7 +12,7 @@ use crate::scenario::{Draft, Scenario, ScenarioError};
 use crate::shipped::ReadFile;
 use refault_timing::fields::Fields;
 use refault_timing::text::TextError;
-use refault_timing::tree::{self, Node, Table, Value};
+use refault_timing::tree::{self, Node, TomlTable, Value};
 
 /// Most points of a sweep.
 pub const MAX_POINTS: usize = 100_000;
@@ -173,13 +173,13 @@ fn base(fields: &Fields<'_>, file: &str, read: ReadFile<'_>) -> Result<Draft, Pl
         }
         other => {
             let what = format!("`scenario` is {}, neither a name nor a section", other.kind());
-            Err(entry.node.place.error(what, remedy).into())
+            Err(entry.node.location.error(what, remedy).into())
         }
     }
 }
 
 /// Sets every key of `[set]`, at any depth.
-fn put_all(base: &mut Draft, keys: &mut Vec<String>, settings: &Table) -> Result<(), TextError> {
+fn put_all(base: &mut Draft, keys: &mut Vec<String>, settings: &TomlTable) -> Result<(), TextError> {
     for (key, entry) in &settings.entries {
         keys.push(key.clone());
         match &entry.node.value {
@@ -208,12 +208,12 @@ fn axes(fields: &Fields<'_>) -> Result<Vec<Axis>, TextError> {
         let mut taken = axes.iter().flat_map(|axis| &axis.names);
         if let Some(twice) = taken.find(|name| axis.names.contains(name)) {
             let what = format!("`{twice}` varies on two axes");
-            return Err(item.place.error(what, "take one of them out"));
+            return Err(item.location.error(what, "take one of them out"));
         }
         points = points.saturating_mul(axis.steps.len());
         if points > MAX_POINTS {
             let what = format!("with this axis, the sweep has more than {MAX_POINTS} points");
-            return Err(item.place.error(what, "write fewer values"));
+            return Err(item.location.error(what, "write fewer values"));
         }
         axes.push(axis);
     }

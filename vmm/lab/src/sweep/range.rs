@@ -84,7 +84,7 @@ pub(super) fn range(fields: &Fields<'_>) -> Result<Vec<Node>, TextError> {
     for value in values {
         // A factor near 1 gives an integer twice.
         if nodes.last().is_none_or(|last| show(&last.value) != show(&value)) {
-            nodes.push(Node { place: fields.place("from").clone(), value });
+            nodes.push(Node { location: fields.location("from").clone(), value });
         }
     }
     Ok(nodes)
@@ -131,7 +131,7 @@ fn progress(fields: &Fields<'_>, quantity: Quantity, from: f64) -> Result<Progre
 fn numeric(key: &str, node: &Node) -> Result<(Quantity, f64), TextError> {
     Quantity::of(node).ok_or_else(|| {
         let what = format!("`{key}` is {}, which cannot be counted through", show(&node.value));
-        node.place.error(what, "write a number, a size or a duration; for anything else, values = [...]")
+        node.location.error(what, "write a number, a size or a duration; for anything else, values = [...]")
     })
 }
 

@@ -107,7 +107,7 @@ fn each_mistake_is_named_with_its_line() {
         ("keys = [\"seed\", \"requests\"]\nvalues = [[1, 2], [3]]", 4, "no list of 2 values"),
         ("key = \"seed\"\nkeys = [\"requests\"]\nvalues = [1]", 3, "stands beside keys"),
         ("key = \"seed\"\nvalues = [1]\n[[axis]]\nkey = \"seed\"\nvalues = [2]", 5, "varies on two axes"),
-        ("key = \"..\"\nvalues = [1]", 3, "names no key"),
+        ("key = \"..\"\nvalues = [1]", 3, "is not a key"),
         ("kee = \"seed\"\nvalues = [1]", 3, "no key `kee`"),
     ];
     for (lines, line, what) in cases {
