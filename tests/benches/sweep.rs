@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::thread::available_parallelism;
 
 use refault_lab::shipped::no_files;
-use refault_lab::sweep::Plan;
+use refault_lab::sweep::SweepPlan;
 use refault_vmm::lab::sweep::run;
 
 /// Points of the promise, each of so many faults.
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
          scenario.load.queue_pairs = 8\nscenario.load.region = \"4 MiB\"\n\
          [[axis]]\nkey = \"seed\"\nfrom = 1\nto = {points}\nstep = 1\n"
     );
-    let plan = Plan::parse("bench.toml", &text, &no_files).expect("a sweep");
+    let plan = SweepPlan::parse("bench.toml", &text, &no_files).expect("a sweep");
     let folder = tempfile::tempdir().expect("a folder");
     let jobs = available_parallelism().map_or(1, usize::from);
     let start = process_seconds();

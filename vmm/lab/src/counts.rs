@@ -1,34 +1,35 @@
-//! What can be counted the same way on the virtual clock and in a real guest.
+//! Counts that are comparable between the virtual clock and a real guest.
 
 use serde::{Deserialize, Serialize};
 
 use refault_observe::trace::{FaultOutcome, FaultRecord, Invalidation, Records};
 
-/// Bytes of a page.
+/// Page size in bytes.
 const PAGE: u64 = 4096;
 
-/// Events of an experiment's load, from its begin to its end.
+/// Events during an experiment's load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Faults that ended in a copy, those included that waited on another one's request.
+    /// Faults that ended in a copy, coalesced ones included.
     pub faults: u64,
-    /// Page requests, or page fault events, that were sent for them.
+    /// Page requests, or page fault events, that were sent.
     pub page_requests: u64,
-    /// Faults whose answer was seen.
+    /// Faults with a response.
     pub responses: u64,
     /// Invalidations of memory between the first and the last page that faulted.
     pub invalidations: u64,
 }
 
 impl Counts {
-    /// Of the first scenario in the records.
+    /// Counts the first scenario of the records.
     pub fn of(records: &Records) -> Self {
         let Some(span) = records.scenarios.get(1) else { return Self::default() };
         let faults = || records.faults.iter().filter(|fault| fault.scenario == 1);
         let within = Pages::of(faults());
         let copied =
             |fault: &FaultRecord| matches!(fault.outcome, FaultOutcome::Copied | FaultOutcome::Coalesced);
-        let meanwhile = |at: &&Invalidation| (span.begin..=span.end).contains(&at.start) && within.hold(at);
+        let meanwhile =
+            |at: &&Invalidation| (span.begin..=span.end).contains(&at.start) && within.contain(at);
         Self {
             faults: faults().filter(copied).count() as u64,
             page_requests: faults().map(|fault| u64::from(fault.requests)).sum(),
@@ -37,7 +38,7 @@ impl Counts {
         }
     }
 
-    /// In a line, for people.
+    /// Formats the counts in a line.
     pub fn line(&self) -> String {
         let Self { faults, page_requests, responses, invalidations } = self;
         format!(
@@ -46,7 +47,7 @@ impl Counts {
     }
 }
 
-/// From the first page to the last.
+/// The range from the first to the last faulting page.
 #[derive(Clone, Copy, Debug)]
 struct Pages {
     first: u64,
@@ -61,8 +62,8 @@ impl Pages {
         })
     }
 
-    /// Whether an invalidation's block lies inside. One of everything is about other things too.
-    fn hold(&self, invalidation: &Invalidation) -> bool {
+    /// Whether an invalidation's block lies inside. An invalidation of everything does not count.
+    fn contain(&self, invalidation: &Invalidation) -> bool {
         let bytes = 1u64.checked_shl(invalidation.size_shift.into()).unwrap_or(u64::MAX);
         let at = invalidation.iova.0;
         self.first <= at && at.checked_add(bytes).is_some_and(|end| end <= self.end)
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_belongs_to_the_load_counts() {
+    fn only_events_of_the_load_count() {
         let mut faults = FaultStore::new(10);
         faults.push(&fault(0, 1, FaultOutcome::Copied, 1));
         faults.push(&fault(1, 5, FaultOutcome::Copied, 2));

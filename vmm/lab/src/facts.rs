@@ -1,4 +1,4 @@
-//! An experiment in words and figures, for its report.
+//! An experiment's setup and results, for its report.
 
 use refault_nic::RemoteFaults;
 use refault_observe::report::units::{bytes, count, duration, percent_of, plural, short};
@@ -6,12 +6,14 @@ use refault_observe::report::{Experiment, FactGroup, Handlers, Published, Reques
 use refault_timing::{Delay, Preset, Timing};
 
 use crate::figures::Figures;
-use crate::outcome::Outcome;
-use crate::published::fits;
-use crate::scenario::{Arrival, Churn, ChurnOperation, Device, Guest, Load, Mode, Pattern, Scenario};
+use crate::outcome::ExperimentOutcome;
+use crate::published::applies;
+use crate::scenario::{
+    Arrival, Churn, ChurnOperation, Device, Guest, Load, Pattern, Scenario, TranslationMode,
+};
 
-/// What an experiment was, and what its program saw, on the virtual clock.
-pub fn experiment(scenario: &Scenario, outcome: &Outcome) -> Experiment {
+/// The report of an experiment on the virtual clock.
+pub fn experiment(scenario: &Scenario, outcome: &ExperimentOutcome) -> Experiment {
     let load = &outcome.load;
     let handlers = &outcome.handlers;
     Experiment {
@@ -40,31 +42,31 @@ pub fn experiment(scenario: &Scenario, outcome: &Outcome) -> Experiment {
     }
 }
 
-/// What was published of such an experiment, with this one's figures beside it; empty if nothing was.
+/// Published figures that apply to such an experiment, each with the measured one.
 pub fn paper(scenario: &Scenario, figures: &Figures) -> Vec<Published> {
     let presets = scenario.presets.iter().filter_map(|name| Preset::find(name));
     let fitting = presets.flat_map(|preset| {
-        let published = preset.published.iter().filter(|figure| fits(figure, preset, scenario));
+        let published = preset.published.iter().filter(|figure| applies(figure, preset, scenario));
         published.map(move |figure| (preset, figure))
     });
-    let beside = fitting.map(|(preset, figure)| Published {
+    let compared = fitting.map(|(preset, figure)| Published {
         what: figure.what(),
         published_ns: figure.ns,
         source: format!("{} ({})", preset.source, preset.certainty()),
         measured_ns: figures.real(&figure.figure).round() as u64,
     });
-    beside.collect()
+    compared.collect()
 }
 
-/// A scenario in words, in groups: load, device, guest, what happens to the memory, timing.
+/// Describes a scenario in groups: load, device, guest, churn, timing.
 pub fn facts(scenario: &Scenario) -> Vec<FactGroup> {
     let mut groups = vec![
         group("Load", load(&scenario.load, scenario)),
         group("Device", device(&scenario.device)),
         group("Guest", guest(&scenario.guest)),
     ];
-    if let Some(happens) = &scenario.churn {
-        groups.push(group("What happens to the memory", churn(happens)));
+    if let Some(changes) = &scenario.churn {
+        groups.push(group("Changes to the memory", churn(changes)));
     }
     groups.push(group("Timing: distribution of every step, and its mean", timing(scenario)));
     groups
@@ -85,8 +87,8 @@ fn load(load: &Load, scenario: &Scenario) -> Vec<(&'static str, String)> {
         Pattern::Zipf { theta } => format!("zipf, theta {theta}"),
     };
     let arrival = match load.arrival {
-        Arrival::Closed => "as soon as there is room (closed loop)".into(),
-        Arrival::Poisson { per_second } => format!("Poisson, {} a second (open loop)", short(per_second)),
+        Arrival::Closed => "when a slot is free (closed loop)".into(),
+        Arrival::Poisson { per_second } => format!("Poisson, {} per second (open loop)", short(per_second)),
     };
     let large = if load.large_pages { ", mapped with pages of 2 MiB" } else { "" };
     let warm = if load.warm { ", warm" } else { ", cold" };
@@ -94,7 +96,7 @@ fn load(load: &Load, scenario: &Scenario) -> Vec<(&'static str, String)> {
         ("requests", format!("{} of {}", count(scenario.requests), bytes(u64::from(load.message_bytes)))),
         ("mix", format!("{} RDMA WRITE, the others RDMA READ", percent_of(load.write_share))),
         ("target", format!("{}, {pattern}{warm}{large}", bytes(load.region_bytes))),
-        ("made cold", format!("{} of the requests", percent_of(load.cold_share))),
+        ("evicted first", format!("{} of the requests", percent_of(load.cold_share))),
         (
             "queue pairs",
             format!(
@@ -110,29 +112,29 @@ fn load(load: &Load, scenario: &Scenario) -> Vec<(&'static str, String)> {
 
 fn device(device: &Device) -> Vec<(&'static str, String)> {
     let mode = match device.mode {
-        Mode::Pasid => "pasid: the IOMMU, by the process' page table",
-        Mode::Odp => "odp: the NIC, by the region's own table",
+        TranslationMode::Pasid => "pasid: by the IOMMU, with the process's page table",
+        TranslationMode::Odp => "odp: by the NIC, with the region's own table",
     };
     let remote = match device.remote_faults {
-        RemoteFaults::Stall => "keeps the request".into(),
-        RemoteFaults::Rnr => format!("answers receiver-not-ready, timer {}", device.min_rnr_timer),
+        RemoteFaults::Stall => "holds the request".into(),
+        RemoteFaults::Rnr => format!("sends an RNR NAK, timer code {}", device.min_rnr_timer),
     };
-    let patience = match device.fault_timeout_ns {
-        Some(ns) => format!("up to {}", duration(ns)),
-        None => "as long as it takes".into(),
+    let timeout = match device.fault_timeout_ns {
+        Some(ns) => duration(ns),
+        None => "none".into(),
     };
     // A descriptor of the page request queue has 32 bytes.
     let entries = (4096u64 << device.page_request_order) / 32;
     vec![
-        ("who translates", mode.into()),
+        ("translation", mode.into()),
         ("credits", plural(device.credits.into(), "page request", "page requests")),
         ("page request queue", plural(entries, "entry", "entries")),
         ("device TLB", plural(device.atc_entries as u64, "translation", "translations")),
         ("IOTLB", plural(device.iotlb_entries as u64, "translation", "translations")),
-        ("engines", count(device.workers as u64)),
-        ("asked for on a miss", plural(device.fault_window.into(), "page", "pages")),
-        ("responder whose memory is missing", remote),
-        ("waits for an answer", patience),
+        ("workers", count(device.workers as u64)),
+        ("requested on a miss", plural(device.fault_window.into(), "page", "pages")),
+        ("responder whose page is missing", remote),
+        ("page request timeout", timeout),
     ]
 }
 
@@ -148,12 +150,12 @@ fn guest(guest: &Guest) -> Vec<(&'static str, String)> {
 
 fn churn(churn: &Churn) -> Vec<(&'static str, String)> {
     let what = match churn.operation {
-        ChurnOperation::Evict => "pages are taken away",
+        ChurnOperation::Evict => "pages are evicted",
         ChurnOperation::Move => "pages are moved",
         ChurnOperation::WriteProtect => "pages are write-protected",
     };
     let pages = plural(churn.pages.into(), "page", "pages");
-    vec![(what, format!("{pages} at a time, {} times a second, at random", short(churn.per_second)))]
+    vec![(what, format!("{pages} at a time, {} times per second, at random", short(churn.per_second)))]
 }
 
 fn timing(scenario: &Scenario) -> Vec<(&'static str, String)> {
@@ -162,14 +164,14 @@ fn timing(scenario: &Scenario) -> Vec<(&'static str, String)> {
     let (none, some): (Vec<_>, Vec<_>) = steps.partition(|(_, delay)| **delay == Delay::NONE);
     let mut facts: Vec<_> = some.into_iter().map(|(name, delay)| (name, in_words(delay))).collect();
     if !none.is_empty() {
-        facts.push(("no time at all", none.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")));
+        facts.push(("no time", none.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")));
     }
     if !scenario.presets.is_empty() {
         facts.insert(0, ("presets", scenario.presets.join(", ")));
     }
     facts.push((
         "bytes_per_us",
-        format!("{}/s of copying", bytes(timing.bytes_per_us.saturating_mul(1_000_000))),
+        format!("copying at {}/s", bytes(timing.bytes_per_us.saturating_mul(1_000_000))),
     ));
     facts
 }
@@ -201,7 +203,7 @@ mod tests {
     use crate::scenario::defaults;
 
     #[test]
-    fn a_delay_is_told_with_its_mean() {
+    fn a_delay_is_described_with_its_mean() {
         let words = |delay| in_words(&delay).replace('\u{a0}', " ");
         assert_eq!(words(Delay::Constant(740)), "740 ns, always");
         assert_eq!(words(Delay::Uniform { low: 100, high: 300 }), "100 ns to 300 ns, uniform: mean 200 ns");
@@ -211,7 +213,7 @@ mod tests {
         assert_eq!(words(table), "measured, 100 ns to 1.00 µs: mean 375 ns");
     }
 
-    /// An experiment that never happened.
+    /// A made-up scenario.
     fn scenario() -> Scenario {
         Scenario {
             name: "cold <4k>".into(),
@@ -245,16 +247,16 @@ mod tests {
     fn a_scenario_is_described_in_full() {
         let facts = facts(&scenario());
         let values: Vec<_> = facts.iter().flat_map(|group| &group.facts).collect();
-        for (name, said) in [
+        for (name, expected) in [
             ("target", "64.0 MiB, zipf, theta 0.99, warm"),
-            ("arrival", "Poisson, 12.5 k a second (open loop)"),
+            ("arrival", "Poisson, 12.5 k per second (open loop)"),
             ("minor", "log-normal, median 38.0 µs, sigma 0.4: mean 41.2 µs"),
-            ("pages are taken away", "4 pages at a time, 100 times a second, at random"),
+            ("pages are evicted", "4 pages at a time, 100 times per second, at random"),
             ("presets", "npf-2017"),
         ] {
             let found =
                 values.iter().find(|(known, _)| known == name).map(|(_, value)| value.replace('\u{a0}', " "));
-            assert_eq!(found.as_deref(), Some(said), "{name}");
+            assert_eq!(found.as_deref(), Some(expected), "{name}");
         }
     }
 }

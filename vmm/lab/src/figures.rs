@@ -1,12 +1,12 @@
-//! The figures of an experiment: what a summary prints and a row of a sweep's table holds.
+//! The figures of an experiment: the columns of a sweep's table, and the basis of summaries.
 
 use hdrhistogram::Histogram;
 
-use super::outcome::Outcome;
+use super::outcome::ExperimentOutcome;
 use super::scenario::Scenario;
 use refault_observe::trace::FaultOutcome;
 
-/// One figure.
+/// The value of a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Figure {
     /// A count, or whole nanoseconds.
@@ -15,7 +15,7 @@ pub enum Figure {
     Real(f64),
 }
 
-/// What a figure is like, for tables with types.
+/// The type of a figure, for typed tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// [`Figure::Whole`].
@@ -24,24 +24,24 @@ pub enum Kind {
     Real,
 }
 
-/// Names, kinds and meanings, in the order of the columns.
+/// Name, type and meaning of each figure, in the order of the columns.
 pub const FIGURES: [(&str, Kind, &str); 35] = [
     ("completed", Kind::Whole, "requests that succeeded"),
     ("failed", Kind::Whole, "requests that failed"),
-    ("bytes", Kind::Whole, "payload of those that succeeded"),
+    ("bytes", Kind::Whole, "payload bytes of those that succeeded"),
     ("duration_ns", Kind::Whole, "first arrival to last completion"),
-    ("requests_per_s", Kind::Real, "those that succeeded, by the duration"),
-    ("mb_per_s", Kind::Real, "their payload, in 10^6 bytes a second"),
+    ("requests_per_s", Kind::Real, "successful requests divided by the duration"),
+    ("mb_per_s", Kind::Real, "their payload, in 10^6 bytes per second"),
     ("latency_mean_ns", Kind::Real, "arrival to completion of a request"),
-    ("latency_p50_ns", Kind::Whole, "its median; quantiles of requests are right to three digits"),
+    ("latency_p50_ns", Kind::Whole, "its median; quantiles of requests are accurate to three digits"),
     ("latency_p95_ns", Kind::Whole, "95 %"),
     ("latency_p99_ns", Kind::Whole, "99 %"),
     ("latency_p999_ns", Kind::Whole, "99.9 %"),
     ("latency_max_ns", Kind::Whole, "the longest"),
     ("faults", Kind::Whole, "faults of the device that ended in a copy"),
-    ("faults_coalesced", Kind::Whole, "accesses that waited for another queue pair's fault"),
-    ("faults_failed", Kind::Whole, "faults that ended in an error, or in nothing"),
-    ("page_requests", Kind::Whole, "page requests, or page fault events, that were sent"),
+    ("faults_coalesced", Kind::Whole, "accesses that joined another queue pair's fault"),
+    ("faults_failed", Kind::Whole, "faults that failed or were abandoned"),
+    ("page_requests", Kind::Whole, "page requests, or page fault events, sent"),
     ("fault_mean_ns", Kind::Real, "miss to copy of a fault"),
     ("fault_p50_ns", Kind::Whole, "its median; quantiles of faults are exact"),
     ("fault_p95_ns", Kind::Whole, "95 %"),
@@ -53,14 +53,14 @@ pub const FIGURES: [(&str, Kind, &str); 35] = [
     ("guest_mean_ns", Kind::Real, "the guest's part"),
     ("again_mean_ns", Kind::Real, "rounds that ended with the page gone again"),
     ("handled", Kind::Whole, "faults that the guest handled"),
-    ("prefetched", Kind::Whole, "pages mapped ahead of their use"),
-    ("handler_wait_mean_ns", Kind::Real, "arrival at the handlers to the begin of the handling"),
+    ("prefetched", Kind::Whole, "pages that handlers prefetched"),
+    ("handler_wait_mean_ns", Kind::Real, "arrival at the handlers to the start of handling"),
     ("handler_busy_mean_ns", Kind::Real, "a handler's time for a fault"),
     ("handler_utilisation", Kind::Real, "share of the handlers' time in which they were busy"),
-    ("handler_most_outstanding", Kind::Whole, "most faults that waited or were handled at one time"),
-    ("faults_open_mean", Kind::Real, "faults under way, in the mean over time"),
+    ("handler_most_outstanding", Kind::Whole, "most faults that waited or were being handled at one time"),
+    ("faults_open_mean", Kind::Real, "faults in flight, averaged over time"),
     ("invalidations", Kind::Whole, "invalidations that the device completed"),
-    ("records_dropped", Kind::Whole, "faults beyond the room for records: not in the figures of faults"),
+    ("records_dropped", Kind::Whole, "faults that did not fit into the records: in no fault figure"),
 ];
 
 /// The figures of an outcome, in the order of [`FIGURES`].
@@ -70,8 +70,8 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Computes all of them. Sums are taken in the order of the records, so that they come out the same everywhere.
-    pub fn of(scenario: &Scenario, outcome: &Outcome) -> Self {
+    /// Computes all figures. Sums follow the order of the records, so that floating point gives the same everywhere.
+    pub fn of(scenario: &Scenario, outcome: &ExperimentOutcome) -> Self {
         let mut values = Vec::with_capacity(FIGURES.len());
         requests(&mut values, outcome);
         faults(&mut values, outcome);
@@ -80,12 +80,12 @@ impl Figures {
         Self { values }
     }
 
-    /// In the order of [`FIGURES`].
+    /// The values, in the order of [`FIGURES`].
     pub fn values(&self) -> &[Figure] {
         &self.values
     }
 
-    /// The whole figure of that name; zero if there is none.
+    /// The value of an integral figure; zero if there is no such figure.
     pub fn whole(&self, name: &str) -> u64 {
         match self.get(name) {
             Some(Figure::Whole(value)) => value,
@@ -93,7 +93,7 @@ impl Figures {
         }
     }
 
-    /// The figure of that name as a real number; zero if there is none.
+    /// The value of a figure as a real number; zero if there is no such figure.
     pub fn real(&self, name: &str) -> f64 {
         match self.get(name) {
             Some(Figure::Whole(value)) => value as f64,
@@ -108,7 +108,7 @@ impl Figures {
     }
 }
 
-fn requests(values: &mut Vec<Figure>, outcome: &Outcome) {
+fn requests(values: &mut Vec<Figure>, outcome: &ExperimentOutcome) {
     let load = &outcome.load;
     let seconds = load.duration_ns as f64 / 1e9;
     values.extend([load.completed, load.failed, load.bytes, load.duration_ns].map(Figure::Whole));
@@ -120,14 +120,14 @@ fn requests(values: &mut Vec<Figure>, outcome: &Outcome) {
     values.push(Figure::Whole(max));
 }
 
-/// Quantiles of every latency, before the longest.
+/// The quantiles of each latency; its maximum follows.
 const QUANTILES: [f64; 4] = [0.5, 0.95, 0.99, 0.999];
 
 fn mean_of(histogram: &Histogram<u64>) -> f64 {
     if histogram.is_empty() { 0.0 } else { histogram.mean() }
 }
 
-fn faults(values: &mut Vec<Figure>, outcome: &Outcome) {
+fn faults(values: &mut Vec<Figure>, outcome: &ExperimentOutcome) {
     let mut outcomes = [0u64; 4];
     let mut page_requests = 0;
     let mut totals = Vec::with_capacity(outcome.records.faults.len());
@@ -153,7 +153,7 @@ fn faults(values: &mut Vec<Figure>, outcome: &Outcome) {
     values.extend(parts.map(|sum| Figure::Real(ratio(sum as f64, count))));
 }
 
-fn handlers(values: &mut Vec<Figure>, scenario: &Scenario, outcome: &Outcome) {
+fn handlers(values: &mut Vec<Figure>, scenario: &Scenario, outcome: &ExperimentOutcome) {
     let handlers = &outcome.handlers;
     let duration = outcome.load.duration_ns as f64;
     let count = handlers.faults as f64;
@@ -169,12 +169,12 @@ fn handlers(values: &mut Vec<Figure>, scenario: &Scenario, outcome: &Outcome) {
     values.extend([observed.invalidations, observed.faults_dropped].map(Figure::Whole));
 }
 
-/// The quotient, or zero of nothing.
+/// `part / whole`, or zero if `whole` is zero.
 fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-/// The smallest value that a share of all does not exceed; zero of none.
+/// A quantile of sorted values (nearest rank); zero if there are none.
 fn quantile(sorted: &[u64], share: f64) -> u64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.max(1) - 1).copied().unwrap_or(0)

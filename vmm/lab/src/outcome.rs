@@ -1,24 +1,24 @@
-//! What an experiment came to.
+//! The result of an experiment.
 
 use hdrhistogram::Histogram;
 
 use refault_observe::report::Counters;
 use refault_observe::trace::Records;
 
-/// Everything that is known of an experiment when it is over. All times are of the virtual clock, in nanoseconds.
+/// The result of an experiment. All times are nanoseconds of the virtual clock.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Every fault with its stages, every invalidation: as a run of a real guest has them.
+pub struct ExperimentOutcome {
+    /// Faults with their stages, and invalidations, as for a run of a real guest.
     pub records: Records,
     /// Counters of NIC and IOMMU.
     pub counters: Counters,
-    /// What the program saw.
+    /// The program's statistics.
     pub load: LoadOutcome,
-    /// What the guest's fault handlers saw.
+    /// Statistics of the guest's fault handlers.
     pub handlers: HandlerOutcome,
 }
 
-/// What the program saw of its requests.
+/// The program's statistics.
 #[derive(Clone, Debug)]
 pub struct LoadOutcome {
     /// Requests that succeeded.
@@ -27,23 +27,23 @@ pub struct LoadOutcome {
     pub failed: u64,
     /// Payload bytes of those that succeeded.
     pub bytes: u64,
-    /// From the first arrival to the last completion.
+    /// Nanoseconds from the first arrival to the last completion.
     pub duration_ns: u64,
-    /// Arrival to completion, of those that succeeded.
+    /// Nanoseconds from arrival to completion of those that succeeded.
     pub latency_ns: Histogram<u64>,
 }
 
-/// What the guest's fault handlers saw.
+/// Statistics of the guest's fault handlers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HandlerOutcome {
-    /// Faults handled.
+    /// Handled faults.
     pub faults: u64,
-    /// Pages mapped with them ahead of their use.
+    /// Pages that were mapped along with a faulting one.
     pub prefetched: u64,
-    /// Sum of the waits from arrival at the handlers to the begin of the handling.
+    /// Total time, in nanoseconds, from arrival at the handlers to the start of handling.
     pub wait_ns: u128,
-    /// Sum of the time that handlers were busy.
+    /// Total time that handlers were busy, in nanoseconds.
     pub busy_ns: u128,
-    /// Most faults that waited or were handled at one time.
+    /// Most faults that waited or were being handled at one time.
     pub most_outstanding: u64,
 }

@@ -1,15 +1,15 @@
-//! Which experiments a published figure may stand beside.
+//! Which published figures apply to an experiment.
 
 use refault_timing::{Preset, PublishedFigure};
 
 use crate::scenario::Scenario;
 
-/// Whether an experiment is of that kind: cold requests of that size, one at a time, their pages brought as
-/// published, in the times of the preset.
-pub fn fits(figure: &PublishedFigure, preset: &Preset, scenario: &Scenario) -> bool {
+/// Whether a published figure applies to an experiment: cold requests of the published size, one at a time, their pages
+/// mapped as published, with the timing of the preset.
+pub fn applies(figure: &PublishedFigure, preset: &Preset, scenario: &Scenario) -> bool {
     let (load, guest) = (&scenario.load, &scenario.guest);
     let pages = figure.message_bytes.div_ceil(4096);
-    let brought = if figure.at_once { u64::from(guest.prefetch) + 1 >= pages } else { guest.prefetch == 0 };
+    let mapped = if figure.at_once { u64::from(guest.prefetch) + 1 >= pages } else { guest.prefetch == 0 };
     let timed = preset.steps.iter().all(|step| scenario.timing.step(&step.step) == Some(&step.delay));
     u64::from(load.message_bytes) == figure.message_bytes
         && (load.queue_pairs, load.depth) == (1, 1)
@@ -17,7 +17,7 @@ pub fn fits(figure: &PublishedFigure, preset: &Preset, scenario: &Scenario) -> b
         && !load.large_pages
         && scenario.churn.is_none()
         && guest.major_share == 0.0
-        && (brought || pages == 1)
+        && (mapped || pages == 1)
         && (scenario.device.fault_window == 1 || pages == 1)
         && timed
 }
@@ -37,13 +37,13 @@ mod tests {
         preset
             .published
             .iter()
-            .filter(|figure| fits(figure, preset, &scenario))
+            .filter(|figure| applies(figure, preset, &scenario))
             .map(PublishedFigure::what)
             .collect()
     }
 
     #[test]
-    fn a_published_figure_stands_beside_experiments_of_its_kind_only() {
+    fn a_published_figure_applies_only_to_experiments_of_its_kind() {
         assert_eq!(fitting("cold-4k", &[]), ["4 KiB message, cold: median"]);
         assert_eq!(fitting("batched-4m", &[]), ["4 MiB message, cold, all pages at once: median"]);
         assert_eq!(fitting("page-by-page-4m", &[]), ["4 MiB message, cold, one page at a time: median"]);
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_published_figure_is_one_that_experiments_have() {
+    fn every_published_figure_is_one_of_an_experiment() {
         for figure in Preset::all().iter().flat_map(|preset| &preset.published) {
             assert!(FIGURES.iter().any(|(known, ..)| *known == figure.figure), "{figure:?}");
         }

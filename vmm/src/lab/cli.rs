@@ -14,7 +14,7 @@ use refault_lab::engine;
 use refault_lab::figures::Figures;
 use refault_lab::scenario::shipped::SCENARIOS;
 use refault_lab::scenario::{Draft, Scenario};
-use refault_lab::sweep::Plan;
+use refault_lab::sweep::SweepPlan;
 use refault_lab::sweep::shipped::SWEEPS;
 use refault_timing::{Preset, Timing};
 
@@ -238,7 +238,7 @@ fn rate(per_second: f64) -> String {
 }
 
 fn run_sweep(args: &SweepArgs) -> Result<()> {
-    let plan = Plan::open(&args.sweep, &read_file)?;
+    let plan = SweepPlan::open(&args.sweep, &read_file)?;
     let folder = args.out.clone().unwrap_or_else(|| Path::new(SWEEP_FOLDER).join(plan.name()));
     let jobs = args.jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
     let bar = progress_bar(plan.len());
@@ -263,7 +263,7 @@ fn run_sweep(args: &SweepArgs) -> Result<()> {
 }
 
 /// Draws the table.
-fn sweep_page(plan: &Plan, folder: &Path, table: &Path) -> Result<PathBuf> {
+fn sweep_page(plan: &SweepPlan, folder: &Path, table: &Path) -> Result<PathBuf> {
     let text = std::fs::read_to_string(table).with_context(|| format!("cannot read {}", table.display()))?;
     let read = SweepTable::from_csv(plan.name(), &text, &plan.columns());
     let read = read.map_err(Error::msg).with_context(|| table.display().to_string())?;

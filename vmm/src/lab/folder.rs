@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use refault_lab::facts;
 use refault_lab::figures::{FIGURES, Figure, Figures};
-use refault_lab::outcome::Outcome;
+use refault_lab::outcome::ExperimentOutcome;
 use refault_lab::scenario::Scenario;
 use refault_observe::report::{self, Experiment};
 
@@ -22,7 +22,12 @@ pub mod names {
 ///
 /// # Errors
 /// The file system refuses.
-pub fn write(folder: &Path, scenario: &Scenario, outcome: &Outcome, figures: &Figures) -> Result<()> {
+pub fn write(
+    folder: &Path,
+    scenario: &Scenario,
+    outcome: &ExperimentOutcome,
+    figures: &Figures,
+) -> Result<()> {
     describe(folder, scenario, figures)?;
     let paper = facts::paper(scenario, figures);
     let experiment = Experiment { paper, ..facts::experiment(scenario, outcome) };

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use refault_lab::matrix::{Cell, Operation, Row, html, run, table};
+use refault_lab::matrix::{Cell, FileOperation, PolicyRow, html, run, table};
 use refault_observe::report::verdicts::{Case, VerdictArgs};
 
 /// What `refault lab matrix` takes.
@@ -34,8 +34,9 @@ impl MatrixArgs {
     /// Plays the cells and prints the table. Gives the exit status: 1 if refault itself did what it must not.
     pub fn execute(&self) -> Result<u8> {
         let start = Instant::now();
-        let rows = chosen(&self.policies, &Row::ALL.map(|row| (row.name(), row)), "policy", "policies")?;
-        let columns = Operation::ALL.map(|operation| (operation.name(), operation));
+        let rows =
+            chosen(&self.policies, &PolicyRow::ALL.map(|row| (row.name(), row)), "policy", "policies")?;
+        let columns = FileOperation::ALL.map(|operation| (operation.name(), operation));
         let columns = chosen(&self.operations, &columns, "operation", "operations")?;
         let mut cells = Vec::new();
         for &row in &rows {
@@ -61,7 +62,7 @@ impl MatrixArgs {
     fn tell(&self, cells: &[Cell]) -> Result<()> {
         self.verdicts.print(&table::grid(cells));
         self.verdicts.print(&table::legend());
-        for row in Row::ALL.into_iter().filter(|row| cells.iter().any(|cell| cell.row == *row)) {
+        for row in PolicyRow::ALL.into_iter().filter(|row| cells.iter().any(|cell| cell.row == *row)) {
             self.verdicts.print(&format!("  {:<21} {}", row.name(), row.meaning()));
         }
         if self.long {

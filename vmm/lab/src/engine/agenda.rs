@@ -1,9 +1,8 @@
-//! Virtual time, and what is to happen when.
+//! The virtual clock, and the queue of future events.
 //!
-//! One thread acts out everything, one [`Event`] after the other in the order of their times. While something acts, the
-//! clock runs ahead by what its steps take, so that stages are stamped when they would be passed; before the next
-//! event the clock is set back to that event's time. What one does to another - a message, an answer - is an event of
-//! its own, never a call.
+//! One thread simulates everything, one [`SimEvent`] at a time in the order of their times. While an event is simulated, the
+//! clock advances by the duration of its steps, so that stages get the right timestamps; before the next event it is set
+//! back to that event's time. Messages between the parts are events of their own, never calls.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,12 +17,12 @@ use refault_nic::Work;
 pub(super) struct VirtualClock(AtomicU64);
 
 impl VirtualClock {
-    /// Moves on by what a step took.
+    /// Advances by the duration of a step.
     pub(super) fn advance(&self, ns: u64) {
         self.0.store(self.now_ns().saturating_add(ns), Ordering::Relaxed);
     }
 
-    /// The moment at which the next event happens.
+    /// Sets the time of the next event.
     pub(super) fn set(&self, ns: u64) {
         self.0.store(ns, Ordering::Relaxed);
     }
@@ -35,74 +34,74 @@ impl Clock for VirtualClock {
     }
 }
 
-/// Something that happens.
+/// An event of the simulation.
 #[derive(Debug)]
-pub(super) enum Event {
-    /// A worker of the NIC has something to do.
+pub(super) enum SimEvent {
+    /// A worker of the NIC has work.
     Work(usize, Work),
-    /// A moment comes for which a worker of the NIC waits.
+    /// The deadline of a worker of the NIC.
     Expire(usize),
     /// A doorbell reaches the NIC.
     Doorbell {
-        /// Whose.
-        session: u32,
-        /// Of which queue pair of it.
+        /// Number of the client.
+        client: u32,
+        /// Index of its queue pair.
         pair: usize,
     },
-    /// A page request reaches the root.
+    /// A page request reaches the IOMMU.
     PageRequest(PageRequest),
-    /// An interrupt reaches a processor: its vector.
+    /// An interrupt with this vector reaches a processor.
     Interrupt(u8),
-    /// The page request thread takes what is in the queue.
+    /// The page request thread runs.
     Thread,
-    /// The driver takes what is in its event queue.
+    /// The NIC's driver handles its event queue.
     Driver,
-    /// A fault handler is through with what it was doing.
+    /// A fault handler has finished its phase.
     Handler(usize),
-    /// An answer reaches the NIC.
+    /// A page group response reaches the NIC.
     Response(PageGroupResponse),
-    /// The program has another request.
+    /// The program generates a request.
     Arrival,
     /// The program sees a completion.
     Completion {
-        /// Whose.
-        session: u32,
-        /// Of the request in which slot.
+        /// Number of the client.
+        client: u32,
+        /// Slot of the request.
         slot: u32,
-        /// It succeeded.
+        /// Whether it succeeded.
         success: bool,
     },
-    /// A play acts.
-    Play,
-    /// Something happens to the memory.
+    /// The actor acts.
+    Actor,
+    /// The kernel evicts, moves or write-protects pages.
     Churn,
 }
 
-/// What is to happen, by time; what happens at the same time is in the order in which it was noted.
+/// Future events by time; events of the same time stay in the order in which they were scheduled.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     heap: BinaryHeap<Reverse<Entry>>,
-    noted: u64,
+    scheduled: u64,
 }
 
 impl Agenda {
-    /// Notes an event.
-    pub(super) fn note(&mut self, at_ns: u64, event: Event) {
-        self.noted += 1;
-        self.heap.push(Reverse(Entry { at_ns, order: self.noted, event }));
+    /// Schedules an event.
+    pub(super) fn schedule(&mut self, at_ns: u64, event: SimEvent) {
+        self.scheduled += 1;
+        self.heap.push(Reverse(Entry { at_ns, order: self.scheduled, event }));
     }
 
-    /// Takes out the events that are `wanted`, in their order.
-    pub(super) fn take(&mut self, wanted: impl Fn(&Event) -> bool) -> Vec<Event> {
+    /// Removes the events that `selected` accepts, and returns them in order.
+    pub(super) fn take(&mut self, selected: impl Fn(&SimEvent) -> bool) -> Vec<SimEvent> {
         let (mut taken, kept): (Vec<_>, Vec<_>) =
-            self.heap.drain().map(|Reverse(entry)| entry).partition(|entry| wanted(&entry.event));
+            self.heap.drain().map(|Reverse(entry)| entry).partition(|entry| selected(&entry.event));
         self.heap = kept.into_iter().map(Reverse).collect();
         taken.sort();
         taken.into_iter().map(|entry| entry.event).collect()
     }
 
-    /// Takes the next event.
-    pub(super) fn next(&mut self) -> Option<(u64, Event)> {
+    /// Removes the next event; returns its time and the event.
+    pub(super) fn next(&mut self) -> Option<(u64, SimEvent)> {
         self.heap.pop().map(|Reverse(entry)| (entry.at_ns, entry.event))
     }
 }
@@ -111,7 +110,7 @@ impl Agenda {
 struct Entry {
     at_ns: u64,
     order: u64,
-    event: Event,
+    event: SimEvent,
 }
 
 impl Ord for Entry {
@@ -139,14 +138,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_come_by_time_and_then_as_noted() {
+    fn events_are_ordered_by_time_then_by_scheduling() {
         let mut agenda = Agenda::default();
         for (at, vector) in [(5, 1), (3, 2), (5, 3), (3, 4)] {
-            agenda.note(at, Event::Interrupt(vector));
+            agenda.schedule(at, SimEvent::Interrupt(vector));
         }
         let order: Vec<_> = std::iter::from_fn(|| agenda.next())
             .map(|(at, event)| match event {
-                Event::Interrupt(vector) => (at, vector),
+                SimEvent::Interrupt(vector) => (at, vector),
                 other => panic!("{other:?}"),
             })
             .collect();

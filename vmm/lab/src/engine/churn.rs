@@ -1,4 +1,4 @@
-//! What the kernel does to the target's pages while the device uses them.
+//! The kernel changes the target's pages while the device uses them.
 
 use std::sync::Arc;
 
@@ -7,44 +7,44 @@ use refault_bus::Iova;
 use refault_model::paging::PageSize;
 use refault_model::{ModelError, Process};
 
-use super::agenda::Event;
+use super::agenda::SimEvent;
+use super::client::TARGET;
 use super::dice::{Stream, dice, gap_ns, one_of};
-use super::session::TARGET;
-use super::world::World;
-use crate::scenario::{Churn as Setup, ChurnOperation, Scenario};
+use super::timeline::Timeline;
+use crate::scenario::{Churn, ChurnOperation, Scenario};
 
-/// The kernel thread that does it.
-pub(super) struct Churn {
-    world: Arc<World>,
-    setup: Setup,
+/// The kernel thread that evicts, moves or write-protects pages.
+pub(super) struct ChurnThread {
+    timeline: Arc<Timeline>,
+    setup: Churn,
     process: Arc<Process>,
     dice: Pcg64Mcg,
-    /// Pages of the target, and their size.
+    /// Number of pages in the target.
     pages: u64,
     size: PageSize,
 }
 
-impl Churn {
-    /// The scenario's churn, if it has any.
-    pub(super) fn new(world: Arc<World>, scenario: &Scenario, process: Arc<Process>) -> Option<Self> {
+impl ChurnThread {
+    /// The churn of a scenario, if it has one.
+    pub(super) fn new(timeline: Arc<Timeline>, scenario: &Scenario, process: Arc<Process>) -> Option<Self> {
         let setup = scenario.churn?;
         let size = if scenario.load.large_pages { PageSize::Large } else { PageSize::Small };
         let pages = scenario.load.region_bytes.div_ceil(size.bytes()).max(1);
-        let churn = Self { world, setup, process, dice: dice(scenario.seed, Stream::Churn), pages, size };
+        let churn = Self { timeline, setup, process, dice: dice(scenario.seed, Stream::Churn), pages, size };
         Some(churn)
     }
 
-    /// Notes when it will happen next.
+    /// Schedules the next change.
     pub(super) fn schedule(&mut self) {
-        self.world.note(gap_ns(&mut self.dice, self.setup.per_second), Event::Churn);
+        self.timeline.schedule(gap_ns(&mut self.dice, self.setup.per_second), SimEvent::Churn);
     }
 
-    /// It happens, somewhere; pages that are not there are passed over.
-    pub(super) fn strike(&mut self) -> Result<(), ModelError> {
+    /// Changes a random range of pages; absent pages are skipped.
+    pub(super) fn change_pages(&mut self) -> Result<(), ModelError> {
         let count = u64::from(self.setup.pages).min(self.pages);
         let first = one_of(&mut self.dice, self.pages - count + 1);
         for page in first..first + count {
-            match self.change(Iova(TARGET.0 + page * self.size.bytes())) {
+            match self.change_page(Iova(TARGET.0 + page * self.size.bytes())) {
                 Ok(()) | Err(ModelError::NotMapped { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -52,7 +52,7 @@ impl Churn {
         Ok(())
     }
 
-    fn change(&self, at: Iova) -> Result<(), ModelError> {
+    fn change_page(&self, at: Iova) -> Result<(), ModelError> {
         let memory = self.process.memory();
         match self.setup.operation {
             ChurnOperation::Evict => {

@@ -1,4 +1,4 @@
-//! The program of an experiment: posts requests, sees completions.
+//! The load of an experiment: a program that posts requests and receives completions.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,51 +12,51 @@ use refault_model::paging::{PageSize, Rights};
 use refault_model::{ModelError, Process};
 
 use super::EngineError;
-use super::agenda::Event;
+use super::actor::Actor;
+use super::agenda::SimEvent;
+use super::client::{Client, Connection, RequestSlot, SOURCE, TARGET};
 use super::dice::{Stream, dice, gap_ns};
-use super::play::Play;
-use super::requests::Requests;
-use super::session::{Pair, SOURCE, Session, Slot, TARGET};
-use super::world::World;
+use super::requests::RequestStream;
+use super::timeline::Timeline;
 use crate::machine::Machine;
 use crate::outcome::LoadOutcome;
-use crate::scenario::{Arrival, Device, Load as Setup, Scenario};
+use crate::scenario::{Arrival, Device, Load, Scenario};
 
-/// Latencies are kept to three digits.
+/// Significant digits of latencies.
 const DIGITS: u8 = 3;
 
-/// The program.
-pub(super) struct Load {
-    world: Arc<World>,
-    setup: Setup,
+/// The program that generates the load.
+pub(super) struct LoadGenerator {
+    timeline: Arc<Timeline>,
+    setup: Load,
     device: Device,
-    pub(super) session: Session,
-    requests: Requests,
+    pub(super) client: Client,
+    requests: RequestStream,
     arrivals: Pcg64Mcg,
-    /// When requests arrived that found no room.
+    /// Arrival times of requests that wait for a free slot.
     waiting: VecDeque<u64>,
-    /// Requests still to arrive.
+    /// Requests that have not arrived yet.
     to_come: u64,
-    /// Messages whose bytes have a place of their own: one, or each that may be under way.
+    /// Source buffers: one for all requests, or one for each slot if an actor supplies payloads.
     sources: u32,
-    /// Whose the target is, if it is not the program's own.
-    pub(super) play: Option<Box<dyn Play>>,
+    /// The owner of the target, if it is not the program itself.
+    pub(super) actor: Option<Box<dyn Actor>>,
     outcome: LoadOutcome,
 }
 
-impl Load {
-    /// Creates everything the program needs. Takes no time.
+impl LoadGenerator {
+    /// Creates the program and its resources. Takes no virtual time.
     pub(super) fn new(
-        world: Arc<World>,
+        timeline: Arc<Timeline>,
         machine: &Machine,
         scenario: &Scenario,
-        mut play: Option<Box<dyn Play>>,
+        mut actor: Option<Box<dyn Actor>>,
     ) -> Result<Self, EngineError> {
         let (setup, device) = (scenario.load.clone(), scenario.device);
-        let sources = if play.is_some() { setup.queue_pairs * setup.depth } else { 1 };
-        let session = start(machine, &setup, &device, play.as_deref_mut(), (0, sources))?;
+        let sources = if actor.is_some() { setup.queue_pairs * setup.depth } else { 1 };
+        let client = start(machine, &setup, &device, actor.as_deref_mut(), (0, sources))?;
         Ok(Self {
-            requests: Requests::new(scenario),
+            requests: RequestStream::new(scenario),
             waiting: VecDeque::new(),
             to_come: scenario.requests,
             arrivals: dice(scenario.seed, Stream::Arrivals),
@@ -67,165 +67,165 @@ impl Load {
                 duration_ns: 0,
                 latency_ns: Histogram::new(DIGITS).expect("digits from 0 to 5"),
             },
-            world,
+            timeline,
             setup,
             device,
-            session,
+            client,
             sources,
-            play,
+            actor,
         })
     }
 
-    /// The first requests.
+    /// Starts the first requests.
     pub(super) fn begin(&mut self) -> Result<(), ModelError> {
         match self.setup.arrival {
             Arrival::Closed => {
-                for _ in 0..self.session.room.len() {
+                for _ in 0..self.client.free.len() {
                     self.arrival()?;
                 }
             }
             Arrival::Poisson { per_second } => {
-                self.world.note(gap_ns(&mut self.arrivals, per_second), Event::Arrival);
+                self.timeline.schedule(gap_ns(&mut self.arrivals, per_second), SimEvent::Arrival);
             }
         }
         Ok(())
     }
 
-    /// A request arrives, if any is to come.
+    /// A request arrives, if any is left.
     pub(super) fn arrival(&mut self) -> Result<(), ModelError> {
         if self.to_come == 0 {
             return Ok(());
         }
         self.to_come -= 1;
-        self.waiting.push_back(self.world.now_ns());
+        self.waiting.push_back(self.timeline.now_ns());
         if let Arrival::Poisson { per_second } = self.setup.arrival
             && self.to_come > 0
         {
-            self.world.note(gap_ns(&mut self.arrivals, per_second), Event::Arrival);
+            self.timeline.schedule(gap_ns(&mut self.arrivals, per_second), SimEvent::Arrival);
         }
         self.post_waiting()
     }
 
-    /// A doorbell reaches the NIC, if its program still lives.
-    pub(super) fn doorbell(&self, session: u32, pair: usize) -> Result<(), ModelError> {
-        if session == self.session.number { self.session.pairs[pair].sender.ring() } else { Ok(()) }
+    /// A doorbell reaches the NIC; ignored if its program was killed meanwhile.
+    pub(super) fn doorbell(&self, client: u32, pair: usize) -> Result<(), ModelError> {
+        if client == self.client.number { self.client.pairs[pair].sender.ring() } else { Ok(()) }
     }
 
-    /// Notes when the program will see what the NIC has completed.
+    /// Polls completions, and schedules the times at which the program sees them.
     pub(super) fn collect(&mut self) -> Result<(), ModelError> {
-        while let Some(entry) = self.session.completions.poll()? {
-            let seen = entry.timestamp_ns + self.world.draw(&self.world.timing.completion);
-            let (session, slot) = (self.session.number, entry.wr_id as u32);
+        while let Some(entry) = self.client.completions.poll()? {
+            let seen = entry.timestamp_ns + self.timeline.draw(&self.timeline.timing.completion);
+            let (client, slot) = (self.client.number, entry.wr_id as u32);
             let success = entry.status == WC_SUCCESS;
-            self.world.note_at(seen, Event::Completion { session, slot, success });
+            self.timeline.schedule_at(seen, SimEvent::Completion { client, slot, success });
         }
         Ok(())
     }
 
-    /// The program sees a completion, if it still lives. Gives the queue pair that must be connected again now.
-    pub(super) fn completed(&mut self, session: u32, slot: u32, success: bool) -> Option<usize> {
-        if session != self.session.number {
+    /// The program sees a completion; ignored if it was killed meanwhile. Returns a queue pair that must be reconnected.
+    pub(super) fn completed(&mut self, client: u32, slot: u32, success: bool) -> Option<usize> {
+        if client != self.client.number {
             return None;
         }
-        self.note_completion(slot, success);
+        self.count_completion(slot, success);
         let index = (slot / self.setup.depth) as usize;
-        let pair = &mut self.session.pairs[index];
+        let pair = &mut self.client.pairs[index];
         pair.pending -= 1;
         pair.broken |= !success;
         let reconnect = pair.broken && pair.pending == 0;
-        self.session.room.push_back(slot);
+        self.client.free.push_back(slot);
         reconnect.then_some(index)
     }
 
-    /// Connects a queue pair again.
+    /// Reconnects a queue pair after an error.
     pub(super) fn reconnect(&mut self, pair: usize, machine: &Machine) -> Result<(), ModelError> {
-        self.session.pairs[pair].reconnect(&machine.driver)
+        self.client.pairs[pair].reconnect(&machine.driver)
     }
 
-    /// There is room for another request.
-    pub(super) fn go_on(&mut self) -> Result<(), ModelError> {
+    /// Posts a request after a slot became free.
+    pub(super) fn post_next(&mut self) -> Result<(), ModelError> {
         match self.setup.arrival {
             Arrival::Closed => self.arrival(),
             Arrival::Poisson { .. } => self.post_waiting(),
         }
     }
 
-    /// The program is killed, and another takes its place; requests that were under way come to nothing.
+    /// Kills the program and starts another; requests in flight count as failed.
     pub(super) fn kill(
         &mut self,
         machine: &Machine,
         refuse: &mut dyn FnMut() -> Result<(), ModelError>,
     ) -> Result<(), EngineError> {
-        // What the NIC has completed the program would have seen; it is dead.
-        let lost = (self.session.slots.len() - self.session.room.len()) as u64;
+        // Completions that the program has not seen yet count as lost, too.
+        let lost = (self.client.slots.len() - self.client.free.len()) as u64;
         self.outcome.failed += lost;
-        if let Some(play) = &mut self.play {
-            play.killed();
+        if let Some(actor) = &mut self.actor {
+            actor.program_killed();
         }
-        let number = self.session.number + 1;
-        // Of two sessions only one may have the PASID: the old one goes first.
-        let Self { session, setup, device, play, sources, .. } = self;
-        session.kill(machine, refuse)?;
-        if let Some(play) = play {
-            play.buried()?;
+        let number = self.client.number + 1;
+        // Only one client can have the PASID, so the old one is torn down first.
+        let Self { client, setup, device, actor, sources, .. } = self;
+        client.kill(machine, refuse)?;
+        if let Some(actor) = actor {
+            actor.program_released()?;
         }
-        *session = start(machine, setup, device, play.as_deref_mut(), (number, *sources))?;
+        *client = start(machine, setup, device, actor.as_deref_mut(), (number, *sources))?;
         self.waiting.clear();
         if self.setup.arrival == Arrival::Closed {
-            for _ in 0..self.session.room.len() {
+            for _ in 0..self.client.free.len() {
                 self.arrival()?;
             }
         }
         Ok(())
     }
 
-    /// No more requests arrive.
+    /// Stops arrivals and drops waiting requests.
     pub(super) fn end(&mut self) {
         self.to_come = 0;
         self.waiting.clear();
     }
 
-    /// Whether every request is back.
+    /// Whether all requests have completed.
     pub(super) fn is_over(&self) -> bool {
-        self.to_come == 0 && self.waiting.is_empty() && self.session.room.len() == self.session.slots.len()
+        self.to_come == 0 && self.waiting.is_empty() && self.client.free.len() == self.client.slots.len()
     }
 
-    /// Requests that are not back.
+    /// Requests that have not completed.
     pub(super) fn missing(&self) -> u64 {
-        let under_way = self.session.slots.len() - self.session.room.len();
-        self.to_come + (self.waiting.len() + under_way) as u64
+        let in_flight = self.client.slots.len() - self.client.free.len();
+        self.to_come + (self.waiting.len() + in_flight) as u64
     }
 
-    /// What the program saw.
+    /// The program's statistics.
     pub(super) fn outcome(self) -> LoadOutcome {
         self.outcome
     }
 
-    fn note_completion(&mut self, slot: u32, success: bool) {
-        let Slot { arrived_ns, writes } = self.session.slots[slot as usize];
-        let now = self.world.now_ns();
+    fn count_completion(&mut self, slot: u32, success: bool) {
+        let RequestSlot { arrived_ns, writes } = self.client.slots[slot as usize];
+        let now = self.timeline.now_ns();
         let outcome = &mut self.outcome;
         outcome.duration_ns = now;
         if success {
             outcome.completed += 1;
             outcome.bytes += u64::from(self.setup.message_bytes);
-            // A histogram with automatic growth takes every value.
+            // An auto-resizing histogram accepts every value.
             let _ = outcome.latency_ns.record(now - arrived_ns);
         } else {
             outcome.failed += 1;
         }
-        if let Some(play) = self.play.as_mut().filter(|_| writes) {
-            play.written(slot, success);
+        if let Some(actor) = self.actor.as_mut().filter(|_| writes) {
+            actor.written(slot, success);
         }
     }
 
-    /// Posts requests that wait, as long as queue pairs have room that may be used.
+    /// Posts waiting requests while there are free slots on working queue pairs.
     fn post_waiting(&mut self) -> Result<(), ModelError> {
         let mut tried = 0;
-        while tried < self.session.room.len() && !self.waiting.is_empty() {
-            let Some(slot) = self.session.room.pop_front() else { break };
-            if self.session.pairs[(slot / self.setup.depth) as usize].broken {
-                self.session.room.push_back(slot);
+        while tried < self.client.free.len() && !self.waiting.is_empty() {
+            let Some(slot) = self.client.free.pop_front() else { break };
+            if self.client.pairs[(slot / self.setup.depth) as usize].broken {
+                self.client.free.push_back(slot);
                 tried += 1;
                 continue;
             }
@@ -240,42 +240,42 @@ impl Load {
         let next = self.requests.next();
         let target = Iova(TARGET.0 + next.message * u64::from(bytes));
         if next.cold {
-            let process = &self.session.process;
-            self.world.unseen(|| take_away(process, target, u64::from(bytes)))?;
+            let process = &self.client.process;
+            self.timeline.untraced(|| evict(process, target, u64::from(bytes)))?;
         }
         let writes = next.write;
         let source = Iova(SOURCE.0 + u64::from(slot % self.sources) * u64::from(bytes));
-        if let Some(play) = self.play.as_mut().filter(|_| writes) {
-            self.session.process.write(source, &play.payload(slot, next.message))?;
+        if let Some(actor) = self.actor.as_mut().filter(|_| writes) {
+            self.client.process.write(source, &actor.payload(slot, next.message))?;
         }
-        let session = &mut self.session;
-        let (local, rkey) = (work::piece(source, bytes, session.local_key()), session.remote_key());
+        let client = &mut self.client;
+        let (local, rkey) = (work::piece(source, bytes, client.local_key()), client.remote_key());
         let request = match writes {
             true => work::rdma_write(u64::from(slot), local, target, rkey),
             false => work::rdma_read(u64::from(slot), local, target, rkey),
         };
-        session.slots[slot as usize] = Slot { arrived_ns, writes };
+        client.slots[slot as usize] = RequestSlot { arrived_ns, writes };
         let pair = (slot / self.setup.depth) as usize;
-        let Pair { sender, pending, .. } = &mut session.pairs[pair];
+        let Connection { sender, pending, .. } = &mut client.pairs[pair];
         sender.stage(&request)?;
         *pending += 1;
-        let event = Event::Doorbell { session: session.number, pair };
-        self.world.note_after(&self.world.timing.doorbell, event);
+        let event = SimEvent::Doorbell { client: client.number, pair };
+        self.timeline.schedule_after(&self.timeline.timing.doorbell, event);
         Ok(())
     }
 }
 
-/// A program with the target mapped.
+/// Starts a program with the target mapped.
 fn start(
     machine: &Machine,
-    setup: &Setup,
+    setup: &Load,
     device: &Device,
-    play: Option<&mut (dyn Play + 'static)>,
+    actor: Option<&mut (dyn Actor + 'static)>,
     numbers: (u32, u32),
-) -> Result<Session, EngineError> {
+) -> Result<Client, EngineError> {
     let process = Process::new(machine.memory.clone())?;
-    match play {
-        Some(play) => play.map(machine, &process, TARGET)?,
+    match actor {
+        Some(actor) => actor.map(machine, &process, TARGET)?,
         None => {
             let size = if setup.large_pages { PageSize::Large } else { PageSize::Small };
             let bytes = setup.region_bytes.next_multiple_of(size.bytes());
@@ -285,11 +285,11 @@ fn start(
     if setup.warm {
         process.populate(TARGET, setup.region_bytes)?;
     }
-    Ok(Session::open(machine, setup, device, process, numbers)?)
+    Ok(Client::open(machine, setup, device, process, numbers)?)
 }
 
-/// Takes the pages of a message from memory, those that are there.
-fn take_away(process: &Process, start: Iova, bytes: u64) -> Result<(), ModelError> {
+/// Evicts the present pages of a message.
+fn evict(process: &Process, start: Iova, bytes: u64) -> Result<(), ModelError> {
     let taken = process.take_range(start, bytes)?;
     taken.iter().try_for_each(|leaf| process.memory().free(leaf.gpa, leaf.size.bytes()))
 }

@@ -1,161 +1,160 @@
-//! Running an experiment: the agenda is worked off until the program has all its requests back.
+//! Runs an experiment: simulates events in the order of time until all requests of the program have completed.
 
+pub mod actor;
 mod agenda;
 mod churn;
+mod client;
 mod dice;
-mod guest;
+mod kernel;
 mod load;
-pub mod play;
 pub mod requests;
 mod seams;
 mod sequence;
-mod session;
 #[cfg(test)]
 mod tests;
-mod world;
+mod timeline;
 
 use std::sync::Arc;
 
 use refault_bus::clock::Clock;
+
 use refault_model::ModelError;
 use refault_model::dax::FsError;
-use refault_nic::Worker;
+use refault_nic::{Work, Worker};
 use thiserror::Error;
 
-use agenda::Event;
-use churn::Churn;
-use guest::Guest;
-use load::Load;
-use play::{Play, Wish};
+use actor::{Actor, Next};
+use agenda::SimEvent;
+use churn::ChurnThread;
+use kernel::GuestKernel;
+use load::LoadGenerator;
 use seams::{TimedProbe, TimedSeams};
-use world::World;
+use timeline::Timeline;
 
-use super::outcome::Outcome;
+use super::outcome::ExperimentOutcome;
 use super::scenario::Scenario;
+use crate::machine::{Machine, PAGE_FAULT_VECTOR};
 use refault_observe::report::Counters;
 use refault_observe::trace::{FaultSummary, Recorder};
 use refault_rig::machine::MachineSetup;
 use refault_rig::machine::platform::PAGE_REQUEST_VECTOR;
 use refault_rig::machine::platform::Platform;
 
-use crate::machine::{Machine, PAGE_FAULT_VECTOR};
-
 /// log2 of the page faults that can be outstanding: more than the NIC has credits for.
 const LOG_PAGE_FAULTS: u8 = 10;
-/// Faults that an experiment keeps one by one; those beyond count in the histograms only.
+/// Most faults of which an experiment keeps a record; further faults count in the histograms only.
 pub const MAX_RECORDS: usize = 16 << 20;
 
-/// Why an experiment came to no end.
+/// An experiment could not be finished.
 #[derive(Debug, Error)]
 pub enum EngineError {
-    /// The model guest could not do something: mostly, memory is full.
+    /// The model guest failed; usually its memory is full.
     #[error("the model guest failed: {0}")]
     Model(#[from] ModelError),
-    /// Nothing more happens, and requests are missing.
-    #[error("nothing more happens at {at_ns} ns, and {missing} requests are not back")]
+    /// No event is left, but requests are outstanding.
+    #[error("no event is left at {at_ns} ns, but {missing} requests are outstanding")]
     Stuck {
-        /// The virtual time.
+        /// Virtual time in nanoseconds.
         at_ns: u64,
-        /// How many.
+        /// Requests that have not completed.
         missing: u64,
     },
-    /// A play could not go on.
-    #[error("the play failed: {0}")]
-    Play(FsError),
+    /// The actor failed.
+    #[error("the actor failed: {0}")]
+    Actor(FsError),
 }
 
 /// Runs an experiment to its end.
 ///
 /// # Errors
-/// The scenario asks for more than the machine has, or (a mistake of ours) it never ends.
-pub fn run(scenario: &Scenario) -> Result<Outcome, EngineError> {
-    Engine::new(scenario, None)?.run().map(|played| played.outcome)
+/// The machine's memory is too small for the scenario, or (a bug) requests never complete.
+pub fn run(scenario: &Scenario) -> Result<ExperimentOutcome, EngineError> {
+    Engine::new(scenario, None)?.run().map(|run| run.outcome)
 }
 
-/// What came of an experiment with a play.
-pub struct Played {
-    /// As without one.
-    pub outcome: Outcome,
-    /// What all the faults come to.
+/// The result of an experiment with an [`Actor`].
+pub struct ActorRun {
+    /// The result as without an actor.
+    pub outcome: ExperimentOutcome,
+    /// A summary of all faults.
     pub faults: FaultSummary,
-    /// What was wrong in the end that must not be, for people.
+    /// What [`Actor::finish`] found.
     pub problems: Vec<String>,
 }
 
-/// Runs an experiment with somebody else's memory as the target.
+/// Runs an experiment whose target memory belongs to an actor.
 ///
 /// # Errors
-/// As [`run`]; or the play failed.
-pub fn run_play(scenario: &Scenario, play: Box<dyn Play>) -> Result<Played, EngineError> {
-    Engine::new(scenario, Some(play))?.run()
+/// As [`run`], or the actor failed.
+pub fn run_with_actor(scenario: &Scenario, actor: Box<dyn Actor>) -> Result<ActorRun, EngineError> {
+    Engine::new(scenario, Some(actor))?.run()
 }
 
-/// A machine and its program on virtual time.
+/// A machine and its program on the virtual clock.
 struct Engine {
     /// The scenario's name and mode, as records have them.
     name: String,
     mode: String,
-    world: Arc<World>,
+    timeline: Arc<Timeline>,
     machine: Machine,
     recorder: Arc<Recorder>,
     workers: Vec<Station>,
-    load: Load,
-    guest: Guest,
-    churn: Option<Churn>,
+    load: LoadGenerator,
+    guest: GuestKernel,
+    churn: Option<ChurnThread>,
 }
 
 /// A worker of the NIC.
 struct Station {
     worker: Worker,
-    /// Until when it is at work.
+    /// Virtual time at which it is idle again.
     busy_until: u64,
-    /// When it is to look at the time next, as far as it is noted.
+    /// Virtual time of its next scheduled [`SimEvent::Expire`].
     expires: u64,
 }
 
 impl Engine {
-    fn new(scenario: &Scenario, play: Option<Box<dyn Play>>) -> Result<Self, EngineError> {
-        let world = World::new(scenario.timing.clone(), scenario.seed);
-        let clock: Arc<dyn Clock> = world.clock.clone();
-        let recorder = Recorder::of_one(clock.clone(), records(scenario));
-        let probe = TimedProbe::new(world.clone(), recorder.clone());
-        let of_play = play.as_ref().map_or(0, |play| play.memory_bytes()).next_multiple_of(2 << 20);
-        let iommu = scenario.device.iommu();
-        let platform = Platform::new(memory_bytes(scenario) + of_play, iommu, probe.clone())?;
-        let page_request_order = scenario.device.page_request_order;
-        let setup =
-            MachineSetup { page_request_order, ..MachineSetup::new(scenario.device.nic(), clock, probe) };
-        let machine = Machine::new(platform, setup, &TimedSeams(world.clone()), LOG_PAGE_FAULTS)?;
-        let interrupted = Arc::downgrade(&world);
+    fn new(scenario: &Scenario, actor: Option<Box<dyn Actor>>) -> Result<Self, EngineError> {
+        let timeline = Timeline::new(scenario.timing.clone(), scenario.seed);
+        let clock: Arc<dyn Clock> = timeline.clock.clone();
+        let recorder = Recorder::of_one(clock.clone(), record_count(scenario));
+        let probe = TimedProbe::new(timeline.clone(), recorder.clone());
+        let of_actor = actor.as_ref().map_or(0, |actor| actor.memory_bytes()).next_multiple_of(2 << 20);
+        let device = &scenario.device;
+        let platform = Platform::new(memory_bytes(scenario) + of_actor, device.iommu(), probe.clone())?;
+        let page_request_order = device.page_request_order;
+        let setup = MachineSetup { page_request_order, ..MachineSetup::new(device.nic(), clock, probe) };
+        let machine = Machine::new(platform, setup, &TimedSeams(timeline.clone()), LOG_PAGE_FAULTS)?;
+        let interrupted = Arc::downgrade(&timeline);
         machine.interrupts.listen(move |vector| {
-            if let Some(world) = interrupted.upgrade().filter(|world| world.is_live()) {
-                world.note_after(&world.timing.interrupt, Event::Interrupt(vector));
+            if let Some(timeline) = interrupted.upgrade().filter(|timeline| timeline.is_live()) {
+                timeline.schedule_after(&timeline.timing.interrupt, SimEvent::Interrupt(vector));
             }
         });
-        let load = Load::new(world.clone(), &machine, scenario, play)?;
-        let guest = Guest::new(world.clone(), scenario, &machine, &load.session, recorder.clone());
-        let churn = Churn::new(world.clone(), scenario, load.session.process.clone());
+        let load = LoadGenerator::new(timeline.clone(), &machine, scenario, actor)?;
+        let guest = GuestKernel::new(timeline.clone(), scenario, &machine, &load.client, recorder.clone());
+        let churn = ChurnThread::new(timeline.clone(), scenario, load.client.process.clone());
         let workers = machine.workers.take();
         let station = |worker| Station { worker, busy_until: 0, expires: u64::MAX };
         let workers = workers.into_iter().map(station).collect();
         let (name, mode) = (scenario.name.clone(), scenario.device.mode.name().to_owned());
         recorder.begin(&name, &mode);
-        Ok(Self { name, mode, world, machine, recorder, workers, load, guest, churn })
+        Ok(Self { name, mode, timeline, machine, recorder, workers, load, guest, churn })
     }
 
-    fn run(mut self) -> Result<Played, EngineError> {
-        self.world.begin();
+    fn run(mut self) -> Result<ActorRun, EngineError> {
+        self.timeline.begin();
         self.load.begin()?;
         if let Some(churn) = &mut self.churn {
             churn.schedule();
         }
-        self.schedule_play();
+        self.schedule_actor();
         while !self.load.is_over() {
-            let Some(event) = self.world.next() else {
-                let (at_ns, missing) = (self.world.now_ns(), self.load.missing());
+            let Some(event) = self.timeline.next() else {
+                let (at_ns, missing) = (self.timeline.now_ns(), self.load.missing());
                 return Err(EngineError::Stuck { at_ns, missing });
             };
-            self.act(event)?;
+            self.simulate(event)?;
         }
         self.recorder.end();
         let faults = self.recorder.scenario_summary(&self.name, &self.mode);
@@ -166,166 +165,180 @@ impl Engine {
             observed: records.observed.clone(),
             timing: None,
         };
-        let problems = self.load.play.as_mut().map_or(Ok(Vec::new()), |play| play.finish())?;
-        let outcome =
-            Outcome { records, counters, load: self.load.outcome(), handlers: self.guest.outcome() };
-        Ok(Played { outcome, faults, problems })
+        let problems = self.load.actor.as_mut().map_or(Ok(Vec::new()), |actor| actor.finish())?;
+        let outcome = ExperimentOutcome {
+            records,
+            counters,
+            load: self.load.outcome(),
+            handlers: self.guest.outcome(),
+        };
+        Ok(ActorRun { outcome, faults, problems })
     }
 
-    fn act(&mut self, event: Event) -> Result<(), EngineError> {
+    fn simulate(&mut self, event: SimEvent) -> Result<(), EngineError> {
         match event {
-            Event::Work(worker, work) => {
-                let station = &mut self.workers[worker];
-                if station.busy_until > self.world.now_ns() {
-                    self.world.note_at(station.busy_until, Event::Work(worker, work));
-                    return Ok(());
-                }
-                self.world.work(|| station.worker.process(work));
-                self.worked(worker)?;
+            SimEvent::Work(worker, work) => self.work(worker, work)?,
+            SimEvent::Expire(worker) => self.expire(worker)?,
+            SimEvent::Doorbell { client, pair } => {
+                self.load.doorbell(client, pair)?;
+                self.schedule_work(0);
             }
-            Event::Expire(worker) => {
-                let station = &mut self.workers[worker];
-                if station.expires <= self.world.now_ns() {
-                    station.expires = u64::MAX;
-                    self.world.work(|| station.worker.expire());
-                    self.worked(worker)?;
-                }
-            }
-            Event::Doorbell { session, pair } => {
-                self.load.doorbell(session, pair)?;
-                self.schedule(0);
-            }
-            Event::PageRequest(request) => {
+            SimEvent::PageRequest(request) => {
                 use refault_bus::ats::TranslationAgent;
                 self.machine.iommu.page_request(request);
             }
-            Event::Interrupt(PAGE_REQUEST_VECTOR) => {
-                self.machine.interrupts.take(PAGE_REQUEST_VECTOR);
-                self.world.note_after(&self.world.timing.wake, Event::Thread);
-            }
-            Event::Interrupt(PAGE_FAULT_VECTOR) => {
-                self.machine.interrupts.take(PAGE_FAULT_VECTOR);
-                self.world.note_after(&self.world.timing.wake, Event::Driver);
-            }
-            Event::Interrupt(_) => {}
-            Event::Thread => self.guest.thread()?,
-            Event::Driver => self.guest.driver()?,
-            Event::Handler(handler) => {
+            SimEvent::Interrupt(vector) => self.interrupt(vector),
+            SimEvent::Thread => self.guest.thread()?,
+            SimEvent::Driver => self.guest.driver()?,
+            SimEvent::Handler(handler) => {
                 self.guest.handler(handler)?;
-                // Answers to page faults are commands, which the NIC has executed by now.
-                self.schedule(self.world.draw(&self.world.timing.device_wake));
+                // Resume commands are executed at once, so the woken queue pairs are runnable now.
+                self.schedule_work(self.timeline.draw(&self.timeline.timing.device_wake));
             }
-            Event::Response(response) => {
+            SimEvent::Response(response) => {
                 use refault_bus::ats::AtsEndpoint;
                 self.machine.nic.page_group_response(response);
-                self.schedule(self.world.draw(&self.world.timing.device_wake));
+                self.schedule_work(self.timeline.draw(&self.timeline.timing.device_wake));
             }
-            Event::Arrival => self.load.arrival()?,
-            Event::Completion { session, slot, success } => {
-                if let Some(pair) = self.load.completed(session, slot, success) {
-                    self.at_once(|load, _, _, machine| load.reconnect(pair, machine))?;
-                }
-                if session == self.load.session.number {
-                    self.load.go_on()?;
-                }
-            }
-            Event::Churn => self.churned()?,
-            Event::Play => self.play()?,
+            SimEvent::Arrival => self.load.arrival()?,
+            SimEvent::Completion { client, slot, success } => self.completion(client, slot, success)?,
+            SimEvent::Churn => self.churn()?,
+            SimEvent::Actor => self.actor()?,
         }
         Ok(())
     }
 
-    fn churned(&mut self) -> Result<(), EngineError> {
+    fn work(&mut self, worker: usize, work: Work) -> Result<(), ModelError> {
+        let station = &mut self.workers[worker];
+        if station.busy_until > self.timeline.now_ns() {
+            self.timeline.schedule_at(station.busy_until, SimEvent::Work(worker, work));
+            return Ok(());
+        }
+        self.timeline.work(|| station.worker.process(work));
+        self.worked(worker)
+    }
+
+    fn expire(&mut self, worker: usize) -> Result<(), ModelError> {
+        let station = &mut self.workers[worker];
+        if station.expires > self.timeline.now_ns() {
+            // Superseded by an earlier deadline.
+            return Ok(());
+        }
+        station.expires = u64::MAX;
+        self.timeline.work(|| station.worker.expire());
+        self.worked(worker)
+    }
+
+    fn interrupt(&self, vector: u8) {
+        let woken = match vector {
+            PAGE_REQUEST_VECTOR => SimEvent::Thread,
+            PAGE_FAULT_VECTOR => SimEvent::Driver,
+            _ => return,
+        };
+        self.machine.interrupts.take(vector);
+        self.timeline.schedule_after(&self.timeline.timing.wake, woken);
+    }
+
+    fn completion(&mut self, client: u32, slot: u32, success: bool) -> Result<(), ModelError> {
+        if let Some(pair) = self.load.completed(client, slot, success) {
+            self.at_once(|load, _, _, machine| load.reconnect(pair, machine))?;
+        }
+        if client == self.load.client.number { self.load.post_next() } else { Ok(()) }
+    }
+
+    fn churn(&mut self) -> Result<(), ModelError> {
         if let Some(churn) = &mut self.churn {
-            churn.strike()?;
+            churn.change_pages()?;
             churn.schedule();
         }
         Ok(())
     }
 
-    fn schedule_play(&mut self) {
-        if let Some(play) = &mut self.load.play {
-            self.world.note(play.gap_ns(), Event::Play);
+    fn schedule_actor(&mut self) {
+        if let Some(actor) = &mut self.load.actor {
+            self.timeline.schedule(actor.gap_ns(), SimEvent::Actor);
         }
     }
 
-    /// The play acts, and what it wishes is done.
-    fn play(&mut self) -> Result<(), EngineError> {
-        let Some(play) = &mut self.load.play else { return Ok(()) };
-        match play.act()? {
-            Wish::GoOn => {}
-            Wish::Kill => {
-                self.at_once(|load, guest, world, machine| {
-                    let mut refuse = || refuse(guest, world, machine);
+    /// Lets the actor act, and does what it returns.
+    fn actor(&mut self) -> Result<(), EngineError> {
+        let Some(actor) = &mut self.load.actor else { return Ok(()) };
+        match actor.act()? {
+            Next::Continue => {}
+            Next::Kill => {
+                self.at_once(|load, guest, timeline, machine| {
+                    let mut refuse = || refuse(guest, timeline, machine);
                     load.kill(machine, &mut refuse)
                 })?;
-                self.guest.serve(&self.load.session);
+                self.guest.serve(&self.load.client);
             }
-            Wish::End => {
+            Next::Stop => {
                 self.load.end();
                 return Ok(());
             }
         }
-        self.schedule(0);
-        self.schedule_play();
+        self.schedule_work(0);
+        self.schedule_actor();
         Ok(())
     }
 
-    /// Does something in no time that needs the NIC to work meanwhile: commands.
-    fn at_once<R>(&mut self, work: impl FnOnce(&mut Load, &mut Guest, &World, &Machine) -> R) -> R {
-        let Self { world, machine, load, guest, workers: stations, .. } = self;
+    /// Does work that takes no virtual time but needs a running NIC, such as commands: lends the workers to the machine.
+    fn at_once<R>(
+        &mut self,
+        work: impl FnOnce(&mut LoadGenerator, &mut GuestKernel, &Timeline, &Machine) -> R,
+    ) -> R {
+        let Self { timeline, machine, load, guest, workers: stations, .. } = self;
         let times: Vec<_> = stations.iter().map(|station| (station.busy_until, station.expires)).collect();
         let lend = stations.drain(..).map(|station| station.worker).collect();
         machine.workers.put_back(lend);
-        let result = world.at_once(|| work(load, guest, world, machine));
+        let result = timeline.at_once(|| work(load, guest, timeline, machine));
         let back = machine.workers.take();
         let station = |(worker, (busy_until, expires))| Station { worker, busy_until, expires };
         stations.extend(back.into_iter().zip(times).map(station));
         result
     }
 
-    /// A worker has worked: it was busy until now, others may have work from it, and requests may be complete.
-    fn worked(&mut self, worker: usize) -> Result<(), EngineError> {
-        self.workers[worker].busy_until = self.world.now_ns();
-        self.schedule(0);
-        self.load.collect()?;
-        Ok(())
+    /// A worker was busy until now; it may have produced completions, and work for others.
+    fn worked(&mut self, worker: usize) -> Result<(), ModelError> {
+        self.workers[worker].busy_until = self.timeline.now_ns();
+        self.schedule_work(0);
+        self.load.collect()
     }
 
-    /// Notes what the NIC has to do now as events, `in_ns` from now.
-    fn schedule(&mut self, in_ns: u64) {
+    /// Schedules the NIC's pending work `in_ns` nanoseconds from now, and its deadlines.
+    fn schedule_work(&mut self, in_ns: u64) {
         for (index, station) in self.workers.iter_mut().enumerate() {
-            // Looking is cheaper than trying, and there is nothing mostly.
+            // `is_empty` is cheaper than `try_recv`, and the queue is usually empty.
             let receiver = station.worker.receiver();
             while !receiver.is_empty()
                 && let Ok(work) = receiver.try_recv()
             {
-                self.world.note(in_ns, Event::Work(index, work));
+                self.timeline.schedule(in_ns, SimEvent::Work(index, work));
             }
             if let Some(at_ns) = station.worker.next_deadline_ns().filter(|&at| at < station.expires) {
                 station.expires = at_ns;
-                self.world.note_at(at_ns, Event::Expire(index));
+                self.timeline.schedule_at(at_ns, SimEvent::Expire(index));
             }
         }
     }
 }
 
-/// Refuses every page that the device has asked for and has no answer to: whoever wanted it is dead.
-fn refuse(guest: &mut Guest, world: &World, machine: &Machine) -> Result<(), ModelError> {
+/// Refuses all outstanding page requests: the program that faulted is dead.
+fn refuse(guest: &mut GuestKernel, timeline: &Timeline, machine: &Machine) -> Result<(), ModelError> {
     use refault_bus::ats::{AtsEndpoint, TranslationAgent};
-    for event in world.take_traffic() {
+    for event in timeline.take_traffic() {
         match event {
-            Event::PageRequest(request) => machine.iommu.page_request(request),
-            Event::Response(response) => machine.nic.page_group_response(response),
-            // What the handlers have in hand is refused with the rest.
+            SimEvent::PageRequest(request) => machine.iommu.page_request(request),
+            SimEvent::Response(response) => machine.nic.page_group_response(response),
+            // The handlers' current faults are refused below.
             _ => {}
         }
     }
     guest.refuse_all()
 }
 
-/// Room for a scenario's faults.
-fn records(scenario: &Scenario) -> usize {
+/// Records to reserve for a scenario's faults.
+fn record_count(scenario: &Scenario) -> usize {
     let pages = u64::from(scenario.load.message_bytes).div_ceil(4096) + 1;
     let most = scenario.requests.saturating_mul(pages).saturating_mul(2);
     usize::try_from(most).unwrap_or(MAX_RECORDS).clamp(1024, MAX_RECORDS)

@@ -1,5 +1,5 @@
-//! Where time passes: decorators between the parts of the machine. The parts themselves are those of a real guest's
-//! machine, and know nothing of it.
+//! Decorators between the parts of the machine that let virtual time pass. The parts are those of a real guest's machine
+//! and do not know about it.
 
 use std::sync::Arc;
 
@@ -14,53 +14,53 @@ use refault_bus::{Bdf, Gpa};
 use refault_iommu::Iommu;
 use refault_nic::Nic;
 
-use super::agenda::Event;
-use super::world::World;
+use super::agenda::SimEvent;
+use super::timeline::Timeline;
 use refault_observe::trace::Recorder;
 use refault_rig::machine::Seams;
 
-/// Bytes that the NIC copies before an invalidation that waits has its turn (`CHUNK` of its engine).
-const CHUNK: u64 = 64 << 10;
+/// Most bytes that the NIC copies while it holds a guard: an invalidation waits for no more. Equal to the NIC's chunk.
+const COPY_CHUNK: u64 = 64 << 10;
 
 /// The seams of an experiment.
-pub(super) struct TimedSeams(pub(super) Arc<World>);
+pub(super) struct TimedSeams(pub(super) Arc<Timeline>);
 
 impl Seams for TimedSeams {
     fn agent(&self, iommu: Arc<Iommu>) -> Arc<dyn TranslationAgent> {
-        Arc::new(TimedAgent { world: self.0.clone(), iommu })
+        Arc::new(TimedAgent { timeline: self.0.clone(), iommu })
     }
 
     fn endpoint(&self, nic: Arc<Nic>) -> Arc<dyn AtsEndpoint> {
-        Arc::new(TimedEndpoint { world: self.0.clone(), nic })
+        Arc::new(TimedEndpoint { timeline: self.0.clone(), nic })
     }
 
     fn memory(&self, memory: Arc<dyn DmaMemory>) -> Arc<dyn DmaMemory> {
-        Arc::new(TimedMemory { world: self.0.clone(), memory })
+        Arc::new(TimedMemory { timeline: self.0.clone(), memory })
     }
 }
 
-/// The IOMMU as the NIC sees it: a translation is waited for, a page request is sent.
+/// The IOMMU as the NIC sees it: a translation takes time, a page request becomes an event.
 struct TimedAgent {
-    world: Arc<World>,
+    timeline: Arc<Timeline>,
     iommu: Arc<Iommu>,
 }
 
 impl TranslationAgent for TimedAgent {
     fn translate(&self, request: &TranslationRequest) -> Result<Translation, TranslationError> {
-        self.world.pass(&self.world.timing.translation);
+        self.timeline.pass(&self.timeline.timing.translation);
         self.iommu.translate(request)
     }
 
     fn page_request(&self, request: PageRequest) {
-        let World { timing, .. } = &*self.world;
-        let travels = self.world.draw(&timing.page_request) + self.world.draw(&timing.queue_write);
-        self.world.note(travels, Event::PageRequest(request));
+        let Timeline { timing, .. } = &*self.timeline;
+        let delay = self.timeline.draw(&timing.page_request) + self.timeline.draw(&timing.queue_write);
+        self.timeline.schedule(delay, SimEvent::PageRequest(request));
     }
 }
 
-/// The NIC as the IOMMU sees it: an answer is sent.
+/// The NIC as the IOMMU sees it: a page group response becomes an event.
 struct TimedEndpoint {
-    world: Arc<World>,
+    timeline: Arc<Timeline>,
     nic: Arc<Nic>,
 }
 
@@ -74,60 +74,60 @@ impl AtsEndpoint for TimedEndpoint {
     }
 
     fn page_group_response(&self, response: PageGroupResponse) {
-        if !self.world.is_live() {
+        if !self.timeline.is_live() {
             return self.nic.page_group_response(response);
         }
-        self.world.note_after(&self.world.timing.response_message, Event::Response(response));
+        self.timeline.schedule_after(&self.timeline.timing.response_message, SimEvent::Response(response));
     }
 }
 
-/// Who hears of the stages: an invalidation takes its time between its arrival at the device and its end, and so does an
-/// event to the driver. What is no part of the experiment is not told of.
+/// The probe of an experiment. It records stages, except those of untraced work. An invalidation takes its time between
+/// its two stages, and a page fault event after its stage.
 pub(super) struct TimedProbe {
-    world: Arc<World>,
+    timeline: Arc<Timeline>,
     recorder: Arc<Recorder>,
 }
 
 impl TimedProbe {
-    pub(super) fn new(world: Arc<World>, recorder: Arc<Recorder>) -> Arc<Self> {
-        Arc::new(Self { world, recorder })
+    pub(super) fn new(timeline: Arc<Timeline>, recorder: Arc<Recorder>) -> Arc<Self> {
+        Arc::new(Self { timeline, recorder })
     }
 }
 
 impl Probe for TimedProbe {
     fn record(&self, event: &ProbeEvent) {
-        if self.world.is_unseen() {
+        if self.timeline.is_untraced() {
             return;
         }
         self.recorder.record(event);
         if event.stage == Stage::PageRequest && event.space.key().is_some() {
-            // A page fault of a region: the NIC itself writes the event into the driver's memory.
-            self.world.pass(&self.world.timing.page_request);
-            self.world.pass(&self.world.timing.queue_write);
+            // A page fault of an on-demand region: the NIC itself writes the event into the driver's memory.
+            self.timeline.pass(&self.timeline.timing.page_request);
+            self.timeline.pass(&self.timeline.timing.queue_write);
         }
-        if event.stage == Stage::Invalidate && self.world.is_live() {
-            // The copies that it waits for have been acted out already; what is left of them is their time.
-            let chunk = CHUNK * 1000 / self.world.timing.bytes_per_us.max(1);
-            self.world.clock.advance(self.world.copies_last_ns().min(chunk));
-            self.world.pass(&self.world.timing.invalidation);
+        if event.stage == Stage::Invalidate && self.timeline.is_live() {
+            // The copies that it waits for were simulated already; only their remaining time passes here.
+            let chunk = COPY_CHUNK * 1000 / self.timeline.timing.bytes_per_us.max(1);
+            self.timeline.clock.advance(self.timeline.copying_left_ns().min(chunk));
+            self.timeline.pass(&self.timeline.timing.invalidation);
         }
     }
 }
 
-/// Memory as the NIC sees it: requests are fetched from it, and payload is copied in it.
+/// Memory as the NIC sees it: fetching a request and copying payload take time.
 struct TimedMemory {
-    world: Arc<World>,
+    timeline: Arc<Timeline>,
     memory: Arc<dyn DmaMemory>,
 }
 
 impl TimedMemory {
     fn copied(&self, bytes: u64, pieces: usize) {
-        if !self.world.is_live() {
+        if !self.timeline.is_live() {
             return;
         }
-        (0..pieces).for_each(|_| self.world.pass(&self.world.timing.copy));
-        self.world.clock.advance(bytes * 1000 / self.world.timing.bytes_per_us.max(1));
-        self.world.set_copying_until(self.world.now_ns());
+        (0..pieces).for_each(|_| self.timeline.pass(&self.timeline.timing.copy));
+        self.timeline.clock.advance(bytes * 1000 / self.timeline.timing.bytes_per_us.max(1));
+        self.timeline.set_copying_until(self.timeline.now_ns());
     }
 }
 
@@ -137,9 +137,10 @@ impl MemoryLayer for TimedMemory {
     }
 
     fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
-        // Nothing else that a worker reads in one piece is as long as a request.
-        if buf.len() == SQ_WQE_SIZE as usize && self.world.is_working() {
-            self.world.pass(&self.world.timing.fetch);
+        // A fetch of a send request: receive requests and commands have the same size, but experiments post no receive
+        // requests, and commands run while no time passes.
+        if buf.len() == SQ_WQE_SIZE as usize && self.timeline.is_working() {
+            self.timeline.pass(&self.timeline.timing.fetch);
         }
         self.memory.read(gpa, buf)
     }

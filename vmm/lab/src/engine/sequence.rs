@@ -1,4 +1,4 @@
-//! Which message of the target comes next.
+//! The order in which the messages of the target are accessed.
 
 use rand_pcg::Pcg64Mcg;
 
@@ -15,10 +15,10 @@ pub(super) struct Sequence {
 }
 
 enum Kind {
-    /// Steps of so many messages; after each round one further.
+    /// Steps of this many messages; each round starts one message further.
     Strided(u64),
     Random,
-    /// Sums of the weights up to each rank, and which message has the rank.
+    /// Cumulative weights by rank, and the message of each rank.
     Zipf {
         sums: Vec<f64>,
         order: Vec<u32>,
@@ -26,7 +26,7 @@ enum Kind {
 }
 
 impl Sequence {
-    /// The order for a load. `dice` shuffle what is to be shuffled.
+    /// The order for a load. `dice` shuffles the ranks of [`Pattern::Zipf`].
     pub(super) fn new(load: &Load, dice: &mut Pcg64Mcg) -> Self {
         let count = (load.region_bytes / u64::from(load.message_bytes)).max(1);
         let kind = match load.pattern {
@@ -40,7 +40,7 @@ impl Sequence {
         Self { count, next: 0, kind }
     }
 
-    /// The number of the next message.
+    /// The index of the next message.
     pub(super) fn next(&mut self, dice: &mut Pcg64Mcg) -> u64 {
         match &self.kind {
             Kind::Random => one_of(dice, self.count),
@@ -54,7 +54,7 @@ impl Sequence {
                 let message = self.next;
                 self.next += step;
                 if self.next >= self.count {
-                    // The first of the next round: one further than this round's.
+                    // The next round starts one message further than this one.
                     self.next = (message % step + 1) % step.min(&self.count);
                 }
                 message
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn strides_visit_everything_once_a_round_of_rounds() {
+    fn strided_rounds_visit_every_message_once() {
         assert_eq!(messages(Pattern::Sequential, 3, 5), [0, 1, 2, 0, 1]);
         let strided = Pattern::Strided { stride_bytes: 3 * 4096 };
         assert_eq!(messages(strided, 8, 10), [0, 3, 6, 1, 4, 7, 2, 5, 0, 3]);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn zipf_prefers_few_and_random_none() {
+    fn zipf_is_skewed_and_random_is_uniform() {
         let counts = |pattern| {
             let mut counts = vec![0u32; 100];
             messages(pattern, 100, 100_000).iter().for_each(|&at| counts[at as usize] += 1);

@@ -1,12 +1,12 @@
-//! Experiments whose outcome is known beforehand.
+//! Experiments with known outcomes.
 
 use super::run;
 use crate::scenario::{
-    Churn, ChurnOperation, Delay, Device, Guest, Load, Mode, Pattern, Scenario, Timing, defaults,
+    Churn, ChurnOperation, Delay, Device, Guest, Load, Pattern, Scenario, Timing, TranslationMode, defaults,
 };
 use refault_observe::trace::FaultOutcome;
 
-/// Cold sequential writes of a page each, one at a time, and nothing takes any time.
+/// Cold sequential writes of a page each, one at a time; only copying takes time.
 fn cold(requests: u64) -> Scenario {
     Scenario {
         load: Load { region_bytes: 4 << 20, cold_share: 1.0, ..defaults().load.clone() },
@@ -17,8 +17,8 @@ fn cold(requests: u64) -> Scenario {
     }
 }
 
-/// Each step takes a time of its own, so that a sum tells which were passed.
-fn each_its_own() -> Timing {
+/// A distinct power of two for each step, so that a sum identifies its steps.
+fn distinct() -> Timing {
     let mut timing = Timing::instant(1 << 40);
     for (power, step) in Timing::STEPS.iter().enumerate() {
         *timing.step_mut(step).unwrap() = Delay::Constant(1 << power);
@@ -26,16 +26,16 @@ fn each_its_own() -> Timing {
     timing
 }
 
-/// The sum of some steps of [`each_its_own`].
+/// The sum of some steps of [`distinct`].
 fn sum(steps: &[&str]) -> u64 {
     let place = |step: &&str| Timing::STEPS.iter().position(|known| known == step).expect("a step");
     steps.iter().map(|step| 1 << place(step)).sum()
 }
 
 #[test]
-fn a_cold_write_takes_the_sum_of_its_steps_and_each_stage_shows_its_own() {
+fn a_cold_write_takes_the_sum_of_its_steps() {
     let mut scenario = cold(2);
-    scenario.timing = each_its_own();
+    scenario.timing = distinct();
     let outcome = run(&scenario).unwrap();
     let faults: Vec<_> = outcome.records.faults.iter().collect();
     assert_eq!(faults.len(), 2);
@@ -49,7 +49,7 @@ fn a_cold_write_takes_the_sum_of_its_steps_and_each_stage_shows_its_own() {
     assert_eq!(from(times.response, times.handled.unwrap()), sum(&["response"]));
     assert_eq!(from(times.matched, times.response.unwrap()), sum(&["response_message"]));
     assert_eq!(times.end - times.matched.unwrap(), sum(&["device_wake", "translation", "copy"]));
-    // The second: the source and the rings are in the device TLB by then.
+    // Of the second write: by then the source and the rings are in the device TLB.
     let all = [
         "doorbell",
         "fetch",
@@ -71,7 +71,7 @@ fn a_cold_write_takes_the_sum_of_its_steps_and_each_stage_shows_its_own() {
 }
 
 #[test]
-fn every_cold_request_faults_once_and_is_counted_everywhere() {
+fn every_cold_request_faults_once() {
     let outcome = run(&cold(3000)).unwrap();
     assert_eq!((outcome.load.completed, outcome.load.failed), (3000, 0));
     assert_eq!(outcome.records.faults.iter().count(), 3000);
@@ -81,10 +81,10 @@ fn every_cold_request_faults_once_and_is_counted_everywhere() {
 }
 
 #[test]
-fn a_region_with_a_table_of_its_own_faults_through_its_driver_with_the_same_steps() {
+fn an_on_demand_region_faults_with_the_same_steps() {
     let mut scenario = cold(3);
-    scenario.device.mode = Mode::Odp;
-    scenario.timing = each_its_own();
+    scenario.device.mode = TranslationMode::Odp;
+    scenario.timing = distinct();
     let outcome = run(&scenario).unwrap();
     let faults: Vec<_> = outcome.records.faults.iter().collect();
     assert_eq!(faults.len(), 3);
@@ -100,7 +100,7 @@ fn a_region_with_a_table_of_its_own_faults_through_its_driver_with_the_same_step
 }
 
 #[test]
-fn both_ways_of_faulting_take_as_many_faults() {
+fn both_translation_modes_take_the_same_faults() {
     let faults = |mode| {
         let mut scenario = cold(500);
         scenario.device.mode = mode;
@@ -111,12 +111,12 @@ fn both_ways_of_faulting_take_as_many_faults() {
         assert_eq!((outcome.load.completed, outcome.load.failed), (500, 0));
         outcome.records.faults.iter().filter(|fault| fault.outcome == FaultOutcome::Copied).count()
     };
-    assert_eq!(faults(Mode::Pasid), faults(Mode::Odp));
+    assert_eq!(faults(TranslationMode::Pasid), faults(TranslationMode::Odp));
 }
 
 #[test]
-fn a_handler_that_is_too_slow_costs_requests_and_not_the_experiment() {
-    for mode in [Mode::Pasid, Mode::Odp] {
+fn fault_timeouts_fail_requests_but_not_the_experiment() {
+    for mode in [TranslationMode::Pasid, TranslationMode::Odp] {
         let mut scenario = cold(20);
         scenario.device.mode = mode;
         scenario.device.fault_timeout_ns = Some(1_000_000);
@@ -128,8 +128,8 @@ fn a_handler_that_is_too_slow_costs_requests_and_not_the_experiment() {
 }
 
 #[test]
-fn with_few_credits_everybody_has_a_turn() {
-    for mode in [Mode::Pasid, Mode::Odp] {
+fn few_credits_are_shared_fairly() {
+    for mode in [TranslationMode::Pasid, TranslationMode::Odp] {
         let mut scenario = cold(3000);
         scenario.device.mode = mode;
         scenario.device.credits = 2;
@@ -138,13 +138,13 @@ fn with_few_credits_everybody_has_a_turn() {
         scenario.timing.minor = Delay::Constant(1000);
         let outcome = run(&scenario).unwrap();
         let longest = outcome.records.faults.iter().map(|fault| fault.times.total()).max().unwrap();
-        // One handler: a turn of all 32 takes 32 us.
-        assert!(longest <= 2 * 32_000, "{mode:?}: somebody waited {longest} ns for a fault of 1000");
+        // One handler: a round of all 32 queue pairs takes 32 us.
+        assert!(longest <= 2 * 32_000, "{mode:?}: a fault of 1000 ns took {longest} ns");
     }
 }
 
 #[test]
-fn a_batch_is_answered_together_and_the_lock_lets_one_in() {
+fn handlers_run_in_parallel_except_under_the_lock() {
     let mean = |handlers, locked_share, batch| {
         let mut scenario = cold(2000);
         scenario.load.queue_pairs = 16;
@@ -153,16 +153,16 @@ fn a_batch_is_answered_together_and_the_lock_lets_one_in() {
         scenario.timing.minor = Delay::Constant(1000);
         run(&scenario).unwrap().load.duration_ns as f64 / 2000.0
     };
-    assert!((mean(1, 0.0, 1) - 1000.0).abs() < 20.0, "one handler does one after the other");
-    assert!((mean(4, 0.0, 1) - 250.0).abs() < 20.0, "four do four at a time");
-    assert!((mean(4, 1.0, 1) - 1000.0).abs() < 20.0, "all under the lock: one after the other");
-    assert!((mean(4, 0.5, 1) - 500.0).abs() < 20.0, "half under the lock: the lock is what counts");
+    assert!((mean(1, 0.0, 1) - 1000.0).abs() < 20.0, "one handler serializes faults");
+    assert!((mean(4, 0.0, 1) - 250.0).abs() < 20.0, "four handlers run in parallel");
+    assert!((mean(4, 1.0, 1) - 1000.0).abs() < 20.0, "the lock serializes all handling");
+    assert!((mean(4, 0.5, 1) - 500.0).abs() < 20.0, "the lock is the bottleneck");
     assert!((mean(1, 0.0, 8) - 1000.0).abs() < 20.0, "a batch saves no work");
 }
 
 #[test]
-fn pages_mapped_ahead_save_their_faults() {
-    for mode in [Mode::Pasid, Mode::Odp] {
+fn prefetched_pages_do_not_fault() {
+    for mode in [TranslationMode::Pasid, TranslationMode::Odp] {
         let mut scenario = cold(1);
         scenario.device.mode = mode;
         scenario.load.message_bytes = 1 << 20;
@@ -175,7 +175,7 @@ fn pages_mapped_ahead_save_their_faults() {
 }
 
 #[test]
-fn a_seed_has_one_outcome() {
+fn a_seed_determines_the_outcome() {
     let scenario = |seed| {
         let mut scenario = cold(2000);
         scenario.seed = seed;

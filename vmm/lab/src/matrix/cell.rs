@@ -1,4 +1,4 @@
-//! What is known of one policy under one operation when it is over.
+//! The result of one cell.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,17 +6,17 @@ use std::fmt;
 use refault_abi::codes::*;
 use refault_model::dax::{Errno, FsError};
 
-use super::operation::Operation;
-use super::row::Row;
+use super::operation::FileOperation;
+use super::row::PolicyRow;
 
-/// How something that was asked of the kernel ended.
+/// The result of a request to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It was done.
+    /// It succeeded.
     Done,
-    /// It was refused, for this reason.
+    /// It was refused with an error, for this reason.
     Refused(Errno, &'static str),
-    /// It waits for what never comes, for this.
+    /// It waits forever, for this.
     Forever(&'static str),
 }
 
@@ -30,7 +30,7 @@ impl Ending {
         }
     }
 
-    /// Whether it was done.
+    /// Whether it succeeded.
     pub const fn is_done(self) -> bool {
         matches!(self, Self::Done)
     }
@@ -41,28 +41,28 @@ impl fmt::Display for Ending {
         match self {
             Self::Done => f.write_str("ok"),
             Self::Refused(errno, reason) => write!(f, "{errno} ({reason})"),
-            Self::Forever(what) => write!(f, "waits for ever for {what}"),
+            Self::Forever(what) => write!(f, "waits forever for {what}"),
         }
     }
 }
 
-/// Requests of one part of the cell.
+/// Counts of requests in one phase of a cell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Requests {
-    /// That succeeded.
+pub struct RequestCounts {
+    /// Successful requests.
     pub succeeded: u64,
-    /// That failed, by CAUSE_*.
+    /// Failed requests by `CAUSE_*` code.
     pub failed: BTreeMap<u32, u64>,
 }
 
-impl Requests {
-    /// That failed, in all.
+impl RequestCounts {
+    /// All failed requests.
     pub fn failures(&self) -> u64 {
         self.failed.values().sum()
     }
 }
 
-/// The word for a CAUSE_*.
+/// A short description of a `CAUSE_*` code.
 pub fn cause_name(cause: u32) -> &'static str {
     match cause {
         CAUSE_NONE => "flushed",
@@ -72,109 +72,109 @@ pub fn cause_name(cause: u32) -> &'static str {
         CAUSE_REVOKED => "region revoked",
         CAUSE_PAGE_REFUSED => "page refused",
         CAUSE_PAGE_TIMEOUT => "page timed out",
-        CAUSE_PAGE_RETRIES => "page never stayed",
+        CAUSE_PAGE_RETRIES => "page retries exhausted",
         CAUSE_BLOCKED => "blocked by the IOMMU",
         _ => "other",
     }
 }
 
-impl fmt::Display for Requests {
+impl fmt::Display for RequestCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ok", self.succeeded)?;
         self.failed.iter().try_for_each(|(&cause, count)| write!(f, ", {count} {}", cause_name(cause)))
     }
 }
 
-/// One cell.
+/// The result of one policy under one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cell {
     /// The policy.
-    pub row: Row,
+    pub row: PolicyRow,
     /// The operation.
-    pub operation: Operation,
-    /// Whether the policy let the file be made as the operation needs it (a reflink copy, for a write to shared blocks).
+    pub operation: FileOperation,
+    /// How the setup that the operation needs ended, such as a reflink copy for a write to shared blocks.
     pub setup: Ending,
     /// How registration ended.
     pub registration: Ending,
     /// How the operation ended.
     pub outcome: Ending,
-    /// How long it waited, in nanoseconds of virtual time.
+    /// How long the operation waited, in nanoseconds of virtual time.
     pub waited_ns: u64,
-    /// Signals that the program got.
+    /// Signals sent to the program.
     pub signals: u32,
-    /// It was killed.
+    /// Whether the program was killed.
     pub killed: bool,
-    /// Requests that were over before the operation.
-    pub before: Requests,
-    /// Requests that were in flight during it.
-    pub during: Requests,
-    /// Requests that were posted after it.
-    pub after: Requests,
-    /// How registering again ended, for a program that had let go.
+    /// Requests that completed before the operation.
+    pub before: RequestCounts,
+    /// Requests in flight during the operation.
+    pub during: RequestCounts,
+    /// Requests posted after the operation.
+    pub after: RequestCounts,
+    /// How a second registration ended, for a program that had released its region.
     pub again: Option<Ending>,
-    /// Faults of the device that were handled.
+    /// Device faults that were handled.
     pub faults: u64,
-    /// Bytes that the device, or somebody else, was told were written, and that the file does not have.
+    /// Bytes that were acknowledged as written but are not in the file.
     pub lost: u64,
-    /// Bytes of other files that were overwritten.
+    /// Bytes of other files that the device overwrote.
     pub landed: u64,
-    /// Bytes that the device read and that are another file's.
+    /// Bytes of other files that the device read.
     pub leaked: u64,
-    /// Bytes that the device read and that are the file's no more.
+    /// Bytes that the device read although the file no longer contains them.
     pub stale: u64,
-    /// Pages that the device wrote after the operation without the filesystem knowing that they are dirty.
+    /// Pages that the device wrote after the operation without the filesystem marking them dirty.
     pub unnoticed: u64,
-    /// Bytes that are in the file, and would not be after a crash, though it was flushed as the policy wants it.
+    /// Bytes of the file that a crash would lose, although it was flushed as the policy requires.
     pub lost_in_crash: u64,
-    /// What is wrong with refault itself, or with the model: there must be nothing.
+    /// Errors of refault or the model themselves; always empty unless there is a bug.
     pub broken: Vec<String>,
 }
 
-/// The cell in a word: the worst that is to be said of it.
+/// The worst effect in a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum CellVerdict {
     /// The operation proceeds at once, and no byte is wrong.
     Proceeds,
-    /// The same, after a wait.
+    /// The operation proceeds after a wait, and no byte is wrong.
     Waits,
     /// The operation is refused.
     Refused(Errno),
-    /// Registration is refused: there is no DMA.
+    /// Registration is refused, so there is no DMA.
     NoDma(Errno),
-    /// The region was revoked.
+    /// The region is revoked.
     Revokes,
-    /// The program was killed.
+    /// The program is killed.
     Kills,
-    /// The operation waits for ever.
+    /// The operation never ends.
     Forever,
-    /// The device reads what is not in the file any more.
+    /// The device reads data that is no longer in the file.
     Stale,
-    /// What was written is not there after a crash.
+    /// Flushed data is missing after a crash.
     LostInCrash,
-    /// What was written is not there.
+    /// Acknowledged data is missing.
     Loses,
-    /// The device reads another file.
+    /// The device reads another file's data.
     Leaks,
-    /// The device writes another file.
+    /// The device overwrites another file's data.
     Corrupts,
 }
 
 impl Cell {
-    /// The worst that is to be said of it.
-    pub fn verdict(&self) -> Verdict {
+    /// The worst effect.
+    pub fn verdict(&self) -> CellVerdict {
         match (self.registration, self.outcome) {
-            _ if self.landed > 0 => Verdict::Corrupts,
-            _ if self.leaked > 0 => Verdict::Leaks,
-            _ if self.lost > 0 => Verdict::Loses,
-            _ if self.lost_in_crash > 0 => Verdict::LostInCrash,
-            (_, Ending::Forever(_)) => Verdict::Forever,
-            _ if self.killed => Verdict::Kills,
-            _ if self.was_revoked() => Verdict::Revokes,
-            (Ending::Refused(errno, _), _) => Verdict::NoDma(errno),
-            (_, Ending::Refused(errno, _)) => Verdict::Refused(errno),
-            _ if self.stale > 0 => Verdict::Stale,
-            _ if self.waited_ns > 0 => Verdict::Waits,
-            _ => Verdict::Proceeds,
+            _ if self.landed > 0 => CellVerdict::Corrupts,
+            _ if self.leaked > 0 => CellVerdict::Leaks,
+            _ if self.lost > 0 => CellVerdict::Loses,
+            _ if self.lost_in_crash > 0 => CellVerdict::LostInCrash,
+            (_, Ending::Forever(_)) => CellVerdict::Forever,
+            _ if self.killed => CellVerdict::Kills,
+            _ if self.was_revoked() => CellVerdict::Revokes,
+            (Ending::Refused(errno, _), _) => CellVerdict::NoDma(errno),
+            (_, Ending::Refused(errno, _)) => CellVerdict::Refused(errno),
+            _ if self.stale > 0 => CellVerdict::Stale,
+            _ if self.waited_ns > 0 => CellVerdict::Waits,
+            _ => CellVerdict::Proceeds,
         }
     }
 
@@ -182,29 +182,29 @@ impl Cell {
         [&self.during, &self.after].iter().any(|requests| requests.failed.contains_key(&CAUSE_REVOKED))
     }
 
-    /// The verdict, short enough for a column of the grid.
+    /// The verdict as a word of the grid.
     pub fn label(&self) -> String {
         match self.verdict() {
-            Verdict::Proceeds => "ok".to_owned(),
-            Verdict::Waits => duration(self.waited_ns),
-            Verdict::Refused(errno) => errno.to_string(),
-            Verdict::NoDma(_) => "no DMA".to_owned(),
-            Verdict::Revokes if self.waited_ns > 0 => format!("rev {}", duration(self.waited_ns)),
-            Verdict::Revokes => "revoked".to_owned(),
-            Verdict::Kills if self.waited_ns > 0 => format!("kill {}", duration(self.waited_ns)),
-            Verdict::Kills => "killed".to_owned(),
-            Verdict::Forever => "FOREVER".to_owned(),
-            Verdict::Stale if self.waited_ns > 0 => format!("{} stale", duration(self.waited_ns)),
-            Verdict::Stale => "stale".to_owned(),
-            Verdict::LostInCrash => "LOST@CRASH".to_owned(),
-            Verdict::Loses => "LOST".to_owned(),
-            Verdict::Leaks => "LEAK".to_owned(),
-            Verdict::Corrupts => "CORRUPT".to_owned(),
+            CellVerdict::Proceeds => "ok".to_owned(),
+            CellVerdict::Waits => duration(self.waited_ns),
+            CellVerdict::Refused(errno) => errno.to_string(),
+            CellVerdict::NoDma(_) => "no DMA".to_owned(),
+            CellVerdict::Revokes if self.waited_ns > 0 => format!("rev {}", duration(self.waited_ns)),
+            CellVerdict::Revokes => "revoked".to_owned(),
+            CellVerdict::Kills if self.waited_ns > 0 => format!("kill {}", duration(self.waited_ns)),
+            CellVerdict::Kills => "killed".to_owned(),
+            CellVerdict::Forever => "FOREVER".to_owned(),
+            CellVerdict::Stale if self.waited_ns > 0 => format!("{} stale", duration(self.waited_ns)),
+            CellVerdict::Stale => "stale".to_owned(),
+            CellVerdict::LostInCrash => "LOST@CRASH".to_owned(),
+            CellVerdict::Loses => "LOST".to_owned(),
+            CellVerdict::Leaks => "LEAK".to_owned(),
+            CellVerdict::Corrupts => "CORRUPT".to_owned(),
         }
     }
 }
 
-/// Nanoseconds for people.
+/// Formats nanoseconds: `200 us`, `5 ms`.
 pub(super) fn duration(ns: u64) -> String {
     match ns {
         0 => "0".to_owned(),

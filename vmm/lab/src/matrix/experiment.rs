@@ -1,23 +1,23 @@
-//! One cell: a program streams verified requests into a registered file, the operation happens in the middle, and every
-//! byte is looked at afterwards.
+//! One cell: a program streams verified requests into a registered file, the operation happens in between, and every byte
+//! is checked afterwards.
 
 use refault_model::scheduler::Scheduler;
 
-use super::cell::{Cell, Ending, Requests};
-use super::contents::{Possible, WRITTEN, difference, foreign, written};
-use super::operation::Operation;
-use super::row::Row;
-use super::session::{Access, Done};
-use super::stage::{Reference, Stage, Which};
+use super::cell::{Cell, Ending, RequestCounts};
+use super::contents::{PageCandidates, WRITTEN, difference, foreign, written};
+use super::operation::FileOperation;
+use super::queues::{CompletedRequest, PageAccess};
+use super::row::PolicyRow;
+use super::testbed::{FileRole, Reference, Testbed};
 
-/// Versions of what the program writes: before the operation, in flight, after it.
+/// Versions of the program's writes: before the operation, in flight, and after it.
 const BEFORE: u32 = 2;
 const IN_FLIGHT: u32 = 3;
 const AFTER: u32 = 4;
-/// The page whose pin is forgotten, where one is.
+/// The page whose pin is leaked.
 const LEAKED_PAGE: u64 = 7;
 
-/// What a cell counts while it runs.
+/// Counts of a cell while it runs; see [`Cell`].
 #[derive(Default)]
 struct Counts {
     lost: u64,
@@ -28,43 +28,46 @@ struct Counts {
     lost_in_crash: u64,
 }
 
-/// Plays one cell.
-pub fn run(row: Row, operation: Operation) -> anyhow::Result<Cell> {
-    let mut stage = Stage::set(row, operation)?;
-    let registered = stage.program.register(0..operation.registered(), !operation.reads_only());
+/// Runs one cell.
+///
+/// # Errors
+/// The model failed: a bug in refault.
+pub fn run(row: PolicyRow, operation: FileOperation) -> anyhow::Result<Cell> {
+    let mut testbed = Testbed::new(row, operation)?;
+    let registered = testbed.program.register(0..operation.registered(), !operation.reads_only());
     let registration = Ending::of(&registered)?;
-    let leaked_pins = leak_a_pin(&stage, row);
+    let leaked_pins = leak_a_pin(&testbed, row);
     let mut counts = Counts::default();
     let pages = operation.registered().min(super::operation::HOLE.start);
-    let before = stream(&mut stage, operation, pages, BEFORE, &mut counts)?;
-    let early = put_in_flight(&mut stage, operation, row)?;
-    let earlier = stage.reference.clone();
-    let began = stage.world.now_ns();
-    let performed = operation.perform(&mut stage);
-    let waited_ns = stage.world.now_ns() - began;
+    let before = stream(&mut testbed, operation, pages, BEFORE, &mut counts)?;
+    let early = post_in_flight(&mut testbed, operation, row)?;
+    let earlier = testbed.reference.clone();
+    let began = testbed.simulation.now_ns();
+    let performed = operation.perform(&mut testbed);
+    let waited_ns = testbed.simulation.now_ns() - began;
     let outcome = Ending::of(&performed)?;
-    stage.world.act();
-    let late = stage.program.drain()?;
-    let mut during = account(&early);
+    testbed.simulation.act();
+    let late = testbed.program.drain()?;
+    let mut during = count_all(&early);
     late.iter().for_each(|done| count(&mut during, done));
-    allow_for(&mut stage, operation, outcome, &late);
-    check_reads(&mut stage, &earlier, &late, &mut counts);
-    look(&mut stage, &mut counts)?;
-    let again = register_again(&mut stage, operation)?;
-    let reached = reach(&stage, operation, again);
-    let after = stream(&mut stage, operation, reached, AFTER, &mut counts)?;
-    look(&mut stage, &mut counts)?;
-    crash(&mut stage, reached, &after, &mut counts)?;
-    let (signals, killed) = (stage.program.signals(), stage.program.was_killed());
-    let mut broken = stage.strike(leaked_pins);
+    allow_late_writes(&mut testbed, operation, outcome, &late);
+    check_reads(&mut testbed, &earlier, &late, &mut counts);
+    compare_files(&mut testbed, &mut counts)?;
+    let again = register_again(&mut testbed, operation)?;
+    let reachable = reachable_pages(&testbed, operation, again);
+    let after = stream(&mut testbed, operation, reachable, AFTER, &mut counts)?;
+    compare_files(&mut testbed, &mut counts)?;
+    crash(&mut testbed, reachable, &after, &mut counts)?;
+    let (signals, killed) = (testbed.program.signals(), testbed.program.was_killed());
+    let mut broken = testbed.tear_down(leaked_pins);
     let Counts { lost, landed, leaked, stale, unnoticed, lost_in_crash } = counts;
     if row.faults() && lost + landed + leaked + stale + lost_in_crash > 0 {
-        broken.push("bytes went astray though the device faults".to_owned());
+        broken.push("bytes were lost or misplaced although the device faults".to_owned());
     }
     Ok(Cell {
         row,
         operation,
-        setup: stage.setup_refused.take().map_or(Ok(Ending::Done), |error| Ending::of(&Err(error)))?,
+        setup: testbed.setup_refused.take().map_or(Ok(Ending::Done), |error| Ending::of(&Err(error)))?,
         registration,
         outcome,
         waited_ns,
@@ -74,7 +77,7 @@ pub fn run(row: Row, operation: Operation) -> anyhow::Result<Cell> {
         during,
         after,
         again,
-        faults: stage.world.machine.faults_served(),
+        faults: testbed.simulation.machine.faults_served(),
         lost,
         landed,
         leaked,
@@ -85,114 +88,125 @@ pub fn run(row: Row, operation: Operation) -> anyhow::Result<Cell> {
     })
 }
 
-/// Somebody pins a page and forgets it, where the row says so; how many such pins there are.
-fn leak_a_pin(stage: &Stage, row: Row) -> u64 {
-    if row != Row::ShortPinLeaked || !stage.program.is_registered() {
+/// Leaks a pin if the policy row says so; returns the number of leaked pins.
+fn leak_a_pin(testbed: &Testbed, row: PolicyRow) -> u64 {
+    if row != PolicyRow::ShortPinLeaked || !testbed.program.is_registered() {
         return 0;
     }
-    let page = stage.program.page_of_memory(LEAKED_PAGE);
-    u64::from(page.is_some_and(|gpa| stage.fs.pin(gpa, true)))
+    let page = testbed.program.page_of_memory(LEAKED_PAGE);
+    u64::from(page.is_some_and(|gpa| testbed.fs.pin(gpa, true)))
 }
 
-/// Reads and writes each page, and reads it again, one request after the other; if there is a region at all.
+/// Reads, writes and reads again each page, one request at a time. Does nothing without a region.
 fn stream(
-    stage: &mut Stage,
-    operation: Operation,
+    testbed: &mut Testbed,
+    operation: FileOperation,
     pages: u64,
     version: u32,
     counts: &mut Counts,
-) -> anyhow::Result<Requests> {
-    let mut requests = Requests::default();
-    if !stage.program.is_registered() {
+) -> anyhow::Result<RequestCounts> {
+    let mut requests = RequestCounts::default();
+    if !testbed.program.is_registered() {
         return Ok(requests);
     }
-    let kinds: &[Access] = if operation.reads_only() {
-        &[Access::Read]
+    let kinds: &[PageAccess] = if operation.reads_only() {
+        &[PageAccess::Read]
     } else {
-        &[Access::Read, Access::Write(version), Access::Read]
+        &[PageAccess::Read, PageAccess::Write(version), PageAccess::Read]
     };
     for page in 0..pages {
         for &access in kinds {
-            stage.program.recover()?;
-            stage.program.post(page as usize, access, page)?;
-            stage.world.act();
-            let done = stage.program.drain()?;
+            testbed.program.recover()?;
+            testbed.program.post(page as usize, access, page)?;
+            testbed.simulation.act();
+            let done = testbed.program.drain()?;
             for done in &done {
                 count(&mut requests, done);
-                follow(&mut stage.reference, done, counts);
+                apply_write(&mut testbed.reference, done, counts);
             }
-            let earlier = stage.reference.clone();
-            check_reads(stage, &earlier, &done, counts);
+            let earlier = testbed.reference.clone();
+            check_reads(testbed, &earlier, &done, counts);
         }
     }
     Ok(requests)
 }
 
-/// The reference does what a request did, of which it is known when it ran.
-fn follow(reference: &mut Reference, done: &Done, counts: &mut Counts) {
-    let Access::Write(version) = done.access else { return };
+/// Applies a completed write to the reference when its order is known.
+fn apply_write(reference: &mut Reference, done: &CompletedRequest, counts: &mut Counts) {
+    let PageAccess::Write(version) = done.access else { return };
     let bytes = written(version, done.page);
-    match (reference.page(Which::Data, done.page), done.succeeded()) {
+    match (reference.page(FileRole::Data, done.page), done.succeeded()) {
         (Some(page), true) => page.write(WRITTEN.start, &bytes),
         (Some(page), false) => page.may_write(WRITTEN.start, &bytes),
-        // It was told that its bytes are in a file that does not have the page.
+        // It succeeded, but the file no longer has the page.
         (None, true) => counts.lost += bytes.len() as u64,
         (None, false) => {}
     }
 }
 
-/// Posts a request on each lane and lets the NIC look at the first two; the second finds its page gone from the tables, as
-/// after reclaim. What is over by then.
-fn put_in_flight(stage: &mut Stage, operation: Operation, row: Row) -> anyhow::Result<Vec<Done>> {
-    if !stage.program.is_registered() {
+/// Posts a request on each channel and lets the NIC process the first two; the second finds its page unmapped, as after
+/// reclaim. Returns those that have completed.
+fn post_in_flight(
+    testbed: &mut Testbed,
+    operation: FileOperation,
+    row: PolicyRow,
+) -> anyhow::Result<Vec<CompletedRequest>> {
+    if !testbed.program.is_registered() {
         return Ok(Vec::new());
     }
     let pages = operation.in_flight();
-    stage.fs.unmap(stage.data, &(pages[1]..pages[1] + 1))?;
-    let access = if operation.reads_only() { Access::Read } else { Access::Write(IN_FLIGHT) };
-    for (lane, &page) in pages.iter().enumerate() {
-        stage.program.post(lane, access, page)?;
+    testbed.fs.unmap(testbed.data, &(pages[1]..pages[1] + 1))?;
+    let access = if operation.reads_only() { PageAccess::Read } else { PageAccess::Write(IN_FLIGHT) };
+    for (channel, &page) in pages.iter().enumerate() {
+        testbed.program.post(channel, access, page)?;
     }
     for _ in 0..2 {
-        stage.world.machine.step();
+        testbed.simulation.machine.step();
     }
-    let done = stage.program.drain()?;
+    let done = testbed.program.drain()?;
     let expected = if row.faults() { 1 } else { 2 };
     if done.len() != expected {
-        stage.world.fail(format!("{} requests were over before the operation, not {expected}", done.len()));
+        testbed
+            .simulation
+            .fail(format!("{} requests completed before the operation, not {expected}", done.len()));
     }
     let mut unused = Counts::default();
-    done.iter().for_each(|done| follow(&mut stage.reference, done, &mut unused));
-    let earlier = stage.reference.clone();
-    check_reads(stage, &earlier, &done, &mut unused);
+    done.iter().for_each(|done| apply_write(&mut testbed.reference, done, &mut unused));
+    let earlier = testbed.reference.clone();
+    check_reads(testbed, &earlier, &done, &mut unused);
     Ok(done)
 }
 
-/// The reference allows for requests that ran before the operation, after it, or, if they failed, perhaps not at all.
-fn allow_for(stage: &mut Stage, operation: Operation, outcome: Ending, late: &[Done]) {
+/// Extends the reference by writes that ran before the operation, after it, or, if they failed, possibly not at all.
+fn allow_late_writes(
+    testbed: &mut Testbed,
+    operation: FileOperation,
+    outcome: Ending,
+    late: &[CompletedRequest],
+) {
     for done in late {
-        let Access::Write(version) = done.access else { continue };
+        let PageAccess::Write(version) = done.access else { continue };
         let bytes = written(version, done.page);
-        let mut places = vec![(Which::Data, done.page)];
+        let mut places = vec![(FileRole::Data, done.page)];
         if outcome.is_done() {
             places.extend(operation.places(done.page));
         }
         places.dedup();
-        for (which, page) in places {
-            if let Some(possible) = stage.reference.page(which, page) {
+        for (role, page) in places {
+            if let Some(possible) = testbed.reference.page(role, page) {
                 possible.may_write(WRITTEN.start, &bytes);
             }
         }
     }
 }
 
-/// Looks at what was read: it must be what the page was when the request was posted, or what it is now.
-fn check_reads(stage: &mut Stage, earlier: &Reference, all: &[Done], counts: &mut Counts) {
+/// Checks data read by the device: it must be the page's contents when the request was posted, or its contents now.
+fn check_reads(testbed: &mut Testbed, earlier: &Reference, all: &[CompletedRequest], counts: &mut Counts) {
     let mut earlier = earlier.clone();
-    for done in all.iter().filter(|done| done.access == Access::Read && done.succeeded()) {
-        let now = stage.reference.page(Which::Data, done.page).cloned();
-        let before = earlier.page(Which::Data, done.page).cloned();
-        let mut possible = now.clone().or(before.clone()).unwrap_or_else(Possible::zeroes);
+    for done in all.iter().filter(|done| done.access == PageAccess::Read && done.succeeded()) {
+        let now = testbed.reference.page(FileRole::Data, done.page).cloned();
+        let before = earlier.page(FileRole::Data, done.page).cloned();
+        let mut possible = now.clone().or(before.clone()).unwrap_or_else(PageCandidates::zeroes);
         before.iter().for_each(|before| possible.or(before));
         let nearest = possible.nearest(&done.data);
         let foreign = foreign(&done.data, nearest);
@@ -201,63 +215,68 @@ fn check_reads(stage: &mut Stage, earlier: &Reference, all: &[Done], counts: &mu
     }
 }
 
-fn look(stage: &mut Stage, counts: &mut Counts) -> anyhow::Result<()> {
-    let (lost, landed) = stage.compare()?;
+fn compare_files(testbed: &mut Testbed, counts: &mut Counts) -> anyhow::Result<()> {
+    let (lost, landed) = testbed.compare()?;
     counts.lost += lost;
     counts.landed += landed;
     Ok(())
 }
 
-/// A program that had let go registers again what there still is of the file.
-fn register_again(stage: &mut Stage, operation: Operation) -> anyhow::Result<Option<Ending>> {
-    if !stage.program.comes_back() {
+/// Registers what is left of the file again, if the program had released its region and wants it back.
+fn register_again(testbed: &mut Testbed, operation: FileOperation) -> anyhow::Result<Option<Ending>> {
+    if !testbed.program.registers_again() {
         return Ok(None);
     }
-    let Some(size) = stage.data_size() else { return Ok(None) };
+    let Some(size) = testbed.data_size() else { return Ok(None) };
     let pages = operation.registered().min(size);
-    let registered = stage.program.register(0..pages, !operation.reads_only());
+    let registered = testbed.program.register(0..pages, !operation.reads_only());
     Ok(Some(Ending::of(&registered)?))
 }
 
-/// How many pages the program uses after the operation: all that it registered.
-fn reach(stage: &Stage, operation: Operation, again: Option<Ending>) -> u64 {
+/// How many pages the program uses after the operation: all that are registered.
+fn reachable_pages(testbed: &Testbed, operation: FileOperation, again: Option<Ending>) -> u64 {
     let registered = operation.registered();
     match again {
-        Some(_) => stage.data_size().map_or(0, |size| size.min(registered)),
+        Some(_) => testbed.data_size().map_or(0, |size| size.min(registered)),
         None => registered,
     }
 }
 
-/// Everything is written out as the policy wants it; then, what a crash would leave.
-fn crash(stage: &mut Stage, reached: u64, after: &Requests, counts: &mut Counts) -> anyhow::Result<()> {
-    let Some(size) = stage.data_size() else { return Ok(()) };
-    if after.succeeded > 0 && stage.program.wrote() {
-        for page in 0..reached.min(size) {
-            counts.unnoticed += u64::from(!stage.fs.is_dirty(stage.data, page)?);
+/// Flushes as the policy requires, then compares the file with its contents after a crash.
+fn crash(
+    testbed: &mut Testbed,
+    pages: u64,
+    after: &RequestCounts,
+    counts: &mut Counts,
+) -> anyhow::Result<()> {
+    let Some(size) = testbed.data_size() else { return Ok(()) };
+    if after.succeeded > 0 && testbed.program.wrote() {
+        for page in 0..pages.min(size) {
+            counts.unnoticed += u64::from(!testbed.fs.is_dirty(testbed.data, page)?);
         }
     }
-    if stage.policy.program_flushes() {
-        for page in 0..reached.min(size) {
-            if let Some(gpa) = stage.program.page_of_memory(page) {
-                stage.fs.flush_by_user(gpa)?;
+    if testbed.policy.program_flushes() {
+        for page in 0..pages.min(size) {
+            if let Some(gpa) = testbed.program.page_of_memory(page) {
+                testbed.fs.flush_by_user(gpa)?;
             }
         }
     }
-    stage.fs.fsync(stage.data)?;
+    testbed.fs.fsync(testbed.data)?;
     for page in 0..size {
-        let (now, then) = (stage.fs.read(stage.data, page)?, stage.fs.after_crash(stage.data, page)?);
+        let (now, then) = (testbed.fs.read(testbed.data, page)?, testbed.fs.after_crash(testbed.data, page)?);
         counts.lost_in_crash += difference(&now, &then);
     }
     Ok(())
 }
 
-fn account(all: &[Done]) -> Requests {
-    let mut requests = Requests::default();
+fn count_all(all: &[CompletedRequest]) -> RequestCounts {
+    let mut requests = RequestCounts::default();
     all.iter().for_each(|done| count(&mut requests, done));
     requests
 }
 
-fn count(requests: &mut Requests, done: &Done) {
+fn count(requests: &mut RequestCounts, done: &CompletedRequest) {
     match done.succeeded() {
         true => requests.succeeded += 1,
         false => *requests.failed.entry(done.cause).or_default() += 1,

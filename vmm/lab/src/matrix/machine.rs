@@ -1,4 +1,4 @@
-//! The machine of a cell: NIC, IOMMU and model guest on one thread, on a clock that moves when somebody waits.
+//! The machine of a cell: NIC, IOMMU and model guest on one thread, on a clock that advances when a program waits.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -27,17 +27,17 @@ const NIC_VECTORS: u16 = 2;
 /// log2 of the page faults that can be outstanding.
 const LOG_PAGE_FAULTS: u8 = 6;
 
-/// A machine that was brought up in the order of Linux.
-pub(super) struct Machine {
+/// A machine, brought up in Linux's order.
+pub(super) struct CellMachine {
     machine: machine::Machine,
-    /// Where the memory is that a filesystem may be made of.
+    /// Guest-physical range of the filesystem's memory.
     pub(super) persistent: Range<u64>,
     pub(super) clock: Arc<ManualClock>,
     processes: Processes,
     served: AtomicU64,
 }
 
-impl Deref for Machine {
+impl Deref for CellMachine {
     type Target = machine::Machine;
 
     fn deref(&self) -> &machine::Machine {
@@ -45,7 +45,7 @@ impl Deref for Machine {
     }
 }
 
-impl Machine {
+impl CellMachine {
     pub(super) fn new(own_space: OwnSpace) -> anyhow::Result<Self> {
         let (probe, clock) = (Arc::new(NoProbe), Arc::new(ManualClock::default()));
         let platform = Platform::new(MEMORY, IommuConfig::default(), probe.clone())?;
@@ -59,33 +59,33 @@ impl Machine {
         Ok(Self { machine, persistent, clock, processes, served })
     }
 
-    /// Page requests of `pasid` go to this process.
-    pub(super) fn adopt(&self, pasid: Pasid, process: Arc<Process>) {
+    /// Directs page requests of `pasid` to a process.
+    pub(super) fn attach_process(&self, pasid: Pasid, process: Arc<Process>) {
         self.processes.insert(pasid, process);
     }
 
-    /// They go to nobody.
-    pub(super) fn disown(&self, pasid: Pasid) {
+    /// Refuses page requests of `pasid` from now on.
+    pub(super) fn detach_process(&self, pasid: Pasid) {
         self.processes.remove(pasid);
     }
 
-    /// Lets the NIC do one piece of work; whether there was one. Nobody handles faults.
+    /// Lets the NIC do one piece of work, without handling faults; returns whether there was any.
     pub(super) fn step(&self) -> bool {
         self.workers.step()
     }
 
-    /// Lets the NIC and the guest's fault handlers work until neither has anything to do. No time passes.
-    pub(super) fn settle(&self) -> anyhow::Result<()> {
+    /// Runs the NIC and the guest's fault handlers until both are idle. No time passes.
+    pub(super) fn run_until_idle(&self) -> anyhow::Result<()> {
         for _ in 0..POLLS_MAX {
             let (worked, served) = (self.step(), self.serve_faults()?);
             if !worked && served == 0 {
                 return Ok(());
             }
         }
-        anyhow::bail!("the machine does not come to rest: that is a bug of refault")
+        anyhow::bail!("the machine does not become idle: this is a bug in refault")
     }
 
-    /// One round of both fault handlers: the kernel's page request thread and the NIC driver's.
+    /// Runs both fault handlers once: the kernel's page request thread, and the NIC driver's handler.
     pub(super) fn serve_faults(&self) -> Result<usize, ModelError> {
         let mut served = 0;
         if self.interrupts.take(PAGE_REQUEST_VECTOR) > 0 {
@@ -99,17 +99,17 @@ impl Machine {
         Ok(served)
     }
 
-    /// Faults of the device that were handled so far.
+    /// Device faults handled so far.
     pub(super) fn faults_served(&self) -> u64 {
         self.served.load(Ordering::Relaxed)
     }
 
-    /// When the NIC has something to do next, if it waits for a moment in time.
+    /// The NIC's next deadline, if it has one.
     pub(super) fn next_deadline_ns(&self) -> Option<u64> {
         self.workers.next_deadline_ns()
     }
 
-    /// Moves the clock on; what is due by then is done.
+    /// Advances the clock and expires what is due.
     pub(super) fn pass_time_to(&self, ns: u64) {
         self.clock.advance(ns.saturating_sub(self.clock.now_ns()));
         self.workers.expire();

@@ -1,11 +1,11 @@
-//! The old argument about DMA into files that move, executed: every policy under every operation.
+//! The policy matrix: every policy for DMA into files that move, under every file operation.
 //!
-//! A cell is a small experiment on a machine of its own: the NIC and the IOMMU as they are everywhere in refault, a model
-//! guest with a DAX filesystem, and a policy as the filesystem's and the driver's rules. A program maps a file, registers
-//! it, and streams requests; the operation happens in the middle. Nobody says what became of the bytes: a reference, kept
-//! beside the filesystem, knows what every file must contain, and both are compared byte by byte.
+//! Each cell is a small experiment on a machine of its own: refault's NIC and IOMMU, a model guest with a DAX filesystem,
+//! and a policy that sets the rules of filesystem and driver. A program maps a file, registers it and streams requests; the
+//! operation happens in between. The result is measured, not assumed: a reference that is kept apart from the filesystem
+//! records what every file must contain, and both are compared byte by byte.
 //!
-//! Everything is on one thread and one virtual clock, so that a cell comes out the same on every machine.
+//! Everything runs in one thread on a virtual clock, so a cell has the same result on every machine.
 
 mod cell;
 mod contents;
@@ -14,15 +14,15 @@ pub mod html;
 mod machine;
 mod operation;
 mod program;
+mod queues;
 mod row;
-mod session;
-mod stage;
+mod simulation;
 pub mod table;
+mod testbed;
 #[cfg(test)]
 mod tests;
-mod world;
 
-pub use cell::{Cell, Ending, Requests, Verdict, cause_name};
+pub use cell::{Cell, CellVerdict, Ending, RequestCounts, cause_name};
 pub use experiment::run;
-pub use operation::Operation;
-pub use row::{ANSWER_NS, BREAK_TIME_NS, IO_NS, Row};
+pub use operation::FileOperation;
+pub use row::{ANSWER_NS, BREAK_TIME_NS, IO_NS, PolicyRow};

@@ -1,4 +1,4 @@
-//! A program that has a file mapped and registered, and streams requests into it and out of it.
+//! The program of a cell: it maps and registers a file, and streams requests to and from it.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,78 +11,78 @@ use refault_model::paging::Rights;
 use refault_model::policy::{Policy, ProgramId, Registration, RegistrationRequest, Signal};
 use refault_model::{ModelError, Process, policy};
 
-use super::machine::Machine;
-use super::session::{Access, Done, PASID, Session};
+use super::machine::CellMachine;
+use super::queues::{CompletedRequest, PASID, PageAccess, QueueSet};
 
-/// Where the file is mapped.
+/// Address of the file's mapping.
 const TARGET: Iova = Iova(0x7f80_0000_0000);
 
 /// How a program behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Habits {
-    /// It lets go of its region so many nanoseconds after it was asked to; never, if this is not set.
-    pub(super) answers_after_ns: Option<u64>,
-    /// It lets go of its region so many nanoseconds after it registered, unasked: its I/O is over.
+pub(super) struct ProgramBehaviour {
+    /// Nanoseconds from a request to release the region until it does; `None`: it ignores the request.
+    pub(super) releases_after_ns: Option<u64>,
+    /// Nanoseconds from registration until it releases the region unasked, because its I/O is done.
     pub(super) done_after_ns: Option<u64>,
-    /// Whoever let go registers again as soon as he may.
-    pub(super) comes_back: bool,
+    /// Whether it registers again after a release.
+    pub(super) registers_again: bool,
 }
 
 struct Inner {
-    session: Option<Session>,
+    queues: Option<QueueSet>,
     registration: Option<Arc<dyn Registration>>,
-    let_go_at_ns: Option<u64>,
+    release_at_ns: Option<u64>,
     signals: u32,
     killed: bool,
-    /// Requests of which it did not hear any more before it ended.
-    unheard: Vec<Done>,
-    /// The region is for writing.
+    /// Completions that it had not polled when it ended.
+    unreported: Vec<CompletedRequest>,
+    /// Whether the region is writable.
     writes: bool,
     open: bool,
 }
 
-/// A program.
-pub(super) struct Program {
-    machine: Arc<Machine>,
+/// The program of a cell.
+pub(super) struct CellProgram {
+    machine: Arc<CellMachine>,
     policy: Arc<dyn Policy>,
     fs: Arc<DaxFs>,
     file: FileId,
-    /// Pages of the file that are mapped, from the first on.
+    /// Number of mapped pages, from the first on.
     pages: u64,
-    habits: Habits,
+    behaviour: ProgramBehaviour,
     inner: Mutex<Inner>,
 }
 
-impl Program {
-    /// Starts it: opens and maps `pages` pages of the file, and makes its queues. Nothing is registered yet.
+impl CellProgram {
+    /// Starts the program: opens the file, maps its first `pages` pages and creates queues, without registering.
     pub(super) fn start(
-        machine: &Arc<Machine>,
+        machine: &Arc<CellMachine>,
         policy: &Arc<dyn Policy>,
         fs: &Arc<DaxFs>,
         (file, pages): (FileId, u64),
-        habits: Habits,
+        behaviour: ProgramBehaviour,
     ) -> anyhow::Result<Arc<Self>> {
         let process = Process::new(machine.memory.clone())?;
         process.bind(&machine.function, PASID)?;
-        machine.adopt(PASID, process.clone());
+        machine.attach_process(PASID, process.clone());
         fs.open(file)?;
         fs.map(&process, TARGET, (file, 0..pages), Rights::Write)?;
-        let session = Session::open(machine, process)?;
+        let queues = QueueSet::open(machine, process)?;
         let inner = Inner {
-            session: Some(session),
+            queues: Some(queues),
             registration: None,
-            let_go_at_ns: None,
+            release_at_ns: None,
             signals: 0,
             killed: false,
-            unheard: Vec::new(),
+            unreported: Vec::new(),
             writes: false,
             open: true,
         };
         let (machine, policy, fs) = (machine.clone(), policy.clone(), fs.clone());
-        Ok(Arc::new(Self { machine, policy, fs, file, pages, habits, inner: Mutex::new(inner) }))
+        Ok(Arc::new(Self { machine, policy, fs, file, pages, behaviour, inner: Mutex::new(inner) }))
     }
 
-    /// Its wish to have pages of the file registered; none, if it has ended.
+    /// A request to register pages of the file; `None` if the program has ended.
     pub(super) fn request(self: &Arc<Self>, pages: Range<u64>, write: bool) -> Option<RegistrationRequest> {
         let (process, pd) = self.process_and_pd()?;
         Some(RegistrationRequest {
@@ -99,7 +99,7 @@ impl Program {
         })
     }
 
-    /// Registers pages of the file as the policy wants it.
+    /// Registers pages of the file under the policy.
     pub(super) fn register(self: &Arc<Self>, pages: Range<u64>, write: bool) -> Result<(), FsError> {
         let Some(request) = self.request(pages, write) else { return Ok(()) };
         self.policy.prepare(&request)?;
@@ -107,7 +107,7 @@ impl Program {
         let mut inner = self.lock();
         inner.registration = Some(registration);
         inner.writes = write;
-        inner.let_go_at_ns = self.habits.done_after_ns.map(|after| self.machine.clock.now_ns() + after);
+        inner.release_at_ns = self.behaviour.done_after_ns.map(|after| self.machine.clock.now_ns() + after);
         Ok(())
     }
 
@@ -116,9 +116,9 @@ impl Program {
         self.lock().registration.is_some()
     }
 
-    /// Whether it would register again, having let go.
-    pub(super) fn comes_back(&self) -> bool {
-        self.habits.comes_back && !self.is_registered() && self.lock().session.is_some()
+    /// Whether it has released its region and would register again.
+    pub(super) fn registers_again(&self) -> bool {
+        self.behaviour.registers_again && !self.is_registered() && self.lock().queues.is_some()
     }
 
     pub(super) fn signals(&self) -> u32 {
@@ -129,35 +129,35 @@ impl Program {
         self.lock().killed
     }
 
-    /// When it will let go.
+    /// The virtual time at which it releases its region.
     pub(super) fn due_ns(&self) -> Option<u64> {
-        self.lock().let_go_at_ns
+        self.lock().release_at_ns
     }
 
-    /// Does what is due; whether anything was.
+    /// Releases the region if that is due; returns whether it was.
     pub(super) fn tick(&self, now_ns: u64) -> Result<bool, FsError> {
         let registration = {
             let mut inner = self.lock();
-            if inner.let_go_at_ns.is_none_or(|at| at > now_ns) {
+            if inner.release_at_ns.is_none_or(|at| at > now_ns) {
                 return Ok(false);
             }
-            inner.let_go_at_ns = None;
+            inner.release_at_ns = None;
             inner.registration.take()
         };
         registration.map_or(Ok(()), |registration| registration.release())?;
         Ok(true)
     }
 
-    /// Posts a request for a page of the file on a lane.
-    pub(super) fn post(&self, lane: usize, access: Access, page: u64) -> Result<(), ModelError> {
+    /// Posts a request for a page of the file on a channel.
+    pub(super) fn post(&self, channel: usize, access: PageAccess, page: u64) -> Result<(), ModelError> {
         let mut inner = self.lock();
-        let Inner { session: Some(session), registration: Some(registration), .. } = &mut *inner else {
+        let Inner { queues: Some(queues), registration: Some(registration), .. } = &mut *inner else {
             return Ok(());
         };
-        session.post(lane, access, page, &**registration)
+        queues.post(channel, access, page, &**registration)
     }
 
-    /// The memory that a page of the file is in its page tables, faulted in for reading.
+    /// The guest-physical address of a page of the file, faulted in for reading.
     pub(super) fn page_of_memory(&self, page: u64) -> Option<Gpa> {
         let (process, _) = self.process_and_pd()?;
         process.fault_at(Iova(TARGET.0 + page * FRAME), false).ok().map(|leaf| leaf.gpa)
@@ -169,22 +169,22 @@ impl Program {
     }
 
     /// What is over of what was posted.
-    pub(super) fn drain(&self) -> Result<Vec<Done>, ModelError> {
+    pub(super) fn drain(&self) -> Result<Vec<CompletedRequest>, ModelError> {
         let mut inner = self.lock();
-        let mut all = std::mem::take(&mut inner.unheard);
-        if let Some(session) = &mut inner.session {
-            all.extend(session.drain()?);
+        let mut all = std::mem::take(&mut inner.unreported);
+        if let Some(queues) = &mut inner.queues {
+            all.extend(queues.drain()?);
         }
         Ok(all)
     }
 
-    /// Takes lanes that failed through RESET.
+    /// Resets and reconnects failed channels.
     pub(super) fn recover(&self) -> Result<(), ModelError> {
         let mut inner = self.lock();
-        inner.session.as_mut().map_or(Ok(()), |session| session.recover(&self.machine))
+        inner.queues.as_mut().map_or(Ok(()), |queues| queues.recover(&self.machine))
     }
 
-    /// Unmaps and closes the file; its region stays, if the policy lets it.
+    /// Unmaps and closes the file; the region stays if the policy allows it.
     pub(super) fn close_file(&self) -> Result<(), FsError> {
         self.policy.before_munmap(policy_id())?;
         let process = self.process_and_pd().map(|(process, _)| process);
@@ -196,24 +196,24 @@ impl Program {
         self.policy.closed(policy_id())
     }
 
-    /// What the kernel does when it ends: the device is stopped and loses its address space, then regions, queues,
-    /// memory and files go.
+    /// Tears down the program in the kernel's order: detach the address space, stop the device's context, then destroy
+    /// regions and queues, unmap memory, and close the file.
     pub(super) fn end(&self) -> Result<(), FsError> {
-        let (session, registration, open) = {
+        let (queues, registration, open) = {
             let mut inner = self.lock();
-            inner.let_go_at_ns = None;
-            (inner.session.take(), inner.registration.take(), std::mem::take(&mut inner.open))
+            inner.release_at_ns = None;
+            (inner.queues.take(), inner.registration.take(), std::mem::take(&mut inner.open))
         };
-        let Some(mut session) = session else { return Ok(()) };
+        let Some(mut queues) = queues else { return Ok(()) };
         let (function, driver) = (&self.machine.function, &self.machine.driver);
         function.release(PASID)?;
-        driver.stop_context(session.context)?;
-        self.lock().unheard = session.abandon()?;
+        driver.stop_context(queues.context)?;
+        self.lock().unreported = queues.abandon()?;
         let mut serve = || self.machine.serve_faults().map(drop);
-        session.process.unbind(function, PASID, &mut serve)?;
-        self.machine.disown(PASID);
+        queues.process.unbind(function, PASID, &mut serve)?;
+        self.machine.detach_process(PASID);
         registration.map_or(Ok(()), |registration| registration.release())?;
-        let process = session.close(&self.machine)?;
+        let process = queues.close(&self.machine)?;
         process.unmap_everything()?;
         if open {
             self.fs.close(self.file)?;
@@ -223,7 +223,7 @@ impl Program {
     }
 
     fn process_and_pd(&self) -> Option<(Arc<Process>, u32)> {
-        self.lock().session.as_ref().map(|session| (session.process.clone(), session.pd))
+        self.lock().queues.as_ref().map(|queues| (queues.process.clone(), queues.pd))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -236,7 +236,7 @@ fn policy_id() -> ProgramId {
     ProgramId(1)
 }
 
-impl policy::Program for Program {
+impl policy::Program for CellProgram {
     fn id(&self) -> ProgramId {
         policy_id()
     }
@@ -245,13 +245,13 @@ impl policy::Program for Program {
         self.lock().signals += 1;
         match signal {
             Signal::LetGo => {
-                let at = self.habits.answers_after_ns.map(|after| self.machine.clock.now_ns() + after);
+                let at = self.behaviour.releases_after_ns.map(|after| self.machine.clock.now_ns() + after);
                 let mut inner = self.lock();
-                inner.let_go_at_ns = inner.let_go_at_ns.into_iter().chain(at).min();
+                inner.release_at_ns = inner.release_at_ns.into_iter().chain(at).min();
             }
             Signal::Kill => {
                 self.lock().killed = true;
-                // A program that cannot be ended keeps what it has; that is found at the end of the cell.
+                // A program that cannot be ended keeps its resources, which the checks at the end of the cell find.
                 let _ = self.end();
             }
         }

@@ -1,65 +1,65 @@
-//! The rows of the matrix: a policy, and how the program under it behaves.
+//! The rows of the matrix: policies, each with the behaviour of the program under it.
 
 use std::sync::Arc;
 
 use refault_model::policy::*;
 use refault_model::scheduler::Scheduler;
 
-use super::program::Habits;
+use super::program::ProgramBehaviour;
 
-/// How long a direct I/O keeps its pages pinned: of the order of a few hundred KiB to a busy disk.
+/// How long a direct I/O keeps its pages pinned, in nanoseconds: about that of a few hundred KiB to a busy disk.
 pub const IO_NS: u64 = 5_000_000;
-/// How long a program takes to let go that listens to its signals.
+/// How long a program that handles signals takes to release its region, in nanoseconds.
 pub const ANSWER_NS: u64 = 200_000;
-/// Linux' default of /proc/sys/fs/lease-break-time: 45 s.
+/// Linux's default of `/proc/sys/fs/lease-break-time`, 45 s, in nanoseconds.
 pub const BREAK_TIME_NS: u64 = 45_000_000_000;
-/// RLIMIT_MEMLOCK, Linux' default: 8 MiB.
+/// Linux's default of `RLIMIT_MEMLOCK`: 8 MiB.
 const LOCKED_LIMIT: u64 = 8 << 20;
 
-/// A row.
+/// A policy: a row of the matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Row {
-    /// Faults through the process' page table.
+pub enum PolicyRow {
+    /// Page faults through the process's page table.
     Pasid,
-    /// Faults through the driver's table.
+    /// Page faults through the NIC's own table.
     Odp,
-    /// A key for a file range.
+    /// A remote key that names a file range.
     FileKey,
-    /// Long-term pin that nobody respects.
+    /// A long-term pin that the filesystem ignores.
     Pin,
-    /// The same, told to the filesystem once.
+    /// A long-term pin, with one notification of the filesystem at registration.
     Prefault,
-    /// Long-term pin refused.
+    /// Long-term pins are refused.
     PinBanned,
-    /// Direct I/O.
+    /// Short-term pins, as for direct I/O.
     ShortPin,
-    /// Direct I/O that forgot to unpin a page.
+    /// Short-term pins, one of which leaks.
     ShortPinLeaked,
-    /// Lease whose holder answers.
+    /// A lease whose holder responds.
     Lease,
-    /// Lease whose holder does not: revoked.
+    /// A lease whose holder does not respond: revoked.
     LeaseDeaf,
-    /// Lease whose holder does not: killed.
+    /// A lease whose holder does not respond: killed.
     LeaseKilled,
-    /// Opt-in lease: truncate fails.
+    /// An opt-in lease: truncate fails.
     LeaseTruncateFails,
-    /// The same, held until unpinned.
+    /// An opt-in lease that is held until the last unpin.
     LeaseUntilUnpinned,
-    /// Sealed block map.
+    /// A sealed block map.
     Sealed,
-    /// Sealed block map that can be broken.
+    /// A sealed block map whose seal a change breaks.
     SealedBreakable,
-    /// MAP_DIRECT.
+    /// `MAP_DIRECT`.
     MapDirect,
-    /// mpin, moves are refused.
+    /// `mpin`: moves are refused.
     Mpin,
-    /// mpin, moves wait.
+    /// `mpin`: moves wait.
     MpinWait,
     /// A filesystem that does not move blocks.
     NeverMoves,
 }
 
-impl Row {
+impl PolicyRow {
     /// All of them, in the order of the table.
     pub const ALL: [Self; 19] = [
         Self::Pasid,
@@ -83,7 +83,7 @@ impl Row {
         Self::NeverMoves,
     ];
 
-    /// Its name, as `--policy` takes it.
+    /// The name that `--policy` accepts.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pasid => "pasid",
@@ -108,34 +108,38 @@ impl Row {
         }
     }
 
-    /// What it is, in a line.
+    /// A one-line description.
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Pasid => {
-                "nothing pinned; the device faults through the process' page table (PASID, ATS, PRI)"
+                "nothing pinned; the device faults through the process's page table (PASID, ATS, PRI)"
             }
             Self::Odp => "nothing pinned; the driver fills and empties the NIC's table (ODP)",
             Self::FileKey => "the remote key names a file range; the filesystem resolves each access",
-            Self::Pin => "long-term pin that the filesystem knows nothing of",
+            Self::Pin => "long-term pin that the filesystem does not know about",
             Self::Prefault => "the same, but page_mkwrite is called once at registration",
             Self::PinBanned => "long-term pin of a DAX file refused: Linux today",
             Self::ShortPin => "pinned for an I/O of 5 ms; changes wait (direct I/O)",
             Self::ShortPinLeaked => "the same, and one page was never unpinned",
-            Self::Lease => "revocable layout lease; the holder lets go 0.2 ms after it is asked",
-            Self::LeaseDeaf => "the same, the holder does not answer: revoked after a break time of 45 s",
-            Self::LeaseKilled => "the same, the holder does not answer: killed after a break time of 45 s",
+            Self::Lease => "revocable layout lease; the holder releases it 0.2 ms after the request",
+            Self::LeaseDeaf => {
+                "the same, but the holder does not respond: revoked after a break time of 45 s"
+            }
+            Self::LeaseKilled => {
+                "the same, but the holder does not respond: killed after a break time of 45 s"
+            }
             Self::LeaseTruncateFails => "opt-in lease; changes of pinned pages fail",
             Self::LeaseUntilUnpinned => "the same, and the lease is held until the last unpin",
             Self::Sealed => "block map sealed (S_IOMAP_IMMUTABLE) until unsealed or exit",
             Self::SealedBreakable => "the same, but a change breaks the seal and revokes what was registered",
             Self::MapDirect => "MAP_DIRECT: block map sealed as long as the mapping exists",
             Self::Mpin => "mpin(2): moves of mpinned pages are refused",
-            Self::MpinWait => "mpin(2): moves wait for munpin, which comes after 5 ms",
+            Self::MpinWait => "mpin(2): moves wait for munpin, role comes after 5 ms",
             Self::NeverMoves => "a filesystem without reflink that refuses to free blocks in use",
         }
     }
 
-    /// Whether the device faults: then nothing may be lost, land elsewhere or leak, whatever happens.
+    /// Whether the device faults: then no byte may be lost, misplaced or leaked, whatever the operation.
     pub const fn faults(self) -> bool {
         matches!(self, Self::Pasid | Self::Odp | Self::FileKey)
     }
@@ -164,14 +168,20 @@ impl Row {
         }
     }
 
-    pub(super) fn habits(self) -> Habits {
-        let done = Habits { done_after_ns: Some(IO_NS), comes_back: true, ..Habits::default() };
+    pub(super) fn behaviour(self) -> ProgramBehaviour {
+        let done = ProgramBehaviour {
+            done_after_ns: Some(IO_NS),
+            registers_again: true,
+            ..ProgramBehaviour::default()
+        };
         match self {
             Self::ShortPin | Self::ShortPinLeaked | Self::MpinWait => done,
-            Self::Lease => {
-                Habits { answers_after_ns: Some(ANSWER_NS), comes_back: true, done_after_ns: None }
-            }
-            _ => Habits::default(),
+            Self::Lease => ProgramBehaviour {
+                releases_after_ns: Some(ANSWER_NS),
+                registers_again: true,
+                done_after_ns: None,
+            },
+            _ => ProgramBehaviour::default(),
         }
     }
 }

@@ -1,13 +1,13 @@
-//! The table as a terminal shows it, and as a file.
+//! The table as text and as CSV.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::cell::{Cell, duration};
-use super::operation::Operation;
-use super::row::Row;
+use super::operation::FileOperation;
+use super::row::PolicyRow;
 
-/// Columns of the file, with what each holds.
+/// Columns of the CSV file.
 const COLUMNS: [&str; 25] = [
     "policy",
     "operation",
@@ -39,32 +39,32 @@ const COLUMNS: [&str; 25] = [
 const NAME_WIDTH: usize = 21;
 const CELL_WIDTH: usize = 10;
 
-/// What the words of the grid mean.
+/// The words of the grid and their meanings.
 pub(super) const LEGEND: [(&str, &str); 13] = [
     (
         "ok",
         "the operation proceeds at once; every byte is where it belongs (DMA beyond the end of the file fails)",
     ),
-    ("5 ms", "the same, after a wait of so long; DMA goes on afterwards"),
-    ("E...", "the operation is refused with that error; DMA goes on"),
+    ("5 ms", "the same, after a wait of that length; DMA continues afterwards"),
+    ("E...", "the operation fails with that error; DMA continues"),
     ("no DMA", "registration is refused"),
-    ("revoked, rev 45 s", "the region is taken away (after the wait): the device gets errors"),
+    ("revoked, rev 45 s", "the region is revoked (after the wait): the device gets errors"),
     ("killed, kill 45 s", "the program is killed (after the wait)"),
-    ("FOREVER", "the operation waits for what never comes"),
-    ("stale", "the device reads what is not in the file any more"),
-    ("LOST@CRASH", "what was written, and flushed, is not there after a crash"),
-    ("LOST", "what was written is not in the file"),
+    ("FOREVER", "the operation never ends"),
+    ("stale", "the device reads data that is no longer in the file"),
+    ("LOST@CRASH", "data that was written and flushed is missing after a crash"),
+    ("LOST", "written data is not in the file"),
     ("LEAK", "the device reads another file"),
     ("CORRUPT", "the device writes another file"),
-    ("BROKEN", "refault itself did what it must not: a bug"),
+    ("BROKEN", "refault itself misbehaved: a bug"),
 ];
 
-/// The grid: a line for each policy, a column for each operation.
+/// The grid: a row for each policy, a column for each operation.
 pub fn grid(cells: &[Cell]) -> String {
-    let rows: Vec<Row> =
-        Row::ALL.into_iter().filter(|row| cells.iter().any(|cell| cell.row == *row)).collect();
-    let has = |operation: &Operation| cells.iter().any(|cell| cell.operation == *operation);
-    let columns: Vec<Operation> = Operation::ALL.into_iter().filter(has).collect();
+    let rows: Vec<PolicyRow> =
+        PolicyRow::ALL.into_iter().filter(|row| cells.iter().any(|cell| cell.row == *row)).collect();
+    let has = |operation: &FileOperation| cells.iter().any(|cell| cell.operation == *operation);
+    let columns: Vec<FileOperation> = FileOperation::ALL.into_iter().filter(has).collect();
     let mut out = format!("{:NAME_WIDTH$}", "policy");
     for column in &columns {
         let _ = write!(out, " {:<CELL_WIDTH$}", column.name());
@@ -85,7 +85,7 @@ pub fn word(cell: &Cell) -> String {
     if cell.broken.is_empty() { cell.label() } else { "BROKEN".to_owned() }
 }
 
-/// What the words, the lines and the columns mean.
+/// The legend of the grid.
 pub fn legend() -> String {
     let mut out = String::new();
     for (word, meaning) in LEGEND {
@@ -94,7 +94,7 @@ pub fn legend() -> String {
     out
 }
 
-/// A line with all that is known of a cell.
+/// A line with all details of a cell.
 pub fn line(cell: &Cell) -> String {
     let mut out = format!("{} / {}: {}", cell.row.name(), cell.operation.name(), word(cell));
     if !cell.setup.is_done() {
@@ -130,7 +130,10 @@ pub fn line(cell: &Cell) -> String {
     out
 }
 
-/// All cells as comma-separated values.
+/// Writes all cells as comma-separated values.
+///
+/// # Errors
+/// `out` cannot be written.
 pub fn csv(cells: &[Cell], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", COLUMNS.join(","))?;
     for cell in cells {
@@ -170,7 +173,7 @@ pub fn csv(cells: &[Cell], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// A field of the file: quoted if it must be (RFC 4180).
+/// Quotes a field if necessary (RFC 4180).
 fn quoted(field: &str) -> String {
     match field.contains([',', '"', '\n']) {
         true => format!("\"{}\"", field.replace('"', "\"\"")),

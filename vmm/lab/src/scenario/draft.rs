@@ -1,4 +1,4 @@
-//! A scenario as its file has it: keys may still be set, and nothing is checked.
+//! A scenario file before validation: keys may still be overridden.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -11,27 +11,27 @@ use crate::shipped::ReadFile;
 use refault_timing::text::TextError;
 use refault_timing::tree::{self, Node, Value};
 
-/// Why there is no scenario.
+/// A scenario cannot be opened.
 #[derive(Debug, Error)]
 pub enum ScenarioError {
-    /// The file cannot be read, and no shipped scenario has that name.
+    /// There is no such file, and no shipped scenario of that name.
     #[error("there is no scenario {name:?}: {reason}; give a file, or one of {}", SCENARIOS.names().join(", "))]
     Missing {
-        /// What was asked for.
+        /// The requested name or path.
         name: String,
-        /// Why it is no file.
+        /// Why the file cannot be read.
         reason: std::io::Error,
     },
-    /// Something in it is wrong.
+    /// The file has an error.
     #[error(transparent)]
     Text(#[from] TextError),
 }
 
-/// A scenario that was read, before it is checked.
+/// A parsed scenario file that has not been validated.
 #[derive(Clone, Debug)]
 pub struct Draft {
     root: Node,
-    /// The name of a scenario that has none of its own.
+    /// The scenario's name if the file does not give one.
     name: String,
 }
 
@@ -39,7 +39,7 @@ impl Draft {
     /// Reads a shipped scenario by its name, or a file by its path.
     ///
     /// # Errors
-    /// There is neither, or it is no TOML.
+    /// There is neither, or it is not TOML.
     pub fn open(name: &str, read: ReadFile<'_>) -> Result<Self, ScenarioError> {
         if let Some(text) = SCENARIOS.text(name) {
             return Ok(Self::parse(&format!("{name}.toml"), text)?);
@@ -48,30 +48,30 @@ impl Draft {
         Ok(Self::parse(name, &text)?)
     }
 
-    /// Reads a text; `file` is what to call it in messages, and its stem what the scenario is called if it does not say.
+    /// Reads a text. `file` is its name in messages; its stem is the default name of the scenario.
     ///
     /// # Errors
-    /// It is no TOML.
+    /// It is not TOML.
     pub fn parse(file: &str, text: &str) -> Result<Self, TextError> {
         Ok(Self::of(file, tree::parse(file, text)?))
     }
 
-    /// A scenario within another file.
+    /// A scenario that is part of another file.
     pub(crate) fn of(file: &str, root: Node) -> Self {
         let stem = Path::new(file).file_stem().unwrap_or_default();
         Self { root, name: stem.to_string_lossy().into_owned() }
     }
 
-    /// Sets a key as `device.credits=8` says, over what the file has.
+    /// Applies a setting such as `device.credits=8`, overriding the file.
     ///
     /// # Errors
-    /// It is no such setting.
+    /// `setting` is not `KEY=VALUE`.
     pub fn set(&mut self, setting: &str) -> Result<(), TextError> {
         let (keys, node) = tree::parse_setting("--set", setting)?;
         self.put(&keys, node)
     }
 
-    /// Sets the key to which `keys` lead.
+    /// Sets the value at the path `keys`.
     pub(crate) fn put(&mut self, keys: &[String], node: Node) -> Result<(), TextError> {
         match &mut self.root.value {
             Value::Table(table) => table.set(keys, node),
@@ -79,10 +79,10 @@ impl Draft {
         }
     }
 
-    /// The scenario, if everything in it may be so.
+    /// Validates the scenario.
     ///
     /// # Errors
-    /// The first thing that is wrong, and what to write instead.
+    /// The first invalid key, and what to write instead.
     pub fn check(&self) -> Result<Scenario, TextError> {
         read::scenario(&self.root, &self.name)
     }
@@ -92,21 +92,21 @@ impl Scenario {
     /// Reads and checks a shipped scenario by its name, or a file by its path.
     ///
     /// # Errors
-    /// There is neither, or something in it is wrong.
+    /// There is neither, or it has an error.
     pub fn open(name: &str, read: ReadFile<'_>) -> Result<Self, ScenarioError> {
         Ok(Draft::open(name, read)?.check()?)
     }
 
-    /// Reads and checks a text; `file` is what to call it in messages.
+    /// Reads and checks a text. `file` is its name in messages.
     ///
     /// # Errors
-    /// Something in it is wrong.
+    /// It has an error.
     pub fn from_toml(file: &str, text: &str) -> Result<Self, TextError> {
         Draft::parse(file, text)?.check()
     }
 }
 
-/// The scenario that a file which says nothing would be: where defaults are, for the reference.
+/// The scenario with the default of every key.
 pub fn defaults() -> &'static Scenario {
     static DEFAULTS: OnceLock<Scenario> = OnceLock::new();
     DEFAULTS.get_or_init(|| {

@@ -1,7 +1,7 @@
-//! What an experiment is: plain data, checked.
+//! The description of an experiment: plain, validated data.
 //!
-//! [`Draft`] reads it from a file, where keys may still be set, and [`Draft::check`] makes a [`Scenario`] of it or says
-//! what is wrong in which line. [`Scenario::to_toml`] writes it back.
+//! [`Draft`] reads a file, in which keys may still be overridden; [`Draft::check`] turns it into a [`Scenario`], or
+//! returns an error with its line. [`Scenario::to_toml`] writes it back.
 
 mod draft;
 mod read;
@@ -17,112 +17,112 @@ pub use refault_timing::{Delay, Timing};
 
 pub use draft::{Draft, ScenarioError, defaults};
 
-/// One experiment. A given scenario, its seed included, has one outcome.
+/// One experiment. A scenario, including its seed, determines its outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
-    /// Its name, for reports and files.
+    /// The name in reports and files.
     pub name: String,
-    /// Where all chance comes from.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// What the program does.
+    /// The program's requests.
     pub load: Load,
-    /// How the NIC and its IOMMU are made.
+    /// Configuration of the NIC and its IOMMU.
     pub device: Device,
     /// How the guest handles faults.
     pub guest: Guest,
-    /// What happens to the memory meanwhile.
+    /// Changes to the target's pages while the device uses them.
     pub churn: Option<Churn>,
-    /// Presets that the timing came from, the first that has a step giving it; a scenario may override steps of them.
-    /// For reports: [`Self::timing`] is all that counts.
+    /// Presets of the timing; for each step, the first one that has it applies unless the scenario overrides it. Only for
+    /// reports: [`Self::timing`] already includes them.
     pub presets: Vec<String>,
-    /// How long every step takes.
+    /// The duration of every step.
     pub timing: Timing,
-    /// Requests after which the experiment is over; those in flight are finished.
+    /// Number of requests; the experiment ends when all have completed.
     pub requests: u64,
 }
 
-/// What the program in the guest does: RDMA requests between two areas of its own memory, one of them (the target)
-/// as [`Self::pattern`] says.
+/// The program in the guest: RDMA requests between two areas of its own memory. One of them, the target, is accessed in the
+/// order of [`Self::pattern`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Load {
-    /// Which message of the target is next.
+    /// The order of messages in the target.
     pub pattern: Pattern,
-    /// Bytes of a request; more than a page makes one request touch several.
+    /// Size of each request in bytes; one larger than a page touches several.
     pub message_bytes: u32,
-    /// Bytes of the target.
+    /// Size of the target in bytes.
     pub region_bytes: u64,
-    /// Queue pairs; each request goes to the next one that has room.
+    /// Number of queue pairs; each request goes to the next one with a free slot.
     pub queue_pairs: u32,
-    /// Requests that a queue pair may have under way.
+    /// Most requests in flight on a queue pair.
     pub depth: u32,
-    /// When requests are posted.
+    /// Arrival times of requests.
     pub arrival: Arrival,
-    /// Share of the requests that are RDMA WRITEs into the target, 0 to 1; the others are RDMA READs out of it.
+    /// Share of requests, 0 to 1, that are RDMA WRITEs into the target; the others are RDMA READs from it.
     pub write_share: f64,
-    /// Share of the requests, 0 to 1, whose pages are taken from memory just before they are posted, in no time: each
-    /// of them faults. The other requests fault if their pages were never touched, or if churn took them.
+    /// Share of requests, 0 to 1, whose pages are evicted just before they are posted, in no time: each of them faults.
+    /// The other requests fault if their pages were never touched, or if churn evicted them.
     pub cold_share: f64,
-    /// All pages of the target are there, with all rights, when the experiment begins.
+    /// Whether all pages of the target are present and writable at the start.
     pub warm: bool,
-    /// The process maps its memory with pages of 2 MiB instead of 4 KiB.
+    /// Whether the process maps the target with pages of 2 MiB instead of 4 KiB.
     pub large_pages: bool,
 }
 
-/// An order of messages in the target.
+/// The order in which messages of the target are accessed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pattern {
-    /// One after the other, and again from the start.
+    /// In order, repeatedly.
     Sequential,
-    /// Every `stride_bytes`, a multiple of the message's size; after a round the next message over.
+    /// In strides; each round starts one message further.
     Strided {
-        /// Distance of two messages.
+        /// Distance between two messages, a multiple of the message size.
         stride_bytes: u64,
     },
-    /// Any, each as likely.
+    /// Uniformly random.
     Random,
-    /// Any, the n-th with a weight of 1 / n^`theta`; which is the n-th is shuffled by the seed.
+    /// Random, the message of rank n with a weight of 1 / n^`theta`. The seed shuffles the ranks.
     Zipf {
-        /// Skew; 0 is [`Self::Random`], 0.99 is usual.
+        /// Skew: 0 is uniform, 0.99 is customary.
         theta: f64,
     },
 }
 
-/// When requests are posted.
+/// Arrival times of requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arrival {
-    /// As soon as a queue pair has room: a closed loop.
+    /// A closed loop: a request arrives when a slot becomes free.
     Closed,
-    /// At random times, independent of each other: an open loop. A request that finds no room waits for it in order,
-    /// and its latency counts from its arrival.
+    /// An open loop: independent random times. A request without a free slot waits in order, and its latency counts from
+    /// its arrival.
     Poisson {
-        /// Mean requests a second.
+        /// Mean number of requests per second.
         per_second: f64,
     },
 }
 
-/// How the device is made, as far as experiments vary it.
+/// The configuration of the device, as far as experiments vary it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Device {
-    /// Who translates on-demand memory.
-    pub mode: Mode,
-    /// Page requests (or page faults) that may be outstanding, 1 to 512.
+    /// How the target is translated.
+    pub mode: TranslationMode,
+    /// Most outstanding page requests (or page fault events), 1 to 512.
     pub credits: u32,
-    /// Page request queue of the IOMMU in pages of 4 KiB, as a power of two: 0 to 7. Linux has 4.
+    /// log2 of the page request queue's size in pages of 4 KiB, 0 to 7. Linux uses 4.
     pub page_request_order: u8,
-    /// Translations that the device TLB holds.
+    /// Entries of the device TLB.
     pub atc_entries: usize,
-    /// Translations that the IOMMU holds.
+    /// Entries of the IOTLB.
     pub iotlb_entries: usize,
-    /// Engines of the NIC; queue pairs are shared out among them.
+    /// Workers of the NIC; queue pairs are distributed among them.
     pub workers: usize,
-    /// Pages asked for on a miss inside one request, the missing one included: 1 to 64.
+    /// Pages requested on a miss, the missing one included: 1 to 64.
     pub fault_window: u32,
-    /// What a responder does whose memory is not there.
+    /// What a responder does when its page is missing.
     pub remote_faults: RemoteFaults,
-    /// With [`RemoteFaults::Rnr`], after which time the requester comes again: a code of the InfiniBand specification,
-    /// as in `ibv_qp_attr`; 1 is 10 us.
+    /// With [`RemoteFaults::Rnr`], the delay before the requester retries: a timer code of the InfiniBand specification
+    /// (9.7.5.2.8), as in `ibv_qp_attr`; 1 is 10 us.
     pub min_rnr_timer: u8,
-    /// How long the device waits for an answer, in nanoseconds; `None` for as long as it takes.
+    /// Timeout of a page request, in nanoseconds; `None` for no timeout.
     pub fault_timeout_ns: Option<u64>,
 }
 
@@ -147,17 +147,17 @@ impl Device {
     }
 }
 
-/// Who translates on-demand memory.
+/// How the target is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// The IOMMU, by the process' page table; a miss is a page request.
+pub enum TranslationMode {
+    /// By the IOMMU, with the process's page table; a miss becomes a page request.
     Pasid,
-    /// The NIC, by the region's own table; a miss is an event to the driver.
+    /// By the NIC, with the on-demand region's own table; a miss becomes an event for the driver.
     Odp,
 }
 
-impl Mode {
-    /// Its name in files and on the command line.
+impl TranslationMode {
+    /// The name in files and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pasid => "pasid",
@@ -166,49 +166,49 @@ impl Mode {
     }
 }
 
-/// How the guest handles faults. How long a step takes is [`Timing`]'s.
+/// How the guest handles faults. Durations are in [`Timing`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Guest {
-    /// Handlers that work at the same time.
+    /// Number of concurrent handlers.
     pub handlers: u32,
-    /// Share of a fault's handling, 0 to 1, that only one handler at a time can do: the lock.
+    /// Share of a fault's handling, 0 to 1, that runs under a lock, in one handler at a time.
     pub locked_share: f64,
-    /// Faults that a handler takes from the queue at once: they are handled one after the other and answered together.
+    /// Faults that a handler takes at once: they are handled one by one and answered together.
     pub batch: u32,
-    /// Pages after the missing one that are mapped with it, if they are part of the memory and not there: each costs
+    /// Most pages after the missing one that are mapped with it, if they are missing, too. Each takes
     /// [`Timing::next_page`].
     pub prefetch: u32,
-    /// Share of the faults, 0 to 1, that are major: [`Timing::major`] instead of [`Timing::minor`].
+    /// Share of faults, 0 to 1, that take [`Timing::major`] instead of [`Timing::minor`].
     pub major_share: f64,
 }
 
-/// What happens to the target's pages while the device uses them.
+/// Changes to the target's pages while the device uses them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Churn {
-    /// What happens.
+    /// The kind of change.
     pub operation: ChurnOperation,
-    /// How often, at random times, a second.
+    /// Mean number of changes per second, at random times.
     pub per_second: f64,
-    /// Pages of 4 KiB (or of 2 MiB) in a row that each hits.
+    /// Consecutive pages of 4 KiB (or 2 MiB) that a change affects.
     pub pages: u32,
 }
 
-/// What can happen to a page.
+/// A change to a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChurnOperation {
-    /// It is taken away and its contents come back with the next fault: swap, or cleaning of a cache.
+    /// It is evicted; the next fault restores its contents: swap, or reclaim of a cache.
     Evict,
     /// Its contents move to another page: copy-on-write, defragmentation, compaction.
     Move,
-    /// It loses the right to be written: fsync, dirty tracking.
+    /// It is write-protected: fsync, dirty tracking.
     WriteProtect,
 }
 
 impl ChurnOperation {
-    /// All that can happen.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Evict, Self::Move, Self::WriteProtect];
 
-    /// Its name in files and on the command line.
+    /// The name in files and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Evict => "evict",

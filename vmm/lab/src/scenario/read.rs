@@ -1,4 +1,4 @@
-//! From TOML to a [`Scenario`]: what each key may be, its default, and what keys must be to each other.
+//! Validates TOML into a [`Scenario`]: ranges, defaults, and constraints between keys.
 
 use refault_nic::RemoteFaults;
 use refault_timing::fields::Fields;
@@ -6,24 +6,24 @@ use refault_timing::tree::{Node, TomlTable, Value};
 use refault_timing::units::show_size;
 use refault_timing::{FILE_KEYS, LONGEST_NS, TextError, presets, timing};
 
-use super::{Arrival, Churn, ChurnOperation, Device, Guest, Load, Mode, Pattern, Scenario};
+use super::{Arrival, Churn, ChurnOperation, Device, Guest, Load, Pattern, Scenario, TranslationMode};
 
-/// Most of anything that happens a second.
+/// Highest rate of arrivals and churn, per second.
 const MAX_RATE: f64 = 1e9;
-/// Least of it: once in a thousand seconds.
+/// Lowest rate: once in a thousand seconds.
 const MIN_RATE: f64 = 0.001;
-/// Most pages that one thing concerns.
+/// Most pages of a prefetch or of a change.
 const MAX_PAGES: u32 = 1 << 20;
-/// Most requests under way.
-const MAX_UNDER_WAY: u32 = 1 << 15;
-/// Largest target.
+/// Most requests in flight.
+const MAX_IN_FLIGHT: u32 = 1 << 15;
+/// Largest target, in bytes.
 const MAX_REGION: u64 = 16 << 30;
-/// Most messages of a zipf pattern: each has a rank, of 12 bytes.
+/// Most messages of a zipf pattern: each has a rank of 12 bytes.
 const MAX_RANKS: u64 = 1 << 24;
-/// Largest message: a work request has 31 bits for it.
+/// Largest message, in bytes: a work request has 31 bits for its length.
 const MAX_MESSAGE: u64 = 1 << 30;
 
-/// The scenario of a file's root; `name` is its name if it does not say another.
+/// Reads a file's root. `name` is the default name of the scenario.
 pub(crate) fn scenario(root: &Node, name: &str) -> Result<Scenario, TextError> {
     let top = Fields::top(root, FILE_KEYS)?;
     let Value::Table(table) = &root.value else { return Err(top.missing("requests", "write a scenario")) };
@@ -49,7 +49,7 @@ pub(crate) fn scenario(root: &Node, name: &str) -> Result<Scenario, TextError> {
 
 fn requests(top: &Fields<'_>) -> Result<u64, TextError> {
     if top.entry("requests").is_none() {
-        return Err(top.missing("requests", "write how many the experiment has, such as requests = 10000"));
+        return Err(top.missing("requests", "write their number, such as requests = 10000"));
     }
     top.integer("requests", 1..=100_000_000, 1)
 }
@@ -60,7 +60,7 @@ fn scenario_name(top: &Fields<'_>, default: &str) -> Result<String, TextError> {
     if (1..=64).contains(&name.len()) && name.chars().all(plain) && name.trim() == name {
         return Ok(name.to_owned());
     }
-    let what = format!("is {name:?}, which cannot be a file's name everywhere");
+    let what = format!("is {name:?}, which is not a portable file name");
     Err(top.error("name", &what, "write name = \"...\" with up to 64 letters, digits and - _ . +"))
 }
 
@@ -99,15 +99,14 @@ fn load(root: &TomlTable, node: &Node) -> Result<Load, TextError> {
     })
 }
 
-/// All requests under way have room in one completion queue.
+/// Limits the depth so that all requests in flight fit into one completion queue.
 fn depth(fields: &Fields<'_>, queue_pairs: u32) -> Result<u32, TextError> {
     let depth = fields.count("depth", 1..=1024, 1)?;
-    let most = MAX_UNDER_WAY / queue_pairs;
+    let most = MAX_IN_FLIGHT / queue_pairs;
     if depth <= most {
         return Ok(depth);
     }
-    let what =
-        format!("is {depth} for each of {queue_pairs} queue pairs, more than {MAX_UNDER_WAY} together");
+    let what = format!("is {depth} for each of {queue_pairs} queue pairs, more than {MAX_IN_FLIGHT} in all");
     Err(fields.error("depth", &what, format!("write at most {most}, or fewer queue pairs")))
 }
 
@@ -116,7 +115,7 @@ fn region(fields: &Fields<'_>, page: u64) -> Result<u64, TextError> {
     if bytes.is_multiple_of(page) {
         return Ok(bytes);
     }
-    let what = format!("is {}, no multiple of the page of {}", show_size(bytes), show_size(page));
+    let what = format!("is {}, not a multiple of the page size of {}", show_size(bytes), show_size(page));
     let rounded = show_size(bytes.next_multiple_of(page));
     Err(fields.error("region", &what, format!("write whole pages, such as \"{rounded}\"")))
 }
@@ -144,7 +143,7 @@ fn pattern(fields: &Fields<'_>, message: u32, region: u64) -> Result<Pattern, Te
     if matches!(pattern, Pattern::Zipf { .. }) && messages > MAX_RANKS {
         let what = format!("is \"zipf\" over {messages} messages, each of which needs a rank in memory");
         let remedy =
-            format!("take at most {MAX_RANKS} messages: a smaller load.region, or a larger load.message");
+            format!("use at most {MAX_RANKS} messages: a smaller load.region, or a larger load.message");
         return Err(fields.error("pattern", &what, remedy));
     }
     only_with(fields, "stride", matches!(pattern, Pattern::Strided { .. }), "pattern = \"strided\"")?;
@@ -152,14 +151,15 @@ fn pattern(fields: &Fields<'_>, message: u32, region: u64) -> Result<Pattern, Te
     Ok(pattern)
 }
 
-/// Two messages apart if not written: the smallest stride that is not sequential.
+/// The stride in bytes. The default is two messages, the smallest that is not sequential.
 fn stride(fields: &Fields<'_>, message: u64, region: u64) -> Result<u64, TextError> {
     if fields.entry("stride").is_none() {
         return Ok((2 * message).min(region - region % message));
     }
     let bytes = fields.size("stride", 1..=MAX_REGION, 2 * message)?;
     if !bytes.is_multiple_of(message) {
-        let what = format!("is {}, no multiple of the message of {}", show_size(bytes), show_size(message));
+        let what =
+            format!("is {}, not a multiple of the message size of {}", show_size(bytes), show_size(message));
         let rounded = show_size(bytes.next_multiple_of(message));
         return Err(fields.error("stride", &what, format!("write whole messages, such as \"{rounded}\"")));
     }
@@ -178,12 +178,12 @@ fn arrival(fields: &Fields<'_>) -> Result<Arrival, TextError> {
     Ok(arrival)
 }
 
-/// A key that another one makes meaningless is a mistake, not a decoration.
+/// Rejects a key that has no effect because of another one.
 fn only_with(fields: &Fields<'_>, key: &str, meaningful: bool, other: &str) -> Result<(), TextError> {
     match fields.entry(key) {
         Some(entry) if !meaningful => {
-            let what = format!("`{}` has no meaning without {other}", fields.name(key));
-            Err(entry.key.error(what, format!("take it out, or write {other}")))
+            let what = format!("`{}` has no effect without {other}", fields.name(key));
+            Err(entry.key.error(what, format!("remove it, or write {other}")))
         }
         _ => Ok(()),
     }
@@ -202,14 +202,17 @@ fn device(root: &TomlTable, node: &Node) -> Result<Device, TextError> {
         "min_rnr_timer",
         "fault_timeout",
     ];
-    const MODES: [(&str, Mode); 2] = [(Mode::Pasid.name(), Mode::Pasid), (Mode::Odp.name(), Mode::Odp)];
+    const MODES: [(&str, TranslationMode); 2] = [
+        (TranslationMode::Pasid.name(), TranslationMode::Pasid),
+        (TranslationMode::Odp.name(), TranslationMode::Odp),
+    ];
     const REMOTE: [(&str, RemoteFaults); 2] = [("stall", RemoteFaults::Stall), ("rnr", RemoteFaults::Rnr)];
     let fields = Fields::section(root, "device", KEYS, &node.location)?;
     let remote_faults = fields.choice("remote_faults", &REMOTE, RemoteFaults::Stall)?;
-    let comes_again = remote_faults == RemoteFaults::Rnr;
-    only_with(&fields, "min_rnr_timer", comes_again, "remote_faults = \"rnr\"")?;
+    let retries = remote_faults == RemoteFaults::Rnr;
+    only_with(&fields, "min_rnr_timer", retries, "remote_faults = \"rnr\"")?;
     Ok(Device {
-        mode: fields.choice("mode", &MODES, Mode::Pasid)?,
+        mode: fields.choice("mode", &MODES, TranslationMode::Pasid)?,
         credits: fields.count("credits", 1..=512, 256)?,
         page_request_order: fields.count("page_request_order", 0..=7, 4)? as u8,
         atc_entries: fields.count("atc_entries", 1..=1 << 20, 8192)? as usize,
@@ -243,7 +246,7 @@ fn churn(root: &TomlTable, node: &Node, load: &Load) -> Result<Option<Churn>, Te
     let words = ChurnOperation::ALL.map(|operation| (operation.name(), operation));
     for (key, remedy) in [
         ("operation", "write operation = \"evict\", \"move\" or \"write-protect\""),
-        ("rate", "write how often a second, such as rate = 1000.0, or take [churn] out"),
+        ("rate", "write a rate per second, such as rate = 1000.0, or remove [churn]"),
     ] {
         if fields.entry(key).is_none() {
             return Err(fields.missing(key, remedy));
@@ -259,14 +262,14 @@ fn churn(root: &TomlTable, node: &Node, load: &Load) -> Result<Option<Churn>, Te
     Ok(Some(Churn {
         operation: fields.choice("operation", &words, ChurnOperation::Evict)?,
         per_second: fields.number("rate", MIN_RATE..=MAX_RATE, MIN_RATE).map_err(|error| TextError {
-            remedy: format!("{}; without churn, take [churn] out", error.remedy),
+            remedy: format!("{}; to disable churn, remove [churn]", error.remedy),
             ..error
         })?,
         pages,
     }))
 }
 
-/// Whether an experiment that is made so takes this step at all.
+/// Whether such an experiment needs the duration of `step` at all.
 fn needed(step: &str, guest: &Guest, churn: Option<&Churn>) -> bool {
     match step {
         "minor" => guest.major_share < 1.0,

@@ -2,7 +2,7 @@
 
 use crate::shipped::Shipped;
 
-/// All of them.
+/// All shipped scenarios.
 pub const SCENARIOS: Shipped = Shipped(&[
     ("cold-4k", include_str!("shipped/cold-4k.toml")),
     ("batched-4m", include_str!("shipped/batched-4m.toml")),
@@ -22,7 +22,7 @@ mod tests {
     use crate::shipped::no_files;
 
     #[test]
-    fn every_shipped_scenario_is_right_and_named_as_its_file() {
+    fn every_shipped_scenario_is_valid_and_named_like_its_file() {
         for (name, title) in SCENARIOS.titles() {
             let scenario = Scenario::open(name, &no_files).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(scenario.name, name);

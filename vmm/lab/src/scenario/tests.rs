@@ -74,7 +74,7 @@ fn every_key_reaches_its_field() {
     };
     assert_eq!(scenario.load, load);
     let device = Device {
-        mode: Mode::Odp,
+        mode: TranslationMode::Odp,
         credits: 17,
         page_request_order: 2,
         atc_entries: 99,
@@ -145,7 +145,7 @@ fn each_mistake_is_named_with_its_line_and_its_remedy() {
         ("load = 3", 3, "`load` is an integer, not a section", "write [load]"),
         ("seed = -1", 3, "`seed` is -1, out of range", "integer from 0"),
         ("seed = 18446744073709551616", 3, "out of range", "18446744073709551615"),
-        ("name = \"../x\"", 3, "cannot be a file's name", "letters, digits"),
+        ("name = \"../x\"", 3, "not a portable file name", "letters, digits"),
         ("[load]\nwarm = 1", 4, "`load.warm` is an integer, not true or false", "true or false"),
         ("[load]\nmessage = 4096", 4, "not a size with a unit", "\"4K\""),
         ("[load]\nmessage = \"-4K\"", 4, "\"-4K\", not a size", "\"64 MiB\""),
@@ -168,14 +168,14 @@ fn each_mistake_is_named_with_its_line_and_its_remedy() {
             "needs a rank in memory",
             "at most 16777216 messages",
         ),
-        ("[load]\nregion = \"5000 B\"", 4, "no multiple of the page of 4 KiB", "such as \"8 KiB\""),
-        ("[load]\nlarge_pages = true\nregion = \"3 MiB\"", 5, "page of 2 MiB", "such as \"4 MiB\""),
+        ("[load]\nregion = \"5000 B\"", 4, "not a multiple of the page size of 4 KiB", "such as \"8 KiB\""),
+        ("[load]\nlarge_pages = true\nregion = \"3 MiB\"", 5, "page size of 2 MiB", "such as \"4 MiB\""),
         ("[load]\nregion = \"999999 GiB\"", 4, "out of range", "to \"16 GiB\""),
         ("[load]\npattern = \"randm\"", 4, "cannot be \"randm\"", "\"random\""),
         (
             "[load]\npattern = \"strided\"\nstride = \"5 KiB\"",
             5,
-            "no multiple of the message of 4 KiB",
+            "not a multiple of the message size of 4 KiB",
             "\"8 KiB\"",
         ),
         (
@@ -184,9 +184,9 @@ fn each_mistake_is_named_with_its_line_and_its_remedy() {
             "larger than the region",
             "smaller stride",
         ),
-        ("[load]\nstride = \"8 KiB\"", 4, "no meaning without pattern = \"strided\"", "take it out"),
-        ("[load]\ntheta = 1", 4, "no meaning without pattern = \"zipf\"", "take it out"),
-        ("[load]\nrate = 10", 4, "no meaning without arrival = \"poisson\"", "take it out"),
+        ("[load]\nstride = \"8 KiB\"", 4, "no effect without pattern = \"strided\"", "remove it"),
+        ("[load]\ntheta = 1", 4, "no effect without pattern = \"zipf\"", "remove it"),
+        ("[load]\nrate = 10", 4, "no effect without arrival = \"poisson\"", "remove it"),
         ("[load]\narrival = \"poisson\"\nrate = 0", 5, "`load.rate` is 0, out of range", "from 0.001"),
         ("[load]\nwrite_share = 1.5", 4, "`load.write_share` is 1.5, out of range", "from 0 to 1"),
         ("[load]\ncold_share = -0.1", 4, "`load.cold_share` is -0.1, out of range", "from 0 to 1"),
@@ -194,21 +194,16 @@ fn each_mistake_is_named_with_its_line_and_its_remedy() {
         ("[load]\ncold_share = \"half\"", 4, "is the string \"half\", not a number", "from 0 to 1"),
         ("[load]\nqueue_pairs = 0", 4, "`load.queue_pairs` is 0, out of range", "from 1 to 4096"),
         ("[load]\ndepth = 1.5", 4, "`load.depth` is 1.5, not an integer", "from 1 to 1024"),
-        ("[load]\nqueue_pairs = 4096\ndepth = 9", 5, "more than 32768 together", "at most 8"),
+        ("[load]\nqueue_pairs = 4096\ndepth = 9", 5, "more than 32768 in all", "at most 8"),
         ("[device]\ncredits = 513", 4, "`device.credits` is 513, out of range", "from 1 to 512"),
         ("[device]\npage_request_order = 8", 4, "is 8, out of range", "from 0 to 7"),
         ("[device]\nmode = \"pri\"", 4, "cannot be \"pri\"", "\"pasid\", \"odp\""),
         ("[device]\nfault_timeout = \"0 us\"", 4, "is 0 ns, out of range", "from \"1 us\""),
-        ("[device]\nmin_rnr_timer = 12", 4, "no meaning without remote_faults = \"rnr\"", "take it out"),
+        ("[device]\nmin_rnr_timer = 12", 4, "no effect without remote_faults = \"rnr\"", "remove it"),
         ("[device]\nremote_faults = \"rnr\"\nmin_rnr_timer = 32", 5, "is 32, out of range", "from 0 to 31"),
         ("[guest]\nlocked_share = 2", 4, "`guest.locked_share` is 2, out of range", "from 0 to 1"),
         ("[guest]\nhandlers = 0", 4, "`guest.handlers` is 0, out of range", "from 1"),
-        (
-            "[churn]\noperation = \"evict\"\nrate = 0",
-            5,
-            "`churn.rate` is 0, out of range",
-            "take [churn] out",
-        ),
+        ("[churn]\noperation = \"evict\"\nrate = 0", 5, "`churn.rate` is 0, out of range", "remove [churn]"),
         ("[churn]\nrate = 5.0", 3, "`churn.operation` is missing", "operation = \"evict\""),
         ("[churn]\noperation = \"evict\"", 3, "`churn.rate` is missing", "rate = 1000.0"),
         ("[churn]\noperation = \"evict\"\nrate = 1\npages = 0", 6, "is 0, out of range", "from 1"),
@@ -232,7 +227,7 @@ fn each_mistake_is_named_with_its_line_and_its_remedy() {
 }
 
 #[test]
-fn a_scenario_says_how_many_requests_it_has_and_how_long_they_take() {
+fn requests_and_timing_are_mandatory() {
     let error = wrong("preset = \"none\"\n");
     assert!(error.what.contains("`requests` is missing"), "{error}");
     let error = wrong("preset = \"none\"\nrequests = 0\n");
@@ -261,7 +256,7 @@ fn a_preset_that_is_missing_or_lacks_a_step_is_named() {
 }
 
 #[test]
-fn a_step_that_no_request_takes_needs_no_figure() {
+fn a_step_that_is_never_taken_needs_no_duration() {
     let text = "requests = 1\npreset = \"npf-2017\"\n";
     assert!(Scenario::from_toml("a", text).is_ok());
     for (more, step) in [
@@ -275,7 +270,7 @@ fn a_step_that_no_request_takes_needs_no_figure() {
 }
 
 #[test]
-fn keys_are_set_from_the_command_line_over_the_file() {
+fn settings_from_the_command_line_override_the_file() {
     let mut draft = Draft::parse("a.toml", &with("[device]\ncredits = 4")).expect("it is right");
     for setting in ["device.credits=8", "load.message = \"8K\"", "load.pattern=random", "timing.minor=1.5 ms"]
     {
@@ -287,7 +282,7 @@ fn keys_are_set_from_the_command_line_over_the_file() {
 }
 
 #[test]
-fn a_setting_that_is_wrong_is_named_as_it_was_typed() {
+fn an_invalid_setting_is_quoted_as_typed() {
     let set = |setting: &str| {
         let mut draft = Draft::parse("a.toml", &with("")).expect("it is right");
         draft.set(setting).and_then(|()| draft.check().map(|_| ())).expect_err(setting)

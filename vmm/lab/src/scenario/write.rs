@@ -1,4 +1,4 @@
-//! A [`Scenario`] as TOML with every key written: what a run's folder keeps, so that it can be run again.
+//! Writes a [`Scenario`] as TOML with every key, so that a run can be repeated from its folder.
 
 use std::fmt::Write;
 
@@ -10,8 +10,8 @@ use refault_timing::{Timing, UNLIMITED_BYTES_PER_US, delay};
 use super::{Arrival, Churn, Device, Guest, Load, Pattern, Scenario};
 
 impl Scenario {
-    /// The scenario as a file. Reading it gives the same scenario, whatever becomes of its presets: all steps are
-    /// written. Two scenarios are equal if their files are.
+    /// Formats the scenario as a file. All steps are written, so reading it gives the same scenario even if its presets
+    /// change. Two scenarios are equal if and only if their files are.
     pub fn to_toml(&self) -> String {
         let mut lines = Lines::default();
         lines.text("name", &self.name);
@@ -30,7 +30,7 @@ impl Scenario {
     }
 }
 
-/// A file that grows line by line.
+/// Builds the file line by line.
 #[derive(Default)]
 struct Lines(String);
 
@@ -43,7 +43,7 @@ impl Lines {
         let _ = writeln!(self.0, "{key} = {value}");
     }
 
-    /// Names and units: nothing in them needs an escape that TOML lacks.
+    /// Only for names and units, which need no escapes.
     fn text(&mut self, key: &str, value: &str) {
         let _ = writeln!(self.0, "{key} = \"{value}\"");
     }

@@ -1,22 +1,22 @@
-//! What varies in a sweep: keys of the scenario, and the values that they take.
+//! An axis of a sweep: keys of the scenario, and the values that they take.
 
 use super::range::range;
 use refault_timing::fields::{Fields, listed};
 use refault_timing::text::{Location, TextError};
 use refault_timing::tree::{Node, Value, key_path};
 
-/// Keys that vary together, mostly one, and their values.
+/// Keys that vary together, usually just one, and their values.
 #[derive(Clone, Debug)]
-pub(crate) struct Axis {
-    /// The keys' names, as columns have them.
+pub(crate) struct SweepAxis {
+    /// Names of the keys, as in the table's columns.
     pub(crate) names: Vec<String>,
-    /// The same, in parts.
+    /// The keys as paths.
     pub(crate) keys: Vec<Vec<String>>,
-    /// For each step, a value for each key.
+    /// For each step, one value per key.
     pub(crate) steps: Vec<Vec<Node>>,
 }
 
-impl Axis {
+impl SweepAxis {
     /// Reads one `[[axis]]`.
     pub(crate) fn read(node: &Node) -> Result<Self, TextError> {
         let known = ["key", "keys", "values", "from", "to", "step", "factor"];
@@ -28,7 +28,11 @@ impl Axis {
             Some(entry) => {
                 for key in ["from", "to", "step", "factor"] {
                     if fields.entry(key).is_some() {
-                        return Err(fields.error(key, "stands beside values", "write one or the other"));
+                        return Err(fields.error(
+                            key,
+                            "cannot be combined with values",
+                            "write one or the other",
+                        ));
                     }
                 }
                 values(&entry.node, names.len())?
@@ -46,11 +50,11 @@ impl Axis {
 fn names<'a>(fields: &Fields<'a>) -> Result<Vec<(&'a str, &'a Location)>, TextError> {
     let key = if fields.entry("keys").is_some() { "keys" } else { "key" };
     if key == "keys" && fields.entry("key").is_some() {
-        return Err(fields.error("key", "stands beside keys", "write one or the other"));
+        return Err(fields.error("key", "cannot be combined with keys", "write one or the other"));
     }
     let names = fields.texts(key)?;
     if names.is_empty() {
-        return Err(fields.missing("key", "write which key varies, such as key = \"device.credits\""));
+        return Err(fields.missing("key", "write the key that varies, such as key = \"device.credits\""));
     }
     Ok(names)
 }
@@ -66,14 +70,14 @@ fn values(node: &Node, keys: usize) -> Result<Vec<Vec<Node>>, TextError> {
     let rows = items.iter().map(|item| match &item.value {
         Value::List(row) if row.len() == keys => Ok(row.clone()),
         _ => {
-            let what = format!("this is no list of {keys} values, one for each of `keys`");
+            let what = format!("this is not a list of {keys} values, one for each of `keys`");
             Err(item.location.error(what, "write values = [[a, b], [c, d]]"))
         }
     });
     rows.collect()
 }
 
-/// A value as a cell of the table has it.
+/// Formats a value for a cell of the table.
 pub(crate) fn show(value: &Value) -> String {
     match value {
         Value::Text(text) => text.clone(),

@@ -1,20 +1,19 @@
-//! Sweeps: an experiment for each point of a grid. A row depends on its point's scenario alone.
+//! Sweeps: an experiment for each point of a grid. A row of the table depends only on the scenario of its point.
 
 mod axis;
 mod plan;
 mod range;
 pub mod shipped;
 
-pub use self::plan::{MAX_POINTS, Plan, PlanError};
+pub use self::plan::{MAX_POINTS, PlanError, SweepPlan};
 use crate::engine;
 use crate::figures::{Figure, Figures};
 
-/// Runs the experiment of a point. The row has its figures as a table's cells, separated by commas: numbers written such
-/// that they read back as they were.
+/// Runs the experiment of a point, and returns its figures separated by commas, in digits that read back exactly.
 ///
 /// # Errors
-/// The experiment cannot run; the text says why.
-pub fn row(plan: &Plan, point: usize) -> Result<String, String> {
+/// The experiment cannot run; the string is the reason.
+pub fn row(plan: &SweepPlan, point: usize) -> Result<String, String> {
     let scenario = plan.scenario(point).map_err(|error| error.to_string())?;
     let outcome = engine::run(&scenario).map_err(|error| error.to_string())?;
     let figures = Figures::of(&scenario, &outcome);

@@ -1,11 +1,11 @@
-//! A sweep as its file says it: a scenario, and what varies in it.
+//! A sweep's file: a scenario, and the axes along which it varies.
 
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::axis::{Axis, show};
+use super::axis::{SweepAxis, show};
 use super::shipped::SWEEPS;
 use crate::figures::FIGURES;
 use crate::scenario::{Draft, Scenario, ScenarioError};
@@ -14,52 +14,52 @@ use refault_timing::fields::Fields;
 use refault_timing::text::TextError;
 use refault_timing::tree::{self, Node, TomlTable, Value};
 
-/// Most points of a sweep.
+/// Most points that a sweep may have.
 pub const MAX_POINTS: usize = 100_000;
 
-/// Why there is no sweep.
+/// A sweep cannot be opened.
 #[derive(Debug, Error)]
 pub enum PlanError {
-    /// The file cannot be read, and no shipped sweep has that name.
+    /// There is no such file, and no shipped sweep of that name.
     #[error("there is no sweep {name:?}: {reason}; give a file, or one of {}", SWEEPS.names().join(", "))]
     Missing {
-        /// What was asked for.
+        /// The requested name or path.
         name: String,
-        /// Why it is no file.
+        /// Why the file cannot be read.
         reason: std::io::Error,
     },
-    /// Something in it is wrong.
+    /// The file has an error.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// Its scenario cannot be had.
+    /// The scenario it names cannot be opened.
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
-    /// A point is no scenario. The values that make it are listed.
+    /// A point is not a valid scenario.
     #[error("point {point} ({values}): {error}")]
     Point {
-        /// Its number.
+        /// Index of the point.
         point: usize,
-        /// What varies, as it is there.
+        /// The values of the axes at the point.
         values: String,
-        /// What is wrong.
+        /// The error in its scenario.
         error: TextError,
     },
 }
 
-/// A sweep, all of whose points were checked.
+/// A sweep all of whose points are valid.
 #[derive(Debug)]
-pub struct Plan {
+pub struct SweepPlan {
     name: String,
     base: Draft,
-    axes: Vec<Axis>,
+    axes: Vec<SweepAxis>,
     identity: String,
 }
 
-impl Plan {
+impl SweepPlan {
     /// Reads a shipped sweep by its name, or a file by its path.
     ///
     /// # Errors
-    /// There is neither, or something in it is wrong, or one of its points.
+    /// There is neither, or it or one of its points has an error.
     pub fn open(name: &str, read: ReadFile<'_>) -> Result<Self, PlanError> {
         if let Some(text) = SWEEPS.text(name) {
             return Self::parse(&format!("{name}.toml"), text, read);
@@ -68,10 +68,10 @@ impl Plan {
         Self::parse(name, &text, read)
     }
 
-    /// Reads a text; `file` is what to call it in messages, and where scenarios that it names by path are.
+    /// Reads a text. `file` is its name in messages, and the base of relative scenario paths.
     ///
     /// # Errors
-    /// Something in it is wrong.
+    /// It or one of its points has an error.
     pub fn parse(file: &str, text: &str, read: ReadFile<'_>) -> Result<Self, PlanError> {
         let root = tree::parse(file, text)?;
         let fields = Fields::top(&root, &["name", "scenario", "set", "axis"])?;
@@ -87,7 +87,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// What it is called.
+    /// The name of the sweep.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -97,22 +97,22 @@ impl Plan {
         self.axes.iter().map(|axis| axis.steps.len()).product()
     }
 
-    /// Whether there are none. There is always one.
+    /// Whether there are no points; never the case.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A digest of all points and of the columns: two sweeps of one identity have the same table.
+    /// A digest of all points and columns: sweeps with the same identity have the same table.
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// Names of what varies: the first columns of the table.
+    /// Names of the varying keys: the first columns of the table.
     pub fn columns(&self) -> Vec<&str> {
         self.axes.iter().flat_map(|axis| &axis.names).map(String::as_str).collect()
     }
 
-    /// Values of what varies at a point. The last axis varies fastest.
+    /// Values of the varying keys at a point. The last axis varies fastest.
     pub fn values(&self, point: usize) -> Vec<String> {
         self.nodes(point).map(|(_, node)| show(&node.value)).collect()
     }
@@ -120,7 +120,7 @@ impl Plan {
     /// The scenario of a point.
     ///
     /// # Errors
-    /// It is none. [`Self::parse`] has checked them all.
+    /// It is not valid; not after [`Self::parse`], which checks all points.
     pub fn scenario(&self, point: usize) -> Result<Scenario, PlanError> {
         let mut draft = self.base.clone();
         let put = self.nodes(point).try_for_each(|(keys, node)| draft.put(keys, node.clone()));
@@ -145,7 +145,7 @@ impl Plan {
         })
     }
 
-    /// Checks every point, and gives the digest of all.
+    /// Checks every point, and returns the digest of all.
     fn checked(&self) -> Result<String, PlanError> {
         let mut digest = Sha256::new();
         digest.update(env!("CARGO_PKG_VERSION"));
@@ -160,7 +160,7 @@ impl Plan {
     }
 }
 
-/// The scenario: a table within the sweep, or a name, or a path beside the sweep's file.
+/// The scenario: a table in the sweep, a name, or a path relative to the sweep's file.
 fn base(fields: &Fields<'_>, file: &str, read: ReadFile<'_>) -> Result<Draft, PlanError> {
     let remedy = "write scenario = \"NAME\", or [scenario] and its keys below it";
     let entry = fields.entry("scenario").ok_or_else(|| fields.missing("scenario", remedy))?;
@@ -183,7 +183,7 @@ fn put_all(base: &mut Draft, keys: &mut Vec<String>, settings: &TomlTable) -> Re
     for (key, entry) in &settings.entries {
         keys.push(key.clone());
         match &entry.node.value {
-            // The second level has the scenario's keys: a table there is a distribution.
+            // Keys are two levels deep: a table below is a distribution.
             Value::Table(inner) if keys.len() < 2 => put_all(base, keys, inner)?,
             _ => base.put(keys, entry.node.clone())?,
         }
@@ -192,23 +192,23 @@ fn put_all(base: &mut Draft, keys: &mut Vec<String>, settings: &TomlTable) -> Re
     Ok(())
 }
 
-fn axes(fields: &Fields<'_>) -> Result<Vec<Axis>, TextError> {
+fn axes(fields: &Fields<'_>) -> Result<Vec<SweepAxis>, TextError> {
     let Some(entry) = fields.entry("axis") else {
         return Err(
             fields.missing("axis", "write [[axis]] with key = \"device.credits\" and values = [4, 8]")
         );
     };
     let Value::List(items) = &entry.node.value else {
-        return Err(entry.key.error("`axis` is no list", "write [[axis]], in double brackets"));
+        return Err(entry.key.error("`axis` is not a list", "write [[axis]], in double brackets"));
     };
-    let mut axes: Vec<Axis> = Vec::with_capacity(items.len());
+    let mut axes: Vec<SweepAxis> = Vec::with_capacity(items.len());
     let mut points = 1usize;
     for item in items {
-        let axis = Axis::read(item)?;
+        let axis = SweepAxis::read(item)?;
         let mut taken = axes.iter().flat_map(|axis| &axis.names);
         if let Some(twice) = taken.find(|name| axis.names.contains(name)) {
             let what = format!("`{twice}` varies on two axes");
-            return Err(item.location.error(what, "take one of them out"));
+            return Err(item.location.error(what, "remove one of them"));
         }
         points = points.saturating_mul(axis.steps.len());
         if points > MAX_POINTS {

@@ -1,4 +1,4 @@
-//! Values of an axis that goes from one number, size or duration to another.
+//! The values of an axis from one number, size or duration to another.
 
 use super::axis::show;
 use refault_timing::fields::Fields;
@@ -9,7 +9,7 @@ use refault_timing::units;
 /// Most values of an axis.
 const MAX_VALUES: usize = 100_000;
 
-/// A kind of quantity that a range can go through.
+/// A kind of quantity that ranges can have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quantity {
     Integer,
@@ -50,12 +50,12 @@ impl Quantity {
     }
 }
 
-/// How a value follows from the one before.
+/// The relation of a value to the one before.
 #[derive(Clone, Copy)]
 enum Progress {
-    /// Something is added.
+    /// A constant difference.
     Linear(f64),
-    /// It is multiplied.
+    /// A constant factor.
     Geometric(f64),
 }
 
@@ -68,21 +68,21 @@ impl Progress {
     }
 }
 
-/// Reads `from`, `to` and either `step` or `factor`, and gives all values.
+/// Reads `from`, `to` and either `step` or `factor`, and returns all values.
 pub(super) fn range(fields: &Fields<'_>) -> Result<Vec<Node>, TextError> {
     let (quantity, from, to) = ends(fields)?;
     let progress = progress(fields, quantity, from)?;
-    // A step that is no binary fraction must still reach its end.
+    // Steps that are not exact in binary must still reach the end.
     let end = to * (1.0 + 1e-9);
     let all = (0..).map(|index| progress.value(from, index)).take_while(|number| *number <= end);
     let values: Vec<Value> = all.take(MAX_VALUES + 1).map(|number| quantity.value(number)).collect();
     if values.len() > MAX_VALUES {
-        let what = format!("begins more than {MAX_VALUES} values");
+        let what = format!("starts a range of more than {MAX_VALUES} values");
         return Err(fields.error("from", &what, "write a larger step"));
     }
     let mut nodes: Vec<Node> = Vec::with_capacity(values.len());
     for value in values {
-        // A factor near 1 gives an integer twice.
+        // A factor near 1 can repeat an integer.
         if nodes.last().is_none_or(|last| show(&last.value) != show(&value)) {
             nodes.push(Node { location: fields.location("from").clone(), value });
         }
@@ -90,21 +90,25 @@ pub(super) fn range(fields: &Fields<'_>) -> Result<Vec<Node>, TextError> {
     Ok(nodes)
 }
 
-/// Where the range begins and ends, and what it goes through.
+/// The kind of quantity, the start and the end of the range.
 fn ends(fields: &Fields<'_>) -> Result<(Quantity, f64, f64), TextError> {
-    let wanted = |key: &str| {
+    let end = |key: &str| {
         let remedy = "write values = [...], or from, to and step (or factor)";
         let entry = fields.entry(key).ok_or_else(|| fields.missing(key, remedy))?;
         numeric(key, &entry.node)
     };
-    let ((quantity, from), (of_end, to)) = (wanted("from")?, wanted("to")?);
+    let ((quantity, from), (of_end, to)) = (end("from")?, end("to")?);
     if quantity != of_end {
         let what = format!("goes from {} to {}", quantity.name(), of_end.name());
-        return Err(fields.error("to", &what, "write both alike, such as from = \"4K\" and to = \"4M\""));
+        return Err(fields.error(
+            "to",
+            &what,
+            "use one kind for both, such as from = \"4K\" and to = \"4M\"",
+        ));
     }
     if from > to || from < 0.0 {
-        let what = "is not a number from `from` up";
-        return Err(fields.error("to", what, "write ranges from a low value, not negative, to a high one"));
+        let what = "is less than `from`, or `from` is negative";
+        return Err(fields.error("to", what, "write a range from a low value of at least 0 to a high one"));
     }
     Ok((quantity, from, to))
 }
@@ -116,11 +120,11 @@ fn progress(fields: &Fields<'_>, quantity: Quantity, from: f64) -> Result<Progre
             if of_step == quantity && step > 0.0 {
                 return Ok(Progress::Linear(step));
             }
-            let what = format!("is no positive step of {}", quantity.name());
-            Err(fields.error("step", &what, "write it in the unit of from and to"))
+            let what = format!("is not a positive step of {}", quantity.name());
+            Err(fields.error("step", &what, "write the same kind as from and to"))
         }
         (None, Some(_)) if from == 0.0 => {
-            let what = "is 0, which no factor leads away from";
+            let what = "is 0, so every multiple is 0";
             Err(fields.error("from", what, "start at 1, or write a step"))
         }
         (None, Some(_)) => Ok(Progress::Geometric(fields.number("factor", 1.001..=1e6, 2.0)?)),
@@ -130,12 +134,12 @@ fn progress(fields: &Fields<'_>, quantity: Quantity, from: f64) -> Result<Progre
 
 fn numeric(key: &str, node: &Node) -> Result<(Quantity, f64), TextError> {
     Quantity::of(node).ok_or_else(|| {
-        let what = format!("`{key}` is {}, which cannot be counted through", show(&node.value));
+        let what = format!("`{key}` is {}, which cannot start or end a range", show(&node.value));
         node.location.error(what, "write a number, a size or a duration; for anything else, values = [...]")
     })
 }
 
-/// A sum of decimal fractions as a person would write it: 0.3, not 0.30000000000000004.
+/// Rounds away binary noise: 0.3, not 0.30000000000000004.
 fn decimal(number: f64) -> f64 {
     format!("{number:.11e}").parse().unwrap_or(number)
 }

@@ -2,7 +2,7 @@
 
 use crate::shipped::Shipped;
 
-/// All of them.
+/// All shipped sweeps.
 pub const SWEEPS: Shipped = Shipped(&[
     ("credits-by-handlers", include_str!("shipped/credits-by-handlers.toml")),
     ("batch-by-size", include_str!("shipped/batch-by-size.toml")),
@@ -14,12 +14,12 @@ pub const SWEEPS: Shipped = Shipped(&[
 mod tests {
     use super::*;
     use crate::shipped::no_files;
-    use crate::sweep::Plan;
+    use crate::sweep::SweepPlan;
 
     #[test]
     fn every_point_of_every_shipped_sweep_is_a_scenario() {
         for name in SWEEPS.names() {
-            let plan = Plan::open(name, &no_files).unwrap_or_else(|error| panic!("{error}"));
+            let plan = SweepPlan::open(name, &no_files).unwrap_or_else(|error| panic!("{error}"));
             assert!(plan.name() == name && plan.len() > 1, "{name}");
         }
     }

@@ -20,8 +20,8 @@ use self::script::script;
 use super::options::{DemoArgs, Mapping, Mode, SCENARIOS};
 use super::protocol::{Counters, Event, Subject};
 use super::view::View;
-use refault_lab::engine::{self, run_play};
-use refault_lab::outcome::Outcome;
+use refault_lab::engine::{self, run_with_actor};
+use refault_lab::outcome::ExperimentOutcome;
 use refault_lab::scenario::{self, Arrival, Device, Guest, Load, Pattern, Scenario};
 use refault_observe::summary::Outcome as Verdict;
 use refault_observe::trace::{FaultRecord, FaultSummary, Records, ScenarioSpan};
@@ -99,7 +99,7 @@ pub(super) fn play(args: &DemoArgs, live: bool) -> Result<Played> {
 /// What one row came to.
 struct Row {
     counters: Counters,
-    played: Option<engine::Played>,
+    played: Option<engine::ActorRun>,
     problem: Option<String>,
     remark: String,
 }
@@ -135,7 +135,7 @@ fn one(args: &DemoArgs, subject: &Subject) -> Result<Row> {
     let board = Arc::new(Mutex::new(Counters::default()));
     let play = FilePlay::new(script, PAGES, board.clone());
     let scenario = scenario_of(args, subject)?;
-    let played = run_play(&scenario, Box::new(play)).with_context(|| subject.scenario.clone())?;
+    let played = run_with_actor(&scenario, Box::new(play)).with_context(|| subject.scenario.clone())?;
     let mut counters = *board.lock().unwrap_or_else(PoisonError::into_inner);
     counters.seconds = played.outcome.load.duration_ns as f64 / 1e9;
     let problem = match (counters.bytes_wrong, played.problems.first()) {
@@ -173,7 +173,7 @@ fn scenario_of(args: &DemoArgs, subject: &Subject) -> Result<Scenario> {
             large_pages: false,
         },
         device: Device {
-            mode: if odp { scenario::Mode::Odp } else { scenario::Mode::Pasid },
+            mode: if odp { scenario::TranslationMode::Odp } else { scenario::TranslationMode::Pasid },
             credits: nic.page_request_credits,
             page_request_order: 4,
             atc_entries: nic.atc_entries,
@@ -193,7 +193,7 @@ fn scenario_of(args: &DemoArgs, subject: &Subject) -> Result<Scenario> {
 }
 
 /// Puts a scenario's faults behind those of the others, on one time line.
-fn append(records: &mut Records, subject: &Subject, outcome: &Outcome) {
+fn append(records: &mut Records, subject: &Subject, outcome: &ExperimentOutcome) {
     let origin = records.scenarios.last().map_or(0, |span| span.end);
     let scenario = records.scenarios.len() as u16;
     let (name, mode) = (subject.scenario.clone(), subject.label());

@@ -11,7 +11,7 @@ use refault_model::paging::Rights;
 use super::ledger::{Owner, PAGE, Page, Version, bytes};
 use super::script::Script;
 use crate::demo::protocol::Counters;
-use refault_lab::engine::play::{Play, Wish};
+use refault_lab::engine::actor::{Actor, Next};
 use refault_lab::machine::Machine;
 
 /// The file system has room for so many files of the target's size.
@@ -64,7 +64,7 @@ impl FilePlay {
     }
 }
 
-impl Play for FilePlay {
+impl Actor for FilePlay {
     fn memory_bytes(&self) -> u64 {
         FILES * self.pages * PAGE as u64
     }
@@ -111,7 +111,7 @@ impl Play for FilePlay {
         }
     }
 
-    fn killed(&mut self) {
+    fn program_killed(&mut self) {
         let now = self.tick();
         self.under_way.clear();
         if let Some(stage) = &mut self.stage {
@@ -119,7 +119,7 @@ impl Play for FilePlay {
         }
     }
 
-    fn buried(&mut self) -> Result<()> {
+    fn program_released(&mut self) -> Result<()> {
         self.stage.as_ref().map_or(Ok(()), |stage| stage.fs.close(stage.target))
     }
 
@@ -127,9 +127,9 @@ impl Play for FilePlay {
         self.script.gap_ns()
     }
 
-    fn act(&mut self) -> Result<Wish> {
+    fn act(&mut self) -> Result<Next> {
         let now = self.tick();
-        let Some(stage) = &mut self.stage else { return Ok(Wish::End) };
+        let Some(stage) = &mut self.stage else { return Ok(Next::Stop) };
         stage.now = now;
         let wish = self.script.act(stage)?;
         stage.count_moved()?;

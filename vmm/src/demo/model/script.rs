@@ -4,7 +4,7 @@ use refault_model::dax::FileId;
 
 use super::ledger::{Owner, Page};
 use super::play::{Result, Stage, new_file};
-use refault_lab::engine::play::Wish;
+use refault_lab::engine::actor::Next;
 
 /// Nanoseconds between two operations: some hundred requests.
 const GAP_NS: u64 = 1_000_000;
@@ -24,7 +24,7 @@ pub(super) trait Script {
     }
 
     /// A step, while requests are under way.
-    fn act(&mut self, stage: &mut Stage) -> Result<Wish>;
+    fn act(&mut self, stage: &mut Stage) -> Result<Next>;
 
     /// With nothing under way any more.
     fn end(&mut self, _stage: &mut Stage) -> Result<()> {
@@ -47,10 +47,10 @@ pub(super) fn script(name: &str, steps: u32) -> Option<Box<dyn Script>> {
 }
 
 /// Counts a step; whether it was the last.
-fn step(left: &mut u32, stage: &mut Stage) -> Wish {
+fn step(left: &mut u32, stage: &mut Stage) -> Next {
     stage.counters.operations += 1;
     *left = left.saturating_sub(1);
-    if *left == 0 { Wish::End } else { Wish::GoOn }
+    if *left == 0 { Next::Stop } else { Next::Continue }
 }
 
 /// Nothing happens.
@@ -59,7 +59,7 @@ struct Steady {
 }
 
 impl Script for Steady {
-    fn act(&mut self, stage: &mut Stage) -> Result<Wish> {
+    fn act(&mut self, stage: &mut Stage) -> Result<Next> {
         let wish = step(&mut self.left, stage);
         stage.counters.operations = 0;
         Ok(wish)
@@ -82,7 +82,7 @@ impl ReflinkCow {
 }
 
 impl Script for ReflinkCow {
-    fn act(&mut self, stage: &mut Stage) -> Result<Wish> {
+    fn act(&mut self, stage: &mut Stage) -> Result<Next> {
         self.retire(stage)?;
         let file = stage.fs.reflink(stage.target)?;
         let now = stage.now();
@@ -111,8 +111,8 @@ impl Script for Exchange {
         Ok(())
     }
 
-    fn act(&mut self, stage: &mut Stage) -> Result<Wish> {
-        let Some((donor, pages)) = &mut self.donor else { return Ok(Wish::End) };
+    fn act(&mut self, stage: &mut Stage) -> Result<Next> {
+        let Some((donor, pages)) = &mut self.donor else { return Ok(Next::Stop) };
         let range = next_range(&mut self.at, pages.len() as u64);
         stage.fs.exchange(stage.target, *donor, range.clone())?;
         let now = stage.now();
@@ -156,7 +156,7 @@ struct Punch {
 }
 
 impl Script for Punch {
-    fn act(&mut self, stage: &mut Stage) -> Result<Wish> {
+    fn act(&mut self, stage: &mut Stage) -> Result<Next> {
         if let Some(heir) = self.heir.take() {
             heir.retire(stage)?;
         }
@@ -182,7 +182,7 @@ struct Truncate {
 }
 
 impl Script for Truncate {
-    fn act(&mut self, stage: &mut Stage) -> Result<Wish> {
+    fn act(&mut self, stage: &mut Stage) -> Result<Next> {
         let pages = stage.ledger.len() as u64;
         let (rest, now) = (pages - pages / 4, stage.now());
         if let Some(heir) = self.heir.take() {
@@ -193,7 +193,7 @@ impl Script for Truncate {
         }
         stage.fs.truncate(stage.target, rest)?;
         self.heir = Some(Heir::new(stage, self.left, pages - rest)?);
-        Ok(Wish::GoOn)
+        Ok(Next::Continue)
     }
 
     fn end(&mut self, stage: &mut Stage) -> Result<()> {
@@ -207,7 +207,7 @@ struct Fsync {
 }
 
 impl Script for Fsync {
-    fn act(&mut self, stage: &mut Stage) -> Result<Wish> {
+    fn act(&mut self, stage: &mut Stage) -> Result<Next> {
         stage.fs.fsync(stage.target)?;
         Ok(step(&mut self.left, stage))
     }
@@ -219,9 +219,9 @@ struct Kill {
 }
 
 impl Script for Kill {
-    fn act(&mut self, stage: &mut Stage) -> Result<Wish> {
+    fn act(&mut self, stage: &mut Stage) -> Result<Next> {
         let wish = step(&mut self.left, stage);
-        Ok(if wish == Wish::End { wish } else { Wish::Kill })
+        Ok(if wish == Next::Stop { wish } else { Next::Kill })
     }
 }
 

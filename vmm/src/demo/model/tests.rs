@@ -50,9 +50,9 @@ fn a_seed_has_one_table() {
 struct Saboteur;
 
 impl script::Script for Saboteur {
-    fn act(&mut self, stage: &mut play::Stage) -> play::Result<refault_lab::engine::play::Wish> {
+    fn act(&mut self, stage: &mut play::Stage) -> play::Result<refault_lab::engine::actor::Next> {
         stage.counters.operations += 1;
-        Ok(refault_lab::engine::play::Wish::End)
+        Ok(refault_lab::engine::actor::Next::Stop)
     }
 
     fn end(&mut self, stage: &mut play::Stage) -> play::Result<()> {
@@ -65,6 +65,6 @@ fn one_wrong_byte_is_found() {
     let subject = Subject { scenario: "steady".into(), mode: "pasid".into(), mapping: "4k".into() };
     let board = Arc::new(Mutex::new(Counters::default()));
     let play = FilePlay::new(Box::new(Saboteur), PAGES, board.clone());
-    run_play(&scenario_of(&args(&[]), &subject).unwrap(), Box::new(play)).unwrap();
+    run_with_actor(&scenario_of(&args(&[]), &subject).unwrap(), Box::new(play)).unwrap();
     assert_eq!(board.lock().unwrap().bytes_wrong, 1);
 }

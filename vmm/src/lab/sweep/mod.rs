@@ -25,7 +25,7 @@ pub use self::store::POINTS;
 use self::store::Store;
 pub use self::table::CSV;
 use self::table::Table;
-use refault_lab::sweep::{Plan, row};
+use refault_lab::sweep::{SweepPlan, row};
 
 /// Why a sweep did not come to its end. What was finished is kept in all cases.
 #[derive(Debug, Error)]
@@ -106,7 +106,12 @@ pub struct Done {
 ///
 /// # Errors
 /// A point fails, or cannot be kept: then nothing that was finished is lost, and the same call goes on from there.
-pub fn run(plan: &Plan, folder: &Path, jobs: usize, progress: impl FnMut(usize)) -> Result<Done, SweepError> {
+pub fn run(
+    plan: &SweepPlan,
+    folder: &Path,
+    jobs: usize,
+    progress: impl FnMut(usize),
+) -> Result<Done, SweepError> {
     run_with(plan, folder, jobs, progress, &|point| row(plan, point))
 }
 
@@ -114,7 +119,7 @@ pub fn run(plan: &Plan, folder: &Path, jobs: usize, progress: impl FnMut(usize))
 type Row = Result<String, String>;
 
 fn run_with(
-    plan: &Plan,
+    plan: &SweepPlan,
     folder: &Path,
     jobs: usize,
     mut progress: impl FnMut(usize),
@@ -163,7 +168,7 @@ fn labour(
 /// failure no new points begin, and those under way are kept still.
 fn keep(
     results: Receiver<(usize, Row)>,
-    plan: &Plan,
+    plan: &SweepPlan,
     store: &mut Store,
     stop: &AtomicBool,
     progress: &mut impl FnMut(usize),

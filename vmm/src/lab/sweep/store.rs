@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use refault_lab::sweep::Plan;
+use refault_lab::sweep::SweepPlan;
 
 use super::SweepError;
 
@@ -31,7 +31,7 @@ impl Store {
     ///
     /// # Errors
     /// The folder belongs to another sweep, or another process works on it, or the file system refuses.
-    pub(crate) fn open(folder: &Path, plan: &Plan) -> Result<Self, SweepError> {
+    pub(crate) fn open(folder: &Path, plan: &SweepPlan) -> Result<Self, SweepError> {
         let path = folder.join(POINTS);
         let failed = |reason| SweepError::Open { path: path.clone(), reason };
         std::fs::create_dir_all(folder).map_err(failed)?;
@@ -83,7 +83,7 @@ impl Store {
         self.file.seek(SeekFrom::Start(self.length)).map(|_| ())
     }
 
-    fn resume(&mut self, text: &[u8], folder: &Path, plan: &Plan) -> Result<(), SweepError> {
+    fn resume(&mut self, text: &[u8], folder: &Path, plan: &SweepPlan) -> Result<(), SweepError> {
         let header = header(plan);
         let mut lines = text.split_inclusive(|&byte| byte == b'\n');
         let first = lines.next().unwrap_or_default();
@@ -111,7 +111,7 @@ impl Store {
 }
 
 /// The first line: whose points these are.
-fn header(plan: &Plan) -> String {
+fn header(plan: &SweepPlan) -> String {
     format!("{MAGIC} {} {} {}\n", plan.identity(), plan.len(), plan.name())
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use refault_lab::figures::FIGURES;
-use refault_lab::sweep::Plan;
+use refault_lab::sweep::SweepPlan;
 
 use super::SweepError;
 
@@ -15,13 +15,13 @@ pub const CSV: &str = "table.csv";
 
 /// A sweep's rows, complete and in order.
 pub(crate) struct Table<'a> {
-    pub(super) plan: &'a Plan,
+    pub(super) plan: &'a SweepPlan,
     pub(super) rows: Vec<&'a str>,
 }
 
 impl<'a> Table<'a> {
     /// The table of all points.
-    pub(crate) fn new(plan: &'a Plan, rows: impl Iterator<Item = &'a String>) -> Self {
+    pub(crate) fn new(plan: &'a SweepPlan, rows: impl Iterator<Item = &'a String>) -> Self {
         Self { plan, rows: rows.map(String::as_str).collect() }
     }
 

@@ -34,8 +34,8 @@ to = 2
 step = 1
 "#;
 
-fn small() -> Plan {
-    Plan::parse("small.toml", SMALL, &no_files).unwrap_or_else(|error| panic!("{error}"))
+fn small() -> SweepPlan {
+    SweepPlan::parse("small.toml", SMALL, &no_files).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn sweep_in(folder: &Path, jobs: usize) -> Done {
@@ -61,7 +61,7 @@ fn points_are_the_product_of_the_axes_and_the_last_varies_fastest() {
 
 fn axis(lines: &str) -> Result<Vec<String>, PlanError> {
     let text = format!("scenario = \"few-credits\"\n[[axis]]\n{lines}\n");
-    let plan = Plan::parse("s.toml", &text, &no_files)?;
+    let plan = SweepPlan::parse("s.toml", &text, &no_files)?;
     Ok((0..plan.len()).map(|point| plan.values(point).join(" ")).collect())
 }
 
@@ -92,20 +92,20 @@ fn each_mistake_is_named_with_its_line() {
         ("values = [1]", 2, "`key` is missing"),
         ("key = \"seed\"\nvalues = []", 4, "`values` is empty"),
         ("key = \"seed\"\nvalues = 3", 4, "not a list"),
-        ("key = \"seed\"\nvalues = [1]\nfrom = 2", 5, "stands beside values"),
+        ("key = \"seed\"\nvalues = [1]\nfrom = 2", 5, "cannot be combined with values"),
         ("key = \"seed\"\nfrom = 1\nto = 3", 2, "`step` is missing"),
-        ("key = \"seed\"\nfrom = 1\nto = 3\nstep = 0", 6, "no positive step"),
-        ("key = \"seed\"\nfrom = 4\nto = 3\nstep = 1", 5, "not a number from `from` up"),
-        ("key = \"seed\"\nfrom = 0\nto = 3\nfactor = 2", 4, "no factor leads away"),
+        ("key = \"seed\"\nfrom = 1\nto = 3\nstep = 0", 6, "not a positive step"),
+        ("key = \"seed\"\nfrom = 4\nto = 3\nstep = 1", 5, "less than `from`"),
+        ("key = \"seed\"\nfrom = 0\nto = 3\nfactor = 2", 4, "so every multiple is 0"),
         (
             "key = \"load.message\"\nfrom = \"4K\"\nto = \"3 us\"\nfactor = 2",
             5,
             "goes from sizes to durations",
         ),
-        ("key = \"seed\"\nfrom = true\nto = 3\nstep = 1", 4, "cannot be counted through"),
+        ("key = \"seed\"\nfrom = true\nto = 3\nstep = 1", 4, "cannot start or end a range"),
         ("key = \"seed\"\nfrom = 1\nto = 1000000\nstep = 1", 4, "more than 100000 values"),
-        ("keys = [\"seed\", \"requests\"]\nvalues = [[1, 2], [3]]", 4, "no list of 2 values"),
-        ("key = \"seed\"\nkeys = [\"requests\"]\nvalues = [1]", 3, "stands beside keys"),
+        ("keys = [\"seed\", \"requests\"]\nvalues = [[1, 2], [3]]", 4, "not a list of 2 values"),
+        ("key = \"seed\"\nkeys = [\"requests\"]\nvalues = [1]", 3, "cannot be combined with keys"),
         ("key = \"seed\"\nvalues = [1]\n[[axis]]\nkey = \"seed\"\nvalues = [2]", 5, "varies on two axes"),
         ("key = \"..\"\nvalues = [1]", 3, "is not a key"),
         ("kee = \"seed\"\nvalues = [1]", 3, "no key `kee`"),
@@ -118,9 +118,9 @@ fn each_mistake_is_named_with_its_line() {
             other => panic!("{lines}\n{other}"),
         }
     }
-    let error = Plan::parse("s.toml", "axis = []\n", &no_files).expect_err("no scenario").to_string();
+    let error = SweepPlan::parse("s.toml", "axis = []\n", &no_files).expect_err("no scenario").to_string();
     assert!(error.contains("`scenario` is missing"), "{error}");
-    let error = Plan::parse("s.toml", "scenario = \"nowhere\"\naxis = []\n", &no_files)
+    let error = SweepPlan::parse("s.toml", "scenario = \"nowhere\"\naxis = []\n", &no_files)
         .expect_err("unknown")
         .to_string();
     assert!(error.contains("nowhere") && error.contains("cold-4k"), "{error}");
@@ -138,7 +138,7 @@ fn a_value_that_makes_no_scenario_is_named_with_its_point_before_anything_runs()
 fn settings_of_a_sweep_come_before_its_axes() {
     let text = "scenario = \"few-credits\"\n[set]\nrequests = 7\ndevice.workers = 3\n\
         timing.minor = { exponential = \"1 us\" }\n[[axis]]\nkey = \"seed\"\nvalues = [5]\n";
-    let scenario = Plan::parse("s.toml", text, &no_files).unwrap().scenario(0).unwrap();
+    let scenario = SweepPlan::parse("s.toml", text, &no_files).unwrap().scenario(0).unwrap();
     assert_eq!((scenario.requests, scenario.device.workers, scenario.seed), (7, 3, 5));
     assert_eq!((scenario.timing.minor.mean(), scenario.device.credits), (1000.0, 8));
 }
@@ -279,7 +279,7 @@ fn a_folder_belongs_to_one_sweep() {
     sweep_in(folder.path(), 1);
     let before = fs::read(folder.path().join(POINTS)).unwrap();
     let other =
-        Plan::parse("other.toml", &SMALL.replace("requests = 50", "requests = 51"), &no_files).unwrap();
+        SweepPlan::parse("other.toml", &SMALL.replace("requests = 50", "requests = 51"), &no_files).unwrap();
     let error = run(&other, folder.path(), 1, |_| {}).expect_err("another's").to_string();
     assert!(error.contains("another sweep, \"small\"") && error.contains("--out"), "{error}");
     assert_eq!(fs::read(folder.path().join(POINTS)).unwrap(), before);

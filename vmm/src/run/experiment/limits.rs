@@ -1,6 +1,6 @@
 //! What of a scenario the real guest does its own way.
 
-use refault_lab::scenario::{Churn, ChurnOperation, Guest, Mode, Scenario};
+use refault_lab::scenario::{Churn, ChurnOperation, Guest, Scenario, TranslationMode};
 
 /// Pages of Linux' page request queue, as a power of two (`PRQ_ORDER`).
 const LINUX_ORDER: u8 = 4;
@@ -16,7 +16,7 @@ pub(in crate::run) fn limits(scenario: &Scenario) -> String {
          {batch}, prefetch {prefetch}, {major_share} major)"
     )];
     own.push("every step takes the time that it takes here (--timing slows the devices down)".into());
-    if scenario.device.page_request_order != LINUX_ORDER && scenario.device.mode == Mode::Pasid {
+    if scenario.device.page_request_order != LINUX_ORDER && scenario.device.mode == TranslationMode::Pasid {
         own.push(format!("Linux' page request queue has 2^{LINUX_ORDER} pages"));
     }
     if scenario.device.min_rnr_timer != GUEST_RNR_TIMER {

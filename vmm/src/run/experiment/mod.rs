@@ -2,7 +2,7 @@
 //!
 //! The load is the program `refault-load` of the guest; which requests it makes, and in which order, are the very ones
 //! of the model (`lab::engine::requests`). Records, counters and the program's own figures come out in one
-//! [`Outcome`], as an experiment on the virtual clock has them.
+//! [`ExperimentOutcome`], as an experiment on the virtual clock has them.
 
 mod limits;
 mod results;
@@ -16,9 +16,9 @@ use tempfile::TempDir;
 
 use super::Spec;
 use super::parse::{Add, Out};
-use refault_lab::engine::requests::{Request, requests};
-use refault_lab::outcome::Outcome;
-use refault_lab::scenario::{Arrival, ChurnOperation, Mode, Scenario};
+use refault_lab::engine::requests::{LoadRequest, requests};
+use refault_lab::outcome::ExperimentOutcome;
+use refault_lab::scenario::{Arrival, ChurnOperation, Scenario, TranslationMode};
 use refault_observe::report::Counters;
 use refault_observe::trace::Records;
 
@@ -91,10 +91,10 @@ impl Experiment {
     ///
     /// # Errors
     /// The guest left no results, or damaged ones.
-    pub(super) fn outcome(&self, records: Records, counters: Counters) -> Result<Outcome> {
+    pub(super) fn outcome(&self, records: Records, counters: Counters) -> Result<ExperimentOutcome> {
         let load = results::read(&self.results()).context("the guest's load left no results")?;
         let handlers = results::handlers(&records);
-        Ok(Outcome { records, counters, load, handlers })
+        Ok(ExperimentOutcome { records, counters, load, handlers })
     }
 
     fn results(&self) -> PathBuf {
@@ -125,7 +125,7 @@ impl Experiment {
             add("churn-pages", churn.pages.to_string());
         }
         let flags = [
-            ("--odp", self.scenario.device.mode == Mode::Odp),
+            ("--odp", self.scenario.device.mode == TranslationMode::Odp),
             ("--open", matches!(load.arrival, Arrival::Poisson { .. })),
             ("--warm", load.warm),
             ("--large-pages", load.large_pages),
@@ -144,7 +144,7 @@ fn operation(operation: ChurnOperation) -> &'static str {
 }
 
 /// As `struct load_request` has it.
-fn encode(request: &Request) -> [u8; 16] {
+fn encode(request: &LoadRequest) -> [u8; 16] {
     let flags = if request.write { WRITE } else { 0 } | if request.cold { COLD } else { 0 };
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&request.gap_ns.to_le_bytes());

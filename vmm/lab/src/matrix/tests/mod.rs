@@ -1,4 +1,4 @@
-//! What each policy promises, cell by cell; and that no order of things breaks the promise of the faulting ones.
+//! What each policy promises, cell by cell, and random sequences of operations under the policies that fault.
 
 mod leases;
 mod promises;

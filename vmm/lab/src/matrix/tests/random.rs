@@ -1,5 +1,4 @@
-//! Random sequences of file operations and DMA under the policies that fault: not a byte is lost, lands elsewhere or
-//! leaks.
+//! Random sequences of file operations and DMA under the policies that fault: no byte is lost, misplaced or leaked.
 
 use std::ops::Range;
 
@@ -7,14 +6,14 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use refault_model::dax::FsError;
 
-use crate::matrix::contents::{PAGE, Possible, WRITTEN, difference, written};
+use crate::matrix::contents::{PAGE, PageCandidates, WRITTEN, difference, written};
 use crate::matrix::machine::OwnSpace;
-use crate::matrix::operation::{FILE, Operation};
-use crate::matrix::row::Row;
-use crate::matrix::session::Access;
-use crate::matrix::stage::{Stage, Which};
+use crate::matrix::operation::{FILE, FileOperation};
+use crate::matrix::queues::PageAccess;
+use crate::matrix::row::PolicyRow;
+use crate::matrix::testbed::{FileRole, Testbed};
 
-/// One thing that happens.
+/// One step of a sequence.
 #[derive(Clone, Debug)]
 enum Step {
     DeviceWrites(u64),
@@ -24,14 +23,14 @@ enum Step {
     Punch(Range<u64>),
     Collapse(Range<u64>),
     Insert(u64, u64),
-    /// A copy is made, or the one there is goes.
+    /// Makes a reflink copy, or removes it.
     Reflink,
     Exchange(Range<u64>),
     Relocate(Range<u64>),
     Allocate(Range<u64>),
     Clean,
     Reclaim(Range<u64>),
-    /// A request is posted, and what is boxed happens before anybody handles its fault.
+    /// Posts a request; the boxed step happens before its fault is handled.
     InFlight(u64, Box<Step>),
 }
 
@@ -65,63 +64,65 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The stage, and what has been written so far.
+/// The testbed, and the versions written so far.
 struct Play {
-    stage: Stage,
+    testbed: Testbed,
     version: u32,
 }
 
 impl Play {
-    fn new(own: OwnSpace, row: Row) -> Self {
+    fn new(own: OwnSpace, row: PolicyRow) -> Self {
         // The exchange is the one that has another file.
-        let stage = Stage::on(own, row, Operation::Exchange).unwrap();
-        stage.program.register(0..FILE, true).unwrap();
-        Self { stage, version: 1 }
+        let testbed = Testbed::on(own, row, FileOperation::Exchange).unwrap();
+        testbed.program.register(0..FILE, true).unwrap();
+        Self { testbed, version: 1 }
     }
 
     fn size(&self) -> u64 {
-        self.stage.data_size().unwrap()
+        self.testbed.data_size().unwrap()
     }
 
     fn play(&mut self, step: &Step) -> Result<(), FsError> {
-        let (fs, data) = (self.stage.fs.clone(), self.stage.data);
+        let (fs, data) = (self.testbed.fs.clone(), self.testbed.data);
         let size = self.size();
         match step.clone() {
-            Step::DeviceWrites(page) => self.request(Access::Write(self.version), page),
-            Step::DeviceReads(page) => self.request(Access::Read, page),
+            Step::DeviceWrites(page) => self.request(PageAccess::Write(self.version), page),
+            Step::DeviceReads(page) => self.request(PageAccess::Read, page),
             Step::OthersWrite(page) if page < size => {
                 let bytes = written(self.version, page);
                 fs.write(data, page, WRITTEN.start as u64, &bytes)?;
-                self.stage
+                self.testbed
                     .reference
-                    .edit(Which::Data, |pages| pages[page as usize].write(WRITTEN.start, &bytes));
+                    .edit(FileRole::Data, |pages| pages[page as usize].write(WRITTEN.start, &bytes));
             }
             Step::OthersWrite(_) => {}
             Step::Truncate(pages) => {
                 fs.truncate(data, pages)?;
-                self.stage.reference.edit(Which::Data, |all| all.resize(pages as usize, Possible::zeroes()));
+                self.testbed
+                    .reference
+                    .edit(FileRole::Data, |all| all.resize(pages as usize, PageCandidates::zeroes()));
             }
             Step::Punch(pages) => {
                 fs.punch(data, pages.clone())?;
                 let pages = pages.start.min(size) as usize..pages.end.min(size) as usize;
-                self.stage.reference.edit(Which::Data, |all| all[pages].fill(Possible::zeroes()));
+                self.testbed.reference.edit(FileRole::Data, |all| all[pages].fill(PageCandidates::zeroes()));
             }
             Step::Collapse(pages) if pages.end <= size && pages.end - pages.start < size => {
                 fs.collapse(data, pages.clone())?;
                 let pages = pages.start as usize..pages.end as usize;
-                self.stage.reference.edit(Which::Data, |all| drop(all.drain(pages)));
+                self.testbed.reference.edit(FileRole::Data, |all| drop(all.drain(pages)));
             }
             Step::Insert(at, count) if at < size && size + count <= 2 * FILE => {
                 fs.insert(data, at, count)?;
-                let (at, hole) = (at as usize, (0..count).map(|_| Possible::zeroes()));
-                self.stage.reference.edit(Which::Data, |all| drop(all.splice(at..at, hole)));
+                let (at, hole) = (at as usize, (0..count).map(|_| PageCandidates::zeroes()));
+                self.testbed.reference.edit(FileRole::Data, |all| drop(all.splice(at..at, hole)));
             }
             Step::Collapse(_) | Step::Insert(..) => {}
             Step::Reflink => self.reflink()?,
             Step::Exchange(pages) if pages.end <= size => {
-                fs.exchange(data, self.stage.files[&Which::Donor], pages.clone())?;
+                fs.exchange(data, self.testbed.files[&FileRole::Donor], pages.clone())?;
                 let pages = pages.start as usize..pages.end as usize;
-                self.stage.reference.exchange(Which::Data, Which::Donor, pages);
+                self.testbed.reference.exchange(FileRole::Data, FileRole::Donor, pages);
             }
             Step::Exchange(_) => {}
             Step::Relocate(pages) => fs.relocate(data, pages)?,
@@ -135,61 +136,61 @@ impl Play {
     }
 
     fn reflink(&mut self) -> Result<(), FsError> {
-        match self.stage.files.remove(&Which::Copy) {
+        match self.testbed.files.remove(&FileRole::Copy) {
             Some(copy) => {
-                self.stage.reference.remove(Which::Copy);
-                self.stage.fs.remove(copy)
+                self.testbed.reference.remove(FileRole::Copy);
+                self.testbed.fs.remove(copy)
             }
             None => {
-                let copy = self.stage.fs.reflink(self.stage.data)?;
-                self.stage.reference.copy(Which::Data, Which::Copy);
-                self.stage.files.insert(Which::Copy, copy);
+                let copy = self.testbed.fs.reflink(self.testbed.data)?;
+                self.testbed.reference.copy(FileRole::Data, FileRole::Copy);
+                self.testbed.files.insert(FileRole::Copy, copy);
                 Ok(())
             }
         }
     }
 
-    /// A request, from beginning to end.
-    fn request(&mut self, access: Access, page: u64) {
-        self.stage.program.recover().unwrap();
-        self.stage.program.post(0, access, page).unwrap();
-        self.stage.world.act();
+    /// A request from posting to completion.
+    fn request(&mut self, access: PageAccess, page: u64) {
+        self.testbed.program.recover().unwrap();
+        self.testbed.program.post(0, access, page).unwrap();
+        self.testbed.simulation.act();
         self.finish(page);
     }
 
-    /// The page is taken from the tables and a write for it posted; then `change`; only then are faults handled.
+    /// Unmaps the page, posts a write to it, performs `change`, and only then handles faults.
     fn in_flight(&mut self, page: u64, change: &Step) -> Result<(), FsError> {
-        self.stage.fs.unmap(self.stage.data, &(page..page + 1))?;
-        self.stage.program.recover()?;
-        self.stage.program.post(0, Access::Write(self.version), page)?;
-        while self.stage.world.machine.step() {}
-        assert!(self.stage.program.drain()?.is_empty(), "it waits for a fault");
+        self.testbed.fs.unmap(self.testbed.data, &(page..page + 1))?;
+        self.testbed.program.recover()?;
+        self.testbed.program.post(0, PageAccess::Write(self.version), page)?;
+        while self.testbed.simulation.machine.step() {}
+        assert!(self.testbed.program.drain()?.is_empty(), "it waits for a fault");
         self.play(change)?;
-        self.stage.world.act();
+        self.testbed.simulation.act();
         self.finish(page);
         Ok(())
     }
 
-    /// The one request that there was is over: it failed if the file does not have the page, and else it was done.
+    /// Checks the only request: it must have failed if the file does not have the page, and succeeded otherwise.
     fn finish(&mut self, page: u64) {
-        let done = self.stage.program.drain().unwrap();
+        let done = self.testbed.program.drain().unwrap();
         assert_eq!(done.len(), 1);
         assert_eq!(done[0].succeeded(), page < self.size(), "{:?}", done[0]);
-        let Some(possible) = self.stage.reference.page(Which::Data, page) else { return };
+        let Some(possible) = self.testbed.reference.page(FileRole::Data, page) else { return };
         match done[0].access {
-            Access::Write(version) => possible.write(WRITTEN.start, &written(version, page)),
-            Access::Read => assert_eq!(difference(possible.nearest(&done[0].data), &done[0].data), 0),
+            PageAccess::Write(version) => possible.write(WRITTEN.start, &written(version, page)),
+            PageAccess::Read => assert_eq!(difference(possible.nearest(&done[0].data), &done[0].data), 0),
         }
     }
 
     fn check(&mut self) {
-        assert_eq!(self.stage.compare().unwrap(), (0, 0));
-        assert_eq!(self.stage.fs.check(), Vec::<String>::new());
+        assert_eq!(self.testbed.compare().unwrap(), (0, 0));
+        assert_eq!(self.testbed.fs.check(), Vec::<String>::new());
     }
 
     /// After a last fsync, a crash takes nothing.
     fn check_after_crash(&self) {
-        let (fs, data) = (&self.stage.fs, self.stage.data);
+        let (fs, data) = (&self.testbed.fs, self.testbed.data);
         fs.fsync(data).unwrap();
         for page in 0..self.size() {
             let (now, then) = (fs.read(data, page).unwrap(), fs.after_crash(data, page).unwrap());
@@ -202,9 +203,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_to_the_file_a_device_that_faults_loses_and_leaks_nothing(
+    fn a_faulting_device_never_loses_or_leaks_bytes(
         own in prop_oneof![Just(OwnSpace::Translated), Just(OwnSpace::PassThrough)],
-        row in prop_oneof![Just(Row::Pasid), Just(Row::Odp), Just(Row::FileKey)],
+        row in prop_oneof![Just(PolicyRow::Pasid), Just(PolicyRow::Odp), Just(PolicyRow::FileKey)],
         steps in vec(step(), 1..40),
     ) {
         let mut play = Play::new(own, row);
@@ -213,6 +214,6 @@ proptest! {
             play.check();
         }
         play.check_after_crash();
-        prop_assert_eq!(play.stage.strike(0), Vec::<String>::new());
+        prop_assert_eq!(play.testbed.tear_down(0), Vec::<String>::new());
     }
 }

@@ -1,82 +1,82 @@
-//! A machine with the programs on it, and the time that passes when somebody waits.
+//! A machine with its programs, and the virtual time that passes while one waits.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use refault_bus::clock::Clock;
 use refault_model::scheduler::{Scheduler, WaitResult};
 
-use super::machine::{Machine, OwnSpace};
-use super::program::Program;
+use super::machine::{CellMachine, OwnSpace};
+use super::program::CellProgram;
 
-/// Nothing in a cell takes as long as this, in nanoseconds: an hour. Who waits longer waits for ever.
-const FOR_EVER_NS: u64 = 3_600_000_000_000;
+/// A wait of an hour, in nanoseconds, counts as endless: nothing in a cell takes as long.
+const FOREVER_NS: u64 = 3_600_000_000_000;
 
-/// Machine, programs, and what went wrong in refault itself.
-pub(super) struct World {
-    pub(super) machine: Arc<Machine>,
-    programs: Mutex<Vec<Weak<Program>>>,
+/// Machine, programs, and errors of refault itself.
+pub(super) struct Simulation {
+    pub(super) machine: Arc<CellMachine>,
+    programs: Mutex<Vec<Weak<CellProgram>>>,
     failures: Mutex<Vec<String>>,
 }
 
-impl World {
+impl Simulation {
     pub(super) fn new(own: OwnSpace) -> anyhow::Result<Arc<Self>> {
-        let machine = Arc::new(Machine::new(own)?);
+        let machine = Arc::new(CellMachine::new(own)?);
         Ok(Arc::new(Self { machine, programs: Mutex::default(), failures: Mutex::default() }))
     }
 
-    /// Lets a program act from now on, when it is its time.
-    pub(super) fn adopt(&self, program: &Arc<Program>) {
+    /// Runs a program's timed actions from now on.
+    pub(super) fn add_program(&self, program: &Arc<CellProgram>) {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(program));
     }
 
-    /// Notes what must not happen whatever the policy.
+    /// Records an error that must not occur under any policy.
     pub(super) fn fail(&self, what: String) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
-    /// Takes what was noted.
+    /// Takes the recorded errors.
     pub(super) fn take_failures(&self) -> Vec<String> {
         std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Lets everybody do what there is to do now.
+    /// Runs machine and programs until nothing is left to do now.
     pub(super) fn act(&self) {
         let programs = self.programs();
         let mut acted = true;
         while acted {
-            if let Err(error) = self.machine.settle() {
+            if let Err(error) = self.machine.run_until_idle() {
                 return self.fail(format!("{error:#}"));
             }
             let now = self.now_ns();
             acted = programs.iter().any(|program| match program.tick(now) {
                 Ok(acted) => acted,
                 Err(error) => {
-                    self.fail(format!("a program cannot let go: {error:#}"));
+                    self.fail(format!("a program cannot release its region: {error:#}"));
                     false
                 }
             });
         }
     }
 
-    /// When anybody has something to do next.
+    /// The next time at which a program or the NIC has something to do.
     fn next_ns(&self) -> Option<u64> {
         let due = self.programs().into_iter().filter_map(|program| program.due_ns());
         due.chain(self.machine.next_deadline_ns()).min()
     }
 
-    fn programs(&self) -> Vec<Arc<Program>> {
+    fn programs(&self) -> Vec<Arc<CellProgram>> {
         let programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         programs.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
-impl Scheduler for World {
+impl Scheduler for Simulation {
     fn now_ns(&self) -> u64 {
         self.machine.clock.now_ns()
     }
 
     fn wait(&self, deadline_ns: Option<u64>, ready: &mut dyn FnMut() -> bool) -> WaitResult {
-        let give_up = self.now_ns() + FOR_EVER_NS;
+        let limit = self.now_ns() + FOREVER_NS;
         loop {
             self.act();
             if ready() {
@@ -88,7 +88,7 @@ impl Scheduler for World {
             }
             let next = self.next_ns().filter(|&next| next > now);
             match next.into_iter().chain(deadline_ns).min() {
-                Some(next) if next <= give_up => self.machine.pass_time_to(next),
+                Some(next) if next <= limit => self.machine.pass_time_to(next),
                 _ => return WaitResult::Deadlock,
             }
         }

@@ -1,5 +1,5 @@
-//! The guest's side of a fault: whoever takes it from its queue - the page request thread, or the NIC's driver - and the
-//! handlers behind them.
+//! The guest's side of a fault: the page request thread or the NIC's driver takes it from its queue, and a handler
+//! resolves it.
 
 use std::sync::Arc;
 
@@ -14,73 +14,73 @@ use refault_model::process::FaultHandlers;
 use refault_model::vtd::{Answer, QueuedRequest, RemappingUnit};
 use refault_model::{ModelError, Process};
 
-use super::agenda::Event;
+use super::agenda::SimEvent;
+use super::client::Client;
 use super::dice::{Stream, dice, happens};
-use super::session::Session;
-use super::world::World;
+use super::timeline::Timeline;
 use crate::machine::Machine;
 use crate::outcome::HandlerOutcome;
-use crate::scenario::{Guest as Setup, Scenario};
+use crate::scenario::{Guest, Scenario};
 
-/// The kernel, as far as faults concern it.
-pub(super) struct Guest {
-    world: Arc<World>,
-    setup: Setup,
+/// The part of the guest kernel that handles faults.
+pub(super) struct GuestKernel {
+    timeline: Arc<Timeline>,
+    setup: Guest,
     unit: Arc<RemappingUnit>,
     events: Arc<PageFaultQueue>,
     probe: Arc<dyn Probe>,
     process: Arc<Process>,
     umem: Option<Arc<Umem>>,
     handlers: FaultHandlers<Fault>,
-    /// What each handler is at, and how long the part under the lock will take.
+    /// The phase of each handler.
     phases: Vec<Phase>,
     dice: Pcg64Mcg,
     outcome: HandlerOutcome,
 }
 
-/// A fault that arrived at the handlers.
+/// A fault that has arrived at the handlers.
 #[derive(Clone, Copy, Debug)]
 struct Fault {
-    asked: Asked,
+    source: FaultSource,
     arrived_ns: u64,
-    /// It ends in an error.
+    /// It is answered with an error.
     refused: bool,
 }
 
-/// Who asked for a page.
+/// The message that reported the fault.
 #[derive(Clone, Copy, Debug)]
-enum Asked {
-    /// The IOMMU, for the device.
+enum FaultSource {
+    /// A page request of the device, through the IOMMU.
     PageRequest(QueuedRequest),
-    /// The NIC, for a region with a table of its own.
+    /// A page fault event of an on-demand region.
     PageFault(Eqe),
 }
 
-/// What a handler is at.
+/// What a handler does.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// The part of a fault that needs no lock; then comes the one that does.
-    Open { locked_ns: u64 },
-    /// The part that needs it.
+    /// The part of the handling without the lock; the part under it takes `locked_ns`.
+    Unlocked { locked_ns: u64 },
+    /// The part under the lock.
     Locked,
 }
 
-impl Guest {
+impl GuestKernel {
     pub(super) fn new(
-        world: Arc<World>,
+        timeline: Arc<Timeline>,
         scenario: &Scenario,
         machine: &Machine,
-        session: &Session,
+        client: &Client,
         probe: Arc<dyn Probe>,
     ) -> Self {
         let setup = scenario.guest;
         let count = setup.handlers as usize;
         Self {
-            world,
+            timeline,
             unit: machine.unit.clone(),
             events: machine.faults.clone(),
-            process: session.process.clone(),
-            umem: session.umem(),
+            process: client.process.clone(),
+            umem: client.umem(),
             probe,
             handlers: FaultHandlers::new(count, setup.batch as usize),
             phases: vec![Phase::Locked; count],
@@ -90,12 +90,12 @@ impl Guest {
         }
     }
 
-    /// Another program has taken the place of the one before.
-    pub(super) fn serve(&mut self, session: &Session) {
-        (self.process, self.umem) = (session.process.clone(), session.umem());
+    /// Serves a program that replaces the one before.
+    pub(super) fn serve(&mut self, client: &Client) {
+        (self.process, self.umem) = (client.process.clone(), client.umem());
     }
 
-    /// Refuses what is in the queue and what the handlers have; they have nothing to do afterwards.
+    /// Refuses all faults in the queue and at the handlers, which are idle afterwards.
     pub(super) fn refuse_all(&mut self) -> Result<(), ModelError> {
         self.unit.service_page_requests(|_| Answer::Now(ResponseCode::InvalidRequest))?;
         let count = self.setup.handlers as usize;
@@ -106,161 +106,161 @@ impl Guest {
         Ok(())
     }
 
-    /// The page request thread takes what is in the queue, and hands it to the handlers.
+    /// The page request thread drains its queue and hands the requests to the handlers.
     pub(super) fn thread(&mut self) -> Result<(), ModelError> {
         let mut taken = Vec::new();
         self.unit.service_page_requests(|request| {
-            taken.push(Asked::PageRequest(*request));
+            taken.push(FaultSource::PageRequest(*request));
             Answer::Later
         })?;
         self.arrive(taken);
         Ok(())
     }
 
-    /// The driver takes what is in its event queue, and hands it to the handlers.
+    /// The driver drains its event queue and hands the faults to the handlers.
     pub(super) fn driver(&mut self) -> Result<(), ModelError> {
-        let taken = self.events.take()?.into_iter().map(Asked::PageFault).collect();
+        let taken = self.events.take()?.into_iter().map(FaultSource::PageFault).collect();
         self.arrive(taken);
         Ok(())
     }
 
-    /// A handler is through with what it was doing.
+    /// A handler has finished its phase.
     pub(super) fn handler(&mut self, handler: usize) -> Result<(), ModelError> {
         match self.phases[handler] {
-            Phase::Open { locked_ns: 0 } => self.resolve(handler),
-            Phase::Open { locked_ns } => {
+            Phase::Unlocked { locked_ns: 0 } => self.resolve(handler),
+            Phase::Unlocked { locked_ns } => {
                 if self.handlers.acquire(handler) {
                     self.phases[handler] = Phase::Locked;
-                    self.world.note(locked_ns, Event::Handler(handler));
+                    self.timeline.schedule(locked_ns, SimEvent::Handler(handler));
                 }
                 Ok(())
             }
             Phase::Locked => {
                 if let Some(next) = self.handlers.release()
-                    && let Phase::Open { locked_ns } = self.phases[next]
+                    && let Phase::Unlocked { locked_ns } = self.phases[next]
                 {
                     self.phases[next] = Phase::Locked;
-                    self.world.note(locked_ns, Event::Handler(next));
+                    self.timeline.schedule(locked_ns, SimEvent::Handler(next));
                 }
                 self.resolve(handler)
             }
         }
     }
 
-    /// What the handlers saw.
+    /// The handlers' statistics.
     pub(super) fn outcome(self) -> HandlerOutcome {
         self.outcome
     }
 
-    fn arrive(&mut self, taken: Vec<Asked>) {
-        let arrived_ns = self.world.now_ns();
-        for asked in taken {
-            asked.note(Stage::Taken, &*self.probe);
-            self.handlers.arrive(Fault { asked, arrived_ns, refused: false });
+    fn arrive(&mut self, taken: Vec<FaultSource>) {
+        let arrived_ns = self.timeline.now_ns();
+        for source in taken {
+            source.record(Stage::Taken, &*self.probe);
+            self.handlers.arrive(Fault { source, arrived_ns, refused: false });
         }
         let outstanding = self.handlers.outstanding() as u64;
         self.outcome.most_outstanding = self.outcome.most_outstanding.max(outstanding);
         self.start();
     }
 
-    /// Gives faults to handlers without work.
+    /// Gives waiting faults to idle handlers.
     fn start(&mut self) {
         while let Some(handler) = self.handlers.start() {
             self.handle(handler);
         }
     }
 
-    /// A handler begins with the fault it has in hand.
+    /// A handler starts on its current fault.
     fn handle(&mut self, handler: usize) {
         let Some(fault) = self.handlers.current(handler) else { return };
-        fault.asked.note(Stage::Handling, &*self.probe);
-        let timing = &self.world.timing;
+        fault.source.record(Stage::Handling, &*self.probe);
+        let timing = &self.timeline.timing;
         let major = happens(&mut self.dice, self.setup.major_share);
-        let takes = self.world.draw(if major { &timing.major } else { &timing.minor });
-        let locked_ns = (takes as f64 * self.setup.locked_share) as u64;
+        let duration = self.timeline.draw(if major { &timing.major } else { &timing.minor });
+        let locked_ns = (duration as f64 * self.setup.locked_share) as u64;
         self.outcome.faults += 1;
-        self.outcome.wait_ns += u128::from(self.world.now_ns() - fault.arrived_ns);
-        self.outcome.busy_ns += u128::from(takes);
-        self.phases[handler] = Phase::Open { locked_ns };
-        self.world.note(takes - locked_ns, Event::Handler(handler));
+        self.outcome.wait_ns += u128::from(self.timeline.now_ns() - fault.arrived_ns);
+        self.outcome.busy_ns += u128::from(duration);
+        self.phases[handler] = Phase::Unlocked { locked_ns };
+        self.timeline.schedule(duration - locked_ns, SimEvent::Handler(handler));
     }
 
-    /// The fault in hand is resolved: its page is mapped, and those ahead of it.
+    /// Maps the page of the current fault, and the pages to prefetch.
     fn resolve(&mut self, handler: usize) -> Result<(), ModelError> {
-        let Some(Fault { asked, .. }) = self.handlers.current(handler) else { return Ok(()) };
-        let began = self.world.now_ns();
-        let found = self.bring(&asked, asked.page());
-        if found {
-            self.prefetch(&asked)?;
+        let Some(Fault { source, .. }) = self.handlers.current(handler) else { return Ok(()) };
+        let began = self.timeline.now_ns();
+        let mapped = self.map(&source, source.page());
+        if mapped {
+            self.prefetch(&source)?;
         } else if let Some(fault) = self.handlers.current_mut(handler) {
             fault.refused = true;
         }
-        self.world.pass(&self.world.timing.table_update);
-        asked.note(Stage::Handled, &*self.probe);
+        self.timeline.pass(&self.timeline.timing.table_update);
+        source.record(Stage::Handled, &*self.probe);
         if self.handlers.next(handler).is_some() {
-            self.outcome.busy_ns += u128::from(self.world.now_ns() - began);
+            self.outcome.busy_ns += u128::from(self.timeline.now_ns() - began);
             self.handle(handler);
             return Ok(());
         }
-        self.world.pass(&self.world.timing.response);
+        self.timeline.pass(&self.timeline.timing.response);
         let mut answered = Vec::new();
         self.handlers.finish(handler, |fault| answered.push(fault));
         answered.iter().try_for_each(|fault| self.answer(fault))?;
-        self.outcome.busy_ns += u128::from(self.world.now_ns() - began);
+        self.outcome.busy_ns += u128::from(self.timeline.now_ns() - began);
         self.start();
         Ok(())
     }
 
     fn answer(&self, fault: &Fault) -> Result<(), ModelError> {
-        match &fault.asked {
-            Asked::PageRequest(request) => {
+        match &fault.source {
+            FaultSource::PageRequest(request) => {
                 let refused = ResponseCode::InvalidRequest;
                 let code = if fault.refused { refused } else { ResponseCode::Success };
                 self.unit.respond(request, code)
             }
-            Asked::PageFault(event) => {
-                // The command is a write to the device: it travels, and is executed when it arrives.
-                self.world.pass(&self.world.timing.response_message);
+            FaultSource::PageFault(event) => {
+                // The resume command is an MMIO write: the device executes it when it arrives.
+                self.timeline.pass(&self.timeline.timing.response_message);
                 self.events.answer(event, !fault.refused)
             }
         }
     }
 
-    /// Maps a page for whoever asked; whether it is one of the memory.
-    fn bring(&self, asked: &Asked, at: Iova) -> bool {
-        match (asked, &self.umem) {
-            (Asked::PageRequest(_), _) => self.process.fault_at(at, asked.write()).is_ok(),
-            (Asked::PageFault(event), Some(umem)) if umem.region().region().key == event.number => {
-                umem.bring(at, asked.write()).is_ok()
+    /// Maps a page for the source of a fault; `false` if the address is not mapped memory.
+    fn map(&self, source: &FaultSource, at: Iova) -> bool {
+        match (source, &self.umem) {
+            (FaultSource::PageRequest(_), _) => self.process.fault_at(at, source.write()).is_ok(),
+            (FaultSource::PageFault(event), Some(umem)) if umem.region().region().key == event.number => {
+                umem.bring(at, source.write()).is_ok()
             }
-            // Of a region that is gone.
-            (Asked::PageFault(_), _) => false,
+            // The region is gone.
+            (FaultSource::PageFault(_), _) => false,
         }
     }
 
-    /// Maps the pages behind a missing one that are missing too.
-    fn prefetch(&mut self, asked: &Asked) -> Result<(), ModelError> {
+    /// Maps missing pages after the faulting one.
+    fn prefetch(&mut self, source: &FaultSource) -> Result<(), ModelError> {
         let page = PageSize::Small.bytes();
-        for ahead in 1..=u64::from(self.setup.prefetch).max(asked.wanted() - 1) {
-            let at = Iova(asked.page().0 + ahead * page);
-            if matches!(asked, Asked::PageRequest(_)) {
+        for ahead in 1..=u64::from(self.setup.prefetch).max(source.pages() - 1) {
+            let at = Iova(source.page().0 + ahead * page);
+            if matches!(source, FaultSource::PageRequest(_)) {
                 match self.process.space.lookup(at)? {
-                    Some(leaf) if leaf.writable() || !asked.write() => continue,
+                    Some(leaf) if leaf.writable() || !source.write() => continue,
                     _ => {}
                 }
             }
-            if !self.bring(asked, at) {
-                // The end of the memory.
+            if !self.map(source, at) {
+                // The end of the mapped memory.
                 break;
             }
             self.outcome.prefetched += 1;
-            self.world.pass(&self.world.timing.next_page);
+            self.timeline.pass(&self.timeline.timing.next_page);
         }
         Ok(())
     }
 }
 
-impl Asked {
+impl FaultSource {
     fn page(&self) -> Iova {
         match self {
             Self::PageRequest(request) => request.page,
@@ -275,8 +275,8 @@ impl Asked {
         }
     }
 
-    /// Pages that are wanted, the missing one included.
-    fn wanted(&self) -> u64 {
+    /// Pages that the fault asks for, the missing one included.
+    fn pages(&self) -> u64 {
         match self {
             Self::PageRequest(_) => 1,
             Self::PageFault(event) => {
@@ -286,7 +286,7 @@ impl Asked {
         }
     }
 
-    fn note(&self, stage: Stage, probe: &dyn Probe) {
+    fn record(&self, stage: Stage, probe: &dyn Probe) {
         let (space, group, at) = match self {
             Self::PageRequest(request) => (AddressSpace::of(request.pasid), request.group, request.page),
             Self::PageFault(event) => {

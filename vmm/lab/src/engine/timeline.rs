@@ -1,4 +1,4 @@
-//! What all parts of an experiment share: the clock, the agenda, and how long each step takes.
+//! Shared by all parts of an experiment: the virtual clock, future events, and the durations of steps.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,27 +6,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rand_pcg::Pcg64Mcg;
 use refault_bus::clock::Clock;
 
-use super::agenda::{Agenda, Event, VirtualClock};
+use super::agenda::{Agenda, SimEvent, VirtualClock};
 use super::dice::{Stream, dice};
 use refault_timing::{Delay, Timing};
 
-/// Shared by the seams and the engine; all of it is used by one thread.
-pub(super) struct World {
+/// The time of an experiment. Used by one thread; atomics and locks only make it [`Sync`], as the seams require.
+pub(super) struct Timeline {
     pub(super) clock: Arc<VirtualClock>,
     pub(super) timing: Timing,
     agenda: Mutex<Agenda>,
     dice: Mutex<Pcg64Mcg>,
-    /// Off while the machine is set up, and whenever something shall take no time.
+    /// Whether steps take time: not during setup, nor in [`Self::at_once`].
     live: AtomicBool,
-    /// Nobody hears of what happens: it is no part of the experiment.
-    unseen: AtomicBool,
-    /// A worker of the NIC is at work, not somebody else on its registers.
+    /// Whether stages are not recorded.
+    untraced: AtomicBool,
+    /// Whether a worker of the NIC is running.
     working: AtomicBool,
-    /// Until when copies are under way at the NIC.
+    /// Virtual time at which the NIC's copies in flight end.
     copying_until: AtomicU64,
 }
 
-impl World {
+impl Timeline {
     pub(super) fn new(timing: Timing, seed: u64) -> Arc<Self> {
         Arc::new(Self {
             clock: Arc::default(),
@@ -34,7 +34,7 @@ impl World {
             agenda: Mutex::default(),
             dice: Mutex::new(dice(seed, Stream::Timing)),
             live: AtomicBool::new(false),
-            unseen: AtomicBool::new(true),
+            untraced: AtomicBool::new(true),
             working: AtomicBool::new(false),
             copying_until: AtomicU64::new(0),
         })
@@ -44,7 +44,7 @@ impl World {
         self.clock.now_ns()
     }
 
-    /// How long a step takes this time.
+    /// Draws the duration of a step.
     pub(super) fn draw(&self, delay: &Delay) -> u64 {
         match delay {
             Delay::Constant(ns) => *ns,
@@ -52,30 +52,30 @@ impl World {
         }
     }
 
-    /// A step takes its time.
+    /// Lets the time of a step pass.
     pub(super) fn pass(&self, delay: &Delay) {
         if self.is_live() {
             self.clock.advance(self.draw(delay));
         }
     }
 
-    /// Something happens in `ns` nanoseconds.
-    pub(super) fn note(&self, in_ns: u64, event: Event) {
-        lock(&self.agenda).note(self.now_ns().saturating_add(in_ns), event);
+    /// Schedules an event in `in_ns` nanoseconds.
+    pub(super) fn schedule(&self, in_ns: u64, event: SimEvent) {
+        lock(&self.agenda).schedule(self.now_ns().saturating_add(in_ns), event);
     }
 
-    /// Something happens when a step is over that begins now.
-    pub(super) fn note_after(&self, delay: &Delay, event: Event) {
-        self.note(self.draw(delay), event);
+    /// Schedules an event at the end of a step that starts now.
+    pub(super) fn schedule_after(&self, delay: &Delay, event: SimEvent) {
+        self.schedule(self.draw(delay), event);
     }
 
-    /// Something happens then.
-    pub(super) fn note_at(&self, at_ns: u64, event: Event) {
-        lock(&self.agenda).note(at_ns, event);
+    /// Schedules an event at a time.
+    pub(super) fn schedule_at(&self, at_ns: u64, event: SimEvent) {
+        lock(&self.agenda).schedule(at_ns, event);
     }
 
-    /// The next event; the clock shows its time.
-    pub(super) fn next(&self) -> Option<Event> {
+    /// Removes the next event and sets the clock to its time.
+    pub(super) fn next(&self) -> Option<SimEvent> {
         let (at_ns, event) = lock(&self.agenda).next()?;
         self.clock.set(at_ns);
         Some(event)
@@ -89,21 +89,21 @@ impl World {
         self.live.store(live, Ordering::Relaxed);
     }
 
-    /// The experiment begins.
+    /// Starts the experiment.
     pub(super) fn begin(&self) {
         self.set_live(true);
-        self.unseen.store(false, Ordering::Relaxed);
+        self.untraced.store(false, Ordering::Relaxed);
     }
 
-    pub(super) fn is_unseen(&self) -> bool {
-        self.unseen.load(Ordering::Relaxed)
+    pub(super) fn is_untraced(&self) -> bool {
+        self.untraced.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_working(&self) -> bool {
         self.working.load(Ordering::Relaxed)
     }
 
-    /// A worker does something.
+    /// Runs a worker of the NIC.
     pub(super) fn work<R>(&self, work: impl FnOnce() -> R) -> R {
         self.working.store(true, Ordering::Relaxed);
         let result = work();
@@ -111,22 +111,23 @@ impl World {
         result
     }
 
-    /// Does something in no time that is no part of the experiment.
-    pub(super) fn unseen<R>(&self, work: impl FnOnce() -> R) -> R {
-        let was = self.unseen.swap(true, Ordering::Relaxed);
+    /// Does work that takes no time and is not recorded.
+    pub(super) fn untraced<R>(&self, work: impl FnOnce() -> R) -> R {
+        let was = self.untraced.swap(true, Ordering::Relaxed);
         let result = self.at_once(work);
-        self.unseen.store(was, Ordering::Relaxed);
+        self.untraced.store(was, Ordering::Relaxed);
         result
     }
 
-    /// Takes what is on its way between device and guest out of the agenda.
-    pub(super) fn take_traffic(&self) -> Vec<Event> {
-        let traffic =
-            |event: &Event| matches!(event, Event::PageRequest(_) | Event::Response(_) | Event::Handler(_));
+    /// Removes the fault messages in flight between device and guest from the agenda.
+    pub(super) fn take_traffic(&self) -> Vec<SimEvent> {
+        let traffic = |event: &SimEvent| {
+            matches!(event, SimEvent::PageRequest(_) | SimEvent::Response(_) | SimEvent::Handler(_))
+        };
         lock(&self.agenda).take(traffic)
     }
 
-    /// Does something in no time.
+    /// Does work that takes no time.
     pub(super) fn at_once<R>(&self, work: impl FnOnce() -> R) -> R {
         let was = self.is_live();
         self.set_live(false);
@@ -135,13 +136,13 @@ impl World {
         result
     }
 
-    /// Copies of the NIC last until then.
+    /// Notes that copies of the NIC last until a time.
     pub(super) fn set_copying_until(&self, ns: u64) {
         self.copying_until.fetch_max(ns, Ordering::Relaxed);
     }
 
-    /// How long the copies still last that are under way now.
-    pub(super) fn copies_last_ns(&self) -> u64 {
+    /// Nanoseconds until the NIC's copies in flight end.
+    pub(super) fn copying_left_ns(&self) -> u64 {
         self.copying_until.load(Ordering::Relaxed).saturating_sub(self.now_ns())
     }
 }

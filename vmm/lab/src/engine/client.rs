@@ -1,4 +1,4 @@
-//! What a program has of the machine: its memory, its regions, its queue pairs. It ends with the program.
+//! A program's resources on the machine: address space, regions and queue pairs. The kernel releases them when it ends.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use refault_model::paging::{PageSize, Rights};
 use refault_model::{ModelError, Process};
 
 use crate::machine::Machine;
-use crate::scenario::{Device, Load as Setup, Mode};
+use crate::scenario::{Device, Load, TranslationMode};
 
 /// The PASID of programs.
 const PASID: Pasid = Pasid::truncated(1);
-/// Where the bytes come from, or go to that are read.
+/// The local buffers: source of writes, destination of reads.
 pub(super) const SOURCE: Iova = Iova(0x7f00_0000_0000);
-/// The memory that is written and read.
+/// The target of all requests.
 pub(super) const TARGET: Iova = Iova(0x7f80_0000_0000);
-/// What a region for a peer allows.
+/// Access rights of the target region.
 const ACCESS: u32 = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ;
-/// MSI-X vector of the queues' own events, which nobody waits for.
+/// MSI-X vector of completion events, which the program does not use.
 const QUEUE_VECTOR: u16 = 2;
 
-/// A program's share of the machine.
-pub(super) struct Session {
-    /// Its number; events of earlier ones are nobody's.
+/// A program that uses the NIC, with its resources.
+pub(super) struct Client {
+    /// A number that tells events of this client from those of killed ones.
     pub(super) number: u32,
     pub(super) process: Arc<Process>,
-    /// The IOMMU translates the target.
+    /// Whether the target is translated by the IOMMU.
     by_pasid: bool,
     context: Context,
     pd: u32,
@@ -42,46 +42,46 @@ pub(super) struct Session {
     /// The local region's page table, if it has one.
     _tables: Vec<Buffer>,
     target: TargetRegion,
-    pub(super) pairs: Vec<Pair>,
-    /// Requests that have room, the one that was free longest first.
-    pub(super) room: VecDeque<u32>,
-    /// What is under way in each slot.
-    pub(super) slots: Vec<Slot>,
+    pub(super) pairs: Vec<Connection>,
+    /// Free slots, the one that was free longest first.
+    pub(super) free: VecDeque<u32>,
+    /// The request in each slot.
+    pub(super) slots: Vec<RequestSlot>,
 }
 
 /// How the target is registered.
 enum TargetRegion {
-    /// Together with all other addresses.
+    /// As part of the region over the whole address space.
     Pasid(MemoryRegion),
-    /// With a table of its own.
+    /// As an on-demand region.
     OnDemand(Arc<Umem>),
 }
 
-/// One request.
+/// A request in flight.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Slot {
-    /// When it arrived.
+pub(super) struct RequestSlot {
+    /// Virtual time of its arrival.
     pub(super) arrived_ns: u64,
-    /// It writes.
+    /// Whether it writes into the target.
     pub(super) writes: bool,
 }
 
-/// A queue pair of the program, and the one that answers it.
-pub(super) struct Pair {
+/// A connected pair of queue pairs: the program's, and the responder's on the same device.
+pub(super) struct Connection {
     pub(super) sender: QueuePair,
     receiver: QueuePair,
     min_rnr_timer: u8,
-    /// Requests under way.
+    /// Requests in flight.
     pub(super) pending: u32,
-    /// A request failed: no more are posted until all are back and it was connected again.
+    /// A request failed: no more are posted until all have completed and the pair is reconnected.
     pub(super) broken: bool,
 }
 
-impl Session {
-    /// Creates all of it around a process that has the target mapped, with room for the bytes of `sources` messages.
+impl Client {
+    /// Creates the resources for a process that has the target mapped, with `sources` local buffers.
     pub(super) fn open(
         machine: &Machine,
-        setup: &Setup,
+        setup: &Load,
         device: &Device,
         process: Arc<Process>,
         (number, sources): (u32, u32),
@@ -92,18 +92,18 @@ impl Session {
         let bytes = bytes.next_multiple_of(PageSize::Large.bytes());
         process.map_area(SOURCE, bytes, Rights::Write, PageSize::Large);
         process.populate(SOURCE, bytes)?;
-        let by_pasid = device.mode == Mode::Pasid;
+        let by_pasid = device.mode == TranslationMode::Pasid;
         if by_pasid {
             process.bind(&machine.function, PASID)?;
         }
         let context = driver.create_context(by_pasid.then_some(PASID))?;
         let pd = driver.create_pd(context)?;
         let (local, tables, target) = match device.mode {
-            Mode::Pasid => {
+            TranslationMode::Pasid => {
                 let region = driver.register_process(pd)?;
                 (region, Vec::new(), TargetRegion::Pasid(region))
             }
-            Mode::Odp => {
+            TranslationMode::Odp => {
                 let (local, tables) = pin(machine, &process, pd, bytes)?;
                 let range = (TARGET, setup.region_bytes.next_multiple_of(PageSize::Small.bytes()));
                 let region = OnDemandRegion::create(driver, pd, range, ACCESS, &machine.faults)?;
@@ -116,12 +116,12 @@ impl Session {
         let completions = driver.create_completion_queue(context, events.number(), log)?;
         let (cqn, eqn) = (completions.number(), events.number());
         let of_pair = QueuePairSetup { pd, context, cqn, eqn, log_sq: log2(setup.depth), log_rq: 1 };
-        let pair = |_| Pair::create(driver, of_pair, device.min_rnr_timer);
+        let pair = |_| Connection::create(driver, of_pair, device.min_rnr_timer);
         let pairs = (0..setup.queue_pairs).map(pair).collect::<Result<_, _>>()?;
-        // One of each queue pair, then another of each.
-        let room = (0..slots).map(|n| n % setup.queue_pairs * setup.depth + n / setup.queue_pairs).collect();
-        let slots = vec![Slot::default(); slots as usize];
-        let session = Self {
+        // Round-robin over the queue pairs.
+        let free = (0..slots).map(|n| n % setup.queue_pairs * setup.depth + n / setup.queue_pairs).collect();
+        let slots = vec![RequestSlot::default(); slots as usize];
+        let client = Self {
             number,
             process,
             by_pasid,
@@ -133,10 +133,10 @@ impl Session {
             _tables: tables,
             target,
             pairs,
-            room,
+            free,
             slots,
         };
-        Ok(session)
+        Ok(client)
     }
 
     /// lkey of the source.
@@ -152,7 +152,7 @@ impl Session {
         }
     }
 
-    /// The object that fills the target's own table, if it has one.
+    /// The object that fills the on-demand region's table, if the target is one.
     pub(super) fn umem(&self) -> Option<Arc<Umem>> {
         match &self.target {
             TargetRegion::Pasid(_) => None,
@@ -160,8 +160,8 @@ impl Session {
         }
     }
 
-    /// What the kernel does when the program is killed: the device loses the address space and is stopped, then
-    /// regions, queues and memory go. `refuse` answers the page requests that are still in the queue.
+    /// Tears down a killed program in the kernel's order: detach the address space, stop the device's context, then destroy
+    /// queues and regions, and unmap all memory. `refuse` answers the page requests that are still queued.
     pub(super) fn kill(
         &mut self,
         machine: &Machine,
@@ -196,7 +196,7 @@ impl Session {
     }
 }
 
-/// Registers the source as pages that do not move.
+/// Registers the local buffers with pinned pages.
 fn pin(
     machine: &Machine,
     process: &Process,
@@ -213,7 +213,7 @@ fn pin(
     Ok((driver.register_pinned(pd, SOURCE, bytes, table)?, tables))
 }
 
-impl Pair {
+impl Connection {
     fn create(driver: &Driver, setup: QueuePairSetup, min_rnr_timer: u8) -> Result<Self, ModelError> {
         let sender = driver.create_queue_pair(setup)?;
         let receiver = driver.create_queue_pair(setup)?;
@@ -228,7 +228,7 @@ impl Pair {
         driver.set_min_rnr_timer(self.receiver.number(), self.min_rnr_timer)
     }
 
-    /// Takes both ends through RESET, as after an error.
+    /// Recovers from an error: resets both ends and connects them again.
     pub(super) fn reconnect(&mut self, driver: &Driver) -> Result<(), ModelError> {
         driver.reset_queue_pair(&mut self.sender)?;
         driver.reset_queue_pair(&mut self.receiver)?;
@@ -238,7 +238,7 @@ impl Pair {
     }
 }
 
-/// The smallest power of two that holds `count`.
+/// log2 of the smallest ring that holds `count` entries.
 fn log2(count: u32) -> u8 {
     count.max(2).next_power_of_two().trailing_zeros() as u8
 }
