@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
+use refault_bus::sync::lock;
 
 use crate::ModelError;
 
@@ -118,7 +119,7 @@ impl GuestMemory {
     }
 
     fn lock(&self) -> MutexGuard<'_, FreeRuns> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.free)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The filesystem: files, read(2) and write(2), pins, mount state.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use refault_bus::Gpa;
+use refault_bus::sync::lock;
 
 use crate::dax::blocks::Blocks;
 use crate::dax::state::{File, FsState};
@@ -62,11 +63,11 @@ impl DaxFs {
 
     /// Sets the policy that is asked before changes of block maps.
     pub fn set_rule(&self, rule: Arc<dyn Rule>) {
-        *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = rule;
+        *lock(&self.rule) = rule;
     }
 
     pub(super) fn rule(&self) -> Arc<dyn Rule> {
-        self.rule.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.rule).clone()
     }
 
     /// Creates a file of `pages` pages, all holes.
@@ -291,6 +292,6 @@ impl DaxFs {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, FsState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

@@ -1,9 +1,10 @@
 //! Memory for DMA: buffers in the function's own address space, and the page tables that commands pass to the device.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use refault_abi::command::PageTable;
+use refault_bus::sync::lock;
 use refault_bus::{Gpa, Iova};
 
 use crate::memory::{FRAME, FRAME_LEN};
@@ -70,7 +71,7 @@ impl TranslatedDomain {
     /// As [`Function::attach_domain`].
     pub fn attach(&self, function: &Arc<Function>, domain: u16) -> Result<(), ModelError> {
         function.attach_domain(&self.space, domain)?;
-        *self.function.lock().unwrap_or_else(PoisonError::into_inner) = Some(function.clone());
+        *lock(&self.function) = Some(function.clone());
         Ok(())
     }
 
@@ -93,7 +94,7 @@ impl DmaDomain for TranslatedDomain {
         for offset in (0..bytes).step_by(FRAME_LEN) {
             self.space.unmap(Iova(iova.0 + offset))?;
         }
-        let function = self.function.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let function = lock(&self.function).clone();
         function.map_or(Ok(()), |function| function.flush_own(iova, Iova(iova.0 + bytes - 1)))
     }
 }

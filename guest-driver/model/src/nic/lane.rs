@@ -1,9 +1,10 @@
 //! A command lane: a ring of slots, each with a request and its response.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use refault_abi::command::{CMD_SLOT_SIZE, CommandRequest, CommandResponse, STATUS_OK};
 use refault_bus::Gpa;
+use refault_bus::sync::lock;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::nic::Buffer;
@@ -72,7 +73,7 @@ impl CommandLane {
     ///
     /// If `body` is longer than a request.
     pub fn send(&self, opcode: u16, body: &(impl IntoBytes + Immutable)) -> Result<Ticket, ModelError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let slot = state.producer % self.slots;
         let before = state.tokens.get(slot as usize).copied().unwrap_or(0);
         if before != 0 && self.answered(slot)? != before {

@@ -2,10 +2,11 @@
 //! pages away (docs/nic.md, "On-demand regions"; `guest-driver/linux/odp*.c`).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use refault_abi::command::*;
 use refault_abi::event::{EVENT_PAGE_FAULT, Eqe, FAULT_WRITE};
+use refault_bus::sync::lock;
 use refault_bus::{Gpa, Iova};
 
 use crate::ModelError;
@@ -185,7 +186,7 @@ impl OnDemandRegion {
     }
 
     fn lock(&self) -> MutexGuard<'_, SparseTable> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 
@@ -259,7 +260,7 @@ impl PageFaultQueue {
     ///
     /// [`ModelError::Memory`].
     pub fn take(&self) -> Result<Vec<Eqe>, ModelError> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = lock(&self.queue);
         let mut faults = Vec::new();
         while let Some(event) = queue.poll()? {
             faults.extend((event.kind == EVENT_PAGE_FAULT).then_some(event));
@@ -291,6 +292,6 @@ impl PageFaultQueue {
     }
 
     fn handlers(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<dyn PageFaultHandler>>> {
-        self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.handlers)
     }
 }

@@ -1,8 +1,9 @@
 //! Building, changing and reading a set of page tables.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use refault_bus::dma::Exchange;
+use refault_bus::sync::lock;
 use refault_bus::{Gpa, Iova};
 
 use crate::memory::FRAME;
@@ -281,7 +282,7 @@ impl PageTables {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Gpa>> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tables)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use refault_bus::sync::lock;
 
 use crate::dax::{Errno, FileId, FsError};
 use crate::policy::{Pinned, Program, ProgramId, Registration, RegistrationRequest};
@@ -160,6 +162,6 @@ impl LeaseBook {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Lease>> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.leases)
     }
 }

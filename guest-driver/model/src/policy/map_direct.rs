@@ -1,7 +1,9 @@
 //! MAP_DIRECT: a mapping that seals the block map.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use refault_bus::sync::lock;
 
 use crate::dax::{Affected, DaxFs, Errno, FileId, FsError, Rule};
 use crate::policy::{Pinned, Policy, ProgramId, Registration, RegistrationRequest};
@@ -16,7 +18,7 @@ pub struct MapDirect {
 
 impl MapDirect {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ProgramId, FileId>> {
-        self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.mapped)
     }
 }
 

@@ -1,9 +1,10 @@
 //! mpin(start, length): a guarantee for a mapping, with its own memory accounting.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use refault_bus::Iova;
+use refault_bus::sync::lock;
 
 use crate::Process;
 use crate::dax::{Affected, Change, DaxFs, Errno, FsError, Rule};
@@ -97,7 +98,7 @@ impl Mpin {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ProgramId, Promise>> {
-        self.promises.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.promises)
     }
 }
 

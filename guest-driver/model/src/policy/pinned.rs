@@ -1,8 +1,9 @@
 //! A region of pinned pages, as `ib_umem_get` and an RDMA driver create it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use refault_abi::command::{CMD_CREATE_MR, CMD_DESTROY_MR, CreateMr, MR_PINNED, ObjectId};
+use refault_bus::sync::lock;
 use refault_bus::{Gpa, Iova};
 
 use crate::Process;
@@ -74,7 +75,7 @@ impl Pinned {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<PinnedPage>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 }
 
@@ -89,7 +90,7 @@ impl Registration for Pinned {
 
     fn release(&self) -> Result<(), FsError> {
         self.driver.destroy(CMD_DESTROY_MR, self.region.key)?;
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.tables).clear();
         self.unpin()
     }
 }

@@ -1,7 +1,9 @@
 //! A sealed block map: S_IOMAP_IMMUTABLE, FALLOC_FL_SEAL_BLOCK_MAP.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use refault_bus::sync::lock;
 
 use crate::dax::{Affected, Change, DaxFs, Errno, FileId, FsError, Rule};
 use crate::policy::{Holding, Pinned, Policy, Program, ProgramId, Registration, RegistrationRequest, Signal};
@@ -71,7 +73,7 @@ impl Seal {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<FileId, Sealed>> {
-        self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sealed)
     }
 }
 

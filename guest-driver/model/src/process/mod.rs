@@ -11,9 +11,10 @@ mod pager;
 mod reclaim;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use refault_bus::pri::ResponseCode;
+use refault_bus::sync::lock;
 use refault_bus::{Gpa, Iova, Pasid};
 
 use crate::paging::{Leaf, PageSize, PageTables, Rights};
@@ -232,11 +233,11 @@ impl Process {
     }
 
     fn lock(&self) -> MutexGuard<'_, Map> {
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.map)
     }
 
     fn users(&self) -> MutexGuard<'_, Users> {
-        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.users)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The invalidation queue: 256 descriptors of 32 bytes, submitted in batches that each end in a wait descriptor, as in
 //! `qi_submit_sync`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use refault_bus::Gpa;
+use refault_bus::sync::lock;
 
 use crate::registers::RegisterWindow;
 use crate::vtd::Descriptor;
@@ -227,6 +228,6 @@ impl InvalidationQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.slots)
     }
 }

@@ -1,8 +1,9 @@
 //! The page request queue: entries of 32 bytes, consumed as in `prq_event_thread`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use refault_bus::pri::ResponseCode;
+use refault_bus::sync::lock;
 use refault_bus::{Bdf, Gpa, Iova, Pasid, PrgIndex};
 
 use crate::registers::RegisterWindow;
@@ -81,7 +82,7 @@ impl PageRequestQueue {
         &self,
         mut take: impl FnMut(&QueuedRequest) -> Result<(), ModelError>,
     ) -> Result<usize, ModelError> {
-        let _thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let _thread = lock(&self.thread);
         self.registers.write32(reg::PRS, reg::PRS_PENDING);
         let tail = self.registers.read64(reg::PQT) & self.mask;
         let mut head = self.registers.read64(reg::PQH) & self.mask;
