@@ -1,10 +1,10 @@
 //! The NIC's driver: the steps of the kernel module and of the libibverbs provider, for one function. `refault_abi` has
 //! the layouts of registers, rings and commands.
 
+mod attributes;
 mod buffer;
 mod completion;
 mod config;
-mod datagram;
 mod driver;
 mod event;
 mod lane;
