@@ -1,4 +1,4 @@
-//! Messages on a socket, with the file descriptors that come along.
+//! Messages on a socket, with the file descriptors that accompany them.
 
 use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -14,46 +14,46 @@ use zerocopy::FromBytes;
 use crate::header::{HEADER_SIZE, Header};
 use crate::request::{FDS_MAX, PAYLOAD_MAX};
 
-/// How long a client may leave what it is sent unread.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may leave sent data unread.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why nothing more can be taken from a client.
+/// Why no further message can be received from a client.
 #[derive(Debug, Error)]
 pub enum ConnectionError {
-    /// The socket.
+    /// Reading the socket failed.
     #[error("the socket failed: {0}")]
     Socket(#[from] io::Error),
-    /// The client went away between two bytes of one message.
+    /// The client closed the connection in the middle of a message.
     #[error("the client closed the connection in the middle of a message")]
     Cut,
-    /// A size that no message has.
-    #[error("a message of {size} bytes: want {HEADER_SIZE} to {}", HEADER_SIZE + PAYLOAD_MAX)]
+    /// The size in the header is out of range.
+    #[error("a message of {size} bytes: expected {HEADER_SIZE} to {}", HEADER_SIZE + PAYLOAD_MAX)]
     Size {
-        /// What its header says.
+        /// The size in the header, in bytes.
         size: u32,
     },
-    /// Neither request nor reply.
+    /// The type in the flags is neither request nor reply.
     #[error("a message that is neither a request nor a reply: {0:?}")]
     Kind(Header),
-    /// More file descriptors than were agreed on.
+    /// More file descriptors than were negotiated.
     #[error("a message with more than {FDS_MAX} file descriptors")]
     FileDescriptors,
 }
 
-/// A message as it came.
+/// A received message.
 #[derive(Debug)]
 pub struct Message {
-    /// Its header, with a size that fits the payload.
+    /// The header; its size matches the payload.
     pub header: Header,
-    /// Whether it answers one of ours.
+    /// Whether it replies to a request of ours.
     pub reply: bool,
-    /// What is behind the header.
+    /// The bytes after the header.
     pub payload: Vec<u8>,
-    /// File descriptors, at most [`FDS_MAX`].
+    /// Its file descriptors, at most [`FDS_MAX`].
     pub fds: Vec<OwnedFd>,
 }
 
-/// One client's socket. One thread receives; any may send.
+/// One client's socket. One thread receives; any thread may send.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
@@ -61,28 +61,29 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Takes over a socket.
+    /// Takes ownership of a connected socket.
     ///
     /// # Errors
-    /// It cannot be given a time-out.
+    /// The send timeout cannot be set.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
-        Self::with_patience(stream, PATIENCE)
+        Self::with_timeout(stream, SEND_TIMEOUT)
     }
 
-    fn with_patience(stream: UnixStream, patience: Duration) -> io::Result<Self> {
-        stream.set_write_timeout(Some(patience))?;
+    fn with_timeout(stream: UnixStream, timeout: Duration) -> io::Result<Self> {
+        stream.set_write_timeout(Some(timeout))?;
         Ok(Self { stream, sending: Mutex::default() })
     }
 
-    /// The next message; none when the client has closed the connection.
+    /// Receives the next message; `None` when the client has closed the connection.
     ///
     /// # Errors
-    /// What comes is no message, and where the next one begins is unknown: the connection is of no use any more.
+    /// The bytes are not a valid message. Where the next one begins is then unknown, so the connection cannot be used any
+    /// further.
     pub fn receive(&self) -> Result<Option<Message>, ConnectionError> {
         let mut bytes = [0; HEADER_SIZE];
         let mut fds = Vec::new();
         let mut filled = 0;
-        // The header alone: what is read together with it may have the next message's file descriptors.
+        // Read the header alone: a longer read could also take the next message's file descriptors.
         while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.receive_some(rest, &mut fds)? {
                 0 if filled == 0 => return Ok(None),
@@ -126,14 +127,14 @@ impl Connection {
     /// Sends one whole message.
     ///
     /// # Errors
-    /// The client is gone, or has read nothing for ten seconds. The connection is closed then: a part of the message
-    /// may have been sent, and what came behind it would be taken for the rest.
+    /// The client is gone, or has read nothing for ten seconds. The connection is then closed: part of the message may have
+    /// been sent, and a later message would be taken for the rest of it.
     pub fn send(&self, message: &[u8]) -> io::Result<()> {
         let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         (&self.stream).write_all(message).inspect_err(|_| self.close())
     }
 
-    /// Ends the connection, and a [`Self::receive`] that waits.
+    /// Closes the connection and ends a waiting [`Self::receive`].
     pub fn close(&self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
@@ -148,9 +149,9 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(100);
 
     #[test]
-    fn a_client_that_reads_nothing_is_given_up() {
+    fn sending_to_a_client_that_reads_nothing_times_out() {
         let (_client, ours) = UnixStream::pair().unwrap();
-        let connection = Connection::with_patience(ours, SHORT).unwrap();
+        let connection = Connection::with_timeout(ours, SHORT).unwrap();
         let begin = Instant::now();
         let error = (0..1000).find_map(|_| connection.send(&[0; 1 << 20]).err()).unwrap();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
@@ -158,9 +159,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_sent_behind_a_part_of_a_message() {
+    fn nothing_is_sent_after_a_partial_message() {
         let (mut client, ours) = UnixStream::pair().unwrap();
-        let connection = Connection::with_patience(ours, SHORT).unwrap();
+        let connection = Connection::with_timeout(ours, SHORT).unwrap();
         let size = 16 << 20;
         assert!(connection.send(&vec![1; size]).is_err(), "larger than any socket's buffer");
         let mut first = vec![0; 1 << 10];
@@ -169,11 +170,11 @@ mod tests {
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).unwrap();
         assert!(first.len() + rest.len() < size && !rest.contains(&2));
-        assert!(matches!(connection.receive(), Ok(None)), "nor is anything awaited");
+        assert!(matches!(connection.receive(), Ok(None)), "receiving has ended as well");
     }
 
     #[test]
-    fn closing_wakes_who_waits_for_a_message() {
+    fn closing_wakes_a_waiting_receive() {
         let (_client, ours) = UnixStream::pair().unwrap();
         let connection = Connection::new(ours).unwrap();
         std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What a device has to be to be shown to a client.
+//! The interface of a device that can be served to a client.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -6,50 +6,50 @@ use std::os::fd::OwnedFd;
 use crate::Refusal;
 use crate::request::{Access, DmaMap, DmaUnmap};
 
-/// The index of config space among the regions.
+/// Region index of config space.
 pub const CONFIG: u32 = 7;
 
-/// A PCI function. The session calls from one thread; accesses lie inside their region.
+/// A PCI function. The session calls it from one thread; accesses lie inside their region.
 pub trait Function: Send + Sync {
-    /// Bytes of a region, 0 to 5 for the BARs and [`CONFIG`]; zero if it is not there.
+    /// Size of a region in bytes: 0 to 5 are the BARs, [`CONFIG`] is config space. Zero if there is no such region.
     fn region_size(&self, index: u32) -> u64;
 
-    /// How many MSI-X vectors there are.
+    /// Number of MSI-X vectors.
     fn vectors(&self) -> u32;
 
-    /// Fills `data` from a region.
+    /// Reads from a region into `data`.
     ///
     /// # Errors
-    /// It cannot be read so.
+    /// The region does not allow this read.
     fn read(&self, access: Access, data: &mut [u8]) -> Result<(), Refusal>;
 
-    /// Takes `data` into a region. `posted` says that the client does not wait for it.
+    /// Writes `data` to a region. `posted` means that the client does not wait for a reply.
     ///
     /// # Errors
-    /// It cannot be written so.
+    /// The region does not allow this write.
     fn write(&self, access: Access, data: &[u8], posted: bool) -> Result<(), Refusal>;
 
-    /// Gets a range of guest memory, as a part of a file if one came along.
+    /// Adds a range of guest memory, backed by part of `file` if there is one.
     ///
     /// # Errors
-    /// It overlaps another, cannot be mapped, or there are too many.
+    /// The range overlaps another or cannot be mapped, or there are too many.
     fn map(&self, map: DmaMap, file: Option<File>) -> Result<(), Refusal>;
 
-    /// Loses ranges of guest memory. When this returns nothing accesses them any more.
+    /// Removes ranges of guest memory. Once this returns, nothing accesses them.
     ///
     /// # Errors
     /// There is no such range.
     fn unmap(&self, unmap: DmaUnmap) -> Result<(), Refusal>;
 
-    /// Sends the vectors from `start` on to eventfds from now on, one for each; or to nowhere.
+    /// Connects the vectors from `start` on to eventfds, one each; `None` disconnects a vector.
     ///
     /// # Errors
-    /// A file descriptor is no eventfd.
+    /// A file descriptor is not an eventfd.
     fn set_vectors(&self, start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), Refusal>;
 
-    /// Everything as after power-on, but for guest memory and where interrupts go.
+    /// Resets the function to its power-on state, except for guest memory and vectors.
     fn reset(&self);
 
-    /// The client has answered a request of ours, with an error number if it refused.
+    /// The client has replied to request `id` of ours, with an error number if it refused.
     fn replied(&self, id: u16, error: Option<u32>);
 }

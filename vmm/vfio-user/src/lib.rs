@@ -1,25 +1,32 @@
-//! The server's side of vfio-user: a PCI function outside the VMM that shows it to a guest.
+//! The server side of vfio-user: a PCI function outside the VMM whose guest uses it.
 //!
 //! The VMM is the client. It connects to a Unix socket, one for each function, forwards the guest's accesses to config
 //! space and BARs, hands over guest memory as file descriptors, and takes interrupts as eventfds. The server may write
 //! to guest memory through the client too, which is how a function that has no MSI-X sends a message-signalled
 //! interrupt.
 //!
-//! The specification is QEMU's `docs/interop/vfio-user.rst`; the client that counts is QEMU's `hw/vfio-user`. Where they
-//! differ, the module that has to do with it says so.
+//! The specification is QEMU's `docs/interop/vfio-user.rst`; the client to be compatible with is QEMU's `hw/vfio-user`. The
+//! modules state where the two differ.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`header`] | the 16 bytes in front of every message |
-//! | [`request`] | what a client asks: bytes to [`Request`](request::Request), strictly |
-//! | [`reply`] | what it is answered, and what the server asks in turn |
+//! | [`header`] | the 16-byte header of every message |
+//! | [`request`] | a client's requests: strict parsing into [`Request`](request::Request) |
+//! | [`reply`] | replies to the client, and the server's own requests |
 //! | [`connection`] | messages and file descriptors on a socket |
-//! | [`function`] | what a device has to be: the trait [`Function`](function::Function) |
+//! | [`function`] | the interface of a device: the trait [`Function`](function::Function) |
 //! | [`session`] | one client from its first message to its last |
 //!
-//! The crate `vfio_user` on crates.io does the same for devices that send no interrupts but MSI-X. It has no requests
-//! from the server to the client, keeps its socket to itself, and reads 16 bytes or more at a time, so that a burst of
-//! messages with file descriptors gets them mixed up.
+//! The crate `vfio_user` on crates.io does the same for devices whose only interrupts are MSI-X. It has no requests from
+//! the server to the client, keeps its socket private, and reads at least 16 bytes at a time, so that in a burst of
+//! messages file descriptors end up with the wrong message.
+
+#![warn(
+    clippy::missing_errors_doc,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_lossless
+)]
 
 pub mod connection;
 pub mod function;
@@ -28,25 +35,25 @@ pub mod reply;
 pub mod request;
 pub mod session;
 
-/// The error numbers that are sent to a client, as Linux has them.
+/// Why a request is refused: the error numbers sent to a client, with Linux's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// EINVAL: a field has a value that it cannot have.
+    /// EINVAL: a field has an invalid value.
     Invalid,
-    /// ENOENT: nothing of that kind is there.
+    /// ENOENT: there is no such object.
     Absent,
-    /// EEXIST: something is there already.
+    /// EEXIST: the range overlaps an existing one.
     Exists,
-    /// ENOTSUP: a command that is not served.
+    /// ENOTSUP: the command is not supported.
     Unsupported,
-    /// E2BIG: more than the server agreed to.
+    /// E2BIG: larger than the server's limit.
     TooBig,
     /// ENOSPC: a table is full.
     Full,
 }
 
 impl Refusal {
-    /// The number on the wire.
+    /// The error number on the wire.
     pub const fn errno(self) -> u32 {
         match self {
             Self::Invalid => 22,

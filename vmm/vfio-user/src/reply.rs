@@ -1,4 +1,4 @@
-//! What the server says: payloads of replies, and of its own requests.
+//! What the server sends: payloads of replies, and its own requests.
 
 use zerocopy::{Immutable, IntoBytes};
 
@@ -13,7 +13,7 @@ pub const REGIONS: u32 = 9;
 pub const IRQ_KINDS: u32 = 5;
 /// `VFIO_IRQ_INFO_EVENTFD`.
 const IRQ_EVENTFD: u32 = 1;
-/// Ranges of guest memory at a time, for each function.
+/// Ranges of guest memory at most, for each function.
 pub const MAPS_MAX: usize = 4096;
 
 #[derive(IntoBytes, Immutable)]
@@ -53,12 +53,12 @@ struct Accessed {
     count: u32,
 }
 
-/// Header and payload in one piece: QEMU takes a header that comes in two for an error.
+/// Header and payload in one buffer: QEMU treats a header that arrives in two reads as an error.
 pub fn message(header: Header, payload: &[u8]) -> Vec<u8> {
     [header.as_bytes(), payload].concat()
 }
 
-/// Version 0.0, and what the server can take.
+/// Payload of the version reply: version 0.0 and the server's limits as JSON.
 pub fn version() -> Vec<u8> {
     let capabilities = serde_json::json!({
         "capabilities": {
@@ -74,37 +74,37 @@ pub fn version() -> Vec<u8> {
     payload
 }
 
-/// A PCI device that can be reset.
+/// Payload for the device info of a PCI device that can be reset.
 pub fn device_info() -> Vec<u8> {
     Info { argsz: 16, flags: DEVICE_FLAGS, first: REGIONS, second: IRQ_KINDS }.as_bytes().to_vec()
 }
 
-/// One region; of size zero, it is not there.
+/// Payload for the info of one region of `size` bytes; size zero means that it does not exist.
 pub fn region_info(index: u32, size: u64) -> Vec<u8> {
     const READ_WRITE: u32 = 1 | 2;
     let flags = if size == 0 { 0 } else { READ_WRITE };
     RegionInfo { argsz: 32, flags, index, cap_offset: 0, size, offset: 0 }.as_bytes().to_vec()
 }
 
-/// One kind of interrupts.
+/// Payload for the info of one kind of interrupt with `count` vectors.
 pub fn irq_info(index: u32, count: u32) -> Vec<u8> {
     Info { argsz: 16, flags: IRQ_EVENTFD, first: index, second: count }.as_bytes().to_vec()
 }
 
-/// A range that is forgotten.
+/// Payload of the reply to an unmap.
 pub fn unmapped(unmap: DmaUnmap) -> Vec<u8> {
     let flags = if unmap.all { 2 } else { 0 };
     Unmapped { argsz: 24, flags, address: unmap.address, size: unmap.size }.as_bytes().to_vec()
 }
 
-/// An access that was done, with the data of a load.
+/// Payload of the reply to an access; `data` is what a read returned.
 pub fn accessed(access: Access, data: &[u8]) -> Vec<u8> {
     let Access { offset, region, count } = access;
     [Accessed { offset, region, count }.as_bytes(), data].concat()
 }
 
-/// A request of the server's: a write to guest memory through the client. QEMU has the count in 64 bits, the
-/// specification in 32.
+/// A request of the server: a write to guest memory through the client. The count has 64 bits as in QEMU; the specification
+/// has 32.
 pub fn dma_write(id: u16, address: u64, data: &[u8]) -> Vec<u8> {
     let payload = [address.as_bytes(), (data.len() as u64).as_bytes(), data].concat();
     message(Header::request(id, command::DMA_WRITE, payload.len()), &payload)

@@ -1,11 +1,11 @@
-//! What a client may ask, taken apart. Every field is checked for what can be checked without a device: sizes, counts,
-//! overflow, reserved bits that would change the meaning.
+//! Parses a client's requests. Checks everything that can be checked without a device: sizes, counts, overflow, and
+//! reserved bits that would change the meaning.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Refusal;
 
-/// Numbers of commands. Reset is 13 as QEMU has it; the specification's table says 14 in some versions.
+/// Command numbers. Reset is 13, as in QEMU; some versions of the specification's table say 14.
 pub mod command {
     #![allow(missing_docs, reason = "the names are the specification's")]
     pub const VERSION: u16 = 1;
@@ -22,120 +22,120 @@ pub mod command {
     pub const DEVICE_RESET: u16 = 13;
 }
 
-/// Most bytes of one access to a region.
+/// Bytes of one region access at most.
 pub const DATA_MAX: usize = 1 << 20;
-/// Most bytes of any message's payload.
+/// Bytes of any message's payload at most.
 pub const PAYLOAD_MAX: usize = DATA_MAX + 64;
-/// Most file descriptors with one message.
+/// File descriptors with one message at most.
 pub const FDS_MAX: usize = 16;
 
 /// One request, borrowed from its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// Which protocol, with the client's capabilities as JSON.
+    /// Protocol version, and the client's capabilities.
     Version {
-        /// Major version: has to be 0.
+        /// Major version; must be 0.
         major: u16,
-        /// Minor version.
+        /// Minor version; any is accepted.
         minor: u16,
         /// JSON text, without its final NUL.
         capabilities: &'a [u8],
     },
-    /// Guest memory that the device may use. A file descriptor comes along, or the range is known by address alone.
+    /// Adds guest memory that the device may access. It is accessible if a file descriptor accompanies the request.
     DmaMap(DmaMap),
-    /// Guest memory that the device must not use any more.
+    /// Removes guest memory; the device must not access it any more.
     DmaUnmap(DmaUnmap),
-    /// How many regions and interrupt kinds.
+    /// Asks for the number of regions and of interrupt kinds.
     DeviceInfo,
-    /// Size and rights of one region.
+    /// Asks for the size and flags of one region.
     RegionInfo {
-        /// Which.
+        /// Index of the region.
         index: u32,
     },
-    /// How many interrupts of one kind.
+    /// Asks for the number of interrupts of one kind.
     IrqInfo {
-        /// Which kind.
+        /// Index of the kind.
         index: u32,
     },
-    /// Where interrupts go.
+    /// Sets where interrupts go.
     SetIrqs(SetIrqs),
-    /// A load from a region.
+    /// Reads from a region.
     RegionRead(Access),
-    /// A store to a region.
+    /// Writes to a region.
     RegionWrite(Access, &'a [u8]),
-    /// Everything as after power-on.
+    /// Resets the device to its power-on state.
     Reset,
 }
 
 /// A range of guest memory and where its bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DmaMap {
-    /// Guest-physical address.
+    /// Guest-physical address of the range.
     pub address: u64,
-    /// Bytes, at least one.
+    /// Length in bytes, at least one.
     pub size: u64,
-    /// Where it begins in the file.
+    /// Offset of the range in the file, in bytes.
     pub offset: u64,
-    /// The device may read.
+    /// The device may read it.
     pub readable: bool,
-    /// The device may write.
+    /// The device may write it.
     pub writable: bool,
 }
 
-/// A range of guest memory to forget.
+/// A range of guest memory to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DmaUnmap {
-    /// Guest-physical address; with `all`, of no interest.
+    /// Guest-physical address of the range; ignored with `all`.
     pub address: u64,
-    /// Bytes.
+    /// Length in bytes; ignored with `all`.
     pub size: u64,
-    /// Forget every range.
+    /// Remove every range.
     pub all: bool,
 }
 
 /// An access to a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Which region: 0 to 5 the BARs, 7 config space.
+    /// Index of the region: 0 to 5 are the BARs, 7 is config space.
     pub region: u32,
-    /// Where in it.
+    /// Offset in the region, in bytes.
     pub offset: u64,
-    /// How many bytes, 1 to [`DATA_MAX`].
+    /// Length in bytes, 1 to [`DATA_MAX`].
     pub count: u32,
 }
 
-/// What a client does to interrupts.
+/// A change to the interrupts of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetIrqs {
-    /// Which kind: 2 is MSI-X.
+    /// Index of the kind: 2 is MSI-X.
     pub index: u32,
-    /// First vector.
+    /// First vector to change.
     pub start: u32,
-    /// How many.
+    /// Number of vectors.
     pub count: u32,
-    /// What with.
+    /// The data that accompanies the change.
     pub data: IrqData,
-    /// What for.
+    /// The action to take.
     pub action: IrqAction,
 }
 
-/// What comes with a change of interrupts.
+/// The data that accompanies a change of interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IrqData {
-    /// Nothing: the action itself.
+    /// No data: the action applies to the vectors themselves.
     None,
-    /// Eventfds, one for each vector, or none at all to take those there are away.
+    /// One eventfd for each vector, or none at all to disconnect them.
     EventFds,
 }
 
-/// What is to happen to interrupts.
+/// What to do with interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IrqAction {
-    /// Not to be sent.
+    /// Mask them.
     Mask,
-    /// To be sent.
+    /// Unmask them.
     Unmask,
-    /// With eventfds: where to; without: now.
+    /// With eventfds, connect them; without, trigger now.
     Trigger,
 }
 
@@ -202,10 +202,10 @@ const UNMAP_ALL: u32 = 2;
 const IRQ_DATA: u32 = 0b111;
 const IRQ_ACTION: u32 = 0b11_1000;
 
-/// Takes the payload of a request apart.
+/// Parses the payload of a request.
 ///
 /// # Errors
-/// The command is unknown, or a size or field is one that it cannot have.
+/// The command is unknown, or a size or field is invalid.
 pub fn parse(command: u16, payload: &[u8]) -> Result<Request<'_>, Refusal> {
     match command {
         command::VERSION => version(payload),
@@ -213,7 +213,7 @@ pub fn parse(command: u16, payload: &[u8]) -> Result<Request<'_>, Refusal> {
         command::DMA_UNMAP => exactly(payload).and_then(dma_unmap),
         command::DEVICE_GET_INFO => exactly(payload).map(|_: RawInfo| Request::DeviceInfo),
         command::DEVICE_GET_REGION_INFO => {
-            // As large as the answer: index is behind size and flags, the rest is the answer's.
+            // The request is as large as its reply: `index` follows size and flags, and the rest is filled by the reply.
             let (raw, _) = RawInfo::read_from_prefix(payload).map_err(|_| Refusal::Invalid)?;
             Ok(Request::RegionInfo { index: raw.index })
         }

@@ -1,4 +1,4 @@
-//! One client, from its first message to its last.
+//! One client's session, from its first message to its last.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -11,30 +11,30 @@ use crate::function::{CONFIG, Function};
 use crate::reply;
 use crate::request::{self, Access, IrqAction, IrqData, Request, SetIrqs};
 
-/// The interrupt kind of MSI-X.
+/// Index of the MSI-X interrupt kind.
 const MSIX: u32 = 2;
-/// The kind by which a server would tell of an error: QEMU complains if there is none.
+/// Index of the kind by which a server reports an error; QEMU complains if there is none.
 const ERROR_KIND: u32 = 3;
 
-/// Why a session ended before its client wanted it to.
+/// Why a session ended before the client closed it.
 #[derive(Debug, Error)]
 pub enum SessionError {
-    /// The connection.
+    /// Receiving or sending failed.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
-    /// It begins with something else than the version.
+    /// The first message is not a version request.
     #[error("the client does not begin with its version, but with command {0}: is it a vfio-user client?")]
     NoVersion(u16),
-    /// Another protocol.
+    /// The client requires another version.
     #[error("the client speaks vfio-user {0}.{1}; this server speaks 0.0")]
     Version(u16, u16),
 }
 
-/// Serves a client until it closes the connection. Whatever it asks that is wrong is refused, and the session goes on;
-/// only what leaves no next message to be found ends it.
+/// Serves a client until it closes the connection. An invalid request gets an error reply and the session continues; only
+/// an error after which the next message cannot be found ends it.
 ///
 /// # Errors
-/// The client does not speak the protocol, or the connection broke.
+/// The client does not speak the protocol, or the connection failed.
 pub fn serve(connection: &Connection, function: &dyn Function) -> Result<(), SessionError> {
     let mut greeted = false;
     while let Some(message) = connection.receive()? {
@@ -54,7 +54,7 @@ pub fn serve(connection: &Connection, function: &dyn Function) -> Result<(), Ses
             _ => {}
         }
         let posted = header.is_posted();
-        let answer = request.and_then(|request| answer(function, request, fds, posted));
+        let answer = request.and_then(|request| handle(function, request, fds, posted));
         if posted {
             continue;
         }
@@ -67,8 +67,8 @@ pub fn serve(connection: &Connection, function: &dyn Function) -> Result<(), Ses
     Ok(())
 }
 
-/// Does what is asked; the payload of the reply.
-fn answer(
+/// Performs a request and returns the payload of the reply.
+fn handle(
     function: &dyn Function,
     request: Request<'_>,
     fds: Vec<OwnedFd>,
@@ -77,7 +77,7 @@ fn answer(
     match request {
         Request::Version { .. } => Ok(reply::version()),
         Request::DmaMap(map) => {
-            let file = only(fds)?.map(File::from);
+            let file = single_fd(fds)?.map(File::from);
             function.map(map, file).map(|()| Vec::new())
         }
         Request::DmaUnmap(unmap) => function.unmap(unmap).map(|()| reply::unmapped(unmap)),
@@ -91,13 +91,13 @@ fn answer(
         Request::RegionInfo { .. } | Request::IrqInfo { .. } => Err(Refusal::Invalid),
         Request::SetIrqs(set) => set_irqs(function, set, fds).map(|()| Vec::new()),
         Request::RegionRead(access) => {
-            check(function, access)?;
+            check_bounds(function, access)?;
             let mut data = vec![0; access.count as usize];
             function.read(access, &mut data)?;
             Ok(reply::accessed(access, &data))
         }
         Request::RegionWrite(access, data) => {
-            check(function, access)?;
+            check_bounds(function, access)?;
             function.write(access, data, posted)?;
             Ok(reply::accessed(access, &[]))
         }
@@ -109,13 +109,14 @@ fn answer(
 }
 
 /// The one file descriptor of a message, if there is one.
-fn only(mut fds: Vec<OwnedFd>) -> Result<Option<OwnedFd>, Refusal> {
+fn single_fd(mut fds: Vec<OwnedFd>) -> Result<Option<OwnedFd>, Refusal> {
     let first = fds.pop();
     if fds.is_empty() { Ok(first) } else { Err(Refusal::Invalid) }
 }
 
-/// Whether an access lies in its region. Config space takes any size, a BAR what a processor can do in one step.
-fn check(function: &dyn Function, access: Access) -> Result<(), Refusal> {
+/// Whether an access lies inside its region. Config space takes any length, a BAR only what a CPU can access in one
+/// instruction.
+fn check_bounds(function: &dyn Function, access: Access) -> Result<(), Refusal> {
     let Access { region, offset, count } = access;
     let fits = offset + u64::from(count) <= function.region_size(region);
     if fits && (region == CONFIG || count <= 8) { Ok(()) } else { Err(Refusal::Invalid) }
@@ -131,8 +132,8 @@ fn irq_count(function: &dyn Function, index: u32) -> u32 {
 
 fn set_irqs(function: &dyn Function, set: SetIrqs, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
     let SetIrqs { index, start, count, data, action } = set;
-    let there = irq_count(function, index);
-    if index >= reply::IRQ_KINDS || start + count > there {
+    let available = irq_count(function, index);
+    if index >= reply::IRQ_KINDS || start + count > available {
         return Err(Refusal::Invalid);
     }
     if action != IrqAction::Trigger {
@@ -142,13 +143,13 @@ fn set_irqs(function: &dyn Function, set: SetIrqs, fds: Vec<OwnedFd>) -> Result<
         (IrqData::EventFds, 0) => (0..count).map(|_| None).collect(),
         (IrqData::EventFds, given) if given == count as usize => fds.into_iter().map(Some).collect(),
         (IrqData::EventFds, _) => return Err(Refusal::Invalid),
-        // Nothing for none: as for VFIO, all of the kind are off.
-        (IrqData::None, _) if count == 0 => (0..there).map(|_| None).collect(),
+        // No data and no vectors: as in VFIO, this disconnects every vector of the kind.
+        (IrqData::None, _) if count == 0 => (0..available).map(|_| None).collect(),
         (IrqData::None, _) => return Err(Refusal::Unsupported),
     };
     match index {
         MSIX => function.set_vectors(start, events),
-        // An error is never told of.
+        // No error is ever reported.
         _ => Ok(()),
     }
 }

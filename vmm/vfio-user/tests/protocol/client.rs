@@ -1,4 +1,4 @@
-//! A client that knows the protocol's bytes and nothing of the crate's types.
+//! A client that builds every byte by hand and uses none of the crate's types.
 
 use std::fs::File;
 use std::io::{ErrorKind, IoSlice, Read, Write};
@@ -27,10 +27,10 @@ pub(crate) const REGION_READ: u16 = 9;
 pub(crate) const REGION_WRITE: u16 = 10;
 pub(crate) const RESET: u16 = 13;
 
-/// Flags of a request: the sender waits, or does not.
+/// Flags of a request: the sender waits for a reply, or does not.
 pub(crate) const WAITS: u32 = 0;
 pub(crate) const POSTED: u32 = 0x10;
-/// Flags of a reply, and of one that refuses.
+/// Flags of a reply, and of an error reply.
 pub(crate) const REPLY: u32 = 1;
 pub(crate) const REFUSED: u32 = 0x21;
 
@@ -38,7 +38,7 @@ pub(crate) const EINVAL: u32 = 22;
 pub(crate) const E2BIG: u32 = 7;
 pub(crate) const ENOTSUP: u32 = 95;
 
-/// Any number of little-endian fields in a row.
+/// The little-endian bytes of a sequence of fields.
 macro_rules! bytes {
     ($($field:expr),* $(,)?) => { [$(&$field.to_le_bytes()[..]),*].concat() };
 }
@@ -50,7 +50,7 @@ pub(crate) fn message(id: u16, command: u16, flags: u32, payload: &[u8]) -> Vec<
     [header, payload.to_vec()].concat()
 }
 
-/// Version 0.0 as QEMU says it.
+/// A version 0.0 request as QEMU sends it.
 pub(crate) fn greeting() -> Vec<u8> {
     let json = br#"{"capabilities":{"max_msg_fds":16,"pgsizes":4096,"write_multiple":true}}"#;
     [&[0; 4], &json[..], &[0]].concat()
@@ -72,7 +72,7 @@ pub(crate) fn irqs(flags: u32, index: u32, start: u32, count: u32) -> Vec<u8> {
     bytes![20u32, flags, index, start, count]
 }
 
-/// A file in memory that begins with `mark`.
+/// A memfd that begins with `mark`.
 pub(crate) fn memory(mark: u8) -> File {
     let fd = rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     let mut file = File::from(fd);
@@ -80,7 +80,7 @@ pub(crate) fn memory(mark: u8) -> File {
     file
 }
 
-/// Sends bytes with file descriptors on the first of them.
+/// Sends bytes, with file descriptors on the first of them.
 pub(crate) fn send(stream: &UnixStream, bytes: &[u8], files: &[File]) {
     let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
@@ -92,7 +92,7 @@ pub(crate) fn send(stream: &UnixStream, bytes: &[u8], files: &[File]) {
     assert_eq!(sent, bytes.len());
 }
 
-/// A reply: its header's five fields, and what is behind them.
+/// A reply: the five header fields and the payload.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) id: u16,
@@ -102,15 +102,15 @@ pub(crate) struct Answer {
     pub(crate) payload: Vec<u8>,
 }
 
-/// The next message on a stream; none at its end.
+/// Receives the next message; `None` at the end of the stream.
 pub(crate) fn next(mut stream: &UnixStream) -> Option<Answer> {
     let mut header = [0; 16];
     match stream.read(&mut header[..1]) {
         Ok(1) => stream.read_exact(&mut header[1..]).unwrap(),
         Ok(_) => return None,
-        // The other end was closed with something of ours unread.
+        // The other end was closed before it read everything we sent.
         Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
-        Err(error) => panic!("nothing comes: {error}"),
+        Err(error) => panic!("no message arrives: {error}"),
     }
     let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     let word = |at: usize| u32::from(half(at)) | u32::from(half(at + 2)) << 16;
@@ -127,65 +127,65 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Has said nothing yet.
+    /// A client that has sent nothing yet.
     pub(crate) fn silent(function: &Arc<Recorder>) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         Self::beside(ours, theirs, function)
     }
 
-    /// As a client that has sent something before anybody reads it.
+    /// A client that sent data before the session started to read.
     pub(crate) fn beside(stream: UnixStream, theirs: UnixStream, function: &Arc<Recorder>) -> Self {
-        // A server that does not answer is a failed test, not one without an end.
+        // A server that does not reply fails the test, rather than blocking it forever.
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let function = function.clone();
         let session = std::thread::spawn(move || serve(&Connection::new(theirs).unwrap(), &*function));
         Self { stream, session, id: 0x4100 }
     }
 
-    /// Has shaken hands.
+    /// A client that has exchanged versions.
     pub(crate) fn greeted(function: &Arc<Recorder>) -> Self {
         let mut client = Self::silent(function);
         client.succeed(VERSION, &greeting());
         client
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for the reply.
     pub(crate) fn ask(&mut self, command: u16, payload: &[u8], files: &[File]) -> Answer {
         self.id += 1;
         send(&self.stream, &message(self.id, command, WAITS, payload), files);
-        let answer = next(&self.stream).expect("the session goes on");
-        assert_eq!((answer.id, answer.command), (self.id, command), "the answer is to this question");
+        let answer = next(&self.stream).expect("the session continues");
+        assert_eq!((answer.id, answer.command), (self.id, command), "the reply is to this request");
         answer
     }
 
-    /// Asks for something that is granted.
+    /// Sends a request that must succeed; returns the reply's payload.
     pub(crate) fn succeed(&mut self, command: u16, payload: &[u8]) -> Vec<u8> {
         let answer = self.ask(command, payload, &[]);
         assert_eq!((answer.flags, answer.error), (REPLY, 0));
         answer.payload
     }
 
-    /// Asks for something that is refused, with this error.
+    /// Sends a request that must be refused; returns the error number.
     pub(crate) fn fail(&mut self, command: u16, payload: &[u8], files: &[File]) -> u32 {
         let answer = self.ask(command, payload, files);
         assert_eq!((answer.flags, answer.payload.len()), (REFUSED, 0), "{answer:?}");
         answer.error
     }
 
-    /// Sends, and waits for nothing.
+    /// Sends a posted request.
     pub(crate) fn post(&mut self, command: u16, payload: &[u8], files: &[File]) {
         self.id += 1;
         send(&self.stream, &message(self.id, command, POSTED, payload), files);
     }
 
-    /// Says no more: what was still sent to it, and how the session ended.
+    /// Closes the connection; returns the unread messages and the result of the session.
     pub(crate) fn leave(self) -> (Vec<Answer>, Result<(), SessionError>) {
         self.stream.shutdown(Shutdown::Write).unwrap();
         let rest = std::iter::from_fn(|| next(&self.stream)).collect();
         (rest, self.session.join().expect("the session does not panic"))
     }
 
-    /// Leaves a session in which nothing went wrong and nothing was left unread.
+    /// Closes a session without errors and without unread messages.
     pub(crate) fn part(self) {
         let (rest, end) = self.leave();
         assert_eq!(rest, []);

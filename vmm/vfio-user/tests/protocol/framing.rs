@@ -1,4 +1,4 @@
-//! Where one message ends and the next begins, and what happens when that cannot be told.
+//! Where one message ends and the next begins, and what happens when that cannot be determined.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,7 +10,7 @@ use refault_vfio_user::session::SessionError;
 use crate::client::*;
 use crate::recorder::{Call, Recorder};
 
-/// How a greeted client's session ends when these are the next bytes, and nothing comes after them.
+/// How a session ends after the version exchange when these are the last bytes.
 fn end_after(bytes: &[u8], files: &[File]) -> ConnectionError {
     let client = Client::greeted(&Recorder::new());
     send(&client.stream, bytes, files);
@@ -56,7 +56,7 @@ fn messages_may_come_all_at_once() {
 }
 
 #[test]
-fn a_client_may_go_between_messages_but_not_within() {
+fn a_client_may_disconnect_between_messages_but_not_within_one() {
     Client::greeted(&Recorder::new()).part();
     Client::silent(&Recorder::new()).part();
     let load = message(10, REGION_READ, WAITS, &access(0, 8, 8));
@@ -66,11 +66,11 @@ fn a_client_may_go_between_messages_but_not_within() {
 }
 
 #[test]
-fn a_size_that_no_message_has_ends_the_session_before_its_bytes_are_awaited() {
+fn an_invalid_size_ends_the_session_without_waiting_for_more_bytes() {
     for size in [0, 15, 16 + PAYLOAD_MAX as u32 + 1, u32::MAX] {
         let client = Client::greeted(&Recorder::new());
         send(&client.stream, &bytes![1u16, GET_INFO, size, WAITS, 0u32], &[]);
-        // The session ends although the client is still there: what it would send is not waited for.
+        // The session ends although the client is still connected: it does not wait for the bytes.
         assert_eq!(next(&client.stream), None);
         let (_, end) = client.leave();
         let error = end.unwrap_err();
@@ -87,7 +87,7 @@ fn the_largest_message_is_taken() {
     let largest = message(20, REGION_WRITE, WAITS, &store(7, 0, &vec![0; DATA_MAX]));
     client.stream.write_all(&largest).unwrap();
     let answer = next(&client.stream).unwrap();
-    assert_eq!((answer.id, answer.error), (20, EINVAL), "as a message; its region is smaller");
+    assert_eq!((answer.id, answer.error), (20, EINVAL), "accepted as a message; its region is smaller");
     client.stream.write_all(&message(21, 99, WAITS, &vec![0; PAYLOAD_MAX])).unwrap();
     assert_eq!(next(&client.stream).unwrap().error, ENOTSUP);
     client.part();
@@ -122,12 +122,12 @@ fn files_in_parts_of_one_header_are_counted_together() {
 }
 
 #[test]
-fn files_that_nobody_asked_for_are_closed_and_the_request_is_served() {
+fn unrequested_files_are_closed_and_the_request_is_served() {
     let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
     let mut client = Client::greeted(&Recorder::new());
     let writer = File::from(std::os::fd::OwnedFd::from(writer));
     assert_eq!(client.ask(GET_INFO, &[0; 16], &[writer]).flags, REPLY);
-    // Its last copy is closed: ours was dropped with the slice, the session's with the message.
+    // Its last copy is closed: ours with the slice, the session's with the message.
     reader.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
     assert_eq!(next(&reader), None);
     client.part();

@@ -1,4 +1,4 @@
-//! The server's side of vfio-user against a client that builds every byte by hand.
+//! The server's side of vfio-user, tested by a client that builds every byte by hand.
 
 mod client;
 mod framing;

@@ -1,4 +1,4 @@
-//! What holds for all that a client may send.
+//! Properties that hold for everything a client may send.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -12,7 +12,7 @@ use refault_vfio_user::request::{DATA_MAX, PAYLOAD_MAX, Request, parse};
 use crate::client::{Client, POSTED, bytes, message, send};
 use crate::recorder::Recorder;
 
-/// A field: small, at an edge, or anything.
+/// A field value: small, at an edge, or arbitrary.
 fn field() -> impl Strategy<Value = u32> {
     prop_oneof![
         4 => 0..0x30u32,
@@ -21,7 +21,7 @@ fn field() -> impl Strategy<Value = u32> {
     ]
 }
 
-/// A payload of any length, or of fields in a number that some command has.
+/// A payload of arbitrary bytes, or of as many fields as some command has.
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     let fields = prop_oneof![Just(0usize), Just(4), Just(5), Just(6), Just(8), 0..12usize];
     prop_oneof![
@@ -79,9 +79,9 @@ proptest! {
         let (answers, end) = client.leave();
         prop_assert!(end.is_ok());
         let waits = requests.iter().filter(|(_, _, posted, _)| !posted);
-        let want: Vec<_> = waits.map(|(id, command, ..)| (*id, *command)).collect();
+        let expected: Vec<_> = waits.map(|(id, command, ..)| (*id, *command)).collect();
         let got: Vec<_> = answers.iter().map(|answer| (answer.id, answer.command)).collect();
-        prop_assert_eq!(got, want);
+        prop_assert_eq!(got, expected);
         for answer in answers {
             prop_assert!(matches!((answer.flags, answer.error), (1, 0) | (0x21, 1..)));
             prop_assert!(answer.payload.len() <= PAYLOAD_MAX);

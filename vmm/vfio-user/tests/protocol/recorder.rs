@@ -1,4 +1,4 @@
-//! A function that writes down what it is asked, and has a BAR that keeps what is stored.
+//! A function that records its calls and has a BAR that keeps what is written.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -12,10 +12,10 @@ use refault_vfio_user::request::{Access, DATA_MAX, DmaMap, DmaUnmap};
 pub(crate) const BAR_SIZE: u64 = 0x1000;
 pub(crate) const CONFIG_SIZE: u64 = 0x1000;
 pub(crate) const VECTORS: u32 = 32;
-/// Guest memory at this address is refused.
+/// Address at which the function refuses guest memory.
 pub(crate) const TAKEN: u64 = 0xdead_0000;
 
-/// One call. A file shows by the byte that it begins with.
+/// One call. A file is represented by its first byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Read(Access),
@@ -40,7 +40,7 @@ impl Recorder {
         Arc::new(recorder)
     }
 
-    /// What was called since the last time this was asked.
+    /// The calls since this was last called.
     pub(crate) fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }

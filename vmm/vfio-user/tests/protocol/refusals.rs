@@ -1,4 +1,4 @@
-//! Requests that are wrong: each is refused with its error, and the session goes on.
+//! Invalid requests: each gets its error number, and the session continues.
 
 use refault_vfio_user::session::SessionError;
 
@@ -26,7 +26,7 @@ fn a_session_begins_with_the_version() {
 }
 
 #[test]
-fn a_version_that_cannot_be_read_is_none() {
+fn a_malformed_version_does_not_count() {
     let client = Client::silent(&Recorder::new());
     send(&client.stream, &message(1, VERSION, WAITS, &[0]), &[]);
     assert!(matches!(client.leave(), (rest, Err(SessionError::NoVersion(VERSION))) if rest.is_empty()));
@@ -43,7 +43,7 @@ fn another_major_version_is_another_protocol() {
 }
 
 #[test]
-fn a_session_has_one_greeting() {
+fn a_session_has_one_version_exchange() {
     let mut client = Client::greeted(&Recorder::new());
     assert_eq!(client.fail(VERSION, &greeting(), &[]), EINVAL);
     client.succeed(GET_INFO, &bytes![16u32, 0u32, 0u32, 0u32]);
@@ -92,7 +92,7 @@ fn an_access_ends_with_its_region() {
 }
 
 #[test]
-fn a_region_that_is_not_there_cannot_be_reached() {
+fn a_missing_region_cannot_be_accessed() {
     let mut client = Client::greeted(&Recorder::new());
     for region in [1, 6, 8, 9, 0x100, 0x107, u32::MAX] {
         assert_eq!(client.fail(REGION_READ, &access(region, 0, 1), &[]), EINVAL);
@@ -106,7 +106,7 @@ fn a_region_that_is_not_there_cannot_be_reached() {
 }
 
 #[test]
-fn interrupts_need_an_event_for_each_vector_that_is_there() {
+fn interrupts_need_one_event_for_each_existing_vector() {
     let function = Recorder::new();
     let mut client = Client::greeted(&function);
     let events = |count| (0..count).map(memory).collect::<Vec<_>>();
@@ -114,12 +114,12 @@ fn interrupts_need_an_event_for_each_vector_that_is_there() {
     assert_eq!(client.fail(SET_IRQS, &irqs(0x24, 2, 0, 3), &events(2)), EINVAL);
     assert_eq!(client.fail(SET_IRQS, &irqs(0x24, 2, 0, 1), &events(2)), EINVAL);
     assert_eq!(client.fail(SET_IRQS, &irqs(0x24, 2, 0, 0), &events(1)), EINVAL);
-    // More vectors than there are.
+    // More vectors than exist.
     assert_eq!(client.fail(SET_IRQS, &irqs(0x24, 2, VECTORS, 1), &events(1)), EINVAL);
     assert_eq!(client.fail(SET_IRQS, &irqs(0x24, 2, 0, VECTORS + 1), &[]), EINVAL);
     assert_eq!(client.fail(SET_IRQS, &irqs(0x24, 2, u32::MAX, 1), &events(1)), EINVAL);
     assert_eq!(client.fail(SET_IRQS, &irqs(0x24, 2, u32::MAX - 1, 1), &events(1)), EINVAL);
-    // Kinds that have none, or are none.
+    // Kinds without vectors, and kinds that do not exist.
     for index in [0, 1, 4, 5, u32::MAX] {
         assert_eq!(client.fail(SET_IRQS, &irqs(0x24, index, 0, 1), &events(1)), EINVAL);
     }
@@ -140,7 +140,7 @@ fn vectors_are_not_masked_or_raised_by_the_client() {
 }
 
 #[test]
-fn a_posted_request_that_is_wrong_is_not_answered_either() {
+fn an_invalid_posted_request_gets_no_reply_either() {
     let mut client = Client::greeted(&Recorder::new());
     client.post(99, &[], &[]);
     client.post(DMA_MAP, &[0; 31], &[memory(0)]);

@@ -1,4 +1,4 @@
-//! A session as QEMU has it, and the order of things in it.
+//! A session as QEMU conducts it, and the order of events in it.
 
 use std::os::unix::net::UnixStream;
 
@@ -12,7 +12,7 @@ fn ram(address: u64, size: u64) -> DmaMap {
 }
 
 #[test]
-fn a_client_that_starts_as_qemu_does_gets_what_it_asks() {
+fn a_client_that_starts_as_qemu_does_is_served() {
     let function = Recorder::new();
     let mut client = Client::silent(&function);
     assert_eq!(client.succeed(VERSION, &greeting())[..4], [0; 4]);
@@ -57,7 +57,7 @@ fn config_space_is_read_in_one_piece() {
 }
 
 #[test]
-fn a_bar_takes_what_a_processor_does_in_one_step() {
+fn a_bar_takes_accesses_of_at_most_8_bytes() {
     let mut client = Client::greeted(&Recorder::new());
     assert_eq!(client.fail(REGION_READ, &access(0, 0, 9), &[]), EINVAL);
     assert_eq!(client.fail(REGION_WRITE, &store(0, 0, &[0; 16]), &[]), EINVAL);
@@ -65,7 +65,7 @@ fn a_bar_takes_what_a_processor_does_in_one_step() {
 }
 
 #[test]
-fn a_posted_store_is_done_and_not_answered() {
+fn a_posted_store_is_performed_without_a_reply() {
     let function = Recorder::new();
     let mut client = Client::greeted(&function);
     client.post(REGION_WRITE, &store(0, 0x10, &[7]), &[]);
@@ -77,7 +77,7 @@ fn a_posted_store_is_done_and_not_answered() {
 }
 
 #[test]
-fn a_refusal_of_the_function_is_passed_on_and_the_session_goes_on() {
+fn an_error_of_the_function_is_passed_on_and_the_session_continues() {
     let mut client = Client::greeted(&Recorder::new());
     assert_eq!(client.fail(DMA_MAP, &map(crate::recorder::TAKEN, 0x1000), &[]), 17);
     client.succeed(DMA_MAP, &map(0, 0x1000));
@@ -85,13 +85,13 @@ fn a_refusal_of_the_function_is_passed_on_and_the_session_goes_on() {
 }
 
 #[test]
-fn an_unmap_is_answered_when_the_function_has_let_go() {
+fn an_unmap_gets_its_reply_after_the_function_has_let_go() {
     let function = Recorder::new();
     let mut client = Client::greeted(&function);
     let range = bytes![24u32, 0u32, 0x1000u64, 0x2000u64];
     assert_eq!(client.succeed(DMA_UNMAP, &range), range);
     let gone = DmaUnmap { address: 0x1000, size: 0x2000, all: false };
-    assert_eq!(function.calls(), [Call::Unmap(gone)], "before the client is told");
+    assert_eq!(function.calls(), [Call::Unmap(gone)], "before the client gets its reply");
     client.succeed(DMA_UNMAP, &bytes![24u32, 2u32, 0u64, 0u64]);
     assert_eq!(function.calls(), [Call::Unmap(DmaUnmap { address: 0, size: 0, all: true })]);
     client.part();
@@ -108,7 +108,7 @@ fn a_reset_may_come_twice() {
 }
 
 #[test]
-fn vectors_get_one_event_each_up_to_the_most_that_a_message_carries() {
+fn vectors_get_one_event_each_up_to_the_limit_of_a_message() {
     let function = Recorder::new();
     let mut client = Client::greeted(&function);
     let events: Vec<_> = (0..16).map(memory).collect();
@@ -118,7 +118,7 @@ fn vectors_get_one_event_each_up_to_the_most_that_a_message_carries() {
 }
 
 #[test]
-fn vectors_are_silenced_by_events_that_do_not_come_or_by_none_at_all() {
+fn vectors_are_disconnected_by_a_change_without_events() {
     let function = Recorder::new();
     let mut client = Client::greeted(&function);
     client.succeed(SET_IRQS, &irqs(0x24, 2, 3, 2));
@@ -129,7 +129,7 @@ fn vectors_are_silenced_by_events_that_do_not_come_or_by_none_at_all() {
 }
 
 #[test]
-fn an_error_interrupt_is_taken_and_of_no_consequence() {
+fn an_error_interrupt_is_accepted_and_ignored() {
     let function = Recorder::new();
     let mut client = Client::greeted(&function);
     assert_eq!(client.ask(SET_IRQS, &irqs(0x24, 3, 0, 1), &[memory(0)]).flags, REPLY);
@@ -138,7 +138,7 @@ fn an_error_interrupt_is_taken_and_of_no_consequence() {
 }
 
 #[test]
-fn answers_to_the_server_reach_the_function_and_are_not_answered() {
+fn replies_to_the_server_reach_the_function_and_get_no_reply() {
     let function = Recorder::new();
     let client = Client::greeted(&function);
     send(&client.stream, &message(7, 12, REPLY, &bytes![0xfee0_0000u64, 4u64]), &[]);
@@ -148,8 +148,8 @@ fn answers_to_the_server_reach_the_function_and_are_not_answered() {
     assert_eq!(function.calls(), [Call::Replied(7, None), Call::Replied(8, Some(19))]);
 }
 
-/// All of it is in the socket before anybody reads: whoever asks it for more than a header gets a later message's
-/// descriptor together with this one's bytes.
+/// Everything is in the socket before the session reads it: a read of more than a header would get a later message's
+/// descriptor together with this message's bytes.
 #[test]
 fn a_burst_of_posted_maps_keeps_each_file_with_its_message() {
     const BURST: u8 = 100;
@@ -157,7 +157,7 @@ fn a_burst_of_posted_maps_keeps_each_file_with_its_message() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     send(&ours, &message(1, VERSION, WAITS, &greeting()), &[]);
     for mark in 0..BURST {
-        // Now and then one that has no file, as a ROM.
+        // Every seventh has no file, as for a ROM.
         let files = if mark % 7 == 3 { vec![] } else { vec![memory(mark)] };
         send(&ours, &message(2, DMA_MAP, POSTED, &map(u64::from(mark) << 12, 0x1000)), &files);
     }
@@ -165,9 +165,9 @@ fn a_burst_of_posted_maps_keeps_each_file_with_its_message() {
     assert_eq!(next(&client.stream).map(|answer| answer.id), Some(1));
     client.succeed(GET_INFO, &[0; 16]);
     client.part();
-    let want = |mark: u8| {
+    let expected = |mark: u8| {
         let file = (mark % 7 != 3).then_some(mark);
         Call::Map(ram(u64::from(mark) << 12, 0x1000), file)
     };
-    assert_eq!(function.calls(), (0..BURST).map(want).collect::<Vec<_>>());
+    assert_eq!(function.calls(), (0..BURST).map(expected).collect::<Vec<_>>());
 }

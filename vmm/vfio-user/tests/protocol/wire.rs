@@ -21,7 +21,7 @@ fn a_header_is_16_bytes_id_command_size_flags_error() {
 }
 
 #[test]
-fn a_header_says_what_it_is() {
+fn a_header_shows_its_type_and_error() {
     let with =
         |size: u32, flags: u32| Header::read_from_bytes(&bytes![7u16, 2u16, size, flags, 19u32]).unwrap();
     assert_eq!(with(16, 0).is_reply(), Some(false));
@@ -44,7 +44,7 @@ fn a_reply_to_a_posted_request_is_not_posted_itself() {
 #[test]
 fn a_write_to_guest_memory_has_a_count_of_64_bits_and_its_data_at_32() {
     let message = reply::dma_write(0x0102, 0xfee0_0000, &[0x21, 0, 0, 0]);
-    let want = bytes![
+    let expected = bytes![
         0x0102u16,
         12u16,
         36u32,
@@ -54,12 +54,12 @@ fn a_write_to_guest_memory_has_a_count_of_64_bits_and_its_data_at_32() {
         4u64, // address, count
         0x21u32,
     ];
-    assert_eq!(message, want);
+    assert_eq!(message, expected);
     assert_eq!(message[32..], [0x21, 0, 0, 0]);
 }
 
 #[test]
-fn commands_have_the_numbers_of_qemu() {
+fn commands_have_qemus_numbers() {
     use command::*;
     let numbers = [
         VERSION,
@@ -79,7 +79,7 @@ fn commands_have_the_numbers_of_qemu() {
 }
 
 #[test]
-fn answers_are_laid_out_as_vfio_has_them() {
+fn replies_are_laid_out_as_in_vfio() {
     assert_eq!(reply::device_info(), bytes![16u32, 3u32, 9u32, 5u32]);
     assert_eq!(reply::region_info(7, 4096), bytes![32u32, 3u32, 7u32, 0u32, 4096u64, 0u64]);
     assert_eq!(reply::region_info(6, 0), bytes![32u32, 0u32, 6u32, 0u32, 0u64, 0u64], "no ROM");
@@ -148,11 +148,12 @@ fn an_unmap_is_a_range_or_everything() {
 #[test]
 fn interrupts_are_20_bytes_size_flags_index_start_count() {
     let set = |flags: u32| bytes![20u32, flags, 2u32, 3u32, 4u32];
-    let want = |data, action| Ok(Request::SetIrqs(SetIrqs { index: 2, start: 3, count: 4, data, action }));
-    assert_eq!(parse(8, &set(0x24)), want(IrqData::EventFds, IrqAction::Trigger));
-    assert_eq!(parse(8, &set(0x21)), want(IrqData::None, IrqAction::Trigger));
-    assert_eq!(parse(8, &set(0x09)), want(IrqData::None, IrqAction::Mask));
-    assert_eq!(parse(8, &set(0x11)), want(IrqData::None, IrqAction::Unmask));
+    let expected =
+        |data, action| Ok(Request::SetIrqs(SetIrqs { index: 2, start: 3, count: 4, data, action }));
+    assert_eq!(parse(8, &set(0x24)), expected(IrqData::EventFds, IrqAction::Trigger));
+    assert_eq!(parse(8, &set(0x21)), expected(IrqData::None, IrqAction::Trigger));
+    assert_eq!(parse(8, &set(0x09)), expected(IrqData::None, IrqAction::Mask));
+    assert_eq!(parse(8, &set(0x11)), expected(IrqData::None, IrqAction::Unmask));
     // No data, two kinds of data, no action, two actions, a bit that means nothing.
     for flags in [0x20, 0x25, 0x04, 0x34, 0x64] {
         assert_eq!(parse(8, &set(flags)), Err(Refusal::Invalid), "{flags:#x}");
@@ -178,15 +179,15 @@ fn an_access_is_16_bytes_offset_region_count() {
 #[test]
 fn a_version_has_text_that_ends_in_nul_or_none() {
     let version = |text: &'static [u8]| parse(1, text);
-    let want = |capabilities| Ok(Request::Version { major: 0, minor: 1, capabilities });
-    assert_eq!(version(b"\0\0\x01\0{}\0"), want(b"{}"));
-    assert_eq!(version(b"\0\0\x01\0"), want(b""));
+    let expected = |capabilities| Ok(Request::Version { major: 0, minor: 1, capabilities });
+    assert_eq!(version(b"\0\0\x01\0{}\0"), expected(b"{}"));
+    assert_eq!(version(b"\0\0\x01\0"), expected(b""));
     assert_eq!(version(b"\0\0\x01\0{}"), Err(Refusal::Invalid));
     assert_eq!(version(b"\0\0\x01"), Err(Refusal::Invalid));
 }
 
 #[test]
-fn commands_that_are_not_served_are_unsupported() {
+fn other_commands_are_unsupported() {
     for command in [0, 6, command::DMA_READ, command::DMA_WRITE, 14, 15, u16::MAX] {
         assert_eq!(parse(command, &[]), Err(Refusal::Unsupported), "{command}");
     }
