@@ -1,5 +1,5 @@
-//! Writes files below a folder of the user's choice, under names that come from the guest. No symbolic link is followed, so
-//! nothing lands outside.
+//! Writes files below a folder that the user chose, under names that come from the guest. No symbolic link is followed, so
+//! nothing is written outside the folder.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,30 +11,33 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
-/// The user's folder. Links on the way to it are the user's own.
+/// The user's folder. Symbolic links on the path to it are the user's own and are followed.
 #[derive(Debug)]
 pub struct Folder(OwnedFd);
 
 impl Folder {
-    /// Opens it, and makes it first if it is not there.
+    /// Opens the folder, creating it first if it does not exist.
     ///
     /// # Errors
-    /// It cannot be made, or is no folder.
+    /// The folder cannot be created, or the path is not a folder.
     pub fn at(path: &Path) -> io::Result<Self> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         std::fs::create_dir_all(path)?;
         Ok(Self(openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?))
     }
 
-    /// Makes a folder in it, with those above.
+    /// Creates a folder below this one, with its parents.
     ///
     /// # Errors
-    /// A part of the path is a link, a file, or no name at all.
+    /// A component of the path is a symbolic link, a file, or not a plain name.
     pub fn make(&self, below: &Path) -> io::Result<Self> {
         let mut folder = self.0.try_clone()?;
         for part in below.components() {
             let Component::Normal(name) = part else {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "its name leads elsewhere"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "its name points outside the folder",
+                ));
             };
             match mkdirat(&folder, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -46,10 +49,11 @@ impl Folder {
         Ok(Self(folder))
     }
 
-    /// Writes a file in it, in place of one that may be there; with `mode` as chmod takes it. It is whole, or not there.
+    /// Writes a file below this folder, replacing an existing one. `mode` is as for chmod, without the set-id bits. The
+    /// file appears complete or not at all.
     ///
     /// # Errors
-    /// A part of the path is a link or no name, the file is a folder, or there is no room.
+    /// A component of the path is a symbolic link or not a plain name, the target is a folder, or the disk is full.
     pub fn write(&self, below: &Path, mode: u32, from: &mut dyn Read) -> io::Result<()> {
         let name = below.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let folder = self.make(below.parent().unwrap_or(Path::new("")))?;
@@ -63,7 +67,7 @@ impl Folder {
         written
     }
 
-    /// A file with a name that no other has.
+    /// Creates a file with a name that no other file has.
     fn temporary(&self) -> io::Result<(String, File)> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         loop {
@@ -87,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_whole_and_have_their_modes() {
+    fn files_are_complete_and_have_their_modes() {
         let scratch = tempfile::tempdir().expect("a temporary folder");
         let folder = Folder::at(&scratch.path().join("new/one")).expect("made");
         for text in ["first", "second"] {
@@ -100,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn no_link_is_followed() {
+    fn symbolic_links_are_not_followed() {
         let scratch = tempfile::tempdir().expect("a temporary folder");
         let (inside, outside) = (scratch.path().join("in"), scratch.path().join("out"));
         fs::create_dir_all(&outside).expect("made");
@@ -111,14 +115,14 @@ mod tests {
         assert!(folder.write(Path::new("link/new"), 0o644, &mut &b"x"[..]).is_err());
         assert!(folder.write(Path::new("../out/new"), 0o644, &mut &b"x"[..]).is_err());
         assert!(folder.make(Path::new("/tmp")).is_err());
-        // The link itself gives way.
+        // A symbolic link as the file itself is replaced.
         folder.write(Path::new("file"), 0o644, &mut &b"new"[..]).expect("written");
         assert_eq!(fs::read_to_string(outside.join("file")).expect("there"), "kept");
         assert_eq!(fs::read_dir(&outside).expect("readable").count(), 1);
     }
 
     #[test]
-    fn what_fails_leaves_nothing() {
+    fn a_failed_write_leaves_no_file() {
         struct Broken;
         impl Read for Broken {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {

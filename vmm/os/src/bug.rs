@@ -1,11 +1,11 @@
-//! A panic anywhere is a bug of ours, and ends the program: a thread less would leave a guest that waits for ever.
+//! A panic in any thread is a bug and ends the program: with one thread missing, the guest would wait forever.
 
 use super::terminal;
 
-/// The exit status when refault itself failed: nothing can be said about the guest.
+/// Exit status when refault itself failed, so that nothing is known about the guest.
 pub const FAILED: u8 = 125;
 
-/// Has the first panic of any thread end the program with a message.
+/// Makes the first panic of any thread end the program with a message.
 pub fn panics_end_us() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -1,5 +1,12 @@
-//! What refault needs of the operating system beneath it: messages, the user's terminal, signals, child processes, the
-//! programs it calls, and how fast the machine is. Nothing here knows guests or devices.
+//! The operating system services that refault uses: messages, the user's terminal, signals, child processes, host programs,
+//! and the speed of the machine. Nothing here knows about guests or devices.
+
+#![warn(
+    clippy::missing_errors_doc,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_lossless
+)]
 
 pub mod beneath;
 pub mod bug;
@@ -13,7 +20,7 @@ pub mod stop;
 pub mod terminal;
 pub mod tools;
 
-/// The command line, as one would type it.
+/// The command line of this process as a user would type it, `refault` first.
 pub fn command_line() -> String {
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     ["refault".to_string()].into_iter().chain(words).collect::<Vec<_>>().join(" ")

@@ -1,4 +1,4 @@
-//! Output to a reader that may stall: a thread of its own writes it, and writers can be released.
+//! Output to a reader that may stall: a thread per queue does the writing, so that writers can be released from waiting.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use super::signals;
 
-/// Bytes that wait to be written. Whoever has more waits too.
-const BOUND: usize = 256 << 10;
-/// Most bytes of one write.
+/// Bytes queued at most; writers with more wait.
+const CAPACITY: usize = 256 << 10;
+/// Bytes written in one call at most.
 const PIECE: usize = 16 << 10;
-/// How long an unfinished line waits for its next byte: a guest's console comes byte by byte.
-const GATHERING: Duration = Duration::from_millis(5);
-/// How long a reader may take for a piece when there is no time left.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an unfinished line waits for its next byte: a guest's console arrives byte by byte.
+const LINE_TIMEOUT: Duration = Duration::from_millis(5);
+/// How long the reader may take for one piece once waits are limited.
+const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A bounded queue in front of something that is written to. Clones share it. What is written is on its way; [`finish`]
-/// waits for it.
+/// A bounded queue in front of a writer. Clones share it. A write only queues its bytes; [`finish`] waits until they are
+/// written.
 ///
 /// [`finish`]: Self::finish
 pub struct Outlet(Arc<Inner>);
@@ -32,39 +32,40 @@ struct State {
     waiting: Vec<u8>,
     /// The thread is writing a piece.
     busy: bool,
-    /// Pieces that were written.
+    /// Pieces written so far.
     pieces: u64,
-    /// There is no time to wait for the reader.
+    /// Waits for the reader are limited.
     hurried: bool,
-    /// Something was dropped because of that.
+    /// Bytes were dropped because of that limit.
     lost: bool,
-    /// It cannot be written to: what comes is dropped.
+    /// Writing failed: all further bytes are dropped.
     failed: bool,
-    /// Outlets that share this.
+    /// Handles that share this queue; the thread ends with the last one.
     outlets: usize,
 }
 
 impl Outlet {
-    /// Writes to `to`. The first error goes to `failed`; after it everything is dropped.
+    /// Starts a thread that writes to `to`. The first error is passed to `failed`, and from then on all bytes are dropped.
     pub fn new(to: impl Write + Send + 'static, failed: impl FnOnce(io::Error) + Send + 'static) -> Self {
         let inner = Arc::<Inner>::default();
         inner.lock().outlets = 1;
         let own = Arc::clone(&inner);
         std::thread::spawn(move || {
-            // It may be older than the thread that waits for signals. A system that refuses would have refused that one.
+            // This thread may be older than the one that waits for signals. If the system refused here, it also refused
+            // there, where the error is reported.
             let _ = signals::hold();
             own.serve(to, failed);
         });
         Self(inner)
     }
 
-    /// From now on no writer waits long for the reader.
+    /// From now on no writer waits for the reader, and [`Self::finish`] waits for a limited time.
     pub fn hurry(&self) {
         self.0.change(|state| state.hurried = true);
     }
 
-    /// Waits until everything is written, or cannot be. With [`Self::hurry`] no more than two seconds for each piece, and for
-    /// the last time once one has taken longer. Whether nothing was dropped for want of time.
+    /// Waits until everything is written or writing has failed. After [`Self::hurry`], waits at most two seconds for each
+    /// piece, and not at all once a piece has taken longer. Returns whether nothing was dropped for lack of time.
     pub fn finish(&self) -> bool {
         let mut state = self.0.lock();
         while state.busy || !state.waiting.is_empty() {
@@ -73,7 +74,7 @@ impl Outlet {
                 continue;
             }
             if state.lost {
-                // Its patience was used up before.
+                // The timeout expired before.
                 break;
             }
             let seen = state.pieces;
@@ -82,7 +83,7 @@ impl Outlet {
             let (next, waited) = self
                 .0
                 .changed
-                .wait_timeout_while(state, PATIENCE, stalled)
+                .wait_timeout_while(state, STALL_TIMEOUT, stalled)
                 .unwrap_or_else(PoisonError::into_inner);
             state = next;
             if waited.timed_out() {
@@ -111,13 +112,13 @@ impl Drop for Outlet {
 impl Write for Outlet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.0.lock();
-        while state.waiting.len() >= BOUND && !state.hurried && !state.failed {
+        while state.waiting.len() >= CAPACITY && !state.hurried && !state.failed {
             state = self.0.wait(state);
         }
         if state.failed {
             return Ok(bytes.len());
         }
-        let room = BOUND.saturating_sub(state.waiting.len()).min(bytes.len());
+        let room = CAPACITY.saturating_sub(state.waiting.len()).min(bytes.len());
         if room == 0 {
             state.lost |= !bytes.is_empty();
             return Ok(bytes.len());
@@ -127,7 +128,7 @@ impl Write for Outlet {
         Ok(room)
     }
 
-    /// Nothing: the thread does not wait to be asked.
+    /// Does nothing: the thread writes without being asked to.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -141,7 +142,7 @@ impl Inner {
                     state.failed = true;
                     state.waiting.clear();
                 });
-                // Before whoever waits for the end goes on: they ask what came of it.
+                // Report the error before `finish` returns: its caller then asks what went wrong.
                 failed(error);
                 self.change(|state| state.busy = false);
                 return;
@@ -153,7 +154,7 @@ impl Inner {
         }
     }
 
-    /// Waits for something to write; none once no writer is left.
+    /// Waits for bytes to write and takes a piece; `None` once the queue is empty and no handle is left.
     fn next(&self) -> Option<Vec<u8>> {
         let mut state = self.lock();
         while state.waiting.is_empty() {
@@ -168,7 +169,7 @@ impl Inner {
         };
         state = self
             .changed
-            .wait_timeout_while(state, GATHERING, unfinished)
+            .wait_timeout_while(state, LINE_TIMEOUT, unfinished)
             .unwrap_or_else(PoisonError::into_inner)
             .0;
         let count = state.waiting.len().min(PIECE);
@@ -197,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes a write for each word from the test, and keeps what came.
+    /// Accepts one write for each message from the test, and keeps the bytes.
     struct Reader {
         takes: Receiver<()>,
         writes: Writes,
@@ -227,7 +228,7 @@ mod tests {
     fn bytes_that_wait_are_written_together() {
         let (to, takes, writes) = reader();
         let mut outlet = Outlet::new(to, |_| {});
-        // The reader takes nothing before all is there.
+        // The reader accepts nothing until everything is queued.
         let text = "a console that comes byte by byte\n".repeat(100);
         text.bytes().for_each(|byte| outlet.write_all(&[byte]).expect("there is room"));
         (0..2).for_each(|_| takes.send(()).expect("it takes"));
@@ -238,15 +239,15 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_reader_holds_writers_up_until_there_is_no_time() {
+    fn a_stalled_reader_blocks_writers_until_waits_are_limited() {
         let (to, takes, _writes) = reader();
         let outlet = Outlet::new(to, |_| {});
         let mut other = outlet.clone();
         let writer = std::thread::spawn(move || {
-            // More than is kept, however much of it is with the reader.
-            other.write_all(&vec![b'y'; 2 * BOUND]).expect("never fails");
+            // More than the queue holds, plus what the reader has taken.
+            other.write_all(&vec![b'y'; 2 * CAPACITY]).expect("never fails");
         });
-        while outlet.0.lock().waiting.len() < BOUND {
+        while outlet.0.lock().waiting.len() < CAPACITY {
             std::thread::yield_now();
         }
         assert!(!writer.is_finished(), "memory is bounded");
@@ -264,7 +265,7 @@ mod tests {
         let mut outlet = Outlet::new(to, move |error| sender.send(error.to_string()).expect("it listens"));
         outlet.write_all(b"one\n").expect("dropped");
         assert_eq!(errors.recv().expect("an error"), "the reader left");
-        outlet.write_all(&vec![0; 2 * BOUND]).expect("dropped");
+        outlet.write_all(&vec![0; 2 * CAPACITY]).expect("dropped");
         assert!(outlet.finish());
         assert!(errors.recv().is_err());
     }

@@ -1,4 +1,4 @@
-//! Child processes that never outlive us.
+//! Child processes that never outlive this one.
 #![expect(unsafe_code, reason = "a child asks the kernel to end it with its parent, between fork and exec")]
 
 use std::ffi::OsStr;
@@ -14,13 +14,13 @@ use anyhow::{Context, Result, bail};
 use super::say::Progress;
 use super::signals;
 
-/// How long a silent child may take before the user is told that it is still at work.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of a log that an error message shows.
+/// Time without an end after which the user is informed that the child is still running.
+const QUIET_TIME: Duration = Duration::from_secs(10);
+/// Bytes of a log quoted in an error message.
 const TAIL: u64 = 2000;
 
-/// Lets the child get `signal` when the thread that starts it ends, however that happens, `SIGKILL` included. The terminal's
-/// signals are ours alone, and none that we hold back is held back in the child.
+/// Makes the child receive `signal` when the thread that starts it ends, even by `SIGKILL`. The child gets a process group
+/// of its own, so the terminal's signals reach only us, and starts with an empty signal mask.
 pub fn die_with_parent(command: &mut Command, signal: i32) -> &mut Command {
     let parent = std::process::id();
     command.process_group(0);
@@ -31,7 +31,7 @@ pub fn die_with_parent(command: &mut Command, signal: i32) -> &mut Command {
             if libc::prctl(libc::PR_SET_PDEATHSIG, signal) != 0 {
                 return Err(std::io::Error::last_os_error());
             }
-            // The parent may have died before the request was in place.
+            // The parent may have died before prctl took effect.
             if u32::try_from(libc::getppid()) != Ok(parent) {
                 return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
             }
@@ -41,7 +41,7 @@ pub fn die_with_parent(command: &mut Command, signal: i32) -> &mut Command {
     }
 }
 
-/// Runs programs with their output in one log file, which error messages quote.
+/// Runs programs with their output in one log file, the end of which error messages quote.
 #[derive(Clone, Debug)]
 pub struct Logged {
     log: PathBuf,
@@ -49,20 +49,20 @@ pub struct Logged {
 }
 
 impl Logged {
-    /// Output goes to the end of `log`.
+    /// Appends output to `log`.
     pub fn new(log: &Path, progress: &Progress) -> Self {
         Self { log: log.to_path_buf(), progress: progress.clone() }
     }
 
-    /// The lines shown to the user.
+    /// The progress lines shown to the user.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// Runs to the end.
+    /// Runs the program to its end.
     ///
     /// # Errors
-    /// The program is missing, or does not exit with 0: the message quotes the end of its output.
+    /// The program is missing or exits with a status other than 0; the message quotes the end of its output.
     pub fn run(&self, command: &mut Command) -> Result<()> {
         let log = self.open()?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -71,16 +71,16 @@ impl Logged {
         self.wait(child, &name(command), start)
     }
 
-    /// Runs to the end and returns what it wrote to standard output.
+    /// Runs the program to its end and returns what it wrote to standard output.
     ///
     /// # Errors
-    /// As for [`Logged::run`]; or the output is not UTF-8.
+    /// As for [`Logged::run`], or the output is not UTF-8.
     pub fn output(&self, command: &mut Command) -> Result<String> {
         String::from_utf8(self.bytes(command)?)
             .with_context(|| format!("{} printed something that is not text", name(command)))
     }
 
-    /// As [`Logged::output`], for programs that print no text.
+    /// As [`Logged::output`], for programs whose output is not text.
     ///
     /// # Errors
     /// As for [`Logged::run`].
@@ -111,22 +111,25 @@ impl Logged {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            if told.elapsed() > PATIENCE {
+            if told.elapsed() > QUIET_TIME {
                 told = Instant::now();
-                self.progress.step(&format!("  still at it: {}", last_line(&tail(&self.log, start))));
+                self.progress.step(&format!("  still running: {}", last_line(&tail(&self.log, start))));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(100));
         };
         if !status.success() {
             let said = tail(&self.log, start);
-            bail!("{name} failed ({status}); it said:\n{said}\n(whole log: {})", self.log.display());
+            bail!(
+                "{name} failed ({status}); its output ends with:\n{said}\n(whole log: {})",
+                self.log.display()
+            );
         }
         Ok(())
     }
 }
 
-/// Starts a child that ends with us, with a message that names the program when there is none.
+/// Starts a child that ends with us; an error names the program.
 fn spawn(command: &mut Command) -> Result<Child> {
     die_with_parent(command, libc::SIGTERM)
         .spawn()
@@ -138,7 +141,7 @@ fn name(command: &Command) -> String {
     format!("{} {first}", command.get_program().display())
 }
 
-/// The end of what was logged since `start`.
+/// The end of what was logged since byte `start`.
 fn tail(log: &Path, start: u64) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(log)?;
@@ -152,7 +155,7 @@ fn tail(log: &Path, start: u64) -> String {
 }
 
 fn last_line(text: &str) -> &str {
-    text.rsplit(['\n', '\r']).map(str::trim).find(|line| !line.is_empty()).unwrap_or("(nothing said yet)")
+    text.rsplit(['\n', '\r']).map(str::trim).find(|line| !line.is_empty()).unwrap_or("(no output yet)")
 }
 
 #[cfg(test)]
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn output_and_log_are_kept_apart() {
+    fn output_and_log_are_separate() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let output = logged(&folder).output(Command::new("sh").args(["-c", "echo out; echo err >&2"]));
         assert_eq!(output.expect("it succeeds"), "out\n");

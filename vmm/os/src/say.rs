@@ -1,4 +1,4 @@
-//! What the user is told, on standard error. Text of the guest's in it moves no cursor and changes no colour.
+//! Messages to the user on standard error. Text from the guest in them cannot move the cursor or change colours.
 
 use std::io::{self, Write};
 use std::sync::LazyLock;
@@ -7,10 +7,10 @@ use std::time::Instant;
 use super::outlet::Outlet;
 use super::terminal;
 
-/// A closed standard error is no reason to stop working.
+/// Errors are ignored: a closed standard error is no reason to stop.
 static ERRORS: LazyLock<Outlet> = LazyLock::new(|| Outlet::new(io::stderr(), |_| {}));
 
-/// Prints steps with the seconds passed since the first one.
+/// Prints steps with the seconds elapsed since it was created.
 #[derive(Clone, Debug)]
 pub struct Progress {
     subject: String,
@@ -18,29 +18,29 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Starts the clock; `subject` stands in front of every line.
+    /// Starts the clock; every line begins with `subject`.
     pub fn new(subject: &str) -> Self {
         Self { subject: subject.to_string(), start: Instant::now() }
     }
 
-    /// One line.
+    /// Prints one line.
     pub fn step(&self, text: &str) {
         let seconds = self.start.elapsed().as_secs();
         print(&format!("{}: [{seconds:>3} s] {}\n", self.subject, visible(text)));
     }
 }
 
-/// A line for the user that belongs to no step, or several.
+/// Prints a message that belongs to no step; it may have several lines.
 pub fn note(text: &str) {
     print(&format!("refault: {}\n", visible(text)));
 }
 
-/// From now on a standard error without a reader delays nothing.
+/// From now on a stalled reader of standard error delays nothing.
 pub fn hurry() {
     ERRORS.hurry();
 }
 
-/// Text with its control characters, but for tabs and line ends, spelled out.
+/// Escapes control characters, except tabs and line ends.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.replace("\r\n", "\n").chars() {
@@ -56,19 +56,19 @@ pub fn visible(text: &str) -> String {
 fn moves_text(character: char) -> bool {
     match character {
         '\n' | '\t' => false,
-        // They turn the direction of what is around them.
+        // Bidirectional controls reorder the text around them.
         '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
         character => character.is_control(),
     }
 }
 
-/// As it is.
+/// Prints text that is already escaped.
 fn print(text: &str) {
     let text = if terminal::is_raw() { &text.replace('\n', "\r\n") } else { text };
     let _ = Messages.write_all(text.as_bytes());
 }
 
-/// Standard error, for whoever writes whole messages: each is out when its write returns.
+/// Standard error for callers that write whole messages: each write returns when its bytes are out.
 pub struct Messages;
 
 impl Write for Messages {
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_guest_says_is_only_shown() {
+    fn text_from_a_guest_cannot_control_the_terminal() {
         assert_eq!(
             visible("a\tb\r\n\u{1b}[2Jc\rd\u{9b}1m\u{202e}é\0"),
             "a\tb\n\\u{1b}[2Jc\\rd\\u{9b}1m\\u{202e}é\\u{0}"

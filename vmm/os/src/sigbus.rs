@@ -1,8 +1,7 @@
-//! Last words when a file behind guest memory has lost the bytes that somebody needs.
+//! A last message when a file behind guest memory has lost bytes that are needed.
 //!
-//! A file that is mapped may be made shorter by its owner, and one with holes may not find room on its disk: then an
-//! access to the mapping is a signal that ends the process without a word. There is no way back from it: the guest's
-//! memory is gone.
+//! The owner of a mapped file may truncate it, and a sparse file may find its disk full. An access to the mapping then
+//! raises SIGBUS, which would end the process without a message. It cannot be recovered from: the guest's memory is lost.
 #![expect(unsafe_code, reason = "a signal handler is installed, and calls what is safe inside of one")]
 
 use std::fs::File;
@@ -18,23 +17,23 @@ use crate::bug::FAILED;
 
 const LAST_WORDS: [&[u8]; 2] = [
     b"refault: ",
-    b" was truncated while it was guest memory, or its disk is full: what the guest had there is gone, so this ends \
-      here; give the file its size back or make room on the disk, and start again\n",
+    b" was truncated while it was guest memory, or its disk is full: the guest's data there is lost, so \
+      refault ends; restore the file's size or free space on the disk, and start again\n",
 ];
 const NO_NAME: &[u8] = b"a file";
 
-/// Where a file is mapped. These are never freed, for the handler may come at any time; there is one for each mapping.
+/// A mapping of a file. Never freed, since the handler may run at any time; there is one for each mapping.
 struct Mapped {
     addresses: Range<usize>,
     name: Vec<u8>,
     before: *const Mapped,
 }
 
-/// The last one.
+/// The newest mapping; each points to the one before it.
 static LAST: AtomicPtr<Mapped> = AtomicPtr::new(std::ptr::null_mut());
 
-/// From now on an access to bytes that `file` has lost, where it is mapped at `addresses`, says so and ends the process
-/// with status 125.
+/// From now on an access to bytes that `file` has lost, where it is mapped at `addresses`, prints a message and ends the
+/// process with status 125.
 pub fn explain(file: &File, addresses: Range<usize>) {
     install();
     let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -49,9 +48,9 @@ pub fn explain(file: &File, addresses: Range<usize>) {
 fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // SAFETY: all zeroes is an empty mask and no flags; the handler has the signature that SA_SIGINFO asks for, and
-        // calls nothing that is not async-signal-safe. The runtime's own handler, which this one replaces, tells of
-        // stack overflows, and these are another signal on Linux.
+        // SAFETY: all zeroes is an empty mask and no flags; the handler has the signature that SA_SIGINFO requires, and
+        // calls only async-signal-safe functions. It replaces the runtime's handler, which reports stack overflows; on
+        // Linux those raise another signal, SIGSEGV.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = handler as *const () as usize;
@@ -61,10 +60,10 @@ fn install() {
     });
 }
 
-/// What is mapped at `address`: of several the latest, as the others are gone.
+/// The name of the newest file mapped at `address`; older mappings there have been replaced.
 fn name_at(address: usize) -> &'static [u8] {
     let mut next: *const Mapped = LAST.load(Ordering::Acquire);
-    // SAFETY: a pointer in this list is null, or to one that lives for ever and does not change.
+    // SAFETY: a pointer in this list is null, or points to a `Mapped` that is never freed or changed.
     while let Some(mapped) = unsafe { next.as_ref() } {
         if mapped.addresses.contains(&address) {
             return &mapped.name;
@@ -75,8 +74,8 @@ fn name_at(address: usize) -> &'static [u8] {
 }
 
 extern "C" fn handler(signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
-    // SAFETY: the kernel hands a handler with SA_SIGINFO a valid record, with an address for this code; write, _exit,
-    // signal and raise are async-signal-safe, and the texts live for ever.
+    // SAFETY: with SA_SIGINFO the kernel passes a valid record, which has an address for this code; write, _exit, signal
+    // and raise are async-signal-safe, and the texts are static.
     unsafe {
         if (*info).si_code == libc::BUS_ADRERR {
             let [first, last] = LAST_WORDS;
@@ -85,7 +84,7 @@ extern "C" fn handler(signal: c_int, info: *mut siginfo_t, _context: *mut c_void
             }
             libc::_exit(FAILED.into());
         }
-        // Broken hardware, or somebody's kill: what it would have been without us, as soon as this returns.
+        // A hardware error, or a signal sent with kill: the default action takes effect when this returns.
         libc::signal(signal, libc::SIG_DFL);
         libc::raise(signal);
     }
@@ -96,9 +95,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_mapped_last_at_an_address_is_named() {
+    fn the_newest_mapping_at_an_address_is_named() {
         let files = [tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap()];
-        // Addresses that no mapping has.
+        // Addresses that no mapping can have.
         let at = usize::MAX - (1 << 20);
         explain(files[0].as_file(), at..at + 8192);
         explain(files[1].as_file(), at..at + 4096);

@@ -1,48 +1,48 @@
-//! Signals that are waited for instead of handled.
+//! Signals that a thread waits for, in place of handlers.
 #![expect(unsafe_code, reason = "the standard library knows no signals")]
 
 use std::io;
 
 use libc::c_int;
 
-/// All that some thread of ours waits for.
+/// Every signal that one of our threads waits for.
 const HELD: &[c_int] =
     &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGWINCH, libc::SIGCONT];
 
-/// Holds them back in this thread and all that it starts later, for the thread that waits for them. To be called before there are
-/// other threads.
+/// Blocks them in this thread and in all that it starts later, so that only the waiting thread receives them. Call it
+/// before there are other threads.
 ///
 /// # Errors
-/// The system refuses.
+/// The system refuses to change the signal mask.
 pub fn hold() -> io::Result<()> {
     mask(libc::SIG_BLOCK, HELD)
 }
 
-/// Holds back SIGTTIN in this thread: to read the terminal in the background is an error then (EIO).
+/// Blocks SIGTTIN in this thread, so that reading the terminal in the background fails with EIO.
 ///
 /// # Errors
-/// The system refuses.
+/// The system refuses to change the signal mask.
 pub(super) fn hold_background_reads() -> io::Result<()> {
     mask(libc::SIG_BLOCK, &[libc::SIGTTIN])
 }
 
-/// Lets them all through again: for a child between fork and exec, which would keep what is held back. Async-signal-safe.
+/// Unblocks all of them: for a child between fork and exec, which would inherit the mask. Async-signal-safe.
 pub(super) fn let_through() {
     let _ = mask(libc::SIG_UNBLOCK, HELD);
     let _ = mask(libc::SIG_UNBLOCK, &[libc::SIGTTIN]);
 }
 
-/// Waits until one of `signals` comes, which must be held back.
+/// Waits for one of `signals`, which must be blocked.
 pub(super) fn wait(signals: &[c_int]) -> c_int {
     let (set, mut signal) = (set(signals), 0);
-    // SAFETY: both point to values that live, of the types that the call wants.
+    // SAFETY: both pointers are to live values of the right types.
     while unsafe { libc::sigwait(&raw const set, &raw mut signal) } == libc::EINTR {}
     signal
 }
 
 fn mask(how: c_int, signals: &[c_int]) -> io::Result<()> {
     let set = set(signals);
-    // SAFETY: the kernel reads one signal set, which lives, and writes nothing.
+    // SAFETY: the kernel reads one signal set, which is alive, and writes nothing.
     match unsafe { libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut()) } {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
@@ -50,9 +50,9 @@ fn mask(how: c_int, signals: &[c_int]) -> io::Result<()> {
 }
 
 fn set(signals: &[c_int]) -> libc::sigset_t {
-    // SAFETY: a signal set is plain integers; `sigemptyset` makes it one before it is used.
+    // SAFETY: a signal set is plain integers; `sigemptyset` initialises it before use.
     let mut set = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` lives, and the numbers are signals.
+    // SAFETY: `set` is alive, and the numbers are signals.
     unsafe {
         libc::sigemptyset(&raw mut set);
         for signal in signals {

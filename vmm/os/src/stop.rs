@@ -1,4 +1,4 @@
-//! The user's word to stop: Ctrl-C, a terminal that is closed, a polite kill.
+//! Requests to stop: Ctrl-C, a closed terminal, a kill that can be caught.
 #![expect(unsafe_code, reason = "the standard library sends no signals")]
 
 use std::io;
@@ -9,7 +9,7 @@ use libc::c_int;
 use super::say::{hurry, note};
 use super::{signals, terminal};
 
-/// Signals that ask for an end.
+/// Signals that ask the program to end.
 const SIGNALS: [(c_int, &str); 4] = [
     (libc::SIGINT, "SIGINT"),
     (libc::SIGTERM, "SIGTERM"),
@@ -17,39 +17,39 @@ const SIGNALS: [(c_int, &str); 4] = [
     (libc::SIGQUIT, "SIGQUIT"),
 ];
 
-/// What the first signal does, as long as there is something to end in good order.
+/// What the first signal does while a graceful end is possible.
 type Ending = Box<dyn Fn(Stop) + Send>;
 static ENDING: Mutex<Option<Ending>> = Mutex::new(None);
 
-/// A signal that came.
+/// A signal that asked the program to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop(c_int);
 
 impl Stop {
-    /// SIGINT.
+    /// SIGINT, as from Ctrl-C.
     pub const INTERRUPT: Self = Self(libc::SIGINT);
 
-    /// Its name.
+    /// The signal's name, such as `SIGINT`.
     pub fn name(self) -> &'static str {
         SIGNALS.iter().find(|(signal, _)| *signal == self.0).map_or("a signal", |(_, name)| name)
     }
 
-    /// The exit status of a program that it ended.
+    /// The exit status that a shell reports for a program ended by this signal.
     pub fn code(self) -> u8 {
         128 + self.0.to_le_bytes()[0]
     }
 }
 
-/// As long as this lives the first signal does as it was said, and the program goes on to its end; another one ends it
-/// at once.
+/// While this is alive, the first signal calls the given function and the program continues to its end; a second signal
+/// ends it at once.
 #[derive(Debug)]
 pub struct Orderly(());
 
 impl Orderly {
-    /// From now on. To be called before there are threads that could get the signals instead.
+    /// Starts catching signals. Call it before there are threads that could receive the signals instead.
     ///
     /// # Errors
-    /// The system refuses.
+    /// Signals cannot be blocked.
     pub fn begin(end: impl Fn(Stop) + Send + 'static) -> io::Result<Self> {
         static LISTENING: Once = Once::new();
         *ending() = Some(Box::new(end));
@@ -75,7 +75,7 @@ impl Drop for Orderly {
     }
 }
 
-/// Ends the program as the signal would have.
+/// Ends the program with the status that the signal would have given it.
 pub fn leave(stop: Stop) -> ! {
     terminal::restore();
     hurry();
@@ -87,14 +87,14 @@ fn ending() -> std::sync::MutexGuard<'static, Option<Ending>> {
     ENDING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until one of them comes; they must be held back.
+/// Waits for one of these signals; they must be blocked.
 pub fn wait() -> Stop {
     Stop(signals::wait(&SIGNALS.map(|(signal, _)| signal)))
 }
 
-/// Has SIGTERM sent to ourselves.
+/// Sends SIGTERM to this process.
 pub fn request() {
-    // SAFETY: a call with two integers.
+    // SAFETY: the call takes two integers.
     let _ = unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
 }
 
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stop_has_a_name_and_the_shells_status() {
+    fn a_signal_has_a_name_and_a_shells_exit_status() {
         assert_eq!((Stop(libc::SIGINT).name(), Stop(libc::SIGINT).code()), ("SIGINT", 130));
         assert_eq!((Stop(libc::SIGTERM).name(), Stop(libc::SIGTERM).code()), ("SIGTERM", 143));
     }

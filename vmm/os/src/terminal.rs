@@ -12,28 +12,29 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsi
 
 use super::signals;
 
-/// How it was before raw mode.
+/// The settings from before raw mode; `None` outside it.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
-/// How often a job in the background looks whether it is in front.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Interval at which a background job checks whether it has come to the foreground.
+const FOREGROUND_POLL: Duration = Duration::from_millis(200);
 
-/// Columns and rows of the terminal on standard input, if there is one that knows them.
+/// Columns and rows of the terminal on standard input; `None` if there is no terminal or it does not know them.
 pub fn size() -> Option<(u16, u16)> {
     let size = tcgetwinsize(io::stdin()).ok()?;
     (size.ws_col != 0 && size.ws_row != 0).then_some((size.ws_col, size.ws_row))
 }
 
-/// Sizes that it changes to, `known` being the first. To be called before there are other threads. The thread that listens
-/// also enters raw mode again when a shell has brought us back to the front.
+/// Sends each new size of the terminal, as columns and rows; `known` is the current one. Call it before there are other
+/// threads. The thread that waits for the changes also restores raw mode when a shell brings us back to the foreground.
 ///
 /// # Errors
-/// Signals cannot be held back.
+/// Signals cannot be blocked.
 pub fn sizes(mut known: (u16, u16)) -> io::Result<Receiver<(u16, u16)>> {
     signals::hold()?;
     let (sender, sizes) = sync_channel(1);
     std::thread::spawn(move || {
         loop {
-            if signals::wait(&[libc::SIGWINCH, libc::SIGCONT]) == libc::SIGCONT && is_raw() && in_front() {
+            if signals::wait(&[libc::SIGWINCH, libc::SIGCONT]) == libc::SIGCONT && is_raw() && in_foreground()
+            {
                 let _ = set_raw();
             }
             let Some(size) = size().filter(|size| *size != known) else { continue };
@@ -46,13 +47,13 @@ pub fn sizes(mut known: (u16, u16)) -> io::Result<Receiver<(u16, u16)>> {
     Ok(sizes)
 }
 
-/// Raw mode until this is dropped.
+/// Raw mode until it is dropped.
 #[derive(Debug)]
 pub struct Raw(());
 
 impl Raw {
-    /// Enters raw mode; none if standard input is no terminal. In the background this waits for the foreground, as every
-    /// program does that wants the terminal.
+    /// Enters raw mode; `None` if standard input is not a terminal. In the background this waits for the foreground, as for
+    /// every program that changes the terminal.
     pub fn enter() -> Option<Self> {
         *saved() = Some(tcgetattr(io::stdin()).ok()?);
         set_raw().ok()?;
@@ -66,16 +67,16 @@ impl Drop for Raw {
     }
 }
 
-/// Leaves raw mode, if it was entered: for code that ends the process. In the background the terminal is somebody else's,
-/// and as they want it.
+/// Leaves raw mode if it was entered: for code that ends the process. In the background the terminal belongs to another job
+/// and is left alone.
 pub fn restore() {
     let before = saved().take();
-    if let Some(before) = before.filter(|_| in_front()) {
+    if let Some(before) = before.filter(|_| in_foreground()) {
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
     }
 }
 
-/// Whether messages go to a terminal that does not go back to the left by itself.
+/// Whether messages go to a terminal in raw mode, where a line feed does not return to the first column.
 pub(super) fn is_raw() -> bool {
     saved().is_some() && io::stderr().is_terminal()
 }
@@ -87,7 +88,7 @@ fn set_raw() -> io::Result<()> {
 }
 
 /// Whether we are in the terminal's foreground, or there is no terminal.
-fn in_front() -> bool {
+fn in_foreground() -> bool {
     tcgetpgrp(io::stdin()).is_ok_and(|group| group == getpgrp()) || !io::stdin().is_terminal()
 }
 
@@ -95,8 +96,8 @@ fn saved() -> MutexGuard<'static, Option<Termios>> {
     SAVED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Standard input, without a buffer. Whoever reads the terminal in the background is stopped by it; we wait until we are in
-/// front, for the command may not want any input.
+/// Standard input, unbuffered. Reading the terminal in the background would stop the process; we wait for the foreground in
+/// place of that, since the command may need no input.
 #[derive(Debug)]
 pub struct Keys {
     input: File,
@@ -104,10 +105,10 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// A hand of our own on it.
+    /// Opens a handle of its own.
     ///
     /// # Errors
-    /// The system refuses.
+    /// Standard input cannot be duplicated.
     pub fn new() -> io::Result<Self> {
         Ok(Self { input: File::from(io::stdin().as_fd().try_clone_to_owned()?), ready: false })
     }
@@ -116,13 +117,13 @@ impl Keys {
 impl Read for Keys {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if !std::mem::replace(&mut self.ready, true) {
-            // Of the thread that reads.
+            // Blocked in the thread that reads, whichever it is.
             signals::hold_background_reads()?;
         }
         loop {
             match self.input.read(buffer) {
-                Err(error) if error.raw_os_error() == Some(libc::EIO) && !in_front() => {
-                    std::thread::sleep(LOOK_AGAIN);
+                Err(error) if error.raw_os_error() == Some(libc::EIO) && !in_foreground() => {
+                    std::thread::sleep(FOREGROUND_POLL);
                 }
                 read => return read,
             }

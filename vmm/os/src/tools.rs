@@ -1,4 +1,4 @@
-//! The host programs we need, the Debian packages they come in, and how they get here.
+//! The host programs we need, the Debian packages that contain them, and how to install those.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,15 +8,15 @@ use anyhow::{Result, bail};
 use super::process::die_with_parent;
 use super::say::note;
 
-/// Set to anything, it keeps us from installing packages as root.
+/// If this variable is set, packages are not installed even as root.
 pub const NO_INSTALL: &str = "REFAULT_NO_INSTALL";
 
-/// A program, or a file, and the package that brings it.
+/// A program or a file, and the package that contains it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tool {
-    /// A program's name, or an absolute path of a file.
+    /// Name of a program, or absolute path of a file.
     pub name: &'static str,
-    /// Debian package.
+    /// Name of the Debian package.
     pub package: &'static str,
 }
 
@@ -25,13 +25,13 @@ impl Tool {
         Self { name, package }
     }
 
-    /// Where it is on this machine.
+    /// Its path on this machine; `None` if it is missing.
     pub fn locate(&self) -> Option<PathBuf> {
         locate(self.name)
     }
 }
 
-/// What building the guest image needs of the host.
+/// Host programs for building the guest image.
 pub const IMAGE_TOOLS: &[Tool] = &[
     Tool::new("apt-get", "apt"),
     Tool::new("dpkg-deb", "dpkg"),
@@ -42,26 +42,26 @@ pub const IMAGE_TOOLS: &[Tool] = &[
     Tool::new("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
 ];
 
-/// What building it without being root needs besides.
+/// Further programs for building it without root.
 pub const ROOTLESS_TOOLS: &[Tool] = &[Tool::new("newuidmap", "uidmap")];
 
-/// What running without hardware virtualization needs.
+/// Host programs for running without hardware virtualization.
 pub const EMULATION_TOOLS: &[Tool] = &[Tool::new("qemu-system-x86_64", "qemu-system-x86")];
 
-/// Those of `tools` that are not here.
+/// The tools among `tools` that this machine lacks.
 pub fn missing(tools: &[Tool]) -> Vec<Tool> {
     tools.iter().filter(|tool| tool.locate().is_none()).copied().collect()
 }
 
-/// The one line that installs these.
+/// The command line that installs their packages.
 pub fn install_line(tools: &[Tool]) -> String {
     format!("apt-get install --no-install-recommends {}", packages(tools).join(" "))
 }
 
-/// Makes sure that `tools` are here: installs what is missing if we are root.
+/// Makes sure that `tools` are present: installs the missing ones if we are root.
 ///
 /// # Errors
-/// Something is missing and cannot be installed: the message is the one line that does it.
+/// A tool is missing and cannot be installed; the message contains the command that installs it.
 pub fn require(tools: &[Tool], purpose: &str) -> Result<()> {
     let lacking = missing(tools);
     if lacking.is_empty() {
@@ -79,13 +79,13 @@ pub fn require(tools: &[Tool], purpose: &str) -> Result<()> {
     }
 }
 
-/// Whether we run as root (by effective user id).
+/// Whether the effective user is root.
 pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
 }
 
-/// Finds a program in PATH and in the system folders that a user's PATH often lacks.
+/// Finds a program in PATH, or in the system folders that a user's PATH often lacks.
 pub fn locate(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
@@ -102,7 +102,7 @@ fn packages(tools: &[Tool]) -> Vec<&'static str> {
     packages
 }
 
-/// A machine's package lists may be absent or old, so a failure is tried again behind an update.
+/// Retries after an update, since a machine's package lists may be absent or old.
 fn install(packages: &[&str]) -> Result<()> {
     if apt_install(packages)? {
         return Ok(());
@@ -118,7 +118,7 @@ fn apt_install(packages: &[&str]) -> Result<bool> {
     apt(&[&["install", "-y", "-qq", "--no-install-recommends"], packages].concat())
 }
 
-/// Runs apt-get; only its complaints are shown.
+/// Runs apt-get; only its errors are shown.
 fn apt(arguments: &[&str]) -> Result<bool> {
     let mut command = Command::new("apt-get");
     command.args(["-o", "Dpkg::Use-Pty=0"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
@@ -133,7 +133,7 @@ mod tests {
     const NOWHERE: Tool = Tool::new("refault-no-such-program", "no-such-package");
 
     #[test]
-    fn the_remedy_is_one_line_with_every_package_once() {
+    fn the_install_command_is_one_line_with_every_package_once() {
         let tools = [NOWHERE, Tool::new("b", "b-utils"), Tool::new("b2", "b-utils")];
         assert_eq!(install_line(&tools), "apt-get install --no-install-recommends b-utils no-such-package");
     }
