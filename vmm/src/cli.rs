@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use refault_observe::report;
 use refault_os::bug::FAILED;
-use refault_os::say::{Messages, note};
+use refault_os::message::{Stderr, note};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -83,6 +83,6 @@ fn start_log() {
         }
         None => Targets::new().with_default(LevelFilter::WARN),
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(|| Messages).with_ansi(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| Stderr).with_ansi(false);
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

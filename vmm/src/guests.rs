@@ -10,7 +10,7 @@ use refault_guest::image::{GuestImage, clean};
 use refault_guest::kernel::kernel;
 use refault_hosts::accel::{Nested, serve_nested};
 use refault_hosts::qemu::Emulator;
-use refault_os::bug::{FAILED, panics_end_us};
+use refault_os::bug::{FAILED, exit_on_panic};
 
 use crate::demo::options::DemoArgs;
 use crate::demo::session;
@@ -88,7 +88,7 @@ pub(crate) enum GuestCommand {
 /// Something that was given is wrong, or refault itself failed; the text says what to do.
 pub(crate) fn execute(command: Command) -> Result<u8> {
     if matches!(command, Command::Run(_) | Command::Demo(_) | Command::Serve(_)) {
-        panics_end_us();
+        exit_on_panic();
     }
     match command {
         Command::Run(args) => run::execute(&args),

@@ -18,7 +18,7 @@ use refault_hosts::serve::arguments::{self, Shape};
 use refault_hosts::serve::{Board, DMAR_FILE, Slot, dmar};
 use refault_observe::report::TimeBase;
 use refault_observe::trace::Recorder;
-use refault_os::say::note;
+use refault_os::message::note;
 use refault_os::{signals, stop};
 use refault_rig::clock::WallClock;
 use refault_rig::wiring::DeviceOptions;
@@ -72,7 +72,7 @@ pub fn execute(args: &ServeArgs) -> Result<u8> {
         args.trace.is_none() || args.nics == 1,
         "--trace records the faults of a single NIC: leave out --nics"
     );
-    signals::hold().context("cannot hold signals back")?;
+    signals::block().context("cannot hold signals back")?;
     let timing = args.nic.timing()?;
     let clock = Arc::new(WallClock::new());
     let recorder = args.trace.as_ref().map(|_| Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND));

@@ -7,8 +7,8 @@ use anyhow::Result;
 use super::cache::{Cache, location};
 use super::mirror::Mirror;
 use super::packages::Packages;
+use refault_os::message::Progress;
 use refault_os::process::Logged;
-use refault_os::say::Progress;
 use refault_os::tools::{IMAGE_TOOLS, ROOTLESS_TOOLS, is_root, require};
 
 /// A build under way. Mirror and package lists are looked up when the first stage asks for them, so a build that

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, anyhow};
 use sha2::{Digest, Sha256};
 
-use refault_os::say::Progress;
+use refault_os::message::Progress;
 
 /// Overrides the place of the cache.
 pub const CACHE_VARIABLE: &str = "REFAULT_CACHE";

@@ -164,7 +164,7 @@ fn dependencies(image: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use refault_os::say::Progress;
+    use refault_os::message::Progress;
 
     fn write(folder: &Path, file: &str, depends: &str) -> PathBuf {
         let path = folder.join(file);

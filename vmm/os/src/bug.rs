@@ -6,7 +6,7 @@ use super::terminal;
 pub const FAILED: u8 = 125;
 
 /// Makes the first panic of any thread end the program with a message.
-pub fn panics_end_us() {
+pub fn exit_on_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         terminal::restore();

@@ -8,11 +8,11 @@
     clippy::cast_lossless
 )]
 
-pub mod beneath;
 pub mod bug;
-pub mod outlet;
+pub mod confined;
+pub mod message;
+pub mod output_queue;
 pub mod process;
-pub mod say;
 pub mod sigbus;
 pub mod signals;
 pub mod speed;

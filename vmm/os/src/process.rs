@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::say::Progress;
+use super::message::Progress;
 use super::signals;
 
 /// Time without an end after which the user is informed that the child is still running.
@@ -35,7 +35,7 @@ pub fn die_with_parent(command: &mut Command, signal: i32) -> &mut Command {
             if u32::try_from(libc::getppid()) != Ok(parent) {
                 return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
             }
-            signals::let_through();
+            signals::unblock();
             Ok(())
         })
     }

@@ -6,7 +6,7 @@ use std::io;
 use libc::c_int;
 
 /// Every signal that one of our threads waits for.
-const HELD: &[c_int] =
+const WAITED_FOR: &[c_int] =
     &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGWINCH, libc::SIGCONT];
 
 /// Blocks them in this thread and in all that it starts later, so that only the waiting thread receives them. Call it
@@ -14,21 +14,21 @@ const HELD: &[c_int] =
 ///
 /// # Errors
 /// The system refuses to change the signal mask.
-pub fn hold() -> io::Result<()> {
-    mask(libc::SIG_BLOCK, HELD)
+pub fn block() -> io::Result<()> {
+    mask(libc::SIG_BLOCK, WAITED_FOR)
 }
 
 /// Blocks SIGTTIN in this thread, so that reading the terminal in the background fails with EIO.
 ///
 /// # Errors
 /// The system refuses to change the signal mask.
-pub(super) fn hold_background_reads() -> io::Result<()> {
+pub(super) fn block_background_reads() -> io::Result<()> {
     mask(libc::SIG_BLOCK, &[libc::SIGTTIN])
 }
 
 /// Unblocks all of them: for a child between fork and exec, which would inherit the mask. Async-signal-safe.
-pub(super) fn let_through() {
-    let _ = mask(libc::SIG_UNBLOCK, HELD);
+pub(super) fn unblock() {
+    let _ = mask(libc::SIG_UNBLOCK, WAITED_FOR);
     let _ = mask(libc::SIG_UNBLOCK, &[libc::SIGTTIN]);
 }
 

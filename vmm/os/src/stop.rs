@@ -6,7 +6,7 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use libc::c_int;
 
-use super::say::{hurry, note};
+use super::message::{limit_waits, note};
 use super::{signals, terminal};
 
 /// Signals that ask the program to end.
@@ -18,14 +18,14 @@ const SIGNALS: [(c_int, &str); 4] = [
 ];
 
 /// What the first signal does while a graceful end is possible.
-type Ending = Box<dyn Fn(Stop) + Send>;
+type Ending = Box<dyn Fn(StopSignal) + Send>;
 static ENDING: Mutex<Option<Ending>> = Mutex::new(None);
 
 /// A signal that asked the program to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stop(c_int);
+pub struct StopSignal(c_int);
 
-impl Stop {
+impl StopSignal {
     /// SIGINT, as from Ctrl-C.
     pub const INTERRUPT: Self = Self(libc::SIGINT);
 
@@ -43,24 +43,24 @@ impl Stop {
 /// While this is alive, the first signal calls the given function and the program continues to its end; a second signal
 /// ends it at once.
 #[derive(Debug)]
-pub struct Orderly(());
+pub struct GracefulStop(());
 
-impl Orderly {
+impl GracefulStop {
     /// Starts catching signals. Call it before there are threads that could receive the signals instead.
     ///
     /// # Errors
     /// Signals cannot be blocked.
-    pub fn begin(end: impl Fn(Stop) + Send + 'static) -> io::Result<Self> {
+    pub fn begin(end: impl Fn(StopSignal) + Send + 'static) -> io::Result<Self> {
         static LISTENING: Once = Once::new();
         *ending() = Some(Box::new(end));
-        signals::hold()?;
+        signals::block()?;
         LISTENING.call_once(|| {
             std::thread::spawn(|| {
                 loop {
                     let stop = wait();
                     match ending().take() {
                         Some(end) => end(stop),
-                        None => leave(stop),
+                        None => exit(stop),
                     }
                 }
             });
@@ -69,16 +69,16 @@ impl Orderly {
     }
 }
 
-impl Drop for Orderly {
+impl Drop for GracefulStop {
     fn drop(&mut self) {
         *ending() = None;
     }
 }
 
 /// Ends the program with the status that the signal would have given it.
-pub fn leave(stop: Stop) -> ! {
+pub fn exit(stop: StopSignal) -> ! {
     terminal::restore();
-    hurry();
+    limit_waits();
     note(&format!("{}: ended", stop.name()));
     std::process::exit(stop.code().into())
 }
@@ -88,12 +88,12 @@ fn ending() -> std::sync::MutexGuard<'static, Option<Ending>> {
 }
 
 /// Waits for one of these signals; they must be blocked.
-pub fn wait() -> Stop {
-    Stop(signals::wait(&SIGNALS.map(|(signal, _)| signal)))
+pub fn wait() -> StopSignal {
+    StopSignal(signals::wait(&SIGNALS.map(|(signal, _)| signal)))
 }
 
 /// Sends SIGTERM to this process.
-pub fn request() {
+pub fn terminate() {
     // SAFETY: the call takes two integers.
     let _ = unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
 }
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_signal_has_a_name_and_a_shells_exit_status() {
-        assert_eq!((Stop(libc::SIGINT).name(), Stop(libc::SIGINT).code()), ("SIGINT", 130));
-        assert_eq!((Stop(libc::SIGTERM).name(), Stop(libc::SIGTERM).code()), ("SIGTERM", 143));
+        assert_eq!((StopSignal(libc::SIGINT).name(), StopSignal(libc::SIGINT).code()), ("SIGINT", 130));
+        assert_eq!((StopSignal(libc::SIGTERM).name(), StopSignal(libc::SIGTERM).code()), ("SIGTERM", 143));
     }
 }

@@ -29,7 +29,7 @@ pub fn size() -> Option<(u16, u16)> {
 /// # Errors
 /// Signals cannot be blocked.
 pub fn sizes(mut known: (u16, u16)) -> io::Result<Receiver<(u16, u16)>> {
-    signals::hold()?;
+    signals::block()?;
     let (sender, sizes) = sync_channel(1);
     std::thread::spawn(move || {
         loop {
@@ -49,9 +49,9 @@ pub fn sizes(mut known: (u16, u16)) -> io::Result<Receiver<(u16, u16)>> {
 
 /// Raw mode until it is dropped.
 #[derive(Debug)]
-pub struct Raw(());
+pub struct RawMode(());
 
-impl Raw {
+impl RawMode {
     /// Enters raw mode; `None` if standard input is not a terminal. In the background this waits for the foreground, as for
     /// every program that changes the terminal.
     pub fn enter() -> Option<Self> {
@@ -61,7 +61,7 @@ impl Raw {
     }
 }
 
-impl Drop for Raw {
+impl Drop for RawMode {
     fn drop(&mut self) {
         restore();
     }
@@ -118,7 +118,7 @@ impl Read for Keys {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if !std::mem::replace(&mut self.ready, true) {
             // Blocked in the thread that reads, whichever it is.
-            signals::hold_background_reads()?;
+            signals::block_background_reads()?;
         }
         loop {
             match self.input.read(buffer) {

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
+use super::message::note;
 use super::process::die_with_parent;
-use super::say::note;
 
 /// If this variable is set, packages are not installed even as root.
 pub const NO_INSTALL: &str = "REFAULT_NO_INSTALL";

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Deserializer};
 
 use refault_observe::summary::{Outcome, mode_label};
-use refault_os::say::visible;
+use refault_os::message::visible;
 use refault_os::speed::Speed;
 
 /// A scenario in a mode, with mappings of a size.

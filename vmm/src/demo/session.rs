@@ -28,7 +28,7 @@ use refault_observe::summary::{Outcome, RunSummary, ScenarioSummary, Setup};
 use refault_observe::trace::guest::GuestStages;
 use refault_observe::trace::{Recorder, Records};
 use refault_os::command_line;
-use refault_os::say::note;
+use refault_os::message::note;
 use refault_os::speed::Speed;
 use refault_rig::clock::WallClock;
 use refault_rig::wiring::DeviceOptions;

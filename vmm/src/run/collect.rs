@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::parse::Out;
-use refault_os::beneath::Folder;
-use refault_os::say::note;
+use refault_os::confined::Folder;
+use refault_os::message::note;
 
 /// Most entries that are taken: a guest could fill the host's file system with empty files.
 const ENTRIES_MAX: usize = 100_000;
@@ -100,12 +100,12 @@ impl Target {
     }
 
     fn make(&self) -> Result<()> {
-        let made = Folder::at(&self.folder).and_then(|folder| folder.make(&self.below));
+        let made = Folder::open(&self.folder).and_then(|folder| folder.create(&self.below));
         made.map(drop).with_context(|| format!("cannot make {}", self.folder.join(&self.below).display()))
     }
 
     fn write(&self, mode: u32, from: &mut dyn Read) -> Result<()> {
-        let written = Folder::at(&self.folder).and_then(|folder| folder.write(&self.below, mode, from));
+        let written = Folder::open(&self.folder).and_then(|folder| folder.write(&self.below, mode, from));
         written.with_context(|| format!("cannot write {}", self.folder.join(&self.below).display()))
     }
 }

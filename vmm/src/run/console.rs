@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::guest_log;
 use super::watch::Event;
 use refault_guest::relay::{Credit, Decoder, Frame};
-use refault_os::outlet::Outlet;
+use refault_os::output_queue::OutputQueue;
 
 /// Bytes of the kernel's log that are kept for error messages.
 const LOG_KEPT: usize = 6 << 10;
@@ -105,14 +105,14 @@ impl Log {
 /// ttyS0: the kernel's log, kept, written to a file, and shown if wanted.
 pub(super) struct LogPort {
     shared: Arc<Shared>,
-    copies: Vec<Outlet>,
+    copies: Vec<OutputQueue>,
     halted: Box<dyn Fn() + Send>,
 }
 
 impl LogPort {
     /// Keeps the log in `shared`. `halted` is called when the guest says that it has halted: CPUs that wait with
     /// interrupts off say nothing themselves.
-    pub(super) fn new(shared: &Arc<Shared>, copies: Vec<Outlet>, halted: Box<dyn Fn() + Send>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, copies: Vec<OutputQueue>, halted: Box<dyn Fn() + Send>) -> Self {
         Self { shared: Arc::clone(shared), copies, halted }
     }
 }
@@ -208,7 +208,7 @@ impl ControlPort {
         } else if line == "collect-failed" {
             self.shared.told().collect_failed = true;
         } else if let Some(text) = line.strip_prefix("say ") {
-            refault_os::say::note(&format!("guest: {text}"));
+            refault_os::message::note(&format!("guest: {text}"));
         } else if let Some(status) = line.strip_prefix("exit ").and_then(|text| text.parse().ok()) {
             self.shared.told().status = Some(status);
             (self.heard)(Event::Told);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use refault_machine::config::ExitReason;
 pub use refault_os::bug::FAILED;
-use refault_os::stop::Stop;
+use refault_os::stop::StopSignal;
 
 /// The time was up.
 pub const TIMED_OUT: u8 = 124;
@@ -19,7 +19,7 @@ pub const WARNED: u8 = 121;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
     /// Stopped by a signal to us.
-    pub stopped: Option<Stop>,
+    pub stopped: Option<StopSignal>,
     /// The command's exit status, 128 and the signal's number if it was killed. None if the guest never said.
     pub status: Option<i32>,
     /// Why the machine stopped.
@@ -180,11 +180,11 @@ mod tests {
     #[test]
     fn a_signal_is_no_crash_of_the_guests() {
         for status in [None, Some(0)] {
-            let end = End { stopped: Some(Stop::INTERRUPT), ..end(status, ExitReason::Stopped) };
+            let end = End { stopped: Some(StopSignal::INTERRUPT), ..end(status, ExitReason::Stopped) };
             assert_eq!(end.code(), 130);
             assert_eq!(end.complaint().as_deref(), Some("SIGINT: the guest was stopped"));
         }
-        let late = End { stopped: Some(Stop::INTERRUPT), ..end(Some(7), ExitReason::PowerOff) };
+        let late = End { stopped: Some(StopSignal::INTERRUPT), ..end(Some(7), ExitReason::PowerOff) };
         assert_eq!((late.code(), late.complaint()), (7, None), "it came when all was over");
     }
 

@@ -11,7 +11,7 @@ use refault_hosts::accel::{Chosen, inside};
 use refault_hosts::qemu::{Extras, SHARES_MAX, Share};
 use refault_machine::debug::place::{check_place, listen};
 use refault_machine::debug::{Debug, Gdb};
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// The port gdb's own documentation uses.
 const GDB_PORT: &str = "1234";

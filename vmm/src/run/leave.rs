@@ -14,7 +14,7 @@ use refault_observe::report::{self, Counters, FactGroup, TimeBase};
 use refault_observe::trace::guest::GuestStages;
 use refault_observe::trace::{Recorder, Records};
 use refault_os::command_line;
-use refault_os::say::note;
+use refault_os::message::note;
 use refault_os::speed::Speed;
 use refault_rig::delays::NamedTiming;
 use refault_rig::wiring::Wired;

@@ -41,7 +41,7 @@ use refault_hosts::qemu::{self, Emulator, Extras};
 use refault_machine::config::{CpuModel, ExitReason, MachineConfig, PmemConfig};
 use refault_machine::memory::pmem;
 use refault_machine::{Consoles, Devices, Machine, MachineHandle, MachineParts};
-use refault_os::stop::Orderly;
+use refault_os::stop::GracefulStop;
 
 /// What the guest runs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,7 +139,7 @@ pub fn run(
     let ends = outputs.ends();
     let _orderly = {
         let (handle, stopped, ends) = (Arc::clone(&handle), Arc::clone(&stopped), ends.clone());
-        Orderly::begin(move |stop| {
+        GracefulStop::begin(move |stop| {
             let _ = stopped.set(stop);
             ending(&handle, ExitReason::Stopped)();
             ends.hurry();

@@ -37,10 +37,10 @@ use refault_machine::config::{CpuModel, PmemConfig};
 use refault_machine::memory::pmem;
 use refault_observe::report::verdicts::VerdictArgs;
 use refault_observe::trace::Recorder;
-use refault_os::outlet::Outlet;
-use refault_os::say::note;
-use refault_os::stop::{self, Orderly};
-use refault_os::terminal::{self, Keys, Raw};
+use refault_os::message::note;
+use refault_os::output_queue::OutputQueue;
+use refault_os::stop::{self, GracefulStop};
+use refault_os::terminal::{self, Keys, RawMode};
 use refault_rig::clock::WallClock;
 use refault_rig::delays::NamedTiming;
 use refault_rig::wiring::DeviceOptions;
@@ -205,7 +205,7 @@ fn here(
     let vmlinux = args.kernel_tree.as_ref().map(|folder| folder.join("vmlinux"));
     args.extras.announce(vmlinux.as_deref(), args.nic.fault_timeout(), args.timeout.is_some());
     // Until the end, whatever that is: the terminal is the user's.
-    let _raw = spec.terminal.filter(|_| !inside()).and_then(|_| Raw::enter());
+    let _raw = spec.terminal.filter(|_| !inside()).and_then(|_| RawMode::enter());
     let mut wired = None;
     let (verdicts, start) = (args.verdicts(), Instant::now());
     let clock = Arc::new(WallClock::new());
@@ -252,8 +252,8 @@ fn here(
         let mut out = stdout()?;
         if end.stopped.is_some() || end.timeout.is_some() {
             // Whoever does not read must not keep us.
-            let mut outlet = Outlet::new(out, |_| {});
-            outlet.hurry();
+            let mut outlet = OutputQueue::new(out, |_| {});
+            outlet.limit_waits();
             args.conclude(&verdicts, code, start.elapsed(), &mut outlet)?;
             outlet.finish();
         } else {
@@ -311,10 +311,10 @@ fn nested(args: &RunArgs, image: &GuestImage, tree: Option<&TreeKernel>) -> Resu
     }
     nested.lent = args.pmem_files()?;
     let locks = nested.lent.iter().map(pmem::open).collect::<Result<Vec<_>, _>>()?;
-    let _orderly = Orderly::begin(|stop| stop::leave(stop)).context("cannot hold signals back")?;
+    let _orderly = GracefulStop::begin(|stop| stop::exit(stop)).context("cannot hold signals back")?;
     nested.escape = size.is_some();
     nested.sizes = size.map(terminal::sizes).transpose().context("cannot watch the terminal")?;
-    let raw = size.and_then(|_| Raw::enter());
+    let raw = size.and_then(|_| RawMode::enter());
     let lent = nested.lent.clone();
     let status = nested.run(args.timeout.map(Duration::from_secs));
     drop((raw, locks));
@@ -427,7 +427,7 @@ impl RunArgs {
         }
         Ok(Streams {
             input: Some(match terminal {
-                Some(_) if !inside() => Box::new(Escape::new(keys, stop::request)),
+                Some(_) if !inside() => Box::new(Escape::new(keys, stop::terminate)),
                 _ => Box::new(keys),
             }),
             sizes: terminal.map(size_changes).transpose().context("cannot watch the terminal")?,

@@ -8,26 +8,26 @@ use super::watch::Event;
 use refault_guest::relay::{Credit, Decoder};
 use refault_machine::config::ExitReason;
 use refault_machine::{Consoles, MachineHandle};
-use refault_os::outlet::Outlet;
-use refault_os::say;
+use refault_os::message;
+use refault_os::output_queue::OutputQueue;
 
 /// Where output goes. A reader that stalls holds up the guest, and nothing else.
 pub(super) struct Outputs {
-    output: Outlet,
-    errors: Outlet,
-    log: Vec<Outlet>,
+    output: OutputQueue,
+    errors: OutputQueue,
+    log: Vec<OutputQueue>,
     control: Box<dyn FnMut(&str) + Send>,
 }
 
 /// A hand on them, from any thread.
 #[derive(Clone)]
-pub(super) struct Ends(Vec<Outlet>);
+pub(super) struct Ends(Vec<OutputQueue>);
 
 impl Ends {
     /// From now on no writer waits for a reader: the run is to end.
     pub(super) fn hurry(&self) {
-        self.0.iter().for_each(Outlet::hurry);
-        say::hurry();
+        self.0.iter().for_each(OutputQueue::limit_waits);
+        message::limit_waits();
     }
 
     /// Waits until all is written, or cannot be.
@@ -50,7 +50,7 @@ impl Outputs {
     ) -> Self {
         let outlet = |to, what: &'static str| {
             let (shared, stop) = (Arc::clone(shared), ending(handle, ExitReason::Stopped));
-            Outlet::new(to, move |error| {
+            OutputQueue::new(to, move |error| {
                 shared.told().broken.get_or_insert_with(|| format!("{what} cannot be written: {error}"));
                 stop();
             })

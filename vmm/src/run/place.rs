@@ -8,7 +8,7 @@ use super::Place;
 use refault_hosts::accel::{Chosen, Host, choose, inside};
 use refault_hosts::qemu::Emulator;
 use refault_observe::report::TimeBase;
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// The choice, as options.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -16,7 +16,7 @@ use refault_hosts::accel::{inside, lent};
 use refault_hosts::qemu::Extras;
 use refault_machine::config::{MachineConfig, PMEM_ALIGN, PmemBacking, PmemConfig};
 use refault_machine::memory::pmem::allocate;
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// What every guest of ours is told: log to the first serial port, warnings and worse; a panic ends the machine.
 const CMDLINE: &str = "console=ttyS0 panic=-1";

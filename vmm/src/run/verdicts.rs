@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use refault_observe::report::verdicts::{Case, Verdict};
-use refault_os::say::visible;
+use refault_os::message::visible;
 
 /// The exit status of a test that was skipped.
 pub(super) const SKIPPED: u8 = 4;

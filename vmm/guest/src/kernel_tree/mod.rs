@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::driver;
 use crate::kernel_config::{KernelConfig, Use};
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// Names the folder of a finished [`TreeKernel`] that is taken as it is: for programs inside an emulated machine.
 pub const TREE_VARIABLE: &str = "REFAULT_KERNEL_TREE";

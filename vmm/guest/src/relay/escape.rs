@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use refault_os::say::Messages;
+use refault_os::message::Stderr;
 
 /// Ctrl-A.
 const ESCAPE: u8 = 0x01;
@@ -31,7 +31,7 @@ impl<R> Escape<R> {
         match key {
             ESCAPE => return Some(ESCAPE),
             b'x' | b'X' => (self.end)(),
-            _ => drop(Messages.write_all(HELP.as_bytes())),
+            _ => drop(Stderr.write_all(HELP.as_bytes())),
         }
         None
     }

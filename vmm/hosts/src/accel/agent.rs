@@ -18,7 +18,7 @@ use super::first_cpu::leave_first_cpu;
 use super::settle::settle;
 use super::sizes;
 use refault_guest::relay::{Decoder, Frame, PAYLOAD_MAX};
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// Exit status when the program cannot even be started, as refault's own failures are told.
 const CANNOT_RUN: i32 = 125;

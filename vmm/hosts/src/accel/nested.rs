@@ -21,11 +21,11 @@ use super::row::{ONE_NODE, Row};
 use super::tsc::tsc_khz;
 use refault_guest::relay::{Credit, Decoder, Escape, Frame, PAYLOAD_MAX, pump_input};
 use refault_machine::config::{PMEM_ALIGN, PmemConfig};
-use refault_os::outlet::Outlet;
+use refault_os::output_queue::OutputQueue;
 use refault_os::process::die_with_parent;
 use refault_os::terminal::Keys;
 use refault_os::tools::{EMULATION_TOOLS, require};
-use refault_os::{say, stop};
+use refault_os::{message, stop};
 
 /// Set for the program that runs inside.
 const NESTED: &str = "REFAULT_NESTED";
@@ -125,7 +125,7 @@ impl Nested {
         let thread_credit = Arc::clone(&credit);
         let keys = Keys::new().context("cannot use standard input")?;
         let keys: Box<dyn Read + Send> =
-            if self.escape { Box::new(Escape::new(keys, stop::request)) } else { Box::new(keys) };
+            if self.escape { Box::new(Escape::new(keys, stop::terminate)) } else { Box::new(keys) };
         let sizes = self.sizes.take();
         // Ends with the process: a read of standard input cannot be called off.
         std::thread::spawn(move || {
@@ -254,8 +254,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Our standard output and standard error.
 #[derive(Clone)]
 struct Ours {
-    output: Outlet,
-    errors: Outlet,
+    output: OutputQueue,
+    errors: OutputQueue,
     failed: Arc<OnceLock<String>>,
     late: Arc<AtomicBool>,
 }
@@ -264,9 +264,9 @@ impl Ours {
     /// If they cannot be written to, `child` is ended.
     fn new(child: &Arc<Mutex<Child>>) -> Result<Self> {
         let failed = Arc::<OnceLock<String>>::default();
-        let outlet = |to| {
+        let queue = |to| {
             let (failed, child) = (Arc::clone(&failed), Arc::clone(child));
-            Outlet::new(to, move |error| {
+            OutputQueue::new(to, move |error| {
                 let _ = failed.set(format!("the command's output cannot be written: {error}"));
                 end(&child);
             })
@@ -274,17 +274,17 @@ impl Ours {
         let file = |stream: BorrowedFd<'_>| {
             stream.try_clone_to_owned().map(File::from).context("cannot use the standard streams")
         };
-        let output = outlet(file(std::io::stdout().as_fd())?);
-        let errors = outlet(file(std::io::stderr().as_fd())?);
+        let output = queue(file(std::io::stdout().as_fd())?);
+        let errors = queue(file(std::io::stderr().as_fd())?);
         Ok(Self { output, errors, failed, late: Arc::default() })
     }
 
     /// The program inside has a limit of its own, which began when its guest did.
     fn hurry_after(&self, limit: Duration, child: &Mutex<Child>) {
         std::thread::sleep(limit);
-        self.output.hurry();
-        self.errors.hurry();
-        say::hurry();
+        self.output.limit_waits();
+        self.errors.limit_waits();
+        message::limit_waits();
         std::thread::sleep(GRACE);
         self.late.store(true, Ordering::Release);
         end(child);

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use refault_machine::kvm::IdleVm;
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// Where the kernel lists CPUs and lets them be switched on.
 const CPUS: &str = "/sys/devices/system/cpu";

@@ -12,7 +12,7 @@ use refault_vfio_user::request::{Access, DmaMap, DmaUnmap};
 use super::interrupts::{Interrupts, mark};
 use super::ram::ClientRam;
 use super::sightings::Sightings;
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// Bytes of config space.
 pub(super) const CONFIG_SIZE: u64 = 4096;

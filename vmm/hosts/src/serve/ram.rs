@@ -17,7 +17,7 @@ use refault_vfio_user::request::{DmaMap, DmaUnmap};
 use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
 use refault_machine::memory::{Backing, map_region};
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// A range without a file of at least this size is RAM that the client should have shared, not a ROM.
 const LARGE: u64 = 64 << 20;

@@ -22,7 +22,7 @@ use super::interrupts::Interrupts;
 use super::nic::CONFIG_SIZE;
 use super::ram::ClientRam;
 use super::sightings::Sightings;
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// The BAR with the registers.
 const REGISTERS: u8 = 0;

@@ -8,7 +8,7 @@ use libc::{SIGUSR1, SIGUSR2, c_int, c_void, siginfo_t};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::register_signal_handler;
 
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// What the signals lead to, once a thread listens.
 static NMI_WANTED: OnceLock<EventFd> = OnceLock::new();

@@ -11,7 +11,7 @@ use thiserror::Error;
 use vm_memory::FileOffset;
 
 use crate::config::{PMEM_ALIGN, PmemBacking, PmemConfig};
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// Why a file cannot back a persistent memory region.
 #[derive(Debug, Error)]

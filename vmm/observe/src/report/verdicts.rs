@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use refault_os::say::visible;
+use refault_os::message::visible;
 
 /// Where verdicts go, as options.
 #[derive(Clone, Debug, Default, clap::Args)]

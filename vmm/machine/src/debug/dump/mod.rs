@@ -18,7 +18,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use self::elf::Header;
 use super::place::folder_of;
 use super::registers::Registers;
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// Bytes of a page, the unit in which holes are made.
 const PAGE: usize = 4096;

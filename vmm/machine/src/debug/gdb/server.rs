@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::Guest;
 use super::session::{Event, serve};
-use refault_os::say::note;
+use refault_os::message::note;
 
 /// The server, and the gdb that is attached.
 pub struct Server {

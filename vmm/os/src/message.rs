@@ -4,11 +4,11 @@ use std::io::{self, Write};
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use super::outlet::Outlet;
+use super::output_queue::OutputQueue;
 use super::terminal;
 
 /// Errors are ignored: a closed standard error is no reason to stop.
-static ERRORS: LazyLock<Outlet> = LazyLock::new(|| Outlet::new(io::stderr(), |_| {}));
+static ERRORS: LazyLock<OutputQueue> = LazyLock::new(|| OutputQueue::new(io::stderr(), |_| {}));
 
 /// Prints steps with the seconds elapsed since it was created.
 #[derive(Clone, Debug)]
@@ -36,8 +36,8 @@ pub fn note(text: &str) {
 }
 
 /// From now on a stalled reader of standard error delays nothing.
-pub fn hurry() {
-    ERRORS.hurry();
+pub fn limit_waits() {
+    ERRORS.limit_waits();
 }
 
 /// Escapes control characters, except tabs and line ends.
@@ -65,13 +65,13 @@ fn moves_text(character: char) -> bool {
 /// Prints text that is already escaped.
 fn print(text: &str) {
     let text = if terminal::is_raw() { &text.replace('\n', "\r\n") } else { text };
-    let _ = Messages.write_all(text.as_bytes());
+    let _ = Stderr.write_all(text.as_bytes());
 }
 
 /// Standard error for callers that write whole messages: each write returns when its bytes are out.
-pub struct Messages;
+pub struct Stderr;
 
-impl Write for Messages {
+impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut errors = ERRORS.clone();
         errors.write_all(bytes)?;

@@ -19,7 +19,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// written.
 ///
 /// [`finish`]: Self::finish
-pub struct Outlet(Arc<Inner>);
+pub struct OutputQueue(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -35,41 +35,41 @@ struct State {
     /// Pieces written so far.
     pieces: u64,
     /// Waits for the reader are limited.
-    hurried: bool,
+    limited: bool,
     /// Bytes were dropped because of that limit.
     lost: bool,
     /// Writing failed: all further bytes are dropped.
     failed: bool,
     /// Handles that share this queue; the thread ends with the last one.
-    outlets: usize,
+    handles: usize,
 }
 
-impl Outlet {
+impl OutputQueue {
     /// Starts a thread that writes to `to`. The first error is passed to `failed`, and from then on all bytes are dropped.
     pub fn new(to: impl Write + Send + 'static, failed: impl FnOnce(io::Error) + Send + 'static) -> Self {
         let inner = Arc::<Inner>::default();
-        inner.lock().outlets = 1;
+        inner.lock().handles = 1;
         let own = Arc::clone(&inner);
         std::thread::spawn(move || {
             // This thread may be older than the one that waits for signals. If the system refused here, it also refused
             // there, where the error is reported.
-            let _ = signals::hold();
+            let _ = signals::block();
             own.serve(to, failed);
         });
         Self(inner)
     }
 
     /// From now on no writer waits for the reader, and [`Self::finish`] waits for a limited time.
-    pub fn hurry(&self) {
-        self.0.change(|state| state.hurried = true);
+    pub fn limit_waits(&self) {
+        self.0.change(|state| state.limited = true);
     }
 
-    /// Waits until everything is written or writing has failed. After [`Self::hurry`], waits at most two seconds for each
+    /// Waits until everything is written or writing has failed. After [`Self::limit_waits`], waits at most two seconds for each
     /// piece, and not at all once a piece has taken longer. Returns whether nothing was dropped for lack of time.
     pub fn finish(&self) -> bool {
         let mut state = self.0.lock();
         while state.busy || !state.waiting.is_empty() {
-            if !state.hurried {
+            if !state.limited {
                 state = self.0.wait(state);
                 continue;
             }
@@ -96,23 +96,23 @@ impl Outlet {
     }
 }
 
-impl Clone for Outlet {
+impl Clone for OutputQueue {
     fn clone(&self) -> Self {
-        self.0.lock().outlets += 1;
+        self.0.lock().handles += 1;
         Self(Arc::clone(&self.0))
     }
 }
 
-impl Drop for Outlet {
+impl Drop for OutputQueue {
     fn drop(&mut self) {
-        self.0.change(|state| state.outlets -= 1);
+        self.0.change(|state| state.handles -= 1);
     }
 }
 
-impl Write for Outlet {
+impl Write for OutputQueue {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.0.lock();
-        while state.waiting.len() >= CAPACITY && !state.hurried && !state.failed {
+        while state.waiting.len() >= CAPACITY && !state.limited && !state.failed {
             state = self.0.wait(state);
         }
         if state.failed {
@@ -158,14 +158,14 @@ impl Inner {
     fn next(&self) -> Option<Vec<u8>> {
         let mut state = self.lock();
         while state.waiting.is_empty() {
-            if state.outlets == 0 {
+            if state.handles == 0 {
                 return None;
             }
             state = self.wait(state);
         }
         let unfinished = |state: &mut State| {
             let line = state.waiting.ends_with(b"\n") || state.waiting.len() >= PIECE;
-            !line && state.outlets > 0
+            !line && state.handles > 0
         };
         state = self
             .changed
@@ -227,12 +227,12 @@ mod tests {
     #[test]
     fn bytes_that_wait_are_written_together() {
         let (to, takes, writes) = reader();
-        let mut outlet = Outlet::new(to, |_| {});
+        let mut queue = OutputQueue::new(to, |_| {});
         // The reader accepts nothing until everything is queued.
         let text = "a console that comes byte by byte\n".repeat(100);
-        text.bytes().for_each(|byte| outlet.write_all(&[byte]).expect("there is room"));
+        text.bytes().for_each(|byte| queue.write_all(&[byte]).expect("there is room"));
         (0..2).for_each(|_| takes.send(()).expect("it takes"));
-        assert!(outlet.finish());
+        assert!(queue.finish());
         let writes = writes.lock().expect("not poisoned");
         assert_eq!(writes.concat(), text.as_bytes());
         assert!(writes.len() <= 2, "{} writes", writes.len());
@@ -241,19 +241,19 @@ mod tests {
     #[test]
     fn a_stalled_reader_blocks_writers_until_waits_are_limited() {
         let (to, takes, _writes) = reader();
-        let outlet = Outlet::new(to, |_| {});
-        let mut other = outlet.clone();
+        let queue = OutputQueue::new(to, |_| {});
+        let mut other = queue.clone();
         let writer = std::thread::spawn(move || {
             // More than the queue holds, plus what the reader has taken.
             other.write_all(&vec![b'y'; 2 * CAPACITY]).expect("never fails");
         });
-        while outlet.0.lock().waiting.len() < CAPACITY {
+        while queue.0.lock().waiting.len() < CAPACITY {
             std::thread::yield_now();
         }
         assert!(!writer.is_finished(), "memory is bounded");
-        outlet.hurry();
+        queue.limit_waits();
         writer.join().expect("no panic");
-        assert!(!outlet.finish());
+        assert!(!queue.finish());
         drop(takes);
     }
 
@@ -262,11 +262,12 @@ mod tests {
         let (to, takes, _writes) = reader();
         drop(takes);
         let (sender, errors) = channel();
-        let mut outlet = Outlet::new(to, move |error| sender.send(error.to_string()).expect("it listens"));
-        outlet.write_all(b"one\n").expect("dropped");
+        let mut queue =
+            OutputQueue::new(to, move |error| sender.send(error.to_string()).expect("it listens"));
+        queue.write_all(b"one\n").expect("dropped");
         assert_eq!(errors.recv().expect("an error"), "the reader left");
-        outlet.write_all(&vec![0; 2 * CAPACITY]).expect("dropped");
-        assert!(outlet.finish());
+        queue.write_all(&vec![0; 2 * CAPACITY]).expect("dropped");
+        assert!(queue.finish());
         assert!(errors.recv().is_err());
     }
 }

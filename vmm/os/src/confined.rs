@@ -20,7 +20,7 @@ impl Folder {
     ///
     /// # Errors
     /// The folder cannot be created, or the path is not a folder.
-    pub fn at(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         std::fs::create_dir_all(path)?;
         Ok(Self(openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?))
@@ -30,7 +30,7 @@ impl Folder {
     ///
     /// # Errors
     /// A component of the path is a symbolic link, a file, or not a plain name.
-    pub fn make(&self, below: &Path) -> io::Result<Self> {
+    pub fn create(&self, below: &Path) -> io::Result<Self> {
         let mut folder = self.0.try_clone()?;
         for part in below.components() {
             let Component::Normal(name) = part else {
@@ -56,7 +56,7 @@ impl Folder {
     /// A component of the path is a symbolic link or not a plain name, the target is a folder, or the disk is full.
     pub fn write(&self, below: &Path, mode: u32, from: &mut dyn Read) -> io::Result<()> {
         let name = below.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let folder = self.make(below.parent().unwrap_or(Path::new("")))?;
+        let folder = self.create(below.parent().unwrap_or(Path::new("")))?;
         let (temporary, mut file) = folder.temporary()?;
         let written = io::copy(from, &mut file)
             .and_then(|_| Ok(fchmod(&file, Mode::from_raw_mode(mode & 0o777))?))
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn files_are_complete_and_have_their_modes() {
         let scratch = tempfile::tempdir().expect("a temporary folder");
-        let folder = Folder::at(&scratch.path().join("new/one")).expect("made");
+        let folder = Folder::open(&scratch.path().join("new/one")).expect("made");
         for text in ["first", "second"] {
             folder.write(Path::new("a/b/tool"), 0o4751, &mut text.as_bytes()).expect("written");
         }
@@ -108,13 +108,13 @@ mod tests {
         let scratch = tempfile::tempdir().expect("a temporary folder");
         let (inside, outside) = (scratch.path().join("in"), scratch.path().join("out"));
         fs::create_dir_all(&outside).expect("made");
-        let folder = Folder::at(&inside).expect("made");
+        let folder = Folder::open(&inside).expect("made");
         symlink(&outside, inside.join("link")).expect("linked");
         fs::write(outside.join("file"), "kept").expect("written");
         symlink(outside.join("file"), inside.join("file")).expect("linked");
         assert!(folder.write(Path::new("link/new"), 0o644, &mut &b"x"[..]).is_err());
         assert!(folder.write(Path::new("../out/new"), 0o644, &mut &b"x"[..]).is_err());
-        assert!(folder.make(Path::new("/tmp")).is_err());
+        assert!(folder.create(Path::new("/tmp")).is_err());
         // A symbolic link as the file itself is replaced.
         folder.write(Path::new("file"), 0o644, &mut &b"new"[..]).expect("written");
         assert_eq!(fs::read_to_string(outside.join("file")).expect("there"), "kept");
@@ -130,8 +130,8 @@ mod tests {
             }
         }
         let scratch = tempfile::tempdir().expect("a temporary folder");
-        let folder = Folder::at(scratch.path()).expect("there");
-        folder.make(Path::new("dir")).expect("made");
+        let folder = Folder::open(scratch.path()).expect("there");
+        folder.create(Path::new("dir")).expect("made");
         assert!(folder.write(Path::new("file"), 0o644, &mut Broken).is_err());
         assert!(folder.write(Path::new("dir"), 0o644, &mut &b"x"[..]).is_err(), "a folder stays one");
         assert_eq!(fs::read_dir(scratch.path()).expect("readable").count(), 1);
