@@ -1,4 +1,4 @@
-//! Boots a kernel with nothing but serial ports, and optionally persistent memory: the machine by itself.
+//! Boots a kernel on a machine that has only serial ports, and optionally persistent memory.
 //!
 //! ```text
 //! cargo run --example boot -- KERNEL INITRD "console=ttyS0" [PMEM-FILE]...

@@ -1,4 +1,4 @@
-//! Which device answers which address.
+//! The map from addresses to devices.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use refault_bus::mmio::MmioDevice;
 
-/// Addresses of one kind - memory or ports - and who answers them. Lookups clone the device out, so that a
-/// device may change the map from inside its own access, as a write to a BAR does.
+/// Addresses of one kind - memory or ports - and the devices at them. A lookup clones the device out of the map, so that a
+/// device may change the map during its own access, as a write to a BAR does.
 #[derive(Default)]
 struct Space(RwLock<BTreeMap<u64, Window>>);
 
@@ -18,7 +18,7 @@ struct Window {
 }
 
 impl Space {
-    /// Adds a window unless it overlaps another; whether it did.
+    /// Adds a window unless it overlaps another; returns whether it did.
     fn insert(&self, range: Range<u64>, device: Arc<dyn MmioDevice>) -> bool {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let free = map.range(..range.end).next_back().is_none_or(|(_, last)| last.end <= range.start);
@@ -32,7 +32,7 @@ impl Space {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&start);
     }
 
-    /// The device at `address`, and where in its window that is; if the access ends inside the window too.
+    /// The device at `address` and the offset in its window; `None` if the access does not end inside the window.
     fn find(&self, address: u64, len: usize) -> Option<(Arc<dyn MmioDevice>, u64)> {
         let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let (start, window) = map.range(..=address).next_back()?;
@@ -49,41 +49,41 @@ pub struct BusMap {
 }
 
 impl BusMap {
-    /// Puts a device at `range` of memory; false if something is there already.
+    /// Puts a device at a memory range; false if the range is taken.
     #[must_use]
     pub fn insert_memory(&self, range: Range<u64>, device: Arc<dyn MmioDevice>) -> bool {
         self.memory.insert(range, device)
     }
 
-    /// Takes away the device whose window starts at `start`.
+    /// Removes the device whose memory window starts at `start`.
     pub fn remove_memory(&self, start: u64) {
         self.memory.remove(start);
     }
 
-    /// Puts a device at `range` of the I/O ports; false if something is there already.
+    /// Puts a device at a range of I/O ports; false if the range is taken.
     #[must_use]
     pub fn insert_ports(&self, range: Range<u16>, device: Arc<dyn MmioDevice>) -> bool {
         self.ports.insert(u64::from(range.start)..u64::from(range.end), device)
     }
 
-    /// A load by the guest. Where nothing answers it reads ones, as on a real bus.
+    /// A load by the guest. Where there is no device it reads all ones, as on a real bus.
     pub fn mmio_read(&self, address: u64, data: &mut [u8]) {
         read(&self.memory, address, data);
     }
 
-    /// A store by the guest.
+    /// A store by the guest. Where there is no device it is dropped.
     pub fn mmio_write(&self, address: u64, data: &[u8]) {
         if let Some((device, offset)) = self.memory.find(address, data.len()) {
             device.write(offset, data);
         }
     }
 
-    /// An `in` by the guest.
+    /// An `in` instruction of the guest.
     pub fn port_read(&self, port: u16, data: &mut [u8]) {
         read(&self.ports, u64::from(port), data);
     }
 
-    /// An `out` by the guest.
+    /// An `out` instruction of the guest.
     pub fn port_write(&self, port: u16, data: &[u8]) {
         if let Some((device, offset)) = self.ports.find(u64::from(port), data.len()) {
             device.write(offset, data);
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// Answers with its number, and remembers writes.
+    /// Returns its number, and records writes.
     #[derive(Default)]
     struct Numbered(u8, Mutex<Vec<(u64, usize)>>);
 

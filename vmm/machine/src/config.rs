@@ -1,61 +1,61 @@
-//! What a machine is made of: plain data, already validated, with no wiring in it.
+//! What a machine consists of: plain data, without wiring.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Persistent memory regions are multiples of this: the guest maps them in pages of 2 MiB.
+/// Persistent memory regions are multiples of this: the guest maps them with 2 MiB pages.
 pub const PMEM_ALIGN: u64 = 2 << 20;
 
-/// The longest command line any kernel takes, without its terminating zero.
+/// The longest command line that a kernel accepts, without its terminating zero, in bytes.
 pub const CMDLINE_MAX: usize = 2047;
 
-/// vCPUs a guest can have without interrupt remapping: 8-bit APIC ids, of which 255 means all.
+/// vCPUs at most without interrupt remapping: APIC ids have 8 bits, and 255 is the broadcast.
 pub const CPUS_MAX: u8 = 254;
 
-/// The least RAM in which a distribution's kernel and a small initial RAM file system come up.
+/// Least RAM in which a distribution's kernel and a small initial RAM file system boot, in bytes.
 pub const MEMORY_MIN: u64 = 64 << 20;
 
-/// One machine to build.
+/// The configuration of one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineConfig {
     /// A bzImage or an ELF vmlinux.
     pub kernel: PathBuf,
-    /// Initial RAM file systems, loaded one behind the other, as the kernel accepts them.
+    /// Initial RAM file systems, loaded one after the other; the kernel unpacks them in this order.
     pub initrds: Vec<PathBuf>,
-    /// Kernel command line, complete.
+    /// The complete kernel command line.
     pub cmdline: String,
     /// Number of vCPUs, at least 1.
     pub cpus: u8,
     /// Guest RAM in bytes, a multiple of 2 MiB.
     pub memory: u64,
-    /// Persistent memory regions, in the order of the guest's /dev/pmem0, /dev/pmem1, ...
+    /// Persistent memory regions, in the order of the guest's /dev/pmem0, /dev/pmem1 and so on.
     pub pmem: Vec<PmemConfig>,
-    /// Which CPU the guest sees.
+    /// The guest's CPU model.
     pub cpu_model: CpuModel,
 }
 
 /// One e820 type-12 region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PmemConfig {
-    /// What lies behind it.
+    /// What backs it.
     pub backing: PmemBacking,
     /// Size in bytes, a multiple of 2 MiB.
     pub size: u64,
 }
 
-/// What lies behind a persistent memory region.
+/// What backs a persistent memory region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PmemBacking {
-    /// A file, mapped shared: it persists. The file is locked while the machine runs.
+    /// A file, mapped shared: writes persist. The file is locked while the machine runs.
     Shared(PathBuf),
-    /// Such a file of the machine around us, in an emulated one: its path there, and the physical address at which this
-    /// machine has it. The lock is the outer one's.
+    /// Inside an emulated machine: a file of the outer host, as memory of the emulated machine. Its path on the outer host,
+    /// and the physical address of that memory. The outer process holds the lock.
     Lent(PathBuf, u64),
-    /// A file, mapped privately: the guest may write, the file never changes. For root file systems.
+    /// A file, mapped privately: the guest may write, but the file never changes. For root file systems.
     Private(PathBuf),
-    /// Memory without a name, gone with the machine.
+    /// Anonymous memory, lost with the machine.
     Anonymous,
 }
 
@@ -68,64 +68,68 @@ impl fmt::Display for PmemBacking {
     }
 }
 
-/// CPU models the guest can be given. Never simply the host's: see docs/architecture.md.
+/// CPU models for the guest. None is simply the host's: see docs/architecture.md.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum CpuModel {
-    /// x86-64 baseline (SSE2, NX, 48-bit addresses) and what Linux wants of a hypervisor: runs anywhere, nested too.
+    /// The x86-64 baseline (SSE2, NX, 48-bit addresses) and what Linux expects from a hypervisor: runs anywhere, nested
+    /// too.
     #[default]
     Baseline,
-    /// What the host's KVM supports, less what refault's IOMMU cannot match (five-level paging).
+    /// What the host's KVM supports, without what refault's IOMMU cannot match (five-level paging).
     Host,
 }
 
-/// How a machine came to its end.
+/// Why a machine ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExitReason {
     /// The guest powered itself off (ACPI S5).
     PowerOff,
-    /// The guest asked for a reset (keyboard controller, port 0xcf9, ACPI).
+    /// The guest requested a reset (keyboard controller, port 0xcf9, ACPI).
     Reset,
-    /// A triple fault: the guest crashed without a word, or rebooted in the hard way.
+    /// A triple fault: the guest crashed without a message, or forced a reboot that way.
     TripleFault,
-    /// The guest halted its CPUs and said so on its console: nothing will ever happen in it again.
+    /// The guest halted its CPUs and reported that on its console: it will never do anything again.
     Halted,
-    /// Somebody on the host asked for the end.
+    /// The host requested the end.
     Stopped,
-    /// KVM could not go on; the text says what and what to do.
+    /// KVM could not continue; the text says why, and what to do.
     Failed(String),
 }
 
-/// A machine that cannot be.
+/// Why a configuration is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
-    /// No vCPU, or more than APIC ids.
-    #[error("{0} vCPUs: want 1 to {CPUS_MAX}")]
+    /// No vCPU, or more than there are APIC ids.
+    #[error("{0} vCPUs: expected 1 to {CPUS_MAX}")]
     Cpus(u8),
-    /// RAM of an odd size, or too little.
-    #[error("{0:#x} bytes of memory: want a multiple of 2 MiB, at least {min} MiB", min = MEMORY_MIN >> 20)]
+    /// RAM that is no multiple of 2 MiB, or too little.
+    #[error("{0:#x} bytes of memory: expected a multiple of 2 MiB, at least {min} MiB", min = MEMORY_MIN >> 20)]
     Memory(u64),
-    /// A persistent region of an odd size.
+    /// A persistent region that is no multiple of 2 MiB.
     #[error(
-        "persistent memory region {index} ({backing}) has {size:#x} bytes: want a multiple of 2 MiB, at least one"
+        "persistent memory region {index} ({backing}) has {size:#x} bytes: expected a multiple of 2 MiB, at least one"
     )]
     Pmem {
-        /// Which of the regions, from zero.
+        /// Index of the region, from zero.
         index: usize,
-        /// What lies behind it.
+        /// What backs it.
         backing: PmemBacking,
         /// Its size in bytes.
         size: u64,
     },
-    /// Longer than the kernel can take.
+    /// The command line is longer than the kernel accepts.
     #[error("the kernel command line has {0} bytes, but the kernel takes at most {CMDLINE_MAX}; shorten it")]
     CmdlineTooLong(usize),
-    /// A line break or a zero in it.
+    /// The command line contains a line break or a zero byte.
     #[error("the kernel command line contains the control character {0:?}; remove it")]
     CmdlineCharacter(char),
 }
 
 impl MachineConfig {
-    /// Checks what can be checked without touching the host.
+    /// Checks everything that can be checked without the host.
+    ///
+    /// # Errors
+    /// The first value that is out of range.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if !(1..=CPUS_MAX).contains(&self.cpus) {
             return Err(ConfigError::Cpus(self.cpus));
@@ -150,7 +154,7 @@ impl MachineConfig {
 
 #[cfg(test)]
 impl MachineConfig {
-    /// A valid machine for tests to change.
+    /// A valid configuration for tests to modify.
     pub(crate) fn sample() -> Self {
         Self {
             kernel: PathBuf::from("vmlinuz"),

@@ -1,4 +1,4 @@
-//! How a machine ends, and who may ask it to: the guest through a few ports, the host through a handle.
+//! How a machine ends, and how to request it: the guest through a few ports, the host through a handle.
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,18 +10,18 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::config::ExitReason;
 
-/// Port of the ACPI sleep control register; the sleep status register is the next.
+/// Port of the ACPI sleep control register; the sleep status register is the next port.
 pub const SLEEP_PORT: u16 = 0x600;
-/// What the guest writes as sleep type to power off: the first element of `\_S5`.
+/// The sleep type that the guest writes to power off: the first element of `\_S5`.
 pub const SLEEP_TYPE_OFF: u8 = 5;
-/// Port of the reset control register, which the FADT names too.
+/// Port of the reset control register, which is also in the FADT.
 pub const RESET_PORT: u16 = 0xcf9;
-/// The value there that resets everything.
+/// Value of the reset control register that resets everything.
 pub const RESET_VALUE: u8 = 0x06;
 /// Command port of the keyboard controller.
 pub const KEYBOARD_PORT: u16 = 0x64;
 
-/// Port where a kernel looks for the reason of an NMI.
+/// Port from which a kernel reads the reason for an NMI.
 pub const NMI_REASON_PORT: u16 = 0x61;
 
 /// The end of a machine: the first reason counts.
@@ -31,7 +31,10 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// A machine that has not ended.
+    /// The state of a machine that has not ended.
+    ///
+    /// # Errors
+    /// The host has no file descriptor left for an event.
     pub fn new() -> io::Result<Self> {
         Ok(Self { reason: OnceLock::new(), event: EventFd::new(EFD_NONBLOCK)? })
     }
@@ -40,22 +43,25 @@ impl Exit {
     pub fn request(&self, reason: ExitReason) {
         debug!(?reason, "the machine ends");
         if self.reason.set(reason).is_ok() {
-            // Fails only when the counter is at its end, and then the event has been seen long since.
+            // Fails only when the counter is at its maximum, and then the event is pending anyway.
             let _ = self.event.write(1);
         }
     }
 
-    /// Whether the end has come.
+    /// Whether the machine has ended.
     pub fn is_requested(&self) -> bool {
         self.reason.get().is_some()
     }
 
-    /// The reason, once there is one.
+    /// The reason for the end, once there is one.
     pub fn reason(&self) -> Option<ExitReason> {
         self.reason.get().cloned()
     }
 
-    /// Serves the control plane on this thread until the machine ends.
+    /// Runs the control loop on this thread until the machine ends, and returns the reason.
+    ///
+    /// # Errors
+    /// The host cannot wait for events.
     pub fn wait(self: &Arc<Self>) -> Result<ExitReason, event_manager::Error> {
         let mut manager = EventManager::new()?;
         manager.add_subscriber(Watch(self.clone()));
@@ -68,12 +74,12 @@ impl Exit {
     }
 }
 
-/// Wakes the control plane at the end.
+/// Wakes the control loop at the end.
 struct Watch(Arc<Exit>);
 
 impl MutEventSubscriber for Watch {
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
-        // An error means that somebody else took the event; the reason is what counts.
+        // An error means that the event was consumed elsewhere; only the reason matters.
         let _ = self.0.event.read();
     }
 
@@ -130,12 +136,12 @@ impl MmioDevice for ResetControl {
     }
 }
 
-/// The keyboard controller, as far as it can reset the machine. There is no keyboard.
+/// The keyboard controller's reset function. There is no keyboard.
 pub struct KeyboardController(pub Arc<Exit>);
 
 impl MmioDevice for KeyboardController {
     fn read(&self, _offset: u64, data: &mut [u8]) {
-        // Neither input nor output waits: a guest that polls before it resets goes on.
+        // Both buffers are empty: a guest that polls them before it resets continues at once.
         data.fill(0);
     }
 
@@ -147,13 +153,13 @@ impl MmioDevice for KeyboardController {
     }
 }
 
-/// The port of the reasons for NMIs: there is none. Without it Linux would take ours for a memory or bus error, and not
-/// for an unknown one.
+/// The port with the reasons for NMIs, of which there are none. Without it Linux would take our NMIs for memory or bus
+/// errors, rather than unknown ones.
 pub struct NmiReason;
 
 impl MmioDevice for NmiReason {
     fn read(&self, _offset: u64, data: &mut [u8]) {
-        // Neither memory parity nor a bus error; the rest, a timer's output, is as without the port.
+        // Neither a memory parity nor a bus error; all other bits, such as a timer's output, read as without the port.
         const MEMORY: u8 = 1 << 7;
         const BUS: u8 = 1 << 6;
         data.fill(!(MEMORY | BUS));

@@ -1,6 +1,8 @@
-//! Our own VMM: KVM, memory, the address map, firmware tables, serial ports, PCI, and debugging. This crate alone talks to
-//! KVM. It knows no device but those every PC has: NIC and IOMMU come in through the traits of [`refault_bus`] and
+//! Our own VMM: KVM, memory, the address map, firmware tables, serial ports, PCI, and debugging. Only this crate uses KVM.
+//! Its only devices are those that every PC has; NIC and IOMMU are connected through the traits of [`refault_bus`] and
 //! [`refault_pci`].
+
+#![warn(clippy::missing_errors_doc)]
 
 pub mod acpi;
 pub mod boot;

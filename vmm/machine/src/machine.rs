@@ -1,4 +1,4 @@
-//! The machine: everything is built here, handed its seams, and run.
+//! The machine: builds its parts, connects them, and runs.
 
 mod debugging;
 
@@ -30,25 +30,25 @@ use crate::memory::{self, layout};
 use crate::pci_host::{CONFIG_PORT, ConfigPorts, Ecam, PciHost};
 use crate::serial::{PLACES, SERIAL_SIZE, SerialPort};
 
-/// Where the guest's serial ports write to: ttyS0, ttyS1, ttyS2. A writer that blocks stops the vCPU that
-/// writes, and nothing else.
+/// Writers for the output of the guest's serial ports ttyS0, ttyS1, ttyS2. A writer that blocks stops only the vCPU that
+/// writes.
 pub struct Consoles {
-    /// One writer a port.
+    /// One writer per port.
     pub outputs: [Box<dyn Write + Send>; 3],
 }
 
 /// What a machine offers to its devices.
 pub struct MachineParts {
-    /// All of guest memory, as devices and IOMMU reach it.
+    /// All guest memory, as devices and IOMMU access it.
     pub ram: Arc<dyn DmaMemory>,
-    /// Interrupts to the guest.
+    /// Sends interrupts to the guest.
     pub msi: Arc<dyn MsiSink>,
 }
 
 /// The devices of a machine.
 #[derive(Default)]
 pub struct Devices {
-    /// The registers of the IOMMU, if there is one; it has all functions.
+    /// The registers of the IOMMU, if there is one; it covers all functions.
     pub iommu: Option<Arc<dyn MmioDevice>>,
     /// PCI functions, each function 0 of a device on bus 0.
     pub functions: Vec<Arc<dyn PciFunction>>,
@@ -64,7 +64,7 @@ pub struct Machine {
     debug: Option<Wanted>,
 }
 
-/// A hand on a machine from any thread, before, while and after it runs.
+/// Controls a machine from any thread, before, while and after it runs.
 #[derive(Clone)]
 pub struct MachineHandle {
     exit: Arc<Exit>,
@@ -73,7 +73,7 @@ pub struct MachineHandle {
 
 /// The host's end of a serial port.
 pub trait SerialInput: Send + Sync {
-    /// Gives the guest bytes to read.
+    /// Queues bytes for the guest to read.
     fn inject(&self, bytes: &[u8]);
 }
 
@@ -84,7 +84,7 @@ impl SerialInput for SerialPort {
 }
 
 impl MachineHandle {
-    /// A hand on a machine that ends by `exit` and reads from `serial`.
+    /// A handle for a machine that ends by `exit` and reads from `serial`.
     pub fn new(exit: Arc<Exit>, serial: [Arc<dyn SerialInput>; 3]) -> Self {
         Self { exit, serial }
     }
@@ -99,22 +99,25 @@ impl MachineHandle {
         self.exit.request(reason);
     }
 
-    /// Gives the guest `bytes` to read from serial port `port` (0 to 2), as fast as it takes them. What it does not take
-    /// waits, and so does the caller if that is much. A port that is not there takes nothing.
+    /// Queues `bytes` for the guest to read from serial port `port` (0 to 2). Blocks while the queue is full. Does nothing
+    /// if there is no such port.
     pub fn inject(&self, port: usize, bytes: &[u8]) {
         if let Some(port) = self.serial.get(port) {
             port.inject(bytes);
         }
     }
 
-    /// How the machine ended, once it has.
+    /// Why the machine ended, once it has.
     pub fn exit_reason(&self) -> Option<ExitReason> {
         self.exit.reason()
     }
 }
 
 impl Machine {
-    /// Builds a machine. `devices` is called once, with what the devices are to be built from.
+    /// Builds a machine. `devices` is called once, with the parts from which to build the devices.
+    ///
+    /// # Errors
+    /// The configuration is invalid, KVM or a file cannot be used, or the devices cannot be built.
     pub fn new(
         config: MachineConfig,
         consoles: Consoles,
@@ -149,10 +152,10 @@ impl Machine {
         Ok(Self { cpus, memory, ram: layout.ram, bus, handle, debug: None })
     }
 
-    /// The same machine with ways to debug it.
+    /// Adds debugging to the machine.
     ///
     /// # Errors
-    /// gdb's port is taken.
+    /// gdb's port is in use.
     pub fn with_debug(mut self, debug: &Debug) -> anyhow::Result<Self> {
         let exit = self.handle.exit.clone();
         let (cpus, memory, ram) = (self.cpus.clone(), self.memory.clone(), self.ram.clone());
@@ -161,19 +164,22 @@ impl Machine {
         Ok(self)
     }
 
-    /// A hand on this machine.
+    /// A handle for this machine.
     pub fn handle(&self) -> MachineHandle {
         self.handle.clone()
     }
 
-    /// Runs until the guest or somebody on the host ends it. Serves the control plane on this thread.
+    /// Runs until the guest or the host ends it. The control loop runs on this thread.
+    ///
+    /// # Errors
+    /// Threads cannot be started, debugging cannot be set up, or the host cannot wait for events.
     pub fn run(self) -> anyhow::Result<ExitReason> {
         let exit = &self.handle.exit;
         let debugging = self.debug.map(Wanted::start).transpose()?;
         let threads = Threads::start(&self.cpus, &self.bus, exit).context("cannot start vCPU threads")?;
         let reason = exit.wait();
         threads.stop();
-        let reason = reason.context("the control plane failed")?;
+        let reason = reason.context("the control loop failed")?;
         if let Some(debugging) = debugging {
             debugging.end(&reason);
         }
@@ -182,7 +188,7 @@ impl Machine {
     }
 }
 
-/// Puts IOMMU and PCI into the address map.
+/// Adds IOMMU and PCI to the address map.
 fn attach_devices(
     bus: &Arc<BusMap>,
     devices: Devices,
@@ -201,7 +207,7 @@ fn attach_devices(
     Ok(())
 }
 
-/// Puts serial ports, sleep, keyboard reset and the reasons of NMIs into the address map.
+/// Adds serial ports, sleep, keyboard reset and NMI reasons to the address map.
 fn attach_control(
     bus: &BusMap,
     vm: &Vm,
@@ -223,5 +229,5 @@ fn attach_control(
     free &= bus.insert_ports(KEYBOARD_PORT..KEYBOARD_PORT + 1, keyboard);
     free &= bus.insert_ports(NMI_REASON_PORT..NMI_REASON_PORT + 1, Arc::new(NmiReason));
     anyhow::ensure!(free, "the machine's ports overlap");
-    ports.try_into().map_err(|_| anyhow::anyhow!("three serial ports wanted"))
+    ports.try_into().map_err(|_| anyhow::anyhow!("expected three serial ports"))
 }

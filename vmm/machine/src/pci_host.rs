@@ -1,4 +1,4 @@
-//! The PCI host: config accesses find their function, BARs find their place in the machine's address map.
+//! The PCI host bridge: routes config accesses to functions, and maps BARs into the machine's address map.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use crate::bus_map::BusMap;
 use crate::control::{RESET_PORT, ResetControl};
 use crate::memory::layout::{ECAM, Layout, PCI_MMIO32};
 
-/// First of the two config ports: the address; the data is four ports further on.
+/// The first of two config ports, for the address; the data port is four ports further on.
 pub const CONFIG_PORT: u16 = 0xcf8;
 
 /// BARs up to this size go into the 32-bit window.
@@ -24,18 +24,21 @@ const SMALL_BAR: u64 = 64 << 20;
 /// Bus 0: the host bridge and the machine's functions.
 pub struct PciHost {
     slots: BTreeMap<Bdf, Slot>,
-    /// Weak, for the map holds the windows that hold the host.
+    /// Weak, because the map owns the windows that own the host.
     bus: Weak<BusMap>,
 }
 
-/// One function and where its BARs are in the address map now.
+/// One function, and the ranges where its BARs are mapped now.
 struct Slot {
     function: Arc<dyn PciFunction>,
     mapped: Mutex<BTreeMap<u8, Range<u64>>>,
 }
 
 impl PciHost {
-    /// A host for `functions`, their BARs placed and decoded as firmware leaves them.
+    /// A host for `functions`, with their BARs placed and decoded as firmware leaves them.
+    ///
+    /// # Errors
+    /// Two functions have the same address, a function is not on bus 0, or there is no room for a BAR.
     pub fn new(
         functions: Vec<Arc<dyn PciFunction>>,
         layout: &Layout,
@@ -57,7 +60,7 @@ impl PciHost {
         Ok(host)
     }
 
-    /// Gives every BAR an address, the largest first so that alignment wastes nothing.
+    /// Assigns every BAR an address, the largest first so that alignment wastes nothing.
     fn place_bars(&self, layout: &Layout) -> anyhow::Result<()> {
         let window = |range: &Range<u64>| AddressAllocator::new(range.start, range.end - range.start);
         let mut small = window(&PCI_MMIO32)?;
@@ -95,7 +98,7 @@ impl PciHost {
 
     fn config_write(&self, bdf: Bdf, register: u16, data: &[u8]) {
         let Some(slot) = self.slots.get(&bdf) else { return };
-        // Held over both steps, or two vCPUs could leave the map behind the registers.
+        // Held over both steps: otherwise two vCPUs could leave the map inconsistent with the registers.
         let mut mapped = slot.mapped.lock().unwrap_or_else(PoisonError::into_inner);
         let effect = slot.function.config_write(register, data);
         if let Some(bus) = self.bus.upgrade().filter(|_| effect.bars_moved) {
@@ -105,7 +108,7 @@ impl PciHost {
 }
 
 impl Slot {
-    /// Brings the address map up to date with the function's BARs.
+    /// Updates the address map to the function's BARs.
     fn remap(&self, bus: &BusMap, mapped: &mut BTreeMap<u8, Range<u64>>) {
         let endpoint = self.function.endpoint();
         for bar in endpoint.bars() {
@@ -121,7 +124,7 @@ impl Slot {
             if bus.insert_memory(range.clone(), Arc::new(window)) {
                 mapped.insert(bar.index, range);
             } else {
-                debug!(function = %self.function.bdf(), bar = bar.index, "the guest put a BAR where something is");
+                debug!(function = %self.function.bdf(), bar = bar.index, "the guest moved a BAR onto another device");
             }
         }
     }
@@ -143,11 +146,11 @@ impl MmioDevice for BarWindow {
     }
 }
 
-/// Config space, memory-mapped (PCIe 6.0, 7.2.2): bus 27:20, device and function 19:12, register 11:0.
+/// Memory-mapped config space (PCIe 6.0, 7.2.2): bus 27:20, device and function 19:12, register 11:0.
 pub struct Ecam(pub Arc<PciHost>);
 
 impl Ecam {
-    /// Where its window belongs.
+    /// The range of its window.
     pub const RANGE: Range<u64> = ECAM;
 
     fn target(offset: u64) -> (Bdf, u16) {
@@ -167,9 +170,9 @@ impl MmioDevice for Ecam {
     }
 }
 
-/// The two config ports: Linux reaches the first 256 bytes of config space through them, if they are there.
+/// The two config ports, by which Linux prefers to access the first 256 bytes of config space.
 ///
-/// In their midst, as on a PC, is the reset control register: the byte at 0xcf9.
+/// The reset control register at 0xcf9 lies between them, as on a PC.
 pub struct ConfigPorts {
     host: Arc<PciHost>,
     reset: ResetControl,
@@ -188,8 +191,8 @@ impl ConfigPorts {
         Self { host, reset, address: Mutex::new(0) }
     }
 
-    /// What the address port points at: enable 31, upper half of the register 27:24 (AMD's extension, which
-    /// Linux uses on their processors), bus 23:16, device and function 15:8, register 7:2.
+    /// What the address port selects: enable 31, upper half of the register 27:24 (AMD's extension, which Linux uses on AMD
+    /// processors), bus 23:16, device and function 15:8, register 7:2.
     fn target(&self, offset: u64) -> Option<(Bdf, u16)> {
         const ENABLE: u32 = 1 << 31;
         let address = self.address();
@@ -232,7 +235,7 @@ impl MmioDevice for ConfigPorts {
     }
 }
 
-/// The host bridge at 00:00.0: it only has to be there.
+/// The host bridge at 00:00.0: it only has to exist.
 struct HostBridge(Endpoint);
 
 impl HostBridge {

@@ -10,25 +10,25 @@ use vm_superio::serial::{Error, NoEvents};
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Where a serial port is.
+/// The resources of a serial port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// First of its eight I/O ports.
     pub base: u16,
-    /// Its interrupt line. No two ports share one, for the lines are edge-triggered.
+    /// Its interrupt line. No two ports share a line, since lines are edge-triggered.
     pub irq: u32,
 }
 
-/// I/O ports a 16550 occupies.
+/// Number of I/O ports that a 16550 occupies.
 pub const SERIAL_SIZE: u16 = 8;
 
 /// The guest's ttyS0, ttyS1 and ttyS2, where Linux looks for them.
 pub const PLACES: [Place; 3] =
     [Place { base: 0x3f8, irq: 4 }, Place { base: 0x2f8, irq: 3 }, Place { base: 0x3e8, irq: 5 }];
 
-/// Room in an empty UART.
+/// Bytes that fit into an empty UART.
 const FIFO: usize = 64;
-/// Bytes of input that wait for the guest. Whoever has more waits too.
+/// Bytes of input that are queued at most; a writer with more waits.
 const WAITING: usize = 64 << 10;
 
 /// An interrupt line as an event that KVM watches.
@@ -46,25 +46,28 @@ type Uart = Serial<Line, NoEvents, Box<dyn Write + Send>>;
 
 /// One serial port.
 ///
-/// Input waits in a queue until the UART has room. Whoever held the UART moves it there afterwards, so that
-/// putting input in never waits for a guest's output to be written.
+/// Input is queued until the UART has room. The thread that held the UART moves it there when it is done, so that adding
+/// input never waits for a guest's output to be written.
 pub struct SerialPort {
     uart: Mutex<Uart>,
     input: Mutex<VecDeque<u8>>,
-    /// The guest has read some.
+    /// Signalled when the guest has read some input.
     read: Condvar,
 }
 
 impl SerialPort {
     /// A port that writes to `output`, and the event to attach to its interrupt line.
+    ///
+    /// # Errors
+    /// The host has no file descriptor left for an event.
     pub fn new(output: Box<dyn Write + Send>) -> io::Result<(Self, EventFd)> {
         let line = EventFd::new(EFD_NONBLOCK)?;
         let uart = Serial::new(Line(line.try_clone()?), output);
         Ok((Self { uart: Mutex::new(uart), input: Mutex::default(), read: Condvar::new() }, line))
     }
 
-    /// Gives the guest `bytes` to read, as fast as it takes them. Waits while much is waiting: for ever, if the guest
-    /// never reads. Never waits for the guest's output.
+    /// Queues `bytes` for the guest to read. Blocks while the queue is full: forever, if the guest never reads. Never waits
+    /// for the guest's output.
     pub fn inject(&self, bytes: &[u8]) {
         for piece in bytes.chunks(WAITING) {
             let mut queue = self.queue();
@@ -77,7 +80,7 @@ impl SerialPort {
         }
     }
 
-    /// Moves waiting input into the UART. If somebody holds it, that one will do so on leaving.
+    /// Moves queued input into the UART. If another thread holds it, that thread does so when it is done.
     fn pump(&self) {
         while !self.queue().is_empty() {
             let mut uart = match self.uart.try_lock() {
@@ -88,12 +91,12 @@ impl SerialPort {
             if uart.fifo_capacity() < FIFO {
                 return;
             }
-            // One byte at a time: the UART's interrupt is withdrawn by any read of it, so with more bytes behind
-            // one that a driver leaves for its next turn, there would be no next turn.
+            // One byte at a time: any read of the UART withdraws its interrupt, so if a driver left more bytes for its next
+            // turn, there would be no next turn.
             let mut queue = self.queue();
             let byte: Vec<u8> = queue.front().copied().into_iter().collect();
             match uart.enqueue_raw_bytes(&byte) {
-                // In loopback mode nothing is taken, and there may be no room until the guest reads.
+                // In loopback mode input is refused, and there may be no room until the guest reads.
                 Ok(0) | Err(Error::FullFifo) => return,
                 Ok(_) => {}
                 // The bytes are in; only the interrupt failed.
@@ -126,7 +129,7 @@ impl MmioDevice for SerialPort {
     fn write(&self, offset: u64, data: &[u8]) {
         let mut uart = self.uart();
         for (&byte, at) in data.iter().zip(offset..) {
-            // A reader of the output that went away is not the guest's affair.
+            // A closed output is not the guest's problem.
             if let Err(error) = uart.write(at as u8, byte) {
                 debug!(%error, "serial output");
             }

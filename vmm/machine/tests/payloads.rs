@@ -1,7 +1,7 @@
-//! Machines that run a few instructions instead of a kernel: what an exit, a stop and an interrupt come to.
+//! Machines that run a few instructions in place of a kernel: the results of exits, stops and interrupts.
 //!
-//! The payloads use no instruction that a KVM without hardware behind it cannot emulate, so they run wherever
-//! /dev/kvm opens. Where it does not, the tests say so and pass.
+//! The payloads use no instruction that a KVM without hardware support cannot emulate, so they run wherever /dev/kvm opens.
+//! Where it does not, the tests print that and pass.
 
 mod support;
 
@@ -16,7 +16,7 @@ fn out(port: u16, value: u8) -> Vec<u8> {
     vec![0x66, 0xba, low, high, 0xb0, value, 0xee]
 }
 
-/// `hlt`, and back to it.
+/// `hlt`, and a jump back to it.
 const HALT: [u8; 3] = [0xf4, 0xeb, 0xfd];
 /// `jmp` to itself.
 const SPIN: [u8; 2] = [0xeb, 0xfe];

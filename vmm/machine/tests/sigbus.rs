@@ -1,6 +1,6 @@
-//! A file behind guest memory that its owner makes shorter ends the process, with a line that says why.
+//! Truncating a file behind guest memory ends the process, with one line that says why.
 //!
-//! Each test runs itself once more as a child, which is the one that ends.
+//! Each test runs itself once more as a child, which is the process that ends.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -12,10 +12,11 @@ use refault_machine::memory::{self, layout::Layout};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 const SIZE: u64 = 2 << 20;
-/// Set for the child, to the path that it gets.
+/// Set in the child, to the path that it gets.
 const CHILD: &str = "REFAULT_TEST_SIGBUS_CHILD";
 
-/// Runs `test` of this file as a child that does `victim`'s work with a path; none in the child itself, should it live on.
+/// Runs `test` of this file as a child that calls `victim` with a path; returns `None` in the child itself, should it
+/// survive.
 fn child(test: &str, victim: impl FnOnce(), path: &Path) -> Option<Output> {
     if std::env::var_os(CHILD).is_some() {
         victim();
@@ -25,7 +26,7 @@ fn child(test: &str, victim: impl FnOnce(), path: &Path) -> Option<Output> {
     Some(command.args(["--exact", test, "--nocapture"]).env(CHILD, path).output().unwrap())
 }
 
-/// Guest memory with a persistent region, which is in `file`: the memory, and the region's address.
+/// Guest memory with a persistent region backed by `file`, and the region's address.
 fn memory_on(file: &Path) -> (Arc<GuestMemoryMmap>, GuestAddress) {
     let config = MachineConfig {
         kernel: "vmlinuz".into(),
@@ -58,7 +59,7 @@ fn a_persistent_memory_file_that_is_truncated_under_the_machine_is_named_as_the_
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{said}");
     let lines: Vec<_> = said.lines().filter(|line| line.starts_with("refault: ")).collect();
-    let [line] = lines[..] else { panic!("want one line, got: {said}") };
+    let [line] = lines[..] else { panic!("expected one line, got: {said}") };
     assert!(line.contains(&format!("{} was truncated", file.display())), "{line}");
     assert!(line.contains("disk is full") && line.contains("start again"), "{line}");
 }

@@ -1,4 +1,4 @@
-//! DMAR: there is one IOMMU, which functions it has, and where its registers are (VT-d 5.0, 8.1 and 8.3).
+//! DMAR: the one IOMMU, the functions behind it, and the address of its registers (VT-d 5.0, 8.1 and 8.3).
 
 use acpi_tables::sdt::Sdt;
 use refault_bus::Bdf;
@@ -6,27 +6,27 @@ use refault_bus::Bdf;
 use super::table;
 use crate::memory::layout::IOMMU;
 
-/// Host address width, one less.
+/// Host address width minus one, in bits.
 const ADDRESS_WIDTH: u8 = 48 - 1;
-/// Remapping unit of type "DMA remapping hardware unit definition".
+/// Type of a "DMA remapping hardware unit definition".
 const DRHD: u16 = 0;
 const DRHD_SIZE: u16 = 16;
-/// The unit has every function that no other unit names.
+/// The unit covers every function that no other unit names.
 const INCLUDE_PCI_ALL: u8 = 1;
-/// Device scope: a PCI endpoint, with one step of path.
+/// Device scope: a PCI endpoint whose path has one step.
 const ENDPOINT: u8 = 1;
 const SCOPE_SIZE: u8 = 8;
 
-/// Offset of the registers' address in a table of one unit.
+/// Offset of the register address in a table with one unit.
 pub const DMAR_REGISTERS: usize = 36 + 12 + 8;
 
-/// For a machine whose unit has all functions. No interrupt remapping, no reserved regions. Integrated endpoints need no
-/// ATS structure: Linux lets them translate by being on the root bus.
+/// For a machine whose unit covers all functions. No interrupt remapping, no reserved regions. Integrated endpoints need no
+/// ATS structure: Linux enables ATS for functions on the root bus.
 pub(super) fn dmar() -> Sdt {
     unit(INCLUDE_PCI_ALL, &[], IOMMU.start)
 }
 
-/// For a machine whose unit has these functions on the root bus alone: others do DMA that no unit sees.
+/// For a machine whose unit covers only these functions on the root bus; other devices do DMA past it.
 pub fn dmar_for(functions: &[Bdf], registers: u64) -> Sdt {
     unit(0, functions, registers)
 }

@@ -1,4 +1,4 @@
-//! DSDT: the PCI root and its windows, what is reserved, serial ports, and how to sleep.
+//! DSDT: the PCI root and its windows, reserved ranges, serial ports, and the sleep state for power-off.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
@@ -13,7 +13,7 @@ use crate::memory::layout::{ECAM, Layout, PCI_MMIO32};
 use crate::pci_host::CONFIG_PORT;
 use crate::serial::{PLACES, Place, SERIAL_SIZE};
 
-/// The table.
+/// Builds the table.
 pub(super) fn dsdt(layout: &Layout) -> Sdt {
     let mut body = Vec::new();
     pci_root(&mut body, layout);
@@ -28,7 +28,7 @@ pub(super) fn dsdt(layout: &Layout) -> Sdt {
     dsdt
 }
 
-/// The root of PCI: one bus, and the windows in which its functions' BARs lie.
+/// The root of PCI: one bus, and the windows for its functions' BARs.
 fn pci_root(body: &mut Vec<u8>, layout: &Layout) {
     const UNCACHED: AddressSpaceCacheable = AddressSpaceCacheable::NotCacheable;
     let (start32, last32) = (PCI_MMIO32.start as u32, (PCI_MMIO32.end - 1) as u32);
@@ -41,7 +41,7 @@ fn pci_root(body: &mut Vec<u8>, layout: &Layout) {
         &AddressSpace::new_memory(UNCACHED, true, start32, last32, None),
         &AddressSpace::new_memory(UNCACHED, true, start64, last64, None),
     ];
-    // Which features of PCI Express the kernel may control itself: all that it asks for.
+    // Which features of PCI Express the kernel may control: all it asks for.
     let granted = Return::new(&Arg(3));
     let osc = Method::new(Path::new("_OSC"), 4, false, vec![&granted]);
     let more: [&dyn Aml; 4] = [
@@ -53,7 +53,7 @@ fn pci_root(body: &mut Vec<u8>, layout: &Layout) {
     device(body, ("PCI0", "PNP0A08", 0), &resources, &more);
 }
 
-/// What belongs to the machine itself. Linux uses an ECAM window only if it finds it reserved.
+/// Ranges that belong to the machine itself. Linux uses an ECAM window only if it is reserved.
 fn reserved(body: &mut Vec<u8>) {
     let resources: [&dyn Aml; 2] = [
         &Memory32Fixed::new(true, ECAM.start as u32, (ECAM.end - ECAM.start) as u32),
@@ -62,7 +62,7 @@ fn reserved(body: &mut Vec<u8>) {
     device(body, ("MBRD", "PNP0C02", 0), &resources, &[]);
 }
 
-/// A 16550.
+/// A 16550 UART.
 fn serial(body: &mut Vec<u8>, place: &Place, name: &'static str, number: u8) {
     let resources: [&dyn Aml; 2] = [
         &IO::new(place.base, place.base, 1, SERIAL_SIZE as u8),

@@ -1,4 +1,4 @@
-//! FADT: how to power off and how to reset.
+//! FADT: how to power off and reset.
 
 use acpi_tables::fadt::{FADT, FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -10,7 +10,7 @@ use crate::control::{RESET_PORT, RESET_VALUE, SLEEP_PORT};
 const NO_VGA: u16 = 1 << 2;
 const NO_CMOS_CLOCK: u16 = 1 << 5;
 
-/// The table, pointing at the DSDT.
+/// Builds the table, with the address of the DSDT.
 pub(super) fn fadt(dsdt: u64) -> FADT {
     let port = |port: u16| GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, port.into());
     let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, OEM_REVISION)

@@ -1,11 +1,11 @@
-//! MADT: interrupt controllers. Each vCPU's number is its APIC id.
+//! MADT: interrupt controllers. A vCPU's APIC id is its number.
 
 use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
 
 use super::{OEM, OEM_REVISION, OEM_TABLE};
 use crate::memory::layout::{IOAPIC, LAPIC};
 
-/// The table for `cpus` vCPUs.
+/// Builds the table for `cpus` vCPUs.
 pub(super) fn madt(cpus: u8) -> MADT {
     let mut madt = MADT::new(OEM, OEM_TABLE, OEM_REVISION, LocalInterruptController::Address(LAPIC));
     for cpu in 0..cpus {

@@ -1,4 +1,4 @@
-//! ACPI: how the guest learns what the machine is made of.
+//! ACPI: the tables that describe the machine to the guest.
 //!
 //! The machine is hardware-reduced (ACPI 6.5, 4.1): no fixed registers, no legacy timers or interrupt
 //! controllers, sleep and reset through one port each.
@@ -23,30 +23,33 @@ const OEM_TABLE: [u8; 8] = *b"REFAULT ";
 const OEM_REVISION: u32 = 1;
 const TABLE_ALIGN: u64 = 64;
 
-/// The tables have outgrown their place.
+/// The tables are larger than the range reserved for them.
 #[derive(Debug, Error)]
 #[error("ACPI tables do not fit into {:#x} bytes", ACPI.end - ACPI.start)]
 pub struct AcpiError;
 
-/// What the tables tell of a machine.
+/// What the tables describe.
 #[derive(Clone, Copy, Debug)]
 pub struct Description<'a> {
     /// Number of vCPUs.
     pub cpus: u8,
-    /// Where memory and PCI windows lie.
+    /// Addresses of memory and PCI windows.
     pub layout: &'a Layout,
-    /// There is an IOMMU.
+    /// Whether there is an IOMMU.
     pub iommu: bool,
 }
 
-/// Writes all tables; the address of the root pointer.
+/// Writes all tables and returns the address of the root pointer.
+///
+/// # Errors
+/// The tables do not fit into their range.
 pub fn write(memory: &GuestMemoryMmap, description: Description<'_>) -> Result<u64, AcpiError> {
     let (rsdp, image) = build(description)?;
     memory.write_slice(&image, GuestAddress(ACPI.start)).map_err(|_| AcpiError)?;
     Ok(rsdp)
 }
 
-/// All tables as they are to lie from the start of their place on, and the address of the root pointer.
+/// Builds all tables as one image for the reserved range, and the address of the root pointer.
 fn build(description: Description<'_>) -> Result<(u64, Vec<u8>), AcpiError> {
     let mut image = Vec::new();
     let dsdt = place(&mut image, &dsdt::dsdt(description.layout));
@@ -65,7 +68,7 @@ fn build(description: Description<'_>) -> Result<(u64, Vec<u8>), AcpiError> {
     if image.len() as u64 > ACPI.end - ACPI.start { Err(AcpiError) } else { Ok((rsdp, image)) }
 }
 
-/// Appends one table; its address.
+/// Appends one table and returns its address.
 fn place(image: &mut Vec<u8>, table: &dyn Aml) -> u64 {
     let offset = (image.len() as u64).next_multiple_of(TABLE_ALIGN);
     image.resize(offset as usize, 0);
@@ -73,7 +76,7 @@ fn place(image: &mut Vec<u8>, table: &dyn Aml) -> u64 {
     ACPI.start + offset
 }
 
-/// An empty table of ours.
+/// An empty table with our OEM fields.
 fn table(signature: [u8; 4], revision: u8) -> Sdt {
     Sdt::new(signature, 36, revision, OEM, OEM_TABLE, OEM_REVISION)
 }

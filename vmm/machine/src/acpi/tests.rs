@@ -1,4 +1,4 @@
-//! The tables as a guest finds them: from the root pointer on.
+//! The tables as a guest finds them, starting at the root pointer.
 
 use super::*;
 use crate::config::MachineConfig;
@@ -28,14 +28,14 @@ impl Tables {
         u64::from_le_bytes(self.at(address)[..8].try_into().unwrap())
     }
 
-    /// The table at `address`, its checksum checked.
+    /// The table at `address`, with its checksum verified.
     fn table(&self, address: u64) -> &[u8] {
         let table = &self.at(address)[..self.u32(address + 4) as usize];
         assert_eq!(sum(table), 0, "checksum of {:?}", std::str::from_utf8(&table[..4]));
         table
     }
 
-    /// The table with `signature`, by way of the root pointer.
+    /// The table with `signature`, found through the root pointer.
     fn find(&self, signature: &[u8; 4]) -> Option<&[u8]> {
         let xsdt = self.u64(self.rsdp + 24);
         let entries = (self.table(xsdt).len() as u64 - 36) / 8;

@@ -1,4 +1,4 @@
-//! Initial RAM file systems: archives one behind the other, as high in low memory as they go.
+//! Initial RAM file systems: archives one after the other, as high in low memory as they fit.
 
 use std::fs::File;
 use std::ops::Range;
@@ -9,10 +9,10 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use super::BootError;
 
 const PAGE: u64 = 0x1000;
-/// Each archive starts at a multiple of this; the kernel skips zeroes in between.
+/// Each archive starts at a multiple of this; the kernel skips zeroes between archives.
 const ARCHIVE_ALIGN: u64 = 4;
 
-/// Loads `files` into `room`; where they are then, which is an empty range if there are none.
+/// Loads `files` at the end of `room` and returns their range, which is empty if there are none.
 pub(super) fn load(
     memory: &GuestMemoryMmap,
     files: &[PathBuf],

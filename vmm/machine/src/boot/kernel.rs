@@ -1,4 +1,4 @@
-//! The kernel image: a bzImage as distributions package it, or the ELF file it was made from.
+//! The kernel image: a bzImage as distributions package it, or the ELF file inside one.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,31 +13,31 @@ use crate::memory::layout::HIGH_RAM;
 
 /// A kernel in guest memory.
 pub(super) struct Kernel {
-    /// Where it wants to be entered, in 64-bit mode.
+    /// Its entry point in 64-bit mode.
     pub(super) entry: u64,
-    /// First address behind everything it needs before it manages memory itself.
+    /// First address after all that it needs before it manages memory itself.
     pub(super) end: u64,
-    /// Initial RAM file systems lie below this address.
+    /// Initial RAM file systems must lie below this address.
     pub(super) initrd_max: u64,
-    /// Its own header, or one made up for an ELF file.
+    /// Its own setup header, or one made up for an ELF file.
     pub(super) header: setup_header,
 }
 
-/// How much of the image tells what it is.
+/// Bytes of the image that identify its format.
 const HEAD: usize = 0x270;
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 const ELF_MACHINE: usize = 18;
 const ELF_X86_64: [u8; 2] = 62u16.to_le_bytes();
 const BZIMAGE_MAGIC: &[u8] = b"HdrS";
 const BZIMAGE_MAGIC_AT: usize = 0x202;
-/// Boot protocol that has `xloadflags`.
+/// First boot protocol version with `xloadflags`.
 const PROTOCOL_XLOADFLAGS: u16 = 0x20c;
-/// The kernel has a 64-bit entry point, this far behind its start.
+/// The kernel has a 64-bit entry point, at this offset from its start.
 const XLF_KERNEL_64: u16 = 1 << 0;
 const ENTRY_64: u64 = 0x200;
-/// The file systems may lie anywhere.
+/// The initial RAM file systems may lie above 4 GiB.
 const XLF_CAN_BE_LOADED_ABOVE_4G: u16 = 1 << 1;
-/// What an ELF kernel may need behind its last segment: its first page tables and allocations.
+/// Room for an ELF kernel's first page tables and allocations after its last segment.
 const ELF_SLACK: u64 = 4 << 20;
 
 /// Loads the kernel at `path`.
@@ -65,7 +65,7 @@ fn load_bzimage(memory: &GuestMemoryMmap, path: &Path, mut file: File) -> Result
     if version < PROTOCOL_XLOADFLAGS || header.xloadflags & XLF_KERNEL_64 == 0 {
         return Err(BootError::No64BitEntry { path: path.into(), version });
     }
-    // It unpacks itself to its preferred address, or to where it was loaded if that is higher.
+    // It decompresses itself to its preferred address, or to where it was loaded if that is higher.
     let run_at = header.pref_address.max(HIGH_RAM);
     let unpacked = run_at.saturating_add(u64::from(header.init_size));
     let anywhere = header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G != 0;

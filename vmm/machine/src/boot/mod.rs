@@ -1,4 +1,4 @@
-//! Getting a Linux kernel ready to run: the image, its initial RAM file systems, its boot parameters.
+//! Prepares a Linux kernel to run: the image, its initial RAM file systems, its boot parameters.
 
 mod initrd;
 mod kernel;
@@ -19,30 +19,30 @@ pub enum BootError {
     /// A file is missing or unreadable.
     #[error("cannot read {what} {}: {source}", .path.display())]
     Read {
-        /// Which kind of file.
+        /// Kind of file, for the message.
         what: &'static str,
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Not a kernel at all.
-    #[error("{} is no Linux kernel for x86-64: want a bzImage (vmlinuz) or an ELF vmlinux", .0.display())]
+    /// The file is not a kernel.
+    #[error("{} is not a Linux kernel for x86-64: expected a bzImage (vmlinuz) or an ELF vmlinux", .0.display())]
     NotAKernel(PathBuf),
-    /// A kernel that cannot be entered in 64-bit mode.
+    /// The kernel has no 64-bit entry point.
     #[error("kernel {} has no 64-bit entry point (boot protocol {version:#x}); use one built for x86-64", .path.display())]
     No64BitEntry {
-        /// Where it is.
+        /// Path of the kernel.
         path: PathBuf,
         /// Its boot protocol version.
         version: u16,
     },
-    /// The image contradicts itself.
+    /// The image is inconsistent.
     #[error("kernel {} cannot be loaded: {source}; the file may be damaged", .path.display())]
     BadKernel {
-        /// Where it is.
+        /// Path of the kernel.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the image.
         source: linux_loader::loader::Error,
     },
     /// Kernel and initial RAM file systems do not fit below the end of RAM.
@@ -51,19 +51,22 @@ pub enum BootError {
          ({initrd} MiB); use more memory"
     )]
     TooLittleMemory {
-        /// RAM that can be used for them, in MiB.
+        /// RAM available to both, in MiB.
         memory: u64,
-        /// What the kernel needs up to its end, in MiB.
+        /// What the kernel needs, in MiB.
         kernel: u64,
         /// What the file systems need, in MiB.
         initrd: u64,
     },
-    /// Guest memory is not where it should be: a bug of ours.
+    /// Writing to guest memory failed: a bug in refault.
     #[error("cannot write boot structures: {0}")]
     Memory(#[from] vm_memory::GuestMemoryError),
 }
 
-/// Loads everything into guest memory; the address where the first vCPU starts.
+/// Loads everything into guest memory and returns the address where the first vCPU starts.
+///
+/// # Errors
+/// A file cannot be read, the kernel is not usable, or memory is too small.
 pub fn load(
     memory: &GuestMemoryMmap,
     config: &MachineConfig,

@@ -1,4 +1,4 @@
-//! Boot parameters: what the kernel is told before it can ask (Documentation/arch/x86/boot.rst, zero-page.rst).
+//! Boot parameters: what the loader passes to the kernel (Documentation/arch/x86/boot.rst, zero-page.rst).
 
 use std::fs::File;
 use std::io::Read;
@@ -11,9 +11,9 @@ use super::BootError;
 use super::kernel::Kernel;
 use crate::memory::layout::{CMDLINE, Layout, SETUP_DATA, ZERO_PAGE};
 
-/// "Undefined" boot loader.
+/// Loader type "undefined".
 const LOADER_TYPE: u8 = 0xff;
-/// Setup data that seeds the kernel's random numbers, so that no early reader waits for entropy.
+/// Setup data that seeds the kernel's random number generator, so that early readers need not wait for entropy.
 const SETUP_RNG_SEED: u32 = 9;
 const SEED_SIZE: usize = 32;
 
@@ -46,7 +46,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Writes a seed from the host's random numbers; false if the host has none to give.
+/// Writes a seed from the host's random numbers; false if the host has none.
 fn write_seed(memory: &GuestMemoryMmap) -> Result<bool, BootError> {
     let mut seed = [0; SEED_SIZE];
     if File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed)).is_err() {

@@ -1,4 +1,4 @@
-//! What makes a guest bootable, and what is said when it is not.
+//! Which guests can be booted, and the errors for those that cannot.
 
 use std::io::Write;
 
@@ -22,7 +22,7 @@ fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
     file
 }
 
-/// The parts of a bzImage that a loader looks at: a setup header, one sector of setup, a marked kernel.
+/// The fields of a bzImage that a loader reads: a setup header, one sector of setup, a marked kernel.
 fn bzimage(version: u16, xloadflags: u16) -> Vec<u8> {
     let mut image = vec![0u8; 1024];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);

@@ -1,5 +1,5 @@
-//! Debugging a guest's kernel: gdb's way in, cores of memory, and the signals that ask for more. What is here does not
-//! depend on what runs the guest.
+//! Debugging a guest's kernel: a gdb server, cores of memory, and signals that request NMIs and cores. Nothing here depends
+//! on KVM.
 
 pub mod dump;
 pub mod gdb;
@@ -15,23 +15,23 @@ use std::path::PathBuf;
 pub struct Gdb {
     /// TCP port on the loopback interface.
     pub port: u16,
-    /// The guest waits for it before its first instruction.
+    /// The guest waits for gdb before its first instruction.
     pub wait: bool,
 }
 
-/// What a user wants to debug a guest with.
+/// The debugging options of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Debug {
-    /// gdb's way in.
+    /// The gdb server, if there is to be one.
     pub gdb: Option<Gdb>,
-    /// Where a core of the guest's memory goes when it is reset, and on demand.
+    /// Path for a core of the guest's memory, written when the guest is reset and on demand.
     pub dump: Option<PathBuf>,
-    /// Signals to this process send NMIs and write cores.
+    /// Whether signals to this process send NMIs and write cores.
     pub signals: bool,
 }
 
 impl Debug {
-    /// Arguments for the guest's kernel: addresses as in its vmlinux, and that an NMI is to be a panic.
+    /// Arguments for the guest's kernel: addresses as in its vmlinux, and a panic on an NMI.
     pub fn kernel_arguments(&self) -> &'static str {
         match (self.gdb, &self.dump) {
             (None, None) => "",

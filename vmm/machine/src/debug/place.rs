@@ -1,11 +1,11 @@
-//! What the host must have free: better to know that before the guest boots than when it has crashed.
+//! Checks of host resources before the guest boots, rather than when it has crashed.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// The folder that holds `file`.
+/// The folder that contains `file`.
 pub(super) fn folder_of(file: &Path) -> &Path {
     match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -13,22 +13,22 @@ pub(super) fn folder_of(file: &Path) -> &Path {
     }
 }
 
-/// A core can be written to this place.
+/// Checks that a core can be written to this path.
 ///
 /// # Errors
-/// It cannot.
+/// It is a folder, or its folder is not writable.
 pub fn check_place(file: &Path) -> Result<()> {
-    anyhow::ensure!(!file.is_dir(), "--dump {}: this is a folder; name a file in it", file.display());
+    anyhow::ensure!(!file.is_dir(), "--dump {}: this is a folder; give a file in it", file.display());
     let folder = folder_of(file);
     tempfile::tempfile_in(folder)
         .map(drop)
         .with_context(|| format!("--dump: cannot write to {}", folder.display()))
 }
 
-/// Listens for gdb at `port` of the loopback interface.
+/// Listens for gdb on `port` of the loopback interface.
 ///
 /// # Errors
-/// The port is taken, or not ours to take.
+/// The port is in use, or needs more privileges.
 pub fn listen(port: u16) -> Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .with_context(|| format!("--gdb: cannot listen on 127.0.0.1:{port}; give --gdb another PORT"))

@@ -1,5 +1,5 @@
-//! Signals to this process: SIGUSR1 sends the guest an NMI, which panics its kernel; SIGUSR2 writes a core and lets the
-//! guest go on.
+//! Signals to this process: SIGUSR1 sends the guest an NMI, which makes its kernel panic; SIGUSR2 writes a core and lets
+//! the guest continue.
 
 use std::sync::OnceLock;
 
@@ -10,14 +10,14 @@ use vmm_sys_util::signal::register_signal_handler;
 
 use refault_os::message::note;
 
-/// What the signals lead to, once a thread listens.
+/// Events that the signal handler triggers, once a thread listens.
 static NMI_WANTED: OnceLock<EventFd> = OnceLock::new();
 static CORE_WANTED: OnceLock<EventFd> = OnceLock::new();
 
-/// Has threads of its own call `nmi` for each SIGUSR1 and `core` for each SIGUSR2, until they fail.
+/// Starts threads that call `nmi` for each SIGUSR1 and `core` for each SIGUSR2, until the call fails.
 ///
 /// # Errors
-/// The signals cannot be had.
+/// The signal handlers cannot be installed.
 pub fn listen(
     nmi: impl Fn() -> Result<()> + Send + 'static,
     core: impl Fn() -> Result<()> + Send + 'static,
@@ -28,7 +28,9 @@ pub fn listen(
         nmi()
     })?;
     let process = std::process::id();
-    note(&format!("kill -USR1 {process} sends the guest an NMI, -USR2 writes a core and lets it go on"));
+    note(&format!(
+        "kill -USR1 {process} sends the guest an NMI, -USR2 writes a core and lets the guest continue"
+    ));
     Ok(())
 }
 
@@ -48,7 +50,7 @@ fn on_signal(
     Ok(())
 }
 
-/// Only wakes who listens: nothing else may be done in a signal handler.
+/// Only wakes the listening thread: little else is allowed in a signal handler.
 extern "C" fn handle(signal: c_int, _info: *mut siginfo_t, _context: *mut c_void) {
     let wanted = if signal == SIGUSR1 { &NMI_WANTED } else { &CORE_WANTED };
     if let Some(event) = wanted.get() {

@@ -2,59 +2,59 @@
 
 use std::collections::BTreeSet;
 
-/// Debug registers that hold an address.
+/// Number of debug registers that hold an address.
 pub const HARDWARE_TRAPS: usize = 4;
 
-/// What a debug register waits for.
+/// The access that a debug register traps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// The instruction at this address is about to be executed.
     Execute,
-    /// Its bytes were written.
+    /// A write to its bytes.
     Write,
-    /// Its bytes were read or written.
+    /// A read of or write to its bytes.
     ReadWrite,
 }
 
 /// A breakpoint or watchpoint in a debug register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HardwareTrap {
-    /// Guest-virtual; a multiple of the length.
+    /// Guest-virtual address, a multiple of the length.
     pub address: u64,
-    /// Bytes: 1, 2, 4 or 8.
+    /// Length in bytes: 1, 2, 4 or 8.
     pub length: u8,
-    /// What stops the vCPU.
+    /// The access that stops the vCPU.
     pub access: Access,
 }
 
-/// All that is to stop vCPUs.
+/// All traps that stop vCPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traps {
     /// Guest-virtual addresses of instructions that were replaced by INT3.
     pub software: BTreeSet<u64>,
-    /// Debug registers.
+    /// Traps in debug registers.
     pub hardware: [Option<HardwareTrap>; HARDWARE_TRAPS],
 }
 
 /// Why a vCPU stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It did its single step.
+    /// It completed a single step.
     Step,
-    /// At an INT3 of the debugger's.
+    /// It reached an INT3 of the debugger.
     Software,
-    /// By the debug register with this number.
+    /// It hit the debug register with this number.
     Hardware(usize),
 }
 
 /// One vCPU that stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// Which.
+    /// Number of the vCPU.
     pub cpu: u8,
-    /// Why.
+    /// Reason for the stop.
     pub why: Why,
 }
 
-/// Takes note of vCPUs that stop.
+/// Called for every vCPU that stops.
 pub type Listener = Box<dyn Fn(Stop) + Send>;

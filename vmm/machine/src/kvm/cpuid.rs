@@ -1,25 +1,25 @@
-//! Which processor a guest sees.
+//! The CPUID that a guest sees.
 //!
-//! Never simply what KVM supports: on an emulated host those bits do not always fit together (with all of
-//! QEMU's, Linux 7.2 falls over its own extended state sizes), and a guest with five-level paging could not
-//! share its page tables with an IOMMU that walks four.
+//! It is never simply what KVM supports: on an emulated host those bits are not always consistent (with all of QEMU's,
+//! Linux 7.2 fails on its own extended state sizes), and a guest with five-level paging could not share its page tables
+//! with an IOMMU that walks four levels.
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
 use crate::config::CpuModel;
 
-/// What the filter needs to know about the machine.
+/// What the filter depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Which model.
+    /// The CPU model.
     pub model: CpuModel,
     /// Number of vCPUs.
     pub cpus: u8,
-    /// Whether KVM emulates the TSC deadline timer, which it does not tell in its CPUID.
+    /// Whether KVM emulates the TSC deadline timer, which its CPUID does not report.
     pub tsc_deadline: bool,
 }
 
-/// Last basic leaf of the baseline: topology. Extended state (0xd) lies behind it.
+/// Last basic leaf of the baseline: topology. Extended state (0xd) comes after it.
 const BASELINE_LAST: u32 = 0xb;
 const EXTENDED_LAST: u32 = 0x8000_0008;
 const KVM_FEATURES: u32 = 0x4000_0001;
@@ -28,7 +28,7 @@ mod leaf1 {
     //! Feature bits of leaf 1.
     /// FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFLUSH MMX FXSR SSE SSE2.
     pub(super) const BASELINE_EDX: u32 = 0x0789_fbff & !(1 << 1);
-    /// SSE3, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, POPCNT, RDRAND: plain instructions, no state of their own.
+    /// SSE3, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, POPCNT, RDRAND: plain instructions without state of their own.
     pub(super) const BASELINE_ECX: u32 = 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 23 | 1 << 30;
     pub(super) const X2APIC: u32 = 1 << 21;
     pub(super) const TSC_DEADLINE: u32 = 1 << 24;
@@ -39,24 +39,24 @@ mod leaf1 {
 
 /// LAHF in 64-bit mode.
 const EXTENDED_BASELINE_ECX: u32 = 1;
-/// SYSCALL, NX, 1 GiB pages (the IOMMU has them too), RDTSCP, long mode.
+/// SYSCALL, NX, 1 GiB pages (which the IOMMU supports too), RDTSCP, long mode.
 const EXTENDED_BASELINE_EDX: u32 = 1 << 11 | 1 << 20 | 1 << 26 | 1 << 27 | 1 << 29;
-/// AMD repeats these bits of leaf 1 here.
+/// AMD repeats these bits of leaf 1 in this leaf.
 const EXTENDED_REPEATED_EDX: u32 = leaf1::BASELINE_EDX & 0x0183_f3ff;
 /// Leaf 7, ECX: five-level paging.
 const LA57: u32 = 1 << 16;
 /// Timers keep running in idle states: leaf 6, EAX.
 const ARAT: u32 = 1 << 2;
 
-/// A processor of `vendor` with little more than the baseline, old enough that no kernel looks for errata or
-/// features beyond it: for AMD family 0x11 (its predecessors had an AGP aperture, for which Linux then scans
-/// 256 buses), for all others family 15 model 6.
+/// The signature of a processor of `vendor` with little more than the baseline, old enough that no kernel looks for errata
+/// or features beyond it: AMD family 0x11 (earlier ones had an AGP aperture, for which Linux scans 256 buses), otherwise
+/// family 15 model 6.
 fn signature(vendor: u32) -> u32 {
     const AMD: u32 = u32::from_le_bytes(*b"Auth");
     if vendor == AMD { 0x0020_0f31 } else { 0x0000_0f61 }
 }
 
-/// The CPUID of the vCPU with `apic_id`, from what KVM supports.
+/// The CPUID of the vCPU with `apic_id`, derived from what KVM supports.
 pub fn for_vcpu(supported: &CpuId, shape: Shape, apic_id: u8) -> Vec<kvm_cpuid_entry2> {
     let mut entries: Vec<_> = supported.as_slice().to_vec();
     if shape.model == CpuModel::Baseline {
@@ -72,13 +72,13 @@ pub fn for_vcpu(supported: &CpuId, shape: Shape, apic_id: u8) -> Vec<kvm_cpuid_e
     entries
 }
 
-/// Bits of a guest-physical address.
+/// Width of a guest-physical address in bits.
 pub fn physical_bits(supported: &CpuId) -> u8 {
     let leaf = supported.as_slice().iter().find(|entry| entry.function == EXTENDED_LAST);
     leaf.map_or(36, |entry| entry.eax as u8)
 }
 
-/// Whether the baseline has a leaf at all.
+/// Whether the baseline contains this leaf.
 fn keeps(function: u32) -> bool {
     const EMPTY: [u32; 6] = [2, 4, 5, 7, 9, 0xa];
     match function {
@@ -89,7 +89,7 @@ fn keeps(function: u32) -> bool {
     }
 }
 
-/// Cuts one leaf down to the baseline.
+/// Reduces one leaf to the baseline.
 fn reduce(entry: &mut kvm_cpuid_entry2, signature: u32) {
     match entry.function {
         0 => entry.eax = BASELINE_LAST,
@@ -110,7 +110,7 @@ fn reduce(entry: &mut kvm_cpuid_entry2, signature: u32) {
             entry.edx &= EXTENDED_BASELINE_EDX | EXTENDED_REPEATED_EDX;
         }
         EXTENDED_LAST => {
-            // Physical bits as the host has them, 48 linear ones.
+            // Physical bits as on the host, 48 linear ones.
             entry.eax = entry.eax & 0xff | 48 << 8;
             entry.ebx = 0;
             entry.ecx = 0;
@@ -120,7 +120,7 @@ fn reduce(entry: &mut kvm_cpuid_entry2, signature: u32) {
     }
 }
 
-/// Gives one leaf what depends on the vCPU or the machine.
+/// Fills in the parts of one leaf that depend on the vCPU or the machine.
 fn place(entry: &mut kvm_cpuid_entry2, shape: Shape, apic_id: u8) {
     match entry.function {
         1 => {
@@ -141,7 +141,7 @@ fn place(entry: &mut kvm_cpuid_entry2, shape: Shape, apic_id: u8) {
             entry.ecx = entry.ecx & !0xf0ff | u32::from(shape.cpus - 1) | id_bits << 12;
         }
         0x8000_001e => {
-            // Extended APIC id, one thread a core.
+            // Extended APIC id; one thread per core.
             entry.eax = u32::from(apic_id);
             entry.ebx = u32::from(apic_id);
             entry.ecx = 0;
@@ -150,7 +150,7 @@ fn place(entry: &mut kvm_cpuid_entry2, shape: Shape, apic_id: u8) {
     }
 }
 
-/// Leaf 0xb: one thread a core, all cores in one package.
+/// Leaf 0xb: one thread per core, all cores in one package.
 fn topology(cpus: u8, apic_id: u8) -> [kvm_cpuid_entry2; 3] {
     const THREADS: u32 = 1;
     const CORES: u32 = 2;
@@ -172,7 +172,7 @@ fn topology(cpus: u8, apic_id: u8) -> [kvm_cpuid_entry2; 3] {
 mod tests {
     use super::*;
 
-    /// A host that has everything, as an emulated one has.
+    /// A host that reports every feature, as an emulated one does.
     fn host() -> CpuId {
         let all = [
             (0, [0x1f, 0x6874_7541, 0x444d_4163, 0x6974_6e65]),

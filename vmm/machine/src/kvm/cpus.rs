@@ -1,4 +1,4 @@
-//! All vCPUs of a machine and whose turn it is: they can be held still, to look at them and to change them.
+//! All vCPUs of a machine, and which of them may run: they can be paused, to inspect and change them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,8 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN};
 use super::Vcpu;
 use crate::debug::traps::{Listener, Stop};
 
-/// How often a thread that does not leave the guest is asked again. A signal that comes just before the guest
-/// is entered does not keep it out, so one may not be enough.
+/// How often the kick is repeated for a thread that does not leave the guest. A signal just before the guest is entered
+/// does not keep it out, so one may not be enough.
 const KICK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Which vCPUs a debugger lets run.
@@ -26,7 +26,7 @@ pub enum Turn {
     Only(u8),
 }
 
-/// The vCPUs.
+/// The vCPUs of a machine.
 pub struct Cpus {
     vcpus: Vec<Mutex<Vcpu>>,
     /// Set for a vCPU that is to leave its guest.
@@ -37,7 +37,7 @@ pub struct Cpus {
     listener: Mutex<Option<Listener>>,
 }
 
-/// Who may be in the guest, and who is.
+/// Which vCPUs may be in the guest, and which are.
 struct Gate {
     pauses: usize,
     turn: Turn,
@@ -61,11 +61,11 @@ impl Gate {
     }
 }
 
-/// As long as this lives, no vCPU runs.
+/// While this is alive, no vCPU runs.
 pub struct Paused<'a>(&'a Cpus);
 
 impl Cpus {
-    /// vCPUs that have no threads yet.
+    /// vCPUs without threads yet.
     pub fn new(vcpus: Vec<Vcpu>) -> Self {
         let count = vcpus.len();
         let gate = Gate { pauses: 0, turn: Turn::All, stop: false, inside: vec![false; count] };
@@ -79,31 +79,32 @@ impl Cpus {
         }
     }
 
-    /// How many there are.
+    /// Number of vCPUs.
     pub fn count(&self) -> u8 {
         u8::try_from(self.vcpus.len()).unwrap_or(u8::MAX)
     }
 
-    /// One of them, as soon as it is not in its guest; none if there are not so many.
+    /// Waits until a vCPU is out of its guest and returns it; `None` if there is no such vCPU.
     pub fn vcpu(&self, index: u8) -> Option<MutexGuard<'_, Vcpu>> {
         Some(lock(self.vcpus.get(usize::from(index))?))
     }
 
-    /// Waits until no vCPU is in its guest, and keeps them out. Not to be called from a vCPU's thread.
+    /// Waits until no vCPU is in its guest, and keeps them out. Must not be called from a vCPU's thread, which would wait
+    /// for itself.
     pub fn pause(&self) -> Paused<'_> {
         self.change(|gate| gate.pauses += 1);
         self.clear();
         Paused(self)
     }
 
-    /// Lets those vCPUs run whose turn it is, and waits until no other is in its guest. Not to be called from a vCPU's
-    /// thread.
+    /// Lets the vCPUs of `turn` run, and waits until no other is in its guest. Must not be called from a vCPU's thread,
+    /// which would wait for itself.
     pub fn give_turn(&self, turn: Turn) {
         self.change(|gate| gate.turn = turn);
         self.clear();
     }
 
-    /// From now on, stops for a debugger go here; without a listener a vCPU does not stop.
+    /// Sets the listener for debugger stops; without one a vCPU does not stop.
     pub fn listen(&self, listener: Option<Listener>) {
         *lock(&self.listener) = listener;
     }
@@ -120,7 +121,7 @@ impl Cpus {
         lock(&self.threads).push(thread);
     }
 
-    /// For a vCPU's thread: waits for its turn. False if there will be none, for the machine ends.
+    /// For a vCPU's thread: waits until it may run. False if the machine ends.
     pub(super) fn enter(&self, index: u8) -> bool {
         let index = usize::from(index);
         let mut gate = lock(&self.gate);
@@ -134,19 +135,19 @@ impl Cpus {
         goes
     }
 
-    /// For a vCPU's thread: it will not enter its guest again.
+    /// For a vCPU's thread: it has left its guest.
     pub(super) fn leave(&self, index: u8) {
         set(&mut lock(&self.gate).inside, usize::from(index), false);
         self.changed.notify_all();
     }
 
-    /// For a vCPU's thread: whether it is to leave its guest.
+    /// For a vCPU's thread: whether it must leave its guest.
     pub(super) fn wants_out(&self, index: u8) -> bool {
         self.leave.get(usize::from(index)).is_some_and(|leave| leave.load(Ordering::Acquire))
     }
 
-    /// For a vCPU's thread: it stopped for the debugger, which gives all of them their next turn. False if there is no
-    /// debugger any more.
+    /// For a vCPU's thread: it stopped for the debugger, which then decides which vCPUs run. False if no debugger is
+    /// attached any more.
     pub(super) fn trapped(&self, stop: Stop) -> bool {
         let listener = lock(&self.listener);
         let Some(tell) = &*listener else { return false };
@@ -164,7 +165,7 @@ impl Cpus {
         self.changed.notify_all();
     }
 
-    /// Interrupts who is in the guest and should not be, until there is none.
+    /// Interrupts vCPUs that should not be in the guest, until there are none.
     fn clear(&self) {
         let mut gate = lock(&self.gate);
         while gate.is_crowded() {
@@ -192,7 +193,7 @@ fn set(flags: &mut [bool], index: usize, value: bool) {
     }
 }
 
-/// A vCPU's thread that panicked has ended the machine, and its state is still worth a look.
+/// Ignores poisoning: a vCPU thread that panicked has ended the machine, and its state is still worth examining.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

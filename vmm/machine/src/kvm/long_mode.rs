@@ -1,4 +1,4 @@
-//! The state in which a 64-bit kernel wants to be entered: long mode, flat segments, memory mapped one to one
+//! The state in which a 64-bit kernel must be entered: long mode, flat segments, identity-mapped memory
 //! (Documentation/arch/x86/boot.rst, "64-bit boot protocol").
 
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
@@ -6,12 +6,12 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use crate::memory::layout::{GDT, PAGE_TABLES, ZERO_PAGE};
 
-/// Selectors the boot protocol names: code at 0x10, data at 0x18.
+/// Selectors that the boot protocol requires: code at 0x10, data at 0x18.
 const CODE: u16 = 0x10;
 const DATA: u16 = 0x18;
 const TASK: u16 = 0x20;
 
-/// Descriptors behind the selectors: null, unused, 64-bit code, data, busy task state.
+/// Descriptors for the selectors: null, unused, 64-bit code, data, busy task state.
 const DESCRIPTORS: [u64; 5] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x0000_8b00_0000_0067];
 
 const CR0_PE: u64 = 1 << 0;
@@ -21,13 +21,16 @@ const CR4_PAE: u64 = 1 << 5;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 
-/// Present and writable.
+/// A page table entry that is present and writable.
 const TABLE: u64 = 0b11;
 /// The same as a leaf of 2 MiB.
 const LARGE: u64 = 1 << 7 | TABLE;
 const PAGE: u64 = 0x1000;
 
-/// Writes descriptors, and page tables that map the first 4 GiB one to one.
+/// Writes descriptors, and page tables that identity-map the first 4 GiB.
+///
+/// # Errors
+/// Guest memory is missing at these addresses.
 pub fn write_tables(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
     for (descriptor, index) in DESCRIPTORS.into_iter().zip(0u64..) {
         memory.write_obj(descriptor, GuestAddress(GDT + index * 8))?;
@@ -45,7 +48,7 @@ pub fn write_tables(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
     Ok(())
 }
 
-/// Changes the special registers of a vCPU after reset.
+/// Sets the special registers of a vCPU after reset.
 pub(super) fn enter(sregs: &mut kvm_sregs) {
     let segment = |selector, type_| kvm_segment {
         base: 0,
@@ -78,7 +81,7 @@ pub(super) fn entry_registers(entry: u64) -> kvm_regs {
 mod tests {
     use super::*;
 
-    /// Follows the tables as the processor does.
+    /// Walks the tables as the processor does.
     fn walk(memory: &GuestMemoryMmap, address: u64) -> u64 {
         let entry = |table: u64, shift: u32| -> u64 {
             memory.read_obj(GuestAddress((table & !0xfff) + (address >> shift & 511) * 8)).unwrap()

@@ -1,4 +1,4 @@
-//! KVM: the only place that knows there is one.
+//! KVM: the only module that uses it.
 
 #![expect(unsafe_code, reason = "KVM is handed pointers to guest memory, and its exits carry a union")]
 

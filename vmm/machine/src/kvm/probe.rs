@@ -1,5 +1,5 @@
-//! Does /dev/kvm run code? Decided by running some, for one that opens is not yet one that works: there are
-//! machines whose KVM emulates every instruction and gives up at the first SSE one.
+//! Checks whether /dev/kvm runs code, by running some. That it opens is not enough: there are machines whose KVM emulates
+//! every instruction and fails at the first SSE one.
 #![expect(unsafe_code, reason = "a VM's memory is given to the kernel by address")]
 
 use std::fmt;
@@ -8,21 +8,21 @@ use kvm_bindings::{KVM_API_VERSION, kvm_userspace_memory_region};
 use kvm_ioctls::{Error, Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
 
-/// Guest physical address of the code, one page behind the real-mode vectors.
+/// Guest-physical address of the code, one page after the real-mode vectors.
 const CODE_ADDRESS: u64 = 0x1000;
 const MEMORY: usize = 0x4000;
-/// The port and byte by which the code says that it got to its end.
+/// The port and byte by which the code reports that it reached its end.
 const PORT: u16 = 0x80;
 const BYTE: u8 = 0x5a;
 /// CR4.OSFXSR: without it SSE instructions are undefined.
 const CR4_OSFXSR: u64 = 1 << 9;
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
-/// CR0.EM, which would send SSE instructions to an emulator.
+/// CR0.EM, which would trap SSE instructions.
 const CR0_EM: u64 = 1 << 2;
-/// Exits after which the code has had its chance; it makes two.
+/// Exits after which the code counts as stuck; it causes two.
 const PATIENCE: usize = 8;
 
-/// A loop of some arithmetic, one `pxor`, one SSE load and store, then the byte, then halt. Real mode.
+/// A loop of arithmetic, one `pxor`, one SSE load and store, then the byte, then halt. Real mode.
 const CODE: &[u8] = &[
     0xb9, 0x40, 0x00, // mov cx, 64
     0x01, 0xc8, // add ax, cx
@@ -35,14 +35,14 @@ const CODE: &[u8] = &[
     0xf4, // hlt
 ];
 
-/// What came of it.
+/// Result of the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Code runs.
     Works,
-    /// There is no /dev/kvm, or we may not open it.
+    /// There is no /dev/kvm, or no permission to open it.
     Absent(String),
-    /// It opens and yet does not run code.
+    /// It opens but does not run code.
     Broken(String),
 }
 
@@ -55,19 +55,19 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Tries it.
+/// Runs the check.
 pub fn probe() -> Verdict {
     let kvm = match Kvm::new() {
         Ok(kvm) => kvm,
         Err(error) => return Verdict::Absent(why_absent(&error)),
     };
     if u32::try_from(kvm.get_api_version()) != Ok(KVM_API_VERSION) {
-        return Verdict::Broken("/dev/kvm speaks another version of KVM's interface".into());
+        return Verdict::Broken("/dev/kvm has another version of KVM's interface".into());
     }
     match run_code(&kvm) {
         Ok(None) => Verdict::Works,
         Ok(Some(exit)) => Verdict::Broken(format!("/dev/kvm opens but does not run code: {exit}")),
-        Err(error) => Verdict::Broken(format!("/dev/kvm opens but makes no machine: {error}")),
+        Err(error) => Verdict::Broken(format!("/dev/kvm opens but creates no VM: {error}")),
     }
 }
 
@@ -81,7 +81,7 @@ fn why_absent(error: &Error) -> String {
     }
 }
 
-/// None when the code got to its end, else what stopped it.
+/// `None` if the code reached its end, otherwise what stopped it.
 fn run_code(kvm: &Kvm) -> Result<Option<String>, Error> {
     let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), MEMORY)])
         .map_err(|_| Error::new(libc::ENOMEM))?;
@@ -99,7 +99,7 @@ fn run_code(kvm: &Kvm) -> Result<Option<String>, Error> {
             exit => return Ok(Some(format!("{exit:?}"))),
         }
     }
-    Ok(Some("it did not come to its end".into()))
+    Ok(Some("it did not reach its end".into()))
 }
 
 fn give_memory(vm: &VmFd, memory: &GuestMemoryMmap<()>) -> Result<(), Error> {
@@ -113,7 +113,7 @@ fn give_memory(vm: &VmFd, memory: &GuestMemoryMmap<()>) -> Result<(), Error> {
         memory_size: MEMORY as u64,
         userspace_addr: address as u64,
     };
-    // SAFETY: the address and size are those of `memory`, which the caller keeps until the VM is gone.
+    // SAFETY: the address and size are those of `memory`, which the caller keeps alive until the VM is gone.
     unsafe { vm.set_user_memory_region(region) }
 }
 

@@ -1,10 +1,10 @@
-//! KVM's registers as debuggers know them, and back.
+//! Conversion between KVM's registers and those that debuggers know.
 
 use kvm_bindings::{kvm_fpu, kvm_regs, kvm_sregs};
 
 use crate::debug::registers::{Fpu, Registers};
 
-/// All of them.
+/// Converts all registers from KVM.
 pub(super) fn from_kvm(general: &kvm_regs, special: &kvm_sregs, fpu: &kvm_fpu) -> Registers {
     let kvm_regs {
         rax,
@@ -48,14 +48,14 @@ pub(super) fn from_kvm(general: &kvm_regs, special: &kvm_sregs, fpu: &kvm_fpu) -
     }
 }
 
-/// The general ones.
+/// Converts the general registers to KVM's.
 pub(super) fn general(registers: &Registers) -> kvm_regs {
     let [rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15] = registers.general;
     let Registers { rip, rflags, .. } = *registers;
     kvm_regs { rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags }
 }
 
-/// Those of x87 and SSE.
+/// Converts the x87 and SSE registers to KVM's.
 pub(super) fn fpu(registers: &Registers) -> kvm_fpu {
     let Fpu { st, control, status, in_use, opcode, instruction, operand, xmm, mxcsr } = &registers.fpu;
     let mut fpu = kvm_fpu {

@@ -1,4 +1,4 @@
-//! The loop of one vCPU: run, serve what the guest asked for, run again.
+//! The loop of one vCPU: run the guest, serve its exit, run it again.
 
 use std::io;
 use std::sync::{Arc, Once};
@@ -20,7 +20,10 @@ use crate::debug::traps::Stop;
 pub struct Threads(Arc<Cpus>);
 
 impl Threads {
-    /// Lets all vCPUs run, each on its own thread. The first end that a guest comes to is noted in `exit`.
+    /// Starts a thread for each vCPU. The first reason for an end is recorded in `exit`.
+    ///
+    /// # Errors
+    /// The kick signal cannot be installed, or a thread cannot be started.
     pub fn start(cpus: &Arc<Cpus>, bus: &Arc<BusMap>, exit: &Arc<Exit>) -> io::Result<Self> {
         install_kick()?;
         let threads = Self(cpus.clone());
@@ -44,7 +47,7 @@ impl Threads {
         Ok(threads)
     }
 
-    /// Has all vCPUs leave their guest and their threads end.
+    /// Makes all vCPUs leave their guest, and waits for their threads.
     pub fn stop(self) {
         drop(self);
     }
@@ -56,8 +59,8 @@ impl Drop for Threads {
     }
 }
 
-/// At the end of a vCPU's thread. If a device panicked on it, this ends the machine, instead of leaving a guest that
-/// hangs.
+/// Dropped at the end of a vCPU's thread. If a device panicked on it, this ends the machine; otherwise the guest would
+/// hang.
 struct Unwinding<'a> {
     exit: &'a Exit,
     cpus: &'a Cpus,
@@ -74,7 +77,7 @@ impl Drop for Unwinding<'_> {
     }
 }
 
-/// A handler that does nothing: what matters is that KVM_RUN is interrupted.
+/// A handler that does nothing: its purpose is to interrupt KVM_RUN.
 fn install_kick() -> io::Result<()> {
     extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
     static ONCE: Once = Once::new();
@@ -83,15 +86,15 @@ fn install_kick() -> io::Result<()> {
     result.map_err(Into::into)
 }
 
-/// How often in a row an instruction is repeated that KVM could not emulate for a pending event.
+/// How often in a row an instruction is repeated that KVM could not emulate because of a pending event.
 const RETRIES: u32 = 16;
 
-/// Runs one vCPU until it is wanted out or the machine ends; the reason, if this vCPU is the one that knows it.
+/// Runs one vCPU until it must leave or the machine ends; returns the reason if this vCPU ended the machine.
 fn run(vcpu: &mut Vcpu, cpus: &Cpus, bus: &BusMap, exit: &Exit) -> Option<ExitReason> {
     let mut undelivered = 0;
     loop {
         let out = cpus.wants_out(vcpu.index) || exit.is_requested();
-        // KVM completes what the guest asked a device for, and does not enter it again: then its state is whole.
+        // KVM completes the guest's pending device access without entering the guest: then the vCPU's state is consistent.
         vcpu.fd.set_kvm_immediate_exit(out.into());
         match vcpu.fd.run() {
             Ok(VcpuExit::MmioRead(address, data)) => bus.mmio_read(address, data),
@@ -100,10 +103,10 @@ fn run(vcpu: &mut Vcpu, cpus: &Cpus, bus: &BusMap, exit: &Exit) -> Option<ExitRe
             Ok(VcpuExit::IoOut(port, data)) => bus.port_write(port, data),
             Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen | VcpuExit::Hlt) => {}
             Ok(VcpuExit::Debug(exit)) => match vcpu.judge(&exit) {
-                // Without a listener the debugger has left, and this was the last of its traps.
+                // Without a listener the debugger has detached, and this was the last of its traps.
                 Verdict::Stop(why) => drop(cpus.trapped(Stop { cpu: vcpu.index, why })),
                 Verdict::Inject(exception) => {
-                    debug!(exception, pc = exit.pc, dr6 = exit.dr6, "an exception is the guest's own");
+                    debug!(exception, pc = exit.pc, dr6 = exit.dr6, "exception of the guest itself");
                     if let Err(error) = vcpu.inject(exception) {
                         return Some(ExitReason::Failed(error.to_string()));
                     }
@@ -120,7 +123,7 @@ fn run(vcpu: &mut Vcpu, cpus: &Cpus, bus: &BusMap, exit: &Exit) -> Option<ExitRe
                 continue;
             }
             Ok(other) => {
-                let text = format!("KVM left the guest for a reason refault does not know: {other:?}");
+                let text = format!("KVM left the guest for a reason unknown to refault: {other:?}");
                 return Some(ExitReason::Failed(text));
             }
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
@@ -140,8 +143,8 @@ fn system_event(event: u32) -> ExitReason {
     match event {
         KVM_SYSTEM_EVENT_SHUTDOWN => ExitReason::PowerOff,
         KVM_SYSTEM_EVENT_RESET => ExitReason::Reset,
-        KVM_SYSTEM_EVENT_CRASH => ExitReason::Failed("the guest told its hypervisor that it crashed".into()),
-        other => ExitReason::Failed(format!("KVM reports system event {other}, which refault does not know")),
+        KVM_SYSTEM_EVENT_CRASH => ExitReason::Failed("the guest reported a crash to its hypervisor".into()),
+        other => ExitReason::Failed(format!("KVM reports system event {other}, unknown to refault")),
     }
 }
 
@@ -152,31 +155,29 @@ fn fail_entry(reason: u64, cpu: u32) -> ExitReason {
     ))
 }
 
-/// Whether KVM believes that the guest touched a device while an exception was delivered to it.
+/// Whether KVM reports that the guest accessed a device while an exception was being delivered.
 ///
-/// One level down in QEMU's emulation this is a mistake: EXITINTINFO keeps the type of the last exception, with
-/// the valid bit clear, and kvm-amd looks at the type alone. The next entry finds it cleared and repeats the
-/// instruction.
+/// In an emulated machine this report is wrong: QEMU's EXITINTINFO keeps the type of the last exception with the valid bit
+/// clear, and kvm-amd looks at the type alone. On the next entry the field is zero, and the instruction is repeated.
 fn was_delivering(fd: &mut VcpuFd) -> bool {
     // SAFETY: as in `internal_error`.
     let internal = unsafe { fd.get_kvm_run().__bindgen_anon_1.internal };
     internal.suberror == kvm_bindings::KVM_INTERNAL_ERROR_DELIVERY_EV
 }
 
-/// KVM_EXIT_INTERNAL_ERROR, with what it says about itself.
+/// KVM_EXIT_INTERNAL_ERROR with its details.
 fn internal_error(fd: &mut VcpuFd) -> ExitReason {
-    // SAFETY: the exit reason says that this member of the union is the one KVM filled in; all its fields are
-    // plain numbers.
+    // SAFETY: the exit reason says that KVM filled in this member of the union; all its fields are plain integers.
     let internal = unsafe { fd.get_kvm_run().__bindgen_anon_1.internal };
     let rip = fd.get_regs().map_or(0, |regs| regs.rip);
     let what = match internal.suberror {
         kvm_bindings::KVM_INTERNAL_ERROR_EMULATION => "it cannot emulate an instruction",
-        kvm_bindings::KVM_INTERNAL_ERROR_SIMUL_EX => "an exception came while it delivered another",
+        kvm_bindings::KVM_INTERNAL_ERROR_SIMUL_EX => "an exception occurred while it delivered another",
         kvm_bindings::KVM_INTERNAL_ERROR_DELIVERY_EV => "it could not deliver an event",
         kvm_bindings::KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON => {
-            "the processor left the guest for no known reason"
+            "the processor left the guest for an unknown reason"
         }
-        _ => "it does not say why",
+        _ => "it gives no reason",
     };
     ExitReason::Failed(format!(
         "KVM gave up at guest address {rip:#x}: {what} (internal error {}). This host's KVM may not run real code: \

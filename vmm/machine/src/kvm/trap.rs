@@ -1,4 +1,5 @@
-//! Breakpoints, watchpoints and single steps as KVM takes them (KVM_SET_GUEST_DEBUG), and whose an exception is.
+//! Breakpoints, watchpoints and single steps for KVM (KVM_SET_GUEST_DEBUG), and whether an exception is the debugger's or
+//! the guest's.
 
 use std::sync::Arc;
 
@@ -10,32 +11,32 @@ use kvm_bindings::{
 
 use crate::debug::traps::{Access, HARDWARE_TRAPS, HardwareTrap, Traps, Why};
 
-/// Exceptions: debug and breakpoint.
+/// Vectors of the debug and breakpoint exceptions.
 const DEBUG: u32 = 1;
 const BREAKPOINT: u32 = 3;
-/// In DR6: a single step was done. Bits 0 to 3 say which of the addresses were met.
+/// In DR6: a single step completed. Bits 0 to 3 say which debug registers matched.
 const STEPPED: u64 = 1 << 14;
-/// In DR7: reads as one, and exact breakpoints.
+/// In DR7: a bit that reads as one, and exact breakpoints.
 const DR7_FIXED: u64 = 1 << 10 | 1 << 9;
 
-/// What one vCPU is set up for.
+/// The traps that one vCPU is set up with.
 #[derive(Clone, Debug)]
 pub(super) struct Armed {
     pub(super) traps: Arc<Traps>,
     pub(super) step: bool,
 }
 
-/// What an exit is about.
+/// Whose exception caused a debug exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The debugger's.
     Stop(Why),
-    /// The guest's own: it gets the exception.
+    /// The guest's own, which must be injected.
     Inject(u32),
 }
 
 impl Armed {
-    /// As KVM takes it. With `quiet`, a single step takes no interrupt, so that it does not end in a handler.
+    /// The settings in KVM's format. With `quiet`, a single step blocks interrupts, so that it does not end in a handler.
     pub(super) fn control(&self, quiet: bool) -> kvm_guest_debug {
         let mut debug = kvm_guest_debug { control: KVM_GUESTDBG_ENABLE, ..kvm_guest_debug::default() };
         if self.step {
@@ -55,7 +56,7 @@ impl Armed {
         debug
     }
 
-    /// Whose a debug exit is.
+    /// Determines whose exception caused a debug exit.
     pub(super) fn judge(&self, exit: &kvm_debug_exit_arch) -> Verdict {
         match exit.exception {
             BREAKPOINT if self.traps.software.contains(&exit.pc) => Verdict::Stop(Why::Software),
@@ -72,7 +73,7 @@ impl Armed {
     }
 }
 
-/// The bit that has KVM give the guest an exception.
+/// The bit that makes KVM inject an exception into the guest.
 pub(super) fn injection(exception: u32) -> u32 {
     if exception == BREAKPOINT { KVM_GUESTDBG_INJECT_BP } else { KVM_GUESTDBG_INJECT_DB }
 }

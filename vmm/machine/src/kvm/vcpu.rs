@@ -1,4 +1,4 @@
-//! One vCPU: created, given its processor and its first state.
+//! One vCPU: its creation, CPUID and initial state.
 
 use std::sync::Arc;
 
@@ -16,23 +16,26 @@ use crate::config::CpuModel;
 use crate::debug::registers::Registers;
 use crate::debug::traps::Traps;
 
-/// Memory type range registers: on, everything write-back. Without it Linux does without page attributes.
+/// Default memory type: on, everything write-back. Without it Linux disables page attributes.
 const MTRR_DEF_TYPE: u32 = 0x2ff;
 const MTRR_ON_WRITE_BACK: u64 = 1 << 11 | 6;
 
-/// One vCPU, not yet running.
+/// One vCPU.
 pub struct Vcpu {
     pub(super) fd: VcpuFd,
     /// Its number, which is also its APIC id.
     pub(super) index: u8,
-    /// What stops it for a debugger.
+    /// The traps that stop it for a debugger.
     armed: Option<Armed>,
-    /// Guest memory stays mapped while a vCPU may run.
+    /// Guest memory stays mapped as long as a vCPU may run.
     _vm: Arc<Vm>,
 }
 
 impl Vcpu {
-    /// Creates vCPU `index` of `cpus`. The first is to start at `entry`; the others wait to be woken by it.
+    /// Creates vCPU `index` of `cpus`. The first starts at `entry`; the others wait to be started by it.
+    ///
+    /// # Errors
+    /// KVM refuses a step of the setup.
     pub fn new(vm: &Arc<Vm>, model: CpuModel, cpus: u8, index: u8, entry: u64) -> Result<Self, KvmError> {
         let fd = vm.fd.create_vcpu(u64::from(index)).asking("create a vCPU")?;
         let shape = Shape { model, cpus, tsc_deadline: vm.tsc_deadline };
@@ -53,7 +56,10 @@ impl Vcpu {
         Ok(Self { fd, index, armed: None, _vm: vm.clone() })
     }
 
-    /// Its registers. It must not be in its guest.
+    /// Reads its registers. It must not be in its guest.
+    ///
+    /// # Errors
+    /// KVM refuses.
     pub fn registers(&self) -> Result<Registers, KvmError> {
         let general = self.fd.get_regs().asking("read a vCPU's registers")?;
         let special = self.fd.get_sregs().asking("read a vCPU's special registers")?;
@@ -61,40 +67,50 @@ impl Vcpu {
         Ok(registers::from_kvm(&general, &special, &fpu))
     }
 
-    /// Sets general and floating point registers; segments stay as they are.
+    /// Sets general and floating point registers; segments stay unchanged.
+    ///
+    /// # Errors
+    /// KVM refuses.
     pub fn set_registers(&self, registers: &Registers) -> Result<(), KvmError> {
         self.fd.set_regs(&registers::general(registers)).asking("set a vCPU's registers")?;
         self.fd.set_fpu(&registers::fpu(registers)).asking("set a vCPU's floating point registers")
     }
 
-    /// Where a guest-virtual address is in guest-physical memory, by this vCPU's page tables.
+    /// The guest-physical address of a guest-virtual one, by this vCPU's page tables.
     pub fn translate(&self, address: u64) -> Option<u64> {
         let found = self.fd.translate_gva(address).ok()?;
         (found.valid != 0).then_some(found.physical_address)
     }
 
     /// Sends it an NMI.
+    ///
+    /// # Errors
+    /// KVM refuses.
     pub fn nmi(&self) -> Result<(), KvmError> {
         self.fd.nmi().asking("send a vCPU an NMI")
     }
 
-    /// Sets up what stops it for a debugger, and whether it does a single step; without traps nothing does.
+    /// Sets the traps that stop it for a debugger, and whether it single-steps; `None` removes all.
+    ///
+    /// # Errors
+    /// KVM refuses.
     pub fn arm(&mut self, traps: Option<(&Arc<Traps>, bool)>) -> Result<(), KvmError> {
         self.armed = traps.map(|(traps, step)| Armed { traps: traps.clone(), step });
         if traps.is_some_and(|(_, step)| step) {
             self.wake()?;
         }
-        // Only a guest that has the clock can learn that it stood still; its watchdogs forgive that.
+        // Tells a guest with KVM's clock that it was paused, so that its watchdogs do not fire. Fails for guests without
+        // that clock.
         let _ = self.fd.kvmclock_ctrl();
         self.set_debug(0)
     }
 
-    /// Whose a debug exit is.
+    /// Determines whose exception caused a debug exit.
     pub(super) fn judge(&self, exit: &kvm_debug_exit_arch) -> Verdict {
         self.armed.as_ref().map_or(Verdict::Inject(exit.exception), |armed| armed.judge(exit))
     }
 
-    /// Gives the guest an exception that was not the debugger's.
+    /// Injects an exception that was not the debugger's into the guest.
     pub(super) fn inject(&self, exception: u32) -> Result<(), KvmError> {
         self.set_debug(injection(exception))
     }
@@ -105,13 +121,13 @@ impl Vcpu {
             debug.control |= more;
             self.fd.set_guest_debug(&debug)
         };
-        // Before Linux 5.15 a step cannot hold interrupts back.
+        // Before Linux 5.15 a step cannot block interrupts.
         set(true).or_else(|_| set(false)).asking("set a vCPU up for a debugger")
     }
 
-    /// Lets a vCPU that waits in HLT go on: it would do its step when the next interrupt comes.
+    /// Wakes a vCPU that waits in HLT: otherwise it would not step before its next interrupt.
     fn wake(&self) -> Result<(), KvmError> {
-        let state = self.fd.get_mp_state().asking("tell what a vCPU does")?;
+        let state = self.fd.get_mp_state().asking("read a vCPU's run state")?;
         if state.mp_state == KVM_MP_STATE_HALTED {
             let runs = kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE };
             self.fd.set_mp_state(runs).asking("wake a vCPU")?;

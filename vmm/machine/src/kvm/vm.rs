@@ -13,46 +13,46 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::memory::layout::{KVM_IDENTITY_MAP, KVM_TSS};
 
-/// Why there is no virtual machine.
+/// Why a virtual machine cannot be created or used.
 #[derive(Debug, Error)]
 pub enum KvmError {
-    /// The kernel has no KVM, or nobody gave this place the device.
+    /// The kernel has no KVM, or the device is not available here.
     #[error(
         "/dev/kvm does not exist: this machine has no KVM (no virtualization in the processor or firmware, \
          module kvm_intel or kvm_amd not loaded, or a container without the device); \
          choose software emulation with --host qemu"
     )]
     Missing,
-    /// No permission.
+    /// No permission to open the device.
     #[error("no permission to open /dev/kvm; join the group that owns it, or run as root")]
     Denied,
-    /// Another reason.
+    /// Opening it failed for another reason.
     #[error("cannot open /dev/kvm: {0}")]
     Open(io::Error),
-    /// A KVM that is too old or too small.
+    /// KVM lacks a capability.
     #[error("this host's KVM lacks {0}; use a newer kernel")]
     Capability(&'static str),
     /// A call failed.
     #[error("KVM refused to {action}: {source}")]
     Call {
-        /// What was asked.
+        /// The action of the call.
         action: &'static str,
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Fewer vCPUs than asked for.
-    #[error("this host's KVM gives a guest at most {most} vCPUs, not {wanted}")]
+    /// KVM supports fewer vCPUs than configured.
+    #[error("this host's KVM supports at most {most} vCPUs, not {wanted}")]
     Cpus {
-        /// What the configuration says.
+        /// Number in the configuration.
         wanted: u8,
-        /// What KVM offers.
+        /// Number that KVM supports.
         most: usize,
     },
 }
 
-/// Names what was asked of KVM when it says no.
+/// Names the failed action in KVM's errors.
 pub(crate) trait Asking<T> {
-    /// The result, with `action` ("create a vCPU") in its error.
+    /// Adds `action` ("create a vCPU") to the error.
     fn asking(self, action: &'static str) -> Result<T, KvmError>;
 }
 
@@ -65,16 +65,19 @@ impl<T> Asking<T> for Result<T, kvm_ioctls::Error> {
 /// A virtual machine with in-kernel interrupt controllers.
 pub struct Vm {
     pub(super) fd: VmFd,
-    /// What KVM can show a guest of the processor.
+    /// The processor features that KVM can offer a guest.
     supported: CpuId,
     pub(super) tsc_deadline: bool,
     most_cpus: usize,
-    /// What the guest sees stays mapped as long as the machine is there.
+    /// Keeps the guest's memory mapped as long as the machine exists.
     memory: Vec<Arc<GuestMemoryMmap>>,
 }
 
 impl Vm {
     /// Opens KVM and creates an empty machine.
+    ///
+    /// # Errors
+    /// KVM is missing or lacks a capability, or refuses a step of the setup.
     pub fn new() -> Result<Self, KvmError> {
         let kvm = Kvm::new().map_err(|error| match error.errno() {
             libc::ENOENT | libc::ENODEV | libc::ENXIO => KvmError::Missing,
@@ -92,7 +95,7 @@ impl Vm {
                 return Err(KvmError::Capability(name));
             }
         }
-        let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).asking("tell its CPUID")?;
+        let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).asking("list its CPUID")?;
         let fd = kvm.create_vm().asking("create a virtual machine")?;
         fd.set_identity_map_address(KVM_IDENTITY_MAP).asking("place the identity map")?;
         fd.set_tss_address(KVM_TSS as usize).asking("place the task state segment")?;
@@ -101,18 +104,24 @@ impl Vm {
         Ok(Self { fd, supported, tsc_deadline, most_cpus: kvm.get_max_vcpus(), memory: Vec::new() })
     }
 
-    /// What KVM can show a guest of the processor.
+    /// The processor features that KVM can offer a guest.
     pub fn supported_cpuid(&self) -> &CpuId {
         &self.supported
     }
 
-    /// Whether there can be `wanted` vCPUs.
+    /// Checks that KVM supports `wanted` vCPUs.
+    ///
+    /// # Errors
+    /// It supports fewer.
     pub fn check_cpus(&self, wanted: u8) -> Result<(), KvmError> {
         let most = self.most_cpus;
         if usize::from(wanted) > most { Err(KvmError::Cpus { wanted, most }) } else { Ok(()) }
     }
 
-    /// Lets the guest see `memory`, one slot a region.
+    /// Maps `memory` into the guest, with one slot per region.
+    ///
+    /// # Errors
+    /// KVM refuses a slot.
     pub fn map(&mut self, memory: Arc<GuestMemoryMmap>) -> Result<(), KvmError> {
         for (region, slot) in memory.iter().zip(0u32..) {
             let slot = kvm_userspace_memory_region {
@@ -122,7 +131,7 @@ impl Vm {
                 userspace_addr: region.as_ptr() as u64,
                 flags: 0,
             };
-            // SAFETY: the region is mapped with this address and length. It stays so while the machine exists:
+            // SAFETY: the region is mapped with this address and length, and stays so while the machine exists:
             // `self.memory` keeps it, and every vCPU keeps `self`.
             unsafe { self.fd.set_user_memory_region(slot) }.asking("map guest memory")?;
         }
@@ -131,6 +140,9 @@ impl Vm {
     }
 
     /// Makes writes to `event` an edge on interrupt line `gsi`.
+    ///
+    /// # Errors
+    /// KVM refuses.
     pub fn attach_irq(&self, event: &EventFd, gsi: u32) -> Result<(), KvmError> {
         self.fd.register_irqfd(event, gsi).asking("attach an interrupt to an event")
     }
@@ -144,7 +156,7 @@ impl MsiSink for Vm {
             data: message.data,
             ..kvm_msi::default()
         };
-        // A message that addresses no vCPU is a guest's mistake and changes nothing, here as on a real machine.
+        // A message that addresses no vCPU is the guest's mistake and has no effect, as on a real machine.
         if let Err(error) = self.fd.signal_msi(msi) {
             debug!(?message, %error, "an interrupt was not delivered");
         }

@@ -1,4 +1,4 @@
-//! How a machine of ours is debugged: cores of its memory, NMIs, gdb.
+//! Debugging of our own VMM's guest: cores of its memory, NMIs, gdb.
 
 use std::net::TcpListener;
 use std::ops::Range;
@@ -16,18 +16,18 @@ use crate::debug::traps::{Listener, Traps};
 use crate::debug::{Debug, Gdb, dump, place, signals};
 use crate::kvm::{Cpus, Turn, Vcpu};
 
-/// What there is to look at.
+/// The parts of a machine that debugging needs.
 pub(super) struct Debuggee {
     pub(super) cpus: Arc<Cpus>,
     pub(super) memory: Arc<GuestMemoryMmap>,
-    /// Which of the memory is RAM.
+    /// The ranges of memory that are RAM.
     pub(super) ram: Vec<Range<u64>>,
     pub(super) exit: Arc<Exit>,
-    /// One core at a time.
+    /// Held while a core is written: one at a time.
     pub(super) writing: Mutex<()>,
 }
 
-/// What was asked for, before the guest runs.
+/// Requested debugging, before the guest runs.
 pub(super) struct Wanted {
     debuggee: Arc<Debuggee>,
     dump: Option<PathBuf>,
@@ -35,7 +35,7 @@ pub(super) struct Wanted {
     gdb: Option<(TcpListener, bool)>,
 }
 
-/// The same while it runs.
+/// Active debugging, while the guest runs.
 pub(super) struct Debugging {
     debuggee: Arc<Debuggee>,
     dump: Option<PathBuf>,
@@ -43,20 +43,20 @@ pub(super) struct Debugging {
 }
 
 impl Wanted {
-    /// Takes gdb's port.
+    /// Binds gdb's port.
     ///
     /// # Errors
-    /// It is taken already.
+    /// The port is in use.
     pub(super) fn new(debuggee: Debuggee, debug: &Debug) -> Result<Self> {
         let listen = |gdb: Gdb| Ok::<_, anyhow::Error>((place::listen(gdb.port)?, gdb.wait));
         let gdb = debug.gdb.map(listen).transpose()?;
         Ok(Self { debuggee: Arc::new(debuggee), dump: debug.dump.clone(), signals: debug.signals, gdb })
     }
 
-    /// Listens to gdb and to signals. A guest that is to wait for gdb is halted.
+    /// Starts listening for gdb and signals. Halts a guest that is to wait for gdb.
     ///
     /// # Errors
-    /// Signals or threads cannot be had.
+    /// Signal handlers or threads cannot be set up.
     pub(super) fn start(self) -> Result<Debugging> {
         let Self { debuggee, dump, signals, gdb } = self;
         if let Some(file) = dump.clone().filter(|_| signals) {
@@ -73,7 +73,7 @@ impl Wanted {
 }
 
 impl Debugging {
-    /// The machine has ended and its vCPUs have no threads any more: writes the last core.
+    /// Writes the last core, once the machine has ended and its vCPU threads too.
     pub(super) fn end(self, reason: &ExitReason) {
         let file =
             self.dump.as_ref().filter(|_| matches!(reason, ExitReason::Reset | ExitReason::TripleFault));
@@ -81,13 +81,13 @@ impl Debugging {
             dump::announce(file);
             self.debuggee.write_core(file);
         }
-        // One that was asked for by a signal is finished first.
+        // Waits for a core that was requested by a signal.
         drop(self.debuggee.writing.lock());
     }
 }
 
 fn listen_to_signals(debuggee: &Arc<Debuggee>, file: PathBuf) -> Result<()> {
-    // The threads that listen outlive the machine, whose memory should not.
+    // The listening threads outlive the machine; its memory must not.
     let (for_nmi, for_core) = (Arc::downgrade(debuggee), Arc::downgrade(debuggee));
     let nmi = move || for_nmi.upgrade().context("the machine has ended")?.nmi();
     let core = move || {
@@ -100,7 +100,7 @@ fn listen_to_signals(debuggee: &Arc<Debuggee>, file: PathBuf) -> Result<()> {
 }
 
 impl Debuggee {
-    /// Writes a core while no vCPU runs, and says what came of it.
+    /// Writes a core while no vCPU runs, and reports the result to the user.
     fn write_core(&self, file: &Path) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let _paused = self.cpus.pause();

@@ -1,4 +1,4 @@
-//! The guest's physical address space: where everything lies, decided in one place.
+//! The guest's physical address space: every fixed address is defined here.
 //!
 //! ```text
 //! 0000_0000 .. 000a_0000   RAM: boot structures
@@ -10,7 +10,7 @@
 //! fec0_0000                I/O APIC (KVM)
 //! fed9_0000                IOMMU registers
 //! fee0_0000                local APICs (KVM), message-signalled interrupts
-//! 1_0000_0000 ..           RAM that found no room below, then each persistent region at a whole GiB,
+//! 1_0000_0000 ..           RAM that does not fit below, then each persistent region at a whole GiB,
 //!                          then PCI memory, 64 bits
 //! ```
 
@@ -23,52 +23,52 @@ use crate::config::MachineConfig;
 /// One GiB.
 const GIB: u64 = 1 << 30;
 
-/// Descriptors of the segments the first vCPU starts with.
+/// Segment descriptors of the first vCPU.
 pub const GDT: u64 = 0x500;
 /// The kernel's boot parameters.
 pub const ZERO_PAGE: u64 = 0x7000;
-/// What boot parameters cannot hold: the seed of the kernel's random numbers.
+/// Extra boot parameters: the seed of the kernel's random numbers.
 pub const SETUP_DATA: u64 = 0x8000;
-/// Page tables the first vCPU starts with: six pages.
+/// Initial page tables of the first vCPU: six pages.
 pub const PAGE_TABLES: u64 = 0x9000;
 /// The kernel's command line.
 pub const CMDLINE: u64 = 0x2_0000;
-/// Its room, terminating zero included.
+/// Room for the command line in bytes, terminating zero included.
 pub const CMDLINE_SIZE: usize = 0x1_0000;
 /// End of the RAM below the ISA hole that the kernel may use.
 pub const LOW_RAM_END: u64 = 0x9_fc00;
 /// ACPI tables, in the region where firmware keeps them.
 pub const ACPI: Range<u64> = 0xe_0000..0xf_0000;
-/// Where a processor in real mode goes to be reset: the last 16 bytes below 1 MiB.
+/// The real-mode reset vector: the last 16 bytes below 1 MiB.
 pub const RESET_VECTOR: u64 = 0xf_fff0;
-/// First byte of the RAM above the ISA hole; kernels are loaded from here.
+/// First byte of the RAM above the ISA hole; kernels are loaded here.
 pub const HIGH_RAM: u64 = 0x10_0000;
-/// PCI memory that 32-bit BARs can reach.
+/// PCI memory for 32-bit BARs.
 pub const PCI_MMIO32: Range<u64> = 0xc000_0000..0xe000_0000;
-/// Config space of bus 0, memory-mapped.
+/// Memory-mapped config space of bus 0.
 pub const ECAM: Range<u64> = 0xe000_0000..0xe010_0000;
 /// KVM's I/O APIC.
 pub const IOAPIC: u32 = 0xfec0_0000;
 /// The IOMMU's register page.
 pub const IOMMU: Range<u64> = 0xfed9_0000..0xfed9_1000;
-/// Local APICs.
+/// Registers of the local APICs.
 pub const LAPIC: u32 = 0xfee0_0000;
-/// Where Intel's processors keep what they need for real mode in a guest: four pages nobody else uses.
+/// Page tables with which Intel processors run a guest's real mode: one of four unused pages.
 pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
-/// Behind it: three pages for a task state segment.
+/// Task state segment for the same purpose: three pages.
 pub const KVM_TSS: u64 = 0xfffb_d000;
 
-/// End of the RAM below 4 GiB, if there is enough of it.
+/// End of the RAM below 4 GiB, if there is that much.
 const RAM32_END: u64 = PCI_MMIO32.start;
-/// RAM and everything else goes on from here.
+/// Start of RAM and everything else above the hole.
 const ABOVE_4G: u64 = 4 * GIB;
-/// Size of the 64-bit window.
+/// Size of the 64-bit window in bytes.
 const PCI_MMIO64_SIZE: u64 = 64 * GIB;
 
-/// Where the parts of one machine lie that depend on its size.
+/// Addresses of those parts of a machine that depend on its size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// RAM: from zero on, and from 4 GiB on if there is more than fits below.
+    /// RAM: from zero, and from 4 GiB if there is more than fits below.
     pub ram: Vec<Range<u64>>,
     /// Persistent memory regions, in the order of the configuration.
     pub pmem: Vec<Range<u64>>,
@@ -76,21 +76,24 @@ pub struct Layout {
     pub pci_mmio64: Range<u64>,
 }
 
-/// A machine too large for the address space.
+/// The machine is too large for the address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "RAM and persistent memory reach up to {end:#x}, but this host's processor gives a guest only \
      {bits} address bits; use less memory or fewer persistent regions"
 )]
 pub struct LayoutError {
-    /// Where the last thing would end.
+    /// End address of the last part.
     pub end: u64,
-    /// Physical address bits of the guest.
+    /// Width of the guest's physical addresses in bits.
     pub bits: u8,
 }
 
 impl Layout {
     /// Lays out a machine whose guest has `bits` physical address bits.
+    ///
+    /// # Errors
+    /// The last part would end beyond what `bits` can address.
     pub fn new(config: &MachineConfig, bits: u8) -> Result<Self, LayoutError> {
         let low = config.memory.min(RAM32_END);
         let mut ram = vec![Range { start: 0, end: low }];
@@ -100,7 +103,7 @@ impl Layout {
         }
         let mut pmem = Vec::with_capacity(config.pmem.len());
         for region in &config.pmem {
-            // Whole GiBs keep regions in memory sections of their own and lend themselves to large pages.
+            // Whole GiBs keep regions in separate memory sections of the kernel, and allow large pages.
             let start = round_up(end, GIB);
             end = start.saturating_add(region.size);
             pmem.push(start..end);
@@ -120,13 +123,13 @@ impl Layout {
     }
 }
 
-/// What a range is for, as the memory map tells the kernel.
+/// The type of a range in the memory map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum E820 {
-    /// Memory to use.
+    /// Usable memory.
     Ram = 1,
-    /// Not to be touched.
+    /// Reserved: the kernel must not use it.
     Reserved = 2,
     /// Persistent memory that no firmware table describes: the kernel makes /dev/pmem of it.
     Persistent = 12,

@@ -16,7 +16,10 @@ use layout::Layout;
 pub use pmem::Backing;
 use refault_os::sigbus;
 
-/// Maps all memory of a machine. Pages come into being when they are touched.
+/// Maps all memory of a machine. Pages are allocated when they are first touched.
+///
+/// # Errors
+/// The host has too little memory, or a file cannot be opened, locked or mapped.
 pub fn map(config: &MachineConfig, layout: &Layout) -> anyhow::Result<Arc<GuestMemoryMmap>> {
     let mut regions = Vec::new();
     for range in &layout.ram {
@@ -40,7 +43,7 @@ pub fn map(config: &MachineConfig, layout: &Layout) -> anyhow::Result<Arc<GuestM
     Ok(Arc::new(GuestMemoryMmap::from_regions(regions)?))
 }
 
-/// Maps one region at `start`.
+/// Maps one region at guest-physical address `start`.
 ///
 /// # Errors
 /// The file is too short, or the host cannot map it.

@@ -1,4 +1,4 @@
-//! What lies behind a persistent memory region: a file, shared or private, or nothing.
+//! What backs a persistent memory region: a shared or private file, or anonymous memory.
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -17,7 +17,7 @@ use refault_os::message::note;
 #[derive(Debug, Error)]
 #[error("persistent memory file {}: {why}", .path.display())]
 pub struct PmemError {
-    /// Which file.
+    /// Path of the file.
     pub path: PathBuf,
     /// What is wrong with it, and what to do.
     pub why: Unfit,
@@ -26,41 +26,41 @@ pub struct PmemError {
 /// What is wrong with a file.
 #[derive(Debug, Error)]
 pub enum Unfit {
-    /// It cannot be opened, made or locked.
+    /// It cannot be opened, created or locked.
     #[error("{0}")]
     Closed(io::Error),
-    /// A directory, a device.
+    /// It is a directory or a device.
     #[error("it is not a regular file")]
     NotAFile,
-    /// Another machine has it.
+    /// Another machine uses it.
     #[error("it is in use by another machine; stop that one, or copy the file")]
     InUse,
-    /// There is nothing in it, and no word on how much is to be.
-    #[error("it is empty; say how large it is to be, as in --pmem FILE,size=1G")]
+    /// It is empty, and no size was given.
+    #[error("it is empty; give its size, as in --pmem FILE,size=1G")]
     Empty,
-    /// The guest maps it in large pages.
+    /// Its size is no multiple of 2 MiB; the guest maps it with large pages.
     #[error("it has {0} bytes, which is not a multiple of 2 MiB; make it one with: truncate -s %2M FILE")]
     OddSize(u64),
-    /// The file is not what the configuration says.
+    /// Its size differs from the configured one.
     #[error(
-        "it has {found} bytes but the region is to have {wanted}; leave the size out, or resize the file with: \
+        "it has {found} bytes but the region has {wanted}; leave the size out, or resize the file with: \
          truncate -s {wanted} FILE"
     )]
     WrongSize {
         /// Its size in bytes.
         found: u64,
-        /// The region's.
+        /// Configured size in bytes.
         wanted: u64,
     },
-    /// Its file system is full, or does not hold files of that size.
+    /// Its file system is full, or cannot hold files of that size.
     #[error(
         "its file system has no room for all of its {} MiB ({source}); make room, or give a smaller size or a file \
          on another file system", .size >> 20
     )]
     NoRoom {
-        /// The region's size in bytes.
+        /// Size of the region in bytes.
         size: u64,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -68,21 +68,25 @@ pub enum Unfit {
 /// How to map a region.
 #[derive(Debug)]
 pub struct Backing {
-    /// The file to map, or none for anonymous memory. Its lock is released when the last copy of it closes.
+    /// The file to map, or `None` for anonymous memory. Its lock is released when the last copy of the descriptor is
+    /// closed.
     pub file: Option<FileOffset>,
-    /// Writes reach the file.
+    /// Whether writes reach the file.
     pub shared: bool,
-    /// The physical address at which the file is to be mapped, if it is this machine's memory.
+    /// The physical address to map the file at, if it is memory of this machine.
     pub at: Option<u64>,
 }
 
 impl Backing {
-    /// Nothing: memory that is gone with the machine.
+    /// Anonymous memory, lost with the machine.
     pub const NONE: Self = Self { file: None, shared: false, at: None };
 }
 
-/// Opens, checks and locks what lies behind `region`. A file that writes are to reach has room for all of it
-/// afterwards, and is made if it is not there.
+/// Opens, checks and locks the file behind `region`. A file opened for shared writing is created if it does not exist, and
+/// has all its space allocated afterwards.
+///
+/// # Errors
+/// The file is unsuitable, in use, or does not fit on its disk.
 pub fn open(region: &PmemConfig) -> Result<Backing, PmemError> {
     let size = region.size;
     let (path, file) = match &region.backing {
@@ -100,8 +104,7 @@ pub fn open(region: &PmemConfig) -> Result<Backing, PmemError> {
     Ok(Backing { file: Some(FileOffset::new(file, 0)), shared, at })
 }
 
-/// A file for this machine alone. It is locked before anything is done to it: of two machines that would make it,
-/// one does.
+/// Opens a file for this machine alone. It is locked before it is changed: of two machines that would create it, one does.
 fn claim(path: &Path, size: u64) -> Result<File, Unfit> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
@@ -114,26 +117,26 @@ fn claim(path: &Path, size: u64) -> Result<File, Unfit> {
     lock(file.try_lock())?;
     let found = file.metadata().map_err(Unfit::Closed)?;
     let checked = match found.is_file() && found.len() == 0 && size != 0 {
-        // It may be a former run's, which was killed while it made the file.
+        // It may be a leftover of a run that was killed while creating it.
         true => whole(size),
         false => check(&found, size),
     };
     let ready = checked.and_then(|()| reserve(&file, path, size, &found));
     if made && ready.is_err() {
-        // What cannot be is not left behind in part. The lock says that no other machine has it.
+        // A file that cannot be completed is removed. The lock says that no other machine has it.
         let _ = std::fs::remove_file(path);
     }
     ready.map(|()| file)
 }
 
-/// A file that was claimed for us.
+/// Reopens a file that this process has created and locked.
 fn reopen(path: &Path, size: u64) -> Result<File, Unfit> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(closed)?;
     check(&file.metadata().map_err(Unfit::Closed)?, size)?;
     Ok(file)
 }
 
-/// A file that other machines may read too, but that none may write.
+/// Opens a file that other machines may read too, but none may write.
 fn borrow(path: &Path, size: u64) -> Result<File, Unfit> {
     let file = File::open(path).map_err(closed)?;
     lock(file.try_lock_shared())?;
@@ -166,8 +169,8 @@ fn whole(size: u64) -> Result<(), Unfit> {
     if size.is_multiple_of(PMEM_ALIGN) { Ok(()) } else { Err(Unfit::OddSize(size)) }
 }
 
-/// Fills a file's holes, if it has some. A hole for which the disk has no room is met in the middle of a store
-/// otherwise, from where there is no way back.
+/// Allocates the holes of a file, if there are any. Otherwise a full disk would show in the middle of a guest's store,
+/// which cannot be recovered from.
 fn reserve(file: &File, path: &Path, size: u64, found: &Metadata) -> Result<(), Unfit> {
     if !has_holes(found, size) {
         return Ok(());
@@ -176,7 +179,7 @@ fn reserve(file: &File, path: &Path, size: u64, found: &Metadata) -> Result<(), 
         Ok(true) => Ok(()),
         Ok(false) => {
             note(&format!(
-                "the file system of {} cannot set room aside: should it be full one day, the run ends there",
+                "the file system of {} cannot allocate space in advance: if it fills up, the run ends",
                 path.display()
             ));
             Ok(())
@@ -189,11 +192,10 @@ fn has_holes(file: &Metadata, size: u64) -> bool {
     file.len() < size || file.blocks().saturating_mul(512) < size
 }
 
-/// Makes `file` at least `size` bytes large, with room set aside for each of them; false if that is not known to its
-/// file system.
+/// Extends `file` to at least `size` bytes and allocates all of them; false if its file system does not support that.
 ///
 /// # Errors
-/// There is no room, or the file system does not hold such files.
+/// The disk is full, or the file system cannot hold files of that size.
 pub fn allocate(file: &File, size: u64) -> io::Result<bool> {
     loop {
         match fallocate(file, FallocateFlags::empty(), 0, size) {
@@ -209,8 +211,8 @@ pub fn allocate(file: &File, size: u64) -> io::Result<bool> {
     }
 }
 
-/// Which of a machine's files has lost bytes while it ran, in words: a machine that accesses them fails, and knows no
-/// more than that.
+/// Describes which of a machine's files has lost bytes while it ran: a machine that accesses them fails without knowing the
+/// cause.
 pub fn lost(regions: &[PmemConfig]) -> Option<String> {
     regions.iter().find_map(|region| {
         let PmemBacking::Shared(path) = &region.backing else { return None };
@@ -218,12 +220,12 @@ pub fn lost(regions: &[PmemConfig]) -> Option<String> {
         let PmemConfig { size, .. } = region;
         match now.len() < *size {
             true => Some(format!(
-                "persistent memory file {path} was truncated while in use, from {size} bytes to {}: what the guest had \
-                 there is gone; give the file its size back with: truncate -s {size} {path}",
+                "persistent memory file {path} was truncated while in use, from {size} bytes to {}: the guest's data \
+                 there is lost; restore the file's size with: truncate -s {size} {path}",
                 now.len()
             )),
             false if has_holes(&now, *size) => Some(format!(
-                "persistent memory file {path} has holes, for which its file system may have no room: make room, and \
+                "persistent memory file {path} has holes, for which its file system may have no space: free some, and \
                  start again"
             )),
             false => None,
@@ -237,7 +239,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// Its file system knows holes, and how to fill them.
+    /// A folder on a file system that supports holes and their allocation.
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir_in("/dev/shm").unwrap()
     }
@@ -276,7 +278,7 @@ mod tests {
     fn what_does_not_fit_is_refused_and_not_left_in_part() {
         let folder = folder();
         let path = folder.path().join("disk");
-        // No file system holds as much.
+        // Larger than any file system supports.
         let size = (1 << 62) - PMEM_ALIGN;
         let error = open(&shared(&path, size)).unwrap_err();
         assert!(matches!(error.why, Unfit::NoRoom { .. }), "{error}");

@@ -1,4 +1,4 @@
-//! Config accesses by both ways, and BARs that move.
+//! Config accesses by both mechanisms, and BARs that move.
 
 use super::*;
 use crate::config::{ExitReason, MachineConfig};
@@ -7,7 +7,7 @@ use crate::control::{Exit, RESET_VALUE};
 const BDF: Bdf = Bdf::new(0, 3, 0);
 const CONFIG_ADDRESS: u32 = 0x8000_1800;
 
-/// A function whose BAR answers with what was written last.
+/// A function whose BAR returns what was written last.
 struct Scratch {
     endpoint: Endpoint,
     bdf: Bdf,
@@ -53,7 +53,7 @@ fn layout() -> Layout {
     Layout::new(&MachineConfig::sample(), 40).unwrap()
 }
 
-/// A bus with one function behind both ways to config space.
+/// A bus with one function, reachable by both config mechanisms.
 fn machine(bar_size: u64) -> (Arc<BusMap>, Arc<Exit>) {
     let bus = Arc::new(BusMap::default());
     let host = PciHost::new(vec![Scratch::new(BDF, bar_size)], &layout(), &bus).unwrap();

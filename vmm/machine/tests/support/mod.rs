@@ -10,9 +10,9 @@ use std::time::Duration;
 use refault_machine::config::{CpuModel, ExitReason, MachineConfig};
 use refault_machine::{Consoles, Devices, Machine, MachineHandle};
 
-/// Where payloads are loaded and entered.
+/// Address where payloads are loaded and entered.
 const ENTRY: u64 = 0x10_0000;
-/// Longest that a payload may take.
+/// Longest time that a payload may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Instructions to run in 64-bit mode instead of a kernel.
@@ -26,12 +26,12 @@ impl Payload {
         Self { code: code.into_iter().collect(), stopped: false }
     }
 
-    /// The machine is stopped before it runs.
+    /// Makes the machine stop before it runs.
     pub fn stopped(self) -> Self {
         Self { stopped: true, ..self }
     }
 
-    /// The smallest ELF file with one segment that a kernel loader takes.
+    /// The smallest ELF file with one segment that the kernel loader accepts.
     fn elf(&self) -> Vec<u8> {
         const HEADERS: u64 = 64 + 56;
         let size = self.code.len() as u64;
@@ -60,13 +60,13 @@ impl Payload {
     }
 }
 
-/// What a machine left behind.
+/// The result of a machine that ended.
 pub struct End {
     pub reason: ExitReason,
     pub outputs: [Vec<u8>; 3],
 }
 
-/// A machine on its thread.
+/// A machine that runs on a thread of its own.
 pub struct Running {
     pub handle: MachineHandle,
     thread: JoinHandle<ExitReason>,
@@ -83,7 +83,7 @@ impl Running {
         assert!(!late.timed_out(), "output is {bytes:?}");
     }
 
-    /// The end of the machine.
+    /// Waits for the end of the machine.
     pub fn join(self) -> End {
         let handle = self.handle.clone();
         let (done, waiting) = std::sync::mpsc::channel::<()>();

@@ -1,6 +1,6 @@
-//! What stands in front of the memory in a core: ELF header, program headers, notes.
+//! The headers of a core file: ELF header, program headers, notes.
 //!
-//! As QEMU's `dump-guest-memory` without paging writes it: a virtual address is the physical one.
+//! The layout is that of QEMU's `dump-guest-memory` without paging: virtual addresses equal physical ones.
 
 use std::ops::Range;
 
@@ -15,17 +15,17 @@ const TYPE_CORE: u16 = 4;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 const NT_PRSTATUS: u32 = 1;
-/// Bytes of the kernel's `struct elf_prstatus`, and where registers and process number are in it.
+/// Size in bytes of the kernel's `struct elf_prstatus`, and the offsets of the process number and registers in it.
 const PRSTATUS_SIZE: usize = 336;
 const PRSTATUS_PID: usize = 32;
 const PRSTATUS_REGISTERS: usize = 112;
 
-/// One range of memory and where it is in the file.
+/// One range of memory and its offset in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     /// Guest-physical addresses.
     pub(super) memory: Range<u64>,
-    /// Its first byte in the file.
+    /// Offset of its first byte in the file.
     pub(super) offset: u64,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Headers for `ram`, vCPUs with these registers, and the guest's own VMCOREINFO.
+    /// Headers for the RAM ranges `ram`, the vCPUs' registers, and the guest's own VMCOREINFO.
     pub(super) fn new(ram: &[Range<u64>], cpus: &[Registers], vmcoreinfo: Option<&[u8]>) -> Self {
         let mut notes = Vec::new();
         for (registers, process) in cpus.iter().zip(1u32..) {
@@ -63,25 +63,24 @@ impl Header {
         Self { bytes, segments }
     }
 
-    /// The first bytes of the file.
+    /// The bytes at the start of the file.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// What comes behind them.
+    /// The memory ranges that follow the headers.
     pub(super) fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Bytes of the whole file.
+    /// Size of the whole file in bytes.
     pub(super) fn end(&self) -> u64 {
         let last = self.segments.last();
         last.map_or(self.bytes.len() as u64, |last| last.offset + (last.memory.end - last.memory.start))
     }
 }
 
-/// RAM with a border at 1 MiB: drgn takes a core whose segments are all at physical address 0 for one that does not
-/// tell physical addresses.
+/// RAM, split at 1 MiB: drgn takes a core whose segments all have physical address 0 for one without physical addresses.
 fn parts(ram: &[Range<u64>]) -> Vec<Range<u64>> {
     let cut = |range: &Range<u64>| match range.contains(&HIGH_RAM) && range.start < HIGH_RAM {
         true => vec![range.start..HIGH_RAM, HIGH_RAM..range.end],
@@ -91,13 +90,13 @@ fn parts(ram: &[Range<u64>]) -> Vec<Range<u64>> {
 }
 
 fn file_header(program_headers: usize) -> Vec<u8> {
-    // 64 bits, little endian, version 1.
+    // 64 bits, little-endian, version 1.
     let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
     bytes.resize(16, 0);
     bytes.extend(TYPE_CORE.to_le_bytes());
     bytes.extend(MACHINE_X86_64.to_le_bytes());
     bytes.extend(1u32.to_le_bytes());
-    // No entry; program headers behind this one; no section headers; no flags.
+    // No entry point; program headers after this one; no section headers; no flags.
     for word in [0, HEADER_SIZE as u64, 0] {
         bytes.extend(word.to_le_bytes());
     }
@@ -128,14 +127,14 @@ fn note(notes: &mut Vec<u8>, name: &[u8], kind: u32, text: &[u8]) {
     notes.resize(notes.len().next_multiple_of(4), 0);
 }
 
-/// The kernel's `struct elf_prstatus` of a process that is a vCPU.
+/// The kernel's `struct elf_prstatus` for a vCPU, shown as a process.
 fn status(registers: &Registers, process: u32) -> Vec<u8> {
     let mut status = vec![0; PRSTATUS_PID];
     status.extend(process.to_le_bytes());
     status.resize(PRSTATUS_REGISTERS, 0);
     let [rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15] = registers.general;
     let [cs, ss, ds, es, fs, gs] = registers.selectors.map(u64::from);
-    // `struct user_regs_struct`; the one behind RDI is that of a system call, which this is not.
+    // `struct user_regs_struct`; the field after RDI is the number of a system call, which this is not.
     let words = [
         r15,
         r14,
@@ -184,7 +183,7 @@ mod tests {
         u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
     }
 
-    /// Names and contents of all notes, as a reader finds them by the first program header.
+    /// Names and contents of all notes, found through the first program header.
     fn notes(bytes: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let (at, size) = (word(bytes, 64 + 8) as usize, word(bytes, 64 + 32) as usize);
         let mut rest = &bytes[at..at + size];

@@ -1,7 +1,7 @@
-//! A core of the guest's memory: an ELF file for crash, drgn and gdb.
+//! Cores of the guest's memory: ELF files for crash, drgn and gdb.
 //!
-//! It has the registers of each vCPU, VMCOREINFO if the guest's kernel has one in its memory, and all RAM by
-//! guest-physical address. Pages of zeroes are holes in the file.
+//! A core has the registers of each vCPU, the kernel's VMCOREINFO if it is found in memory, and all RAM by guest-physical
+//! address. Pages of zeroes are holes in the file.
 
 mod elf;
 mod vmcoreinfo;
@@ -20,17 +20,17 @@ use super::place::folder_of;
 use super::registers::Registers;
 use refault_os::message::note;
 
-/// Bytes of a page, the unit in which holes are made.
+/// Size of a page in bytes, the granularity of holes.
 const PAGE: usize = 4096;
-/// Bytes that are read from guest memory at a time.
+/// Bytes read from guest memory at a time.
 const CHUNK: usize = 1 << 20;
 
-/// Says that the guest was reset and that its memory goes to `file`.
+/// Informs the user that the guest was reset and that its memory is being written to `file`.
 pub fn announce(file: &Path) {
     note(&format!("the guest was reset: writing its memory to {}", file.display()));
 }
 
-/// Says what came of a core, with the reason if there is none.
+/// Informs the user that a core was written, or why not.
 pub fn conclude(file: &Path, error: Option<&str>) {
     match error {
         Some(error) => note(&format!("no core in {}: {error}", file.display())),
@@ -38,11 +38,11 @@ pub fn conclude(file: &Path, error: Option<&str>) {
     }
 }
 
-/// Writes a core: `ram` of `memory`, and the registers of the vCPUs in their order. The vCPUs must not run meanwhile;
-/// what devices write to memory at that time may or may not be in it.
+/// Writes a core: the ranges `ram` of `memory`, and the registers of the vCPUs in order. The vCPUs must be halted;
+/// concurrent writes by devices may or may not be included.
 ///
 /// # Errors
-/// The file cannot be written, as on a full disk: there is none then, or the one that was there before.
+/// The file cannot be written, for example because the disk is full. An existing file at that path is then unchanged.
 pub fn write(file: &Path, memory: &GuestMemoryMmap, ram: &[Range<u64>], cpus: &[Registers]) -> Result<()> {
     let mut whole = tempfile::Builder::new()
         .prefix(".refault-core-")
@@ -54,14 +54,14 @@ pub fn write(file: &Path, memory: &GuestMemoryMmap, ram: &[Range<u64>], cpus: &[
     for segment in header.segments() {
         copy(memory, &segment.memory, whole.as_file(), segment.offset)?;
     }
-    // The last pages may be a hole.
+    // The last pages may be a hole, which a seek alone does not create.
     whole.as_file().set_len(header.end())?;
     whole.as_file().sync_all()?;
     whole.persist(file).map_err(|error| error.error)?;
     Ok(())
 }
 
-/// Copies a range of guest memory to `offset` of a file, and leaves out pages of zeroes.
+/// Copies a range of guest memory to `offset` of a file, skipping pages of zeroes.
 fn copy(memory: &GuestMemoryMmap, range: &Range<u64>, file: &File, offset: u64) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     let mut at = range.start;
@@ -81,7 +81,7 @@ fn copy(memory: &GuestMemoryMmap, range: &Range<u64>, file: &File, offset: u64) 
     Ok(())
 }
 
-/// Takes a chunk apart into runs of pages that are all data or all zeroes.
+/// Splits a chunk into runs of pages that are all data or all zeroes.
 fn runs(chunk: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = chunk;
     std::iter::from_fn(move || {
@@ -105,7 +105,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// 64 MiB with a little data at both ends of the RAM, and a region behind it that is no RAM.
+    /// 64 MiB with some data at both ends of the RAM, and a region after it that is not RAM.
     fn memory() -> GuestMemoryMmap {
         let ranges = [(GuestAddress(0), 64 << 20), (GuestAddress(128 * MIB), 2 << 20)];
         let memory = GuestMemoryMmap::from_ranges(&ranges).expect("memory");
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_core_that_cannot_be_written_leaves_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
-        // RAM that is not there stands for whatever fails half way.
+        // RAM that does not exist stands for any failure half way.
         let file = folder.path().join("core");
         assert!(write(&file, &memory(), &[ram(65)], &[]).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);

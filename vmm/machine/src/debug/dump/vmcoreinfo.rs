@@ -1,5 +1,5 @@
-//! What the guest's kernel says about itself for those who read its memory: an ELF note that it keeps at the beginning
-//! of a page (kernel/vmcore_info.c).
+//! VMCOREINFO, the guest kernel's description of itself for debuggers: an ELF note that it keeps at the start of a page
+//! (kernel/vmcore_info.c).
 
 use std::ops::Range;
 
@@ -7,21 +7,21 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::PAGE;
 
-/// Size of the name, size of the text, type; then the name, filled up to four bytes; then the text.
+/// Size of the name, size of the text, type; then the name, padded to four bytes; then the text.
 const NAME: &[u8] = b"VMCOREINFO\0\0";
 const NAME_SIZE: u32 = 11;
 const TEXT: usize = 12 + NAME.len();
-/// The first words of the text.
+/// The start of the text.
 const BEGIN: &[u8] = b"OSRELEASE=";
-/// No kernel has more to say: its room is a page.
+/// Longest text accepted, in bytes; the kernel limits it to a page.
 const TEXT_MAX: u32 = 64 << 10;
 
-/// The text, if there is one in `ram`.
+/// Finds the text in the ranges `ram`.
 pub(super) fn find(memory: &GuestMemoryMmap, ram: &[Range<u64>]) -> Option<Vec<u8>> {
     ram.iter().flat_map(|range| range.clone().step_by(PAGE)).find_map(|page| at(memory, page))
 }
 
-/// The text of the note at an address, if it is one.
+/// The text of the note at `address`, if there is one.
 fn at(memory: &GuestMemoryMmap, address: u64) -> Option<Vec<u8>> {
     let mut start = [0; TEXT + BEGIN.len()];
     memory.read_slice(&mut start, GuestAddress(address)).ok()?;

@@ -1,4 +1,4 @@
-//! What gdb asks for, done to the guest.
+//! gdb's commands, executed on the guest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,20 +23,20 @@ use super::registers::{from_gdb, to_gdb};
 use super::{Guest, Resume, memory};
 use crate::debug::traps::{Access, HARDWARE_TRAPS, HardwareTrap, Stop, Traps, Why};
 
-/// gdb's error for memory that is not there: EFAULT.
+/// gdb's error number for inaccessible memory: EFAULT.
 const NO_MEMORY: u8 = 14;
-/// The instruction of a breakpoint.
+/// The breakpoint instruction.
 const INT3: u8 = 0xcc;
 
 /// The guest, and gdb's traps in it.
 pub(super) struct Target {
     guest: Arc<dyn Guest>,
-    /// The vCPU that stopped last: breakpoints are found by its page tables.
+    /// The vCPU that stopped last: breakpoint addresses are translated by its page tables.
     current: u8,
-    /// What INT3 replaced: where it is in guest-physical memory, and the byte.
+    /// What INT3 replaced: guest-physical address and original byte.
     software: BTreeMap<u64, (u64, u8)>,
     hardware: [Option<HardwareTrap>; HARDWARE_TRAPS],
-    /// The vCPU that is to do a single step.
+    /// The vCPU that is to single-step.
     step: Option<u8>,
     /// The vCPU that is to run, if only one is.
     chosen: Option<u8>,
@@ -57,17 +57,17 @@ impl Target {
         }
     }
 
-    /// Takes all traps out of the guest and lets it go on.
+    /// Removes all traps from the guest and resumes it.
     pub(super) fn release(mut self) {
         self.guest.halt();
         for saved in std::mem::take(&mut self.software).into_values() {
             self.restore(saved);
         }
-        // Without traps there is nothing that could fail but the host's KVM, and then the guest goes on as it is.
+        // Without traps only the host's KVM can fail, and then the guest stays as it is.
         let _ = self.guest.resume(&Resume::default());
     }
 
-    /// A stop as gdb gets it. From now on addresses are found by this vCPU's page tables.
+    /// The stop reason for gdb. From now on addresses are translated by this vCPU's page tables.
     pub(super) fn reason(&mut self, stop: Stop) -> MultiThreadStopReason<u64> {
         self.current = stop.cpu;
         let tid = thread(stop.cpu);
@@ -84,12 +84,12 @@ impl Target {
         }
     }
 
-    /// gdb interrupted the guest.
+    /// The stop reason for an interrupt by gdb.
     pub(super) fn interrupted(&self) -> MultiThreadStopReason<u64> {
         MultiThreadStopReason::SignalWithThread { tid: thread(self.current), signal: Signal::SIGINT }
     }
 
-    /// Whether a stop would not come again if the guest went on: bytes were accessed, which is over.
+    /// Whether a stop would not recur if the guest continued: a data access, which is already complete.
     pub(super) fn is_past(&self, stop: Stop) -> bool {
         self.hardware_of(stop.why).is_some_and(|trap| trap.access != Access::Execute)
     }
@@ -99,7 +99,7 @@ impl Target {
         *self.hardware.get(index)?
     }
 
-    /// Where an address is in guest-physical memory, for the vCPU that stopped last or else for any.
+    /// The guest-physical address of a guest-virtual one, by the vCPU that stopped last or else by any.
     fn translate(&self, address: u64) -> Option<u64> {
         let others = (0..self.guest.cpus()).filter(|cpu| *cpu != self.current);
         [self.current].into_iter().chain(others).find_map(|cpu| self.guest.translate(cpu, address))
@@ -107,7 +107,7 @@ impl Target {
 
     fn restore(&self, (physical, byte): (u64, u8)) {
         let mut now = [0];
-        // The guest may have put something else there meanwhile.
+        // The guest may have overwritten it meanwhile.
         if self.guest.read(physical, &mut now) && now == [INT3] {
             self.guest.write(physical, &[byte]);
         }
@@ -132,12 +132,12 @@ fn cpu(thread: Tid) -> u8 {
     u8::try_from(thread.get() - 1).unwrap_or(u8::MAX)
 }
 
-/// A trap on data, if a debug register can hold it.
+/// A trap for a data access, if a debug register can express it.
 fn watch(address: u64, length: u64, kind: WatchKind) -> Option<HardwareTrap> {
     let access = match kind {
         WatchKind::Write => Access::Write,
         WatchKind::ReadWrite => Access::ReadWrite,
-        // The processor has none that stops for reads alone.
+        // The processor has no trap for reads alone.
         WatchKind::Read => return None,
     };
     let length = u8::try_from(length).ok().filter(|length| matches!(length, 1 | 2 | 4 | 8))?;

@@ -1,11 +1,11 @@
-//! Guest memory by guest-virtual address, a page at a time.
+//! Guest memory by guest-virtual address, one page at a time.
 
 use super::Guest;
 
 const PAGE: u64 = 4096;
 
-/// Reads from `address`, through the page tables of `cpu`. Returns how many bytes there are before the first that is
-/// not mapped or no memory.
+/// Reads from `address` through the page tables of `cpu`. Returns the number of bytes before the first that is unmapped or
+/// not memory.
 pub(super) fn read(guest: &dyn Guest, cpu: u8, address: u64, data: &mut [u8]) -> usize {
     let mut done = 0;
     for (at, size) in pieces(address, data.len()) {
@@ -18,7 +18,7 @@ pub(super) fn read(guest: &dyn Guest, cpu: u8, address: u64, data: &mut [u8]) ->
     done
 }
 
-/// Writes all of `data`, or as much as there is memory for: whether that was all.
+/// Writes `data` up to the first byte that is unmapped or not memory; returns whether that was all.
 pub(super) fn write(guest: &dyn Guest, cpu: u8, address: u64, data: &[u8]) -> bool {
     let mut rest = data;
     for (at, size) in pieces(address, data.len()) {
@@ -31,7 +31,7 @@ pub(super) fn write(guest: &dyn Guest, cpu: u8, address: u64, data: &[u8]) -> bo
     true
 }
 
-/// The parts of a range that are on one page each: address and size.
+/// The parts of a range, each on one page: address and size.
 fn pieces(address: u64, size: usize) -> impl Iterator<Item = (u64, usize)> {
     let (mut at, mut left) = (address, size as u64);
     std::iter::from_fn(move || {
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn bytes_are_found_through_the_page_tables() {
         let guest = Fake::default();
-        // Two pages that are neighbours for the guest and nowhere else.
+        // Two pages that are adjacent in virtual, but not in physical memory.
         guest.map(0xffff_8000_0000_0000, 0x3000);
         guest.map(0xffff_8000_0000_1000, 0x1000);
         assert!(write(&guest, 0, 0xffff_8000_0000_0ffe, b"abcd"));
@@ -66,7 +66,7 @@ mod tests {
     fn what_is_not_mapped_is_not_made_up() {
         let guest = Fake::default();
         guest.map(0x5000, 0x1000);
-        // Mapped, but to no memory.
+        // Mapped, but not to memory.
         guest.map(0x7000, 0x100_0000);
         let mut data = [0; 8];
         assert_eq!(read(&guest, 0, 0x5ffc, &mut data), 4);

@@ -1,7 +1,6 @@
-//! gdb's way in where refault's own VMM runs the guest: the remote serial protocol on the loopback interface. Each vCPU
-//! is a thread.
+//! The gdb server of our own VMM: the remote serial protocol on the loopback interface. Each vCPU is a thread.
 //!
-//! The guest stops when gdb attaches, and goes on when it leaves, in whatever way it does.
+//! The guest stops when gdb attaches, and continues when gdb detaches or is lost.
 
 mod commands;
 mod memory;
@@ -18,50 +17,50 @@ use anyhow::Result;
 use super::registers::Registers;
 use super::traps::{Listener, Traps};
 
-/// How the guest goes on.
+/// How the guest continues.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resume {
-    /// What is to stop it.
+    /// The traps that stop it.
     pub traps: Arc<Traps>,
-    /// The vCPU that does a single step.
+    /// The vCPU that single-steps.
     pub step: Option<u8>,
-    /// The only vCPU that runs; all do without one.
+    /// The only vCPU that runs; `None` for all.
     pub only: Option<u8>,
 }
 
-/// A guest that can be debugged. Registers and translations are had only while it is halted.
+/// A guest that can be debugged. Registers and translations are available only while it is halted.
 pub trait Guest: Send + Sync {
-    /// How many vCPUs it has; they count from zero.
+    /// Number of vCPUs; they are numbered from zero.
     fn cpus(&self) -> u8;
 
-    /// The registers of a vCPU.
+    /// Reads the registers of a vCPU.
     ///
     /// # Errors
-    /// They cannot be read.
+    /// The host cannot read them.
     fn registers(&self, cpu: u8) -> Result<Registers>;
 
-    /// Sets them, but for the segments.
+    /// Sets a vCPU's registers, except the segments.
     ///
     /// # Errors
-    /// They cannot be set.
+    /// The host cannot set them.
     fn set_registers(&self, cpu: u8, registers: &Registers) -> Result<()>;
 
-    /// Where a guest-virtual address is in guest-physical memory, by a vCPU's page tables.
+    /// The guest-physical address of a guest-virtual one, by a vCPU's page tables; `None` if it is unmapped.
     fn translate(&self, cpu: u8, address: u64) -> Option<u64>;
 
-    /// Reads guest-physical memory; whether there is some.
+    /// Reads guest-physical memory; false if there is none at this address.
     fn read(&self, physical: u64, data: &mut [u8]) -> bool;
 
-    /// Writes it; whether there is some.
+    /// Writes guest-physical memory; false if there is none at this address.
     fn write(&self, physical: u64, data: &[u8]) -> bool;
 
-    /// From now on, stops go to `listener`.
+    /// Sets the listener for stops; `None` removes it.
     fn listen(&self, listener: Option<Listener>);
 
     /// Waits until no vCPU runs. Then no stop is on its way to the listener either.
     fn halt(&self);
 
-    /// Lets it go on.
+    /// Lets the guest continue.
     ///
     /// # Errors
     /// The traps cannot be set.

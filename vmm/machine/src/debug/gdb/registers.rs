@@ -1,10 +1,10 @@
-//! Registers in the form in which gdb gets them.
+//! Registers in gdb's format.
 
 use gdbstub_arch::x86::reg::{X86_64CoreRegs, X86SegmentRegs, X87FpuInternalRegs};
 
 use crate::debug::registers::{Fpu, Registers};
 
-/// As gdb gets them.
+/// Converts to gdb's format.
 pub(super) fn to_gdb(registers: &Registers) -> X86_64CoreRegs {
     let [cs, ss, ds, es, fs, gs] = registers.selectors.map(u32::from);
     let fpu = &registers.fpu;
@@ -30,7 +30,7 @@ pub(super) fn to_gdb(registers: &Registers) -> X86_64CoreRegs {
     }
 }
 
-/// As gdb wants them to be, from what they are. None if it wants what cannot be: another segment.
+/// Converts from gdb's format; `now` are the current values. `None` if a segment would change, which is not possible.
 pub(super) fn from_gdb(wanted: &X86_64CoreRegs, now: &Registers) -> Option<Registers> {
     if wanted.segments != to_gdb(now).segments {
         return None;
@@ -55,7 +55,7 @@ pub(super) fn from_gdb(wanted: &X86_64CoreRegs, now: &Registers) -> Option<Regis
     })
 }
 
-/// Two bits a register, as FSAVE has them: 0 if it holds a number, 3 if it is empty.
+/// Two bits per register, as in FSAVE: 0 if it holds a number, 3 if it is empty.
 fn tags(in_use: u8) -> u32 {
     (0..8).filter(|register| in_use >> register & 1 == 0).map(|register| 3 << (register * 2)).sum()
 }

@@ -18,7 +18,7 @@ pub struct Server {
     current: Arc<Mutex<Option<Current>>>,
 }
 
-/// One gdb.
+/// The session of one gdb.
 struct Current {
     events: Sender<Event>,
     stream: TcpStream,
@@ -26,10 +26,10 @@ struct Current {
 }
 
 impl Server {
-    /// Serves `guest` on threads of its own. A gdb that comes while another is attached is turned away.
+    /// Serves `guest` on threads of its own. While a gdb is attached, further ones are refused.
     ///
     /// # Errors
-    /// No thread, or no second hand on the listener.
+    /// A thread cannot be started, or the listener cannot be duplicated.
     pub fn start(listener: TcpListener, guest: Arc<dyn Guest>) -> Result<Self> {
         let current = Arc::<Mutex<Option<Current>>>::default();
         let (ours, slot) = (listener.try_clone().context("cannot listen for gdb")?, current.clone());
@@ -37,10 +37,10 @@ impl Server {
             while let Ok((stream, _)) = ours.accept() {
                 let mut slot = lock(&slot);
                 if slot.as_ref().is_some_and(|current| !current.session.is_finished()) {
-                    note("a second gdb was turned away: one is attached");
+                    note("refused a second gdb: one is already attached");
                     continue;
                 }
-                // Without one, gdb sees that its connection is closed.
+                // If the session cannot start, gdb sees a closed connection.
                 *slot = Current::start(stream, guest.clone()).ok();
             }
         };
@@ -51,9 +51,9 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// The machine has ended: gdb learns of it.
+    /// The machine has ended: gdb is notified.
     fn drop(&mut self) {
-        // Wakes who accepts, and lets no more in.
+        // Wakes the accepting thread and refuses further connections.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         let _ = self.waiting.take().map(JoinHandle::join);
         if let Some(current) = lock(&self.current).take() {
@@ -103,7 +103,7 @@ mod tests {
         format!("${text}#{sum:02x}").into_bytes()
     }
 
-    /// Sends a packet and returns the answer's text.
+    /// Sends a packet and returns the text of the reply.
     fn ask(stream: &mut TcpStream, text: &str) -> String {
         stream.write_all(&packet(text)).expect("sent");
         answer(stream)

@@ -1,4 +1,4 @@
-//! One gdb, from its connection to its end.
+//! One gdb session, from its connection to its end.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -16,15 +16,15 @@ use super::Guest;
 use super::commands::Target;
 use crate::debug::traps::Stop;
 
-/// How long gdb may leave our answers unread.
+/// How long gdb may leave replies unread.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a session waits for.
+/// An event that a session waits for.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// gdb sent something.
+    /// A byte from gdb.
     Bytes(Vec<u8>),
-    /// gdb is gone.
+    /// gdb closed the connection.
     Lost,
     /// A vCPU stopped.
     Stop(Stop),
@@ -35,13 +35,13 @@ pub(super) enum Event {
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// gdb left, or is gone: the guest goes on.
+    /// gdb detached, or its connection was lost: the guest continues.
     Left,
     /// gdb killed the guest.
     Killed,
 }
 
-/// Halts the guest, serves gdb until it leaves or is lost, and lets the guest go on without traps.
+/// Halts the guest, serves gdb until it detaches or is lost, and then resumes the guest without traps.
 pub(super) fn serve(
     stream: TcpStream,
     guest: &Arc<dyn Guest>,
@@ -71,7 +71,7 @@ struct Session {
     events: Receiver<Event>,
     bytes: VecDeque<u8>,
     stops: VecDeque<Stop>,
-    /// gdb or the machine is gone.
+    /// The connection is closed, or the machine has ended.
     end: Option<Happened>,
 }
 
@@ -79,7 +79,7 @@ impl Session {
     fn run(&mut self, stream: TcpStream, sender: Sender<Event>, target: &mut Target) -> Result<End> {
         stream.set_write_timeout(Some(PATIENCE))?;
         let incoming = stream.try_clone()?;
-        // Ends when the connection does.
+        // The thread ends with the connection.
         std::thread::Builder::new().name("gdb-read".into()).spawn(move || listen(incoming, &sender))?;
         let stub = GdbStub::<Target, _>::new(stream);
         let mut state = stub.run_state_machine(target).map_err(|error| anyhow!("{error}"))?;
@@ -115,7 +115,7 @@ impl Session {
         }
     }
 
-    /// Halts the guest. Of the vCPUs that stopped at the same time those are kept that would not stop again.
+    /// Halts the guest. Of simultaneous stops, keeps those that would not recur.
     fn halt(&mut self, target: &Target) {
         self.guest.halt();
         while let Ok(event) = self.events.try_recv() {
@@ -124,7 +124,7 @@ impl Session {
         self.stops.retain(|stop| target.is_past(*stop));
     }
 
-    /// gdb's next byte while the guest is halted. None if gdb or the machine is gone.
+    /// gdb's next byte while the guest is halted; `None` when gdb or the machine is gone.
     fn byte(&mut self) -> Option<u8> {
         loop {
             if let Some(byte) = self.bytes.pop_front() {
@@ -154,7 +154,7 @@ impl Session {
         }
     }
 
-    /// Puts an event where it is looked for.
+    /// Stores an event in the field that is checked for it.
     fn take(&mut self, event: Event) {
         match event {
             Event::Bytes(bytes) => self.bytes.extend(bytes),
@@ -165,7 +165,7 @@ impl Session {
     }
 }
 
-/// What a session deals with next.
+/// What a session handles next.
 #[derive(Clone, Copy)]
 enum Happened {
     Byte(u8),

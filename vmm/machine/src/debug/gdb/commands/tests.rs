@@ -1,4 +1,4 @@
-//! A guest without a machine, and what gdb does to it.
+//! gdb's commands on a simulated guest.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -40,7 +40,7 @@ impl Fake {
         self.pages.lock().expect("not poisoned").insert(address, physical);
     }
 
-    /// Bytes of memory.
+    /// Bytes of guest-physical memory.
     pub(crate) fn physical(&self, address: usize, count: usize) -> Vec<u8> {
         self.memory.lock().expect("not poisoned")[address..address + count].to_vec()
     }
