@@ -1,5 +1,7 @@
-//! What runs a guest beside our own VMM: stock QEMU, with our devices on vfio-user sockets, and our VMM one level down in a
-//! machine that QEMU emulates; and the choice between them.
+//! The hosts other than our own VMM: stock QEMU, connected to our devices by vfio-user, and our VMM inside a machine that
+//! QEMU emulates; and the choice between the three.
+
+#![warn(clippy::missing_errors_doc)]
 
 pub mod accel;
 pub mod qemu;

@@ -1,4 +1,4 @@
-//! The other end, inside the emulated machine: takes the job off the channel, runs it, and reports.
+//! The agent inside the emulated machine: receives the job, runs it, and reports its exit status.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -20,14 +20,14 @@ use super::sizes;
 use refault_guest::relay::{Decoder, Frame, PAYLOAD_MAX};
 use refault_os::message::note;
 
-/// Exit status when the program cannot even be started, as refault's own failures are told.
+/// Exit status when the program cannot be started: that of refault's own failures.
 const CANNOT_RUN: i32 = 125;
 
-/// What to run, where, and with which environment.
+/// What to run: program, folder and environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) folder: PathBuf,
-    /// The program first.
+    /// The program and its arguments.
     pub(super) arguments: Vec<OsString>,
     pub(super) environment: Vec<(OsString, OsString)>,
 }
@@ -37,7 +37,7 @@ impl Job {
         Self { folder, arguments: Vec::new(), environment: Vec::new() }
     }
 
-    /// Records that end with NUL, which no argument can hold, each with a letter in front that says what it is.
+    /// Encodes it as records that end with NUL, which no argument can contain; the first letter of each is its kind.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut record = |kind: u8, parts: &[&OsStr]| {
@@ -71,13 +71,13 @@ impl Job {
     }
 }
 
-/// The channel to the host, for whoever writes.
+/// The channel to the host, for writing.
 type Port = Arc<Mutex<File>>;
 
-/// Serves one job, reports its end, and stays until QEMU is ended from outside.
+/// Serves one job, reports its end, and waits until QEMU is ended from outside.
 ///
 /// # Errors
-/// There is no channel: this is not a machine that [`Nested`](super::Nested) made.
+/// There is no channel: this machine was not started by [`Nested`](super::Nested).
 pub fn serve() -> Result<()> {
     let _settled = settle();
     if let Err(error) = leave_first_cpu() {
@@ -93,7 +93,7 @@ pub fn serve() -> Result<()> {
         emit(&port, &Frame::Errors(format!("refault: {error:#}\n").into_bytes()));
         CANNOT_RUN
     });
-    // What was written to the host's files must be there before QEMU is ended.
+    // Data written to the host's files must be there before QEMU is ended.
     let _ = Command::new("sync").status();
     emit(&port, &Frame::Exit(status));
     loop {
@@ -128,19 +128,19 @@ fn run(job: &Job, incoming: Incoming, port: &Port) -> Result<i32> {
         child.stderr.take().map(|pipe| pump(pipe, port, Frame::Errors)),
     ];
     let status = child.wait()?;
-    // A grandchild may hold the pipes open; what it still says is not the program's.
+    // A grandchild may hold the pipes open; its later output is not the program's.
     for output in outputs.into_iter().flatten() {
         let _ = output.join();
     }
     Ok(status_number(status))
 }
 
-/// As a shell tells it: 128 and the signal's number for a program that was killed.
+/// As in a shell: 128 plus the signal's number for a program that was killed.
 fn status_number(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
-/// Hands a pipe on until its end.
+/// Forwards a pipe until its end.
 fn pump(
     mut pipe: impl Read + Send + 'static,
     port: &Port,
@@ -155,12 +155,12 @@ fn pump(
     })
 }
 
-/// Writes standard input to the program. When it no longer reads, the rest is taken and dropped.
+/// Writes standard input to the program. Once it no longer reads, further input is acknowledged and dropped.
 fn feed(mut incoming: Incoming, stdin: ChildStdin, mut sizes: PipeWriter, port: &Port) {
     let mut stdin = Some(stdin);
     while let Ok(frame) = incoming.next() {
         if let Frame::Size(columns, rows) = frame {
-            // Fails for a program that has no terminal and does not listen.
+            // Fails for a program that has no terminal and does not read sizes.
             let _ = writeln!(sizes, "{columns} {rows}");
         }
         let Frame::Input(bytes) = frame else { continue };
@@ -172,11 +172,11 @@ fn feed(mut incoming: Incoming, stdin: ChildStdin, mut sizes: PipeWriter, port: 
 }
 
 fn emit(port: &Port, frame: &Frame) {
-    // With the host gone there is nobody left to tell.
+    // Without the host there is no reader for the error.
     let _ = port.lock().unwrap_or_else(PoisonError::into_inner).write_all(&frame.encode());
 }
 
-/// Frames as they come from the host.
+/// Frames received from the host.
 struct Incoming {
     port: File,
     decoder: Decoder,

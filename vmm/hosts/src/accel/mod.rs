@@ -1,4 +1,4 @@
-//! What runs the guest: our own VMM on this machine's KVM, QEMU, or our own VMM inside a machine that QEMU emulates.
+//! The choice of the host: our own VMM on this machine's KVM, QEMU, or our own VMM inside a machine that QEMU emulates.
 
 mod agent;
 mod first_cpu;
@@ -17,12 +17,12 @@ pub(crate) use tsc::tsc_khz;
 use anyhow::{Result, bail};
 use refault_machine::kvm::probe::{Verdict, probe};
 
-/// The CPU for QEMU to emulate: all that it can, without five-level page tables, which refault's IOMMU does not walk, and
-/// without the promise of fast string instructions. The emulation takes those byte by byte; a kernel and a C library that
-/// do without copy memory four times as fast.
+/// The CPU model for QEMU to emulate: everything that it supports, without five-level page tables, which refault's IOMMU
+/// does not walk, and without fast string instructions. Those are emulated byte by byte; a kernel and a C library that do
+/// not use them copy memory four times as fast.
 pub const EMULATED_CPU: &str = "max,la57=off,erms=off,fsrm=off,fzrm=off,fsrs=off,fsrc=off";
 
-/// What the user asked for.
+/// The host that the user requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Host {
     /// Our own VMM if KVM runs code here, else QEMU.
@@ -36,7 +36,7 @@ pub enum Host {
     Nested,
 }
 
-/// What it will be.
+/// The host that runs the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chosen {
     /// Our own VMM on this machine's KVM.
@@ -47,19 +47,19 @@ pub enum Chosen {
     Nested,
 }
 
-/// What it will be, and why.
+/// The chosen host and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// What runs the guest.
     pub host: Chosen,
-    /// One line that says why.
+    /// One line with the reason.
     pub why: String,
 }
 
-/// Decides, and for KVM makes sure that it works.
+/// Chooses the host. Unless another is requested, checks that KVM runs code.
 ///
 /// # Errors
-/// KVM was asked for and cannot run code: the message says why, and what runs instead.
+/// KVM was requested and cannot run code; the message says why, and which host works without it.
 pub fn choose(host: Host) -> Result<Choice> {
     decide(host, probe)
 }
@@ -67,9 +67,9 @@ pub fn choose(host: Host) -> Result<Choice> {
 fn decide(host: Host, probe: impl FnOnce() -> Verdict) -> Result<Choice> {
     let choice = |host, why: &str| Ok(Choice { host, why: why.into() });
     match host {
-        Host::Qemu => return choice(Chosen::Qemu, "host qemu, as asked: it emulates the CPUs"),
+        Host::Qemu => return choice(Chosen::Qemu, "host qemu, as requested: it emulates the CPUs"),
         Host::Nested => {
-            return choice(Chosen::Nested, "host nested, as asked: QEMU emulates a machine with KVM");
+            return choice(Chosen::Nested, "host nested, as requested: QEMU emulates a machine with KVM");
         }
         Host::Auto | Host::Refault => {}
     }
@@ -77,7 +77,7 @@ fn decide(host: Host, probe: impl FnOnce() -> Verdict) -> Result<Choice> {
         (Verdict::Works, Host::Auto) => {
             choice(Chosen::Refault, "host refault: /dev/kvm runs code, SSE included")
         }
-        (Verdict::Works, _) => choice(Chosen::Refault, "host refault, as asked"),
+        (Verdict::Works, _) => choice(Chosen::Refault, "host refault, as requested"),
         (verdict, Host::Auto) => {
             choice(Chosen::Qemu, &format!("host qemu, which emulates the CPUs: {verdict}"))
         }

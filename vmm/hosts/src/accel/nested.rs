@@ -1,5 +1,5 @@
-//! The same command one level down: QEMU emulates a machine whose CPU has AMD SVM, its Linux loads kvm-amd, takes
-//! the host's root folder for its own, and runs this very program there with the same arguments.
+//! The same command in a nested machine: QEMU emulates a machine whose CPU has AMD SVM, its Linux loads kvm-amd, mounts the
+//! host's root folder as its own, and runs this very program there with the same arguments.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -29,63 +29,64 @@ use refault_os::{message, stop};
 
 /// Set for the program that runs inside.
 const NESTED: &str = "REFAULT_NESTED";
-/// Where it finds the files that it was lent: physical addresses, in order.
+/// Variable with the physical addresses of the files lent to the nested machine, in order.
 const LENT: &str = "REFAULT_LENT";
-/// Bytes of standard input on their way.
+/// Bytes of standard input in flight at most.
 const WINDOW: usize = 256 << 10;
-/// Bytes of the outer machine's console that are kept for error messages.
+/// Bytes of the nested machine's console kept for error messages.
 const CONSOLE_KEPT: usize = 8 << 10;
-/// Memory of the outer machine for itself: its kernel, this program, and cached pages of the host's files.
+/// Memory that the nested machine needs for itself, in bytes: its kernel, this program, and cached pages of the host's
+/// files.
 const OVERHEAD: u64 = 1 << 30;
-/// [`EMULATED_CPU`](super::EMULATED_CPU) as far as older releases' QEMU knows it.
+/// The subset of [`EMULATED_CPU`](super::EMULATED_CPU) that the QEMU of older releases supports.
 const OUTER_CPU: &str = "max,la57=off,erms=off,fsrm=off";
-/// What an emulated machine may take longer than its program's own limit.
+/// How much longer than its program's own limit a nested machine may take.
 const GRACE: Duration = Duration::from_secs(60);
-/// Clock ticks a second of Debian's kernels.
+/// Clock ticks per second of Debian's kernels.
 const KERNEL_HZ: u64 = 250;
-/// What the outer kernel is told: nothing else runs there, so nothing needs to be defended or looked for. Its other
-/// CPUs are switched on later, see [`settle`](super::settle).
+/// The nested kernel's command line: nothing else runs there, so mitigations and searches for hardware are off. Its other
+/// CPUs are started later, see [`settle`](super::settle).
 const CMDLINE: &str = "maxcpus=1 console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr lsm= audit=0 rodata=off \
                        tsc=reliable no_timer_check cryptomgr.notests edd=off";
 
-/// Whether we run inside such a machine.
+/// Whether this process runs inside a nested machine.
 pub fn inside() -> bool {
     std::env::var_os(NESTED).is_some()
 }
 
-/// Physical addresses of the files that we were lent, in the order of [`Nested::lent`]; none if we are not inside.
+/// Physical addresses of the files lent to this machine, in the order of [`Nested::lent`]; empty outside a nested machine.
 pub fn lent() -> Vec<u64> {
     let addresses = std::env::var(LENT).ok().filter(|_| inside()).unwrap_or_default();
     addresses.split_whitespace().filter_map(|address| address.parse().ok()).collect()
 }
 
-/// One run inside an emulated machine.
+/// One run inside a nested machine.
 #[derive(Debug)]
 pub struct Nested {
-    /// The outer kernel, an ELF file with a PVH entry.
+    /// The nested machine's kernel, an ELF file with a PVH entry.
     pub kernel: PathBuf,
     /// Its initramfs.
     pub initramfs: PathBuf,
-    /// Memory of the outer machine in bytes.
+    /// Memory of the nested machine in bytes, without the lent files.
     pub memory: u64,
     /// The program to run inside, usually this one, and its arguments.
     pub command: Vec<OsString>,
-    /// Environment added to our own.
+    /// Environment variables added to our own.
     pub environment: Vec<(String, OsString)>,
-    /// Files that are memory of the outer machine, so that what is stored there is in the file at once. Its kernel has no
-    /// part in that, and nothing to lose when it is killed.
+    /// Files that are memory of the nested machine, so that writes reach the files at once. Its kernel does not cache them,
+    /// so nothing is lost when it is killed.
     pub lent: Vec<PmemConfig>,
-    /// The keyboard is the guest's: the user needs a way out.
+    /// The keyboard belongs to the guest, so the user needs an escape key.
     pub escape: bool,
-    /// Columns and rows that the user's terminal changes to.
+    /// New sizes of the user's terminal, in columns and rows.
     pub sizes: Option<Receiver<(u16, u16)>>,
 }
 
 impl Nested {
-    /// This program with `arguments`, for a guest with `memory` bytes.
+    /// This program with `arguments`, for a guest with `memory` bytes of RAM.
     ///
     /// # Errors
-    /// The program's path cannot be told.
+    /// The program's path is unknown.
     pub fn of_ourselves(
         kernel: PathBuf,
         initramfs: PathBuf,
@@ -105,11 +106,11 @@ impl Nested {
         })
     }
 
-    /// Runs to the end with our standard streams, and returns the exit status of the program inside; none if the time was
-    /// up first: from `limit` on an unread output is not waited for, and a while later nothing is.
+    /// Runs to the end with our standard streams, and returns the exit status of the program inside. `None` if the time
+    /// limit expired first: after `limit`, unread output is not waited for, and some time later nothing is.
     ///
     /// # Errors
-    /// No QEMU, or the machine ends before the program does: the message shows its console. Or our output cannot be
+    /// QEMU is missing, the machine ends before the program (the message quotes its console), or our output cannot be
     /// written.
     pub fn run(mut self, limit: Option<Duration>) -> Result<Option<i32>> {
         require(EMULATION_TOOLS, "running without hardware virtualization")?;
@@ -127,7 +128,7 @@ impl Nested {
         let keys: Box<dyn Read + Send> =
             if self.escape { Box::new(Escape::new(keys, stop::terminate)) } else { Box::new(keys) };
         let sizes = self.sizes.take();
-        // Ends with the process: a read of standard input cannot be called off.
+        // Ends with the process: a blocking read of standard input cannot be cancelled.
         std::thread::spawn(move || {
             let mut pieces = job.chunks(PAYLOAD_MAX).chain([&[][..]]);
             if !pieces.all(|piece| send(&input, &Frame::Job(piece.to_vec()))) {
@@ -157,10 +158,10 @@ impl Nested {
     }
 
     fn job(&self) -> Result<Vec<u8>> {
-        let mut job = Job::new(std::env::current_dir().context("cannot tell the current folder")?);
+        let mut job = Job::new(std::env::current_dir().context("cannot find the current folder")?);
         job.arguments = self.command.clone();
         job.environment = std::env::vars_os().collect();
-        // Memory-backed, so that a killed run leaves nothing on the host.
+        // In memory, so that a killed run leaves no files on the host.
         job.environment.push(("TMPDIR".into(), "/dev/shm".into()));
         job.environment.push((NESTED.into(), "1".into()));
         let lent: Vec<_> = self.row().pmem.iter().map(|range| range.start.to_string()).collect();
@@ -174,7 +175,7 @@ impl Nested {
     }
 
     fn qemu(&self, program: &Path) -> Command {
-        // One more than there are, for guests do not run on the first: see `first_cpu`.
+        // One more than requested, since guests do not run on the first: see `first_cpu`.
         let cpus = 1 + std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
         let row = self.row();
         let mut command = Command::new("qemu-system-x86_64");
@@ -183,7 +184,7 @@ impl Nested {
         command.args(["-machine", &format!("pc,max-ram-below-4g={}", row.low), "-smp", &cpus.to_string()]);
         row.add(&mut command, &self.lent, cpus);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initramfs);
-        // Its delay loop waits for counter ticks, so the loops of a clock tick are known too.
+        // Its delay loop counts the same ticks, so the loops per clock tick (lpj) are known too.
         let clock = |khz| format!(" tsc_early_khz={khz} lpj={}", khz * 1000 / KERNEL_HZ);
         let clock = tsc_khz().map(clock).unwrap_or_default();
         let memory = format!("{ONE_NODE}{}", row.command_line());
@@ -197,10 +198,10 @@ impl Nested {
 }
 
 fn this_program() -> Result<PathBuf> {
-    std::env::current_exe().context("cannot tell the path of this program")
+    std::env::current_exe().context("cannot find the path of this program")
 }
 
-/// QEMU, ended when this is dropped.
+/// The QEMU process, killed when this is dropped.
 struct Machine {
     child: Arc<Mutex<Child>>,
     console: Arc<Mutex<Vec<u8>>>,
@@ -224,12 +225,12 @@ impl Machine {
         pipes.ok_or_else(|| anyhow!("QEMU was started without pipes"))
     }
 
-    /// What QEMU and the outer kernel said last. Waits for QEMU's end, so that nothing is missed.
+    /// The last output of QEMU and the nested kernel. Kills QEMU first, so that the output is complete.
     fn console(&mut self) -> String {
         end(&self.child);
         let console = lock(&self.console);
         match String::from_utf8_lossy(&console).trim() {
-            "" => "it said nothing".into(),
+            "" => "its console is empty".into(),
             text => format!("its console ends with:\n{text}"),
         }
     }
@@ -261,7 +262,7 @@ struct Ours {
 }
 
 impl Ours {
-    /// If they cannot be written to, `child` is ended.
+    /// If they cannot be written to, `child` is killed.
     fn new(child: &Arc<Mutex<Child>>) -> Result<Self> {
         let failed = Arc::<OnceLock<String>>::default();
         let queue = |to| {
@@ -279,7 +280,7 @@ impl Ours {
         Ok(Self { output, errors, failed, late: Arc::default() })
     }
 
-    /// The program inside has a limit of its own, which began when its guest did.
+    /// The program inside has a limit of its own, which began when its guest started.
     fn hurry_after(&self, limit: Duration, child: &Mutex<Child>) {
         std::thread::sleep(limit);
         self.output.limit_waits();
@@ -294,15 +295,15 @@ impl Ours {
         self.late.load(Ordering::Acquire)
     }
 
-    /// Waits until all is written. Whether it is; if not, the time was up.
+    /// Waits until everything is written. False if the time limit expired first.
     fn finish(&self) -> Result<bool> {
-        // Both, for one may be late because of the other's reader.
+        // Wait for both: one may be late because of the other's reader.
         let complete = self.output.finish() & self.errors.finish();
         self.failed.get().map_or(Ok(complete), |why| bail!("{why}"))
     }
 }
 
-/// Hands on what the program inside writes, until its exit status comes. None if the channel ends without one.
+/// Forwards the output of the program inside until its exit status arrives. `None` if the channel ends without one.
 fn relay_output(mut channel: impl Read, credit: &Credit, ours: &Ours) -> Result<Option<i32>> {
     let mut decoder = Decoder::default();
     let mut buffer = [0u8; 64 << 10];

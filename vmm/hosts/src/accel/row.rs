@@ -1,8 +1,8 @@
-//! Where RAM and persistent memory lie in a machine of QEMU's, and the options that put them there.
+//! Places RAM and persistent memory in a QEMU machine, and generates the options for that.
 //!
-//! QEMU lays all memory out in one row, NUMA node after NUMA node, with a hole below 4 GiB in it. So each persistent
-//! region is a node of its own behind the RAM, the hole is put where the RAM ends (at 2 GiB at most), and the kernel's
-//! command line says which part of the row is persistent: `memmap=SIZE!START` makes an e820 region of type 12.
+//! QEMU lays out all memory in one row, NUMA node after NUMA node, with a hole below 4 GiB. So each persistent region is a
+//! node of its own after the RAM, the hole starts where the RAM ends (at 2 GiB at most), and the kernel's command line says
+//! which parts are persistent: `memmap=SIZE!START` makes an e820 region of type 12.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -11,34 +11,34 @@ use std::process::Command;
 
 use refault_machine::config::{PmemBacking, PmemConfig};
 
-/// For the kernel's command line: one that is to make up nodes (numa=fake=) does not boot with those that we use to have
-/// files as memory.
+/// For the kernel's command line: a kernel that is told to fake nodes (numa=fake=) does not boot with the real nodes that
+/// we use to back memory with files.
 pub(crate) const ONE_NODE: &str = "numa=noacpi";
-/// The most that q35 puts below the hole once there is more behind it.
+/// The most that q35 places below the hole if there is more after it.
 const LOW_MAX: u64 = 2 << 30;
-/// Where the row goes on behind the hole.
+/// Address at which the row continues after the hole.
 const HIGH: u64 = 4 << 30;
-/// Between two regions, for the kernel would take neighbours for one.
+/// Gap between two regions: the kernel would merge adjacent ones.
 const GAP: u64 = 2 << 20;
 
-/// The row.
+/// The row of a machine's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// Bytes of RAM.
+    /// RAM in bytes.
     pub(crate) ram: u64,
-    /// Bytes of memory below the hole.
+    /// Memory below the hole in bytes.
     pub(crate) low: u64,
-    /// Persistent regions, by address; a gap is behind each.
+    /// Guest-physical ranges of the persistent regions; each has a gap before it.
     pub(crate) pmem: Vec<Range<u64>>,
 }
 
 impl Row {
-    /// For `ram` bytes of RAM and persistent regions of these sizes, all multiples of 2 MiB.
+    /// Lays out `ram` bytes of RAM and persistent regions of these sizes, all multiples of 2 MiB.
     pub(crate) fn new(ram: u64, pmem: impl IntoIterator<Item = u64>) -> Self {
         let low = ram.min(LOW_MAX);
         let mut at = HIGH + (ram - low);
         let place = |size| {
-            // In front of the first one too: a kernel may not find RAM and a region in one page of 2 MiB.
+            // Before the first one too: a kernel may reject RAM and a region in one 2 MiB page.
             let range = at + GAP..at + GAP + size;
             at = range.end;
             range
@@ -46,19 +46,19 @@ impl Row {
         Self { ram, low, pmem: pmem.into_iter().map(place).collect() }
     }
 
-    /// Bytes of all memory.
+    /// All memory in bytes, gaps included.
     pub(crate) fn total(&self) -> u64 {
         let sizes: u64 = self.pmem.iter().map(|range| GAP + (range.end - range.start)).sum();
         self.ram + sizes
     }
 
-    /// Where RAM ends.
+    /// End address of the RAM.
     pub(crate) fn ram_end(&self) -> u64 {
         if self.ram > self.low { HIGH + (self.ram - self.low) } else { self.ram }
     }
 
-    /// Adds the memory to QEMU's command line. `pmem` are the regions that this was made for. The RAM's node has all CPUs,
-    /// so many.
+    /// Adds the memory to QEMU's command line. `pmem` are the regions from which the row was made. All `cpus` CPUs belong
+    /// to the RAM's node.
     pub(crate) fn add(&self, command: &mut Command, pmem: &[PmemConfig], cpus: usize) {
         command.args(["-m", &format!("{}M", self.total() >> 20)]);
         let mut node = 0;
@@ -81,7 +81,7 @@ impl Row {
         }
     }
 
-    /// For the kernel's command line: regions are persistent, gaps are nothing.
+    /// Arguments for the kernel's command line: regions are persistent, gaps are reserved.
     pub(crate) fn command_line(&self) -> String {
         let mut text = String::new();
         for region in &self.pmem {
@@ -103,7 +103,7 @@ fn file(id: &str, size: u64, path: &Path, readonly: bool) -> serde_json::Value {
     })
 }
 
-/// A path that names a file of this process is one that QEMU would take for one of its own.
+/// QEMU would resolve a path below /proc/self to a file of its own process.
 fn own_path(path: &Path) -> PathBuf {
     match path.strip_prefix("/proc/self") {
         Ok(rest) => Path::new("/proc").join(std::process::id().to_string()).join(rest),

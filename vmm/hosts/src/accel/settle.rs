@@ -1,9 +1,9 @@
-//! Readies the emulated machine for guests before it gets its other CPUs.
+//! Prepares a nested machine for guests before its other CPUs are started.
 //!
-//! QEMU before 8.1 may keep a stale translation when one CPU rewrites code that another is about to run: the kernel
-//! then trips over a breakpoint it has long removed. Linux rewrites its scheduler when the first VM appears and when
-//! the last one goes, and KVM's interrupt code as interrupt controllers are switched on and off. So one VM that is
-//! never run stays for good, with its controller off, and is there before the second CPU is.
+//! QEMU before 8.1 may keep a stale translation when one CPU rewrites code that another is about to run: the kernel then
+//! hits a breakpoint that it removed long ago. Linux rewrites its scheduler when the first VM is created and when the last
+//! one is destroyed, and KVM's interrupt code as interrupt controllers are switched on and off. So one VM that never runs,
+//! with its controller off, is created before the second CPU starts, and stays.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,26 +11,26 @@ use std::path::{Path, PathBuf};
 use refault_machine::kvm::IdleVm;
 use refault_os::message::note;
 
-/// Where the kernel lists CPUs and lets them be switched on.
+/// Where the kernel lists CPUs and switches them on.
 const CPUS: &str = "/sys/devices/system/cpu";
 
-/// A VM that keeps KVM as it is, for as long as this lives.
+/// Keeps KVM's code unchanged while it is alive.
 pub(super) struct Settled {
     _vm: Option<IdleVm>,
 }
 
-/// Makes the VM, then switches the other CPUs on. Without either, guests still run: it is only told.
+/// Creates the VM, then switches the other CPUs on. If either fails, guests still run, so it is only reported.
 pub(super) fn settle() -> Settled {
     let vm = IdleVm::new().inspect_err(|error| note(&format!("KVM in the emulated machine: {error:#}"))).ok();
     for switch in offline(Path::new(CPUS)) {
         if let Err(error) = fs::write(&switch, "1") {
-            note(&format!("no use of a second CPU, {}: {error}", switch.display()));
+            note(&format!("cannot start a CPU, {}: {error}", switch.display()));
         }
     }
     Settled { _vm: vm }
 }
 
-/// Switches of CPUs that are there and off, in order.
+/// The switches of CPUs that are present but offline, in order.
 fn offline(cpus: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(cpus).into_iter().flatten().flatten();
     let off = |switch: &PathBuf| fs::read_to_string(switch).is_ok_and(|state| state.trim() == "0");
@@ -50,7 +50,7 @@ mod tests {
             fs::create_dir(folder.path().join(cpu)).expect("folder");
             fs::write(folder.path().join(cpu).join("online"), state).expect("file");
         }
-        // The first CPU cannot be switched off and has no switch.
+        // The first CPU cannot be switched off, so it has no switch.
         fs::create_dir(folder.path().join("cpu0")).expect("folder");
         let expected = ["cpu2", "cpu3"].map(|cpu| folder.path().join(cpu).join("online"));
         assert_eq!(offline(folder.path()), expected);

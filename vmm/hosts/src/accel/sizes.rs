@@ -1,5 +1,5 @@
-//! Sizes of the user's terminal on their way from the agent in an emulated machine to the program that it runs: lines of
-//! columns, a space and rows, in a pipe.
+//! Sizes of the user's terminal, sent by the agent in a nested machine to the program that it runs: lines of columns, a
+//! space, and rows, in a pipe.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter};
@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, channel};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 
-/// Tells the program which of its files the pipe is.
+/// Variable with the number of the pipe's file descriptor.
 const VARIABLE: &str = "REFAULT_SIZES";
 
-/// Gives `command` the end that is read, which must live until it has started.
+/// Passes the reading end to `command`; it must stay open until the command has started.
 pub(super) fn lend(command: &mut Command) -> io::Result<(PipeReader, PipeWriter)> {
     let (theirs, ours) = io::pipe()?;
     fcntl_setfd(&theirs, FdFlags::empty())?;
@@ -20,7 +20,7 @@ pub(super) fn lend(command: &mut Command) -> io::Result<(PipeReader, PipeWriter)
     Ok((theirs, ours))
 }
 
-/// The sizes, for the program.
+/// Receives the sizes, in columns and rows, in the program.
 ///
 /// # Errors
 /// There is no such pipe.

@@ -1,16 +1,16 @@
-//! How fast this machine's time stamp counter runs. An emulated machine has the very same counter, but its kernel
-//! would measure it against an emulated timer, and on a busy host be wrong by a factor: then every duration in the
-//! guest is wrong too.
+//! The frequency of this machine's time stamp counter. An emulated machine has the same counter, but its kernel would
+//! measure it against an emulated timer. On a busy host the result is wrong by a factor, and so is every duration in the
+//! guest.
 #![expect(unsafe_code, reason = "reading the counter is an intrinsic that the language calls unsafe")]
 
 use std::time::{Duration, Instant};
 
-/// Long enough that reading both clocks, some 100 ns, does not matter.
+/// Long enough that the time for reading both clocks, some 100 ns, does not matter.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// Tries to read both clocks without being interrupted in between.
+/// Attempts to read both clocks without an interruption in between.
 const TRIES: usize = 20;
 
-/// Ticks in a millisecond; none where there is no such counter.
+/// Ticks per millisecond; `None` if there is no such counter.
 pub(crate) fn tsc_khz() -> Option<u64> {
     let start = read_both()?;
     std::thread::sleep(INTERVAL);
@@ -23,7 +23,7 @@ fn khz(ticks: u64, time: Duration) -> Option<u64> {
     u64::try_from(khz).ok().filter(|khz| *khz > 0)
 }
 
-/// Both clocks at as nearly the same moment as can be had.
+/// Reads both clocks at the same moment, as nearly as possible.
 fn read_both() -> Option<(Instant, u64)> {
     let read = || {
         let before = Instant::now();
@@ -36,7 +36,7 @@ fn read_both() -> Option<(Instant, u64)> {
 
 #[cfg(target_arch = "x86_64")]
 fn counter() -> Option<u64> {
-    // SAFETY: every x86-64 CPU has the instruction, and Linux lets programs use it.
+    // SAFETY: every x86-64 CPU has the instruction, and Linux allows programs to use it.
     Some(unsafe { core::arch::x86_64::_rdtsc() })
 }
 

@@ -14,33 +14,33 @@ use crate::serve::Slot;
 use crate::serve::arguments::device;
 use refault_machine::config::MachineConfig;
 
-/// The guest's serial ports: I/O port and interrupt line. No two share a line, for lines are edge-triggered.
+/// The guest's serial ports: I/O port and interrupt line. No two share a line, since lines are edge-triggered.
 const SERIAL: [(u16, u8); 3] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 5)];
 
-/// Sockets of one run, in a folder that only we can enter.
+/// The sockets of one run, in a folder that only we can access.
 pub(super) struct Sockets<'a>(pub(super) &'a Path);
 
 impl Sockets<'_> {
-    /// The path of one.
+    /// The path of the socket with this name.
     pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
         self.0.join(name)
     }
 
-    /// Of a serial port.
+    /// The path of a serial port's socket.
     pub(super) fn serial(&self, port: usize) -> std::path::PathBuf {
         self.path(&format!("ttyS{port}"))
     }
 }
 
-/// Files that QEMU opens by number: they have to stay open until it has.
+/// Files that QEMU opens by descriptor: they must stay open until it has started.
 pub(super) struct Files<'a> {
-    /// All initial RAM file systems in one.
+    /// All initial RAM file systems, concatenated.
     pub(super) initrd: &'a File,
     /// The DMAR table.
     pub(super) dmar: &'a Path,
 }
 
-/// Adds everything about the machine to QEMU's command line.
+/// Adds the whole machine to QEMU's command line.
 pub(super) fn add(
     command: &mut Command,
     config: &MachineConfig,
@@ -52,7 +52,7 @@ pub(super) fn add(
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.args(["-machine", &format!("q35,max-ram-below-4g={},vmport=off,usb=off", row.low)]);
     command.args(["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU]);
-    // With a single possible CPU the emulation leaves out what makes its atomic operations atomic to other processes.
+    // With a single possible CPU, QEMU's atomic operations are not atomic to other processes.
     let cpus = usize::from(config.cpus.max(2));
     command.args(["-smp", &format!("{},maxcpus={cpus}", config.cpus)]);
     row.add(command, &config.pmem, cpus);
@@ -80,14 +80,14 @@ pub(super) fn add(
     Ok(())
 }
 
-/// For every kernel's command line; also the speed of the time stamp counter, which is the host's: on a busy host a kernel
-/// that measures it against emulated timers is far off, and may find that the timers do not work.
+/// Arguments for every guest kernel, including the frequency of the time stamp counter, which is the host's: on a busy host
+/// a kernel that measures it against emulated timers is far off, and may conclude that the timers do not work.
 fn kernel_arguments() -> String {
     let clock = tsc_khz().map(|khz| format!(" tsc_early_khz={khz} tsc=reliable")).unwrap_or_default();
     format!(" {ONE_NODE} no_timer_check{clock}")
 }
 
-/// In an option of `key=value` pairs a comma stands for itself when it is doubled.
+/// A comma inside a value of a `key=value` option must be doubled.
 pub(super) fn doubled_commas(text: &OsStr) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let doubled =

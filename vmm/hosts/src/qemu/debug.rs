@@ -1,7 +1,7 @@
-//! A core of the guest's memory, by QEMU's control channel: when the guest is reset, as it is by a panic, and on demand.
+//! Cores of the guest's memory, written by QEMU: when the guest is reset, as after a panic, and on demand.
 //!
-//! With a core wanted, QEMU pauses a guest that is reset or powered off in place of ending it; whoever listens to the
-//! channel has the memory written and then ends QEMU.
+//! If a core is requested, QEMU pauses a guest that resets or powers off, rather than ending it; the monitor's thread then
+//! requests the core and ends QEMU.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -12,20 +12,20 @@ use serde_json::{Value, json};
 use super::monitor::send;
 use refault_machine::debug::{dump, signals};
 
-/// Names the answers to our questions.
+/// Ids of our requests, which QEMU's replies repeat.
 const LAST: &str = "core-at-the-end";
 const ON_DEMAND: &str = "core-on-demand";
 
-/// Where cores go and what is in them.
+/// Where cores go and what they contain.
 #[derive(Clone, Debug)]
 pub(super) struct Core {
     pub(super) file: PathBuf,
-    /// Bytes of guest-physical addresses from zero: all RAM, and no persistent memory, which is in files anyhow.
+    /// End of the guest-physical range from zero: all RAM, but no persistent memory, which is in files anyway.
     pub(super) end: u64,
 }
 
 impl Core {
-    /// Asks for the last one.
+    /// Requests the core of a guest that has ended.
     pub(super) fn write_last(&self, monitor: &UnixStream) -> Result<()> {
         dump::announce(&self.file);
         self.write(monitor, LAST)
@@ -39,7 +39,7 @@ impl Core {
         send(monitor, &json!({ "execute": "dump-guest-memory", "arguments": arguments, "id": id }))
     }
 
-    /// Takes an answer of QEMU's, tells the user, and says whether it was about the last core.
+    /// Handles a reply of QEMU: informs the user, and returns whether it was for the last core.
     pub(super) fn written(&self, answer: &Value) -> bool {
         let id = answer["id"].as_str();
         if !matches!(id, Some(LAST | ON_DEMAND)) {
@@ -49,10 +49,10 @@ impl Core {
         id == Some(LAST)
     }
 
-    /// Listens to the signals.
+    /// Starts listening for the signals that request NMIs and cores.
     ///
     /// # Errors
-    /// The signals cannot be had.
+    /// The signal handlers cannot be installed.
     pub(super) fn listen(&self, monitor: &UnixStream) -> Result<()> {
         let (core, stream) = (self.clone(), monitor.try_clone()?);
         let write = move || core.write(&stream, ON_DEMAND);

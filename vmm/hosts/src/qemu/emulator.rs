@@ -1,5 +1,5 @@
-//! Which QEMU runs, and where it comes from: the distribution's package, unpacked into the cache with the libraries it
-//! wants, so that it runs on older releases too; or one that the user names.
+//! Finds a QEMU: the distribution's package, unpacked into the cache with the libraries it needs, so that it runs on older
+//! releases too; or one that the user names.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,23 +11,23 @@ use refault_guest::build::Build;
 use refault_guest::cache::{Key, location, stage_path};
 use refault_guest::recipe::{KERNEL_SUITE, RELEASE};
 
-/// Its name in the cache.
+/// Name of its stage in the cache.
 const STAGE: &str = "qemu";
-/// The package.
+/// Debian package of QEMU.
 const PACKAGE: &str = "qemu-system-x86";
-/// The program in it.
+/// Path of the program in the package.
 const PROGRAM: &str = "usr/bin/qemu-system-x86_64";
-/// The dynamic loader of the release it is from.
+/// The dynamic loader of the package's release.
 const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
-/// Libraries, and folders with firmware.
+/// Folders of libraries and of firmware.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const FIRMWARE: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
-/// A folder of this name beside the program, which is the loader here, stands for the root of the file system wherever QEMU
-/// would look for parts of itself. Without it QEMU takes what it misses from the host, and aborts over another version's.
+/// A folder with this name beside the program, which is the loader here, replaces the root of the file system wherever QEMU
+/// looks for its own parts. Without it QEMU takes missing parts from the host, and aborts if their version differs.
 const BUNDLE: &str = "usr/lib/x86_64-linux-gnu/qemu-bundle";
-/// The first version with vfio-user.
+/// The first QEMU version with vfio-user.
 const OLDEST: (u32, u32) = (10, 1);
-/// The device that we need.
+/// The QEMU device that we need.
 const DEVICE: &str = "vfio-user-pci";
 
 /// A QEMU that can host the devices.
@@ -35,12 +35,12 @@ const DEVICE: &str = "vfio-user-pci";
 pub struct Emulator {
     program: PathBuf,
     arguments: Vec<OsString>,
-    /// Where it looks for parts of itself, in place of where it was built for: parts of another build would end it.
+    /// Where it looks for its modules, in place of the built-in path: modules of another build would make it abort.
     modules: Option<PathBuf>,
 }
 
 impl Emulator {
-    /// The user's own if one is named, else the one in the cache, fetched if need be.
+    /// The user's own if one is named, otherwise the one in the cache, fetched if necessary.
     ///
     /// # Errors
     /// It is too old, lacks vfio-user, or cannot be fetched.
@@ -55,13 +55,13 @@ impl Emulator {
         }
     }
 
-    /// The one in the cache, if it was fetched before.
+    /// The one in the cache, if it has been fetched.
     pub fn cached() -> Option<Self> {
         let folder = stage_path(&location().ok()?, STAGE, &key());
         folder.is_dir().then(|| Self::unpacked(&folder))
     }
 
-    /// Throws the one in the cache away, so that the next one is the archive's newest.
+    /// Removes the one in the cache, so that the next one is the archive's newest.
     ///
     /// # Errors
     /// It cannot be removed.
@@ -69,7 +69,7 @@ impl Emulator {
         Build::begin()?.cache.forget(STAGE, &key())
     }
 
-    /// One that is there needs no build, which may wait for another, or lack the tools.
+    /// Checks the cache first: a build may have to wait for another, or lack tools.
     fn packaged() -> Result<Self> {
         if let Some(cached) = Self::cached() {
             return Ok(cached);
@@ -94,7 +94,7 @@ impl Emulator {
         Self { program: root.join(LOADER), arguments, modules: Some(root.join(LIBRARIES).join("qemu")) }
     }
 
-    /// A command line to add to.
+    /// Starts a command line.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
@@ -104,15 +104,16 @@ impl Emulator {
         command
     }
 
-    /// Its version, as `11.1.3`.
+    /// Its version, as in `11.1.3`.
     ///
     /// # Errors
-    /// It cannot be started, or is something else.
+    /// It cannot be started, or is not QEMU.
     pub fn version(&self) -> Result<String> {
         let said = self.ask(&["--version"])?;
         let word =
             said.strip_prefix("QEMU emulator version ").and_then(|rest| rest.split([' ', '\n']).next());
-        word.map(str::to_string).ok_or_else(|| anyhow!("this is no QEMU: it says {:?}", said.lines().next()))
+        word.map(str::to_string)
+            .ok_or_else(|| anyhow!("this is not QEMU: it prints {:?}", said.lines().next()))
     }
 
     fn check(&self) -> Result<()> {
@@ -158,6 +159,6 @@ mod tests {
     fn what_is_no_qemu_is_named() {
         let error = Emulator::find(Some(Path::new("/bin/echo"))).expect_err("no QEMU");
         let text = format!("{error:#}");
-        assert!(text.contains("/bin/echo") && text.contains("no QEMU"), "{text}");
+        assert!(text.contains("/bin/echo") && text.contains("not QEMU"), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! What QEMU gives a machine besides CPUs and memory: gdb, a network, the host's folders, a core of its memory.
+//! What QEMU gives a guest besides CPUs and memory: gdb, a network, the host's folders, a core of its memory.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,48 +7,48 @@ use std::process::Command;
 use super::arguments::doubled_commas;
 use refault_machine::debug::Debug;
 
-/// Slots of these devices on the PCI bus, away from the NICs, which count up from 3, and from the IOMMU at 0x1e.
+/// PCI slots of these devices, away from the NICs, which count up from 3, and from the IOMMU at 0x1e.
 const NET_SLOT: u8 = 0x1d;
 const FIRST_SHARE_SLOT: u8 = 0x14;
-/// Shares that there are slots for.
+/// Number of shares for which there are slots.
 pub const SHARES_MAX: usize = (NET_SLOT - FIRST_SHARE_SLOT) as usize;
 
-/// A folder of the host's that the guest sees.
+/// A folder of the host that the guest can access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// On the host.
+    /// Path on the host.
     pub host: PathBuf,
-    /// Where the guest mounts it; `/` makes it the root, under a layer in memory that takes what is written.
+    /// Where the guest mounts it; `/` makes it the root file system, below an overlay in memory that takes all writes.
     pub guest: String,
-    /// QEMU writes nothing there, whatever the guest does.
+    /// QEMU never writes to it, whatever the guest does.
     pub read_only: bool,
 }
 
 /// What a guest gets besides CPUs, memory and our devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extras {
-    /// What it is debugged with.
+    /// Debugging options.
     pub debug: Debug,
-    /// A network behind QEMU's address translation.
+    /// Whether there is a network behind QEMU's address translation.
     pub net: bool,
-    /// Folders, by [`Share::tag`].
+    /// Shared folders; the guest identifies them by [`Share::tag`].
     pub shares: Vec<Share>,
 }
 
 impl Share {
-    /// The name under which the guest finds the share with this index.
+    /// The mount tag of the share with this index.
     pub fn tag(index: usize) -> String {
         format!("share{index}")
     }
 }
 
 impl Extras {
-    /// The guest needs drivers for devices of QEMU's.
+    /// Whether the guest needs drivers for devices of QEMU.
     pub fn has_devices(&self) -> bool {
         self.net || !self.shares.is_empty() || self.debug.dump.is_some()
     }
 
-    /// Adds all of it to QEMU's command line.
+    /// Adds everything to QEMU's command line.
     pub(super) fn add(&self, command: &mut Command) {
         if let Some(gdb) = self.debug.gdb {
             command.args(["-gdb", &format!("tcp:127.0.0.1:{}", gdb.port)]);
@@ -77,9 +77,9 @@ impl Extras {
             device(command, slot, options);
         }
         if self.debug.dump.is_some() {
-            // A guest that is reset stays as it is until its memory is written; see `monitor`.
+            // A guest that resets stays paused until its memory is written; see `monitor`.
             command.args(["-action", "reboot=shutdown,shutdown=pause,panic=pause"]);
-            // Through it the kernel says where its symbols are, for the core's readers.
+            // The kernel reports where its symbols are through this device, for the core's readers.
             command.args(["-device", "vmcoreinfo"]);
         }
     }

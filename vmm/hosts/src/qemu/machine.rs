@@ -1,4 +1,4 @@
-//! One machine: QEMU as a child, every function's socket, and the end.
+//! One machine: QEMU as a child process, a socket for every function, and the end.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -26,11 +26,11 @@ use refault_machine::memory::pmem;
 use refault_machine::{Consoles, Devices, MachineHandle, MachineParts, SerialInput};
 use refault_os::process::die_with_parent;
 
-/// How long QEMU may take to connect to what it is told to.
+/// How long QEMU may take to connect to its sockets.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How long it may take to end when its guest has.
+/// How long QEMU may take to end after its guest.
 const LEAVING: Duration = Duration::from_secs(20);
-/// Bytes of QEMU's own messages that are kept for errors.
+/// Bytes of QEMU's own messages kept for errors.
 const MESSAGES_KEPT: usize = 8 << 10;
 
 /// A machine, ready to run.
@@ -43,15 +43,15 @@ pub struct Machine {
     ports: [Port; 3],
     exit: Arc<Exit>,
     handle: MachineHandle,
-    /// Locked as long as the machine lives.
+    /// Persistent memory files, locked as long as the machine lives.
     _pmem: Vec<pmem::Backing>,
 }
 
 impl Machine {
-    /// Prepares a machine. `devices` is called once, with what the devices are to be built from.
+    /// Prepares a machine. `devices` is called once, with the parts from which to build the devices.
     ///
     /// # Errors
-    /// The configuration is wrong, a file cannot be used, or the devices cannot be built.
+    /// The configuration is invalid, a file cannot be used, or the devices cannot be built.
     pub fn new(
         emulator: Emulator,
         config: MachineConfig,
@@ -73,18 +73,21 @@ impl Machine {
         Ok(Self { emulator, config, extras, row, slots, ports, exit, handle, _pmem: pmem })
     }
 
-    /// A hand on this machine.
+    /// A handle for this machine.
     pub fn handle(&self) -> MachineHandle {
         self.handle.clone()
     }
 
-    /// Runs until the guest or somebody on the host ends it.
+    /// Runs until the guest or the host ends it.
     ///
     /// # Errors
-    /// QEMU cannot be started, or ends for a reason of its own: the message is QEMU's.
+    /// QEMU cannot be started, or ends for a reason of its own; the message quotes QEMU.
     pub fn run(self) -> Result<ExitReason> {
-        // Only we can enter it; its name is short, for a socket's path has room for 107 bytes.
-        let folder = tempfile::Builder::new().prefix("refault-").tempdir().context("no place for sockets")?;
+        // Only we can access it; its name is short, since a socket's path has at most 107 bytes.
+        let folder = tempfile::Builder::new()
+            .prefix("refault-")
+            .tempdir()
+            .context("cannot create a folder for sockets")?;
         let sockets = Sockets(folder.path());
         let initrd = concatenated(&self.config)?;
         let table = folder.path().join(DMAR_FILE);
@@ -116,25 +119,25 @@ impl Machine {
         }
         let core = self.extras.debug.dump.map(|file| Core { file, end: self.row.ram_end() });
         let _monitor = Monitor::start(monitor, self.exit.clone(), core)?;
-        // Nothing else can connect any more, and nothing is left behind if we are killed.
+        // Nothing else can connect any more, and nothing is left on disk if we are killed.
         drop((folder, serial, functions));
         let exit = self.exit.clone();
         let qemu = Arc::new(qemu);
         let watched = qemu.clone();
         let watching = std::thread::spawn(move || {
             let how = watched.wait();
-            // Says nothing new if the guest ended the machine.
+            // Has no effect if the guest ended the machine.
             std::thread::sleep(Duration::from_millis(100));
             exit.request(ExitReason::Failed(format!("QEMU ended by itself ({how}); {}", watched.messages())));
         });
-        let reason = self.exit.wait().context("the control plane failed")?;
+        let reason = self.exit.wait().context("the control loop failed")?;
         let by_itself = matches!(reason, ExitReason::PowerOff | ExitReason::Reset);
         let stopped = matches!(reason, ExitReason::Stopped | ExitReason::Failed(_));
         if !by_itself || !qemu.ends_within(LEAVING) {
             qemu.kill();
         }
         let _ = watching.join();
-        // Someone who does not read the guest's output must not keep a run that was stopped.
+        // A stalled reader of the guest's output must not delay a run that was stopped.
         for output in outputs.into_iter().flatten().filter(|_| !stopped) {
             let _ = output.join();
         }
@@ -144,10 +147,10 @@ impl Machine {
     }
 }
 
-/// Whether QEMU can boot it: it would say no more than "invalid kernel header".
+/// Checks that QEMU can boot the kernel: QEMU itself would only say "invalid kernel header".
 ///
 /// # Errors
-/// It cannot be read, or is neither a bzImage nor an ELF file.
+/// The file cannot be read, or is neither a bzImage nor an ELF file.
 fn check_kernel(path: &Path) -> Result<()> {
     let mut start = [0; 0x206];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
@@ -171,19 +174,22 @@ fn session(slot: Arc<Slot>, stream: UnixStream, exit: Arc<Exit>) -> Result<JoinH
     let thread = std::thread::Builder::new().name(format!("serve-{}", slot.name));
     let serve = move || {
         if let Err(error) = slot.serve(stream) {
-            exit.request(ExitReason::Failed(format!("QEMU and {} fell out: {error}", slot.name)));
+            exit.request(ExitReason::Failed(format!(
+                "the session between QEMU and {} failed: {error}",
+                slot.name
+            )));
         }
     };
     thread.spawn(serve).context("cannot start a thread for a function")
 }
 
-/// QEMU takes one initial RAM file system; the kernel takes several, one behind the other.
+/// QEMU takes one initial RAM file system; the kernel accepts several, concatenated.
 fn concatenated(config: &MachineConfig) -> Result<File> {
     let mut whole = tempfile::tempfile().context("cannot make a temporary file")?;
     for path in &config.initrds {
         let copied = File::open(path).and_then(|mut part| std::io::copy(&mut part, &mut whole));
         copied.with_context(|| format!("cannot read initial RAM file system {}", path.display()))?;
-        // Each begins at a multiple of four.
+        // Each must start at a multiple of four.
         let at = whole.stream_position()?;
         whole.set_len(at.next_multiple_of(4))?;
         whole.seek(std::io::SeekFrom::End(0))?;
@@ -191,7 +197,7 @@ fn concatenated(config: &MachineConfig) -> Result<File> {
     Ok(whole)
 }
 
-/// The child.
+/// The QEMU process, killed when this is dropped.
 struct Qemu {
     child: Mutex<Child>,
     messages: Arc<Mutex<Vec<u8>>>,
@@ -209,7 +215,7 @@ impl Qemu {
         Ok(Self { child: Mutex::new(child), messages })
     }
 
-    /// QEMU's connection to one of our sockets.
+    /// Accepts QEMU's connection to one of our sockets.
     fn accept(&mut self, listener: &UnixListener) -> Result<UnixStream> {
         listener.set_nonblocking(true)?;
         let start = Instant::now();
@@ -225,18 +231,18 @@ impl Qemu {
             if self.lock().try_wait()?.is_some() {
                 bail!("QEMU did not start; {}", self.messages());
             }
-            ensure!(start.elapsed() < PATIENCE, "QEMU does not connect; {}", self.messages());
+            ensure!(start.elapsed() < PATIENCE, "QEMU did not connect in time; {}", self.messages());
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// Waits for its end, and says how it came: an exit status or a signal.
+    /// Waits for its end and describes it: an exit status or a signal.
     fn wait(&self) -> String {
         while !self.ends_within(Duration::MAX) {}
         self.lock().try_wait().ok().flatten().map_or_else(String::new, |status| status.to_string())
     }
 
-    /// Waits for its end for so long; whether it came.
+    /// Waits for its end for at most `limit`; returns whether it ended.
     fn ends_within(&self, limit: Duration) -> bool {
         let (start, mut pause) = (Instant::now(), Duration::from_millis(1));
         while matches!(self.lock().try_wait(), Ok(None)) {
@@ -253,12 +259,12 @@ impl Qemu {
         let _ = self.lock().kill();
     }
 
-    /// What it said.
+    /// QEMU's own messages, for errors.
     fn messages(&self) -> String {
         let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         match String::from_utf8_lossy(&messages).trim() {
-            "" => "it said nothing".into(),
-            text => format!("it said:\n{text}"),
+            "" => "it printed nothing".into(),
+            text => format!("it printed:\n{text}"),
         }
     }
 
@@ -275,7 +281,7 @@ impl Drop for Qemu {
     }
 }
 
-/// Keeps what came first: when QEMU loses a function it says so once for every access, without end.
+/// Keeps the first bytes: when QEMU loses a function it repeats one message for every access, without end.
 fn keep_head(from: &mut impl Read, kept: &Mutex<Vec<u8>>) {
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = from.read(&mut buffer) {

@@ -1,4 +1,4 @@
-//! QEMU's control channel (QMP): lines of JSON. From it we hear why a machine ended.
+//! QEMU's control channel (QMP): lines of JSON. It reports why a machine ended.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -17,11 +17,11 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// Shakes hands, and listens from a thread until QEMU closes the channel. A machine that ends says so by `exit`;
-    /// one that leaves a core waits for us to end it.
+    /// Performs the handshake, and reads events on a thread until QEMU closes the channel. The end of the machine is
+    /// reported to `exit`; after a core, the thread ends QEMU itself.
     ///
     /// # Errors
-    /// What is at the other end does not speak QMP.
+    /// The other end does not speak QMP.
     pub(super) fn start(stream: UnixStream, exit: Arc<Exit>, core: Option<Core>) -> Result<Self> {
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         let greeting = lines.next().context("QEMU closed its control channel")??;
@@ -49,21 +49,21 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// Asks for something, and does not wait for the answer.
+    /// Sends a command without waiting for the reply.
     ///
     /// # Errors
-    /// QEMU is gone.
+    /// QEMU has ended.
     pub(super) fn execute(&self, command: &str) -> Result<()> {
         send(&self.stream, &serde_json::json!({ "execute": command }))
     }
 }
 
-/// One command.
+/// Sends one command.
 pub(super) fn send(mut stream: &UnixStream, command: &Value) -> Result<()> {
-    stream.write_all(format!("{command}\n").as_bytes()).context("QEMU takes no commands any more")
+    stream.write_all(format!("{command}\n").as_bytes()).context("QEMU accepts no more commands")
 }
 
-/// As [`end_of`], but a machine that is reset ends when its memory is written.
+/// As [`end_of`], except that a machine that is reset ends when its memory has been written.
 fn end_with_core(core: &Core, line: &str, monitor: &UnixStream) -> Option<ExitReason> {
     match end_of(line) {
         Some(ExitReason::Reset) => core.write_last(monitor).is_err().then_some(ExitReason::Reset),
@@ -72,7 +72,7 @@ fn end_with_core(core: &Core, line: &str, monitor: &UnixStream) -> Option<ExitRe
     }
 }
 
-/// Why the machine ends, if a line says so.
+/// Why the machine ended, if this line reports that.
 fn end_of(line: &str) -> Option<ExitReason> {
     let event: Value = serde_json::from_str(line).ok()?;
     if event["event"] != "SHUTDOWN" {

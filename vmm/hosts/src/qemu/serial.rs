@@ -8,13 +8,13 @@ use std::thread::JoinHandle;
 
 use refault_machine::SerialInput;
 
-/// Pieces of input that wait for the guest to read. Whoever has more waits too.
+/// Pieces of input that may wait for the guest to read; a writer with more waits.
 const WAITING: usize = 64;
 
 /// The host's end of a port's input.
 pub(super) struct Input(Mutex<SyncSender<Vec<u8>>>);
 
-/// What is needed to connect a port when QEMU does.
+/// A port that is not connected to QEMU yet.
 pub(super) struct Port {
     output: Box<dyn Write + Send>,
     input: Receiver<Vec<u8>>,
@@ -27,7 +27,7 @@ impl Port {
         (Self { output, input }, Input(Mutex::new(sender)))
     }
 
-    /// Connects it. The thread that is returned ends when all that the guest wrote has been handed on.
+    /// Connects the port. The returned thread ends when all output of the guest has been written.
     ///
     /// # Errors
     /// The socket cannot be used.
@@ -50,7 +50,7 @@ impl Port {
 
 impl SerialInput for Input {
     fn inject(&self, bytes: &[u8]) {
-        // Fails only when QEMU is gone, and the guest with it.
+        // Fails only when QEMU has ended, and the guest with it.
         let _ = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).send(bytes.to_vec());
     }
 }

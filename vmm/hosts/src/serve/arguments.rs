@@ -1,4 +1,4 @@
-//! What a client's VMM has to be told: QEMU's arguments for the devices, and for a machine they fit into.
+//! QEMU's arguments for the devices, and for a machine that they fit.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use super::Slot;
 use crate::accel::EMULATED_CPU;
 
-/// PCI device number of the IOMMU's function: a slot of its own, for the kernel would give functions of one slot no
+/// PCI device number of the IOMMU's function: a slot of its own, because the kernel gives functions that share a slot no
 /// PASIDs.
 const IOMMU_DEVICE: u8 = 0x1e;
-/// How long QEMU waits for a reply, in milliseconds. One that comes later ends the connection for good, and a debugger or
-/// a busy host takes its time.
+/// How long QEMU waits for a reply, in milliseconds. After a timeout the connection is lost for good, and a debugger or a
+/// busy host may delay replies.
 const REPLY_PATIENCE_MS: u32 = 600_000;
 
 /// The value of QEMU's `-device` for a slot whose socket is at `path`.
@@ -26,45 +26,45 @@ pub fn device(slot: &Slot, path: &Path) -> Value {
         "x-msg-timeout": REPLY_PATIENCE_MS,
     });
     if slot.bdf.is_none() {
-        // What a CPU writes to the IOMMU has to be there before what it writes to the NIC afterwards.
+        // A CPU's write to the IOMMU must take effect before its later writes to the NIC.
         value["x-no-posted-writes"] = true.into();
     }
     value
 }
 
-/// A machine for the devices, as a user of QEMU would type it.
+/// The size of a machine for the devices.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Bytes of memory.
+    /// Memory in bytes.
     pub memory: u64,
     /// Number of CPUs.
     pub cpus: u16,
 }
 
-/// The arguments of the machine, one option a line.
+/// The arguments for the machine, one option per line.
 pub fn machine(shape: Shape) -> Vec<String> {
     let Shape { memory, cpus } = shape;
     let mut lines = vec![
         "-machine q35".into(),
         format!("-m {}M", memory >> 20),
-        // With a single possible CPU the emulation leaves out what makes atomic operations atomic to other processes.
+        // With a single possible CPU, QEMU's atomic operations are not atomic to other processes.
         format!("-smp {cpus},maxcpus={}", cpus.max(2)),
     ];
     lines.extend(additions(memory));
     lines
 }
 
-/// What a q35 machine with so many bytes of memory has to have besides.
+/// Further arguments that a q35 machine with `memory` bytes needs.
 pub fn additions(memory: u64) -> Vec<String> {
     vec![
-        // Devices of another process reach shared memory only.
+        // Devices of another process can access only shared memory.
         format!("-object memory-backend-memfd,id=ram,size={}M,share=on", memory >> 20),
         "-machine memory-backend=ram".into(),
         format!("-cpu {EMULATED_CPU}"),
     ]
 }
 
-/// The arguments of the devices, one option a line, with their values quoted for a shell.
+/// The arguments for the devices, one option per line, with values quoted for a shell.
 pub fn devices<'a>(slots: impl IntoIterator<Item = &'a Slot>, folder: &Path) -> Vec<String> {
     let mut lines =
         vec![format!("-acpitable file={}", quoted(&folder.join(super::DMAR_FILE).display().to_string()))];
@@ -75,7 +75,7 @@ pub fn devices<'a>(slots: impl IntoIterator<Item = &'a Slot>, folder: &Path) -> 
     lines
 }
 
-/// A word for a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |character: char| character.is_ascii_alphanumeric() || "/._-,=".contains(character);
     if word.chars().all(plain) {

@@ -1,5 +1,5 @@
-//! DMAR for a machine of somebody else's: one unit, and the functions it has by name. Where its registers are only the
-//! firmware decides; so the table goes in with a placeholder, and is put right in guest memory when that is known.
+//! The DMAR table for a client's machine: one unit that lists its functions. Only firmware decides where the unit's
+//! registers are, so the table contains a placeholder, which is replaced in guest memory once the address is known.
 
 use acpi_tables::Aml;
 use refault_bus::dma::DmaMemory;
@@ -8,28 +8,28 @@ use refault_bus::{Bdf, Gpa};
 use super::ram::ClientRam;
 use refault_machine::acpi::{DMAR_REGISTERS, dmar_for};
 
-/// Where the registers are as long as they are nowhere.
+/// The register address in the table while the real one is unknown.
 const PLACEHOLDER: u64 = 0xdead_0000;
-/// How far below the end of low memory firmware keeps its tables.
+/// How far below the end of low memory firmware places its tables, in bytes.
 const SEARCHED: u64 = 4 << 20;
-/// Memory looked at in one step.
+/// Bytes of memory searched in one step.
 const STEP: u64 = 64 << 10;
 /// Offset of a table's checksum.
 const CHECKSUM: usize = 9;
 
-/// The whole table with its header, as QEMU takes it with `-acpitable file=`.
+/// The whole table with its header, for QEMU's `-acpitable file=`.
 pub(super) fn table(functions: &[Bdf]) -> Vec<u8> {
     let mut bytes = Vec::new();
     dmar_for(functions, PLACEHOLDER).to_aml_bytes(&mut bytes);
     bytes
 }
 
-/// Finds the table in guest memory, and has it say where the registers are. Whether it was there.
+/// Finds the table in guest memory and sets the address of the registers. Returns whether the table was found.
 pub(super) fn patch(ram: &ClientRam, registers: u64) -> bool {
     let Some(low) = ram.low_end() else { return false };
     let start = low.end.saturating_sub(SEARCHED).max(low.start);
     let mut buffer = vec![0; STEP as usize];
-    // A table that lies across two steps is found in neither; so steps overlap by the longest table.
+    // Steps overlap by the longest table, so that a table across two steps is found.
     let overlap = 1 << 10;
     let mut at = start;
     while at < low.end {
@@ -46,7 +46,7 @@ pub(super) fn patch(ram: &ClientRam, registers: u64) -> bool {
     false
 }
 
-/// A DMAR of ours among the bytes, and where: QEMU's firmware does not align tables.
+/// Finds our DMAR in the bytes, and its offset: QEMU's firmware does not align tables.
 fn find(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let starts = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'D');
     starts.map(|(offset, _)| offset).find_map(|offset| {
@@ -151,7 +151,7 @@ mod tests {
                 (&fixed[..9], &fixed[10..56], &fixed[64..]),
                 (&table[..9], &table[10..56], &table[64..])
             );
-            // After a reboot firmware may place the registers elsewhere, in a table that it left as it is.
+            // After a reboot firmware may move the registers but leave the table unchanged.
             assert!(patch(&ram, 0xc0_0000_0000));
             assert_eq!(at(&file, place, 72)[56..64], 0xc0_0000_0000u64.to_le_bytes());
         }

@@ -1,7 +1,7 @@
 //! Interrupts to a client: MSI-X vectors as eventfds, the IOMMU's messages as writes to guest memory.
 //!
-//! Both come from the devices as messages. A function's MSI-X table is the client's business, so that the function's own
-//! is filled with marks: an address that no IOMMU can send to, for its lowest bit is set, and the vector as data.
+//! The devices send both as MSI messages. The client keeps a function's MSI-X table, so the function's own table is filled
+//! with marks: an address with its lowest bit set, to which no IOMMU can send, and the vector as data.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,9 +15,9 @@ use refault_vfio_user::Refusal;
 use refault_vfio_user::connection::Connection;
 use refault_vfio_user::reply;
 
-/// The address of marks, with the function's number above.
+/// The address of marks; the function's number is in the bits from 8 up.
 const MARK: u64 = 1;
-/// Messages that can be on their way at a time; a unit has three events.
+/// IOMMU messages in flight at most; a unit has three kinds of events.
 const UNDERWAY_MAX: usize = 64;
 
 /// The mark for `vector` of function `owner`.
@@ -33,22 +33,22 @@ pub(super) struct Interrupts {
     warnings: WarnLimit,
 }
 
-/// The IOMMU's messages, through the client of its function.
+/// The IOMMU's messages, sent through the client of its function.
 #[derive(Default)]
 struct Messages {
     client: Option<Arc<Connection>>,
     next: u16,
-    /// On their way, by request. The same one is sent once more behind the answer if it came up again meanwhile: so
-    /// none is lost and their number stays that of the different ones.
+    /// Messages in flight by request id. If a message is raised again meanwhile, the flag requests to send it once more
+    /// after the reply: so none is lost, and the number in flight is bounded by the number of different messages.
     underway: BTreeMap<u16, (MsiMessage, bool)>,
 }
 
 impl Interrupts {
-    /// Sends a vector to an eventfd, or to nowhere.
+    /// Connects a vector to an eventfd, or disconnects it.
     ///
     /// # Errors
-    /// It is no eventfd: a write to anything else might block. So might one to an eventfd that is full, unless that is
-    /// switched off, as QEMU has it anyway.
+    /// It is not an eventfd: a write to anything else might block. A write to a full eventfd might block too, so the
+    /// descriptor is set to non-blocking, as QEMU does itself.
     pub(super) fn set_vector(
         &self,
         owner: usize,
@@ -66,22 +66,22 @@ impl Interrupts {
         Ok(())
     }
 
-    /// Whether a vector goes anywhere.
+    /// Whether a vector is connected.
     pub(super) fn has_vector(&self, owner: usize, vector: u16) -> bool {
         lock(&self.vectors).contains_key(&(owner, vector))
     }
 
-    /// Function `owner` has no client any more.
+    /// Removes the vectors of function `owner`, whose client is gone.
     pub(super) fn forget(&self, owner: usize) {
         lock(&self.vectors).retain(|(other, _), _| *other != owner);
     }
 
-    /// The client through which messages go.
+    /// Sets the client through which messages are sent.
     pub(super) fn set_client(&self, client: Option<Arc<Connection>>) {
         *lock(&self.messages) = Messages { client, ..Messages::default() };
     }
 
-    /// The client has taken a message, or refused it.
+    /// The client has accepted a message, or refused it.
     pub(super) fn replied(&self, id: u16, error: Option<u32>) {
         let mut messages = lock(&self.messages);
         let Some((message, again)) = messages.underway.remove(&id) else { return };
@@ -98,7 +98,7 @@ impl Interrupts {
 
     fn raise(&self, owner: usize, vector: u16) {
         if let Some(event) = lock(&self.vectors).get_mut(&(owner, vector)) {
-            // Fails only if the counter is full: then the client has an interrupt to see already.
+            // Fails only if the counter is full: then an interrupt is pending at the client anyway.
             let _ = event.write(&1u64.to_ne_bytes());
         }
     }
@@ -116,13 +116,14 @@ impl MsiSink for Interrupts {
         } else if messages.underway.len() < UNDERWAY_MAX {
             messages.send(message);
         } else if let Some(count) = self.warnings.admit() {
-            tracing::warn!(count, "dropped the interrupt {message:x?}: QEMU answers none");
+            tracing::warn!(count, "dropped the interrupt {message:x?}: QEMU replies to none");
         }
     }
 }
 
 impl Messages {
-    /// Sends without waiting for the answer: the client gives none while a guest's CPU waits for one of ours.
+    /// Sends without waiting for the reply: the client sends none while one of the guest's CPUs waits for our reply to an
+    /// access.
     fn send(&mut self, message: MsiMessage) {
         let Some(client) = &self.client else { return };
         while self.underway.contains_key(&self.next) {
@@ -163,13 +164,13 @@ mod tests {
         (ours, theirs)
     }
 
-    /// How often an event was signalled since the last time.
+    /// Number of signals since the last call.
     fn count(mut event: &File) -> u64 {
         let mut count = [0; 8];
         event.read_exact(&mut count).map_or(0, |()| u64::from_ne_bytes(count))
     }
 
-    /// Interrupts with a client, whose end of the socket has these messages: id, address, data.
+    /// Interrupts with a client, and the client's end of the socket.
     fn with_client() -> (Interrupts, UnixStream) {
         let interrupts = Interrupts::default();
         let (client, ours) = UnixStream::pair().unwrap();

@@ -1,7 +1,7 @@
-//! The devices outside the VMM: each function on a socket of its own, for a client that speaks vfio-user.
+//! The devices outside the VMM: a socket for each function, for a client that speaks vfio-user.
 //!
-//! Devices are wired as in a machine of ours (`refault_rig::wiring`); here are the seams by which such a client lends them
-//! memory and takes their interrupts. Nothing in the devices knows the difference.
+//! Devices are wired as in our own machine (`refault_rig::wiring`); this module implements the traits by which a client
+//! provides memory and receives interrupts. Nothing in the devices differs.
 
 pub mod arguments;
 mod dmar;
@@ -29,7 +29,7 @@ use self::sightings::Sightings;
 use self::unit::Unit;
 use refault_machine::{Devices, MachineParts};
 
-/// The DMAR table's file, beside the sockets.
+/// Name of the file with the DMAR table, beside the sockets.
 pub const DMAR_FILE: &str = "dmar";
 
 /// What a client's machine offers to the devices.
@@ -39,11 +39,12 @@ pub struct Board {
     sightings: Arc<Sightings>,
 }
 
-/// A function, and the socket it is to be on.
+/// A function and the client slot for its socket.
 pub struct Slot {
     /// `iommu`, or `nic0` and up.
     pub name: String,
-    /// Its place on the bus, as the guest has to see it: requests carry it. None for the IOMMU, which sends none.
+    /// Its address on the bus as the guest must see it, since its requests carry it. `None` for the IOMMU, which sends
+    /// none.
     pub bdf: Option<Bdf>,
     owner: usize,
     function: Arc<dyn Function>,
@@ -53,13 +54,13 @@ pub struct Slot {
 }
 
 impl Board {
-    /// A machine without memory yet. `persistent` says whether some that is to come may survive it.
+    /// A machine without memory yet. `persistent` says whether memory added later may outlive the machine.
     pub fn new(persistent: bool) -> Self {
         let ram = Arc::new(ClientRam::new(persistent));
         Self { ram, interrupts: Arc::default(), sightings: Arc::default() }
     }
 
-    /// What devices are built from.
+    /// The parts from which devices are built.
     pub fn parts(&self) -> MachineParts {
         MachineParts { ram: self.ram.clone(), msi: self.interrupts.clone() }
     }
@@ -93,21 +94,21 @@ impl Board {
     }
 }
 
-/// The DMAR table for these slots, with its header: for the client's ACPI tables.
+/// The DMAR table for these slots, with its header, for the client's ACPI tables.
 pub fn dmar(slots: &[Arc<Slot>]) -> Vec<u8> {
     dmar::table(&slots.iter().filter_map(|slot| slot.bdf).collect::<Vec<_>>())
 }
 
 impl Slot {
-    /// Claims the slot for one client; false if it has one.
+    /// Claims the slot for one client; false if it already has one.
     pub fn take(&self) -> bool {
         !self.taken.swap(true, Ordering::SeqCst)
     }
 
-    /// Serves the client that has taken the slot to its end, and leaves everything as after power-on.
+    /// Serves the client that claimed the slot until its end, and then resets the function to its power-on state.
     ///
     /// # Errors
-    /// The client does not speak the protocol, or the connection broke.
+    /// The client does not speak the protocol, or the connection failed.
     pub fn serve(&self, stream: UnixStream) -> Result<(), SessionError> {
         let connection = Connection::new(stream).map_err(|error| SessionError::Connection(error.into()))?;
         let connection = Arc::new(connection);

@@ -14,14 +14,14 @@ use super::ram::ClientRam;
 use super::sightings::Sightings;
 use refault_os::message::note;
 
-/// Bytes of config space.
+/// Size of config space in bytes.
 pub(super) const CONFIG_SIZE: u64 = 4096;
-/// Bytes of an MSI-X table entry.
+/// Size of an MSI-X table entry in bytes.
 const ENTRY_SIZE: u64 = 16;
 
-/// A function, with the memory and the interrupts of the machine it is in.
+/// A function, with the memory and interrupts of its machine.
 pub(super) struct Served {
-    /// Its number among those that are served.
+    /// Its number among the served functions.
     pub(super) owner: usize,
     pub(super) function: Arc<dyn PciFunction>,
     pub(super) ram: Arc<ClientRam>,
@@ -30,8 +30,8 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Fills an entry of the function's own MSI-X table with a mark. The guest's table is the client's, which masks
-    /// vectors by taking their eventfds away; what is raised then is pending in ours.
+    /// Fills an entry of the function's own MSI-X table with a mark. The guest's table is the client's, which masks a
+    /// vector by disconnecting its eventfd; our entry is then masked too, so that the vector becomes pending.
     fn mark_vector(&self, vector: u16, goes_somewhere: bool) {
         let Some(msix) = self.function.endpoint().msix() else { return };
         let mark = mark(self.owner, vector);
@@ -98,7 +98,7 @@ impl Function for Served {
     fn set_vectors(&self, start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), Refusal> {
         for (vector, event) in (start as u16..).zip(events) {
             match event {
-                // In this order, so that one raised meanwhile is pending rather than lost.
+                // In this order, so that an interrupt raised meanwhile is pending rather than lost.
                 None => {
                     self.mark_vector(vector, false);
                     self.interrupts.set_vector(self.owner, vector, None)?;
@@ -134,7 +134,7 @@ mod tests {
 
     const VECTORS: u16 = 4;
 
-    /// A function with MSI-X and nothing behind its registers.
+    /// A function with MSI-X whose registers do nothing.
     struct Simple(Endpoint);
 
     impl PciFunction for Simple {
@@ -187,7 +187,7 @@ mod tests {
         served.write(Access { region: CONFIG, offset, count: 2 }, &value.to_le_bytes(), false).unwrap();
     }
 
-    /// Where a capability is.
+    /// Offset of a capability.
     fn capability(served: &Served, id: u64) -> u64 {
         let mut at = config(served, 0x34, 1);
         while config(served, at, 1) != id {
@@ -197,7 +197,7 @@ mod tests {
         at
     }
 
-    /// What a driver does: bus master, and MSI-X on.
+    /// What a driver enables: bus mastering and MSI-X.
     fn switch_on(served: &Served) {
         set_config(served, 4, 6);
         set_config(served, capability(served, 0x11) + 2, 1 << 15);

@@ -1,7 +1,7 @@
-//! Guest memory as a client hands it over: ranges of files, mapped and taken away while the guest runs.
+//! Guest memory provided by a client: ranges of files, mapped and unmapped while the guest runs.
 //!
-//! Every function is told of all memory on its own socket. A range is reachable from when the first function has it
-//! until the first one loses it: whoever is told that a function has let go may rely on it, whichever function it was.
+//! Every function is notified of all memory on its own socket. A range is accessible from its first map to its first unmap
+//! by any function: a client may rely on any function's reply to an unmap for all functions.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,7 +19,7 @@ use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegi
 use refault_machine::memory::{Backing, map_region};
 use refault_os::message::note;
 
-/// A range without a file of at least this size is RAM that the client should have shared, not a ROM.
+/// From this size on, a range without a file is RAM that the client should have shared, not a ROM.
 const LARGE: u64 = 64 << 20;
 
 /// All memory of a client's guest.
@@ -29,26 +29,26 @@ pub(super) struct ClientRam {
     persistent: bool,
 }
 
-/// What accesses find. Read-locked while one is under way, so that nothing is taken away beneath it.
+/// The memory that accesses use. Read-locked during an access, so that no range is unmapped meanwhile.
 #[derive(Default)]
 struct Reachable {
     memory: Arc<GuestMemoryMmap>,
-    /// Parts of `memory` that are gone with the machine, though a file is behind them.
+    /// Parts of `memory` that are lost with the machine although they are backed by a file.
     volatile: Vec<Range<u64>>,
 }
 
-/// What each function was told, by its number.
+/// The ranges of each function, by its number.
 #[derive(Default)]
 struct Told {
     functions: BTreeMap<usize, BTreeMap<u64, Known>>,
     complained: bool,
 }
 
-/// A range as one function knows it.
+/// A range of one function.
 #[derive(Clone)]
 struct Known {
     size: u64,
-    /// None for what has no file: it is not reachable.
+    /// `None` if it has no file and is not accessible.
     part: Option<Part>,
 }
 
@@ -58,7 +58,7 @@ struct Part {
     region: Arc<GuestRegionMmap>,
 }
 
-/// Which bytes of which file.
+/// Identifies a part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -68,15 +68,15 @@ struct FileId {
 }
 
 impl ClientRam {
-    /// No memory yet. `persistent` says whether some of what is to come may survive the machine.
+    /// No memory yet. `persistent` says whether memory added later may outlive the machine.
     pub(super) fn new(persistent: bool) -> Self {
         Self { reachable: RwLock::default(), told: Mutex::default(), persistent }
     }
 
-    /// Function `owner` gets a range.
+    /// Adds a range of function `owner`.
     ///
     /// # Errors
-    /// It overlaps one that the function has, the file is too short or cannot be mapped, or there are too many.
+    /// It overlaps another range of the function, the file is too short or cannot be mapped, or there are too many ranges.
     pub(super) fn map(&self, owner: usize, map: DmaMap, file: Option<File>) -> Result<(), Refusal> {
         let mut told = self.told();
         let complained = told.complained;
@@ -95,7 +95,7 @@ impl ClientRam {
             if map.size >= LARGE && map.writable && !complained {
                 told.complained = true;
                 note(
-                    "the client shares no file for the guest's memory, so that devices cannot reach it: give QEMU \
+                    "the client shares no file for the guest's memory, so devices cannot access it: give QEMU \
                      -object memory-backend-memfd,id=ram,size=SIZE,share=on and -machine memory-backend=ram",
                 );
             }
@@ -121,10 +121,11 @@ impl ClientRam {
         Ok(())
     }
 
-    /// Function `owner` loses ranges, and so do all. No access to them is under way when this returns.
+    /// Removes ranges of function `owner`, and makes them inaccessible for all. Accesses to them have completed when this
+    /// returns.
     ///
     /// # Errors
-    /// The function has no range there, or only a part of one is named.
+    /// The function has no range there, or only part of one is named.
     pub(super) fn unmap(&self, owner: usize, unmap: DmaUnmap) -> Result<(), Refusal> {
         let mut told = self.told();
         let known = told.functions.entry(owner).or_default();
@@ -151,12 +152,12 @@ impl ClientRam {
         Ok(())
     }
 
-    /// Function `owner` is gone, with all it knew.
+    /// Removes all ranges of function `owner`.
     pub(super) fn forget(&self, owner: usize) {
         let _ = self.unmap(owner, DmaUnmap { address: 0, size: 0, all: true });
     }
 
-    /// The range of memory that ends last below 4 GiB.
+    /// The range of memory with the highest end below 4 GiB.
     pub(super) fn low_end(&self) -> Option<Range<u64>> {
         let reachable = self.reachable();
         let ranges = reachable.memory.iter().map(range_of);
@@ -219,7 +220,7 @@ fn identity(file: &File, map: &DmaMap) -> Result<FileId, Refusal> {
     Ok(FileId { device: meta.dev(), inode: meta.ino(), offset: map.offset, writable: map.writable })
 }
 
-/// What the device may not write it writes into a copy of its own, which no one sees.
+/// Maps the file. Writes of the device to a read-only range go to a private copy.
 fn mapped(file: File, map: &DmaMap) -> Result<GuestRegionMmap, Refusal> {
     let backing = Backing { file: Some(FileOffset::new(file, map.offset)), shared: map.writable, at: None };
     map_region(backing, map.address, map.size).map_err(|error| {
@@ -228,7 +229,7 @@ fn mapped(file: File, map: &DmaMap) -> Result<GuestRegionMmap, Refusal> {
     })
 }
 
-/// Whether a file is in no directory: a memfd, or one that was unlinked. It is gone with the last who holds it.
+/// Whether a file has no name: a memfd, or one that was unlinked. Its contents are lost when its last user ends.
 fn is_nameless(file: &File) -> bool {
     file.metadata().is_ok_and(|meta| meta.nlink() == 0)
 }
@@ -279,7 +280,7 @@ impl DmaMemory for ClientRam {
         !reachable.is_volatile(gpa) && GuestRam::new(reachable.memory.clone()).is_persistent(gpa, len)
     }
 
-    /// Holds no lock while the disk works: the file stays what it is when its memory is taken away.
+    /// Holds no lock during disk writes: the file stays the same when its memory is unmapped.
     fn persist(&self, ranges: &[GpaRange]) -> Result<(), PersistError> {
         let memory = {
             let reachable = self.reachable();

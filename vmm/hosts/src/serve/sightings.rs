@@ -1,11 +1,11 @@
-//! What was seen of the guest's way to the IOMMU since its machine was reset, and a word to the user if it misses it.
+//! Records how far the guest's kernel has found the IOMMU since its machine was reset, and warns the user if it has not.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Shared by all functions of a machine.
 #[derive(Debug, Default)]
 pub(super) struct Sightings {
-    /// DMAR in guest memory says where the registers are.
+    /// DMAR in guest memory has the address of the registers.
     table: AtomicBool,
     /// A register was accessed.
     registers: AtomicBool,
@@ -13,7 +13,7 @@ pub(super) struct Sightings {
 }
 
 impl Sightings {
-    /// The table was found and put right.
+    /// The table was found and updated.
     pub(super) fn see_table(&self) {
         self.table.store(true, Ordering::Relaxed);
     }
@@ -23,25 +23,26 @@ impl Sightings {
         self.registers.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a register was.
+    /// Whether a register was accessed.
     pub(super) fn has_registers(&self) -> bool {
         self.registers.load(Ordering::Relaxed)
     }
 
-    /// As after power-on.
+    /// Resets to the power-on state.
     pub(super) fn forget(&self) {
         for seen in [&self.table, &self.registers, &self.warned] {
             seen.store(false, Ordering::Relaxed);
         }
     }
 
-    /// A NIC may send requests from now on: what to tell the user, once, if the kernel that let it has not met the IOMMU.
+    /// A NIC was allowed to send requests: returns a warning, once, if the kernel that allowed it has not accessed the
+    /// IOMMU.
     pub(super) fn warning(&self) -> Option<&'static str> {
         if self.has_registers() || self.warned.swap(true, Ordering::Relaxed) {
             return None;
         }
         Some(if self.table.load(Ordering::Relaxed) {
-            "the guest uses the NIC and has not touched the IOMMU, which its DMAR table names: was the kernel built with \
+            "the guest uses the NIC but has not accessed the IOMMU that is in its DMAR table: was the kernel built with \
              CONFIG_INTEL_IOMMU, and is acpi=off not on its command line?"
         } else {
             "the guest uses the NIC without the IOMMU: no DMAR table was found in its memory; give QEMU the -acpitable \

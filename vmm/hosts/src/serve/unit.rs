@@ -1,8 +1,8 @@
-//! The IOMMU as a client sees it: its registers are the BAR of a PCI function that Linux does not get to see.
+//! The IOMMU as a client sees it: its registers are the BAR of a PCI function that is hidden from Linux.
 //!
-//! Firmware has to see the function, for it places the BAR. Linux must not: it would find the BAR's addresses taken by
-//! the unit that DMAR names, move the BAR, and lose the unit. So the function answers like an empty slot from the first
-//! access to its registers, which is before Linux looks for PCI devices, until the machine is reset.
+//! Firmware must see the function, because it places the BAR. Linux must not: it would find that the BAR's addresses belong
+//! to the unit in DMAR, move the BAR, and lose the unit. So from the first access to its registers, which comes before
+//! Linux looks for PCI devices, until the machine is reset, the function reads as an empty slot.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -24,16 +24,16 @@ use super::ram::ClientRam;
 use super::sightings::Sightings;
 use refault_os::message::note;
 
-/// The BAR with the registers.
+/// Index of the BAR with the registers.
 const REGISTERS: u8 = 0;
-/// System peripheral, IOMMU.
+/// Class code: system peripheral, IOMMU.
 const CLASS: u32 = 0x08_06_00;
-/// PCI device number.
+/// PCI device id.
 const DEVICE: u16 = 0x0101;
-/// Byte of config space with the bus master switch, and the switch.
+/// Byte of config space with the bus master bit, and the bit.
 const COMMAND: u64 = 4;
 const BUS_MASTER: u8 = 1 << 2;
-/// The base of the expansion ROM, which firmware asks for when it has put the ACPI tables into memory.
+/// The expansion ROM's base address register, which firmware probes after it has placed the ACPI tables in memory.
 const ROM_BASE: u64 = 0x30;
 
 /// The IOMMU's function.
@@ -41,7 +41,7 @@ pub(super) struct Unit {
     pub(super) owner: usize,
     pub(super) ram: Arc<ClientRam>,
     pub(super) interrupts: Arc<Interrupts>,
-    /// The IOMMU's registers, slowed down if the devices are.
+    /// The IOMMU's registers, with delays if the devices have them.
     registers: Arc<dyn MmioDevice>,
     endpoint: Endpoint,
     sightings: Arc<Sightings>,
@@ -49,10 +49,10 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// A function for the IOMMU behind `registers`, as after power-on.
+    /// A function for the IOMMU behind `registers`, in the power-on state.
     ///
     /// # Errors
-    /// None that a user could cause.
+    /// The layout of its config space is invalid: a bug in refault.
     pub(super) fn new(
         owner: usize,
         registers: Arc<dyn MmioDevice>,
@@ -86,8 +86,8 @@ impl Unit {
             return;
         }
         self.endpoint.config_read(offset as u16, data);
-        // No driver would switch bus mastering on for a function it does not see; without it QEMU drops what the unit
-        // sends. Firmware writes back what it reads.
+        // No driver would enable bus mastering for a hidden function, and without it QEMU drops the unit's messages.
+        // Firmware writes back what it reads.
         for (byte, at) in data.iter_mut().zip(offset..) {
             *byte |= if at == COMMAND { BUS_MASTER } else { 0 };
         }
@@ -138,8 +138,8 @@ impl Function for Unit {
         }
         if posted && !self.unordered.swap(true, Ordering::Relaxed) {
             note(
-                "QEMU posts writes to the IOMMU, so that an invalidation may come behind what must not see what it \
-                 invalidates: the IOMMU takes none; give its -device x-no-posted-writes=true",
+                "QEMU posts writes to the IOMMU, so an invalidation could be overtaken: posted writes are ignored; \
+                 set x-no-posted-writes=true on its -device",
             );
         }
         if !posted {
@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// Fault event data: a register that keeps what is stored.
+    /// Fault event data: a register that keeps its value.
     const FEDATA: u64 = 0x3c;
     const BASE: u64 = 0xfebf_0000;
 
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(read::<4096>(&unit, CONFIG, 0)[4] & BUS_MASTER, BUS_MASTER);
         write(&unit, CONFIG, COMMAND, &[2, 0]);
         assert_eq!(read::<2>(&unit, CONFIG, COMMAND), [2 | BUS_MASTER, 0]);
-        // And in no other byte.
+        // No other byte changes.
         assert_eq!(read::<1>(&unit, CONFIG, COMMAND + 1), [0]);
     }
 

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use super::*;
 
 const PAGE: u64 = 4096;
-/// The two functions of a machine.
+/// Numbers of the two functions.
 const UNIT: usize = 0;
 const NIC: usize = 1;
 
-/// A file with a name, `pages` long, each page filled with its number from `first` on.
+/// A named file of `pages` pages, each filled with its number, counted from `first`.
 fn named(first: u8, pages: u8) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     fill(file.as_file(), first, pages);
@@ -61,7 +61,7 @@ fn memory_is_reachable_from_the_first_map_to_the_first_unmap() {
     give(&ram, UNIT, pages(0, 4), &file).unwrap();
     assert_eq!(byte(&ram, 3), Some(4));
     ram.unmap(UNIT, gone(0, 4)).unwrap();
-    assert_eq!(byte(&ram, 3), None, "though the NIC was not told yet");
+    assert_eq!(byte(&ram, 3), None, "though the NIC has not unmapped it yet");
     ram.unmap(NIC, gone(0, 4)).unwrap();
     assert_eq!(byte(&ram, 3), None);
 }
@@ -160,8 +160,8 @@ fn what_is_no_regular_file_is_no_memory() {
     give(&ram, NIC, pages(0, 1), &memfd(1, 1)).unwrap();
 }
 
-/// Firmware makes its shadow RAM read-only and writable: the same addresses, in other pieces, several times. Each
-/// function hears of it on its own, in its own time.
+/// Firmware switches its shadow RAM between read-only and writable: the same addresses, split differently, several times.
+/// Each function is notified separately.
 #[test]
 fn memory_is_remapped_while_each_function_is_told_by_itself() {
     let unit_first = [UNIT, NIC, UNIT, NIC];
@@ -174,7 +174,7 @@ fn memory_is_remapped_while_each_function_is_told_by_itself() {
             give(&ram, owner, whole, &file).unwrap();
         }
         for _ in 0..3 {
-            // Into two pieces: each function lets go first, then gets.
+            // Into two pieces: each function unmaps first, then maps.
             let mut told = [0; 2];
             for owner in order {
                 told[owner] += 1;
@@ -275,8 +275,7 @@ fn only_what_has_a_name_survives_the_machine() {
     assert!(ram.is_persistent(Gpa(0), PAGE), "what was there before does not count");
 }
 
-/// The reader holds on until it is told to let go, which it is when the unmap has been seen to wait for it: a writer
-/// that waits is what makes the lock refuse another reader.
+/// The reader holds the lock until the unmap is seen waiting for it: a waiting writer makes the lock refuse another reader.
 #[test]
 fn an_unmap_waits_for_an_access_that_is_under_way() {
     let (ram, file) = (ram(), memfd(1, 4));
