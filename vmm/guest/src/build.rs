@@ -1,4 +1,4 @@
-//! What every stage of the build needs: the cache, the log, the mirror and its package lists.
+//! What every stage of a build needs: the cache, the log, the mirror and its package lists.
 
 use std::cell::OnceCell;
 
@@ -11,20 +11,20 @@ use refault_os::message::Progress;
 use refault_os::process::Logged;
 use refault_os::tools::{IMAGE_TOOLS, ROOTLESS_TOOLS, is_root, require};
 
-/// A build under way. Mirror and package lists are looked up when the first stage asks for them, so a build that
+/// A build in progress. Mirror and package lists are looked up when the first stage needs them, so a build that
 /// finds everything in the cache needs neither network nor apt.
 #[derive(Debug)]
 pub struct Build {
     /// Finished stages.
     pub cache: Cache,
-    /// Runs programs.
+    /// Runs programs with their output in the build's log.
     pub logged: Logged,
     mirror: OnceCell<Mirror>,
     packages: OnceCell<Packages>,
 }
 
 impl Build {
-    /// Makes sure that the host's tools are there, and takes the cache's lock.
+    /// Makes sure that the host's tools are installed, and locks the cache.
     ///
     /// # Errors
     /// A tool is missing, or the cache cannot be used.
@@ -42,7 +42,7 @@ impl Build {
         Ok(Self { cache, logged, mirror: OnceCell::new(), packages: OnceCell::new() })
     }
 
-    /// One line for the user.
+    /// Prints one line for the user.
     pub fn step(&self, text: &str) {
         self.logged.progress().step(text);
     }
@@ -50,7 +50,7 @@ impl Build {
     /// The Debian archive.
     ///
     /// # Errors
-    /// There is none.
+    /// This machine's apt configuration names none.
     pub fn mirror(&self) -> Result<&Mirror> {
         if let Some(mirror) = self.mirror.get() {
             return Ok(mirror);

@@ -1,8 +1,8 @@
-//! Where built things are kept: finished stages, each under a key that says what it was made from.
+//! The build cache: finished stages, each under a key derived from its ingredients.
 //!
-//! A stage is built in a folder of its own and renamed when it is complete, so whatever ends a build leaves
-//! either the whole stage or none. Leftovers are swept away by the next build. One build at a time holds the
-//! lock; readers need none, for a finished stage is never changed.
+//! A stage is built in a work folder and renamed when it is complete, so a build that ends early leaves either the
+//! whole stage or none. The next build removes leftovers. A build holds the lock; readers need none, since a
+//! finished stage never changes.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
@@ -14,12 +14,12 @@ use sha2::{Digest, Sha256};
 
 use refault_os::message::Progress;
 
-/// Overrides the place of the cache.
+/// Variable that overrides the location of the cache.
 pub const CACHE_VARIABLE: &str = "REFAULT_CACHE";
-/// Finished stages of one name that are kept, the newest first.
+/// Finished stages of one name that are kept, newest first.
 const KEPT: usize = 3;
 
-/// What a stage was made from, as a digest.
+/// A digest of a stage's ingredients.
 #[derive(Clone, Debug)]
 pub struct Key(Sha256);
 
@@ -29,7 +29,7 @@ impl Key {
         Self(Sha256::new()).with("stage", name.as_bytes())
     }
 
-    /// Adds an ingredient. Labels and lengths keep neighbouring ingredients apart.
+    /// Adds an ingredient. Its label and length are part of the digest, so that adjacent ingredients stay distinct.
     pub fn with(mut self, label: &str, bytes: impl AsRef<[u8]>) -> Self {
         for part in [label.as_bytes(), bytes.as_ref()] {
             self.0.update((part.len() as u64).to_le_bytes());
@@ -45,10 +45,10 @@ impl Key {
         self.with(label, items.join("\n"))
     }
 
-    /// Adds every file below `folder`: names, modes and contents. A folder that is absent adds its absence.
+    /// Adds every file below `folder`: names, modes and contents. A missing folder counts as an ingredient too.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// A file cannot be read.
     pub fn with_tree(mut self, label: &str, folder: &Path) -> Result<Self> {
         for file in files_below(folder)? {
             let name = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().into_owned();
@@ -58,7 +58,7 @@ impl Key {
         Ok(self)
     }
 
-    /// Sixteen hex digits.
+    /// The first sixteen hex digits of the digest.
     pub fn hex(&self) -> String {
         self.0.clone().finalize().iter().take(8).fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
@@ -67,10 +67,10 @@ impl Key {
     }
 }
 
-/// Regular files below `folder`, sorted by path; none if it does not exist.
+/// Regular files below `folder`, sorted by path; empty if it does not exist.
 ///
 /// # Errors
-/// A folder that cannot be listed.
+/// A folder cannot be listed.
 pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -93,10 +93,10 @@ pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The place of the cache: `$REFAULT_CACHE`, else `refault` in the user's cache folder.
+/// The location of the cache: `$REFAULT_CACHE`, otherwise `refault` in the user's cache folder.
 ///
 /// # Errors
-/// No variable says where: there is not even a `HOME`.
+/// No variable names a location, not even `HOME`.
 pub fn location() -> Result<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable(CACHE_VARIABLE)
@@ -115,10 +115,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Takes the lock, waiting for another build to end, and sweeps away what a killed build left.
+    /// Locks the cache, waiting for another build to end, and removes leftovers of a killed build.
     ///
     /// # Errors
-    /// The folder cannot be made or locked.
+    /// The folder cannot be created or locked.
     pub fn open(root: &Path, progress: &Progress) -> Result<Self> {
         let made = fs::create_dir_all(root.join("stages"));
         made.with_context(|| format!("cannot make the cache folder {}", root.display()))?;
@@ -126,7 +126,7 @@ impl Cache {
         let lock = File::options().create(true).append(true).open(&path);
         let lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
         if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-            progress.step("another build is at work: waiting for it");
+            progress.step("another build is running: waiting for it");
         }
         lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
         let cache = Self { root: root.to_path_buf(), progress: progress.clone(), _lock: lock };
@@ -134,19 +134,19 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The folder that keeps things from one build to the next, such as package lists.
+    /// The folder for data kept between builds, such as package lists.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The finished stage `name` for `key`, built by `build` into the folder it is given unless it is there.
+    /// The finished stage `name` for `key`; unless it exists, `build` creates it in the folder passed to it.
     ///
     /// # Errors
-    /// What `build` says; nothing is left of the stage then.
+    /// The error of `build`; nothing is left of the stage then.
     pub fn stage(&self, name: &str, key: &Key, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let stage = stage_path(&self.root, name, key);
         if stage.is_dir() {
-            // The time of last use decides what is thrown away first; a cache that cannot be written is no error.
+            // Stages are pruned by time of last use; a cache that cannot be written is not an error here.
             let _ = File::open(&stage).and_then(|folder| folder.set_modified(SystemTime::now()));
             return Ok(stage);
         }
@@ -163,7 +163,7 @@ impl Cache {
         Ok(stage)
     }
 
-    /// Throws a finished stage away.
+    /// Removes a finished stage.
     ///
     /// # Errors
     /// It cannot be removed.
@@ -171,7 +171,7 @@ impl Cache {
         self.discard(&stage_path(&self.root, name, key))
     }
 
-    /// Takes a stage away whole, and only then removes it piece by piece.
+    /// Renames a stage first, and then removes its files: an interruption must not leave half a stage.
     fn discard(&self, stage: &Path) -> Result<()> {
         if !stage.exists() {
             return Ok(());
@@ -194,7 +194,7 @@ impl Cache {
         remove(&self.work())
     }
 
-    /// Throws away the stages of `name` that were not used for longest.
+    /// Removes the least recently used stages of `name`.
     fn prune(&self, name: &str, newest: &Path) -> Result<()> {
         let mut old = Vec::new();
         for entry in fs::read_dir(self.root.join("stages"))? {
@@ -210,15 +210,15 @@ impl Cache {
     }
 }
 
-/// Where the finished stage would be.
+/// The path of a finished stage, whether it exists or not.
 pub fn stage_path(root: &Path, name: &str, key: &Key) -> PathBuf {
     root.join("stages").join(format!("{name}-{}", key.hex()))
 }
 
-/// Removes a whole folder, read-only ones inside included.
+/// Removes a folder with everything in it, read-only folders included.
 ///
 /// # Errors
-/// Something in it cannot be removed.
+/// A file or folder in it cannot be removed.
 pub fn remove(folder: &Path) -> Result<()> {
     if fs::remove_dir_all(folder).is_ok() || !folder.exists() {
         return Ok(());
@@ -227,7 +227,7 @@ pub fn remove(folder: &Path) -> Result<()> {
     fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
 }
 
-/// Gives the owner every right on the folders below, as far as that works.
+/// Gives the owner all rights on the folders below, where possible.
 fn make_writable(folder: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o755));
@@ -297,7 +297,7 @@ mod tests {
     fn what_a_killed_build_left_is_swept_and_never_taken_for_a_stage() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let key = Key::new("root");
-        // A build that was killed: its folder is there, the rename never happened.
+        // The state after a killed build: its work folder exists, the rename did not happen.
         let left = folder.path().join("work").join(format!("root-{}", key.hex()));
         fs::create_dir_all(&left).expect("folder");
         fs::write(left.join("half"), "made").expect("file");

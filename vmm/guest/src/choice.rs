@@ -1,21 +1,21 @@
-//! Which of the archive's kernels a guest has.
+//! Chooses a kernel from the archive.
 //!
-//! Backports keep a series for some months only. So the usual kernel is of the series that all was tried with last, as long
-//! as there is one, and then the newest.
+//! Backports keep a kernel series only for some months. So the default is the series that was tested last, while
+//! the archive has it, and after that the newest.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::recipe::{KERNEL_FLAVOUR, KERNEL_PACKAGES, KERNEL_SUITE, KernelPackages, RELEASE};
 
-/// A kernel's version without the patch level.
+/// A kernel's version without the patch level, as in 7.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Series(pub u16, pub u16);
 
 impl Series {
-    /// The first that our driver is made for.
+    /// The first series that the driver supports.
     pub const FIRST: Self = Self(6, 12);
-    /// The one that all was tried with last: SVA is compiled in.
+    /// The series that was tested last: SVA is compiled in.
     pub const TRIED: Self = Self(7, 2);
 }
 
@@ -33,23 +33,23 @@ impl FromStr for Series {
         match numbers {
             Some(series) if series >= Self::FIRST => Ok(series),
             Some(_) => Err(format!("the driver needs {} or later", Self::FIRST)),
-            None => Err(format!("want a version without patch level, as {}", Self::FIRST)),
+            None => Err(format!("expected a version without patch level, as {}", Self::FIRST)),
         }
     }
 }
 
-/// A kernel of the archive.
+/// A kernel in the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// As `uname -r` prints it: `7.2.12+deb13-amd64`.
+    /// Release, as `uname -r` prints it: `7.2.12+deb13-amd64`.
     pub release: String,
-    /// What it is packaged as.
+    /// How it is packaged.
     pub packages: &'static KernelPackages,
 }
 
 impl Choice {
-    /// The newest kernel of `wanted`, or else the usual one, of those that are whole among the package `names`: the kernel
-    /// itself, its modules and its headers.
+    /// The newest kernel of the series `wanted`, or the default, among the package `names`. Only kernels with all
+    /// packages count: image, modules and headers.
     pub fn among(names: &str, wanted: Option<Series>) -> Option<Self> {
         let of = |only: Series| kernels(names).filter(move |(series, ..)| *series == only);
         let newest = |(series, patch, ..): &(Series, u32, _, _)| (*series, *patch);
@@ -60,13 +60,13 @@ impl Choice {
         found.map(|(.., release, packages)| Self { release: release.to_string(), packages })
     }
 
-    /// Why it is this one, for the user.
+    /// The reason for this kernel, as a line for the user.
     pub fn why(&self, wanted: Option<Series>) -> String {
         let series = version(&self.release).map(|(series, _)| series);
         let tried = Series::TRIED;
         let why = match (wanted, series) {
             (Some(wanted), _) => format!("the newest of {wanted}"),
-            (None, Some(series)) if series == tried => format!("the newest of {tried}, as usual"),
+            (None, Some(series)) if series == tried => format!("the newest of {tried}, the default"),
             (None, series) if series > Some(tried) => {
                 format!("the newest of {KERNEL_SUITE}, which has no {tried} any more")
             }
@@ -78,7 +78,7 @@ impl Choice {
     }
 }
 
-/// What to say where there is none.
+/// The error text if there is no suitable kernel.
 pub fn none(names: &str, wanted: Option<Series>) -> String {
     let mut there: Vec<_> = kernels(names).map(|(series, ..)| series).collect();
     there.sort_unstable();
@@ -96,7 +96,7 @@ pub fn none(names: &str, wanted: Option<Series>) -> String {
     }
 }
 
-/// All that are whole, with series, patch level and packaging.
+/// All kernels with complete packages: series, patch level, release and packaging.
 fn kernels(names: &str) -> impl Iterator<Item = (Series, u32, &str, &'static KernelPackages)> {
     let has = |part: &str, release: &str| names.lines().any(|name| name.strip_prefix(part) == Some(release));
     names.lines().filter_map(|name| name.strip_prefix("linux-headers-")).filter_map(move |release| {
@@ -106,7 +106,7 @@ fn kernels(names: &str) -> impl Iterator<Item = (Series, u32, &str, &'static Ker
     })
 }
 
-/// Series and patch level of `7.2.12+deb13-amd64`; none of other flavours.
+/// Series and patch level of `7.2.12+deb13-amd64`; `None` for other flavours.
 fn version(release: &str) -> Option<(Series, u32)> {
     let (version, flavour) = release.split_once('-')?;
     let mut numbers = version.split('+').next()?.splitn(3, '.');
@@ -140,7 +140,7 @@ mod tests {
         names += &(single("6.12.9+deb13-amd64") + &single("6.12.117+deb13-amd64") + &single("6.1.200-amd64"));
         assert_eq!(among(&names, None).as_deref(), Some("7.2.12+deb13-amd64"), "whole, of this flavour");
         assert_eq!(among(&names, Some(Series(6, 12))).as_deref(), Some("6.12.117+deb13-amd64"));
-        // The backports move on, in one of the ways in which Debian packages kernels.
+        // Backports move on; Debian packages kernels in either way.
         for later in [split("7.10.1+deb13-amd64"), single("7.10.1+deb13-amd64")] {
             let both = names.clone() + &later;
             assert_eq!(among(&both, None).as_deref(), Some("7.2.12+deb13-amd64"));

@@ -1,6 +1,6 @@
-//! Folders that hold a whole Debian system, and programs run inside them, in a mount namespace of their own, so
-//! nothing stays mounted. Users other than root map themselves to root in a user namespace; every file in such a
-//! folder belongs to whoever built it.
+//! Folders that hold a whole Debian system, and programs that run inside them. Each program has a mount namespace
+//! of its own, so nothing stays mounted. Users other than root map themselves to root in a user namespace; every
+//! file in such a folder belongs to the user who built it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use super::packages::KEYRING;
 use super::recipe::{EXCLUDED_PATHS, KERNEL_SUITE, RELEASE};
 use refault_os::tools::is_root;
 
-/// Packages that come from the suite of the kernel, in a root whose kernel headers do.
+/// Packages that come from the kernel's suite, in a root whose kernel headers do.
 const KERNEL_PACKAGES: &str = "linux-headers-* linux-kbuild-* linux-compiler-* pahole";
 
-/// The folder for work in progress, seen from inside.
+/// The folder for work in progress, as seen from inside.
 pub(super) const SCRATCH: &str = "refault-build";
 
-/// Lends the system the host's devices and processes, which compilers look at, for as long as one program runs.
+/// Mounts the host's devices and processes, which compilers use, while one program runs.
 const ENTER: &str =
     "mount --rbind /dev \"$0/dev\" && mount --rbind /proc \"$0/proc\" && exec chroot \"$0\" \"$@\"";
 
@@ -30,7 +30,7 @@ pub(super) struct Chroot {
 }
 
 impl Chroot {
-    /// The system in `folder`, made before.
+    /// An existing system in `folder`.
     pub(super) fn at(folder: PathBuf) -> Self {
         Self { folder }
     }
@@ -38,7 +38,7 @@ impl Chroot {
     /// Installs the release's essential packages and `packages` into `folder`.
     ///
     /// # Errors
-    /// mmdebstrap's, which has the end of its log in it.
+    /// mmdebstrap fails; the message quotes the end of its log.
     pub(super) fn install(build: &Build, packages: &[&str], folder: &Path) -> Result<Self> {
         let sources = folder.with_extension("list");
         let updates = format!("{RELEASE}-updates");
@@ -70,16 +70,16 @@ impl Chroot {
         Ok(Self::at(folder.to_path_buf()))
     }
 
-    /// Where a path of the system is on the host.
+    /// The host's path of a path inside the system.
     pub(super) fn path(&self, inside: &str) -> PathBuf {
         self.folder.join(inside.trim_start_matches('/'))
     }
 
-    /// An empty folder inside, [`SCRATCH`], for sources and what is made of them. It is no part of the system, and
-    /// builds follow one another under the cache's lock, so each starts by emptying it.
+    /// Empties and returns the folder [`SCRATCH`] inside, for sources and build products. It is not part of the
+    /// system. Builds run one after the other under the cache's lock, so each may start by emptying it.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The folder cannot be created.
     pub(super) fn scratch(&self) -> Result<PathBuf> {
         let folder = self.path(SCRATCH);
         super::cache::remove(&folder)?;
@@ -87,7 +87,7 @@ impl Chroot {
         Ok(folder)
     }
 
-    /// A program of the system, with the system's root folder as its own and a plain environment.
+    /// A program of the system, with the system's root folder as its root and a minimal environment.
     pub(super) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("unshare");
         if !is_root() {
@@ -100,7 +100,8 @@ impl Chroot {
     }
 }
 
-/// Unpacks what another user's id was needed to make, so that it is ours. Device nodes nobody else can make.
+/// Unpacks files that mmdebstrap made under other user ids, so that we own them. Device nodes are left out: only
+/// root can create those.
 fn extract(build: &Build, tar: &Path, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let mut command = Command::new("tar");

@@ -1,5 +1,5 @@
-//! Everything in the guest that is ours: its init, the kernel module, the libibverbs provider, the programs. Built
-//! in a root of its own with the guest's compiler, headers and libraries.
+//! Builds the parts of the guest that are refault's: init, the kernel module, the libibverbs provider, the
+//! programs. They are built in a root of its own with the guest's compiler, headers and libraries.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use super::modules::{Module, ModuleTree, load_order};
 use super::provider::ProviderSdk;
 use super::recipe::{BUILD_PACKAGES, COMPILER, KBUILD_PACKAGES, KERNEL_SUITE, MODULE_LISTS, RELEASE};
 
-/// Overrides the folder with the guest's sources, `guest-driver` of the source tree.
+/// Variable that overrides the folder with the guest's sources, `guest-driver` of the source tree.
 pub(super) const SOURCES_VARIABLE: &str = "REFAULT_GUEST_DRIVER";
 
-/// Init's sources, built into this program.
+/// Init's sources, embedded in this program.
 const INIT: &[(&str, &str)] = &[
     ("init.h", include_str!("init/init.h")),
     ("main.c", include_str!("init/main.c")),
@@ -32,7 +32,7 @@ const INIT: &[(&str, &str)] = &[
 const INIT_FLAGS: &[&str] = &["-std=gnu17", "-O2", "-Wall", "-Wextra", "-static", "-s"];
 const PROVIDER_FLAGS: &[&str] = &["-std=gnu17", "-O2", "-g", "-Wall", "-shared", "-fPIC", "-include"];
 
-/// The root with compiler and headers for `kernel`.
+/// The build root with compiler and headers for `kernel`.
 ///
 /// # Errors
 /// Packages cannot be fetched or installed.
@@ -111,10 +111,10 @@ fn add_modules<W: std::io::Write>(archive: &mut Initramfs<W>, list: &str, module
     archive.file(&format!("modules/{list}"), 0o644, paths.as_bytes())
 }
 
-/// The initramfs with our driver and programs, as files to be laid over the root file system.
+/// The initramfs with our driver and programs, whose files are laid over the root file system.
 ///
 /// # Errors
-/// Something does not compile: the message has the compiler's.
+/// A part does not compile; the message quotes the compiler.
 pub(super) fn driver_archive(
     build: &Build,
     kernel: &Kernel,
@@ -144,10 +144,11 @@ pub(super) fn driver_archive(
     Ok(folder.join("driver.cpio"))
 }
 
-/// Where the guest's sources are: the tree this program was built from, unless told otherwise.
+/// The folder with the guest's sources: the tree that this program was built from, unless [`SOURCES_VARIABLE`]
+/// overrides it.
 ///
 /// # Errors
-/// They are not there.
+/// There are no sources there.
 pub(super) fn sources() -> Result<PathBuf> {
     let built_from = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest-driver");
     let folder = std::env::var_os(SOURCES_VARIABLE).map_or_else(|| PathBuf::from(built_from), PathBuf::from);
@@ -165,7 +166,7 @@ fn inside(path: &str) -> String {
     format!("/{SCRATCH}/{path}")
 }
 
-/// What the three parts are built with.
+/// The inputs of the three parts' builds.
 struct Bench<'a> {
     build: &'a Build,
     toolchain: &'a Chroot,
@@ -177,12 +178,12 @@ struct Bench<'a> {
 type Archive = Initramfs<std::io::BufWriter<fs::File>>;
 
 impl Bench<'_> {
-    /// The kernel module, loaded by init and kept for insmod.
+    /// The kernel module, which init loads; it is also kept for insmod.
     fn module(&self, archive: &mut Archive) -> Result<()> {
         if !self.take("linux", "Kbuild")? {
             return Ok(());
         }
-        // Beside the sources, where Kbuild's own include path leads.
+        // Next to the sources, where Kbuild's include path finds it.
         fs::copy(self.scratch.join("include/refault_abi.h"), self.scratch.join("linux/refault_abi.h"))?;
         let headers = format!("/usr/src/linux-headers-{}", self.kernel.release);
         self.run("make", &["-C", &headers, &format!("M={}", inside("linux")), "-j4", "modules"])
@@ -223,7 +224,7 @@ impl Bench<'_> {
         archive.file("extra/etc/libibverbs.d/refault.driver", 0o644, b"driver refault\n")
     }
 
-    /// Programs, by the Makefile beside them: whatever it puts into the folder OUT as `refault-*`.
+    /// Programs, built by the Makefile beside them: every file `refault-*` in the folder OUT.
     fn programs(&self, archive: &mut Archive) -> Result<()> {
         if !self.take("workload", "Makefile")? {
             return Ok(());
@@ -239,7 +240,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Copies a part's sources in. False if there are none: the part, or the file it needs, is not there.
+    /// Copies a part's sources. False if they, or the file the part needs, do not exist.
     fn take(&self, part: &str, needs: &str) -> Result<bool> {
         let from = self.sources.join(part);
         if files_below(&from)?.is_empty() || !from.join(needs).exists() {
@@ -250,7 +251,7 @@ impl Bench<'_> {
         Ok(true)
     }
 
-    /// Files of a scratch folder whose name is wanted.
+    /// Files of a scratch folder whose name `wanted` accepts.
     fn built(&self, folder: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
         let name = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(&wanted);
         Ok(files_below(&self.scratch.join(folder))?.into_iter().filter(name).collect())

@@ -1,4 +1,4 @@
-//! The finished guest image: a folder that holds all a machine boots from.
+//! The finished guest image: a folder with everything a machine boots from.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,18 +14,18 @@ use super::kernel::{Kernel, kernel};
 use super::provider::provider_sdk;
 use super::runtime::{Runtime, runtime};
 
-/// Names the folder of a finished image that is taken as it is. Set for programs inside an emulated machine, which
-/// have no network and no business building anything.
+/// Variable with the folder of a finished image to be used as it is. Set for programs inside an emulated machine,
+/// which have no network and must not build anything.
 pub const IMAGE_VARIABLE: &str = "REFAULT_IMAGE";
 
-/// What an image was made of.
+/// What an image was built from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// As `uname -r` prints it.
+    /// Kernel release, as `uname -r` prints it.
     pub kernel: String,
-    /// Version of rdma-core, for which the provider was built.
+    /// Version of rdma-core that the provider was built for.
     pub rdma_core: String,
-    /// Bytes of the root file system.
+    /// Size of the root file system in bytes.
     pub root_bytes: u64,
     /// Binary packages of the root file system with their versions.
     pub packages: Vec<(String, String)>,
@@ -38,11 +38,11 @@ pub struct GuestImage {
 }
 
 impl GuestImage {
-    /// The image with the newest kernel of the series that is `wanted`, or the usual one: from the cache if nothing it is made of has changed, else built.
-    /// `renew` asks the archive for newer packages.
+    /// The image with the newest kernel of the series `wanted`, or with the default one: from the cache if none of
+    /// its ingredients has changed, otherwise built. `renew` asks the archive for newer packages.
     ///
     /// # Errors
-    /// It cannot be built; what was there before stays.
+    /// It cannot be built; an older image stays.
     pub fn ensure(wanted: Option<Series>, renew: bool) -> Result<Self> {
         if let Some(folder) = std::env::var_os(IMAGE_VARIABLE) {
             return Self::open(Path::new(&folder));
@@ -59,7 +59,7 @@ impl GuestImage {
         assemble(&build, &kernel, &runtime, &rdma_core, &parts)
     }
 
-    /// An image that was built before.
+    /// An existing image.
     ///
     /// # Errors
     /// There is none, or part of it is missing.
@@ -69,12 +69,12 @@ impl GuestImage {
         Ok(image)
     }
 
-    /// Its folder.
+    /// The image's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The kernel, an ELF file.
+    /// The kernel as an ELF file.
     pub fn kernel(&self) -> PathBuf {
         self.folder.join("vmlinux")
     }
@@ -84,36 +84,36 @@ impl GuestImage {
         self.folder.join("vmlinuz")
     }
 
-    /// Init and kernel modules.
+    /// Initramfs with init and kernel modules.
     pub fn boot_archive(&self) -> PathBuf {
         self.folder.join("boot.cpio")
     }
 
-    /// Our driver and programs.
+    /// Initramfs with our driver and programs.
     pub fn driver_archive(&self) -> PathBuf {
         self.folder.join("driver.cpio")
     }
 
-    /// The root file system.
+    /// The root file system, an erofs image.
     pub fn root(&self) -> PathBuf {
         self.folder.join("root.erofs")
     }
 
-    /// The initramfs of the machine that QEMU emulates.
+    /// The initramfs of the nested machine.
     pub fn outer_initramfs(&self) -> PathBuf {
         self.folder.join("outer.cpio")
     }
 
-    /// What it was made of.
+    /// What the image was built from.
     ///
     /// # Errors
     /// The manifest is missing or was written by another version of refault.
     pub fn manifest(&self) -> Result<Manifest> {
         let path = self.folder.join("manifest.json");
         let text = fs::read(&path).with_context(|| {
-            format!("{} is no guest image: `refault guest build` makes one", self.folder.display())
+            format!("{} is not a guest image: `refault guest build` makes one", self.folder.display())
         })?;
-        serde_json::from_slice(&text).with_context(|| format!("{} is not understood", path.display()))
+        serde_json::from_slice(&text).with_context(|| format!("{} cannot be parsed", path.display()))
     }
 }
 
@@ -129,10 +129,10 @@ fn assemble(
         .fold(Key::new("image"), |key, part| key.with("part", part.as_os_str().as_encoded_bytes()));
     let folder = build.cache.stage("image", &key, |work| {
         for part in parts {
-            // Links, so that an image stays whole when the stages it was made from are thrown away.
+            // Hard links, so that an image stays complete when the stages it was made from are removed.
             let name = part.file_name().unwrap_or_default();
             fs::hard_link(part, work.join(name))
-                .with_context(|| format!("cannot take {}", part.display()))?;
+                .with_context(|| format!("cannot link {}", part.display()))?;
         }
         let packages = fs::read_to_string(runtime.package_list())?;
         let manifest = Manifest {
@@ -153,7 +153,7 @@ fn name_and_version(line: &str) -> Option<(String, String)> {
     Some((fields.next()?, fields.next()?))
 }
 
-/// The image in a cache that was used last; it may be older than its sources.
+/// The most recently used image in a cache; it may be older than its sources.
 pub fn newest(root: &Path) -> Option<GuestImage> {
     let used = |entry: fs::DirEntry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()));
     let stages = fs::read_dir(root.join("stages")).ok()?.flatten();
@@ -162,10 +162,10 @@ pub fn newest(root: &Path) -> Option<GuestImage> {
     GuestImage::open(&folder).ok()
 }
 
-/// Removes every stage and list that building left, under the lock of builds.
+/// Removes every stage and list that builds have left, holding the builds' lock. Returns the bytes freed.
 ///
 /// # Errors
-/// A build is at work, or something cannot be removed.
+/// A build is running, or a file cannot be removed.
 pub fn clean() -> Result<u64> {
     let root = location()?;
     let lock = match fs::File::options().append(true).open(root.join("lock")) {
@@ -173,7 +173,7 @@ pub fn clean() -> Result<u64> {
         Err(_) => return Ok(0),
     };
     if lock.try_lock().is_err() {
-        bail!("a build is at work in {}: wait for it, or end it", root.display());
+        bail!("a build is running in {}: wait for it, or stop it", root.display());
     }
     let bytes = size(&root);
     for part in ["work", "stages", "apt", "trees"] {
@@ -182,7 +182,7 @@ pub fn clean() -> Result<u64> {
     Ok(bytes)
 }
 
-/// Bytes on disk of everything below a folder, hard links counted each time.
+/// Size on disk of all files below a folder in bytes, with hard links counted each time.
 fn size(folder: &Path) -> u64 {
     let files = super::cache::files_below(folder).unwrap_or_default();
     files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum()

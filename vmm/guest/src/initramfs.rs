@@ -1,4 +1,4 @@
-//! Initial RAM file systems: cpio archives in the "newc" format, of which the kernel takes several in a row.
+//! Initial RAM file systems: cpio archives in the "newc" format, of which the kernel accepts several in a row.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use cpio::NewcBuilder;
 use cpio::newc::{ModeFileType, trailer};
 
-/// One archive being written. Parent folders are added as needed.
+/// An archive being written. Parent folders are added as needed.
 pub struct Initramfs<W: Write> {
     out: W,
     inode: u32,
@@ -21,7 +21,7 @@ impl Initramfs<BufWriter<File>> {
     /// Creates the archive file.
     ///
     /// # Errors
-    /// The file cannot be made.
+    /// The file cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self::new(BufWriter::new(file)))
@@ -37,7 +37,7 @@ impl<W: Write> Initramfs<W> {
     /// Adds a file with its contents and permission bits.
     ///
     /// # Errors
-    /// The archive cannot be written, or the file is larger than the format can say (4 GiB).
+    /// The archive cannot be written, or the file is larger than the format allows (4 GiB).
     pub fn file(&mut self, path: &str, mode: u32, contents: &[u8]) -> Result<()> {
         self.copy(path, mode, contents.len() as u64, contents)
     }
@@ -61,10 +61,10 @@ impl<W: Write> Initramfs<W> {
         self.entry(header, target.len() as u64, target.as_bytes())
     }
 
-    /// Adds a file or a whole folder of the host's.
+    /// Adds a file or a whole folder of the host.
     ///
     /// # Errors
-    /// Something that cannot be read, or is neither file, folder nor link.
+    /// Part of it cannot be read, or is neither file, folder nor symbolic link.
     pub fn host(&mut self, from: &Path, path: &str) -> Result<()> {
         let unreadable = || format!("cannot read {}", from.display());
         let meta = fs::metadata(from).with_context(unreadable)?;
@@ -82,7 +82,7 @@ impl<W: Write> Initramfs<W> {
         self.copy(path, meta.permissions().mode() & 0o7777, meta.size(), file)
     }
 
-    /// Writes the end mark.
+    /// Writes the trailer.
     ///
     /// # Errors
     /// The archive cannot be written.
@@ -113,10 +113,10 @@ impl<W: Write> Initramfs<W> {
     fn entry(&mut self, header: NewcBuilder, size: u64, mut from: impl Read) -> Result<()> {
         let size = u32::try_from(size).context("a file of 4 GiB or more does not fit")?;
         let mut writer = header.write(&mut self.out, size);
-        // A file that grows meanwhile must not spill over; one that shrinks is an error below.
+        // A file that grows meanwhile must not overrun its entry; one that shrinks is an error below.
         let copied = io::copy(&mut from.by_ref().take(size.into()), &mut writer)?;
         if copied != u64::from(size) {
-            bail!("it shrank while it was read");
+            bail!("it shrank while it was being read");
         }
         writer.finish()?;
         Ok(())
@@ -142,7 +142,7 @@ impl<W: Write> Initramfs<W> {
     }
 }
 
-/// Without a leading slash, and without any way out of the archive.
+/// The path without a leading slash and without any component that leaves the archive.
 fn relative(path: &Path) -> PathBuf {
     path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
 }
@@ -151,7 +151,7 @@ fn relative(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    /// Names, modes and contents, by the crate's own reader.
+    /// Names, modes and contents, read by the crate's own reader.
     fn list(mut bytes: &[u8]) -> Vec<(String, u32, String)> {
         let mut entries = Vec::new();
         loop {

@@ -1,4 +1,4 @@
-//! The guest's kernel, as packaged: which one, its image, its modules.
+//! The guest's kernel as packaged: the choice, the image, the modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use super::recipe::{KERNEL_FLAVOUR, KERNEL_PACKAGES, KERNEL_SUITE, KernelPackage
 use crate::outer::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
 use refault_os::process::Logged;
 
-/// A kernel out of the cache.
+/// A kernel in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// As `uname -r` prints it.
+    /// Release, as `uname -r` prints it.
     pub release: String,
-    /// What it is packaged as.
+    /// How it is packaged.
     pub packages: &'static KernelPackages,
     folder: PathBuf,
     outer: PathBuf,
@@ -31,12 +31,12 @@ impl Kernel {
         self.folder.join("vmlinuz")
     }
 
-    /// The ELF file that the bzImage carries: it starts without being decompressed first.
+    /// The ELF file inside the bzImage: it starts without decompression.
     pub fn elf(&self) -> PathBuf {
         self.folder.join("vmlinux")
     }
 
-    /// Folder of the modules of this release.
+    /// Folder with the modules of this release.
     pub fn modules(&self) -> PathBuf {
         self.folder.join("modules")
     }
@@ -46,14 +46,13 @@ impl Kernel {
         self.folder.join("busybox")
     }
 
-    /// What the emulated machine boots from when there is no hardware virtualization.
+    /// The initramfs of the nested machine.
     pub fn outer_initramfs(&self) -> PathBuf {
         self.outer.join("outer.cpio")
     }
 }
 
-/// The kernel that was chosen before, or else the newest of the series that is wanted, or else the usual one. `renew` chooses
-/// again.
+/// The kernel chosen before; otherwise the newest of the series `wanted`, or the default. `renew` chooses again.
 ///
 /// # Errors
 /// It cannot be fetched.
@@ -76,7 +75,8 @@ fn outer(build: &Build, release: &str, kernel: &Path) -> Result<PathBuf> {
     })
 }
 
-/// An archive moves on; a guest should not, until somebody says so. So the choice is a stage of its own.
+/// The archive moves on, but a guest must not change until the user asks for that. So the choice is a stage of its
+/// own.
 fn choose(build: &Build, wanted: Option<Series>, renew: bool) -> Result<Choice> {
     let series = wanted.map_or_else(|| "usual".to_string(), |series| series.to_string());
     let key = Key::new("choice")
@@ -117,28 +117,28 @@ fn fetch(build: &Build, packages: &KernelPackages, release: &str, work: &Path) -
 /// The ELF file in a bzImage: what its decompressor would unpack.
 ///
 /// # Errors
-/// The file is no bzImage, or its compression is unknown.
+/// The file is not a bzImage, or its compression is unknown.
 pub fn elf_of(logged: &Logged, bzimage: &Path) -> Result<Vec<u8>> {
     let image = fs::read(bzimage).with_context(|| format!("cannot read {}", bzimage.display()))?;
-    let payload = payload(&image).ok_or_else(|| anyhow!("{} is no bzImage", bzimage.display()))?;
+    let payload = payload(&image).ok_or_else(|| anyhow!("{} is not a bzImage", bzimage.display()))?;
     let tool = match payload {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
         [0xfd, b'7', b'z', b'X', ..] => "xz",
         [0x1f, 0x8b, ..] => "gzip",
-        _ => bail!("{} is compressed in a way that is not known here", bzimage.display()),
+        _ => bail!("{} is compressed in an unknown way", bzimage.display()),
     };
-    // gzip wants to see its suffix.
+    // gzip insists on its suffix.
     let packed = tempfile::Builder::new().suffix(".gz").tempfile()?;
     fs::write(packed.path(), payload)?;
     let elf = logged.bytes(Command::new(tool).arg("-dc").arg(packed.path()))?;
     match elf.starts_with(b"\x7fELF") {
         true => Ok(elf),
-        false => bail!("{} carries something that is no ELF file", bzimage.display()),
+        false => bail!("{} contains something that is not an ELF file", bzimage.display()),
     }
 }
 
 /// The compressed kernel in a bzImage, found by the setup header (Documentation/arch/x86/boot.rst). Its last four
-/// bytes are the size, which some tools take for rubbish.
+/// bytes are the size, which some tools reject as trailing garbage.
 fn payload(image: &[u8]) -> Option<&[u8]> {
     let long = |at: usize| Some(u32::from_le_bytes(*image.get(at..)?.first_chunk()?) as usize);
     if image.get(0x202..0x206)? != b"HdrS" {

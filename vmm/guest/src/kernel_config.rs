@@ -1,26 +1,27 @@
-//! A kernel's configuration, and what of it a guest of ours needs: `guest-driver/kernel.config` has the same options.
+//! A kernel's configuration, and the options of it that guests need; `guest-driver/kernel.config` has the same
+//! options.
 
 use std::collections::BTreeMap;
 
-/// What a guest is to be able to do.
+/// A use of a guest that needs kernel options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// Run a command with our driver loaded.
     Boot,
-    /// See folders of the host: `--share`, `--root host`.
+    /// Access folders of the host: `--share`, `--root host`.
     Share,
-    /// Have a network: `--net user`.
+    /// Use a network: `--net user`.
     Net,
-    /// Tell its part of recorded faults: `--trace`.
+    /// Trace the kernel's part of recorded faults: `--trace`.
     Trace,
 }
 
-/// One option.
+/// A required option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Without `CONFIG_`.
+    /// Name without `CONFIG_`.
     pub name: &'static str,
-    /// What it is for.
+    /// Why it is needed.
     pub purpose: &'static str,
     needed_by: Use,
 }
@@ -29,7 +30,7 @@ const fn wanted(needed_by: Use, name: &'static str, purpose: &'static str) -> Wa
     Wanted { name, purpose, needed_by }
 }
 
-/// What guests need. An option that another one here selects is left out.
+/// All required options. One that another option here selects is left out.
 const WANTED: &[Wanted] = &[
     wanted(Use::Boot, "BLK_DEV_INITRD", "the initial RAM file system, which holds init"),
     wanted(Use::Boot, "DEVTMPFS", "device nodes"),
@@ -64,12 +65,12 @@ const WANTED: &[Wanted] = &[
     ),
 ];
 
-/// A configuration as `.config` has it.
+/// A configuration as in `.config`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelConfig(BTreeMap<String, String>);
 
 impl KernelConfig {
-    /// From the text of a `.config`. Lines that set nothing are passed over.
+    /// Parses the text of a `.config`. Lines that set no option are ignored.
     pub fn parse(text: &str) -> Self {
         let set = |line: &str| {
             let (name, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
@@ -83,13 +84,13 @@ impl KernelConfig {
         matches!(self.0.get(name).map(String::as_str), Some("y" | "m"))
     }
 
-    /// What guests that do this need and this kernel lacks.
+    /// The options that guests with these uses need and this kernel lacks.
     pub fn missing(&self, uses: &[Use]) -> Vec<Wanted> {
         let lacks = |wanted: &&Wanted| uses.contains(&wanted.needed_by) && !self.has(wanted.name);
         WANTED.iter().filter(lacks).copied().collect()
     }
 
-    /// What the kernel's command line has to say for the IOMMU to come up with PASIDs.
+    /// Arguments for the kernel's command line that enable the IOMMU with PASIDs, if the configuration does not.
     pub fn iommu_arguments(&self) -> Option<&'static str> {
         let on = self.has("INTEL_IOMMU_DEFAULT_ON") && self.has("INTEL_IOMMU_SCALABLE_MODE_DEFAULT_ON");
         (!on).then_some("intel_iommu=on,sm_on")

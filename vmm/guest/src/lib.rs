@@ -1,4 +1,6 @@
-//! The guest image: Debian's userland and kernel as packaged, our driver, and what boots them.
+//! The guest image: Debian's userland and kernel as packaged, our driver, and the archives to boot them.
+
+#![warn(clippy::missing_errors_doc)]
 
 pub mod build;
 pub mod cache;

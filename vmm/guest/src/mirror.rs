@@ -1,14 +1,14 @@
-//! Finds the Debian archive this machine already uses; we name none of our own.
+//! Finds the Debian archive that this machine already uses; refault has no default.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
-/// Overrides the archive: a URI as in sources.list.
+/// Variable that overrides the archive: a URI as in sources.list.
 pub const MIRROR_VARIABLE: &str = "REFAULT_MIRROR";
 
-/// Archive URIs, as apt takes them.
+/// Archive URIs in apt's format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
     /// The main archive.
@@ -18,10 +18,11 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// From the environment, else from apt's own view of its sources, else from its configuration files.
+    /// Finds the archive: from the environment, otherwise from apt's own view of its sources, otherwise from its
+    /// configuration files.
     ///
     /// # Errors
-    /// Neither names a Debian archive: the message says what to set.
+    /// None of them names a Debian archive; the message says what to set.
     pub fn find() -> Result<Self> {
         let targets = Command::new("apt-get")
             .args(["indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages"])
@@ -60,7 +61,7 @@ fn choose(wanted: Option<String>, configured: impl FnOnce() -> Option<Mirror>) -
     }
 }
 
-/// From the lines `origin|label|uri`, known to apt once it has fetched its lists.
+/// From lines of `origin|label|uri`, which apt knows once it has fetched its lists.
 fn from_targets(lines: &str) -> Option<Mirror> {
     let uri = |wanted: &str| {
         let of = |line: &str| {
@@ -73,7 +74,8 @@ fn from_targets(lines: &str) -> Option<Mirror> {
     Some(Mirror { main: uri("Debian")?, security: uri("Debian-Security") })
 }
 
-/// From sources in either format. An archive is known by the last part of its path, as Debian's mirrors keep it.
+/// From sources in either format. An archive is recognised by the last component of its path, as on Debian's
+/// mirrors.
 fn from_files(files: &[String]) -> Option<Mirror> {
     let uris: Vec<_> = files.iter().flat_map(|text| uris_of(text)).collect();
     let ending = |name: &str| {
@@ -103,7 +105,7 @@ fn uris_of(text: &str) -> Vec<String> {
     uris.iter().map(|uri| uri.trim_end_matches('/').to_string()).collect()
 }
 
-/// Texts of sources.list and of what lies in sources.list.d, in apt's order.
+/// Contents of sources.list and of the files in sources.list.d, in apt's order.
 fn source_files(apt: &Path) -> Vec<String> {
     let mut paths = vec![apt.join("sources.list")];
     let mut parts: Vec<_> = std::fs::read_dir(apt.join("sources.list.d"))

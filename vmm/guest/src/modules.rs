@@ -1,4 +1,4 @@
-//! Kernel modules as the distribution packs them: found by name, put in the order in which they load.
+//! Kernel modules as the distribution packages them: found by name, sorted into load order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,9 +13,9 @@ use refault_os::process::Logged;
 /// One module, decompressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
-    /// As `lsmod` writes it, with underscores.
+    /// Name as in `lsmod`, with underscores.
     pub name: String,
-    /// Path below the folder of its kernel release, without a suffix of compression.
+    /// Path below the folder of its kernel release, without a compression suffix.
     pub path: PathBuf,
     /// The ELF file.
     pub image: Vec<u8>,
@@ -40,14 +40,14 @@ impl<'a> ModuleTree<'a> {
         Ok(Self { files, folder: folder.to_path_buf(), logged })
     }
 
-    /// Indexes the modules of a kernel tree that was built, which lists them in `modules.order`.
+    /// Indexes the modules of a built kernel tree, which `modules.order` lists.
     ///
     /// # Errors
     /// The list cannot be read.
     pub fn built(tree: &Path, logged: &'a Logged) -> Result<Self> {
         let list = tree.join("modules.order");
         let text = fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
-        // Up to 6.3 the list has the place of installation and the module's own suffix.
+        // Up to Linux 6.3 the list has the installation path and the object's suffix.
         let below = |line: &str| Path::new(line.strip_prefix("kernel/").unwrap_or(line)).with_extension("ko");
         let named = |line| {
             let path = tree.join(below(line));
@@ -57,11 +57,11 @@ impl<'a> ModuleTree<'a> {
         Ok(Self { files, folder: tree.to_path_buf(), logged })
     }
 
-    /// The modules `names` and all they depend on, each behind its dependencies. A name that is not there is
-    /// left out: distributions turn modules into built-in parts of the kernel now and then.
+    /// The modules `names` and all their dependencies, each after its dependencies. A name without a module is
+    /// skipped: distributions sometimes build a module into the kernel.
     ///
     /// # Errors
-    /// A module that cannot be decompressed.
+    /// A module cannot be decompressed.
     pub fn closure(&self, names: &[&str]) -> Result<Vec<Module>> {
         let mut order = Vec::new();
         let mut seen = BTreeSet::new();
@@ -71,7 +71,7 @@ impl<'a> ModuleTree<'a> {
         Ok(order)
     }
 
-    /// The closure of each list, without what an earlier list has.
+    /// The closure of each list, without modules of earlier lists.
     ///
     /// # Errors
     /// As for [`Self::closure`].
@@ -111,22 +111,22 @@ impl<'a> ModuleTree<'a> {
             Some("ko") => return fs::read(path).with_context(|| format!("cannot read {}", path.display())),
             Some("xz") => "xz",
             Some("zst") => "zstd",
-            _ => bail!("do not know how {} is compressed", path.display()),
+            _ => bail!("{} is compressed in an unknown way", path.display()),
         };
         self.logged.bytes(Command::new(tool).arg("-dc").arg(path))
     }
 }
 
-/// Puts loose module files into the order in which they load.
+/// Sorts loose module files into load order.
 ///
 /// # Errors
-/// A file that is no kernel module, or cannot be read.
+/// A file is not a kernel module, or cannot be read.
 pub fn load_order(files: &[PathBuf]) -> Result<Vec<Module>> {
     let mut pending = Vec::new();
     for path in files {
         let image = fs::read(path).with_context(|| format!("cannot read module {}", path.display()))?;
         let Some(name) = module_name(path).filter(|_| image.starts_with(b"\x7fELF")) else {
-            bail!("{} is no kernel module: it must be an uncompressed .ko file", path.display());
+            bail!("{} is not a kernel module: it must be an uncompressed .ko file", path.display());
         };
         pending.push(Module { path: format!("{name}.ko").into(), name, image });
     }
@@ -135,7 +135,7 @@ pub fn load_order(files: &[PathBuf]) -> Result<Vec<Module>> {
         let waits = |module: &Module| {
             dependencies(&module.image).iter().any(|name| pending.iter().any(|other| other.name == *name))
         };
-        // In a circle, which no linker makes, the first one goes first.
+        // In a cycle, which no linker produces, the first one is loaded first.
         let next = pending.iter().position(|module| !waits(module)).unwrap_or(0);
         order.push(pending.remove(next));
     }
@@ -149,7 +149,7 @@ fn module_name(path: &Path) -> Option<String> {
     Some(stem.replace('-', "_"))
 }
 
-/// From the `depends=` field of the module's `.modinfo` section, a list of NUL-terminated strings.
+/// The `depends=` field of the module's `.modinfo` section, a list of NUL-terminated strings.
 fn dependencies(image: &[u8]) -> Vec<String> {
     const FIELD: &[u8] = b"\0depends=";
     let Some(start) = image.windows(FIELD.len()).position(|window| window == FIELD) else {

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# Init of the machine that QEMU emulates where there is no hardware virtualization: loads KVM, makes the host's
-# root folder its own, and lets refault go on there. Only the kernel's own file systems are put over the host's.
+# Init of the nested machine, which QEMU emulates where there is no hardware virtualization: loads KVM, enters the
+# host's root folder, and starts refault there. Only the kernel's own file systems are mounted over the host's.
 export PATH=/bin
 busybox mount -t proc proc /proc
 while read -r module; do busybox insmod "/modules/$module"; done < /modules/order
@@ -10,14 +10,14 @@ busybox mount -t proc proc /host/proc
 busybox mount -t sysfs sys /host/sys
 busybox mount -t devtmpfs dev /host/dev
 busybox mkdir -p /host/dev/shm /host/dev/pts
-# The machine was given memory for all that is put there.
+# The machine was given enough memory for everything in it.
 busybox mount -t tmpfs -o size=100% shm /host/dev/shm
 busybox mount -t devpts pts /host/dev/pts
 busybox ip link set lo up
 
-# The path of the program is in hex on the kernel's command line, so it may hold any character.
+# The path of the program is in hex on the kernel's command line, so it may contain any character.
 hex=$(busybox sed -n 's/.*refault\.program=\([0-9a-f]*\).*/\1/p' /proc/cmdline)
 program=$(printf "$(echo "$hex" | busybox sed 's/../\\x&/g')")
 busybox chroot /host "$program" agent
-echo "refault: $program ended without a word"
+echo "refault: $program ended without reporting a result"
 busybox poweroff -f

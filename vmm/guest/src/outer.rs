@@ -1,4 +1,4 @@
-//! What the emulated machine boots from: the guest's own kernel, busybox and the modules of KVM and 9p.
+//! The initramfs of the nested machine: busybox and the modules of KVM and 9p. Its kernel is the guest's.
 
 use std::path::Path;
 
@@ -7,16 +7,17 @@ use anyhow::Result;
 use crate::initramfs::Initramfs;
 use crate::modules::Module;
 
-/// The outer machine's init.
+/// The nested machine's init.
 pub const OUTER_INIT: &str = include_str!("outer-init.sh");
-/// Changes when the archive is laid out differently, so that archives in a cache are not mistaken for it.
+/// Part of the cache key: change it when the layout of the archive changes.
 pub const OUTER_LAYOUT: &str = "modules/NAME.ko, unsigned";
 /// What the kernel's build appends to a signed module.
 const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
-/// Bytes of the description between the signature and the mark; the last four hold the signature's length.
+/// Size in bytes of the description between the signature and the mark; its last four bytes are the signature's
+/// length.
 const SIGNATURE_INFO: usize = 12;
 
-/// Writes the outer machine's initramfs.
+/// Writes the nested machine's initramfs.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -36,8 +37,8 @@ pub fn outer_initramfs(path: &Path, busybox: &[u8], modules: &[Module]) -> Resul
     archive.finish()
 }
 
-/// The module without its signature. The emulated machine is ours alone and trusts us; checking eight signatures
-/// would cost it a second.
+/// The module without its signature. The nested machine runs only our code, and checking eight signatures would
+/// cost it a second.
 fn unsigned(image: &[u8]) -> &[u8] {
     let cut = || {
         let rest = image.strip_suffix(SIGNATURE_MARK)?;

@@ -1,4 +1,4 @@
-//! A private apt: the guest's release, looked up and downloaded without touching the host's package lists.
+//! A private apt: looks up and downloads packages of the guest's release without changing the host's package lists.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,10 +22,10 @@ pub struct Packages {
 }
 
 impl Packages {
-    /// Fetches the lists into `folder`; what did not change is not fetched again.
+    /// Fetches the lists into `folder`; unchanged ones are not fetched again.
     ///
     /// # Errors
-    /// No network, no such mirror, a bad signature.
+    /// There is no network or no such mirror, or a signature is wrong.
     pub fn fetch(folder: &Path, mirror: &Mirror, logged: &Logged) -> Result<Self> {
         let packages = Self { folder: folder.to_path_buf(), logged: logged.clone() };
         for part in ["lists/partial", "archives/partial"] {
@@ -46,7 +46,7 @@ impl Packages {
         Ok(packages)
     }
 
-    /// The newest kernel of `wanted`, or the usual one.
+    /// The newest kernel of the series `wanted`, or the default.
     ///
     /// # Errors
     /// The archive has none.
@@ -55,23 +55,23 @@ impl Packages {
         Choice::among(&names, wanted).ok_or_else(|| anyhow!(choice::none(&names, wanted)))
     }
 
-    /// Makes sure that the archive still has the packages of a kernel that was chosen before.
+    /// Checks that the archive still has the packages of a kernel that was chosen before.
     ///
     /// # Errors
-    /// It moved on.
+    /// A package is missing.
     pub fn has_kernel(&self, release: &str, packages: &[&str]) -> Result<()> {
         let names = self.names("linux-")?;
         let gone = packages.iter().filter(|name| name.starts_with("linux-"));
         match gone.into_iter().find(|wanted| !names.lines().any(|name| name == **wanted)) {
             None => Ok(()),
             Some(gone) => bail!(
-                "kernel {release} was chosen before, and the archive has no {gone} any more: `refault guest build \
+                "kernel {release} was chosen before, but the archive no longer has {gone}: `refault guest build \
                  --update` chooses again"
             ),
         }
     }
 
-    /// Names of packages, one a line.
+    /// Names of packages that begin with `start`, one per line.
     fn names(&self, start: &str) -> Result<String> {
         self.logged.output(self.apt("apt-cache").args(["pkgnames", start]))
     }
@@ -79,7 +79,7 @@ impl Packages {
     /// Downloads binary packages and unpacks them into `into`, without installing anything.
     ///
     /// # Errors
-    /// A package that is not there, or a full disk.
+    /// A package does not exist, or the disk is full.
     pub fn unpack(&self, names: &[&str], into: &Path) -> Result<()> {
         let debs = into.with_extension("debs");
         std::fs::create_dir_all(&debs)?;
@@ -90,7 +90,7 @@ impl Packages {
         cache::remove(&debs)
     }
 
-    /// The same for a package of `suite` and everything that it needs to run, as apt chooses it for an empty system.
+    /// The same for a package of `suite` and all its dependencies, as apt resolves them for an empty system.
     ///
     /// # Errors
     /// As for [`Self::unpack`].
@@ -108,11 +108,11 @@ impl Packages {
         Ok(std::fs::create_dir_all(archives.join("partial"))?)
     }
 
-    /// Downloads the upstream tarball of a source package. Only the tarball: the signed index vouches for it by
-    /// its digest, so the description file, which some mirrors lack, is not needed.
+    /// Downloads the upstream tarball of a source package. The description file, which some mirrors lack, is not
+    /// needed: the signed index contains the tarball's digest.
     ///
     /// # Errors
-    /// No such version, or it cannot be fetched, or its digest is wrong.
+    /// There is no such version, it cannot be fetched, or its digest is wrong.
     pub fn source_tarball(&self, package: &str, version: &str, into: &Path) -> Result<()> {
         let wanted = format!("{package}={version}");
         let mut lookup = self.apt("apt-get");
@@ -127,7 +127,7 @@ impl Packages {
         self.logged.run(fetch.args(["download-file", uri]).arg(into).arg(digest))
     }
 
-    /// A program of apt's that sees our lists and no others.
+    /// A program of apt that uses our lists and no others.
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let paths = [
@@ -157,7 +157,7 @@ impl Packages {
     }
 }
 
-/// URI and digest of the upstream tarball among the lines `'URI' NAME SIZE DIGEST`.
+/// URI and digest of the upstream tarball among lines of `'URI' NAME SIZE DIGEST`.
 fn tarball_of(lines: &str) -> Option<(&str, &str)> {
     lines.lines().find_map(|line| {
         let (uri, rest) = line.strip_prefix('\'')?.split_once("' ")?;

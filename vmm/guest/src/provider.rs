@@ -1,5 +1,5 @@
-//! What a libibverbs provider is built against: the private headers of rdma-core's source package, in the version
-//! that the guest's libibverbs was built from. The package itself is not built.
+//! The headers that a libibverbs provider is built against: the private headers of rdma-core's source package, in
+//! the version of the guest's libibverbs. The package itself is not built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::chroot::{Chroot, SCRATCH};
 use super::recipe::VERBS_SOURCE;
 use super::source::verbs_source;
 
-/// Folders of the source whose headers are taken, and where an `#include` looks for them.
+/// Folders of the source with headers, and the folder in which an `#include` looks for them.
 const HEADERS: &[(&str, &str)] = &[
     ("libibverbs", "infiniband"),
     ("ccan", "ccan"),
@@ -20,7 +20,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("kernel-headers/rdma", "rdma"),
     ("kernel-headers/rdma/ib_user_ioctl_verbs.h", "infiniband/ib_user_ioctl_verbs.h"),
 ];
-/// The part of rdma-core's configuration that its headers ask for.
+/// The part of rdma-core's configuration that its headers need.
 const CONFIG: &str = "#define HAVE_STATEMENT_EXPR 1\n#define HAVE_BUILTIN_TYPES_COMPATIBLE_P 1\n\
     #define HAVE_TYPEOF 1\n#define HAVE_ISBLANK 1\n#define HAVE_BUILTIN_CLZ 1\n#define HAVE_BUILTIN_CLZL 1\n\
     #define HAVE_FUNC_ATTRIBUTE_ALWAYS_INLINE 1\n#define HAVE_FUNC_ATTRIBUTE_IFUNC 1\n\
@@ -31,16 +31,16 @@ const CONFIG: &str = "#define HAVE_STATEMENT_EXPR 1\n#define HAVE_BUILTIN_TYPES_
 /// The headers, ready for the compiler.
 #[derive(Clone, Debug)]
 pub(super) struct ProviderSdk {
-    /// Holds `include/`, `config.h` and `provider.map`.
+    /// The folder with `include/`, `config.h` and `provider.map`.
     pub(super) folder: PathBuf,
     /// The private ABI of libibverbs, part of a provider's file name.
     pub(super) abi: u32,
 }
 
-/// The headers of `version`; `toolchain` has the interpreter for the script that makes some of them.
+/// The headers of `version`; `toolchain` has the interpreter for the script that generates some of them.
 ///
 /// # Errors
-/// The source cannot be fetched, or looks different from what is known.
+/// The source cannot be fetched, or has an unknown layout.
 pub(super) fn provider_sdk(build: &Build, version: &str, toolchain: &Chroot) -> Result<ProviderSdk> {
     let key = Key::new("provider-sdk").with("version", version).with("config", CONFIG);
     let folder = build.cache.stage("provider-sdk", &key, |work| {
@@ -61,11 +61,11 @@ fn prepare(build: &Build, source: &Path, toolchain: &Chroot, work: &Path) -> Res
             let name = file.strip_prefix(&from).unwrap_or(file);
             let target = if name.as_os_str().is_empty() { to.clone() } else { to.join(name) };
             fs::create_dir_all(target.parent().unwrap_or(&include))?;
-            fs::copy(file, &target).with_context(|| format!("cannot take {}", file.display()))?;
+            fs::copy(file, &target).with_context(|| format!("cannot copy {}", file.display()))?;
         }
     }
     let abi = private_abi(&fs::read_to_string(source.join("CMakeLists.txt"))?)
-        .ok_or_else(|| anyhow!("{VERBS_SOURCE} does not say which private ABI it has"))?;
+        .ok_or_else(|| anyhow!("{VERBS_SOURCE} does not declare its private ABI"))?;
     fs::write(work.join("abi"), format!("{abi}\n"))?;
     fs::write(work.join("config.h"), format!("{CONFIG}#define IBVERBS_PABI_VERSION {abi}\n"))?;
     fs::copy(source.join("buildlib/provider.map"), work.join("provider.map"))?;
@@ -85,7 +85,7 @@ fn make_abi_structs(build: &Build, source: &Path, toolchain: &Chroot, include: &
     Ok(())
 }
 
-/// From the line `set(IBVERBS_PABI_VERSION "34")`.
+/// The number in the line `set(IBVERBS_PABI_VERSION "34")`.
 fn private_abi(cmake: &str) -> Option<u32> {
     let line = cmake.lines().find_map(|line| line.trim().strip_prefix("set(IBVERBS_PABI_VERSION "))?;
     line.trim_end_matches(')').trim_matches('"').parse().ok()

@@ -1,4 +1,4 @@
-//! The guest's root file system: packages and kernel modules in an erofs image, and the list of what is in it.
+//! The guest's root file system: packages and kernel modules in an erofs image, and the list of its packages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::source::verbs_source;
 /// Package whose tests go into the image.
 const TESTED_PACKAGE: &str = "python3-pyverbs";
 
-/// The image is mapped as persistent memory, in pages of 2 MiB.
+/// The image is mapped as persistent memory, in 2 MiB pages.
 const IMAGE_ALIGN: u64 = 2 << 20;
 
 /// A finished root file system.
@@ -27,17 +27,17 @@ pub(super) struct Runtime {
 }
 
 impl Runtime {
-    /// The erofs image, uncompressed, so that it can be mapped instead of read.
+    /// The erofs image, uncompressed, so that it can be mapped rather than read.
     pub(super) fn image(&self) -> PathBuf {
         self.folder.join("root.erofs")
     }
 
-    /// Lines of package, version, source package and source version, with tabs between.
+    /// A file with lines of package, version, source package and source version, separated by tabs.
     pub(super) fn package_list(&self) -> PathBuf {
         self.folder.join("packages.tsv")
     }
 
-    /// Version of the source package that a package was built from.
+    /// Version of the source package that `package` was built from.
     ///
     /// # Errors
     /// The package is not in the image.
@@ -76,7 +76,7 @@ pub(super) fn runtime(build: &Build, kernel: &Kernel) -> Result<Runtime> {
     Ok(Runtime { folder })
 }
 
-/// Modules for modprobe in the guest, decompressed: the guest need not spend its time on that.
+/// Adds modules for modprobe in the guest, decompressed to save the guest's time.
 fn add_modules(build: &Build, kernel: &Kernel, chroot: &Chroot) -> Result<()> {
     let tree = ModuleTree::open(&kernel.modules(), &build.logged)?;
     let folder = chroot.path("usr/lib/modules").join(&kernel.release);
@@ -90,15 +90,16 @@ fn add_modules(build: &Build, kernel: &Kernel, chroot: &Chroot) -> Result<()> {
     build.logged.run(chroot.command("depmod").arg(&kernel.release))
 }
 
-/// The tests of the bindings that are installed, from the source these were built from. They come compiled, because an
-/// emulated CPU takes seconds for that, and are not compared with their sources, for packing rounds the files' times.
+/// Adds the tests of the installed bindings, from the source that these were built from. They are precompiled,
+/// because an emulated CPU takes seconds for that, and never compared with their sources, because packing rounds
+/// the files' times.
 fn add_tests(build: &Build, version: &str, chroot: &Chroot, work: &Path) -> Result<()> {
     let source = verbs_source(build, version, work)?;
     let (from, to) = (source.join(VERBS_TESTS.0), chroot.path(VERBS_TESTS.1));
     fs::create_dir_all(&to)?;
     for file in files_below(&from)?.iter().filter(|file| file.extension().is_some_and(|kind| kind == "py")) {
         fs::copy(file, to.join(file.file_name().unwrap_or_default()))
-            .with_context(|| format!("cannot take {}", file.display()))?;
+            .with_context(|| format!("cannot copy {}", file.display()))?;
     }
     let how = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", VERBS_TESTS.1];
     build.logged.run(chroot.command("python3").args(how))?;
@@ -109,7 +110,7 @@ fn pack(build: &Build, root: &Path, image: &Path) -> Result<()> {
     let mut command =
         Command::new(refault_os::tools::locate("mkfs.erofs").unwrap_or_else(|| "mkfs.erofs".into()));
     build.logged.run(command.arg("--all-root").arg(image).arg(root))?;
-    // As a memory region is to be.
+    // Pad it to the size of a memory region.
     let file = fs::File::options().write(true).open(image)?;
     Ok(file.set_len(file.metadata()?.len().next_multiple_of(IMAGE_ALIGN))?)
 }

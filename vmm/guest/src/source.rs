@@ -11,7 +11,8 @@ use super::build::Build;
 use super::cache::Key;
 use super::recipe::VERBS_SOURCE;
 
-/// Unpacks the source of `version` into a folder below `work` and returns that. Fetched once for all stages.
+/// Unpacks the source of `version` into a folder below `work` and returns that folder. It is downloaded once for
+/// all stages.
 ///
 /// # Errors
 /// It cannot be fetched or unpacked.

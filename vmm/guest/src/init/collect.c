@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-/* Files for the host: a tar archive on a memory region that the host reads when the guest is gone. */
+/* Files for the host: a tar archive on a memory region that the host reads when the guest has ended. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -41,7 +41,7 @@ static int flush(const char *name)
 	return result;
 }
 
-/* Returns 0 when the host gets all it asked for. */
+/* Returns 0 when every file the host asked for is in the archive. */
 int collect_files(const struct job *job, int busybox)
 {
 	int status = -1;

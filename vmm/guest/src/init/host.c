@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-/* What QEMU lends the guest: folders of the host's by 9p, and a network. See vmm/hosts/src/qemu/extras.rs. */
+/* What QEMU gives the guest: folders of the host over 9p, and a network. See vmm/hosts/src/qemu/extras.rs. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,16 +16,16 @@
 
 #include "init.h"
 
-/* QEMU's network, as it is without options. */
+/* QEMU's default network. */
 #define ADDRESS		"10.0.2.15"
 #define MASK		"255.255.255.0"
 #define GATEWAY		"10.0.2.2"
 #define NAME_SERVER	"10.0.2.3"
 
-/* Large messages: each is a turn through QEMU. */
+/* Large messages: each is a round trip through QEMU. */
 #define OPTIONS		"trans=virtio,version=9p2000.L,msize=512000"
 
-/* Takes "TAG ro PATH" or "TAG rw PATH" apart and mounts it at `path`, or where it says. */
+/* Parses "TAG ro PATH" or "TAG rw PATH" and mounts the share at `path`, or at PATH if that is NULL. */
 static int mount_share(const char *share, const char *path, const char *options)
 {
 	char tag[32], mode[3];
@@ -48,14 +48,14 @@ static int is_root(const char *share)
 	return strcmp(place(share), "/") == 0;
 }
 
-/* The root file system, if it is one of the host's folders. Nobody writes there, so it may be cached. */
+/* The root file system, if it is one of the host's folders. The guest never writes to it, so it may be cached. */
 int mount_host_root(const struct job *job, const char *path)
 {
 	if (!job->shares[0] || !is_root(job->shares[0]))
 		return 0;
 	mkdir(path, 0755);
 	if (mount_share(job->shares[0], path, OPTIONS ",cache=loose") != 0)
-		give_up("the host's folder cannot be the root file system: %s", strerror(errno));
+		give_up("the host's folder cannot be mounted as the root file system: %s", strerror(errno));
 	return 1;
 }
 
@@ -81,7 +81,7 @@ void mount_shares(const struct job *job)
 			continue;
 		make_folders(place(job->shares[item]));
 		if (mount_share(job->shares[item], NULL, OPTIONS) != 0)
-			give_up("%s is not shared: %s", place(job->shares[item]), strerror(errno));
+			give_up("cannot mount the share %s: %s", place(job->shares[item]), strerror(errno));
 	}
 }
 
@@ -132,7 +132,7 @@ static int is_virtio(const char *name)
 	return strcmp(basename(driver), "virtio_net") == 0;
 }
 
-/* Gives the first virtio interface the address that QEMU has for it. */
+/* Gives the first virtio interface the address that QEMU assigns to it. */
 void start_network(const struct job *job)
 {
 	struct if_nameindex *interfaces, *each;
@@ -144,15 +144,15 @@ void start_network(const struct job *job)
 	for (each = interfaces; each && each->if_name && !is_virtio(each->if_name); each++)
 		;
 	if (!each || !each->if_name)
-		give_up("there is no network interface of QEMU's: is virtio_net there?");
+		give_up("there is no network interface of QEMU: is virtio_net loaded?");
 	if (bring_up(each->if_name) != 0)
-		give_up("%s does not come up: %s", each->if_name, strerror(errno));
+		give_up("cannot bring up %s: %s", each->if_name, strerror(errno));
 	if_freenameindex(interfaces);
-	/* It may be a link to what does not run here. */
+	/* It may be a symbolic link to a file of a service that does not run here. */
 	unlink("/etc/resolv.conf");
 	resolver = fopen("/etc/resolv.conf", "we");
 	if (!resolver || fprintf(resolver, "nameserver " NAME_SERVER "\n") < 0)
-		say("no names can be looked up: %s", strerror(errno));
+		say("no name server is configured: %s", strerror(errno));
 	if (resolver)
 		fclose(resolver);
 }

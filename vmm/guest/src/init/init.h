@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
-/* Init of refault's guest. It is linked statically: it starts before there is any other file system. */
+/* Init of refault's guest. Linked statically: it starts before there is any other file system. */
 #ifndef REFAULT_INIT_H
 #define REFAULT_INIT_H
 
@@ -7,31 +7,31 @@
 #include <stddef.h>
 
 #define MAX_ITEMS 512
-/* What the prompt of its shell says. */
+/* The host name in the shell's prompt. */
 #define HOST_NAME "refault"
 
-/* What the host wants run: /refault/job, records of a letter, text and NUL. See vmm/src/run/job.rs. */
+/* What the host wants to run: /refault/job, records of a letter, text and NUL. See vmm/src/run/job.rs. */
 struct job {
 	char *arguments[MAX_ITEMS + 1];
 	char *environment[MAX_ITEMS + 1];
-	char *collect[MAX_ITEMS + 1]; /* files the host wants back */
+	char *collect[MAX_ITEMS + 1]; /* files to return to the host */
 	char *shares[MAX_ITEMS + 1];  /* the host's folders: "TAG ro|rw PATH" */
 	const char *folder;
 	const char *root;     /* block device of the root file system */
-	const char *results;  /* block device that takes the files */
-	int foreign_kernel;   /* the modules of the image do not fit it */
-	int lent;             /* there are devices of QEMU's, and modules for them */
-	int network;          /* one of them is a network interface */
+	const char *results;  /* block device for these files */
+	int foreign_kernel;   /* the modules of the image do not match it */
+	int lent;             /* QEMU provides devices: load their modules */
+	int network;          /* one of these devices is a network interface */
 	const char *terminal; /* "COLUMNSxROWS", when the command gets a terminal */
-	const char *token;    /* what our lines to the host begin with; no other program knows it */
-	const char *trace;    /* KiB of memory for each CPU's events of fault handling, if they are wanted */
+	const char *token;    /* prefix of our lines to the host, secret from other programs */
+	const char *trace;    /* KiB of trace buffer per CPU, if fault handling is to be traced */
 };
 
-/* The serial ports that speak with the host, after the console. */
+/* The serial ports for the host, besides the console. */
 #define STREAM_PORT "/dev/ttyS1"
 #define CONTROL_PORT "/dev/ttyS2"
 
-/* The host reads statuses as a shell does. */
+/* Exit statuses as in a shell. */
 #define STATUS_NOT_EXECUTABLE 126
 #define STATUS_NOT_FOUND 127
 

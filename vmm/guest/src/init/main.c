@@ -21,7 +21,7 @@
 static int control = -1;
 static const char *token = "";
 
-/* Lines for the kernel's log, and so for the host's serial log, and for the user. */
+/* Writes a line to the kernel's log, and so to the host's serial log, and for the user to the control port. */
 static void log_line(const char *format, va_list arguments)
 {
 	char line[512];
@@ -32,7 +32,7 @@ static void log_line(const char *format, va_list arguments)
 	if (length > (int)sizeof(line) - 1)
 		length = sizeof(line) - 1;
 	if (write(log >= 0 ? log : STDERR_FILENO, line, length) < 0) {
-		/* There is nowhere else to say it. */
+		/* There is nowhere else to report it. */
 	}
 	if (log >= 0)
 		close(log);
@@ -84,7 +84,7 @@ void write_all(int fd, const void *bytes, size_t count)
 	}
 }
 
-/* A serial port that carries bytes as they are. */
+/* Opens a serial port that passes all bytes unchanged. */
 int open_raw_port(const char *path)
 {
 	struct termios settings;
@@ -117,7 +117,7 @@ int main(int count, char **arguments)
 	static struct job job;
 	int busybox, port, status, failed;
 
-	/* Not by the process number: in a namespace of its own the first process may be a poweroff. */
+	/* Not by the process number: in a PID namespace the first process may be a poweroff. */
 	if (strcmp(basename(arguments[0]), "init") != 0)
 		return request_power(basename(arguments[0]), count > 1 ? arguments[1] : NULL);
 
@@ -142,7 +142,7 @@ int main(int count, char **arguments)
 	mount_shares(&job);
 	bring_up_loopback();
 	start_network(&job);
-	/* While there is one CPU: events are switched on by rewriting code. */
+	/* While there is only one CPU: enabling events rewrites kernel code. */
 	start_trace(&job);
 	start_cpus();
 
@@ -151,7 +151,7 @@ int main(int count, char **arguments)
 		give_up("no serial ports %s and %s: %s", STREAM_PORT, CONTROL_PORT, strerror(errno));
 	if (symlink(CONTROL_PORT, "/dev/refault-control") != 0)
 		say("no /dev/refault-control: %s", strerror(errno));
-	/* What a port echoed before it was raw is behind the first line's end. */
+	/* The first line end terminates what a port echoed before it was raw. */
 	dprintf(control, "\n%s ready\n", token);
 	status = relay_command(&job, port);
 	if (power_is_wanted())
@@ -160,7 +160,7 @@ int main(int count, char **arguments)
 	failed = collect_files(&job, busybox);
 	tcdrain(port);
 
-	/* Whatever still runs is not wanted any more; what is mounted goes down clean. */
+	/* Processes that still run are not needed any more; file systems are unmounted cleanly. */
 	kill(-1, SIGKILL);
 	release_mounts();
 	sync();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-/* poweroff, reboot and halt: this program under those names asks the guest's first process, which is this program too. */
+/* poweroff, reboot and halt: under these names this program sends a request to the guest's first process, which is
+ * this program too. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdio.h>
@@ -10,7 +11,7 @@
 
 #include "init.h"
 
-/* As busybox and sysvinit have it: what is asked by which signal. */
+/* The signal for each request, as in busybox and sysvinit. */
 static const struct request {
 	const char *name;
 	int signal;
@@ -30,7 +31,7 @@ static void on_request(int signal)
 	wanted = signal;
 }
 
-/* In the first process: listens to requests. They come through when `blocked` signals do. */
+/* In the first process: handles requests. They are delivered only while the `blocked` signals are unblocked. */
 void listen_for_power(sigset_t *blocked)
 {
 	struct sigaction action = { .sa_handler = on_request };
@@ -47,7 +48,7 @@ int power_is_wanted(void)
 	return wanted;
 }
 
-/* Does what was asked for, with all file systems clean. */
+/* Performs the request, with all file systems clean. */
 void end_by_power(void)
 {
 	size_t item;
@@ -62,7 +63,7 @@ void end_by_power(void)
 		pause();
 }
 
-/* Gives the guest the three commands, where its system has none. `root` is a folder that its root will have. */
+/* Adds the three commands, unless the guest's system has them. `root` is a folder that is laid over its root. */
 void add_power_commands(const char *root, const char *system)
 {
 	char path[128];
@@ -83,7 +84,7 @@ void add_power_commands(const char *root, const char *system)
 	}
 }
 
-/* As one of the commands: does it at once with -f, else asks. Returns only if that cannot be. */
+/* Runs as one of the commands: acts at once with -f, otherwise sends a request. Returns only on failure. */
 int request_power(const char *name, const char *option)
 {
 	size_t item;
@@ -99,6 +100,6 @@ int request_power(const char *name, const char *option)
 				pause();
 		}
 	}
-	fprintf(stderr, "%s: only root may, outside a PID namespace, and there is no option but -f\n", name);
+	fprintf(stderr, "%s: only root may do this, outside a PID namespace; the only option is -f\n", name);
 	return 1;
 }

@@ -32,10 +32,10 @@ struct relay {
 	int port;
 	int input;   /* where the command's standard input goes, or -1 */
 	int outputs[2]; /* its standard output and standard error, or -1 */
-	int stalled;    /* the command does not read fast enough: wait for it, not for the host */
-	uint8_t pending[HEADER + PAYLOAD_MAX]; /* a frame that is arriving */
+	int stalled;    /* the command does not read fast enough: poll it, not the host */
+	uint8_t pending[HEADER + PAYLOAD_MAX]; /* a partly received frame */
 	size_t pending_count;
-	size_t written; /* bytes of its payload that the command has */
+	size_t written; /* bytes of its payload that the command has read */
 };
 
 static void send_frame(int port, enum frame_type type, const void *payload, size_t count)
@@ -53,7 +53,7 @@ static void close_input(struct relay *relay)
 	relay->input = -1;
 }
 
-/* Gives the command what it takes of a piece of input. Returns 0 while it does not take all of it. */
+/* Writes a piece of input to the command. Returns 0 as long as the command has not taken all of it. */
 static int take_input(struct relay *relay, const uint8_t *bytes, size_t count)
 {
 	uint8_t taken[4] = { count & 0xff, count >> 8, 0, 0 };
@@ -70,13 +70,13 @@ static int take_input(struct relay *relay, const uint8_t *bytes, size_t count)
 		if (done > 0)
 			relay->written += done;
 	}
-	/* A command that no longer reads loses the rest; the host may go on sending it. */
+	/* A command that no longer reads loses the rest; the host may continue to send. */
 	relay->written = 0;
 	send_frame(relay->port, FRAME_TAKEN, taken, sizeof(taken));
 	return 1;
 }
 
-/* The host's terminal has another size. The command's foreground process group gets SIGWINCH. */
+/* The host's terminal has a new size. The command's foreground process group gets SIGWINCH. */
 static void take_size(const struct relay *relay, const uint8_t *size)
 {
 	struct winsize window = { .ws_col = size[0] | size[1] << 8, .ws_row = size[2] | size[3] << 8 };
@@ -86,7 +86,7 @@ static void take_size(const struct relay *relay, const uint8_t *size)
 		ioctl(relay->input, TIOCSWINSZ, &window);
 }
 
-/* The time is up. What each CPU does, and what waits for what, goes into the kernel's log. */
+/* The time limit has expired: logs what each CPU does, and which tasks are blocked, in the kernel's log. */
 static void report_state(void)
 {
 	int fd = open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC);
@@ -99,7 +99,7 @@ static void report_state(void)
 	close(fd);
 }
 
-/* Takes whole frames off what has arrived. */
+/* Handles the complete frames among the received bytes. */
 static void take_frames(struct relay *relay)
 {
 	for (;;) {
@@ -135,7 +135,7 @@ static void read_port(struct relay *relay)
 	}
 }
 
-/* Hands on what the command says. Returns 0 at its end. */
+/* Forwards output of the command. Returns 0 at its end. */
 static int read_output(struct relay *relay, int which)
 {
 	uint8_t bytes[PAYLOAD_MAX];
@@ -179,7 +179,7 @@ static void run_child(const struct job *job, const int *streams, const sigset_t 
 	_exit(errno == ENOENT ? STATUS_NOT_FOUND : STATUS_NOT_EXECUTABLE);
 }
 
-/* One terminal for all three streams. */
+/* Opens one terminal for all three streams. */
 static int open_terminal(const char *size, int *streams, struct relay *relay)
 {
 	struct winsize window = { 0 };
@@ -213,7 +213,7 @@ static int open_pipes(int *streams, struct relay *relay)
 	return 0;
 }
 
-/* Reaps whatever has ended. Returns 1 when the command is among it. */
+/* Reaps all children that have ended. Returns 1 if the command is among them. */
 static int reap(pid_t command, int *status)
 {
 	int raw;
@@ -228,8 +228,8 @@ static int reap(pid_t command, int *status)
 	return 0;
 }
 
-/* Moves bytes until the command has ended and what it wrote is out. A process it left behind may hold a stream
- * open: that is not waited for. */
+/* Forwards bytes until the command has ended and its output has been sent. A process that it left behind may hold a
+ * stream open; that is not waited for. */
 static int serve(struct relay *relay, pid_t command, const sigset_t *unblocked)
 {
 	int status = 0, ended = 0, quiet = 0;
@@ -271,7 +271,7 @@ int relay_command(const struct job *job, int port)
 	int streams[3], opened;
 	pid_t command;
 
-	/* Blocked but while we wait, so that no child's end is missed. */
+	/* Blocked except in ppoll, so that no child's end is missed. */
 	sigemptyset(&blocked);
 	sigaddset(&blocked, SIGCHLD);
 	listen_for_power(&blocked);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-/* What must be there before the command: the job, the kernel's modules, the root file system. */
+/* What must be set up before the command: the job, the kernel's modules, the root file system. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -66,7 +66,7 @@ void read_job(struct job *job)
 		give_up("the job cannot be read");
 	text[info.st_size] = 0;
 	close(fd);
-	/* For the token's sake: the initramfs can be reached later. */
+	/* To keep the token secret: the initramfs remains accessible later. */
 	unlink("/refault/job");
 	for (record = text; record < text + info.st_size; record += strlen(record) + 1)
 		take_record(job, record);
@@ -76,14 +76,14 @@ static void load_module(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-	/* A module that is built in, or there already, is as good as loaded. */
+	/* A module that is built in, or loaded already, is not an error. */
 	if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) != 0 && errno != EEXIST))
-		say("module %s is not loaded: %s", path, strerror(errno));
+		say("cannot load module %s: %s", path, strerror(errno));
 	if (fd >= 0)
 		close(fd);
 }
 
-/* Loads what a list names, a path per line, in its order. */
+/* Loads the modules of a list, which has one path per line, in order. */
 void load_modules(const char *list)
 {
 	char path[512];
@@ -109,7 +109,7 @@ static void wait_for(const char *path)
 	}
 }
 
-/* Read-only file systems that a root may come in. */
+/* Tries the read-only file systems that a root may have. */
 static int mount_image(const char *device)
 {
 	if (mount(device, "/image", "erofs", MS_RDONLY, "dax=always") == 0 ||
@@ -131,8 +131,8 @@ static void mount_into_root(const char *name, const char *type, const char *opti
 		say("cannot mount %s: %s", path, strerror(errno));
 }
 
-/* With a root of the host's, the image's modules are still the kernel's. A kernel tree brings its own among the files
- * that the host added. */
+/* With a root of the host, the kernel's modules still come from the image. A kernel tree brings its own among the
+ * files that the host added. */
 static void bind_modules(void)
 {
 	struct utsname kernel;
@@ -151,7 +151,7 @@ static void bind_modules(void)
 
 static const char *system_root;
 
-/* A folder that the system has and the host adds to stays as it was. */
+/* A folder that exists in the system keeps its owner and mode, even if the host adds files to it. */
 static int keep_mode(const char *path, const struct stat *info, int type, struct FTW *walk)
 {
 	char original[4096];
@@ -166,7 +166,7 @@ static int keep_mode(const char *path, const struct stat *info, int type, struct
 	return 0;
 }
 
-/* What udev would make. */
+/* Links that udev would create. */
 static void link_streams(void)
 {
 	static const char *const links[][2] = { { "/proc/self/fd", "/dev/fd" },
@@ -180,8 +180,8 @@ static void link_streams(void)
 			say("no %s: %s", links[item][1], strerror(errno));
 }
 
-/* The root is an overlay: writes go to memory, above files the host added, above the image or a folder of the host's.
- * The first root stays below, for its folder /extra is part of the overlay. */
+/* The root is an overlay: writes go to memory, above files that the host added, above the image or a folder of the
+ * host. The first root stays mounted below, because its folder /extra is part of the overlay. */
 void prepare_root(const struct job *job)
 {
 	char device[64], options[128];
@@ -210,7 +210,7 @@ void prepare_root(const struct job *job)
 
 	if (of_host) {
 		bind_modules();
-		/* What the host's programs keep there is theirs. */
+		/* Files that the host's programs keep there belong to the host. */
 		mount_into_root("run", "tmpfs", "mode=0755");
 		mount_into_root("tmp", "tmpfs", "mode=1777");
 	}
@@ -224,7 +224,7 @@ void prepare_root(const struct job *job)
 	link_streams();
 }
 
-/* Switches on the CPUs that are there and off. */
+/* Switches on the CPUs that are present but offline. */
 void start_cpus(void)
 {
 	char path[64];
@@ -236,12 +236,12 @@ void start_cpus(void)
 		if (fd < 0)
 			return;
 		if (write(fd, "1", 1) != 1)
-			say("cpu%d is not started: %s", cpu, strerror(errno));
+			say("cannot start cpu%d: %s", cpu, strerror(errno));
 		close(fd);
 	}
 }
 
-/* Unmounts what lies on block devices, the last first, but not the root. */
+/* Unmounts file systems on block devices, the last first, except the root. */
 void release_mounts(void)
 {
 	char *folders[MAX_ITEMS];
@@ -256,5 +256,5 @@ void release_mounts(void)
 		endmntent(mounts);
 	while (count > 0)
 		if (umount2(folders[--count], 0) != 0)
-			say("%s is not unmounted: %s", folders[count], strerror(errno));
+			say("cannot unmount %s: %s", folders[count], strerror(errno));
 }

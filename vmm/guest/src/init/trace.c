@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-/* What the guest's kernel itself says of its fault handling: events in an instance of its tracer, on CLOCK_MONOTONIC,
- * each CPU's first ones as far as its buffer holds them; and that clock beside the NIC's. The host takes the files of
- * FOLDER apart: vmm/observe/src/trace/guest. */
+/* The guest kernel's trace of its fault handling: events in an instance of its tracer, on CLOCK_MONOTONIC, for each
+ * CPU the first ones that fit its buffer; and readings of that clock with the NIC's. The host parses the files in
+ * FOLDER: vmm/observe/src/trace/guest. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -22,8 +22,8 @@
 #define PAGE		4096
 #define PATH_SIZE	512
 
-/* Page requests: the kernel has no events at these points, but it has probes. Their arguments go by the names in its
- * own type information, so that no layout is assumed. */
+/* Page requests: the kernel has no events at these points, so probes are used. Their arguments are resolved by the
+ * kernel's own type information, so that no layout is assumed. */
 #define REQUEST(from)	" pasid=" from "pasid:u32 group=" from "grpid:u32 address=" from "addr:u64"
 static const char *const probes[] = {
 	"p:refault_guest/taken iommu_report_device_fault" REQUEST("evt->fault.prm."),
@@ -38,7 +38,7 @@ static const struct event {
 	{ "refault_guest/taken", NULL },
 	{ "refault_guest/handling", NULL },
 	{ "refault_guest/handled", NULL },
-	/* Of the descriptors, those of type 9: page group responses. */
+	/* Only descriptors of type 9: page group responses. */
 	{ "intel_iommu/qi_submit", "qw0 & 8 && qw0 & 1" },
 	{ "refault/fault_taken", NULL },
 	{ "refault/fault_handling", NULL },
@@ -58,7 +58,7 @@ static int write_text(const char *path, const char *text, int flags)
 	return error;
 }
 
-/* One line for the host of what cannot be told. */
+/* Records one line for the host about what cannot be traced. */
 static void trouble(const char *what, int error)
 {
 	char line[2 * PATH_SIZE];
@@ -92,7 +92,7 @@ static void enable(const struct event *event)
 	set(path, "1");
 }
 
-/* Appends to FOLDER/`name` what `path` holds, a page at a time. */
+/* Appends the contents of `path` to FOLDER/`name`, a page at a time. */
 static void keep(const char *path, const char *name)
 {
 	char target[PATH_SIZE], bytes[PAGE];
@@ -111,7 +111,7 @@ static void keep(const char *path, const char *name)
 		close(to);
 }
 
-/* Both clocks, of the first device that has one. */
+/* Reads both clocks from the first device that has one. */
 static void keep_clocks(void)
 {
 	DIR *devices = opendir(DEVICES);
@@ -166,7 +166,7 @@ static void keep_formats(void)
 	}
 }
 
-/* The events of each CPU, and how many it lost. */
+/* The events of each CPU, and the number of lost ones. */
 static void keep_buffers(void)
 {
 	DIR *cpus = opendir(INSTANCE "/per_cpu");
@@ -191,7 +191,7 @@ void finish_trace(const struct job *job)
 {
 	if (!job->trace)
 		return;
-	/* The events stay enabled: other CPUs may run the code that would be rewritten. */
+	/* The events stay enabled: other CPUs may be running the code that disabling would rewrite. */
 	if (access(INSTANCE, F_OK) == 0)
 		set("tracing_on", "0");
 	keep_clocks();

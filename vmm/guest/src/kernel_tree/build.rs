@@ -1,7 +1,7 @@
-//! Makes what a guest boots of a kernel tree: modules, our driver built against the tree, and the kernel itself.
+//! Builds what a guest boots from a kernel tree: modules, our driver built against the tree, and the kernel itself.
 //!
-//! The driver is built in a folder that stays, one for each tree, by the tree's own Kbuild with the compiler the tree
-//! was built with. Kbuild sees which of the tree's headers have changed, as no key of ours could.
+//! The driver is built in a permanent folder, one for each tree, by the tree's own Kbuild with the tree's own
+//! compiler. Kbuild detects which of the tree's headers have changed; a cache key of ours could not.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,19 +19,19 @@ use crate::kernel::{elf_of, kernel};
 use crate::modules::{Module, ModuleTree, load_order};
 use crate::recipe::{EXTRA_MODULES, MODULE_LISTS};
 
-/// Files of the finished folder.
+/// Names of files in the finished folder.
 pub(super) const KERNEL: &str = "kernel";
 pub(super) const ARCHIVE: &str = "tree.cpio";
 pub(super) const ARGUMENTS: &str = "arguments";
 
-/// What depmod looks at besides the modules.
+/// What depmod reads besides the modules.
 const INDICES: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
 /// Modules for a guest.
 struct Modules {
-    /// What init loads: a list's name, and its modules in their order.
+    /// The modules that init loads: name of each list, and its modules in order.
     lists: Vec<(&'static str, Vec<Module>)>,
-    /// What is merely there.
+    /// Modules that are only made available.
     extra: Vec<Module>,
 }
 
@@ -41,7 +41,7 @@ impl Modules {
     }
 }
 
-/// Builds it, or finds it in the cache.
+/// Builds the folder, or finds it in the cache.
 ///
 /// # Errors
 /// The driver does not build against the tree.
@@ -70,14 +70,14 @@ pub(super) fn build(tree: &KernelTree) -> Result<PathBuf> {
     build.cache.stage("tree", &key, |work| {
         build.step(&format!("packing kernel {} and its modules", tree.release()));
         let elf = elf_of(&build.logged, &tree.bzimage());
-        // A kernel whose compression we do not know unpacks itself.
+        // A kernel with unknown compression decompresses itself.
         fs::write(work.join(KERNEL), elf.unwrap_or(bzimage))?;
         fs::write(work.join(ARGUMENTS), arguments)?;
         pack(&build, tree, &modules, &work.join(ARCHIVE))
     })
 }
 
-/// Our driver, built against the tree.
+/// Builds our driver against the tree.
 fn driver(build: &Build, tree: &KernelTree) -> Result<Vec<Module>> {
     let name = Key::new("tree").with("folder", tree.folder().as_os_str().as_encoded_bytes()).hex();
     let folder = build.cache.root().join("trees").join(name).join("linux");
@@ -100,7 +100,7 @@ fn driver(build: &Build, tree: &KernelTree) -> Result<Vec<Module>> {
     load_order(&built)
 }
 
-/// Makes the sources in `to` those in `from`, and leaves alone what is the same and what was built of it.
+/// Updates the sources in `to` to those in `from`; unchanged files and build products stay as they are.
 fn renew(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for file in files_below(from)? {
@@ -120,7 +120,7 @@ fn write_if_new(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The initial RAM file system: modules as an overlay of the root, and init's lists of them.
+/// The initial RAM file system: modules as an overlay of the root, and init's lists of modules.
 fn pack(build: &Build, tree: &KernelTree, modules: &Modules, into: &Path) -> Result<()> {
     let tools = toolchain(build, &kernel(build, None, false)?)?;
     let scratch = tools.scratch()?;
@@ -135,7 +135,7 @@ fn pack(build: &Build, tree: &KernelTree, modules: &Modules, into: &Path) -> Res
             fs::copy(tree.folder().join(index), folder.join(index))?;
         }
     }
-    // Where depmod looks, if its own system has no folder /usr/lib.
+    // depmod looks there, if its own system has no folder /usr/lib.
     std::os::unix::fs::symlink("usr/lib", scratch.join("lib"))?;
     build.logged.run(tools.command("depmod").args(["-b", &format!("/{SCRATCH}"), tree.release()]))?;
     let mut archive = Initramfs::create(into)?;
@@ -149,12 +149,12 @@ fn pack(build: &Build, tree: &KernelTree, modules: &Modules, into: &Path) -> Res
     remove(&scratch)
 }
 
-/// Where a module lies below the folder of its release.
+/// Path of a module below the folder of its release.
 fn place(module: &Module) -> PathBuf {
     Path::new("kernel").join(&module.path)
 }
 
-/// Debug information is for the tree, where gdb finds it; a guest need not carry it.
+/// Removes debug information: gdb finds it in the tree, and a guest need not hold it in memory.
 fn strip(build: &Build, tools: &Chroot, scratch: &Path) -> Result<()> {
     let files = files_below(&scratch.join("usr"))?;
     let seen = files

@@ -1,4 +1,4 @@
-//! A kernel that the user built: its tree, whether a guest can boot it, and what a guest boots of it.
+//! A kernel that the user built: its tree, whether a guest can boot it, and what a guest boots.
 
 mod build;
 
@@ -11,14 +11,15 @@ use crate::driver;
 use crate::kernel_config::{KernelConfig, Use};
 use refault_os::message::note;
 
-/// Names the folder of a finished [`TreeKernel`] that is taken as it is: for programs inside an emulated machine.
+/// Variable with the folder of a finished [`TreeKernel`] to be used as it is: for programs inside an emulated
+/// machine.
 pub const TREE_VARIABLE: &str = "REFAULT_KERNEL_TREE";
-/// The kernel in the tree.
+/// Path of the kernel in the tree.
 const BZIMAGE: &str = "arch/x86/boot/bzImage";
-/// What is merged into its configuration, beside the driver's sources.
+/// Name of the configuration fragment beside the driver's sources.
 const FRAGMENT: &str = "kernel.config";
 
-/// A tree in which a kernel was built: its sources, or the folder of `O=`.
+/// A tree in which a kernel was built: its sources, or the folder given with `O=`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelTree {
     folder: PathBuf,
@@ -27,10 +28,10 @@ pub struct KernelTree {
 }
 
 impl KernelTree {
-    /// Looks at a tree.
+    /// Checks that a tree has been built.
     ///
     /// # Errors
-    /// Nothing was built there, or not all of it: the text says what to run.
+    /// It has not been built, or not completely; the message says what to run.
     pub fn open(folder: &Path) -> Result<Self> {
         let folder = fs::canonicalize(folder)
             .with_context(|| format!("--kernel-tree {}: there is no such folder", folder.display()))?;
@@ -54,30 +55,30 @@ impl KernelTree {
         Ok(tree)
     }
 
-    /// As `uname -r` will print it.
+    /// Release, as `uname -r` will print it.
     pub fn release(&self) -> &str {
         &self.release
     }
 
-    /// Its configuration.
+    /// The kernel's configuration.
     pub fn config(&self) -> &KernelConfig {
         &self.config
     }
 
-    /// The tree itself.
+    /// The tree's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The kernel.
+    /// Path of the kernel.
     pub fn bzimage(&self) -> PathBuf {
         self.folder.join(BZIMAGE)
     }
 
-    /// Names each option that guests which do this need and this kernel lacks.
+    /// Checks the configuration, and names each option that guests with these uses need and this kernel lacks.
     ///
     /// # Errors
-    /// Something is missing: the text says how to add it.
+    /// An option is missing; the message says how to add it.
     pub fn check(&self, uses: &[Use]) -> Result<()> {
         let missing = self.config.missing(uses);
         for wanted in &missing {
@@ -88,7 +89,7 @@ impl KernelTree {
         }
         let fragment = driver::sources()?.join(FRAGMENT);
         let fragment = fs::canonicalize(&fragment).unwrap_or(fragment);
-        // In the folder of O= the sources are behind a link.
+        // In a folder of O= the sources are behind a symbolic link.
         let script = ["scripts", "source/scripts"].into_iter().find(|path| self.folder.join(path).is_dir());
         bail!(
             "the kernel in {0} cannot be this guest's; add what is missing and build it again:\n  cd {0}\n  \
@@ -100,17 +101,17 @@ impl KernelTree {
     }
 }
 
-/// What a guest boots of a tree, in the cache.
+/// What a guest boots from a tree, in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TreeKernel {
     folder: PathBuf,
 }
 
 impl TreeKernel {
-    /// The one of `tree`, made if the tree or our driver has changed; or the one that [`TREE_VARIABLE`] names.
+    /// The one for `tree`, rebuilt if the tree or our driver has changed; or the one that [`TREE_VARIABLE`] names.
     ///
     /// # Errors
-    /// The tree cannot be used by guests that do this, or our driver does not build against it.
+    /// The tree cannot be used by guests with these uses, or our driver does not build against it.
     pub fn ensure(tree: &Path, uses: &[Use]) -> Result<Self> {
         if let Some(folder) = std::env::var_os(TREE_VARIABLE) {
             return Ok(Self { folder: folder.into() });
@@ -120,12 +121,12 @@ impl TreeKernel {
         Ok(Self { folder: build::build(&tree)? })
     }
 
-    /// Its folder.
+    /// The folder in the cache.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The kernel: the ELF file in the bzImage, or the bzImage.
+    /// Path of the kernel: the ELF file inside the bzImage, or the bzImage.
     pub fn kernel(&self) -> PathBuf {
         self.folder.join(build::KERNEL)
     }
@@ -135,10 +136,10 @@ impl TreeKernel {
         self.folder.join(build::ARCHIVE)
     }
 
-    /// What its command line has to say.
+    /// Arguments for the kernel's command line.
     ///
     /// # Errors
-    /// The folder is not one of ours.
+    /// The folder was not made by refault.
     pub fn arguments(&self) -> Result<String> {
         let path = self.folder.join(build::ARGUMENTS);
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))

@@ -1,4 +1,4 @@
-//! The way out of a guest that has the keyboard: Ctrl-A, then a letter.
+//! The escape key of a guest that has the keyboard: Ctrl-A, then a letter.
 
 use std::io::{self, Read, Write};
 
@@ -6,10 +6,10 @@ use refault_os::message::Stderr;
 
 /// Ctrl-A.
 const ESCAPE: u8 = 0x01;
-/// In raw mode a line feed alone does not go back to the left.
+/// In raw mode a line feed does not return to the first column.
 const HELP: &str = "\r\nCtrl-A x  ends the guest\r\nCtrl-A h  prints this\r\nCtrl-A Ctrl-A  sends Ctrl-A\r\n";
 
-/// Keys on their way to the guest.
+/// A reader that filters escape sequences out of the keys for the guest.
 pub struct Escape<R> {
     keys: R,
     escaped: bool,
@@ -17,12 +17,12 @@ pub struct Escape<R> {
 }
 
 impl<R> Escape<R> {
-    /// Looks at `keys`; `end` is called when the user wants out.
+    /// Filters `keys`; calls `end` when the user asks to end the guest.
     pub fn new(keys: R, end: impl Fn() + Send + 'static) -> Self {
         Self { keys, escaped: false, end: Box::new(end) }
     }
 
-    /// What the guest gets of one key.
+    /// The key that the guest gets for one key pressed, if any.
     fn key(&mut self, key: u8) -> Option<u8> {
         if !std::mem::take(&mut self.escaped) {
             self.escaped = key == ESCAPE;
@@ -49,7 +49,7 @@ impl<R: Read> Read for Escape<R> {
                 }
                 kept += 1;
             }
-            // None at all would mean the end of the input.
+            // Zero bytes would mean the end of the input.
             if kept > 0 || count == 0 {
                 return Ok(kept);
             }

@@ -1,6 +1,6 @@
-//! What travels: frames of a type byte, a 16-bit little-endian length, and that many bytes.
+//! The relay's frames: a type byte, a 16-bit little-endian length, and that many bytes.
 
-/// Longest payload of a frame.
+/// Longest payload of a frame in bytes.
 pub const PAYLOAD_MAX: usize = 4096;
 const HEADER: usize = 3;
 
@@ -16,42 +16,42 @@ const EXIT: u8 = 0x14;
 /// One message. The first four go to the guest, the others come from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// A piece of the description of what to run; an empty one ends it.
+    /// Part of the description of what to run; an empty one ends it.
     Job(Vec<u8>),
-    /// A piece of standard input; an empty one is its end.
+    /// Part of standard input; an empty one is its end.
     Input(Vec<u8>),
-    /// The command's terminal has so many columns and rows from now on.
+    /// New size of the command's terminal, in columns and rows.
     Size(u16, u16),
-    /// The time is up: the guest's kernel is to log what each CPU does, and what waits for what.
+    /// The time limit has expired: the guest's kernel is to log what each CPU does, and which tasks are blocked.
     Report,
-    /// A piece of standard output.
+    /// Part of standard output.
     Output(Vec<u8>),
-    /// A piece of standard error.
+    /// Part of standard error.
     Errors(Vec<u8>),
-    /// So many bytes of input have been handed to the command, and as many may follow.
+    /// The command has consumed this many bytes of input, and as many more may be sent.
     Taken(u32),
-    /// The command has ended with this status, and nothing follows.
+    /// The command has ended with this exit status, and nothing follows.
     Exit(i32),
 }
 
-/// What can be wrong with a frame.
+/// Why bytes are not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// A type nobody knows.
-    #[error("frame of unknown type {0:#04x}: the channel carries something that is not ours")]
+    /// The type is unknown.
+    #[error("frame of unknown type {0:#04x}: the channel carries foreign data")]
     Type(u8),
-    /// A length that does not fit the type.
+    /// The length does not fit the type.
     #[error("frame of type {kind:#04x} with a length of {length}: the channel has lost bytes")]
     Length {
-        /// The type.
+        /// The type byte.
         kind: u8,
-        /// The length that was announced.
+        /// The length in the header, in bytes.
         length: usize,
     },
 }
 
 impl Frame {
-    /// As it travels. Payloads longer than [`PAYLOAD_MAX`] must have been split.
+    /// Encodes the frame. Payloads longer than [`PAYLOAD_MAX`] must be split before.
     pub fn encode(&self) -> Vec<u8> {
         let number;
         let (kind, payload): (u8, &[u8]) = match self {
@@ -101,17 +101,17 @@ impl Frame {
     }
 }
 
-/// Puts frames together from the pieces in which they arrive.
+/// Assembles frames from the pieces in which they arrive.
 #[derive(Clone, Debug, Default)]
 pub struct Decoder {
     pending: Vec<u8>,
 }
 
 impl Decoder {
-    /// Takes what has arrived and returns the frames that are complete with it.
+    /// Adds received bytes and returns the frames that they complete.
     ///
     /// # Errors
-    /// Bytes that are no frame: the channel is of no further use.
+    /// The bytes are not a frame: the channel cannot be used any further.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Frame>, FrameError> {
         self.pending.extend(bytes);
         let mut frames = Vec::new();

@@ -1,5 +1,5 @@
-//! Carries a command's standard streams over one byte channel: between us and a machine that QEMU emulates, and
-//! between us and the guest. The C side of it is `guest/init/relay.c`.
+//! Carries a command's standard streams over one byte channel: between refault and the nested machine, and between
+//! refault and the guest. The C side is `guest/init/relay.c`.
 
 mod escape;
 mod frame;

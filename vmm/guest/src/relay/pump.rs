@@ -1,11 +1,12 @@
-//! Standard input on its way to the command, no faster than the command takes it.
+//! Sends standard input to the command, no faster than the command consumes it.
 
 use std::io::Read;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::frame::{Frame, PAYLOAD_MAX};
 
-/// How many bytes may be on their way: a slow reader must not fill queues that drop what does not fit.
+/// Flow control: limits the bytes in flight, because a slow reader must not fill queues that drop what does not
+/// fit.
 #[derive(Debug)]
 pub struct Credit {
     state: Mutex<State>,
@@ -15,21 +16,21 @@ pub struct Credit {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nobody takes anything yet.
+    /// The receiver is not ready yet.
     Waiting,
-    /// So many bytes may follow.
+    /// This many bytes may be sent.
     Open(usize),
-    /// Nobody takes anything any more.
+    /// The receiver is gone.
     Closed,
 }
 
 impl Credit {
-    /// For a window of so many bytes, which is not open yet.
+    /// A window of `window` bytes, closed until the receiver is ready.
     pub fn new(window: usize) -> Self {
         Self { state: Mutex::new(State::Waiting), changed: Condvar::new(), window }
     }
 
-    /// Opens the window, the first time.
+    /// Opens the window, if it has not been opened before.
     pub fn open(&self) {
         self.change(|state, window| {
             if *state == State::Waiting {
@@ -38,7 +39,8 @@ impl Credit {
         });
     }
 
-    /// The other side has taken `count` bytes. More than the window it cannot have taken, whatever it says.
+    /// Returns `count` bytes that the receiver has consumed. The credit never exceeds the window, whatever the
+    /// receiver claims.
     pub fn give(&self, count: usize) {
         self.change(|state, window| {
             if let State::Open(left) = state {
@@ -47,19 +49,19 @@ impl Credit {
         });
     }
 
-    /// Nobody takes anything any more: whoever waits goes home.
+    /// Closes the window for good and wakes all waiters.
     pub fn close(&self) {
         self.change(|state, _| *state = State::Closed);
     }
 
-    /// Waits until the window is open. False if it will not be any more.
+    /// Waits until the window is open; false if it is closed for good.
     pub fn wait_open(&self) -> bool {
         self.wait(|state| state != State::Waiting) != State::Closed
     }
 
-    /// Waits until something may be sent; how much, at most `wanted`. None when closed.
+    /// Waits for credit and takes at most `wanted` bytes of it; `None` once the window is closed.
     fn take(&self, wanted: usize) -> Option<usize> {
-        // One thread takes, so what is left does not become less meanwhile.
+        // Only one thread takes credit, so it cannot shrink in between.
         let State::Open(left) = self.wait(|state| !matches!(state, State::Waiting | State::Open(0))) else {
             return None;
         };
@@ -87,19 +89,19 @@ impl Credit {
     }
 }
 
-/// Reads `input` to its end and hands it to `send` in frames, and its end too. Returns early when the credit is
-/// closed or `send` refuses.
+/// Reads `input` to its end and passes it to `send` in frames, followed by an empty frame. Returns early when the
+/// credit is closed or `send` refuses.
 pub fn pump_input(mut input: impl Read, credit: &Credit, mut send: impl FnMut(&Frame) -> bool) {
     let mut buffer = [0u8; PAYLOAD_MAX];
     loop {
         let count = match input.read(&mut buffer) {
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            // An input that cannot be read has nothing more to say.
+            // A read error counts as the end of the input.
             Err(_) => 0,
         };
         if count == 0 {
-            // Not before: what comes to a port that is not set up is lost.
+            // Not before the window is open: data sent to a port that is not set up is lost.
             if credit.wait_open() {
                 send(&Frame::Input(Vec::new()));
             }
