@@ -8,7 +8,7 @@ use clap::Subcommand;
 use refault_guest::build::Build;
 use refault_guest::image::{GuestImage, clean};
 use refault_guest::kernel::kernel;
-use refault_hosts::accel::{Nested, serve_nested};
+use refault_hosts::nested::{Nested, serve_agent};
 use refault_hosts::qemu::Emulator;
 use refault_os::bug::{FAILED, exit_on_panic};
 
@@ -101,7 +101,7 @@ pub(crate) fn execute(command: Command) -> Result<u8> {
             Err(error).context("cannot start QEMU")
         }
         Command::Serve(args) => serve::execute(&args),
-        Command::Agent => serve_nested().map(|()| 0),
+        Command::Agent => serve_agent().map(|()| 0),
         Command::Outer { memory, program } => {
             let kernel = kernel(&Build::begin()?, None, false)?;
             let mut nested =

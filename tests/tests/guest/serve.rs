@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use refault_guest::GuestImage;
-use refault_hosts::accel::EMULATED_CPU;
+use refault_hosts::emulation::EMULATED_CPU;
 use refault_vmm::run::guest_log;
 use refault_vmm::run::job::Job;
 

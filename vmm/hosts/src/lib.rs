@@ -3,6 +3,9 @@
 
 #![warn(clippy::missing_errors_doc)]
 
-pub mod accel;
+pub mod choice;
+pub mod emulation;
+mod memory_row;
+pub mod nested;
 pub mod qemu;
 pub mod serve;

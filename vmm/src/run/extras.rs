@@ -7,7 +7,8 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail, ensure};
 
 use refault_guest::kernel_config::Use;
-use refault_hosts::accel::{Chosen, inside};
+use refault_hosts::choice::Chosen;
+use refault_hosts::nested::inside;
 use refault_hosts::qemu::{Extras, SHARES_MAX, Share};
 use refault_machine::debug::place::{check_place, listen};
 use refault_machine::debug::{Debug, Gdb};

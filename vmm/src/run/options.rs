@@ -30,7 +30,8 @@ use refault_guest::kernel_config::Use;
 use refault_guest::kernel_tree::{TREE_VARIABLE, TreeKernel};
 use refault_guest::relay::Escape;
 use refault_guest::{GuestImage, IMAGE_VARIABLE};
-use refault_hosts::accel::{self, Chosen, Nested, inside};
+use refault_hosts::choice::Chosen;
+use refault_hosts::nested::{Nested, inside, terminal_sizes};
 use refault_hosts::qemu::Extras;
 use refault_lab::scenario::Scenario;
 use refault_machine::config::{CpuModel, PmemConfig};
@@ -265,7 +266,7 @@ fn here(
 
 /// Sizes that the command's terminal changes to.
 fn size_changes(known: (u16, u16)) -> std::io::Result<Receiver<(u16, u16)>> {
-    if inside() { accel::sizes() } else { terminal::sizes(known) }
+    if inside() { terminal_sizes() } else { terminal::sizes(known) }
 }
 
 /// Standard output without a buffer of ours.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::Place;
-use refault_hosts::accel::{Chosen, Host, choose, inside};
+use refault_hosts::choice::{Chosen, Host, choose};
+use refault_hosts::nested::inside;
 use refault_hosts::qemu::Emulator;
 use refault_observe::report::TimeBase;
 use refault_os::message::note;

@@ -12,7 +12,7 @@ use super::parse::Pmem;
 use super::{Place, Spec};
 use refault_guest::GuestImage;
 use refault_guest::kernel_tree::TreeKernel;
-use refault_hosts::accel::{inside, lent};
+use refault_hosts::nested::{inside, lent};
 use refault_hosts::qemu::Extras;
 use refault_machine::config::{MachineConfig, PMEM_ALIGN, PmemBacking, PmemConfig};
 use refault_machine::memory::pmem::allocate;
@@ -21,7 +21,7 @@ use refault_os::message::note;
 /// What every guest of ours is told: log to the first serial port, warnings and worse; a panic ends the machine.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
 /// In an emulated machine the guest's kernel rewrites itself while it comes up, and had better do so with one CPU: see
-/// `accel/settle.rs`. Init switches the others on.
+/// `nested/start_cpus.rs`. Init switches the others on.
 const ONE_CPU_FIRST: &str = " maxcpus=1";
 /// On our own VMM the kernel would go to real mode to be reset, and the core would have the registers it has there.
 const BY_REGISTER: &str = "reboot=acpi";

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::accel::{EMULATED_CPU, ONE_NODE, Row, tsc_khz};
+use crate::emulation::{EMULATED_CPU, tsc_khz};
+use crate::memory_row::{MemoryRow, ONE_NODE};
 use crate::serve::Slot;
 use crate::serve::arguments::device;
 use refault_machine::config::MachineConfig;
@@ -44,7 +45,7 @@ pub(super) struct Files<'a> {
 pub(super) fn add(
     command: &mut Command,
     config: &MachineConfig,
-    row: &Row,
+    row: &MemoryRow,
     slots: &[Arc<Slot>],
     sockets: &Sockets<'_>,
     files: &Files<'_>,

@@ -18,7 +18,7 @@ use super::emulator::Emulator;
 use super::extras::Extras;
 use super::monitor::Monitor;
 use super::serial::Port;
-use crate::accel::Row;
+use crate::memory_row::MemoryRow;
 use crate::serve::{Board, DMAR_FILE, Slot, dmar};
 use refault_machine::config::{ExitReason, MachineConfig};
 use refault_machine::control::Exit;
@@ -38,7 +38,7 @@ pub struct Machine {
     emulator: Emulator,
     config: MachineConfig,
     extras: Extras,
-    row: Row,
+    row: MemoryRow,
     slots: Vec<Arc<Slot>>,
     ports: [Port; 3],
     exit: Arc<Exit>,
@@ -62,7 +62,7 @@ impl Machine {
         config.validate()?;
         check_kernel(&config.kernel)?;
         let pmem = config.pmem.iter().map(pmem::open).collect::<Result<Vec<_>, _>>()?;
-        let row = Row::new(config.memory, config.pmem.iter().map(|region| region.size));
+        let row = MemoryRow::new(config.memory, config.pmem.iter().map(|region| region.size));
         let board = Board::new(pmem.iter().any(|backing| backing.shared));
         let slots = board.plug(devices(&board.parts())?)?.into_iter().map(Arc::new).collect();
         let exit = Arc::new(Exit::new().context("cannot create an event")?);

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::Slot;
-use crate::accel::EMULATED_CPU;
+use crate::emulation::EMULATED_CPU;
 
 /// PCI device number of the IOMMU's function: a slot of its own, because the kernel gives functions that share a slot no
 /// PASIDs.

@@ -15,19 +15,19 @@ use refault_os::message::note;
 const CPUS: &str = "/sys/devices/system/cpu";
 
 /// Keeps KVM's code unchanged while it is alive.
-pub(super) struct Settled {
+pub(super) struct IdleVmGuard {
     _vm: Option<IdleVm>,
 }
 
 /// Creates the VM, then switches the other CPUs on. If either fails, guests still run, so it is only reported.
-pub(super) fn settle() -> Settled {
+pub(super) fn start_cpus() -> IdleVmGuard {
     let vm = IdleVm::new().inspect_err(|error| note(&format!("KVM in the emulated machine: {error:#}"))).ok();
     for switch in offline(Path::new(CPUS)) {
         if let Err(error) = fs::write(&switch, "1") {
             note(&format!("cannot start a CPU, {}: {error}", switch.display()));
         }
     }
-    Settled { _vm: vm }
+    IdleVmGuard { _vm: vm }
 }
 
 /// The switches of CPUs that are present but offline, in order.

@@ -24,7 +24,7 @@ pub(super) fn lend(command: &mut Command) -> io::Result<(PipeReader, PipeWriter)
 ///
 /// # Errors
 /// There is no such pipe.
-pub fn sizes() -> io::Result<Receiver<(u16, u16)>> {
+pub fn terminal_sizes() -> io::Result<Receiver<(u16, u16)>> {
     let number = std::env::var(VARIABLE).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
     let lines = BufReader::new(File::open(format!("/proc/self/fd/{number}"))?).lines();
     let (sender, sizes) = channel();

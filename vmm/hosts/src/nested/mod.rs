@@ -1,6 +1,11 @@
 //! The same command in a nested machine: QEMU emulates a machine whose CPU has AMD SVM, its Linux loads kvm-amd, mounts the
 //! host's root folder as its own, and runs this very program there with the same arguments.
 
+mod agent;
+mod first_cpu;
+mod start_cpus;
+mod terminal_sizes;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -16,9 +21,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::agent::Job;
-use super::row::{ONE_NODE, Row};
-use super::tsc::tsc_khz;
+use self::agent::Job;
+pub use self::agent::serve as serve_agent;
+pub use self::terminal_sizes::terminal_sizes;
+use crate::emulation::tsc_khz;
+use crate::memory_row::{MemoryRow, ONE_NODE};
 use refault_guest::relay::{Credit, Decoder, Escape, Frame, PAYLOAD_MAX, pump_input};
 use refault_machine::config::{PMEM_ALIGN, PmemConfig};
 use refault_os::output_queue::OutputQueue;
@@ -38,14 +45,14 @@ const CONSOLE_KEPT: usize = 8 << 10;
 /// Memory that the nested machine needs for itself, in bytes: its kernel, this program, and cached pages of the host's
 /// files.
 const OVERHEAD: u64 = 1 << 30;
-/// The subset of [`EMULATED_CPU`](super::EMULATED_CPU) that the QEMU of older releases supports.
+/// The subset of [`EMULATED_CPU`](crate::emulation::EMULATED_CPU) that the QEMU of older releases supports.
 const OUTER_CPU: &str = "max,la57=off,erms=off,fsrm=off";
 /// How much longer than its program's own limit a nested machine may take.
 const GRACE: Duration = Duration::from_secs(60);
 /// Clock ticks per second of Debian's kernels.
 const KERNEL_HZ: u64 = 250;
 /// The nested kernel's command line: nothing else runs there, so mitigations and searches for hardware are off. Its other
-/// CPUs are started later, see [`settle`](super::settle).
+/// CPUs are started later, see [`start_cpus`].
 const CMDLINE: &str = "maxcpus=1 console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr lsm= audit=0 rodata=off \
                        tsc=reliable no_timer_check cryptomgr.notests edd=off";
 
@@ -116,7 +123,7 @@ impl Nested {
         require(EMULATION_TOOLS, "running without hardware virtualization")?;
         let program = this_program()?;
         let job = self.job()?;
-        let mut machine = Machine::start(&mut self.qemu(&program))?;
+        let mut machine = OuterQemu::start(&mut self.qemu(&program))?;
         let (input, output) = machine.channel()?;
         let input = Arc::new(Mutex::new(input));
         let credit = Arc::new(Credit::new(WINDOW));
@@ -142,10 +149,10 @@ impl Nested {
             }
             pump_input(keys, &thread_credit, |frame| send(&input, frame));
         });
-        let ours = Ours::new(&machine.child)?;
+        let ours = OwnStreams::new(&machine.child)?;
         if let Some(limit) = limit {
             let (ours, child) = (ours.clone(), Arc::clone(&machine.child));
-            std::thread::spawn(move || ours.hurry_after(limit, &child));
+            std::thread::spawn(move || ours.limit_waits_after(limit, &child));
         }
         let status = relay_output(output, &credit, &ours);
         credit.close();
@@ -170,8 +177,8 @@ impl Nested {
         Ok(job.encode())
     }
 
-    fn row(&self) -> Row {
-        Row::new(self.memory.next_multiple_of(PMEM_ALIGN), self.lent.iter().map(|file| file.size))
+    fn row(&self) -> MemoryRow {
+        MemoryRow::new(self.memory.next_multiple_of(PMEM_ALIGN), self.lent.iter().map(|file| file.size))
     }
 
     fn qemu(&self, program: &Path) -> Command {
@@ -202,12 +209,12 @@ fn this_program() -> Result<PathBuf> {
 }
 
 /// The QEMU process, killed when this is dropped.
-struct Machine {
+struct OuterQemu {
     child: Arc<Mutex<Child>>,
     console: Arc<Mutex<Vec<u8>>>,
 }
 
-impl Machine {
+impl OuterQemu {
     fn start(command: &mut Command) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = die_with_parent(command, libc::SIGKILL).spawn().context("cannot start QEMU")?;
@@ -236,7 +243,7 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
+impl Drop for OuterQemu {
     fn drop(&mut self) {
         end(&self.child);
     }
@@ -254,14 +261,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Our standard output and standard error.
 #[derive(Clone)]
-struct Ours {
+struct OwnStreams {
     output: OutputQueue,
     errors: OutputQueue,
     failed: Arc<OnceLock<String>>,
     late: Arc<AtomicBool>,
 }
 
-impl Ours {
+impl OwnStreams {
     /// If they cannot be written to, `child` is killed.
     fn new(child: &Arc<Mutex<Child>>) -> Result<Self> {
         let failed = Arc::<OnceLock<String>>::default();
@@ -281,7 +288,7 @@ impl Ours {
     }
 
     /// The program inside has a limit of its own, which began when its guest started.
-    fn hurry_after(&self, limit: Duration, child: &Mutex<Child>) {
+    fn limit_waits_after(&self, limit: Duration, child: &Mutex<Child>) {
         std::thread::sleep(limit);
         self.output.limit_waits();
         self.errors.limit_waits();
@@ -304,7 +311,7 @@ impl Ours {
 }
 
 /// Forwards the output of the program inside until its exit status arrives. `None` if the channel ends without one.
-fn relay_output(mut channel: impl Read, credit: &Credit, ours: &Ours) -> Result<Option<i32>> {
+fn relay_output(mut channel: impl Read, credit: &Credit, ours: &OwnStreams) -> Result<Option<i32>> {
     let mut decoder = Decoder::default();
     let mut buffer = [0u8; 64 << 10];
     let (mut output, mut errors) = (ours.output.clone(), ours.errors.clone());
@@ -356,7 +363,7 @@ mod tests {
         bytes.extend(Frame::Exit(7).encode());
         let credit = Credit::new(0);
         let child = Command::new("true").spawn().expect("it starts");
-        let ours = Ours::new(&Arc::new(Mutex::new(child))).expect("streams");
+        let ours = OwnStreams::new(&Arc::new(Mutex::new(child))).expect("streams");
         assert_eq!(relay_output(bytes.as_slice(), &credit, &ours).expect("valid"), Some(7));
         assert_eq!(relay_output([].as_slice(), &credit, &ours).expect("an early end"), None);
         assert!(relay_output(b"garbage".as_slice(), &credit, &ours).is_err());

@@ -1,26 +1,7 @@
 //! The choice of the host: our own VMM on this machine's KVM, QEMU, or our own VMM inside a machine that QEMU emulates.
 
-mod agent;
-mod first_cpu;
-mod nested;
-mod row;
-mod settle;
-mod sizes;
-mod tsc;
-
-pub use agent::serve as serve_nested;
-pub use nested::{Nested, inside, lent};
-pub(crate) use row::{ONE_NODE, Row};
-pub use sizes::sizes;
-pub(crate) use tsc::tsc_khz;
-
 use anyhow::{Result, bail};
 use refault_machine::kvm::probe::{Verdict, probe};
-
-/// The CPU model for QEMU to emulate: everything that it supports, without five-level page tables, which refault's IOMMU
-/// does not walk, and without fast string instructions. Those are emulated byte by byte; a kernel and a C library that do
-/// not use them copy memory four times as fast.
-pub const EMULATED_CPU: &str = "max,la57=off,erms=off,fsrm=off,fzrm=off,fsrs=off,fsrc=off";
 
 /// The host that the user requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -23,7 +23,7 @@ const GAP: u64 = 2 << 20;
 
 /// The row of a machine's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
+pub(crate) struct MemoryRow {
     /// RAM in bytes.
     pub(crate) ram: u64,
     /// Memory below the hole in bytes.
@@ -32,7 +32,7 @@ pub(crate) struct Row {
     pub(crate) pmem: Vec<Range<u64>>,
 }
 
-impl Row {
+impl MemoryRow {
     /// Lays out `ram` bytes of RAM and persistent regions of these sizes, all multiples of 2 MiB.
     pub(crate) fn new(ram: u64, pmem: impl IntoIterator<Item = u64>) -> Self {
         let low = ram.min(LOW_MAX);
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn persistent_memory_begins_behind_the_hole() {
-        let layout = Row::new(1 << 30, [512 * MIB, 64 * MIB]);
+        let layout = MemoryRow::new(1 << 30, [512 * MIB, 64 * MIB]);
         assert_eq!(layout.low, 1 << 30);
         assert_eq!(layout.pmem[0], HIGH + GAP..HIGH + GAP + 512 * MIB);
         assert_eq!(layout.pmem[1].start, layout.pmem[0].end + GAP);
@@ -129,8 +129,8 @@ mod tests {
 
     #[test]
     fn ram_beyond_two_gib_lies_in_front_of_it() {
-        let layout = Row::new(3 << 30, [64 * MIB]);
+        let layout = MemoryRow::new(3 << 30, [64 * MIB]);
         assert_eq!((layout.low, layout.pmem[0].start), (2 << 30, (5 << 30) + GAP));
-        assert_eq!((layout.ram_end(), Row::new(1 << 30, []).ram_end()), (5 << 30, 1 << 30));
+        assert_eq!((layout.ram_end(), MemoryRow::new(1 << 30, []).ram_end()), (5 << 30, 1 << 30));
     }
 }

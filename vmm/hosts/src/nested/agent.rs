@@ -15,8 +15,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::first_cpu::leave_first_cpu;
-use super::settle::settle;
-use super::sizes;
+use super::start_cpus::start_cpus;
+use super::terminal_sizes;
 use refault_guest::relay::{Decoder, Frame, PAYLOAD_MAX};
 use refault_os::message::note;
 
@@ -72,14 +72,14 @@ impl Job {
 }
 
 /// The channel to the host, for writing.
-type Port = Arc<Mutex<File>>;
+type Channel = Arc<Mutex<File>>;
 
 /// Serves one job, reports its end, and waits until QEMU is ended from outside.
 ///
 /// # Errors
 /// There is no channel: this machine was not started by [`Nested`](super::Nested).
 pub fn serve() -> Result<()> {
-    let _settled = settle();
+    let _settled = start_cpus();
     if let Err(error) = leave_first_cpu() {
         note(&format!("the emulated machine may fail: {error:#}"));
     }
@@ -110,13 +110,13 @@ fn port_path() -> Result<PathBuf> {
         .ok_or_else(|| anyhow!("no channel to the host"))
 }
 
-fn run(job: &Job, incoming: Incoming, port: &Port) -> Result<i32> {
+fn run(job: &Job, incoming: Incoming, port: &Channel) -> Result<i32> {
     let (program, arguments) =
         job.arguments.split_first().ok_or_else(|| anyhow!("a job without a program"))?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(job.environment.iter().cloned()).current_dir(&job.folder);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let (theirs, sizes) = sizes::lend(&mut command).context("no pipe for the terminal's size")?;
+    let (theirs, sizes) = terminal_sizes::lend(&mut command).context("no pipe for the terminal's size")?;
     let mut child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
     drop(theirs);
     if let Some(stdin) = child.stdin.take() {
@@ -143,7 +143,7 @@ fn status_number(status: ExitStatus) -> i32 {
 /// Forwards a pipe until its end.
 fn pump(
     mut pipe: impl Read + Send + 'static,
-    port: &Port,
+    port: &Channel,
     frame: impl Fn(Vec<u8>) -> Frame + Send + 'static,
 ) -> JoinHandle<()> {
     let port = Arc::clone(port);
@@ -156,7 +156,7 @@ fn pump(
 }
 
 /// Writes standard input to the program. Once it no longer reads, further input is acknowledged and dropped.
-fn feed(mut incoming: Incoming, stdin: ChildStdin, mut sizes: PipeWriter, port: &Port) {
+fn feed(mut incoming: Incoming, stdin: ChildStdin, mut sizes: PipeWriter, port: &Channel) {
     let mut stdin = Some(stdin);
     while let Ok(frame) = incoming.next() {
         if let Frame::Size(columns, rows) = frame {
@@ -171,7 +171,7 @@ fn feed(mut incoming: Incoming, stdin: ChildStdin, mut sizes: PipeWriter, port: 
     }
 }
 
-fn emit(port: &Port, frame: &Frame) {
+fn emit(port: &Channel, frame: &Frame) {
     // Without the host there is no reader for the error.
     let _ = port.lock().unwrap_or_else(PoisonError::into_inner).write_all(&frame.encode());
 }
