@@ -6,9 +6,9 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use refault_guest::archive::mirror::Mirror;
 use refault_guest::cache::{CACHE_VARIABLE, location};
 use refault_guest::image::newest;
-use refault_guest::mirror::Mirror;
 use refault_hosts::qemu::Emulator;
 use refault_machine::kvm::probe::{Verdict, probe};
 use refault_os::tools::{IMAGE_TOOLS, ROOTLESS_TOOLS, Tool, install_line, is_root, missing};

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use refault_guest::kernel_config::Use;
+use refault_guest::kernel::config::Use;
 use refault_hosts::choice::Chosen;
 use refault_hosts::nested::inside;
 use refault_hosts::qemu::{Extras, SHARES_MAX, Share};

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use super::parse::Add;
 use refault_guest::initramfs::Initramfs;
-use refault_guest::modules::load_order;
+use refault_guest::kernel::modules::load_order;
 use refault_hosts::qemu::{Extras, Share};
 
 /// Folders that are links in a Debian system: a folder of that name in the overlay would hide the whole system.
@@ -77,7 +77,7 @@ impl Job {
         archive.finish()
     }
 
-    /// Records of a letter, text and NUL, as `guest/init/setup.c` reads them.
+    /// Records of a letter, text and NUL, as `vmm/guest/src/image/init/setup.c` reads them.
     fn records(&self) -> Result<Vec<u8>> {
         let mut records = Records::default();
         self.command.iter().try_for_each(|argument| records.add(b'a', argument.as_bytes()))?;

@@ -26,7 +26,7 @@ use super::verdicts::Verdicts;
 use super::{FAILED, Place, Spec, Streams, TIMED_OUT, run};
 use crate::devices;
 use crate::lab::read_file;
-use refault_guest::kernel_config::Use;
+use refault_guest::kernel::config::Use;
 use refault_guest::kernel_tree::{TREE_VARIABLE, TreeKernel};
 use refault_guest::relay::Escape;
 use refault_guest::{GuestImage, IMAGE_VARIABLE};

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use refault_guest::GuestImage;
-use refault_guest::choice::Series;
+use refault_guest::archive::kernels::Series;
 
 /// The choice, as an option.
 #[derive(Clone, Debug, Default, clap::Args)]

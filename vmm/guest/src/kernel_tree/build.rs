@@ -11,12 +11,12 @@ use anyhow::{Context, Result};
 
 use super::KernelTree;
 use crate::build::Build;
+use crate::build::chroot::{Chroot, SCRATCH};
 use crate::cache::{Key, files_below, remove};
-use crate::chroot::{Chroot, SCRATCH};
-use crate::driver::{sources, toolchain};
+use crate::image::driver::{sources, toolchain};
 use crate::initramfs::Initramfs;
+use crate::kernel::modules::{Module, ModuleTree, load_order};
 use crate::kernel::{elf_of, kernel};
-use crate::modules::{Module, ModuleTree, load_order};
 use crate::recipe::{EXTRA_MODULES, MODULE_LISTS};
 
 /// Names of files in the finished folder.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::driver;
-use crate::kernel_config::{KernelConfig, Use};
+use crate::image::driver;
+use crate::kernel::config::{KernelConfig, Use};
 use refault_os::message::note;
 
 /// Variable with the folder of a finished [`TreeKernel`] to be used as it is: for programs inside an emulated

@@ -1,5 +1,5 @@
 //! Carries a command's standard streams over one byte channel: between refault and the nested machine, and between
-//! refault and the guest. The C side is `guest/init/relay.c`.
+//! refault and the guest. The C side is `vmm/guest/src/image/init/relay.c`.
 
 mod escape;
 mod frame;

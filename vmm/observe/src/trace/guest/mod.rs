@@ -1,7 +1,7 @@
 //! The guest's part of a fault, as its own kernel tells it.
 //!
 //! Init has the kernel trace its handling of page requests and of the driver's page faults, and leaves the events and
-//! pairs of readings of both clocks in a folder (`guest/init/trace.c`). Here the events become what the guest did
+//! pairs of readings of both clocks in a folder (`vmm/guest/src/image/init/trace.c`). Here the events become what the guest did
 //! about each request, the clocks are aligned, and each fault that was recorded gets the stages of its request.
 
 mod align;

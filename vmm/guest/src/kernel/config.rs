@@ -101,7 +101,7 @@ impl KernelConfig {
 mod tests {
     use super::*;
 
-    const FRAGMENT: &str = include_str!("../../../guest-driver/kernel.config");
+    const FRAGMENT: &str = include_str!("../../../../guest-driver/kernel.config");
     const EVERYTHING: &[Use] = &[Use::Boot, Use::Share, Use::Net, Use::Trace];
 
     #[test]

@@ -1,12 +1,14 @@
 //! What every stage of a build needs: the cache, the log, the mirror and its package lists.
 
+pub(crate) mod chroot;
+
 use std::cell::OnceCell;
 
 use anyhow::Result;
 
-use super::cache::{Cache, location};
-use super::mirror::Mirror;
-use super::packages::Packages;
+use crate::archive::mirror::Mirror;
+use crate::archive::packages::Packages;
+use crate::cache::{Cache, location};
 use refault_os::message::Progress;
 use refault_os::process::Logged;
 use refault_os::tools::{IMAGE_TOOLS, ROOTLESS_TOOLS, is_root, require};

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::cache::files_below;
+use crate::cache::files_below;
 use refault_os::process::Logged;
 
 /// One module, decompressed.

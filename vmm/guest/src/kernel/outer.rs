@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::initramfs::Initramfs;
-use crate::modules::Module;
+use crate::kernel::modules::Module;
 
 /// The nested machine's init.
 pub const OUTER_INIT: &str = include_str!("outer-init.sh");

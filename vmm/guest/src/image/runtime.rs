@@ -6,13 +6,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::build::Build;
-use super::cache::{Key, files_below};
-use super::chroot::Chroot;
-use super::kernel::Kernel;
-use super::modules::ModuleTree;
-use super::recipe::{EXCLUDED_PATHS, EXTRA_MODULES, GUEST_MODULES, RELEASE, RUNTIME_PACKAGES, VERBS_TESTS};
-use super::source::verbs_source;
+use crate::build::Build;
+use crate::build::chroot::Chroot;
+use crate::cache::{Key, files_below};
+use crate::image::source::verbs_source;
+use crate::kernel::Kernel;
+use crate::kernel::modules::ModuleTree;
+use crate::recipe::{EXCLUDED_PATHS, EXTRA_MODULES, GUEST_MODULES, RELEASE, RUNTIME_PACKAGES, VERBS_TESTS};
 
 /// Package whose tests go into the image.
 const TESTED_PACKAGE: &str = "python3-pyverbs";
@@ -22,18 +22,18 @@ const IMAGE_ALIGN: u64 = 2 << 20;
 
 /// A finished root file system.
 #[derive(Clone, Debug)]
-pub(super) struct Runtime {
+pub(crate) struct Runtime {
     folder: PathBuf,
 }
 
 impl Runtime {
     /// The erofs image, uncompressed, so that it can be mapped rather than read.
-    pub(super) fn image(&self) -> PathBuf {
+    pub(crate) fn image(&self) -> PathBuf {
         self.folder.join("root.erofs")
     }
 
     /// A file with lines of package, version, source package and source version, separated by tabs.
-    pub(super) fn package_list(&self) -> PathBuf {
+    pub(crate) fn package_list(&self) -> PathBuf {
         self.folder.join("packages.tsv")
     }
 
@@ -41,7 +41,7 @@ impl Runtime {
     ///
     /// # Errors
     /// The package is not in the image.
-    pub(super) fn source_version(&self, package: &str) -> Result<String> {
+    pub(crate) fn source_version(&self, package: &str) -> Result<String> {
         let list =
             fs::read_to_string(self.package_list()).context("the image's package list cannot be read")?;
         source_version(&list, package)
@@ -52,7 +52,7 @@ impl Runtime {
 ///
 /// # Errors
 /// Packages cannot be fetched or installed.
-pub(super) fn runtime(build: &Build, kernel: &Kernel) -> Result<Runtime> {
+pub(crate) fn runtime(build: &Build, kernel: &Kernel) -> Result<Runtime> {
     let key = Key::new("runtime").with("release", RELEASE).with_all("packages", RUNTIME_PACKAGES);
     let key = key.with_all("excluded", EXCLUDED_PATHS).with("kernel", &kernel.release);
     let key = key
@@ -71,7 +71,7 @@ pub(super) fn runtime(build: &Build, kernel: &Kernel) -> Result<Runtime> {
         fs::write(work.join("packages.tsv"), list)?;
         build.step("packing the root file system");
         pack(build, &root, &work.join("root.erofs"))?;
-        super::cache::remove(&root)
+        crate::cache::remove(&root)
     })?;
     Ok(Runtime { folder })
 }
@@ -103,7 +103,7 @@ fn add_tests(build: &Build, version: &str, chroot: &Chroot, work: &Path) -> Resu
     }
     let how = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", VERBS_TESTS.1];
     build.logged.run(chroot.command("python3").args(how))?;
-    super::cache::remove(&source)
+    crate::cache::remove(&source)
 }
 
 fn pack(build: &Build, root: &Path, image: &Path) -> Result<()> {

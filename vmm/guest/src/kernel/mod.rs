@@ -1,17 +1,21 @@
 //! The guest's kernel as packaged: the choice, the image, the modules.
 
+pub mod config;
+pub mod modules;
+pub mod outer;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::build::Build;
-use super::cache::Key;
-use super::choice::{Choice, Series};
-use super::modules::ModuleTree;
-use super::recipe::{KERNEL_FLAVOUR, KERNEL_PACKAGES, KERNEL_SUITE, KernelPackages, OUTER_MODULES, RELEASE};
-use crate::outer::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
+use crate::archive::kernels::{Choice, Series};
+use crate::build::Build;
+use crate::cache::Key;
+use crate::kernel::modules::ModuleTree;
+use crate::kernel::outer::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
+use crate::recipe::{KERNEL_FLAVOUR, KERNEL_PACKAGES, KERNEL_SUITE, KernelPackages, OUTER_MODULES, RELEASE};
 use refault_os::process::Logged;
 
 /// A kernel in the cache.
@@ -110,7 +114,7 @@ fn fetch(build: &Build, packages: &KernelPackages, release: &str, work: &Path) -
     fs::rename(image, work.join("vmlinuz"))?;
     fs::rename(&tree, work.join("modules"))?;
     fs::rename(unpacked.join("usr/bin/busybox"), work.join("busybox"))?;
-    super::cache::remove(&unpacked)?;
+    crate::cache::remove(&unpacked)?;
     Ok(fs::write(work.join("vmlinux"), elf_of(&build.logged, &work.join("vmlinuz"))?)?)
 }
 

@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::build::Build;
-use super::cache::{Key, files_below};
-use super::chroot::{Chroot, SCRATCH};
-use super::initramfs::Initramfs;
-use super::kernel::Kernel;
-use super::modules::{Module, ModuleTree, load_order};
-use super::provider::ProviderSdk;
-use super::recipe::{BUILD_PACKAGES, COMPILER, KBUILD_PACKAGES, KERNEL_SUITE, MODULE_LISTS, RELEASE};
+use crate::build::Build;
+use crate::build::chroot::{Chroot, SCRATCH};
+use crate::cache::{Key, files_below};
+use crate::image::provider::ProviderSdk;
+use crate::initramfs::Initramfs;
+use crate::kernel::Kernel;
+use crate::kernel::modules::{Module, ModuleTree, load_order};
+use crate::recipe::{BUILD_PACKAGES, COMPILER, KBUILD_PACKAGES, KERNEL_SUITE, MODULE_LISTS, RELEASE};
 
 /// Variable that overrides the folder with the guest's sources, `guest-driver` of the source tree.
-pub(super) const SOURCES_VARIABLE: &str = "REFAULT_GUEST_DRIVER";
+pub(crate) const SOURCES_VARIABLE: &str = "REFAULT_GUEST_DRIVER";
 
 /// Init's sources, embedded in this program.
 const INIT: &[(&str, &str)] = &[
@@ -36,7 +36,7 @@ const PROVIDER_FLAGS: &[&str] = &["-std=gnu17", "-O2", "-g", "-Wall", "-shared",
 ///
 /// # Errors
 /// Packages cannot be fetched or installed.
-pub(super) fn toolchain(build: &Build, kernel: &Kernel) -> Result<Chroot> {
+pub(crate) fn toolchain(build: &Build, kernel: &Kernel) -> Result<Chroot> {
     let headers = header_packages(kernel);
     let headers: Vec<_> = headers.iter().map(String::as_str).collect();
     let tools = if kernel.packages.headers_alone { &[] } else { KBUILD_PACKAGES };
@@ -69,7 +69,7 @@ fn header_packages(kernel: &Kernel) -> Vec<String> {
 ///
 /// # Errors
 /// Init does not compile, or a module cannot be read.
-pub(super) fn boot_archive(build: &Build, kernel: &Kernel, toolchain: &Chroot) -> Result<PathBuf> {
+pub(crate) fn boot_archive(build: &Build, kernel: &Kernel, toolchain: &Chroot) -> Result<PathBuf> {
     let mut key = Key::new("boot").with("kernel", &kernel.release).with_all("flags", INIT_FLAGS);
     for (list, modules) in MODULE_LISTS {
         key = key.with(list, modules.join(" "));
@@ -115,7 +115,7 @@ fn add_modules<W: std::io::Write>(archive: &mut Initramfs<W>, list: &str, module
 ///
 /// # Errors
 /// A part does not compile; the message quotes the compiler.
-pub(super) fn driver_archive(
+pub(crate) fn driver_archive(
     build: &Build,
     kernel: &Kernel,
     toolchain: &Chroot,
@@ -149,7 +149,7 @@ pub(super) fn driver_archive(
 ///
 /// # Errors
 /// There are no sources there.
-pub(super) fn sources() -> Result<PathBuf> {
+pub(crate) fn sources() -> Result<PathBuf> {
     let built_from = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest-driver");
     let folder = std::env::var_os(SOURCES_VARIABLE).map_or_else(|| PathBuf::from(built_from), PathBuf::from);
     match folder.is_dir() {

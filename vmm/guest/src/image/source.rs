@@ -7,16 +7,16 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::build::Build;
-use super::cache::Key;
-use super::recipe::VERBS_SOURCE;
+use crate::build::Build;
+use crate::cache::Key;
+use crate::recipe::VERBS_SOURCE;
 
 /// Unpacks the source of `version` into a folder below `work` and returns that folder. It is downloaded once for
 /// all stages.
 ///
 /// # Errors
 /// It cannot be fetched or unpacked.
-pub(super) fn verbs_source(build: &Build, version: &str, work: &Path) -> Result<PathBuf> {
+pub(crate) fn verbs_source(build: &Build, version: &str, work: &Path) -> Result<PathBuf> {
     let key = Key::new("source").with("package", VERBS_SOURCE).with("version", version);
     let stage = build.cache.stage("source", &key, |stage| {
         build.step(&format!("fetching the source of {VERBS_SOURCE} {version}"));

@@ -1,18 +1,23 @@
 //! The finished guest image: a folder with everything a machine boots from.
 
+pub(crate) mod driver;
+mod provider;
+mod runtime;
+mod source;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::build::Build;
-use super::cache::{Key, location, remove};
-use super::choice::Series;
-use super::driver::{boot_archive, driver_archive, toolchain};
-use super::kernel::{Kernel, kernel};
-use super::provider::provider_sdk;
-use super::runtime::{Runtime, runtime};
+use crate::archive::kernels::Series;
+use crate::build::Build;
+use crate::cache::{Key, location, remove};
+use crate::image::driver::{boot_archive, driver_archive, toolchain};
+use crate::image::provider::provider_sdk;
+use crate::image::runtime::{Runtime, runtime};
+use crate::kernel::{Kernel, kernel};
 
 /// Variable with the folder of a finished image to be used as it is. Set for programs inside an emulated machine,
 /// which have no network and must not build anything.
@@ -184,7 +189,7 @@ pub fn clean() -> Result<u64> {
 
 /// Size on disk of all files below a folder in bytes, with hard links counted each time.
 fn size(folder: &Path) -> u64 {
-    let files = super::cache::files_below(folder).unwrap_or_default();
+    let files = crate::cache::files_below(folder).unwrap_or_default();
     files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum()
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::recipe::{KERNEL_FLAVOUR, KERNEL_PACKAGES, KERNEL_SUITE, KernelPackages, RELEASE};
+use crate::recipe::{KERNEL_FLAVOUR, KERNEL_PACKAGES, KERNEL_SUITE, KernelPackages, RELEASE};
 
 /// A kernel's version without the patch level, as in 7.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

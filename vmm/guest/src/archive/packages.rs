@@ -5,10 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::cache;
-use super::choice::{self, Choice, Series};
-use super::mirror::Mirror;
-use super::recipe::{KERNEL_SUITE, RELEASE};
+use crate::archive::kernels::{self, Choice, Series};
+use crate::archive::mirror::Mirror;
+use crate::cache;
+use crate::recipe::{KERNEL_SUITE, RELEASE};
 use refault_os::process::Logged;
 
 /// The keys that sign Debian's archive.
@@ -52,7 +52,7 @@ impl Packages {
     /// The archive has none.
     pub fn kernel(&self, wanted: Option<Series>) -> Result<Choice> {
         let names = self.names("linux-")?;
-        Choice::among(&names, wanted).ok_or_else(|| anyhow!(choice::none(&names, wanted)))
+        Choice::among(&names, wanted).ok_or_else(|| anyhow!(kernels::none(&names, wanted)))
     }
 
     /// Checks that the archive still has the packages of a kernel that was chosen before.

@@ -8,16 +8,16 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::build::Build;
-use super::packages::KEYRING;
-use super::recipe::{EXCLUDED_PATHS, KERNEL_SUITE, RELEASE};
+use crate::archive::packages::KEYRING;
+use crate::build::Build;
+use crate::recipe::{EXCLUDED_PATHS, KERNEL_SUITE, RELEASE};
 use refault_os::tools::is_root;
 
 /// Packages that come from the kernel's suite, in a root whose kernel headers do.
 const KERNEL_PACKAGES: &str = "linux-headers-* linux-kbuild-* linux-compiler-* pahole";
 
 /// The folder for work in progress, as seen from inside.
-pub(super) const SCRATCH: &str = "refault-build";
+pub(crate) const SCRATCH: &str = "refault-build";
 
 /// Mounts the host's devices and processes, which compilers use, while one program runs.
 const ENTER: &str =
@@ -25,13 +25,13 @@ const ENTER: &str =
 
 /// A Debian system in a folder.
 #[derive(Clone, Debug)]
-pub(super) struct Chroot {
+pub(crate) struct Chroot {
     folder: PathBuf,
 }
 
 impl Chroot {
     /// An existing system in `folder`.
-    pub(super) fn at(folder: PathBuf) -> Self {
+    pub(crate) fn at(folder: PathBuf) -> Self {
         Self { folder }
     }
 
@@ -39,7 +39,7 @@ impl Chroot {
     ///
     /// # Errors
     /// mmdebstrap fails; the message quotes the end of its log.
-    pub(super) fn install(build: &Build, packages: &[&str], folder: &Path) -> Result<Self> {
+    pub(crate) fn install(build: &Build, packages: &[&str], folder: &Path) -> Result<Self> {
         let sources = folder.with_extension("list");
         let updates = format!("{RELEASE}-updates");
         fs::write(
@@ -71,7 +71,7 @@ impl Chroot {
     }
 
     /// The host's path of a path inside the system.
-    pub(super) fn path(&self, inside: &str) -> PathBuf {
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
         self.folder.join(inside.trim_start_matches('/'))
     }
 
@@ -80,15 +80,15 @@ impl Chroot {
     ///
     /// # Errors
     /// The folder cannot be created.
-    pub(super) fn scratch(&self) -> Result<PathBuf> {
+    pub(crate) fn scratch(&self) -> Result<PathBuf> {
         let folder = self.path(SCRATCH);
-        super::cache::remove(&folder)?;
+        crate::cache::remove(&folder)?;
         fs::create_dir_all(&folder)?;
         Ok(folder)
     }
 
     /// A program of the system, with the system's root folder as its root and a minimal environment.
-    pub(super) fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("unshare");
         if !is_root() {
             command.args(["--user", "--map-root-user"]);

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 
-use super::build::Build;
-use super::cache::{Key, files_below};
-use super::chroot::{Chroot, SCRATCH};
-use super::recipe::VERBS_SOURCE;
-use super::source::verbs_source;
+use crate::build::Build;
+use crate::build::chroot::{Chroot, SCRATCH};
+use crate::cache::{Key, files_below};
+use crate::image::source::verbs_source;
+use crate::recipe::VERBS_SOURCE;
 
 /// Folders of the source with headers, and the folder in which an `#include` looks for them.
 const HEADERS: &[(&str, &str)] = &[
@@ -30,23 +30,23 @@ const CONFIG: &str = "#define HAVE_STATEMENT_EXPR 1\n#define HAVE_BUILTIN_TYPES_
 
 /// The headers, ready for the compiler.
 #[derive(Clone, Debug)]
-pub(super) struct ProviderSdk {
+pub(crate) struct ProviderSdk {
     /// The folder with `include/`, `config.h` and `provider.map`.
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// The private ABI of libibverbs, part of a provider's file name.
-    pub(super) abi: u32,
+    pub(crate) abi: u32,
 }
 
 /// The headers of `version`; `toolchain` has the interpreter for the script that generates some of them.
 ///
 /// # Errors
 /// The source cannot be fetched, or has an unknown layout.
-pub(super) fn provider_sdk(build: &Build, version: &str, toolchain: &Chroot) -> Result<ProviderSdk> {
+pub(crate) fn provider_sdk(build: &Build, version: &str, toolchain: &Chroot) -> Result<ProviderSdk> {
     let key = Key::new("provider-sdk").with("version", version).with("config", CONFIG);
     let folder = build.cache.stage("provider-sdk", &key, |work| {
         let source = verbs_source(build, version, work)?;
         prepare(build, &source, toolchain, work)?;
-        super::cache::remove(&source)
+        crate::cache::remove(&source)
     })?;
     let abi = fs::read_to_string(folder.join("abi"))?.trim().parse().context("no private ABI number")?;
     Ok(ProviderSdk { folder, abi })
