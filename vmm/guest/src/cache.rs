@@ -21,9 +21,9 @@ const KEPT: usize = 3;
 
 /// A digest of a stage's ingredients.
 #[derive(Clone, Debug)]
-pub struct Key(Sha256);
+pub struct CacheKey(Sha256);
 
-impl Key {
+impl CacheKey {
     /// A key for the stage `name`.
     pub fn new(name: &str) -> Self {
         Self(Sha256::new()).with("stage", name.as_bytes())
@@ -143,7 +143,12 @@ impl Cache {
     ///
     /// # Errors
     /// The error of `build`; nothing is left of the stage then.
-    pub fn stage(&self, name: &str, key: &Key, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    pub fn stage(
+        &self,
+        name: &str,
+        key: &CacheKey,
+        build: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let stage = stage_path(&self.root, name, key);
         if stage.is_dir() {
             // Stages are pruned by time of last use; a cache that cannot be written is not an error here.
@@ -167,7 +172,7 @@ impl Cache {
     ///
     /// # Errors
     /// It cannot be removed.
-    pub fn forget(&self, name: &str, key: &Key) -> Result<()> {
+    pub fn forget(&self, name: &str, key: &CacheKey) -> Result<()> {
         self.discard(&stage_path(&self.root, name, key))
     }
 
@@ -211,7 +216,7 @@ impl Cache {
 }
 
 /// The path of a finished stage, whether it exists or not.
-pub fn stage_path(root: &Path, name: &str, key: &Key) -> PathBuf {
+pub fn stage_path(root: &Path, name: &str, key: &CacheKey) -> PathBuf {
     root.join("stages").join(format!("{name}-{}", key.hex()))
 }
 
@@ -252,15 +257,15 @@ mod tests {
     fn a_key_depends_on_every_ingredient_and_on_nothing_else() {
         let folder = tempfile::tempdir().expect("temporary folder");
         fs::write(folder.path().join("a.c"), "one").expect("write");
-        let key = || Key::new("driver").with_tree("source", folder.path()).expect("readable").hex();
+        let key = || CacheKey::new("driver").with_tree("source", folder.path()).expect("readable").hex();
         let before = key();
         assert_eq!(before, key());
         fs::write(folder.path().join("a.c"), "two").expect("write");
         assert_ne!(before, key());
-        assert_ne!(Key::new("a").with("b", "cd").hex(), Key::new("a").with("bc", "d").hex());
+        assert_ne!(CacheKey::new("a").with("b", "cd").hex(), CacheKey::new("a").with("bc", "d").hex());
         assert_eq!(
-            Key::new("a").with_all("p", &["x", "y"]).hex(),
-            Key::new("a").with_all("p", &["y", "x"]).hex()
+            CacheKey::new("a").with_all("p", &["x", "y"]).hex(),
+            CacheKey::new("a").with_all("p", &["y", "x"]).hex()
         );
     }
 
@@ -270,7 +275,7 @@ mod tests {
         let cache = cache(&folder);
         let mut builds = 0;
         for version in ["1", "1", "2"] {
-            let key = Key::new("root").with("version", version);
+            let key = CacheKey::new("root").with("version", version);
             let stage = cache.stage("root", &key, |work| {
                 builds += 1;
                 Ok(fs::write(work.join("file"), version)?)
@@ -285,7 +290,7 @@ mod tests {
     fn a_failed_build_leaves_nothing() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let cache = cache(&folder);
-        let failed = cache.stage("root", &Key::new("root"), |work| {
+        let failed = cache.stage("root", &CacheKey::new("root"), |work| {
             fs::write(work.join("half"), "made")?;
             bail!("no more")
         });
@@ -296,7 +301,7 @@ mod tests {
     #[test]
     fn what_a_killed_build_left_is_swept_and_never_taken_for_a_stage() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let key = Key::new("root");
+        let key = CacheKey::new("root");
         // The state after a killed build: its work folder exists, the rename did not happen.
         let left = folder.path().join("work").join(format!("root-{}", key.hex()));
         fs::create_dir_all(&left).expect("folder");
@@ -312,10 +317,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let cache = cache(&folder);
         let build = |version: &str| {
-            let key = Key::new("root").with("version", version);
+            let key = CacheKey::new("root").with("version", version);
             cache.stage("root", &key, |_| Ok(())).expect("it builds")
         };
-        let other = cache.stage("root-other", &Key::new("o"), |_| Ok(())).expect("it builds");
+        let other = cache.stage("root-other", &CacheKey::new("o"), |_| Ok(())).expect("it builds");
         let stages: Vec<_> = ["1", "2", "3", "4", "5"].map(build).into();
         assert_eq!(stages.iter().filter(|stage| stage.exists()).count(), KEPT);
         assert!(stages.last().is_some_and(|stage| stage.exists()) && other.exists());

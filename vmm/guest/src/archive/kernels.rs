@@ -10,22 +10,22 @@ use crate::recipe::{KERNEL_FLAVOUR, KERNEL_PACKAGES, KERNEL_SUITE, KernelPackage
 
 /// A kernel's version without the patch level, as in 7.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Series(pub u16, pub u16);
+pub struct KernelSeries(pub u16, pub u16);
 
-impl Series {
+impl KernelSeries {
     /// The first series that the driver supports.
     pub const FIRST: Self = Self(6, 12);
     /// The series that was tested last: SVA is compiled in.
     pub const TRIED: Self = Self(7, 2);
 }
 
-impl fmt::Display for Series {
+impl fmt::Display for KernelSeries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.0, self.1)
     }
 }
 
-impl FromStr for Series {
+impl FromStr for KernelSeries {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -40,30 +40,30 @@ impl FromStr for Series {
 
 /// A kernel in the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct KernelChoice {
     /// Release, as `uname -r` prints it: `7.2.12+deb13-amd64`.
     pub release: String,
     /// How it is packaged.
     pub packages: &'static KernelPackages,
 }
 
-impl Choice {
+impl KernelChoice {
     /// The newest kernel of the series `wanted`, or the default, among the package `names`. Only kernels with all
     /// packages count: image, modules and headers.
-    pub fn among(names: &str, wanted: Option<Series>) -> Option<Self> {
-        let of = |only: Series| kernels(names).filter(move |(series, ..)| *series == only);
-        let newest = |(series, patch, ..): &(Series, u32, _, _)| (*series, *patch);
+    pub fn among(names: &str, wanted: Option<KernelSeries>) -> Option<Self> {
+        let of = |only: KernelSeries| kernels(names).filter(move |(series, ..)| *series == only);
+        let newest = |(series, patch, ..): &(KernelSeries, u32, _, _)| (*series, *patch);
         let found = match wanted {
             Some(wanted) => of(wanted).max_by_key(newest),
-            None => of(Series::TRIED).max_by_key(newest).or_else(|| kernels(names).max_by_key(newest)),
+            None => of(KernelSeries::TRIED).max_by_key(newest).or_else(|| kernels(names).max_by_key(newest)),
         };
         found.map(|(.., release, packages)| Self { release: release.to_string(), packages })
     }
 
     /// The reason for this kernel, as a line for the user.
-    pub fn why(&self, wanted: Option<Series>) -> String {
+    pub fn why(&self, wanted: Option<KernelSeries>) -> String {
         let series = version(&self.release).map(|(series, _)| series);
-        let tried = Series::TRIED;
+        let tried = KernelSeries::TRIED;
         let why = match (wanted, series) {
             (Some(wanted), _) => format!("the newest of {wanted}"),
             (None, Some(series)) if series == tried => format!("the newest of {tried}, the default"),
@@ -79,7 +79,7 @@ impl Choice {
 }
 
 /// The error text if there is no suitable kernel.
-pub fn none(names: &str, wanted: Option<Series>) -> String {
+pub fn none(names: &str, wanted: Option<KernelSeries>) -> String {
     let mut there: Vec<_> = kernels(names).map(|(series, ..)| series).collect();
     there.sort_unstable();
     there.dedup();
@@ -91,26 +91,26 @@ pub fn none(names: &str, wanted: Option<Series>) -> String {
         ),
         None => format!(
             "{RELEASE} and {KERNEL_SUITE} on this mirror have no kernel that is {} or later; try another mirror",
-            Series::FIRST
+            KernelSeries::FIRST
         ),
     }
 }
 
 /// All kernels with complete packages: series, patch level, release and packaging.
-fn kernels(names: &str) -> impl Iterator<Item = (Series, u32, &str, &'static KernelPackages)> {
+fn kernels(names: &str) -> impl Iterator<Item = (KernelSeries, u32, &str, &'static KernelPackages)> {
     let has = |part: &str, release: &str| names.lines().any(|name| name.strip_prefix(part) == Some(release));
     names.lines().filter_map(|name| name.strip_prefix("linux-headers-")).filter_map(move |release| {
-        let (series, patch) = version(release).filter(|(series, _)| *series >= Series::FIRST)?;
+        let (series, patch) = version(release).filter(|(series, _)| *series >= KernelSeries::FIRST)?;
         let whole = |packages: &&KernelPackages| packages.parts.iter().all(|part| has(part, release));
         Some((series, patch, release, KERNEL_PACKAGES.iter().find(whole)?))
     })
 }
 
 /// Series and patch level of `7.2.12+deb13-amd64`; `None` for other flavours.
-fn version(release: &str) -> Option<(Series, u32)> {
+fn version(release: &str) -> Option<(KernelSeries, u32)> {
     let (version, flavour) = release.split_once('-')?;
     let mut numbers = version.split('+').next()?.splitn(3, '.');
-    let series = Series(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+    let series = KernelSeries(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
     let patch = numbers.next()?.parse().ok()?;
     (flavour == KERNEL_FLAVOUR).then_some((series, patch))
 }
@@ -127,8 +127,8 @@ mod tests {
         format!("linux-image-{release}\nlinux-headers-{release}\n")
     }
 
-    fn among(names: &str, wanted: Option<Series>) -> Option<String> {
-        Choice::among(names, wanted).map(|choice| choice.release)
+    fn among(names: &str, wanted: Option<KernelSeries>) -> Option<String> {
+        KernelChoice::among(names, wanted).map(|choice| choice.release)
     }
 
     #[test]
@@ -139,27 +139,27 @@ mod tests {
         names += "linux-headers-7.9.1+deb13-amd64\nlinux-headers-7.3-rc5-amd64\nlinux-headers-amd64\n";
         names += &(single("6.12.9+deb13-amd64") + &single("6.12.117+deb13-amd64") + &single("6.1.200-amd64"));
         assert_eq!(among(&names, None).as_deref(), Some("7.2.12+deb13-amd64"), "whole, of this flavour");
-        assert_eq!(among(&names, Some(Series(6, 12))).as_deref(), Some("6.12.117+deb13-amd64"));
+        assert_eq!(among(&names, Some(KernelSeries(6, 12))).as_deref(), Some("6.12.117+deb13-amd64"));
         // Backports move on; Debian packages kernels in either way.
         for later in [split("7.10.1+deb13-amd64"), single("7.10.1+deb13-amd64")] {
             let both = names.clone() + &later;
             assert_eq!(among(&both, None).as_deref(), Some("7.2.12+deb13-amd64"));
-            assert_eq!(among(&both, Some(Series(7, 10))).as_deref(), Some("7.10.1+deb13-amd64"));
+            assert_eq!(among(&both, Some(KernelSeries(7, 10))).as_deref(), Some("7.10.1+deb13-amd64"));
             let after = split("7.9.30+deb13-amd64") + &single("6.12.9+deb13-amd64") + &later;
             assert_eq!(among(&after, None).as_deref(), Some("7.10.1+deb13-amd64"));
         }
-        assert!(Choice::among(&names, None).expect("one").packages.headers_alone);
-        assert!(!Choice::among(&names, Some(Series(6, 12))).expect("one").packages.headers_alone);
+        assert!(KernelChoice::among(&names, None).expect("one").packages.headers_alone);
+        assert!(!KernelChoice::among(&names, Some(KernelSeries(6, 12))).expect("one").packages.headers_alone);
     }
 
     #[test]
     fn without_backports_it_is_the_releases_own_and_that_is_said() {
         let names = single("6.12.117+deb13-amd64");
-        let choice = Choice::among(&names, None).expect("one");
+        let choice = KernelChoice::among(&names, None).expect("one");
         assert_eq!(choice.release, "6.12.117+deb13-amd64");
         assert!(choice.why(None).contains("none from 7.2 on"), "{}", choice.why(None));
-        assert!(!choice.why(Some(Series(6, 12))).contains("none"));
-        let later = Choice::among(&split("7.3.1+deb13-amd64"), None).expect("one").why(None);
+        assert!(!choice.why(Some(KernelSeries(6, 12))).contains("none"));
+        let later = KernelChoice::among(&split("7.3.1+deb13-amd64"), None).expect("one").why(None);
         assert!(later.contains("7.3.1+deb13-amd64") && later.contains("no 7.2 any more"), "{later}");
     }
 
@@ -167,17 +167,20 @@ mod tests {
     fn a_series_that_is_not_there_is_answered_with_those_that_are() {
         let names =
             split("7.3.1+deb13-amd64") + &single("6.12.9+deb13-amd64") + &single("6.12.8+deb13-amd64");
-        assert_eq!(among(&names, Some(Series(7, 2))), None);
-        let text = none(&names, Some(Series(7, 2)));
+        assert_eq!(among(&names, Some(KernelSeries(7, 2))), None);
+        let text = none(&names, Some(KernelSeries(7, 2)));
         assert!(text.contains("no kernel 7.2") && text.ends_with("may be 6.12, 7.3"), "{text}");
-        assert!(none("", None).contains("another mirror") && none("", Some(Series(7, 2))).contains("mirror"));
+        assert!(
+            none("", None).contains("another mirror")
+                && none("", Some(KernelSeries(7, 2))).contains("mirror")
+        );
     }
 
     #[test]
     fn a_series_has_two_numbers_and_a_driver() {
-        assert_eq!("7.2".parse(), Ok(Series(7, 2)));
+        assert_eq!("7.2".parse(), Ok(KernelSeries(7, 2)));
         for wrong in ["7", "7.2.12", "x.y", "6.1", ""] {
-            assert!(wrong.parse::<Series>().is_err(), "{wrong}");
+            assert!(wrong.parse::<KernelSeries>().is_err(), "{wrong}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::archive::kernels::{self, Choice, Series};
+use crate::archive::kernels::{self, KernelChoice, KernelSeries};
 use crate::archive::mirror::Mirror;
 use crate::cache;
 use crate::recipe::{KERNEL_SUITE, RELEASE};
@@ -50,9 +50,9 @@ impl Packages {
     ///
     /// # Errors
     /// The archive has none.
-    pub fn kernel(&self, wanted: Option<Series>) -> Result<Choice> {
+    pub fn kernel(&self, wanted: Option<KernelSeries>) -> Result<KernelChoice> {
         let names = self.names("linux-")?;
-        Choice::among(&names, wanted).ok_or_else(|| anyhow!(kernels::none(&names, wanted)))
+        KernelChoice::among(&names, wanted).ok_or_else(|| anyhow!(kernels::none(&names, wanted)))
     }
 
     /// Checks that the archive still has the packages of a kernel that was chosen before.

@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::build::Build;
 use crate::build::chroot::{Chroot, SCRATCH};
-use crate::cache::{Key, files_below};
+use crate::cache::{CacheKey, files_below};
 use crate::image::provider::ProviderSdk;
 use crate::initramfs::Initramfs;
 use crate::kernel::Kernel;
-use crate::kernel::modules::{Module, ModuleTree, load_order};
+use crate::kernel::modules::{KernelModule, ModuleTree, load_order};
 use crate::recipe::{BUILD_PACKAGES, COMPILER, KBUILD_PACKAGES, KERNEL_SUITE, MODULE_LISTS, RELEASE};
 
 /// Variable that overrides the folder with the guest's sources, `guest-driver` of the source tree.
@@ -41,7 +41,7 @@ pub(crate) fn toolchain(build: &Build, kernel: &Kernel) -> Result<Chroot> {
     let headers: Vec<_> = headers.iter().map(String::as_str).collect();
     let tools = if kernel.packages.headers_alone { &[] } else { KBUILD_PACKAGES };
     let packages = [BUILD_PACKAGES, tools, &headers].concat();
-    let key = Key::new("toolchain").with("release", RELEASE).with("suite", KERNEL_SUITE);
+    let key = CacheKey::new("toolchain").with("release", RELEASE).with("suite", KERNEL_SUITE);
     let folder = build.cache.stage("toolchain", &key.with_all("packages", &packages), |work| {
         build.step(&format!("installing compiler and headers of {}", kernel.release));
         build.packages()?.has_kernel(&kernel.release, &headers)?;
@@ -70,7 +70,7 @@ fn header_packages(kernel: &Kernel) -> Vec<String> {
 /// # Errors
 /// Init does not compile, or a module cannot be read.
 pub(crate) fn boot_archive(build: &Build, kernel: &Kernel, toolchain: &Chroot) -> Result<PathBuf> {
-    let mut key = Key::new("boot").with("kernel", &kernel.release).with_all("flags", INIT_FLAGS);
+    let mut key = CacheKey::new("boot").with("kernel", &kernel.release).with_all("flags", INIT_FLAGS);
     for (list, modules) in MODULE_LISTS {
         key = key.with(list, modules.join(" "));
     }
@@ -101,7 +101,11 @@ pub(crate) fn boot_archive(build: &Build, kernel: &Kernel, toolchain: &Chroot) -
     Ok(folder.join("boot.cpio"))
 }
 
-fn add_modules<W: std::io::Write>(archive: &mut Initramfs<W>, list: &str, modules: &[Module]) -> Result<()> {
+fn add_modules<W: std::io::Write>(
+    archive: &mut Initramfs<W>,
+    list: &str,
+    modules: &[KernelModule],
+) -> Result<()> {
     let mut paths = String::new();
     for module in modules {
         let path = format!("/modules/{}.ko", module.name);
@@ -123,7 +127,7 @@ pub(crate) fn driver_archive(
 ) -> Result<PathBuf> {
     let sources = sources()?;
     let header = refault_abi::c_header();
-    let mut key = Key::new("driver").with("kernel", &kernel.release).with("header", &header);
+    let mut key = CacheKey::new("driver").with("kernel", &kernel.release).with("header", &header);
     key = key.with("sdk", sdk.folder.to_string_lossy().as_bytes()).with_all("flags", PROVIDER_FLAGS);
     for part in ["linux", "provider", "workload"] {
         key = key.with_tree(part, &sources.join(part))?;
@@ -133,7 +137,7 @@ pub(crate) fn driver_archive(
         let scratch = toolchain.scratch()?;
         fs::create_dir_all(scratch.join("include"))?;
         fs::write(scratch.join("include/refault_abi.h"), &header)?;
-        let bench = Bench { build, toolchain, kernel, scratch: &scratch, sources: &sources };
+        let bench = PartsBuild { build, toolchain, kernel, scratch: &scratch, sources: &sources };
         let mut archive = Initramfs::create(&work.join("driver.cpio"))?;
         archive.file("extra/usr/include/refault_abi.h", 0o644, header.as_bytes())?;
         bench.module(&mut archive)?;
@@ -167,7 +171,7 @@ fn inside(path: &str) -> String {
 }
 
 /// The inputs of the three parts' builds.
-struct Bench<'a> {
+struct PartsBuild<'a> {
     build: &'a Build,
     toolchain: &'a Chroot,
     kernel: &'a Kernel,
@@ -177,7 +181,7 @@ struct Bench<'a> {
 
 type Archive = Initramfs<std::io::BufWriter<fs::File>>;
 
-impl Bench<'_> {
+impl PartsBuild<'_> {
     /// The kernel module, which init loads; it is also kept for insmod.
     fn module(&self, archive: &mut Archive) -> Result<()> {
         if !self.take("linux", "Kbuild")? {

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::archive::kernels::Series;
+use crate::archive::kernels::KernelSeries;
 use crate::build::Build;
-use crate::cache::{Key, location, remove};
+use crate::cache::{CacheKey, location, remove};
 use crate::image::driver::{boot_archive, driver_archive, toolchain};
 use crate::image::provider::provider_sdk;
 use crate::image::runtime::{Runtime, runtime};
@@ -48,7 +48,7 @@ impl GuestImage {
     ///
     /// # Errors
     /// It cannot be built; an older image stays.
-    pub fn ensure(wanted: Option<Series>, renew: bool) -> Result<Self> {
+    pub fn ensure(wanted: Option<KernelSeries>, renew: bool) -> Result<Self> {
         if let Some(folder) = std::env::var_os(IMAGE_VARIABLE) {
             return Self::open(Path::new(&folder));
         }
@@ -131,7 +131,7 @@ fn assemble(
 ) -> Result<GuestImage> {
     let key = parts
         .iter()
-        .fold(Key::new("image"), |key, part| key.with("part", part.as_os_str().as_encoded_bytes()));
+        .fold(CacheKey::new("image"), |key, part| key.with("part", part.as_os_str().as_encoded_bytes()));
     let folder = build.cache.stage("image", &key, |work| {
         for part in parts {
             // Hard links, so that an image stays complete when the stages it was made from are removed.

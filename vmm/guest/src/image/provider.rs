@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::build::Build;
 use crate::build::chroot::{Chroot, SCRATCH};
-use crate::cache::{Key, files_below};
+use crate::cache::{CacheKey, files_below};
 use crate::image::source::verbs_source;
 use crate::recipe::VERBS_SOURCE;
 
@@ -42,7 +42,7 @@ pub(crate) struct ProviderSdk {
 /// # Errors
 /// The source cannot be fetched, or has an unknown layout.
 pub(crate) fn provider_sdk(build: &Build, version: &str, toolchain: &Chroot) -> Result<ProviderSdk> {
-    let key = Key::new("provider-sdk").with("version", version).with("config", CONFIG);
+    let key = CacheKey::new("provider-sdk").with("version", version).with("config", CONFIG);
     let folder = build.cache.stage("provider-sdk", &key, |work| {
         let source = verbs_source(build, version, work)?;
         prepare(build, &source, toolchain, work)?;

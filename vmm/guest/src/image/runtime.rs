@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::build::Build;
 use crate::build::chroot::Chroot;
-use crate::cache::{Key, files_below};
+use crate::cache::{CacheKey, files_below};
 use crate::image::source::verbs_source;
 use crate::kernel::Kernel;
 use crate::kernel::modules::ModuleTree;
@@ -53,7 +53,7 @@ impl Runtime {
 /// # Errors
 /// Packages cannot be fetched or installed.
 pub(crate) fn runtime(build: &Build, kernel: &Kernel) -> Result<Runtime> {
-    let key = Key::new("runtime").with("release", RELEASE).with_all("packages", RUNTIME_PACKAGES);
+    let key = CacheKey::new("runtime").with("release", RELEASE).with_all("packages", RUNTIME_PACKAGES);
     let key = key.with_all("excluded", EXCLUDED_PATHS).with("kernel", &kernel.release);
     let key = key
         .with_all("modules", EXTRA_MODULES)

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::build::Build;
-use crate::cache::Key;
+use crate::cache::CacheKey;
 use crate::recipe::VERBS_SOURCE;
 
 /// Unpacks the source of `version` into a folder below `work` and returns that folder. It is downloaded once for
@@ -17,7 +17,7 @@ use crate::recipe::VERBS_SOURCE;
 /// # Errors
 /// It cannot be fetched or unpacked.
 pub(crate) fn verbs_source(build: &Build, version: &str, work: &Path) -> Result<PathBuf> {
-    let key = Key::new("source").with("package", VERBS_SOURCE).with("version", version);
+    let key = CacheKey::new("source").with("package", VERBS_SOURCE).with("version", version);
     let stage = build.cache.stage("source", &key, |stage| {
         build.step(&format!("fetching the source of {VERBS_SOURCE} {version}"));
         build.packages()?.source_tarball(VERBS_SOURCE, version, &stage.join("source.tar.gz"))

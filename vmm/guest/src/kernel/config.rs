@@ -18,7 +18,7 @@ pub enum Use {
 
 /// A required option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RequiredOption {
     /// Name without `CONFIG_`.
     pub name: &'static str,
     /// Why it is needed.
@@ -26,12 +26,12 @@ pub struct Wanted {
     needed_by: Use,
 }
 
-const fn wanted(needed_by: Use, name: &'static str, purpose: &'static str) -> Wanted {
-    Wanted { name, purpose, needed_by }
+const fn wanted(needed_by: Use, name: &'static str, purpose: &'static str) -> RequiredOption {
+    RequiredOption { name, purpose, needed_by }
 }
 
 /// All required options. One that another option here selects is left out.
-const WANTED: &[Wanted] = &[
+const WANTED: &[RequiredOption] = &[
     wanted(Use::Boot, "BLK_DEV_INITRD", "the initial RAM file system, which holds init"),
     wanted(Use::Boot, "DEVTMPFS", "device nodes"),
     wanted(Use::Boot, "PROC_FS", "init reads /proc"),
@@ -85,8 +85,8 @@ impl KernelConfig {
     }
 
     /// The options that guests with these uses need and this kernel lacks.
-    pub fn missing(&self, uses: &[Use]) -> Vec<Wanted> {
-        let lacks = |wanted: &&Wanted| uses.contains(&wanted.needed_by) && !self.has(wanted.name);
+    pub fn missing(&self, uses: &[Use]) -> Vec<RequiredOption> {
+        let lacks = |wanted: &&RequiredOption| uses.contains(&wanted.needed_by) && !self.has(wanted.name);
         WANTED.iter().filter(lacks).copied().collect()
     }
 

@@ -10,9 +10,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::archive::kernels::{Choice, Series};
+use crate::archive::kernels::{KernelChoice, KernelSeries};
 use crate::build::Build;
-use crate::cache::Key;
+use crate::cache::CacheKey;
 use crate::kernel::modules::ModuleTree;
 use crate::kernel::outer::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
 use crate::recipe::{KERNEL_FLAVOUR, KERNEL_PACKAGES, KERNEL_SUITE, KernelPackages, OUTER_MODULES, RELEASE};
@@ -60,9 +60,9 @@ impl Kernel {
 ///
 /// # Errors
 /// It cannot be fetched.
-pub fn kernel(build: &Build, wanted: Option<Series>, renew: bool) -> Result<Kernel> {
-    let Choice { release, packages } = choose(build, wanted, renew)?;
-    let key = Key::new("kernel").with("release", &release);
+pub fn kernel(build: &Build, wanted: Option<KernelSeries>, renew: bool) -> Result<Kernel> {
+    let KernelChoice { release, packages } = choose(build, wanted, renew)?;
+    let key = CacheKey::new("kernel").with("release", &release);
     let folder = build.cache.stage("kernel", &key, |work| {
         build.step(&format!("fetching kernel {release} (about 175 MB)"));
         fetch(build, packages, &release, work)
@@ -72,7 +72,7 @@ pub fn kernel(build: &Build, wanted: Option<Series>, renew: bool) -> Result<Kern
 }
 
 fn outer(build: &Build, release: &str, kernel: &Path) -> Result<PathBuf> {
-    let key = Key::new("outer").with("release", release).with("modules", OUTER_MODULES.join(" "));
+    let key = CacheKey::new("outer").with("release", release).with("modules", OUTER_MODULES.join(" "));
     build.cache.stage("outer", &key.with("init", OUTER_INIT).with("layout", OUTER_LAYOUT), |work| {
         let modules = ModuleTree::open(&kernel.join("modules"), &build.logged)?.closure(OUTER_MODULES)?;
         outer_initramfs(&work.join("outer.cpio"), &fs::read(kernel.join("busybox"))?, &modules)
@@ -81,9 +81,9 @@ fn outer(build: &Build, release: &str, kernel: &Path) -> Result<PathBuf> {
 
 /// The archive moves on, but a guest must not change until the user asks for that. So the choice is a stage of its
 /// own.
-fn choose(build: &Build, wanted: Option<Series>, renew: bool) -> Result<Choice> {
+fn choose(build: &Build, wanted: Option<KernelSeries>, renew: bool) -> Result<KernelChoice> {
     let series = wanted.map_or_else(|| "usual".to_string(), |series| series.to_string());
-    let key = Key::new("choice")
+    let key = CacheKey::new("choice")
         .with("kernel and parts", [RELEASE, KERNEL_SUITE, &series, KERNEL_FLAVOUR].join(" "));
     if renew {
         build.cache.forget("choice", &key)?;
@@ -98,7 +98,7 @@ fn choose(build: &Build, wanted: Option<Series>, renew: bool) -> Result<Choice> 
     let (release, parts) = (read("kernel")?, read("parts")?);
     let packages = KERNEL_PACKAGES.iter().find(|packages| packages.parts.join(" ") == parts);
     let packages = packages.ok_or_else(|| anyhow!("kernel {release} is packaged in an unknown way"))?;
-    Ok(Choice { release, packages })
+    Ok(KernelChoice { release, packages })
 }
 
 fn fetch(build: &Build, packages: &KernelPackages, release: &str, work: &Path) -> Result<()> {

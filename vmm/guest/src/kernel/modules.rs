@@ -12,7 +12,7 @@ use refault_os::process::Logged;
 
 /// One module, decompressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Module {
+pub struct KernelModule {
     /// Name as in `lsmod`, with underscores.
     pub name: String,
     /// Path below the folder of its kernel release, without a compression suffix.
@@ -62,7 +62,7 @@ impl<'a> ModuleTree<'a> {
     ///
     /// # Errors
     /// A module cannot be decompressed.
-    pub fn closure(&self, names: &[&str]) -> Result<Vec<Module>> {
+    pub fn closure(&self, names: &[&str]) -> Result<Vec<KernelModule>> {
         let mut order = Vec::new();
         let mut seen = BTreeSet::new();
         for name in names {
@@ -75,7 +75,7 @@ impl<'a> ModuleTree<'a> {
     ///
     /// # Errors
     /// As for [`Self::closure`].
-    pub fn lists<'n>(&self, lists: &[(&'n str, &[&str])]) -> Result<Vec<(&'n str, Vec<Module>)>> {
+    pub fn lists<'n>(&self, lists: &[(&'n str, &[&str])]) -> Result<Vec<(&'n str, Vec<KernelModule>)>> {
         let mut seen = BTreeSet::new();
         let mut closures = Vec::new();
         for (name, modules) in lists {
@@ -88,7 +88,7 @@ impl<'a> ModuleTree<'a> {
         Ok(closures)
     }
 
-    fn add(&self, name: &str, seen: &mut BTreeSet<String>, order: &mut Vec<Module>) -> Result<()> {
+    fn add(&self, name: &str, seen: &mut BTreeSet<String>, order: &mut Vec<KernelModule>) -> Result<()> {
         let Some(path) = self.files.get(name).filter(|_| seen.insert(name.to_string())) else {
             return Ok(());
         };
@@ -102,7 +102,7 @@ impl<'a> ModuleTree<'a> {
         } else {
             below.into()
         };
-        order.push(Module { name: name.to_string(), path: plain, image });
+        order.push(KernelModule { name: name.to_string(), path: plain, image });
         Ok(())
     }
 
@@ -121,18 +121,18 @@ impl<'a> ModuleTree<'a> {
 ///
 /// # Errors
 /// A file is not a kernel module, or cannot be read.
-pub fn load_order(files: &[PathBuf]) -> Result<Vec<Module>> {
+pub fn load_order(files: &[PathBuf]) -> Result<Vec<KernelModule>> {
     let mut pending = Vec::new();
     for path in files {
         let image = fs::read(path).with_context(|| format!("cannot read module {}", path.display()))?;
         let Some(name) = module_name(path).filter(|_| image.starts_with(b"\x7fELF")) else {
             bail!("{} is not a kernel module: it must be an uncompressed .ko file", path.display());
         };
-        pending.push(Module { path: format!("{name}.ko").into(), name, image });
+        pending.push(KernelModule { path: format!("{name}.ko").into(), name, image });
     }
-    let mut order: Vec<Module> = Vec::new();
+    let mut order: Vec<KernelModule> = Vec::new();
     while !pending.is_empty() {
-        let waits = |module: &Module| {
+        let waits = |module: &KernelModule| {
             dependencies(&module.image).iter().any(|name| pending.iter().any(|other| other.name == *name))
         };
         // In a cycle, which no linker produces, the first one is loaded first.
@@ -173,7 +173,7 @@ mod tests {
         path
     }
 
-    fn names(modules: &[Module]) -> Vec<&str> {
+    fn names(modules: &[KernelModule]) -> Vec<&str> {
         modules.iter().map(|module| module.name.as_str()).collect()
     }
 

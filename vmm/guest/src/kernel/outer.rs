@@ -5,14 +5,14 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::initramfs::Initramfs;
-use crate::kernel::modules::Module;
+use crate::kernel::modules::KernelModule;
 
 /// The nested machine's init.
 pub const OUTER_INIT: &str = include_str!("outer-init.sh");
 /// Part of the cache key: change it when the layout of the archive changes.
 pub const OUTER_LAYOUT: &str = "modules/NAME.ko, unsigned";
 /// What the kernel's build appends to a signed module.
-const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
+const SIGNATURE_MARK: &[u8] = b"~KernelModule signature appended~\n";
 /// Size in bytes of the description between the signature and the mark; its last four bytes are the signature's
 /// length.
 const SIGNATURE_INFO: usize = 12;
@@ -21,7 +21,7 @@ const SIGNATURE_INFO: usize = 12;
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn outer_initramfs(path: &Path, busybox: &[u8], modules: &[Module]) -> Result<()> {
+pub fn outer_initramfs(path: &Path, busybox: &[u8], modules: &[KernelModule]) -> Result<()> {
     let mut archive = Initramfs::create(path)?;
     archive.file("init", 0o755, OUTER_INIT.as_bytes())?;
     archive.file("bin/busybox", 0o755, busybox)?;

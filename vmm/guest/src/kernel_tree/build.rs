@@ -12,10 +12,10 @@ use anyhow::{Context, Result};
 use super::KernelTree;
 use crate::build::Build;
 use crate::build::chroot::{Chroot, SCRATCH};
-use crate::cache::{Key, files_below, remove};
+use crate::cache::{CacheKey, files_below, remove};
 use crate::image::driver::{sources, toolchain};
 use crate::initramfs::Initramfs;
-use crate::kernel::modules::{Module, ModuleTree, load_order};
+use crate::kernel::modules::{KernelModule, ModuleTree, load_order};
 use crate::kernel::{elf_of, kernel};
 use crate::recipe::{EXTRA_MODULES, MODULE_LISTS};
 
@@ -30,13 +30,13 @@ const INDICES: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modul
 /// Modules for a guest.
 struct Modules {
     /// The modules that init loads: name of each list, and its modules in order.
-    lists: Vec<(&'static str, Vec<Module>)>,
+    lists: Vec<(&'static str, Vec<KernelModule>)>,
     /// Modules that are only made available.
-    extra: Vec<Module>,
+    extra: Vec<KernelModule>,
 }
 
 impl Modules {
-    fn all(&self) -> impl Iterator<Item = &Module> {
+    fn all(&self) -> impl Iterator<Item = &KernelModule> {
         self.lists.iter().flat_map(|(_, modules)| modules).chain(&self.extra)
     }
 }
@@ -53,7 +53,7 @@ pub(super) fn build(tree: &KernelTree) -> Result<PathBuf> {
     modules.lists.push(("driver", driver));
     let bzimage = fs::read(tree.bzimage())?;
     let arguments = tree.config().iommu_arguments().unwrap_or_default();
-    let mut key = Key::new("tree").with("release", tree.release()).with("kernel", &bzimage);
+    let mut key = CacheKey::new("tree").with("release", tree.release()).with("kernel", &bzimage);
     key = key.with("arguments", arguments);
     for (list, modules) in &modules.lists {
         key = key.with("list", list);
@@ -78,8 +78,8 @@ pub(super) fn build(tree: &KernelTree) -> Result<PathBuf> {
 }
 
 /// Builds our driver against the tree.
-fn driver(build: &Build, tree: &KernelTree) -> Result<Vec<Module>> {
-    let name = Key::new("tree").with("folder", tree.folder().as_os_str().as_encoded_bytes()).hex();
+fn driver(build: &Build, tree: &KernelTree) -> Result<Vec<KernelModule>> {
+    let name = CacheKey::new("tree").with("folder", tree.folder().as_os_str().as_encoded_bytes()).hex();
     let folder = build.cache.root().join("trees").join(name).join("linux");
     renew(&sources()?.join("linux"), &folder)?;
     write_if_new(&folder.join("refault_abi.h"), refault_abi::c_header().as_bytes())?;
@@ -150,7 +150,7 @@ fn pack(build: &Build, tree: &KernelTree, modules: &Modules, into: &Path) -> Res
 }
 
 /// Path of a module below the folder of its release.
-fn place(module: &Module) -> PathBuf {
+fn place(module: &KernelModule) -> PathBuf {
     Path::new("kernel").join(&module.path)
 }
 

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail};
 
 use refault_guest::build::Build;
-use refault_guest::cache::{Key, location, stage_path};
+use refault_guest::cache::{CacheKey, location, stage_path};
 use refault_guest::recipe::{KERNEL_SUITE, RELEASE};
 
 /// Name of its stage in the cache.
@@ -135,8 +135,8 @@ impl Emulator {
     }
 }
 
-fn key() -> Key {
-    Key::new(STAGE).with("package", [PACKAGE, RELEASE, KERNEL_SUITE].join(" ")).with("bundle", BUNDLE)
+fn key() -> CacheKey {
+    CacheKey::new(STAGE).with("package", [PACKAGE, RELEASE, KERNEL_SUITE].join(" ")).with("bundle", BUNDLE)
 }
 
 fn parsed(version: &str) -> Option<(u32, u32)> {
