@@ -10,7 +10,7 @@ use refault_guest::archive::mirror::Mirror;
 use refault_guest::cache::{CACHE_VARIABLE, location};
 use refault_guest::image::newest;
 use refault_hosts::qemu::Emulator;
-use refault_machine::kvm::probe::{Verdict, probe};
+use refault_machine::kvm::probe::{KvmStatus, probe};
 use refault_os::tools::{IMAGE_TOOLS, ROOTLESS_TOOLS, Tool, install_line, is_root, missing};
 
 /// Free space that building the image takes at its peak, in MiB.
@@ -66,18 +66,18 @@ fn finding(grade: Grade, subject: &'static str, text: impl Into<String>) -> Find
     Finding { grade, subject, text: text.into() }
 }
 
-fn kvm(verdict: &Verdict) -> Finding {
+fn kvm(verdict: &KvmStatus) -> Finding {
     match verdict {
-        Verdict::Works => finding(Grade::Good, "kvm", "/dev/kvm runs code, SSE included"),
-        Verdict::Absent(why) | Verdict::Broken(why) => finding(Grade::Note, "kvm", why),
+        KvmStatus::Works => finding(Grade::Good, "kvm", "/dev/kvm runs code, SSE included"),
+        KvmStatus::Absent(why) | KvmStatus::Broken(why) => finding(Grade::Note, "kvm", why),
     }
 }
 
 /// QEMU is needed only where KVM is not to be had.
-fn emulation(verdict: &Verdict, cached: Option<String>) -> Finding {
+fn emulation(verdict: &KvmStatus, cached: Option<String>) -> Finding {
     match (cached, verdict) {
         (Some(version), _) => finding(Grade::Good, "qemu", format!("{version}, in the cache")),
-        (None, Verdict::Works) => finding(Grade::Note, "qemu", "not fetched (not needed here)"),
+        (None, KvmStatus::Works) => finding(Grade::Note, "qemu", "not fetched (not needed here)"),
         (None, _) => finding(Grade::Note, "qemu", "not fetched (done when needed: about 40 MB)"),
     }
 }
@@ -139,11 +139,11 @@ fn image() -> Finding {
     }
 }
 
-fn conclusion(findings: &[Finding], verdict: &Verdict) -> String {
+fn conclusion(findings: &[Finding], verdict: &KvmStatus) -> String {
     let worst = findings.iter().map(|finding| finding.grade).max().unwrap_or(Grade::Good);
     match (worst, verdict) {
         (Grade::Bad, _) => "Mend what is marked MISSING, then guests can run.".into(),
-        (_, Verdict::Works) => "Guests run on this machine's KVM.".into(),
+        (_, KvmStatus::Works) => "Guests run on this machine's KVM.".into(),
         _ => "Guests run in QEMU, which emulates their CPUs: slower, the same otherwise.".into(),
     }
 }
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn kvm_that_does_not_work_is_no_reason_to_give_up() {
-        let verdict = Verdict::Broken("internal error".into());
+        let verdict = KvmStatus::Broken("internal error".into());
         let findings = [kvm(&verdict), emulation(&verdict, None)];
         assert!(findings.iter().all(|finding| finding.grade < Grade::Bad));
         assert!(conclusion(&findings, &verdict).contains("QEMU"));

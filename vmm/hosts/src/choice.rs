@@ -1,7 +1,7 @@
 //! The choice of the host: our own VMM on this machine's KVM, QEMU, or our own VMM inside a machine that QEMU emulates.
 
 use anyhow::{Result, bail};
-use refault_machine::kvm::probe::{Verdict, probe};
+use refault_machine::kvm::probe::{KvmStatus, probe};
 
 /// The host that the user requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -45,7 +45,7 @@ pub fn choose(host: Host) -> Result<Choice> {
     decide(host, probe)
 }
 
-fn decide(host: Host, probe: impl FnOnce() -> Verdict) -> Result<Choice> {
+fn decide(host: Host, probe: impl FnOnce() -> KvmStatus) -> Result<Choice> {
     let choice = |host, why: &str| Ok(Choice { host, why: why.into() });
     match host {
         Host::Qemu => return choice(Chosen::Qemu, "host qemu, as requested: it emulates the CPUs"),
@@ -55,10 +55,10 @@ fn decide(host: Host, probe: impl FnOnce() -> Verdict) -> Result<Choice> {
         Host::Auto | Host::Refault => {}
     }
     match (probe(), host) {
-        (Verdict::Works, Host::Auto) => {
+        (KvmStatus::Works, Host::Auto) => {
             choice(Chosen::Refault, "host refault: /dev/kvm runs code, SSE included")
         }
-        (Verdict::Works, _) => choice(Chosen::Refault, "host refault, as requested"),
+        (KvmStatus::Works, _) => choice(Chosen::Refault, "host refault, as requested"),
         (verdict, Host::Auto) => {
             choice(Chosen::Qemu, &format!("host qemu, which emulates the CPUs: {verdict}"))
         }
@@ -70,13 +70,13 @@ fn decide(host: Host, probe: impl FnOnce() -> Verdict) -> Result<Choice> {
 mod tests {
     use super::*;
 
-    fn broken() -> Verdict {
-        Verdict::Broken("KVM stopped with an internal error".into())
+    fn broken() -> KvmStatus {
+        KvmStatus::Broken("KVM stopped with an internal error".into())
     }
 
     #[test]
     fn auto_takes_kvm_only_when_it_runs_code() {
-        assert_eq!(decide(Host::Auto, || Verdict::Works).expect("a choice").host, Chosen::Refault);
+        assert_eq!(decide(Host::Auto, || KvmStatus::Works).expect("a choice").host, Chosen::Refault);
         let choice = decide(Host::Auto, broken).expect("a choice");
         assert!(choice.host == Chosen::Qemu && choice.why.contains("internal error"), "{}", choice.why);
     }
@@ -86,14 +86,14 @@ mod tests {
         for (asked, chosen) in
             [(Host::Qemu, Chosen::Qemu), (Host::Nested, Chosen::Nested), (Host::Refault, Chosen::Refault)]
         {
-            assert_eq!(decide(asked, || Verdict::Works).expect("a choice").host, chosen);
+            assert_eq!(decide(asked, || KvmStatus::Works).expect("a choice").host, chosen);
         }
     }
 
     #[test]
     fn kvm_that_cannot_be_had_is_an_error_with_the_way_out() {
         let error =
-            decide(Host::Refault, || Verdict::Absent("there is no /dev/kvm".into())).expect_err("absent");
+            decide(Host::Refault, || KvmStatus::Absent("there is no /dev/kvm".into())).expect_err("absent");
         let text = error.to_string();
         assert!(text.contains("no /dev/kvm") && text.contains("--host qemu"), "{text}");
     }

@@ -64,7 +64,7 @@ impl Exit {
     /// The host cannot wait for events.
     pub fn wait(self: &Arc<Self>) -> Result<ExitReason, event_manager::Error> {
         let mut manager = EventManager::new()?;
-        manager.add_subscriber(Watch(self.clone()));
+        manager.add_subscriber(ExitWatcher(self.clone()));
         loop {
             if let Some(reason) = self.reason() {
                 return Ok(reason);
@@ -75,9 +75,9 @@ impl Exit {
 }
 
 /// Wakes the control loop at the end.
-struct Watch(Arc<Exit>);
+struct ExitWatcher(Arc<Exit>);
 
-impl MutEventSubscriber for Watch {
+impl MutEventSubscriber for ExitWatcher {
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
         // An error means that the event was consumed elsewhere; only the reason matters.
         let _ = self.0.event.read();

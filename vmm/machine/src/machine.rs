@@ -14,7 +14,7 @@ use refault_pci::PciFunction;
 use tracing::info;
 use vm_memory::GuestMemoryMmap;
 
-use self::debugging::{Debuggee, Wanted};
+use self::debugging::{DebugSetup, Debuggee};
 use crate::acpi::{self, Description};
 use crate::boot;
 use crate::bus_map::BusMap;
@@ -28,7 +28,7 @@ use crate::kvm::run::Threads;
 use crate::kvm::{self, Cpus, Vcpu, Vm};
 use crate::memory::{self, layout};
 use crate::pci_host::{CONFIG_PORT, ConfigPorts, Ecam, PciHost};
-use crate::serial::{PLACES, SERIAL_SIZE, SerialPort};
+use crate::serial::{PORT_ADDRESSES, SERIAL_SIZE, SerialPort};
 
 /// Writers for the output of the guest's serial ports ttyS0, ttyS1, ttyS2. A writer that blocks stops only the vCPU that
 /// writes.
@@ -61,7 +61,7 @@ pub struct Machine {
     ram: Vec<Range<u64>>,
     bus: Arc<BusMap>,
     handle: MachineHandle,
-    debug: Option<Wanted>,
+    debug: Option<DebugSetup>,
 }
 
 /// Controls a machine from any thread, before, while and after it runs.
@@ -160,7 +160,7 @@ impl Machine {
         let exit = self.handle.exit.clone();
         let (cpus, memory, ram) = (self.cpus.clone(), self.memory.clone(), self.ram.clone());
         let writing = Mutex::default();
-        self.debug = Some(Wanted::new(Debuggee { cpus, memory, ram, exit, writing }, debug)?);
+        self.debug = Some(DebugSetup::new(Debuggee { cpus, memory, ram, exit, writing }, debug)?);
         Ok(self)
     }
 
@@ -175,7 +175,7 @@ impl Machine {
     /// Threads cannot be started, debugging cannot be set up, or the host cannot wait for events.
     pub fn run(self) -> anyhow::Result<ExitReason> {
         let exit = &self.handle.exit;
-        let debugging = self.debug.map(Wanted::start).transpose()?;
+        let debugging = self.debug.map(DebugSetup::start).transpose()?;
         let threads = Threads::start(&self.cpus, &self.bus, exit).context("cannot start vCPU threads")?;
         let reason = exit.wait();
         threads.stop();
@@ -215,8 +215,8 @@ fn attach_control(
     exit: &Arc<Exit>,
 ) -> anyhow::Result<[Arc<dyn SerialInput>; 3]> {
     let mut free = true;
-    let mut ports: Vec<Arc<dyn SerialInput>> = Vec::with_capacity(PLACES.len());
-    for (output, place) in consoles.outputs.into_iter().zip(PLACES) {
+    let mut ports: Vec<Arc<dyn SerialInput>> = Vec::with_capacity(PORT_ADDRESSES.len());
+    for (output, place) in consoles.outputs.into_iter().zip(PORT_ADDRESSES) {
         let (port, line) = SerialPort::new(output).context("cannot create a serial port")?;
         vm.attach_irq(&line, place.irq)?;
         let port = Arc::new(port);

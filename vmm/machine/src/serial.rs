@@ -12,7 +12,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// The resources of a serial port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PortAddress {
     /// First of its eight I/O ports.
     pub base: u16,
     /// Its interrupt line. No two ports share a line, since lines are edge-triggered.
@@ -23,8 +23,11 @@ pub struct Place {
 pub const SERIAL_SIZE: u16 = 8;
 
 /// The guest's ttyS0, ttyS1 and ttyS2, where Linux looks for them.
-pub const PLACES: [Place; 3] =
-    [Place { base: 0x3f8, irq: 4 }, Place { base: 0x2f8, irq: 3 }, Place { base: 0x3e8, irq: 5 }];
+pub const PORT_ADDRESSES: [PortAddress; 3] = [
+    PortAddress { base: 0x3f8, irq: 4 },
+    PortAddress { base: 0x2f8, irq: 3 },
+    PortAddress { base: 0x3e8, irq: 5 },
+];
 
 /// Bytes that fit into an empty UART.
 const FIFO: usize = 64;
@@ -264,8 +267,8 @@ mod tests {
 
     #[test]
     fn no_two_ports_share_anything() {
-        for (index, place) in PLACES.iter().enumerate() {
-            for other in &PLACES[index + 1..] {
+        for (index, place) in PORT_ADDRESSES.iter().enumerate() {
+            for other in &PORT_ADDRESSES[index + 1..] {
                 assert!(place.irq != other.irq && place.base.abs_diff(other.base) >= SERIAL_SIZE);
             }
         }

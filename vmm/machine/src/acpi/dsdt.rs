@@ -11,14 +11,14 @@ use super::table;
 use crate::control::{SLEEP_PORT, SLEEP_TYPE_OFF};
 use crate::memory::layout::{ECAM, Layout, PCI_MMIO32};
 use crate::pci_host::CONFIG_PORT;
-use crate::serial::{PLACES, Place, SERIAL_SIZE};
+use crate::serial::{PORT_ADDRESSES, PortAddress, SERIAL_SIZE};
 
 /// Builds the table.
 pub(super) fn dsdt(layout: &Layout) -> Sdt {
     let mut body = Vec::new();
     pci_root(&mut body, layout);
     reserved(&mut body);
-    for ((place, name), number) in PLACES.iter().zip(["COM1", "COM2", "COM3"]).zip(0u8..) {
+    for ((place, name), number) in PORT_ADDRESSES.iter().zip(["COM1", "COM2", "COM3"]).zip(0u8..) {
         serial(&mut body, place, name, number);
     }
     Name::new(Path::new("\\_S5_"), &Package::new(vec![&SLEEP_TYPE_OFF, &0u8, &0u8, &0u8]))
@@ -63,7 +63,7 @@ fn reserved(body: &mut Vec<u8>) {
 }
 
 /// A 16550 UART.
-fn serial(body: &mut Vec<u8>, place: &Place, name: &'static str, number: u8) {
+fn serial(body: &mut Vec<u8>, place: &PortAddress, name: &'static str, number: u8) {
     let resources: [&dyn Aml; 2] = [
         &IO::new(place.base, place.base, 1, SERIAL_SIZE as u8),
         // Consumer, edge-triggered, active high, exclusive.

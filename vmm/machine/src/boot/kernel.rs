@@ -12,7 +12,7 @@ use super::BootError;
 use crate::memory::layout::HIGH_RAM;
 
 /// A kernel in guest memory.
-pub(super) struct Kernel {
+pub(super) struct LoadedKernel {
     /// Its entry point in 64-bit mode.
     pub(super) entry: u64,
     /// First address after all that it needs before it manages memory itself.
@@ -41,7 +41,7 @@ const XLF_CAN_BE_LOADED_ABOVE_4G: u16 = 1 << 1;
 const ELF_SLACK: u64 = 4 << 20;
 
 /// Loads the kernel at `path`.
-pub(super) fn load(memory: &GuestMemoryMmap, path: &Path) -> Result<Kernel, BootError> {
+pub(super) fn load(memory: &GuestMemoryMmap, path: &Path) -> Result<LoadedKernel, BootError> {
     let read = |source| BootError::Read { what: "kernel", path: path.into(), source };
     let mut file = File::open(path).map_err(read)?;
     let mut head = Vec::new();
@@ -56,7 +56,7 @@ pub(super) fn load(memory: &GuestMemoryMmap, path: &Path) -> Result<Kernel, Boot
     }
 }
 
-fn load_bzimage(memory: &GuestMemoryMmap, path: &Path, mut file: File) -> Result<Kernel, BootError> {
+fn load_bzimage(memory: &GuestMemoryMmap, path: &Path, mut file: File) -> Result<LoadedKernel, BootError> {
     let bad = |source| BootError::BadKernel { path: path.into(), source };
     let start = GuestAddress(HIGH_RAM);
     let result = BzImage::load(memory, Some(start), &mut file, None).map_err(bad)?;
@@ -69,7 +69,7 @@ fn load_bzimage(memory: &GuestMemoryMmap, path: &Path, mut file: File) -> Result
     let run_at = header.pref_address.max(HIGH_RAM);
     let unpacked = run_at.saturating_add(u64::from(header.init_size));
     let anywhere = header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G != 0;
-    Ok(Kernel {
+    Ok(LoadedKernel {
         entry: result.kernel_load.0 + ENTRY_64,
         end: result.kernel_end.max(unpacked),
         initrd_max: if anywhere { u64::MAX } else { u64::from(header.initrd_addr_max) + 1 },
@@ -77,7 +77,7 @@ fn load_bzimage(memory: &GuestMemoryMmap, path: &Path, mut file: File) -> Result
     })
 }
 
-fn load_elf(memory: &GuestMemoryMmap, path: &Path, mut file: File) -> Result<Kernel, BootError> {
+fn load_elf(memory: &GuestMemoryMmap, path: &Path, mut file: File) -> Result<LoadedKernel, BootError> {
     let bad = |source| BootError::BadKernel { path: path.into(), source };
     let result = Elf::load(memory, None, &mut file, Some(GuestAddress(HIGH_RAM))).map_err(bad)?;
     let header = setup_header {
@@ -87,5 +87,5 @@ fn load_elf(memory: &GuestMemoryMmap, path: &Path, mut file: File) -> Result<Ker
         ..setup_header::default()
     };
     let end = result.kernel_end.saturating_add(ELF_SLACK);
-    Ok(Kernel { entry: result.kernel_load.0, end, initrd_max: u64::MAX, header })
+    Ok(LoadedKernel { entry: result.kernel_load.0, end, initrd_max: u64::MAX, header })
 }

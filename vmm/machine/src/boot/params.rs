@@ -8,7 +8,7 @@ use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::BootError;
-use super::kernel::Kernel;
+use super::kernel::LoadedKernel;
 use crate::memory::layout::{CMDLINE, Layout, SETUP_DATA, ZERO_PAGE};
 
 /// Loader type "undefined".
@@ -20,7 +20,7 @@ const SEED_SIZE: usize = 32;
 /// Writes command line, seed and boot parameters.
 pub(super) fn write(
     memory: &GuestMemoryMmap,
-    kernel: &Kernel,
+    kernel: &LoadedKernel,
     initrd: Range<u64>,
     cmdline: &str,
     layout: &Layout,

@@ -7,7 +7,7 @@ pub const HARDWARE_TRAPS: usize = 4;
 
 /// The access that a debug register traps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum TrapAccess {
     /// The instruction at this address is about to be executed.
     Execute,
     /// A write to its bytes.
@@ -24,7 +24,7 @@ pub struct HardwareTrap {
     /// Length in bytes: 1, 2, 4 or 8.
     pub length: u8,
     /// The access that stops the vCPU.
-    pub access: Access,
+    pub access: TrapAccess,
 }
 
 /// All traps that stop vCPUs.
@@ -38,7 +38,7 @@ pub struct Traps {
 
 /// Why a vCPU stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum StopReason {
     /// It completed a single step.
     Step,
     /// It reached an INT3 of the debugger.
@@ -49,12 +49,12 @@ pub enum Why {
 
 /// One vCPU that stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stop {
+pub struct VcpuStop {
     /// Number of the vCPU.
     pub cpu: u8,
     /// Reason for the stop.
-    pub why: Why,
+    pub why: StopReason,
 }
 
 /// Called for every vCPU that stops.
-pub type Listener = Box<dyn Fn(Stop) + Send>;
+pub type StopListener = Box<dyn Fn(VcpuStop) + Send>;

@@ -10,7 +10,7 @@ use crate::config::CpuModel;
 
 /// What the filter depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
+pub struct CpuidInputs {
     /// The CPU model.
     pub model: CpuModel,
     /// Number of vCPUs.
@@ -57,7 +57,7 @@ fn signature(vendor: u32) -> u32 {
 }
 
 /// The CPUID of the vCPU with `apic_id`, derived from what KVM supports.
-pub fn for_vcpu(supported: &CpuId, shape: Shape, apic_id: u8) -> Vec<kvm_cpuid_entry2> {
+pub fn for_vcpu(supported: &CpuId, shape: CpuidInputs, apic_id: u8) -> Vec<kvm_cpuid_entry2> {
     let mut entries: Vec<_> = supported.as_slice().to_vec();
     if shape.model == CpuModel::Baseline {
         let vendor = entries.iter().find(|entry| entry.function == 0).map_or(0, |entry| entry.ebx);
@@ -121,7 +121,7 @@ fn reduce(entry: &mut kvm_cpuid_entry2, signature: u32) {
 }
 
 /// Fills in the parts of one leaf that depend on the vCPU or the machine.
-fn place(entry: &mut kvm_cpuid_entry2, shape: Shape, apic_id: u8) {
+fn place(entry: &mut kvm_cpuid_entry2, shape: CpuidInputs, apic_id: u8) {
     match entry.function {
         1 => {
             entry.ebx = u32::from(apic_id) << 24 | u32::from(shape.cpus) << 16 | entry.ebx & 0xffff;
@@ -206,7 +206,7 @@ mod tests {
     }
 
     fn cpu(model: CpuModel, cpus: u8, apic_id: u8) -> Vec<kvm_cpuid_entry2> {
-        for_vcpu(&host(), Shape { model, cpus, tsc_deadline: true }, apic_id)
+        for_vcpu(&host(), CpuidInputs { model, cpus, tsc_deadline: true }, apic_id)
     }
 
     fn leaf(entries: &[kvm_cpuid_entry2], function: u32) -> kvm_cpuid_entry2 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vmm_sys_util::signal::{Killable, SIGRTMIN};
 
 use super::Vcpu;
-use crate::debug::traps::{Listener, Stop};
+use crate::debug::traps::{StopListener, VcpuStop};
 
 /// How often the kick is repeated for a thread that does not leave the guest. A signal just before the guest is entered
 /// does not keep it out, so one may not be enough.
@@ -16,7 +16,7 @@ const KICK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Which vCPUs a debugger lets run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Turn {
+pub enum Runnable {
     /// All of them.
     #[default]
     All,
@@ -34,30 +34,30 @@ pub struct Cpus {
     gate: Mutex<Gate>,
     changed: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    listener: Mutex<Option<Listener>>,
+    listener: Mutex<Option<StopListener>>,
 }
 
 /// Which vCPUs may be in the guest, and which are.
 struct Gate {
     pauses: usize,
-    turn: Turn,
+    runnable: Runnable,
     stop: bool,
     inside: Vec<bool>,
 }
 
 impl Gate {
-    fn lets_in(&self, index: usize) -> bool {
-        let turn = match self.turn {
-            Turn::All => true,
-            Turn::None => false,
-            Turn::Only(only) => usize::from(only) == index,
+    fn may_enter(&self, index: usize) -> bool {
+        let runnable = match self.runnable {
+            Runnable::All => true,
+            Runnable::None => false,
+            Runnable::Only(only) => usize::from(only) == index,
         };
-        self.pauses == 0 && turn && !self.stop
+        self.pauses == 0 && runnable && !self.stop
     }
 
     /// Whether a vCPU is in its guest that should not be.
     fn is_crowded(&self) -> bool {
-        self.inside.iter().enumerate().any(|(index, inside)| *inside && !self.lets_in(index))
+        self.inside.iter().enumerate().any(|(index, inside)| *inside && !self.may_enter(index))
     }
 }
 
@@ -68,7 +68,7 @@ impl Cpus {
     /// vCPUs without threads yet.
     pub fn new(vcpus: Vec<Vcpu>) -> Self {
         let count = vcpus.len();
-        let gate = Gate { pauses: 0, turn: Turn::All, stop: false, inside: vec![false; count] };
+        let gate = Gate { pauses: 0, runnable: Runnable::All, stop: false, inside: vec![false; count] };
         Self {
             vcpus: vcpus.into_iter().map(Mutex::new).collect(),
             leave: (0..count).map(|_| AtomicBool::new(false)).collect(),
@@ -99,13 +99,13 @@ impl Cpus {
 
     /// Lets the vCPUs of `turn` run, and waits until no other is in its guest. Must not be called from a vCPU's thread,
     /// which would wait for itself.
-    pub fn give_turn(&self, turn: Turn) {
-        self.change(|gate| gate.turn = turn);
+    pub fn set_runnable(&self, runnable: Runnable) {
+        self.change(|gate| gate.runnable = runnable);
         self.clear();
     }
 
     /// Sets the listener for debugger stops; without one a vCPU does not stop.
-    pub fn listen(&self, listener: Option<Listener>) {
+    pub fn listen(&self, listener: Option<StopListener>) {
         *lock(&self.listener) = listener;
     }
 
@@ -127,7 +127,7 @@ impl Cpus {
         let mut gate = lock(&self.gate);
         set(&mut gate.inside, index, false);
         self.changed.notify_all();
-        while !gate.lets_in(index) && !gate.stop {
+        while !gate.may_enter(index) && !gate.stop {
             gate = self.changed.wait(gate).unwrap_or_else(PoisonError::into_inner);
         }
         let goes = !gate.stop;
@@ -142,16 +142,16 @@ impl Cpus {
     }
 
     /// For a vCPU's thread: whether it must leave its guest.
-    pub(super) fn wants_out(&self, index: u8) -> bool {
+    pub(super) fn must_leave(&self, index: u8) -> bool {
         self.leave.get(usize::from(index)).is_some_and(|leave| leave.load(Ordering::Acquire))
     }
 
     /// For a vCPU's thread: it stopped for the debugger, which then decides which vCPUs run. False if no debugger is
     /// attached any more.
-    pub(super) fn trapped(&self, stop: Stop) -> bool {
+    pub(super) fn trapped(&self, stop: VcpuStop) -> bool {
         let listener = lock(&self.listener);
         let Some(tell) = &*listener else { return false };
-        self.change(|gate| gate.turn = Turn::None);
+        self.change(|gate| gate.runnable = Runnable::None);
         tell(stop);
         true
     }
@@ -160,7 +160,7 @@ impl Cpus {
         let mut gate = lock(&self.gate);
         change(&mut gate);
         for (index, leave) in self.leave.iter().enumerate() {
-            leave.store(!gate.lets_in(index), Ordering::Release);
+            leave.store(!gate.may_enter(index), Ordering::Release);
         }
         self.changed.notify_all();
     }
@@ -202,25 +202,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn gate(pauses: usize, turn: Turn, stop: bool) -> Gate {
-        Gate { pauses, turn, stop, inside: vec![true, true] }
+    fn gate(pauses: usize, runnable: Runnable, stop: bool) -> Gate {
+        Gate { pauses, runnable, stop, inside: vec![true, true] }
     }
 
     #[test]
     fn who_may_run() {
-        let may = |gate: Gate| [gate.lets_in(0), gate.lets_in(1)];
-        assert_eq!(may(gate(0, Turn::All, false)), [true, true]);
-        assert_eq!(may(gate(0, Turn::Only(1), false)), [false, true]);
-        assert_eq!(may(gate(0, Turn::None, false)), [false, false]);
-        assert_eq!(may(gate(1, Turn::All, false)), [false, false], "a core is written");
-        assert_eq!(may(gate(0, Turn::All, true)), [false, false], "the machine ends");
+        let may = |gate: Gate| [gate.may_enter(0), gate.may_enter(1)];
+        assert_eq!(may(gate(0, Runnable::All, false)), [true, true]);
+        assert_eq!(may(gate(0, Runnable::Only(1), false)), [false, true]);
+        assert_eq!(may(gate(0, Runnable::None, false)), [false, false]);
+        assert_eq!(may(gate(1, Runnable::All, false)), [false, false], "a core is written");
+        assert_eq!(may(gate(0, Runnable::All, true)), [false, false], "the machine ends");
     }
 
     #[test]
     fn a_pause_begins_when_all_who_may_not_be_inside_are_out() {
-        assert!(gate(1, Turn::All, false).is_crowded());
-        assert!(!gate(0, Turn::All, false).is_crowded());
-        let mut stepping = gate(0, Turn::Only(1), false);
+        assert!(gate(1, Runnable::All, false).is_crowded());
+        assert!(!gate(0, Runnable::All, false).is_crowded());
+        let mut stepping = gate(0, Runnable::Only(1), false);
         assert!(stepping.is_crowded());
         stepping.inside[0] = false;
         assert!(!stepping.is_crowded());

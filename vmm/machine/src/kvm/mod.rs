@@ -13,7 +13,7 @@ mod trap;
 mod vcpu;
 mod vm;
 
-pub use cpus::{Cpus, Paused, Turn};
+pub use cpus::{Cpus, Paused, Runnable};
 pub use idle::IdleVm;
 pub use long_mode::write_tables as write_boot_tables;
 pub use vcpu::Vcpu;

@@ -20,7 +20,7 @@ const CR4_OSXMMEXCPT: u64 = 1 << 10;
 /// CR0.EM, which would trap SSE instructions.
 const CR0_EM: u64 = 1 << 2;
 /// Exits after which the code counts as stuck; it causes two.
-const PATIENCE: usize = 8;
+const EXITS_MAX: usize = 8;
 
 /// A loop of arithmetic, one `pxor`, one SSE load and store, then the byte, then halt. Real mode.
 const CODE: &[u8] = &[
@@ -37,7 +37,7 @@ const CODE: &[u8] = &[
 
 /// Result of the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum KvmStatus {
     /// Code runs.
     Works,
     /// There is no /dev/kvm, or no permission to open it.
@@ -46,7 +46,7 @@ pub enum Verdict {
     Broken(String),
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for KvmStatus {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Works => formatter.write_str("/dev/kvm runs code"),
@@ -56,18 +56,18 @@ impl fmt::Display for Verdict {
 }
 
 /// Runs the check.
-pub fn probe() -> Verdict {
+pub fn probe() -> KvmStatus {
     let kvm = match Kvm::new() {
         Ok(kvm) => kvm,
-        Err(error) => return Verdict::Absent(why_absent(&error)),
+        Err(error) => return KvmStatus::Absent(why_absent(&error)),
     };
     if u32::try_from(kvm.get_api_version()) != Ok(KVM_API_VERSION) {
-        return Verdict::Broken("/dev/kvm has another version of KVM's interface".into());
+        return KvmStatus::Broken("/dev/kvm has another version of KVM's interface".into());
     }
     match run_code(&kvm) {
-        Ok(None) => Verdict::Works,
-        Ok(Some(exit)) => Verdict::Broken(format!("/dev/kvm opens but does not run code: {exit}")),
-        Err(error) => Verdict::Broken(format!("/dev/kvm opens but creates no VM: {error}")),
+        Ok(None) => KvmStatus::Works,
+        Ok(Some(exit)) => KvmStatus::Broken(format!("/dev/kvm opens but does not run code: {exit}")),
+        Err(error) => KvmStatus::Broken(format!("/dev/kvm opens but creates no VM: {error}")),
     }
 }
 
@@ -89,7 +89,7 @@ fn run_code(kvm: &Kvm) -> Result<Option<String>, Error> {
     give_memory(&vm, &memory)?;
     let mut vcpu = vm.create_vcpu(0)?;
     start_at_code(kvm, &vcpu)?;
-    for _ in 0..PATIENCE {
+    for _ in 0..EXITS_MAX {
         match vcpu.run()? {
             VcpuExit::IoOut(PORT, [BYTE]) => return Ok(None),
             VcpuExit::Intr => {}
@@ -147,6 +147,6 @@ mod tests {
     #[test]
     fn a_device_that_opens_is_never_called_absent() {
         let opens = std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
-        assert_eq!(matches!(probe(), Verdict::Absent(_)), !opens);
+        assert_eq!(matches!(probe(), KvmStatus::Absent(_)), !opens);
     }
 }

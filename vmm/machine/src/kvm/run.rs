@@ -9,12 +9,12 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use tracing::debug;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
-use super::trap::Verdict;
+use super::trap::ExceptionOwner;
 use super::{Cpus, Vcpu};
 use crate::bus_map::BusMap;
 use crate::config::ExitReason;
 use crate::control::Exit;
-use crate::debug::traps::Stop;
+use crate::debug::traps::VcpuStop;
 
 /// The threads of a running machine.
 pub struct Threads(Arc<Cpus>);
@@ -93,7 +93,7 @@ const RETRIES: u32 = 16;
 fn run(vcpu: &mut Vcpu, cpus: &Cpus, bus: &BusMap, exit: &Exit) -> Option<ExitReason> {
     let mut undelivered = 0;
     loop {
-        let out = cpus.wants_out(vcpu.index) || exit.is_requested();
+        let out = cpus.must_leave(vcpu.index) || exit.is_requested();
         // KVM completes the guest's pending device access without entering the guest: then the vCPU's state is consistent.
         vcpu.fd.set_kvm_immediate_exit(out.into());
         match vcpu.fd.run() {
@@ -104,8 +104,8 @@ fn run(vcpu: &mut Vcpu, cpus: &Cpus, bus: &BusMap, exit: &Exit) -> Option<ExitRe
             Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen | VcpuExit::Hlt) => {}
             Ok(VcpuExit::Debug(exit)) => match vcpu.judge(&exit) {
                 // Without a listener the debugger has detached, and this was the last of its traps.
-                Verdict::Stop(why) => drop(cpus.trapped(Stop { cpu: vcpu.index, why })),
-                Verdict::Inject(exception) => {
+                ExceptionOwner::Stop(why) => drop(cpus.trapped(VcpuStop { cpu: vcpu.index, why })),
+                ExceptionOwner::Inject(exception) => {
                     debug!(exception, pc = exit.pc, dr6 = exit.dr6, "exception of the guest itself");
                     if let Err(error) = vcpu.inject(exception) {
                         return Some(ExitReason::Failed(error.to_string()));

@@ -9,7 +9,7 @@ use kvm_bindings::{
     kvm_guest_debug,
 };
 
-use crate::debug::traps::{Access, HARDWARE_TRAPS, HardwareTrap, Traps, Why};
+use crate::debug::traps::{HARDWARE_TRAPS, HardwareTrap, StopReason, TrapAccess, Traps};
 
 /// Vectors of the debug and breakpoint exceptions.
 const DEBUG: u32 = 1;
@@ -21,21 +21,21 @@ const DR7_FIXED: u64 = 1 << 10 | 1 << 9;
 
 /// The traps that one vCPU is set up with.
 #[derive(Clone, Debug)]
-pub(super) struct Armed {
+pub(super) struct VcpuTraps {
     pub(super) traps: Arc<Traps>,
     pub(super) step: bool,
 }
 
 /// Whose exception caused a debug exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ExceptionOwner {
     /// The debugger's.
-    Stop(Why),
+    Stop(StopReason),
     /// The guest's own, which must be injected.
     Inject(u32),
 }
 
-impl Armed {
+impl VcpuTraps {
     /// The settings in KVM's format. With `quiet`, a single step blocks interrupts, so that it does not end in a handler.
     pub(super) fn control(&self, quiet: bool) -> kvm_guest_debug {
         let mut debug = kvm_guest_debug { control: KVM_GUESTDBG_ENABLE, ..kvm_guest_debug::default() };
@@ -57,18 +57,22 @@ impl Armed {
     }
 
     /// Determines whose exception caused a debug exit.
-    pub(super) fn judge(&self, exit: &kvm_debug_exit_arch) -> Verdict {
+    pub(super) fn judge(&self, exit: &kvm_debug_exit_arch) -> ExceptionOwner {
         match exit.exception {
-            BREAKPOINT if self.traps.software.contains(&exit.pc) => Verdict::Stop(Why::Software),
-            DEBUG if self.step && exit.dr6 & STEPPED != 0 => Verdict::Stop(Why::Step),
+            BREAKPOINT if self.traps.software.contains(&exit.pc) => {
+                ExceptionOwner::Stop(StopReason::Software)
+            }
+            DEBUG if self.step && exit.dr6 & STEPPED != 0 => ExceptionOwner::Stop(StopReason::Step),
             DEBUG => {
                 let met = |index: &usize| {
                     exit.dr6 >> index & 1 != 0 && self.traps.hardware.get(*index).is_some_and(Option::is_some)
                 };
                 let index = (0..HARDWARE_TRAPS).find(met);
-                index.map_or(Verdict::Inject(DEBUG), |index| Verdict::Stop(Why::Hardware(index)))
+                index.map_or(ExceptionOwner::Inject(DEBUG), |index| {
+                    ExceptionOwner::Stop(StopReason::Hardware(index))
+                })
             }
-            exception => Verdict::Inject(exception),
+            exception => ExceptionOwner::Inject(exception),
         }
     }
 }
@@ -82,9 +86,9 @@ fn dr7_of(traps: &[Option<HardwareTrap>; HARDWARE_TRAPS]) -> u64 {
     let bits = traps.iter().enumerate().filter_map(|(index, trap)| {
         let trap = (*trap)?;
         let access = match trap.access {
-            Access::Execute => 0,
-            Access::Write => 1,
-            Access::ReadWrite => 3,
+            TrapAccess::Execute => 0,
+            TrapAccess::Write => 1,
+            TrapAccess::ReadWrite => 3,
         };
         let length = match trap.length {
             2 => 1,
@@ -102,10 +106,10 @@ fn dr7_of(traps: &[Option<HardwareTrap>; HARDWARE_TRAPS]) -> u64 {
 mod tests {
     use super::*;
 
-    fn armed(step: bool) -> Armed {
-        let watch = HardwareTrap { address: 0x2000, length: 8, access: Access::Write };
+    fn armed(step: bool) -> VcpuTraps {
+        let watch = HardwareTrap { address: 0x2000, length: 8, access: TrapAccess::Write };
         let hardware = [None, Some(watch), None, None];
-        Armed { traps: Arc::new(Traps { software: [0x1000].into(), hardware }), step }
+        VcpuTraps { traps: Arc::new(Traps { software: [0x1000].into(), hardware }), step }
     }
 
     fn exit(exception: u32, pc: u64, dr6: u64) -> kvm_debug_exit_arch {
@@ -115,17 +119,17 @@ mod tests {
     #[test]
     fn the_debuggers_stops_are_not_the_guests_own() {
         let (armed, stepping) = (armed(false), armed(true));
-        assert_eq!(armed.judge(&exit(BREAKPOINT, 0x1000, 0)), Verdict::Stop(Why::Software));
-        assert_eq!(armed.judge(&exit(BREAKPOINT, 0x1001, 0)), Verdict::Inject(BREAKPOINT));
-        assert_eq!(armed.judge(&exit(DEBUG, 0, 0b0010)), Verdict::Stop(Why::Hardware(1)));
-        assert_eq!(armed.judge(&exit(DEBUG, 0, 0b0001)), Verdict::Inject(DEBUG));
-        assert_eq!(armed.judge(&exit(DEBUG, 0, STEPPED)), Verdict::Inject(DEBUG));
-        assert_eq!(stepping.judge(&exit(DEBUG, 0, STEPPED)), Verdict::Stop(Why::Step));
+        assert_eq!(armed.judge(&exit(BREAKPOINT, 0x1000, 0)), ExceptionOwner::Stop(StopReason::Software));
+        assert_eq!(armed.judge(&exit(BREAKPOINT, 0x1001, 0)), ExceptionOwner::Inject(BREAKPOINT));
+        assert_eq!(armed.judge(&exit(DEBUG, 0, 0b0010)), ExceptionOwner::Stop(StopReason::Hardware(1)));
+        assert_eq!(armed.judge(&exit(DEBUG, 0, 0b0001)), ExceptionOwner::Inject(DEBUG));
+        assert_eq!(armed.judge(&exit(DEBUG, 0, STEPPED)), ExceptionOwner::Inject(DEBUG));
+        assert_eq!(stepping.judge(&exit(DEBUG, 0, STEPPED)), ExceptionOwner::Stop(StopReason::Step));
     }
 
     #[test]
     fn only_what_is_wanted_is_switched_on() {
-        let none = Armed { traps: Arc::default(), step: false }.control(true);
+        let none = VcpuTraps { traps: Arc::default(), step: false }.control(true);
         assert_eq!(none.control, KVM_GUESTDBG_ENABLE);
         let all = armed(true).control(true);
         assert_eq!(

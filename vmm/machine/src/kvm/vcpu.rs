@@ -7,10 +7,10 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
-use super::cpuid::{Shape, for_vcpu};
+use super::cpuid::{CpuidInputs, for_vcpu};
 use super::long_mode::{enter, entry_registers};
 use super::registers;
-use super::trap::{Armed, Verdict, injection};
+use super::trap::{ExceptionOwner, VcpuTraps, injection};
 use super::vm::{Asking, KvmError, Vm};
 use crate::config::CpuModel;
 use crate::debug::registers::Registers;
@@ -26,7 +26,7 @@ pub struct Vcpu {
     /// Its number, which is also its APIC id.
     pub(super) index: u8,
     /// The traps that stop it for a debugger.
-    armed: Option<Armed>,
+    armed: Option<VcpuTraps>,
     /// Guest memory stays mapped as long as a vCPU may run.
     _vm: Arc<Vm>,
 }
@@ -38,7 +38,7 @@ impl Vcpu {
     /// KVM refuses a step of the setup.
     pub fn new(vm: &Arc<Vm>, model: CpuModel, cpus: u8, index: u8, entry: u64) -> Result<Self, KvmError> {
         let fd = vm.fd.create_vcpu(u64::from(index)).asking("create a vCPU")?;
-        let shape = Shape { model, cpus, tsc_deadline: vm.tsc_deadline };
+        let shape = CpuidInputs { model, cpus, tsc_deadline: vm.tsc_deadline };
         let cpuid = for_vcpu(vm.supported_cpuid(), shape, index);
         let cpuid =
             CpuId::from_entries(&cpuid).map_err(|_| KvmError::Capability("room for CPUID entries"))?;
@@ -95,7 +95,7 @@ impl Vcpu {
     /// # Errors
     /// KVM refuses.
     pub fn arm(&mut self, traps: Option<(&Arc<Traps>, bool)>) -> Result<(), KvmError> {
-        self.armed = traps.map(|(traps, step)| Armed { traps: traps.clone(), step });
+        self.armed = traps.map(|(traps, step)| VcpuTraps { traps: traps.clone(), step });
         if traps.is_some_and(|(_, step)| step) {
             self.wake()?;
         }
@@ -106,8 +106,8 @@ impl Vcpu {
     }
 
     /// Determines whose exception caused a debug exit.
-    pub(super) fn judge(&self, exit: &kvm_debug_exit_arch) -> Verdict {
-        self.armed.as_ref().map_or(Verdict::Inject(exit.exception), |armed| armed.judge(exit))
+    pub(super) fn judge(&self, exit: &kvm_debug_exit_arch) -> ExceptionOwner {
+        self.armed.as_ref().map_or(ExceptionOwner::Inject(exit.exception), |armed| armed.judge(exit))
     }
 
     /// Injects an exception that was not the debugger's into the guest.

@@ -10,11 +10,11 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::config::ExitReason;
 use crate::control::Exit;
-use crate::debug::gdb::{Guest, Resume, Server};
+use crate::debug::gdb::{DebuggedGuest, Resume, Server};
 use crate::debug::registers::Registers;
-use crate::debug::traps::{Listener, Traps};
+use crate::debug::traps::{StopListener, Traps};
 use crate::debug::{Debug, Gdb, dump, place, signals};
-use crate::kvm::{Cpus, Turn, Vcpu};
+use crate::kvm::{Cpus, Runnable, Vcpu};
 
 /// The parts of a machine that debugging needs.
 pub(super) struct Debuggee {
@@ -28,7 +28,7 @@ pub(super) struct Debuggee {
 }
 
 /// Requested debugging, before the guest runs.
-pub(super) struct Wanted {
+pub(super) struct DebugSetup {
     debuggee: Arc<Debuggee>,
     dump: Option<PathBuf>,
     signals: bool,
@@ -42,7 +42,7 @@ pub(super) struct Debugging {
     _server: Option<Server>,
 }
 
-impl Wanted {
+impl DebugSetup {
     /// Binds gdb's port.
     ///
     /// # Errors
@@ -123,7 +123,7 @@ impl Debuggee {
     }
 }
 
-impl Guest for Debuggee {
+impl DebuggedGuest for Debuggee {
     fn cpus(&self) -> u8 {
         self.cpus.count()
     }
@@ -148,12 +148,12 @@ impl Guest for Debuggee {
         self.memory.write_slice(data, GuestAddress(physical)).is_ok()
     }
 
-    fn listen(&self, listener: Option<Listener>) {
+    fn listen(&self, listener: Option<StopListener>) {
         self.cpus.listen(listener);
     }
 
     fn halt(&self) {
-        self.cpus.give_turn(Turn::None);
+        self.cpus.set_runnable(Runnable::None);
     }
 
     fn resume(&self, how: &Resume) -> Result<()> {
@@ -162,7 +162,7 @@ impl Guest for Debuggee {
             let traps = (!trapless).then_some((&how.traps, how.step == Some(cpu)));
             self.vcpu(cpu)?.arm(traps)?;
         }
-        self.cpus.give_turn(how.only.map_or(Turn::All, Turn::Only));
+        self.cpus.set_runnable(how.only.map_or(Runnable::All, Runnable::Only));
         Ok(())
     }
 

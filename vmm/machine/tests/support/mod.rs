@@ -13,7 +13,7 @@ use refault_machine::{Consoles, Devices, Machine, MachineHandle};
 /// Address where payloads are loaded and entered.
 const ENTRY: u64 = 0x10_0000;
 /// Longest time that a payload may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Instructions to run in 64-bit mode instead of a kernel.
 pub struct Payload {
@@ -79,7 +79,7 @@ impl Running {
         let (bytes, more) = &*self.outputs[port].0;
         let bytes = bytes.lock().unwrap();
         let (bytes, late) =
-            more.wait_timeout_while(bytes, PATIENCE, |bytes| bytes.as_slice() != wanted).unwrap();
+            more.wait_timeout_while(bytes, TIMEOUT, |bytes| bytes.as_slice() != wanted).unwrap();
         assert!(!late.timed_out(), "output is {bytes:?}");
     }
 
@@ -88,7 +88,7 @@ impl Running {
         let handle = self.handle.clone();
         let (done, waiting) = std::sync::mpsc::channel::<()>();
         let watchdog = thread::spawn(move || {
-            if waiting.recv_timeout(PATIENCE).is_err() {
+            if waiting.recv_timeout(TIMEOUT).is_err() {
                 handle.stop();
             }
         });

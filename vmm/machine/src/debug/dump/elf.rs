@@ -22,7 +22,7 @@ const PRSTATUS_REGISTERS: usize = 112;
 
 /// One range of memory and its offset in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Segment {
+pub(super) struct CoreSegment {
     /// Guest-physical addresses.
     pub(super) memory: Range<u64>,
     /// Offset of its first byte in the file.
@@ -30,12 +30,12 @@ pub(super) struct Segment {
 }
 
 /// The headers of one core.
-pub(super) struct Header {
+pub(super) struct CoreHeader {
     bytes: Vec<u8>,
-    segments: Vec<Segment>,
+    segments: Vec<CoreSegment>,
 }
 
-impl Header {
+impl CoreHeader {
     /// Headers for the RAM ranges `ram`, the vCPUs' registers, and the guest's own VMCOREINFO.
     pub(super) fn new(ram: &[Range<u64>], cpus: &[Registers], vmcoreinfo: Option<&[u8]>) -> Self {
         let mut notes = Vec::new();
@@ -51,12 +51,12 @@ impl Header {
         let mut segments = Vec::with_capacity(ram.len());
         for memory in ram {
             let size = memory.end - memory.start;
-            segments.push(Segment { memory, offset });
+            segments.push(CoreSegment { memory, offset });
             offset += size;
         }
         let mut bytes = file_header(1 + segments.len());
         program_header(&mut bytes, PT_NOTE, at as u64, 0, notes.len() as u64);
-        for Segment { memory, offset } in &segments {
+        for CoreSegment { memory, offset } in &segments {
             program_header(&mut bytes, PT_LOAD, *offset, memory.start, memory.end - memory.start);
         }
         bytes.append(&mut notes);
@@ -69,7 +69,7 @@ impl Header {
     }
 
     /// The memory ranges that follow the headers.
-    pub(super) fn segments(&self) -> &[Segment] {
+    pub(super) fn segments(&self) -> &[CoreSegment] {
         &self.segments
     }
 
@@ -202,7 +202,7 @@ mod tests {
         let cpu =
             |rip| Registers { rip, gs_base: 7, selectors: [0x10, 0x18, 0, 0, 0, 0], ..Registers::default() };
         let ram = Range { start: 0, end: 2 * MIB };
-        let header = Header::new(&[ram], &[cpu(0x1234), cpu(0x5678)], Some(b"OSRELEASE=7.2\n"));
+        let header = CoreHeader::new(&[ram], &[cpu(0x1234), cpu(0x5678)], Some(b"OSRELEASE=7.2\n"));
         let notes = notes(header.bytes());
         let names: Vec<_> = notes.iter().map(|(name, _)| &name[..]).collect();
         assert_eq!(names, [&b"CORE\0"[..], b"CORE\0", b"VMCOREINFO\0"]);
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn segments_tell_physical_addresses_and_begin_at_pages() {
-        let header = Header::new(&[0..3 << 30, 4 << 30..5 << 30], &[], None);
+        let header = CoreHeader::new(&[0..3 << 30, 4 << 30..5 << 30], &[], None);
         let at = |index: usize| 64 + 56 * index;
         let bytes = header.bytes();
         let segments: Vec<_> =

@@ -15,7 +15,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use self::elf::Header;
+use self::elf::CoreHeader;
 use super::place::folder_of;
 use super::registers::Registers;
 use refault_os::message::note;
@@ -49,7 +49,7 @@ pub fn write(file: &Path, memory: &GuestMemoryMmap, ram: &[Range<u64>], cpus: &[
         .tempfile_in(folder_of(file))
         .with_context(|| format!("cannot make a file in {}", folder_of(file).display()))?;
     let note = vmcoreinfo::find(memory, ram);
-    let header = Header::new(ram, cpus, note.as_deref());
+    let header = CoreHeader::new(ram, cpus, note.as_deref());
     whole.write_all(header.bytes())?;
     for segment in header.segments() {
         copy(memory, &segment.memory, whole.as_file(), segment.offset)?;

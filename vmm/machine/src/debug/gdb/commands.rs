@@ -20,8 +20,8 @@ use gdbstub_arch::x86::X86_64_SSE;
 use gdbstub_arch::x86::reg::X86_64CoreRegs;
 
 use super::registers::{from_gdb, to_gdb};
-use super::{Guest, Resume, memory};
-use crate::debug::traps::{Access, HARDWARE_TRAPS, HardwareTrap, Stop, Traps, Why};
+use super::{DebuggedGuest, Resume, memory};
+use crate::debug::traps::{HARDWARE_TRAPS, HardwareTrap, StopReason, TrapAccess, Traps, VcpuStop};
 
 /// gdb's error number for inaccessible memory: EFAULT.
 const NO_MEMORY: u8 = 14;
@@ -29,8 +29,8 @@ const NO_MEMORY: u8 = 14;
 const INT3: u8 = 0xcc;
 
 /// The guest, and gdb's traps in it.
-pub(super) struct Target {
-    guest: Arc<dyn Guest>,
+pub(super) struct GdbTarget {
+    guest: Arc<dyn DebuggedGuest>,
     /// The vCPU that stopped last: breakpoint addresses are translated by its page tables.
     current: u8,
     /// What INT3 replaced: guest-physical address and original byte.
@@ -43,8 +43,8 @@ pub(super) struct Target {
     locked: bool,
 }
 
-impl Target {
-    pub(super) fn new(guest: Arc<dyn Guest>) -> Self {
+impl GdbTarget {
+    pub(super) fn new(guest: Arc<dyn DebuggedGuest>) -> Self {
         let hardware = [None; HARDWARE_TRAPS];
         Self {
             guest,
@@ -68,19 +68,21 @@ impl Target {
     }
 
     /// The stop reason for gdb. From now on addresses are translated by this vCPU's page tables.
-    pub(super) fn reason(&mut self, stop: Stop) -> MultiThreadStopReason<u64> {
+    pub(super) fn reason(&mut self, stop: VcpuStop) -> MultiThreadStopReason<u64> {
         self.current = stop.cpu;
         let tid = thread(stop.cpu);
         match (stop.why, self.hardware_of(stop.why)) {
-            (Why::Hardware(_), Some(HardwareTrap { address: addr, access: Access::Write, .. })) => {
-                MultiThreadStopReason::Watch { tid, kind: WatchKind::Write, addr }
-            }
-            (Why::Hardware(_), Some(HardwareTrap { address: addr, access: Access::ReadWrite, .. })) => {
-                MultiThreadStopReason::Watch { tid, kind: WatchKind::ReadWrite, addr }
-            }
-            (Why::Hardware(_), _) => MultiThreadStopReason::HwBreak(tid),
-            (Why::Software, _) => MultiThreadStopReason::SwBreak(tid),
-            (Why::Step, _) => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGTRAP },
+            (
+                StopReason::Hardware(_),
+                Some(HardwareTrap { address: addr, access: TrapAccess::Write, .. }),
+            ) => MultiThreadStopReason::Watch { tid, kind: WatchKind::Write, addr },
+            (
+                StopReason::Hardware(_),
+                Some(HardwareTrap { address: addr, access: TrapAccess::ReadWrite, .. }),
+            ) => MultiThreadStopReason::Watch { tid, kind: WatchKind::ReadWrite, addr },
+            (StopReason::Hardware(_), _) => MultiThreadStopReason::HwBreak(tid),
+            (StopReason::Software, _) => MultiThreadStopReason::SwBreak(tid),
+            (StopReason::Step, _) => MultiThreadStopReason::SignalWithThread { tid, signal: Signal::SIGTRAP },
         }
     }
 
@@ -90,12 +92,12 @@ impl Target {
     }
 
     /// Whether a stop would not recur if the guest continued: a data access, which is already complete.
-    pub(super) fn is_past(&self, stop: Stop) -> bool {
-        self.hardware_of(stop.why).is_some_and(|trap| trap.access != Access::Execute)
+    pub(super) fn is_past(&self, stop: VcpuStop) -> bool {
+        self.hardware_of(stop.why).is_some_and(|trap| trap.access != TrapAccess::Execute)
     }
 
-    fn hardware_of(&self, why: Why) -> Option<HardwareTrap> {
-        let Why::Hardware(index) = why else { return None };
+    fn hardware_of(&self, why: StopReason) -> Option<HardwareTrap> {
+        let StopReason::Hardware(index) = why else { return None };
         *self.hardware.get(index)?
     }
 
@@ -135,8 +137,8 @@ fn cpu(thread: Tid) -> u8 {
 /// A trap for a data access, if a debug register can express it.
 fn watch(address: u64, length: u64, kind: WatchKind) -> Option<HardwareTrap> {
     let access = match kind {
-        WatchKind::Write => Access::Write,
-        WatchKind::ReadWrite => Access::ReadWrite,
+        WatchKind::Write => TrapAccess::Write,
+        WatchKind::ReadWrite => TrapAccess::ReadWrite,
         // The processor has no trap for reads alone.
         WatchKind::Read => return None,
     };
@@ -145,10 +147,10 @@ fn watch(address: u64, length: u64, kind: WatchKind) -> Option<HardwareTrap> {
 }
 
 fn instruction(address: u64) -> HardwareTrap {
-    HardwareTrap { address, length: 1, access: Access::Execute }
+    HardwareTrap { address, length: 1, access: TrapAccess::Execute }
 }
 
-impl target::Target for Target {
+impl target::Target for GdbTarget {
     type Arch = X86_64_SSE;
     type Error = anyhow::Error;
 
@@ -161,7 +163,7 @@ impl target::Target for Target {
     }
 }
 
-impl MultiThreadBase for Target {
+impl MultiThreadBase for GdbTarget {
     fn read_registers(&mut self, registers: &mut X86_64CoreRegs, tid: Tid) -> TargetResult<(), Self> {
         *registers = to_gdb(&self.guest.registers(cpu(tid)).map_err(|_| TargetError::NonFatal)?);
         Ok(())
@@ -201,14 +203,14 @@ impl MultiThreadBase for Target {
     }
 }
 
-impl ThreadExtraInfo for Target {
+impl ThreadExtraInfo for GdbTarget {
     fn thread_extra_info(&self, tid: Tid, buffer: &mut [u8]) -> Result<usize, Self::Error> {
         let text = format!("vCPU {}", cpu(tid));
         Ok(buffer.iter_mut().zip(text.bytes()).map(|(to, byte)| *to = byte).count())
     }
 }
 
-impl MultiThreadResume for Target {
+impl MultiThreadResume for GdbTarget {
     fn resume(&mut self) -> Result<(), Self::Error> {
         let traps = Traps { software: self.software.keys().copied().collect(), hardware: self.hardware };
         let only = self.step.or(self.chosen).filter(|_| self.locked);
@@ -234,21 +236,21 @@ impl MultiThreadResume for Target {
     }
 }
 
-impl MultiThreadSingleStep for Target {
+impl MultiThreadSingleStep for GdbTarget {
     fn set_resume_action_step(&mut self, tid: Tid, _signal: Option<Signal>) -> Result<(), Self::Error> {
         self.step = Some(cpu(tid));
         Ok(())
     }
 }
 
-impl MultiThreadSchedulerLocking for Target {
+impl MultiThreadSchedulerLocking for GdbTarget {
     fn set_resume_action_scheduler_lock(&mut self) -> Result<(), Self::Error> {
         self.locked = true;
         Ok(())
     }
 }
 
-impl Breakpoints for Target {
+impl Breakpoints for GdbTarget {
     fn support_sw_breakpoint(&mut self) -> Option<SwBreakpointOps<'_, Self>> {
         Some(self)
     }
@@ -262,7 +264,7 @@ impl Breakpoints for Target {
     }
 }
 
-impl SwBreakpoint for Target {
+impl SwBreakpoint for GdbTarget {
     fn add_sw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {
         if self.software.contains_key(&address) {
             return Ok(true);
@@ -283,7 +285,7 @@ impl SwBreakpoint for Target {
     }
 }
 
-impl HwBreakpoint for Target {
+impl HwBreakpoint for GdbTarget {
     fn add_hw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {
         Ok(self.add_hardware(instruction(address)))
     }
@@ -293,7 +295,7 @@ impl HwBreakpoint for Target {
     }
 }
 
-impl HwWatchpoint for Target {
+impl HwWatchpoint for GdbTarget {
     fn add_hw_watchpoint(&mut self, address: u64, length: u64, kind: WatchKind) -> TargetResult<bool, Self> {
         Ok(watch(address, length, kind).is_some_and(|trap| self.add_hardware(trap)))
     }

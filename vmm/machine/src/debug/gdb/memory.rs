@@ -1,12 +1,12 @@
 //! Guest memory by guest-virtual address, one page at a time.
 
-use super::Guest;
+use super::DebuggedGuest;
 
 const PAGE: u64 = 4096;
 
 /// Reads from `address` through the page tables of `cpu`. Returns the number of bytes before the first that is unmapped or
 /// not memory.
-pub(super) fn read(guest: &dyn Guest, cpu: u8, address: u64, data: &mut [u8]) -> usize {
+pub(super) fn read(guest: &dyn DebuggedGuest, cpu: u8, address: u64, data: &mut [u8]) -> usize {
     let mut done = 0;
     for (at, size) in pieces(address, data.len()) {
         let Some(piece) = data.get_mut(done..done + size) else { break };
@@ -19,7 +19,7 @@ pub(super) fn read(guest: &dyn Guest, cpu: u8, address: u64, data: &mut [u8]) ->
 }
 
 /// Writes `data` up to the first byte that is unmapped or not memory; returns whether that was all.
-pub(super) fn write(guest: &dyn Guest, cpu: u8, address: u64, data: &[u8]) -> bool {
+pub(super) fn write(guest: &dyn DebuggedGuest, cpu: u8, address: u64, data: &[u8]) -> bool {
     let mut rest = data;
     for (at, size) in pieces(address, data.len()) {
         let Some((piece, behind)) = rest.split_at_checked(size) else { return false };

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::registers::Registers;
-use super::traps::{Listener, Traps};
+use super::traps::{StopListener, Traps};
 
 /// How the guest continues.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Resume {
 }
 
 /// A guest that can be debugged. Registers and translations are available only while it is halted.
-pub trait Guest: Send + Sync {
+pub trait DebuggedGuest: Send + Sync {
     /// Number of vCPUs; they are numbered from zero.
     fn cpus(&self) -> u8;
 
@@ -55,7 +55,7 @@ pub trait Guest: Send + Sync {
     fn write(&self, physical: u64, data: &[u8]) -> bool;
 
     /// Sets the listener for stops; `None` removes it.
-    fn listen(&self, listener: Option<Listener>);
+    fn listen(&self, listener: Option<StopListener>);
 
     /// Waits until no vCPU runs. Then no stop is on its way to the listener either.
     fn halt(&self);

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 
-use super::Guest;
-use super::session::{Event, serve};
+use super::DebuggedGuest;
+use super::session::{SessionEvent, serve};
 use refault_os::message::note;
 
 /// The server, and the gdb that is attached.
@@ -20,7 +20,7 @@ pub struct Server {
 
 /// The session of one gdb.
 struct Current {
-    events: Sender<Event>,
+    events: Sender<SessionEvent>,
     stream: TcpStream,
     session: JoinHandle<()>,
 }
@@ -30,7 +30,7 @@ impl Server {
     ///
     /// # Errors
     /// A thread cannot be started, or the listener cannot be duplicated.
-    pub fn start(listener: TcpListener, guest: Arc<dyn Guest>) -> Result<Self> {
+    pub fn start(listener: TcpListener, guest: Arc<dyn DebuggedGuest>) -> Result<Self> {
         let current = Arc::<Mutex<Option<Current>>>::default();
         let (ours, slot) = (listener.try_clone().context("cannot listen for gdb")?, current.clone());
         let accept = move || {
@@ -57,7 +57,7 @@ impl Drop for Server {
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         let _ = self.waiting.take().map(JoinHandle::join);
         if let Some(current) = lock(&self.current).take() {
-            let _ = current.events.send(Event::Over);
+            let _ = current.events.send(SessionEvent::Over);
             let _ = current.session.join();
             let _ = current.stream.shutdown(Shutdown::Both);
         }
@@ -65,7 +65,7 @@ impl Drop for Server {
 }
 
 impl Current {
-    fn start(stream: TcpStream, guest: Arc<dyn Guest>) -> Result<Self> {
+    fn start(stream: TcpStream, guest: Arc<dyn DebuggedGuest>) -> Result<Self> {
         let (events, queue) = channel();
         let (sender, ours) = (events.clone(), stream.try_clone()?);
         let body = move || {

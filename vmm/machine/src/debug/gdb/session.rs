@@ -12,29 +12,29 @@ use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
 use tracing::debug;
 
-use super::Guest;
-use super::commands::Target;
-use crate::debug::traps::Stop;
+use super::DebuggedGuest;
+use super::commands::GdbTarget;
+use crate::debug::traps::VcpuStop;
 
 /// How long gdb may leave replies unread.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An event that a session waits for.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum SessionEvent {
     /// A byte from gdb.
     Bytes(Vec<u8>),
     /// gdb closed the connection.
     Lost,
     /// A vCPU stopped.
-    Stop(Stop),
+    Stop(VcpuStop),
     /// The machine ended.
     Over,
 }
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum SessionEnd {
     /// gdb detached, or its connection was lost: the guest continues.
     Left,
     /// gdb killed the guest.
@@ -44,60 +44,65 @@ pub(super) enum End {
 /// Halts the guest, serves gdb until it detaches or is lost, and then resumes the guest without traps.
 pub(super) fn serve(
     stream: TcpStream,
-    guest: &Arc<dyn Guest>,
-    sender: Sender<Event>,
-    events: Receiver<Event>,
-) -> End {
+    guest: &Arc<dyn DebuggedGuest>,
+    sender: Sender<SessionEvent>,
+    events: Receiver<SessionEvent>,
+) -> SessionEnd {
     let stops = sender.clone();
-    guest.listen(Some(Box::new(move |stop| drop(stops.send(Event::Stop(stop))))));
+    guest.listen(Some(Box::new(move |stop| drop(stops.send(SessionEvent::Stop(stop))))));
     guest.halt();
     let mut session =
         Session { guest: guest.clone(), events, bytes: VecDeque::new(), stops: VecDeque::new(), end: None };
-    let mut target = Target::new(guest.clone());
+    let mut target = GdbTarget::new(guest.clone());
     let end = session.run(stream, sender, &mut target).unwrap_or_else(|error| {
         debug!("gdb: {error:#}");
-        End::Left
+        SessionEnd::Left
     });
     target.release();
     guest.listen(None);
-    if end == End::Killed {
+    if end == SessionEnd::Killed {
         guest.kill();
     }
     end
 }
 
 struct Session {
-    guest: Arc<dyn Guest>,
-    events: Receiver<Event>,
+    guest: Arc<dyn DebuggedGuest>,
+    events: Receiver<SessionEvent>,
     bytes: VecDeque<u8>,
-    stops: VecDeque<Stop>,
+    stops: VecDeque<VcpuStop>,
     /// The connection is closed, or the machine has ended.
-    end: Option<Happened>,
+    end: Option<NextEvent>,
 }
 
 impl Session {
-    fn run(&mut self, stream: TcpStream, sender: Sender<Event>, target: &mut Target) -> Result<End> {
-        stream.set_write_timeout(Some(PATIENCE))?;
+    fn run(
+        &mut self,
+        stream: TcpStream,
+        sender: Sender<SessionEvent>,
+        target: &mut GdbTarget,
+    ) -> Result<SessionEnd> {
+        stream.set_write_timeout(Some(SEND_TIMEOUT))?;
         let incoming = stream.try_clone()?;
         // The thread ends with the connection.
         std::thread::Builder::new().name("gdb-read".into()).spawn(move || listen(incoming, &sender))?;
-        let stub = GdbStub::<Target, _>::new(stream);
+        let stub = GdbStub::<GdbTarget, _>::new(stream);
         let mut state = stub.run_state_machine(target).map_err(|error| anyhow!("{error}"))?;
         loop {
             let next = match state {
                 GdbStubStateMachine::Idle(idle) => match self.byte() {
                     Some(byte) => idle.incoming_data(target, byte),
-                    None => return Ok(End::Left),
+                    None => return Ok(SessionEnd::Left),
                 },
                 GdbStubStateMachine::Running(running) => match self.while_running() {
-                    Happened::Byte(byte) => running.incoming_data(target, byte),
-                    Happened::Stop(stop) => {
+                    NextEvent::Byte(byte) => running.incoming_data(target, byte),
+                    NextEvent::Stop(stop) => {
                         self.halt(target);
                         let reason = target.reason(stop);
                         running.report_stop(target, reason)
                     }
-                    Happened::Over => running.report_stop(target, MultiThreadStopReason::Exited(0)),
-                    Happened::Lost => return Ok(End::Left),
+                    NextEvent::Over => running.report_stop(target, MultiThreadStopReason::Exited(0)),
+                    NextEvent::Lost => return Ok(SessionEnd::Left),
                 },
                 GdbStubStateMachine::CtrlCInterrupt(interrupt) => {
                     self.halt(target);
@@ -106,8 +111,8 @@ impl Session {
                 }
                 GdbStubStateMachine::Disconnected(over) => {
                     return Ok(match over.get_reason() {
-                        DisconnectReason::Kill => End::Killed,
-                        _ => End::Left,
+                        DisconnectReason::Kill => SessionEnd::Killed,
+                        _ => SessionEnd::Left,
                     });
                 }
             };
@@ -116,7 +121,7 @@ impl Session {
     }
 
     /// Halts the guest. Of simultaneous stops, keeps those that would not recur.
-    fn halt(&mut self, target: &Target) {
+    fn halt(&mut self, target: &GdbTarget) {
         self.guest.halt();
         while let Ok(event) = self.events.try_recv() {
             self.take(event);
@@ -138,48 +143,48 @@ impl Session {
         }
     }
 
-    fn while_running(&mut self) -> Happened {
+    fn while_running(&mut self) -> NextEvent {
         loop {
             if let Some(stop) = self.stops.pop_front() {
-                return Happened::Stop(stop);
+                return NextEvent::Stop(stop);
             }
             if let Some(byte) = self.bytes.pop_front() {
-                return Happened::Byte(byte);
+                return NextEvent::Byte(byte);
             }
             if let Some(end) = self.end {
                 return end;
             }
-            let event = self.events.recv().unwrap_or(Event::Lost);
+            let event = self.events.recv().unwrap_or(SessionEvent::Lost);
             self.take(event);
         }
     }
 
     /// Stores an event in the field that is checked for it.
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, event: SessionEvent) {
         match event {
-            Event::Bytes(bytes) => self.bytes.extend(bytes),
-            Event::Stop(stop) => self.stops.push_back(stop),
-            Event::Lost => self.end = Some(Happened::Lost),
-            Event::Over => self.end = Some(Happened::Over),
+            SessionEvent::Bytes(bytes) => self.bytes.extend(bytes),
+            SessionEvent::Stop(stop) => self.stops.push_back(stop),
+            SessionEvent::Lost => self.end = Some(NextEvent::Lost),
+            SessionEvent::Over => self.end = Some(NextEvent::Over),
         }
     }
 }
 
 /// What a session handles next.
 #[derive(Clone, Copy)]
-enum Happened {
+enum NextEvent {
     Byte(u8),
-    Stop(Stop),
+    Stop(VcpuStop),
     Lost,
     Over,
 }
 
-fn listen(mut stream: TcpStream, sender: &Sender<Event>) {
+fn listen(mut stream: TcpStream, sender: &Sender<SessionEvent>) {
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = stream.read(&mut buffer) {
-        if sender.send(Event::Bytes(buffer.get(..count).unwrap_or_default().to_vec())).is_err() {
+        if sender.send(SessionEvent::Bytes(buffer.get(..count).unwrap_or_default().to_vec())).is_err() {
             return;
         }
     }
-    let _ = sender.send(Event::Lost);
+    let _ = sender.send(SessionEvent::Lost);
 }

@@ -8,7 +8,7 @@ use gdbstub::target::ext::breakpoints::{HwBreakpoint, HwWatchpoint, SwBreakpoint
 
 use super::*;
 use crate::debug::registers::Registers;
-use crate::debug::traps::Listener;
+use crate::debug::traps::StopListener;
 
 const PAGE: u64 = 4096;
 const MEMORY: usize = 64 << 10;
@@ -54,7 +54,7 @@ impl Fake {
     }
 }
 
-impl Guest for Fake {
+impl DebuggedGuest for Fake {
     fn cpus(&self) -> u8 {
         2
     }
@@ -84,7 +84,7 @@ impl Guest for Fake {
         to.map(|to| to.copy_from_slice(data)).is_some()
     }
 
-    fn listen(&self, _listener: Option<Listener>) {}
+    fn listen(&self, _listener: Option<StopListener>) {}
 
     fn halt(&self) {
         self.halted.store(true, Ordering::SeqCst);
@@ -101,13 +101,13 @@ impl Guest for Fake {
     }
 }
 
-fn target() -> (Target, Arc<Fake>) {
+fn target() -> (GdbTarget, Arc<Fake>) {
     let guest = Arc::new(Fake::default());
     guest.map(0x1000, 0x2000);
-    (Target::new(guest.clone()), guest)
+    (GdbTarget::new(guest.clone()), guest)
 }
 
-fn resumed(target: &mut Target, guest: &Fake) -> Resume {
+fn resumed(target: &mut GdbTarget, guest: &Fake) -> Resume {
     target.resume().expect("goes on");
     guest.resumed.lock().expect("not poisoned").clone()
 }
@@ -142,10 +142,10 @@ fn there_are_four_debug_registers() {
     assert_eq!(target.add_hw_breakpoint(9, 1).ok(), Some(false));
     assert_eq!(target.remove_hw_breakpoint(2, 1).ok(), Some(true));
     assert_eq!(target.add_hw_watchpoint(0x1008, 8, WatchKind::Write).ok(), Some(true));
-    let watch = Stop { cpu: 1, why: Why::Hardware(2) };
+    let watch = VcpuStop { cpu: 1, why: StopReason::Hardware(2) };
     let reason = MultiThreadStopReason::Watch { tid: thread(1), kind: WatchKind::Write, addr: 0x1008 };
     assert!(target.reason(watch) == reason && target.is_past(watch));
-    assert!(!target.is_past(Stop { cpu: 1, why: Why::Hardware(0) }));
+    assert!(!target.is_past(VcpuStop { cpu: 1, why: StopReason::Hardware(0) }));
 }
 
 #[test]
