@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use refault_hosts::serve::Board;
+use refault_hosts::serve::ClientMachine;
 use refault_rig::wiring::DeviceOptions;
 use refault_tests::bench::{Bench, Comparison, Target};
 use refault_vmm::devices;
@@ -30,7 +30,7 @@ const DOORBELLS: u32 = 2;
 
 fn main() -> ExitCode {
     let mut bench = Bench::from_arguments();
-    let board = Board::new(false);
+    let board = ClientMachine::new(false);
     let (devices, _wired) = devices::build(&board.parts(), DeviceOptions::default()).expect("devices");
     let mut clients: Vec<_> = board
         .plug(devices)

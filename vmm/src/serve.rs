@@ -14,8 +14,8 @@ use crate::devices;
 use crate::run::device::NicArgs;
 use crate::run::leave::Seen;
 use crate::run::parse::Size;
-use refault_hosts::serve::arguments::{self, Shape};
-use refault_hosts::serve::{Board, DMAR_FILE, Slot, dmar};
+use refault_hosts::serve::arguments::{self, MachineSize};
+use refault_hosts::serve::{ClientMachine, DMAR_FILE, FunctionSlot, dmar};
 use refault_observe::report::TimeBase;
 use refault_observe::trace::Recorder;
 use refault_os::message::note;
@@ -80,7 +80,7 @@ pub fn execute(args: &ServeArgs) -> Result<u8> {
         Some(recorder) => recorder.clone(),
         None => Arc::new(NoProbe),
     };
-    let board = Board::new(true);
+    let board = ClientMachine::new(true);
     let (nic, more_nics) = args.configs();
     let options = DeviceOptions {
         nic,
@@ -131,9 +131,9 @@ impl ServeArgs {
         (config(0), (1..self.nics).map(config).collect())
     }
 
-    fn lines(&self, slots: &[Arc<Slot>]) -> Result<Vec<String>> {
+    fn lines(&self, slots: &[Arc<FunctionSlot>]) -> Result<Vec<String>> {
         let folder = std::path::absolute(&self.folder).context("where is the folder?")?;
-        let shape = Shape { memory: self.memory.0, cpus: self.cpus };
+        let shape = MachineSize { memory: self.memory.0, cpus: self.cpus };
         let mut lines = match self.print_args {
             Some(For::Vng) => arguments::additions(shape.memory),
             _ => arguments::machine(shape),
@@ -155,7 +155,7 @@ impl Drop for Sockets {
 }
 
 /// Writes the table, and listens on a socket for each slot.
-fn listen(folder: &Path, slots: &[Arc<Slot>]) -> Result<Sockets> {
+fn listen(folder: &Path, slots: &[Arc<FunctionSlot>]) -> Result<Sockets> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make folder {}", folder.display()))?;
     let table = folder.join(DMAR_FILE);
     std::fs::write(&table, dmar(slots)).with_context(|| format!("cannot write {}", table.display()))?;
@@ -181,7 +181,7 @@ fn bind(path: &Path) -> Result<UnixListener> {
 }
 
 /// Serves one client after the other, and turns away a second one at a time.
-fn accept(slot: Arc<Slot>, listener: UnixListener) -> Result<JoinHandle<()>> {
+fn accept(slot: Arc<FunctionSlot>, listener: UnixListener) -> Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(format!("accept-{}", slot.name));
     let accept = move || {
         for stream in listener.incoming().flatten() {

@@ -30,7 +30,7 @@ pub enum Chosen {
 
 /// The chosen host and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct HostChoice {
     /// What runs the guest.
     pub host: Chosen,
     /// One line with the reason.
@@ -41,12 +41,12 @@ pub struct Choice {
 ///
 /// # Errors
 /// KVM was requested and cannot run code; the message says why, and which host works without it.
-pub fn choose(host: Host) -> Result<Choice> {
+pub fn choose(host: Host) -> Result<HostChoice> {
     decide(host, probe)
 }
 
-fn decide(host: Host, probe: impl FnOnce() -> KvmStatus) -> Result<Choice> {
-    let choice = |host, why: &str| Ok(Choice { host, why: why.into() });
+fn decide(host: Host, probe: impl FnOnce() -> KvmStatus) -> Result<HostChoice> {
+    let choice = |host, why: &str| Ok(HostChoice { host, why: why.into() });
     match host {
         Host::Qemu => return choice(Chosen::Qemu, "host qemu, as requested: it emulates the CPUs"),
         Host::Nested => {

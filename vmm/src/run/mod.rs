@@ -211,7 +211,7 @@ fn explained(reason: ExitReason, pmem: &[PmemConfig]) -> ExitReason {
 /// A machine of either kind.
 enum AnyMachine {
     Kvm(Machine),
-    Qemu(Box<qemu::Machine>),
+    Qemu(Box<qemu::QemuMachine>),
 }
 
 impl AnyMachine {
@@ -223,7 +223,7 @@ impl AnyMachine {
     ) -> Result<Self> {
         Ok(match &spec.place {
             Place::Kvm => Self::Kvm(Machine::new(config, consoles, devices)?.with_debug(&spec.extras.debug)?),
-            Place::Qemu(emulator) => Self::Qemu(Box::new(qemu::Machine::new(
+            Place::Qemu(emulator) => Self::Qemu(Box::new(qemu::QemuMachine::new(
                 emulator.clone(),
                 config,
                 spec.extras.clone(),

@@ -25,14 +25,14 @@ const CANNOT_RUN: i32 = 125;
 
 /// What to run: program, folder and environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Job {
+pub(super) struct NestedJob {
     pub(super) folder: PathBuf,
     /// The program and its arguments.
     pub(super) arguments: Vec<OsString>,
     pub(super) environment: Vec<(OsString, OsString)>,
 }
 
-impl Job {
+impl NestedJob {
     pub(super) fn new(folder: PathBuf) -> Self {
         Self { folder, arguments: Vec::new(), environment: Vec::new() }
     }
@@ -110,7 +110,7 @@ fn port_path() -> Result<PathBuf> {
         .ok_or_else(|| anyhow!("no channel to the host"))
 }
 
-fn run(job: &Job, incoming: Incoming, port: &Channel) -> Result<i32> {
+fn run(job: &NestedJob, incoming: Incoming, port: &Channel) -> Result<i32> {
     let (program, arguments) =
         job.arguments.split_first().ok_or_else(|| anyhow!("a job without a program"))?;
     let mut command = Command::new(program);
@@ -199,11 +199,11 @@ impl Incoming {
         }
     }
 
-    fn job(&mut self) -> Result<Job> {
+    fn job(&mut self) -> Result<NestedJob> {
         let mut bytes = Vec::new();
         loop {
             match self.next()? {
-                Frame::Job(piece) if piece.is_empty() => return Job::decode(&bytes),
+                Frame::Job(piece) if piece.is_empty() => return NestedJob::decode(&bytes),
                 Frame::Job(piece) => bytes.extend(piece),
                 frame => bail!("expected a job, not {frame:?}"),
             }
@@ -217,10 +217,10 @@ mod tests {
 
     #[test]
     fn a_job_arrives_as_it_was_sent() {
-        let mut job = Job::new("/some where".into());
+        let mut job = NestedJob::new("/some where".into());
         job.arguments = vec!["/bin/x".into(), "".into(), "a=b c\n".into(), OsString::from_vec(vec![0xff, 1])];
         job.environment = vec![("A".into(), "1=2".into()), ("B".into(), "".into())];
-        assert_eq!(Job::decode(&job.encode()).expect("valid"), job);
+        assert_eq!(NestedJob::decode(&job.encode()).expect("valid"), job);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use self::agent::Job;
+use self::agent::NestedJob;
 pub use self::agent::serve as serve_agent;
 pub use self::terminal_sizes::terminal_sizes;
 use crate::emulation::tsc_khz;
@@ -165,7 +165,7 @@ impl Nested {
     }
 
     fn job(&self) -> Result<Vec<u8>> {
-        let mut job = Job::new(std::env::current_dir().context("cannot find the current folder")?);
+        let mut job = NestedJob::new(std::env::current_dir().context("cannot find the current folder")?);
         job.arguments = self.command.clone();
         job.environment = std::env::vars_os().collect();
         // In memory, so that a killed run leaves no files on the host.

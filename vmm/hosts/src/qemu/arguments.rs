@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use crate::emulation::{EMULATED_CPU, tsc_khz};
 use crate::memory_row::{MemoryRow, ONE_NODE};
-use crate::serve::Slot;
+use crate::serve::FunctionSlot;
 use crate::serve::arguments::device;
 use refault_machine::config::MachineConfig;
 
@@ -46,7 +46,7 @@ pub(super) fn add(
     command: &mut Command,
     config: &MachineConfig,
     row: &MemoryRow,
-    slots: &[Arc<Slot>],
+    slots: &[Arc<FunctionSlot>],
     sockets: &Sockets<'_>,
     files: &Files<'_>,
 ) -> Result<()> {

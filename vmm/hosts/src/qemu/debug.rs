@@ -18,13 +18,13 @@ const ON_DEMAND: &str = "core-on-demand";
 
 /// Where cores go and what they contain.
 #[derive(Clone, Debug)]
-pub(super) struct Core {
+pub(super) struct CoreDump {
     pub(super) file: PathBuf,
     /// End of the guest-physical range from zero: all RAM, but no persistent memory, which is in files anyway.
     pub(super) end: u64,
 }
 
-impl Core {
+impl CoreDump {
     /// Requests the core of a guest that has ended.
     pub(super) fn write_last(&self, monitor: &UnixStream) -> Result<()> {
         dump::announce(&self.file);
@@ -67,8 +67,8 @@ mod tests {
 
     use super::*;
 
-    fn core() -> Core {
-        Core { file: "/tmp/core".into(), end: 1 << 30 }
+    fn core() -> CoreDump {
+        CoreDump { file: "/tmp/core".into(), end: 1 << 30 }
     }
 
     #[test]

@@ -13,13 +13,13 @@ use anyhow::{Context, Result, bail, ensure};
 use tracing::info;
 
 use super::arguments::{self, Files, Sockets};
-use super::debug::Core;
+use super::debug::CoreDump;
 use super::emulator::Emulator;
 use super::extras::Extras;
 use super::monitor::Monitor;
-use super::serial::Port;
+use super::serial::UnconnectedPort;
 use crate::memory_row::MemoryRow;
-use crate::serve::{Board, DMAR_FILE, Slot, dmar};
+use crate::serve::{ClientMachine, DMAR_FILE, FunctionSlot, dmar};
 use refault_machine::config::{ExitReason, MachineConfig};
 use refault_machine::control::Exit;
 use refault_machine::memory::pmem;
@@ -27,27 +27,27 @@ use refault_machine::{Consoles, Devices, MachineHandle, MachineParts, SerialInpu
 use refault_os::process::die_with_parent;
 
 /// How long QEMU may take to connect to its sockets.
-const PATIENCE: Duration = Duration::from_secs(300);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long QEMU may take to end after its guest.
-const LEAVING: Duration = Duration::from_secs(20);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of QEMU's own messages kept for errors.
 const MESSAGES_KEPT: usize = 8 << 10;
 
 /// A machine, ready to run.
-pub struct Machine {
+pub struct QemuMachine {
     emulator: Emulator,
     config: MachineConfig,
     extras: Extras,
     row: MemoryRow,
-    slots: Vec<Arc<Slot>>,
-    ports: [Port; 3],
+    slots: Vec<Arc<FunctionSlot>>,
+    ports: [UnconnectedPort; 3],
     exit: Arc<Exit>,
     handle: MachineHandle,
     /// Persistent memory files, locked as long as the machine lives.
     _pmem: Vec<pmem::Backing>,
 }
 
-impl Machine {
+impl QemuMachine {
     /// Prepares a machine. `devices` is called once, with the parts from which to build the devices.
     ///
     /// # Errors
@@ -63,10 +63,10 @@ impl Machine {
         check_kernel(&config.kernel)?;
         let pmem = config.pmem.iter().map(pmem::open).collect::<Result<Vec<_>, _>>()?;
         let row = MemoryRow::new(config.memory, config.pmem.iter().map(|region| region.size));
-        let board = Board::new(pmem.iter().any(|backing| backing.shared));
+        let board = ClientMachine::new(pmem.iter().any(|backing| backing.shared));
         let slots = board.plug(devices(&board.parts())?)?.into_iter().map(Arc::new).collect();
         let exit = Arc::new(Exit::new().context("cannot create an event")?);
-        let [first, second, third] = consoles.outputs.map(Port::new);
+        let [first, second, third] = consoles.outputs.map(UnconnectedPort::new);
         let (ports, inputs) = ([first.0, second.0, third.0], [first.1, second.1, third.1]);
         let inputs = inputs.map(|input| Arc::new(input) as Arc<dyn SerialInput>);
         let handle = MachineHandle::new(exit.clone(), inputs);
@@ -117,7 +117,7 @@ impl Machine {
             let stream = accept(listener)?;
             sessions.push(session(slot.clone(), stream, self.exit.clone())?);
         }
-        let core = self.extras.debug.dump.map(|file| Core { file, end: self.row.ram_end() });
+        let core = self.extras.debug.dump.map(|file| CoreDump { file, end: self.row.ram_end() });
         let _monitor = Monitor::start(monitor, self.exit.clone(), core)?;
         // Nothing else can connect any more, and nothing is left on disk if we are killed.
         drop((folder, serial, functions));
@@ -133,7 +133,7 @@ impl Machine {
         let reason = self.exit.wait().context("the control loop failed")?;
         let by_itself = matches!(reason, ExitReason::PowerOff | ExitReason::Reset);
         let stopped = matches!(reason, ExitReason::Stopped | ExitReason::Failed(_));
-        if !by_itself || !qemu.ends_within(LEAVING) {
+        if !by_itself || !qemu.ends_within(EXIT_TIMEOUT) {
             qemu.kill();
         }
         let _ = watching.join();
@@ -169,7 +169,7 @@ fn check_kernel(path: &Path) -> Result<()> {
 }
 
 /// Serves one function until QEMU is gone.
-fn session(slot: Arc<Slot>, stream: UnixStream, exit: Arc<Exit>) -> Result<JoinHandle<()>> {
+fn session(slot: Arc<FunctionSlot>, stream: UnixStream, exit: Arc<Exit>) -> Result<JoinHandle<()>> {
     slot.take();
     let thread = std::thread::Builder::new().name(format!("serve-{}", slot.name));
     let serve = move || {
@@ -231,7 +231,7 @@ impl Qemu {
             if self.lock().try_wait()?.is_some() {
                 bail!("QEMU did not start; {}", self.messages());
             }
-            ensure!(start.elapsed() < PATIENCE, "QEMU did not connect in time; {}", self.messages());
+            ensure!(start.elapsed() < CONNECT_TIMEOUT, "QEMU did not connect in time; {}", self.messages());
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -14,4 +14,4 @@ mod serial;
 
 pub use self::emulator::Emulator;
 pub use self::extras::{Extras, SHARES_MAX, Share};
-pub use self::machine::Machine;
+pub use self::machine::QemuMachine;

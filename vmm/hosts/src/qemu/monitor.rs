@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::debug::Core;
+use super::debug::CoreDump;
 use refault_machine::config::ExitReason;
 use refault_machine::control::Exit;
 
@@ -22,7 +22,7 @@ impl Monitor {
     ///
     /// # Errors
     /// The other end does not speak QMP.
-    pub(super) fn start(stream: UnixStream, exit: Arc<Exit>, core: Option<Core>) -> Result<Self> {
+    pub(super) fn start(stream: UnixStream, exit: Arc<Exit>, core: Option<CoreDump>) -> Result<Self> {
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         let greeting = lines.next().context("QEMU closed its control channel")??;
         anyhow::ensure!(greeting.contains("QMP"), "QEMU greets with {greeting:?}");
@@ -64,7 +64,7 @@ pub(super) fn send(mut stream: &UnixStream, command: &Value) -> Result<()> {
 }
 
 /// As [`end_of`], except that a machine that is reset ends when its memory has been written.
-fn end_with_core(core: &Core, line: &str, monitor: &UnixStream) -> Option<ExitReason> {
+fn end_with_core(core: &CoreDump, line: &str, monitor: &UnixStream) -> Option<ExitReason> {
     match end_of(line) {
         Some(ExitReason::Reset) => core.write_last(monitor).is_err().then_some(ExitReason::Reset),
         Some(reason) => Some(reason),

@@ -15,12 +15,12 @@ const WAITING: usize = 64;
 pub(super) struct Input(Mutex<SyncSender<Vec<u8>>>);
 
 /// A port that is not connected to QEMU yet.
-pub(super) struct Port {
+pub(super) struct UnconnectedPort {
     output: Box<dyn Write + Send>,
     input: Receiver<Vec<u8>>,
 }
 
-impl Port {
+impl UnconnectedPort {
     /// A port that writes to `output`, and its input.
     pub(super) fn new(output: Box<dyn Write + Send>) -> (Self, Input) {
         let (sender, input) = sync_channel(WAITING);

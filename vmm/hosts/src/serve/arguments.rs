@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::Slot;
+use super::FunctionSlot;
 use crate::emulation::EMULATED_CPU;
 
 /// PCI device number of the IOMMU's function: a slot of its own, because the kernel gives functions that share a slot no
@@ -13,17 +13,17 @@ use crate::emulation::EMULATED_CPU;
 const IOMMU_DEVICE: u8 = 0x1e;
 /// How long QEMU waits for a reply, in milliseconds. After a timeout the connection is lost for good, and a debugger or a
 /// busy host may delay replies.
-const REPLY_PATIENCE_MS: u32 = 600_000;
+const REPLY_TIMEOUT_MS: u32 = 600_000;
 
 /// The value of QEMU's `-device` for a slot whose socket is at `path`.
-pub fn device(slot: &Slot, path: &Path) -> Value {
+pub fn device(slot: &FunctionSlot, path: &Path) -> Value {
     let device = slot.bdf.map_or(IOMMU_DEVICE, |bdf| bdf.devfn() >> 3);
     let mut value = json!({
         "driver": "vfio-user-pci",
         "id": slot.name,
         "addr": format!("{device:#x}"),
         "socket": { "type": "unix", "path": path },
-        "x-msg-timeout": REPLY_PATIENCE_MS,
+        "x-msg-timeout": REPLY_TIMEOUT_MS,
     });
     if slot.bdf.is_none() {
         // A CPU's write to the IOMMU must take effect before its later writes to the NIC.
@@ -34,7 +34,7 @@ pub fn device(slot: &Slot, path: &Path) -> Value {
 
 /// The size of a machine for the devices.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
+pub struct MachineSize {
     /// Memory in bytes.
     pub memory: u64,
     /// Number of CPUs.
@@ -42,8 +42,8 @@ pub struct Shape {
 }
 
 /// The arguments for the machine, one option per line.
-pub fn machine(shape: Shape) -> Vec<String> {
-    let Shape { memory, cpus } = shape;
+pub fn machine(shape: MachineSize) -> Vec<String> {
+    let MachineSize { memory, cpus } = shape;
     let mut lines = vec![
         "-machine q35".into(),
         format!("-m {}M", memory >> 20),
@@ -65,7 +65,7 @@ pub fn additions(memory: u64) -> Vec<String> {
 }
 
 /// The arguments for the devices, one option per line, with values quoted for a shell.
-pub fn devices<'a>(slots: impl IntoIterator<Item = &'a Slot>, folder: &Path) -> Vec<String> {
+pub fn devices<'a>(slots: impl IntoIterator<Item = &'a FunctionSlot>, folder: &Path) -> Vec<String> {
     let mut lines =
         vec![format!("-acpitable file={}", quoted(&folder.join(super::DMAR_FILE).display().to_string()))];
     for slot in slots {
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_machine_has_two_possible_cpus_at_least() {
-        let lines = machine(Shape { memory: 1 << 30, cpus: 1 });
+        let lines = machine(MachineSize { memory: 1 << 30, cpus: 1 });
         assert!(
             lines.contains(&"-smp 1,maxcpus=2".into()) && lines.contains(&"-m 1024M".into()),
             "{lines:?}"

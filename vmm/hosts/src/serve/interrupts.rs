@@ -18,7 +18,7 @@ use refault_vfio_user::reply;
 /// The address of marks; the function's number is in the bits from 8 up.
 const MARK: u64 = 1;
 /// IOMMU messages in flight at most; a unit has three kinds of events.
-const UNDERWAY_MAX: usize = 64;
+const IN_FLIGHT_MAX: usize = 64;
 
 /// The mark for `vector` of function `owner`.
 pub(super) fn mark(owner: usize, vector: u16) -> MsiMessage {
@@ -29,18 +29,18 @@ pub(super) fn mark(owner: usize, vector: u16) -> MsiMessage {
 #[derive(Default)]
 pub(super) struct Interrupts {
     vectors: Mutex<BTreeMap<(usize, u16), File>>,
-    messages: Mutex<Messages>,
+    messages: Mutex<PendingMessages>,
     warnings: WarnLimit,
 }
 
 /// The IOMMU's messages, sent through the client of its function.
 #[derive(Default)]
-struct Messages {
+struct PendingMessages {
     client: Option<Arc<Connection>>,
     next: u16,
     /// Messages in flight by request id. If a message is raised again meanwhile, the flag requests to send it once more
     /// after the reply: so none is lost, and the number in flight is bounded by the number of different messages.
-    underway: BTreeMap<u16, (MsiMessage, bool)>,
+    in_flight: BTreeMap<u16, (MsiMessage, bool)>,
 }
 
 impl Interrupts {
@@ -78,13 +78,13 @@ impl Interrupts {
 
     /// Sets the client through which messages are sent.
     pub(super) fn set_client(&self, client: Option<Arc<Connection>>) {
-        *lock(&self.messages) = Messages { client, ..Messages::default() };
+        *lock(&self.messages) = PendingMessages { client, ..PendingMessages::default() };
     }
 
     /// The client has accepted a message, or refused it.
     pub(super) fn replied(&self, id: u16, error: Option<u32>) {
         let mut messages = lock(&self.messages);
-        let Some((message, again)) = messages.underway.remove(&id) else { return };
+        let Some((message, again)) = messages.in_flight.remove(&id) else { return };
         if let Some(error) = error
             && let Some(count) = self.warnings.admit()
         {
@@ -111,9 +111,9 @@ impl MsiSink for Interrupts {
             return;
         }
         let mut messages = lock(&self.messages);
-        if let Some((_, again)) = messages.underway.values_mut().find(|(other, _)| *other == message) {
+        if let Some((_, again)) = messages.in_flight.values_mut().find(|(other, _)| *other == message) {
             *again = true;
-        } else if messages.underway.len() < UNDERWAY_MAX {
+        } else if messages.in_flight.len() < IN_FLIGHT_MAX {
             messages.send(message);
         } else if let Some(count) = self.warnings.admit() {
             tracing::warn!(count, "dropped the interrupt {message:x?}: QEMU replies to none");
@@ -121,19 +121,19 @@ impl MsiSink for Interrupts {
     }
 }
 
-impl Messages {
+impl PendingMessages {
     /// Sends without waiting for the reply: the client sends none while one of the guest's CPUs waits for our reply to an
     /// access.
     fn send(&mut self, message: MsiMessage) {
         let Some(client) = &self.client else { return };
-        while self.underway.contains_key(&self.next) {
+        while self.in_flight.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1);
         }
         let id = self.next;
         self.next = id.wrapping_add(1);
         let request = reply::dma_write(id, message.address, &message.data.to_le_bytes());
         if client.send(&request).is_ok() {
-            self.underway.insert(id, (message, false));
+            self.in_flight.insert(id, (message, false));
         }
     }
 }
@@ -279,8 +279,8 @@ mod tests {
         let (interrupts, client) = with_client();
         (0..1000).for_each(|data| interrupts.signal(message(data)));
         let sent = arrived(&client);
-        assert_eq!(sent.len(), UNDERWAY_MAX);
-        assert_eq!(lock(&interrupts.messages).underway.len(), UNDERWAY_MAX);
+        assert_eq!(sent.len(), IN_FLIGHT_MAX);
+        assert_eq!(lock(&interrupts.messages).in_flight.len(), IN_FLIGHT_MAX);
         interrupts.replied(sent[7].0, None);
         interrupts.signal(message(5000));
         interrupts.signal(message(5001));

@@ -4,11 +4,11 @@
 //! provides memory and receives interrupts. Nothing in the devices differs.
 
 pub mod arguments;
+mod discovery;
 mod dmar;
 mod interrupts;
 mod nic;
 mod ram;
-mod sightings;
 mod unit;
 
 use std::os::unix::net::UnixStream;
@@ -22,25 +22,25 @@ use refault_vfio_user::connection::Connection;
 use refault_vfio_user::function::Function;
 use refault_vfio_user::session::{SessionError, serve};
 
+use self::discovery::IommuDiscovery;
 use self::interrupts::Interrupts;
-use self::nic::Served;
+use self::nic::ServedFunction;
 use self::ram::ClientRam;
-use self::sightings::Sightings;
-use self::unit::Unit;
+use self::unit::IommuFunction;
 use refault_machine::{Devices, MachineParts};
 
 /// Name of the file with the DMAR table, beside the sockets.
 pub const DMAR_FILE: &str = "dmar";
 
 /// What a client's machine offers to the devices.
-pub struct Board {
+pub struct ClientMachine {
     ram: Arc<ClientRam>,
     interrupts: Arc<Interrupts>,
-    sightings: Arc<Sightings>,
+    discovery: Arc<IommuDiscovery>,
 }
 
 /// A function and the client slot for its socket.
-pub struct Slot {
+pub struct FunctionSlot {
     /// `iommu`, or `nic0` and up.
     pub name: String,
     /// Its address on the bus as the guest must see it, since its requests carry it. `None` for the IOMMU, which sends
@@ -53,11 +53,11 @@ pub struct Slot {
     taken: AtomicBool,
 }
 
-impl Board {
+impl ClientMachine {
     /// A machine without memory yet. `persistent` says whether memory added later may outlive the machine.
     pub fn new(persistent: bool) -> Self {
         let ram = Arc::new(ClientRam::new(persistent));
-        Self { ram, interrupts: Arc::default(), sightings: Arc::default() }
+        Self { ram, interrupts: Arc::default(), discovery: Arc::default() }
     }
 
     /// The parts from which devices are built.
@@ -69,11 +69,11 @@ impl Board {
     ///
     /// # Errors
     /// There is no IOMMU.
-    pub fn plug(&self, devices: Devices) -> Result<Vec<Slot>> {
+    pub fn plug(&self, devices: Devices) -> Result<Vec<FunctionSlot>> {
         let Devices { iommu, functions } = devices;
         let registers = iommu.ok_or_else(|| anyhow!("these devices have no IOMMU"))?;
         let (ram, interrupts) = (self.ram.clone(), self.interrupts.clone());
-        let unit = Unit::new(0, registers, ram, interrupts, self.sightings.clone())?;
+        let unit = IommuFunction::new(0, registers, ram, interrupts, self.discovery.clone())?;
         let mut slots = vec![self.slot(0, "iommu".into(), None, Arc::new(unit))];
         for (function, owner) in functions.into_iter().zip(1..) {
             let bdf = function.bdf();
@@ -85,21 +85,27 @@ impl Board {
 
     fn served(&self, owner: usize, function: Arc<dyn PciFunction>) -> Arc<dyn Function> {
         let (ram, interrupts) = (self.ram.clone(), self.interrupts.clone());
-        Arc::new(Served { owner, function, ram, interrupts, sightings: self.sightings.clone() })
+        Arc::new(ServedFunction { owner, function, ram, interrupts, discovery: self.discovery.clone() })
     }
 
-    fn slot(&self, owner: usize, name: String, bdf: Option<Bdf>, function: Arc<dyn Function>) -> Slot {
+    fn slot(
+        &self,
+        owner: usize,
+        name: String,
+        bdf: Option<Bdf>,
+        function: Arc<dyn Function>,
+    ) -> FunctionSlot {
         let (ram, interrupts) = (self.ram.clone(), self.interrupts.clone());
-        Slot { name, bdf, owner, function, ram, interrupts, taken: AtomicBool::new(false) }
+        FunctionSlot { name, bdf, owner, function, ram, interrupts, taken: AtomicBool::new(false) }
     }
 }
 
 /// The DMAR table for these slots, with its header, for the client's ACPI tables.
-pub fn dmar(slots: &[Arc<Slot>]) -> Vec<u8> {
+pub fn dmar(slots: &[Arc<FunctionSlot>]) -> Vec<u8> {
     dmar::table(&slots.iter().filter_map(|slot| slot.bdf).collect::<Vec<_>>())
 }
 
-impl Slot {
+impl FunctionSlot {
     /// Claims the slot for one client; false if it already has one.
     pub fn take(&self) -> bool {
         !self.taken.swap(true, Ordering::SeqCst)
@@ -138,8 +144,8 @@ mod tests {
     /// VERSION 0.0 of vfio-user: id, command, size, flags, error, and the payload.
     const GREETING: [u8; 20] = [1, 0, 1, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-    fn slots() -> Vec<Slot> {
-        let board = Board::new(false);
+    fn slots() -> Vec<FunctionSlot> {
+        let board = ClientMachine::new(false);
         let MachineParts { ram, msi } = board.parts();
         let wired = wiring::devices(ram, msi, DeviceOptions::default()).unwrap();
         board
@@ -152,7 +158,7 @@ mod tests {
         let slots = slots();
         let names: Vec<_> = slots.iter().map(|slot| (slot.name.as_str(), slot.bdf.is_some())).collect();
         assert_eq!(names, [("iommu", false), ("nic0", true)]);
-        let error = Board::new(false).plug(Devices::default()).err().map(|error| error.to_string());
+        let error = ClientMachine::new(false).plug(Devices::default()).err().map(|error| error.to_string());
         assert_eq!(error.as_deref(), Some("these devices have no IOMMU"));
     }
 

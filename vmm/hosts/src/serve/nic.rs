@@ -9,9 +9,9 @@ use refault_vfio_user::Refusal;
 use refault_vfio_user::function::{CONFIG, Function};
 use refault_vfio_user::request::{Access, DmaMap, DmaUnmap};
 
+use super::discovery::IommuDiscovery;
 use super::interrupts::{Interrupts, mark};
 use super::ram::ClientRam;
-use super::sightings::Sightings;
 use refault_os::message::note;
 
 /// Size of config space in bytes.
@@ -20,16 +20,16 @@ pub(super) const CONFIG_SIZE: u64 = 4096;
 const ENTRY_SIZE: u64 = 16;
 
 /// A function, with the memory and interrupts of its machine.
-pub(super) struct Served {
+pub(super) struct ServedFunction {
     /// Its number among the served functions.
     pub(super) owner: usize,
     pub(super) function: Arc<dyn PciFunction>,
     pub(super) ram: Arc<ClientRam>,
     pub(super) interrupts: Arc<Interrupts>,
-    pub(super) sightings: Arc<Sightings>,
+    pub(super) discovery: Arc<IommuDiscovery>,
 }
 
-impl Served {
+impl ServedFunction {
     /// Fills an entry of the function's own MSI-X table with a mark. The guest's table is the client's, which masks a
     /// vector by disconnecting its eventfd; our entry is then masked too, so that the vector becomes pending.
     fn mark_vector(&self, vector: u16, goes_somewhere: bool) {
@@ -48,7 +48,7 @@ impl Served {
     }
 }
 
-impl Function for Served {
+impl Function for ServedFunction {
     fn region_size(&self, index: u32) -> u64 {
         let bars = self.function.endpoint().bars();
         match index {
@@ -77,7 +77,7 @@ impl Function for Served {
                     self.mark_all();
                 }
                 if self.function.endpoint().controls().bus_master()
-                    && let Some(warning) = self.sightings.warning()
+                    && let Some(warning) = self.discovery.warning()
                 {
                     note(warning);
                 }
@@ -155,7 +155,7 @@ mod tests {
         fn reset(&self) {}
     }
 
-    fn served() -> Served {
+    fn served() -> ServedFunction {
         let interrupts = Arc::<Interrupts>::default();
         let layout = MsixLayout::in_own_bar(2, VECTORS);
         let identity = Identity {
@@ -174,21 +174,27 @@ mod tests {
             .build()
             .unwrap();
         let ram = Arc::new(ClientRam::new(false));
-        Served { owner: 1, function: Arc::new(Simple(endpoint)), ram, interrupts, sightings: Arc::default() }
+        ServedFunction {
+            owner: 1,
+            function: Arc::new(Simple(endpoint)),
+            ram,
+            interrupts,
+            discovery: Arc::default(),
+        }
     }
 
-    fn config(served: &Served, offset: u64, count: u32) -> u64 {
+    fn config(served: &ServedFunction, offset: u64, count: u32) -> u64 {
         let mut data = [0; 8];
         served.read(Access { region: CONFIG, offset, count }, &mut data[..count as usize]).unwrap();
         u64::from_le_bytes(data)
     }
 
-    fn set_config(served: &Served, offset: u64, value: u16) {
+    fn set_config(served: &ServedFunction, offset: u64, value: u16) {
         served.write(Access { region: CONFIG, offset, count: 2 }, &value.to_le_bytes(), false).unwrap();
     }
 
     /// Offset of a capability.
-    fn capability(served: &Served, id: u64) -> u64 {
+    fn capability(served: &ServedFunction, id: u64) -> u64 {
         let mut at = config(served, 0x34, 1);
         while config(served, at, 1) != id {
             at = config(served, at + 1, 1);
@@ -198,17 +204,17 @@ mod tests {
     }
 
     /// What a driver enables: bus mastering and MSI-X.
-    fn switch_on(served: &Served) {
+    fn switch_on(served: &ServedFunction) {
         set_config(served, 4, 6);
         set_config(served, capability(served, 0x11) + 2, 1 << 15);
     }
 
-    fn reset_function(served: &Served) {
+    fn reset_function(served: &ServedFunction) {
         let control = capability(served, 0x10) + 8;
         set_config(served, control, config(served, control, 2) as u16 | 1 << 15);
     }
 
-    fn event(served: &Served, vector: u32) -> File {
+    fn event(served: &ServedFunction, vector: u32) -> File {
         let ours = File::from(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
         served.set_vectors(vector, vec![Some(ours.try_clone().unwrap().into())]).unwrap();
         ours
@@ -219,7 +225,7 @@ mod tests {
         event.read_exact(&mut count).map_or(0, |()| u64::from_ne_bytes(count))
     }
 
-    fn raise(served: &Served, vector: u16) {
+    fn raise(served: &ServedFunction, vector: u16) {
         served.function.endpoint().notify(vector);
     }
 

@@ -25,7 +25,7 @@ const LARGE: u64 = 64 << 20;
 /// All memory of a client's guest.
 pub(super) struct ClientRam {
     reachable: RwLock<Reachable>,
-    told: Mutex<Told>,
+    announced: Mutex<Announced>,
     persistent: bool,
 }
 
@@ -39,14 +39,14 @@ struct Reachable {
 
 /// The ranges of each function, by its number.
 #[derive(Default)]
-struct Told {
-    functions: BTreeMap<usize, BTreeMap<u64, Known>>,
+struct Announced {
+    functions: BTreeMap<usize, BTreeMap<u64, KnownRange>>,
     complained: bool,
 }
 
 /// A range of one function.
 #[derive(Clone)]
-struct Known {
+struct KnownRange {
     size: u64,
     /// `None` if it has no file and is not accessible.
     part: Option<Part>,
@@ -70,7 +70,7 @@ struct FileId {
 impl ClientRam {
     /// No memory yet. `persistent` says whether memory added later may outlive the machine.
     pub(super) fn new(persistent: bool) -> Self {
-        Self { reachable: RwLock::default(), told: Mutex::default(), persistent }
+        Self { reachable: RwLock::default(), announced: Mutex::default(), persistent }
     }
 
     /// Adds a range of function `owner`.
@@ -78,11 +78,11 @@ impl ClientRam {
     /// # Errors
     /// It overlaps another range of the function, the file is too short or cannot be mapped, or there are too many ranges.
     pub(super) fn map(&self, owner: usize, map: DmaMap, file: Option<File>) -> Result<(), Refusal> {
-        let mut told = self.told();
-        let complained = told.complained;
+        let mut announced = self.announced();
+        let complained = announced.complained;
         let others: Vec<_> =
-            told.functions.values().filter_map(|known| known.get(&map.address)).cloned().collect();
-        let known = told.functions.entry(owner).or_default();
+            announced.functions.values().filter_map(|known| known.get(&map.address)).cloned().collect();
+        let known = announced.functions.entry(owner).or_default();
         let before = known.range(..map.address + map.size).next_back();
         if before.is_some_and(|(at, before)| at + before.size > map.address) {
             return Err(Refusal::Exists);
@@ -91,9 +91,9 @@ impl ClientRam {
             return Err(Refusal::Full);
         }
         let Some(file) = file else {
-            known.insert(map.address, Known { size: map.size, part: None });
+            known.insert(map.address, KnownRange { size: map.size, part: None });
             if map.size >= LARGE && map.writable && !complained {
-                told.complained = true;
+                announced.complained = true;
                 note(
                     "the client shares no file for the guest's memory, so devices cannot access it: give QEMU \
                      -object memory-backend-memfd,id=ram,size=SIZE,share=on and -machine memory-backend=ram",
@@ -102,7 +102,7 @@ impl ClientRam {
             return Ok(());
         };
         let id = identity(&file, &map)?;
-        let same = |known: &Known| {
+        let same = |known: &KnownRange| {
             let part = known.part.as_ref().filter(|part| known.size == map.size && part.file == id)?;
             Some(part.clone())
         };
@@ -117,7 +117,7 @@ impl ClientRam {
                 part
             }
         };
-        known.insert(map.address, Known { size: map.size, part: Some(part) });
+        known.insert(map.address, KnownRange { size: map.size, part: Some(part) });
         Ok(())
     }
 
@@ -127,13 +127,13 @@ impl ClientRam {
     /// # Errors
     /// The function has no range there, or only part of one is named.
     pub(super) fn unmap(&self, owner: usize, unmap: DmaUnmap) -> Result<(), Refusal> {
-        let mut told = self.told();
-        let known = told.functions.entry(owner).or_default();
+        let mut announced = self.announced();
+        let known = announced.functions.entry(owner).or_default();
         let inside = match unmap.all {
             true => 0..u64::MAX,
             false => unmap.address..unmap.address + unmap.size,
         };
-        let whole = |at: u64, known: &Known| inside.start <= at && at + known.size <= inside.end;
+        let whole = |at: u64, known: &KnownRange| inside.start <= at && at + known.size <= inside.end;
         let touched: Vec<_> = known
             .range(..inside.end)
             .filter(|(at, known)| *at + known.size > inside.start)
@@ -164,8 +164,8 @@ impl ClientRam {
         ranges.filter(|range| range.end <= 1 << 32).max_by_key(|range| range.end)
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn announced(&self) -> std::sync::MutexGuard<'_, Announced> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reachable(&self) -> RwLockReadGuard<'_, Reachable> {

@@ -17,11 +17,11 @@ use refault_vfio_user::Refusal;
 use refault_vfio_user::function::{CONFIG, Function};
 use refault_vfio_user::request::{Access, DmaMap, DmaUnmap};
 
+use super::discovery::IommuDiscovery;
 use super::dmar;
 use super::interrupts::Interrupts;
 use super::nic::CONFIG_SIZE;
 use super::ram::ClientRam;
-use super::sightings::Sightings;
 use refault_os::message::note;
 
 /// Index of the BAR with the registers.
@@ -37,18 +37,18 @@ const BUS_MASTER: u8 = 1 << 2;
 const ROM_BASE: u64 = 0x30;
 
 /// The IOMMU's function.
-pub(super) struct Unit {
+pub(super) struct IommuFunction {
     pub(super) owner: usize,
     pub(super) ram: Arc<ClientRam>,
     pub(super) interrupts: Arc<Interrupts>,
     /// The IOMMU's registers, with delays if the devices have them.
     registers: Arc<dyn MmioDevice>,
     endpoint: Endpoint,
-    sightings: Arc<Sightings>,
+    discovery: Arc<IommuDiscovery>,
     unordered: AtomicBool,
 }
 
-impl Unit {
+impl IommuFunction {
     /// A function for the IOMMU behind `registers`, in the power-on state.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl Unit {
         registers: Arc<dyn MmioDevice>,
         ram: Arc<ClientRam>,
         interrupts: Arc<Interrupts>,
-        sightings: Arc<Sightings>,
+        discovery: Arc<IommuDiscovery>,
     ) -> anyhow::Result<Self> {
         let identity = Identity {
             vendor: refault_abi::regs::PCI_VENDOR_ID,
@@ -73,11 +73,11 @@ impl Unit {
             .capability(express::integrated_endpoint())
             .build()?;
         let unordered = AtomicBool::new(false);
-        Ok(Self { owner, ram, interrupts, registers, endpoint, sightings, unordered })
+        Ok(Self { owner, ram, interrupts, registers, endpoint, discovery, unordered })
     }
 
     fn is_hidden(&self) -> bool {
-        self.sightings.has_registers()
+        self.discovery.has_registers()
     }
 
     fn config_read(&self, offset: u64, data: &mut [u8]) {
@@ -102,12 +102,12 @@ impl Unit {
             && let Some(registers) = self.endpoint.bar(REGISTERS)
             && dmar::patch(&self.ram, registers.start)
         {
-            self.sightings.see_table();
+            self.discovery.see_table();
         }
     }
 }
 
-impl Function for Unit {
+impl Function for IommuFunction {
     fn region_size(&self, index: u32) -> u64 {
         match index {
             CONFIG => CONFIG_SIZE,
@@ -124,7 +124,7 @@ impl Function for Unit {
         match access.region {
             CONFIG => self.config_read(access.offset, data),
             _ => {
-                self.sightings.see_registers();
+                self.discovery.see_registers();
                 self.registers.read(access.offset, data);
             }
         }
@@ -143,7 +143,7 @@ impl Function for Unit {
             );
         }
         if !posted {
-            self.sightings.see_registers();
+            self.discovery.see_registers();
             self.registers.write(access.offset, data);
         }
         Ok(())
@@ -164,7 +164,7 @@ impl Function for Unit {
     fn reset(&self) {
         self.registers.reset();
         self.endpoint.reset();
-        self.sightings.forget();
+        self.discovery.forget();
     }
 
     fn replied(&self, id: u16, error: Option<u32>) {
@@ -184,25 +184,25 @@ mod tests {
     const FEDATA: u64 = 0x3c;
     const BASE: u64 = 0xfebf_0000;
 
-    fn unit() -> Unit {
+    fn unit() -> IommuFunction {
         let ram = Arc::new(ClientRam::new(false));
         let interrupts = Arc::<Interrupts>::default();
         let iommu = Iommu::new(IommuConfig::default(), ram.clone(), interrupts.clone(), Arc::new(NoProbe));
         let iommu = Arc::new(iommu);
-        Unit::new(0, iommu, ram, interrupts, Arc::default()).unwrap()
+        IommuFunction::new(0, iommu, ram, interrupts, Arc::default()).unwrap()
     }
 
-    fn read<const N: usize>(unit: &Unit, region: u32, offset: u64) -> [u8; N] {
+    fn read<const N: usize>(unit: &IommuFunction, region: u32, offset: u64) -> [u8; N] {
         let mut data = [0; N];
         unit.read(Access { region, offset, count: N as u32 }, &mut data).unwrap();
         data
     }
 
-    fn write(unit: &Unit, region: u32, offset: u64, data: &[u8]) {
+    fn write(unit: &IommuFunction, region: u32, offset: u64, data: &[u8]) {
         unit.write(Access { region, offset, count: data.len() as u32 }, data, false).unwrap();
     }
 
-    fn post(unit: &Unit, offset: u64, data: &[u8]) {
+    fn post(unit: &IommuFunction, offset: u64, data: &[u8]) {
         unit.write(Access { region: 0, offset, count: data.len() as u32 }, data, true).unwrap();
     }
 

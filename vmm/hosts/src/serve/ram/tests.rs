@@ -175,10 +175,10 @@ fn memory_is_remapped_while_each_function_is_told_by_itself() {
         }
         for _ in 0..3 {
             // Into two pieces: each function unmaps first, then maps.
-            let mut told = [0; 2];
+            let mut announced = [0; 2];
             for owner in order {
-                told[owner] += 1;
-                if told[owner] == 1 {
+                announced[owner] += 1;
+                if announced[owner] == 1 {
                     ram.unmap(owner, gone(0, 8)).unwrap();
                     continue;
                 }
@@ -188,10 +188,10 @@ fn memory_is_remapped_while_each_function_is_told_by_itself() {
             }
             assert_eq!((byte(&ram, 0), byte(&ram, 7)), (Some(1), Some(8)), "{order:?}");
             // And back.
-            let mut told = [0; 2];
+            let mut announced = [0; 2];
             for owner in order {
-                told[owner] += 1;
-                if told[owner] == 1 {
+                announced[owner] += 1;
+                if announced[owner] == 1 {
                     ram.unmap(owner, gone(0, 4)).unwrap();
                     ram.unmap(owner, gone(4, 4)).unwrap();
                     continue;

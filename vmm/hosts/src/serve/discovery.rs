@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Shared by all functions of a machine.
 #[derive(Debug, Default)]
-pub(super) struct Sightings {
+pub(super) struct IommuDiscovery {
     /// DMAR in guest memory has the address of the registers.
     table: AtomicBool,
     /// A register was accessed.
@@ -12,7 +12,7 @@ pub(super) struct Sightings {
     warned: AtomicBool,
 }
 
-impl Sightings {
+impl IommuDiscovery {
     /// The table was found and updated.
     pub(super) fn see_table(&self) {
         self.table.store(true, Ordering::Relaxed);
@@ -57,14 +57,14 @@ mod tests {
 
     #[test]
     fn a_kernel_that_misses_the_iommu_is_worth_one_word() {
-        let sightings = Sightings::default();
-        assert!(sightings.warning().is_some_and(|text| text.contains("-acpitable")));
-        assert_eq!(sightings.warning(), None, "once");
-        sightings.forget();
-        sightings.see_table();
-        assert!(sightings.warning().is_some_and(|text| text.contains("CONFIG_INTEL_IOMMU")));
-        sightings.forget();
-        sightings.see_registers();
-        assert_eq!(sightings.warning(), None);
+        let discovery = IommuDiscovery::default();
+        assert!(discovery.warning().is_some_and(|text| text.contains("-acpitable")));
+        assert_eq!(discovery.warning(), None, "once");
+        discovery.forget();
+        discovery.see_table();
+        assert!(discovery.warning().is_some_and(|text| text.contains("CONFIG_INTEL_IOMMU")));
+        discovery.forget();
+        discovery.see_registers();
+        assert_eq!(discovery.warning(), None);
     }
 }
