@@ -11,10 +11,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use refault_vfio_user::Refusal;
+use refault_vfio_user::RequestError;
 use refault_vfio_user::connection::Connection;
 use refault_vfio_user::function::{CONFIG, Function};
-use refault_vfio_user::request::{Access, DmaMap, DmaUnmap};
+use refault_vfio_user::request::{DmaMap, DmaUnmap, RegionAccess};
 use refault_vfio_user::session::serve;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
@@ -37,7 +37,7 @@ const SPLIT: u8 = 0x80;
 struct Anything;
 
 impl Anything {
-    fn check(access: Access, length: usize) {
+    fn check(access: RegionAccess, length: usize) {
         let size = if access.region == CONFIG { CONFIG_SIZE } else { BAR_SIZE };
         assert!(access.region == CONFIG || access.region == 0 && length <= 8);
         assert!(length == access.count as usize && access.offset + length as u64 <= size);
@@ -57,25 +57,25 @@ impl Function for Anything {
         VECTORS
     }
 
-    fn read(&self, access: Access, data: &mut [u8]) -> Result<(), Refusal> {
+    fn read(&self, access: RegionAccess, data: &mut [u8]) -> Result<(), RequestError> {
         Self::check(access, data.len());
         Ok(())
     }
 
-    fn write(&self, access: Access, data: &[u8], _posted: bool) -> Result<(), Refusal> {
+    fn write(&self, access: RegionAccess, data: &[u8], _posted: bool) -> Result<(), RequestError> {
         Self::check(access, data.len());
         Ok(())
     }
 
-    fn map(&self, map: DmaMap, _file: Option<File>) -> Result<(), Refusal> {
-        if map.address & 0x1000 == 0 { Ok(()) } else { Err(Refusal::Exists) }
+    fn map(&self, map: DmaMap, _file: Option<File>) -> Result<(), RequestError> {
+        if map.address & 0x1000 == 0 { Ok(()) } else { Err(RequestError::Exists) }
     }
 
-    fn unmap(&self, _unmap: DmaUnmap) -> Result<(), Refusal> {
+    fn unmap(&self, _unmap: DmaUnmap) -> Result<(), RequestError> {
         Ok(())
     }
 
-    fn set_vectors(&self, start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), Refusal> {
+    fn set_vectors(&self, start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), RequestError> {
         assert!(start as usize + events.len() <= VECTORS as usize);
         Ok(())
     }

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use crate::Refusal;
-use crate::request::{Access, DmaMap, DmaUnmap};
+use crate::RequestError;
+use crate::request::{DmaMap, DmaUnmap, RegionAccess};
 
 /// Region index of config space.
 pub const CONFIG: u32 = 7;
@@ -21,31 +21,31 @@ pub trait Function: Send + Sync {
     ///
     /// # Errors
     /// The region does not allow this read.
-    fn read(&self, access: Access, data: &mut [u8]) -> Result<(), Refusal>;
+    fn read(&self, access: RegionAccess, data: &mut [u8]) -> Result<(), RequestError>;
 
     /// Writes `data` to a region. `posted` means that the client does not wait for a reply.
     ///
     /// # Errors
     /// The region does not allow this write.
-    fn write(&self, access: Access, data: &[u8], posted: bool) -> Result<(), Refusal>;
+    fn write(&self, access: RegionAccess, data: &[u8], posted: bool) -> Result<(), RequestError>;
 
     /// Adds a range of guest memory, backed by part of `file` if there is one.
     ///
     /// # Errors
     /// The range overlaps another or cannot be mapped, or there are too many.
-    fn map(&self, map: DmaMap, file: Option<File>) -> Result<(), Refusal>;
+    fn map(&self, map: DmaMap, file: Option<File>) -> Result<(), RequestError>;
 
     /// Removes ranges of guest memory. Once this returns, nothing accesses them.
     ///
     /// # Errors
     /// There is no such range.
-    fn unmap(&self, unmap: DmaUnmap) -> Result<(), Refusal>;
+    fn unmap(&self, unmap: DmaUnmap) -> Result<(), RequestError>;
 
     /// Connects the vectors from `start` on to eventfds, one each; `None` disconnects a vector.
     ///
     /// # Errors
     /// A file descriptor is not an eventfd.
-    fn set_vectors(&self, start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), Refusal>;
+    fn set_vectors(&self, start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), RequestError>;
 
     /// Resets the function to its power-on state, except for guest memory and vectors.
     fn reset(&self);

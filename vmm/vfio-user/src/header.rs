@@ -45,7 +45,7 @@ impl Header {
     }
 
     /// The header of an error reply with Linux's error number `errno`.
-    pub fn refusal(self, errno: u32) -> Self {
+    pub fn error_reply(self, errno: u32) -> Self {
         Self { size: size(0), flags: REPLY | ERROR, error: errno, ..self }
     }
 

@@ -37,7 +37,7 @@ pub mod session;
 
 /// Why a request is refused: the error numbers sent to a client, with Linux's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RequestError {
     /// EINVAL: a field has an invalid value.
     Invalid,
     /// ENOENT: there is no such object.
@@ -52,7 +52,7 @@ pub enum Refusal {
     Full,
 }
 
-impl Refusal {
+impl RequestError {
     /// The error number on the wire.
     pub const fn errno(self) -> u32 {
         match self {

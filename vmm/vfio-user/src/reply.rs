@@ -3,7 +3,7 @@
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::header::Header;
-use crate::request::{Access, DATA_MAX, DmaUnmap, FDS_MAX, command};
+use crate::request::{DATA_MAX, DmaUnmap, FDS_MAX, RegionAccess, command};
 
 /// `VFIO_DEVICE_FLAGS_RESET` and `_PCI`.
 const DEVICE_FLAGS: u32 = 1 | 2;
@@ -98,8 +98,8 @@ pub fn unmapped(unmap: DmaUnmap) -> Vec<u8> {
 }
 
 /// Payload of the reply to an access; `data` is what a read returned.
-pub fn accessed(access: Access, data: &[u8]) -> Vec<u8> {
-    let Access { offset, region, count } = access;
+pub fn accessed(access: RegionAccess, data: &[u8]) -> Vec<u8> {
+    let RegionAccess { offset, region, count } = access;
     [Accessed { offset, region, count }.as_bytes(), data].concat()
 }
 

@@ -3,7 +3,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::Refusal;
+use crate::RequestError;
 
 /// Command numbers. Reset is 13, as in QEMU; some versions of the specification's table say 14.
 pub mod command {
@@ -60,9 +60,9 @@ pub enum Request<'a> {
     /// Sets where interrupts go.
     SetIrqs(SetIrqs),
     /// Reads from a region.
-    RegionRead(Access),
+    RegionRead(RegionAccess),
     /// Writes to a region.
-    RegionWrite(Access, &'a [u8]),
+    RegionWrite(RegionAccess, &'a [u8]),
     /// Resets the device to its power-on state.
     Reset,
 }
@@ -95,7 +95,7 @@ pub struct DmaUnmap {
 
 /// An access to a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
+pub struct RegionAccess {
     /// Index of the region: 0 to 5 are the BARs, 7 is config space.
     pub region: u32,
     /// Offset in the region, in bytes.
@@ -206,7 +206,7 @@ const IRQ_ACTION: u32 = 0b11_1000;
 ///
 /// # Errors
 /// The command is unknown, or a size or field is invalid.
-pub fn parse(command: u16, payload: &[u8]) -> Result<Request<'_>, Refusal> {
+pub fn parse(command: u16, payload: &[u8]) -> Result<Request<'_>, RequestError> {
     match command {
         command::VERSION => version(payload),
         command::DMA_MAP => exactly(payload).and_then(dma_map),
@@ -214,7 +214,7 @@ pub fn parse(command: u16, payload: &[u8]) -> Result<Request<'_>, Refusal> {
         command::DEVICE_GET_INFO => exactly(payload).map(|_: RawInfo| Request::DeviceInfo),
         command::DEVICE_GET_REGION_INFO => {
             // The request is as large as its reply: `index` follows size and flags, and the rest is filled by the reply.
-            let (raw, _) = RawInfo::read_from_prefix(payload).map_err(|_| Refusal::Invalid)?;
+            let (raw, _) = RawInfo::read_from_prefix(payload).map_err(|_| RequestError::Invalid)?;
             Ok(Request::RegionInfo { index: raw.index })
         }
         command::DEVICE_GET_IRQ_INFO => {
@@ -226,81 +226,81 @@ pub fn parse(command: u16, payload: &[u8]) -> Result<Request<'_>, Refusal> {
             Ok(Request::RegionRead(access))
         }
         command::REGION_WRITE => {
-            let (raw, data) = RawAccess::read_from_prefix(payload).map_err(|_| Refusal::Invalid)?;
+            let (raw, data) = RawAccess::read_from_prefix(payload).map_err(|_| RequestError::Invalid)?;
             let access = access(&raw)?;
             match data.len() == access.count as usize {
                 true => Ok(Request::RegionWrite(access, data)),
-                false => Err(Refusal::Invalid),
+                false => Err(RequestError::Invalid),
             }
         }
         command::DEVICE_RESET => Ok(Request::Reset),
-        _ => Err(Refusal::Unsupported),
+        _ => Err(RequestError::Unsupported),
     }
 }
 
-fn exactly<T: FromBytes>(payload: &[u8]) -> Result<T, Refusal> {
-    T::read_from_bytes(payload).map_err(|_| Refusal::Invalid)
+fn exactly<T: FromBytes>(payload: &[u8]) -> Result<T, RequestError> {
+    T::read_from_bytes(payload).map_err(|_| RequestError::Invalid)
 }
 
-fn version(payload: &[u8]) -> Result<Request<'_>, Refusal> {
-    let (raw, text) = RawVersion::read_from_prefix(payload).map_err(|_| Refusal::Invalid)?;
+fn version(payload: &[u8]) -> Result<Request<'_>, RequestError> {
+    let (raw, text) = RawVersion::read_from_prefix(payload).map_err(|_| RequestError::Invalid)?;
     let capabilities = match text.split_last() {
         None => text,
         Some((0, text)) => text,
-        Some(_) => return Err(Refusal::Invalid),
+        Some(_) => return Err(RequestError::Invalid),
     };
     Ok(Request::Version { major: raw.major, minor: raw.minor, capabilities })
 }
 
-fn dma_map(raw: RawMap) -> Result<Request<'static>, Refusal> {
+fn dma_map(raw: RawMap) -> Result<Request<'static>, RequestError> {
     let RawMap { flags, offset, address, size, .. } = raw;
     let known = flags & !(MAP_READ | MAP_WRITE) == 0;
     let ends = address.checked_add(size).is_some() && offset.checked_add(size).is_some();
     if size == 0 || !known || !ends {
-        return Err(Refusal::Invalid);
+        return Err(RequestError::Invalid);
     }
     let (readable, writable) = (flags & MAP_READ != 0, flags & MAP_WRITE != 0);
     Ok(Request::DmaMap(DmaMap { address, size, offset, readable, writable }))
 }
 
-fn dma_unmap(raw: RawUnmap) -> Result<Request<'static>, Refusal> {
+fn dma_unmap(raw: RawUnmap) -> Result<Request<'static>, RequestError> {
     let RawUnmap { flags, address, size, .. } = raw;
     let all = flags & UNMAP_ALL != 0;
     if flags & UNMAP_DIRTY != 0 {
-        return Err(Refusal::Unsupported);
+        return Err(RequestError::Unsupported);
     }
     if flags & !(UNMAP_DIRTY | UNMAP_ALL) != 0 || address.checked_add(size).is_none() || !all && size == 0 {
-        return Err(Refusal::Invalid);
+        return Err(RequestError::Invalid);
     }
     Ok(Request::DmaUnmap(DmaUnmap { address, size, all }))
 }
 
-fn set_irqs(payload: &[u8]) -> Result<Request<'static>, Refusal> {
-    let (raw, _) = RawIrqs::read_from_prefix(payload).map_err(|_| Refusal::Invalid)?;
+fn set_irqs(payload: &[u8]) -> Result<Request<'static>, RequestError> {
+    let (raw, _) = RawIrqs::read_from_prefix(payload).map_err(|_| RequestError::Invalid)?;
     let data = match raw.flags & IRQ_DATA {
         1 => IrqData::None,
         4 => IrqData::EventFds,
-        _ => return Err(Refusal::Invalid),
+        _ => return Err(RequestError::Invalid),
     };
     let action = match raw.flags & IRQ_ACTION {
         0x08 => IrqAction::Mask,
         0x10 => IrqAction::Unmask,
         0x20 => IrqAction::Trigger,
-        _ => return Err(Refusal::Invalid),
+        _ => return Err(RequestError::Invalid),
     };
     if raw.start.checked_add(raw.count).is_none() || raw.flags & !(IRQ_DATA | IRQ_ACTION) != 0 {
-        return Err(Refusal::Invalid);
+        return Err(RequestError::Invalid);
     }
     Ok(Request::SetIrqs(SetIrqs { index: raw.index, start: raw.start, count: raw.count, data, action }))
 }
 
-fn access(raw: &RawAccess) -> Result<Access, Refusal> {
+fn access(raw: &RawAccess) -> Result<RegionAccess, RequestError> {
     let RawAccess { offset, region, count } = *raw;
     if count as usize > DATA_MAX {
-        return Err(Refusal::TooBig);
+        return Err(RequestError::TooBig);
     }
     if count == 0 || offset.checked_add(u64::from(count)).is_none() {
-        return Err(Refusal::Invalid);
+        return Err(RequestError::Invalid);
     }
-    Ok(Access { region, offset, count })
+    Ok(RegionAccess { region, offset, count })
 }

@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 
 use thiserror::Error;
 
-use crate::Refusal;
+use crate::RequestError;
 use crate::connection::{Connection, ConnectionError, Message};
 use crate::function::{CONFIG, Function};
 use crate::reply;
-use crate::request::{self, Access, IrqAction, IrqData, Request, SetIrqs};
+use crate::request::{self, IrqAction, IrqData, RegionAccess, Request, SetIrqs};
 
 /// Index of the MSI-X interrupt kind.
 const MSIX: u32 = 2;
@@ -50,7 +50,7 @@ pub fn serve(connection: &Connection, function: &dyn Function) -> Result<(), Ses
                 return Err(SessionError::Version(major, minor));
             }
             _ if !greeted => return Err(SessionError::NoVersion(header.command)),
-            Ok(Request::Version { .. }) => request = Err(Refusal::Invalid),
+            Ok(Request::Version { .. }) => request = Err(RequestError::Invalid),
             _ => {}
         }
         let posted = header.is_posted();
@@ -60,7 +60,7 @@ pub fn serve(connection: &Connection, function: &dyn Function) -> Result<(), Ses
         }
         let bytes = match answer {
             Ok(payload) => reply::message(header.reply(payload.len()), &payload),
-            Err(refusal) => reply::message(header.refusal(refusal.errno()), &[]),
+            Err(error) => reply::message(header.error_reply(error.errno()), &[]),
         };
         connection.send(&bytes).map_err(ConnectionError::Socket)?;
     }
@@ -73,7 +73,7 @@ fn handle(
     request: Request<'_>,
     fds: Vec<OwnedFd>,
     posted: bool,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Vec<u8>, RequestError> {
     match request {
         Request::Version { .. } => Ok(reply::version()),
         Request::DmaMap(map) => {
@@ -88,7 +88,7 @@ fn handle(
         Request::IrqInfo { index } if index < reply::IRQ_KINDS => {
             Ok(reply::irq_info(index, irq_count(function, index)))
         }
-        Request::RegionInfo { .. } | Request::IrqInfo { .. } => Err(Refusal::Invalid),
+        Request::RegionInfo { .. } | Request::IrqInfo { .. } => Err(RequestError::Invalid),
         Request::SetIrqs(set) => set_irqs(function, set, fds).map(|()| Vec::new()),
         Request::RegionRead(access) => {
             check_bounds(function, access)?;
@@ -109,17 +109,17 @@ fn handle(
 }
 
 /// The one file descriptor of a message, if there is one.
-fn single_fd(mut fds: Vec<OwnedFd>) -> Result<Option<OwnedFd>, Refusal> {
+fn single_fd(mut fds: Vec<OwnedFd>) -> Result<Option<OwnedFd>, RequestError> {
     let first = fds.pop();
-    if fds.is_empty() { Ok(first) } else { Err(Refusal::Invalid) }
+    if fds.is_empty() { Ok(first) } else { Err(RequestError::Invalid) }
 }
 
 /// Whether an access lies inside its region. Config space takes any length, a BAR only what a CPU can access in one
 /// instruction.
-fn check_bounds(function: &dyn Function, access: Access) -> Result<(), Refusal> {
-    let Access { region, offset, count } = access;
+fn check_bounds(function: &dyn Function, access: RegionAccess) -> Result<(), RequestError> {
+    let RegionAccess { region, offset, count } = access;
     let fits = offset + u64::from(count) <= function.region_size(region);
-    if fits && (region == CONFIG || count <= 8) { Ok(()) } else { Err(Refusal::Invalid) }
+    if fits && (region == CONFIG || count <= 8) { Ok(()) } else { Err(RequestError::Invalid) }
 }
 
 fn irq_count(function: &dyn Function, index: u32) -> u32 {
@@ -130,22 +130,22 @@ fn irq_count(function: &dyn Function, index: u32) -> u32 {
     }
 }
 
-fn set_irqs(function: &dyn Function, set: SetIrqs, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
+fn set_irqs(function: &dyn Function, set: SetIrqs, fds: Vec<OwnedFd>) -> Result<(), RequestError> {
     let SetIrqs { index, start, count, data, action } = set;
     let available = irq_count(function, index);
     if index >= reply::IRQ_KINDS || start + count > available {
-        return Err(Refusal::Invalid);
+        return Err(RequestError::Invalid);
     }
     if action != IrqAction::Trigger {
-        return Err(Refusal::Unsupported);
+        return Err(RequestError::Unsupported);
     }
     let events: Vec<_> = match (data, fds.len()) {
         (IrqData::EventFds, 0) => (0..count).map(|_| None).collect(),
         (IrqData::EventFds, given) if given == count as usize => fds.into_iter().map(Some).collect(),
-        (IrqData::EventFds, _) => return Err(Refusal::Invalid),
+        (IrqData::EventFds, _) => return Err(RequestError::Invalid),
         // No data and no vectors: as in VFIO, this disconnects every vector of the kind.
         (IrqData::None, _) if count == 0 => (0..available).map(|_| None).collect(),
-        (IrqData::None, _) => return Err(Refusal::Unsupported),
+        (IrqData::None, _) => return Err(RequestError::Unsupported),
     };
     match index {
         MSIX => function.set_vectors(start, events),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use refault_bus::irq::{MsiMessage, MsiSink};
 use refault_bus::warn::WarnLimit;
-use refault_vfio_user::Refusal;
+use refault_vfio_user::RequestError;
 use refault_vfio_user::connection::Connection;
 use refault_vfio_user::reply;
 
@@ -54,14 +54,14 @@ impl Interrupts {
         owner: usize,
         vector: u16,
         event: Option<OwnedFd>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RequestError> {
         let mut vectors = lock(&self.vectors);
         match event {
             None => drop(vectors.remove(&(owner, vector))),
             Some(event) if is_eventfd(&event) && rustix::io::ioctl_fionbio(&event, true).is_ok() => {
                 vectors.insert((owner, vector), event.into());
             }
-            Some(_) => return Err(Refusal::Invalid),
+            Some(_) => return Err(RequestError::Invalid),
         }
         Ok(())
     }
@@ -222,7 +222,7 @@ mod tests {
         interrupts.set_vector(1, 0, Some(theirs)).unwrap();
         let socket = UnixStream::pair().unwrap().0;
         for fd in [socket.into(), tempfile::tempfile().unwrap().into(), File::open("/proc").unwrap().into()] {
-            assert_eq!(interrupts.set_vector(1, 0, Some(fd)), Err(Refusal::Invalid));
+            assert_eq!(interrupts.set_vector(1, 0, Some(fd)), Err(RequestError::Invalid));
         }
         interrupts.signal(mark(1, 0));
         assert_eq!(count(&ours), 1);

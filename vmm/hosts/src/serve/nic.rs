@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use refault_pci::PciFunction;
-use refault_vfio_user::Refusal;
+use refault_vfio_user::RequestError;
 use refault_vfio_user::function::{CONFIG, Function};
-use refault_vfio_user::request::{Access, DmaMap, DmaUnmap};
+use refault_vfio_user::request::{DmaMap, DmaUnmap, RegionAccess};
 
 use super::discovery::IommuDiscovery;
 use super::interrupts::{Interrupts, mark};
@@ -61,7 +61,7 @@ impl Function for ServedFunction {
         self.function.endpoint().msix().map_or(0, |msix| msix.layout().vectors.into())
     }
 
-    fn read(&self, access: Access, data: &mut [u8]) -> Result<(), Refusal> {
+    fn read(&self, access: RegionAccess, data: &mut [u8]) -> Result<(), RequestError> {
         match access.region {
             CONFIG => self.function.config_read(access.offset as u16, data),
             bar => self.function.bar_read(bar as u8, access.offset, data),
@@ -69,7 +69,7 @@ impl Function for ServedFunction {
         Ok(())
     }
 
-    fn write(&self, access: Access, data: &[u8], _posted: bool) -> Result<(), Refusal> {
+    fn write(&self, access: RegionAccess, data: &[u8], _posted: bool) -> Result<(), RequestError> {
         match access.region {
             CONFIG => {
                 let effect = self.function.config_write(access.offset as u16, data);
@@ -87,15 +87,15 @@ impl Function for ServedFunction {
         Ok(())
     }
 
-    fn map(&self, map: DmaMap, file: Option<File>) -> Result<(), Refusal> {
+    fn map(&self, map: DmaMap, file: Option<File>) -> Result<(), RequestError> {
         self.ram.map(self.owner, map, file)
     }
 
-    fn unmap(&self, unmap: DmaUnmap) -> Result<(), Refusal> {
+    fn unmap(&self, unmap: DmaUnmap) -> Result<(), RequestError> {
         self.ram.unmap(self.owner, unmap)
     }
 
-    fn set_vectors(&self, start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), Refusal> {
+    fn set_vectors(&self, start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), RequestError> {
         for (vector, event) in (start as u16..).zip(events) {
             match event {
                 // In this order, so that an interrupt raised meanwhile is pending rather than lost.
@@ -185,12 +185,12 @@ mod tests {
 
     fn config(served: &ServedFunction, offset: u64, count: u32) -> u64 {
         let mut data = [0; 8];
-        served.read(Access { region: CONFIG, offset, count }, &mut data[..count as usize]).unwrap();
+        served.read(RegionAccess { region: CONFIG, offset, count }, &mut data[..count as usize]).unwrap();
         u64::from_le_bytes(data)
     }
 
     fn set_config(served: &ServedFunction, offset: u64, value: u16) {
-        served.write(Access { region: CONFIG, offset, count: 2 }, &value.to_le_bytes(), false).unwrap();
+        served.write(RegionAccess { region: CONFIG, offset, count: 2 }, &value.to_le_bytes(), false).unwrap();
     }
 
     /// Offset of a capability.
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(sizes, [0x4000, 0, 0x2000, 0, 0, 0, 0, CONFIG_SIZE, 0]);
         assert_eq!(served.vectors(), 4);
         let mut data = [0; 4];
-        served.read(Access { region: 0, offset: 0x3ffc, count: 4 }, &mut data).unwrap();
+        served.read(RegionAccess { region: 0, offset: 0x3ffc, count: 4 }, &mut data).unwrap();
         assert_eq!(data, [0xba; 4]);
     }
 }

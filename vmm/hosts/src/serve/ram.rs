@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use refault_bus::Gpa;
 use refault_bus::dma::{CopyPiece, DmaMemory, Exchange, GpaRange, GuestRam, MemoryError, PersistError};
-use refault_vfio_user::Refusal;
+use refault_vfio_user::RequestError;
 use refault_vfio_user::reply::MAPS_MAX;
 use refault_vfio_user::request::{DmaMap, DmaUnmap};
 use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
@@ -77,7 +77,7 @@ impl ClientRam {
     ///
     /// # Errors
     /// It overlaps another range of the function, the file is too short or cannot be mapped, or there are too many ranges.
-    pub(super) fn map(&self, owner: usize, map: DmaMap, file: Option<File>) -> Result<(), Refusal> {
+    pub(super) fn map(&self, owner: usize, map: DmaMap, file: Option<File>) -> Result<(), RequestError> {
         let mut announced = self.announced();
         let complained = announced.complained;
         let others: Vec<_> =
@@ -85,10 +85,10 @@ impl ClientRam {
         let known = announced.functions.entry(owner).or_default();
         let before = known.range(..map.address + map.size).next_back();
         if before.is_some_and(|(at, before)| at + before.size > map.address) {
-            return Err(Refusal::Exists);
+            return Err(RequestError::Exists);
         }
         if known.len() >= MAPS_MAX {
-            return Err(Refusal::Full);
+            return Err(RequestError::Full);
         }
         let Some(file) = file else {
             known.insert(map.address, KnownRange { size: map.size, part: None });
@@ -126,7 +126,7 @@ impl ClientRam {
     ///
     /// # Errors
     /// The function has no range there, or only part of one is named.
-    pub(super) fn unmap(&self, owner: usize, unmap: DmaUnmap) -> Result<(), Refusal> {
+    pub(super) fn unmap(&self, owner: usize, unmap: DmaUnmap) -> Result<(), RequestError> {
         let mut announced = self.announced();
         let known = announced.functions.entry(owner).or_default();
         let inside = match unmap.all {
@@ -140,10 +140,10 @@ impl ClientRam {
             .map(|(at, known)| (*at, whole(*at, known)))
             .collect();
         if touched.iter().any(|(_, whole)| !whole) {
-            return Err(Refusal::Invalid);
+            return Err(RequestError::Invalid);
         }
         if touched.is_empty() && !unmap.all {
-            return Err(Refusal::Absent);
+            return Err(RequestError::Absent);
         }
         let gone: Vec<_> =
             touched.iter().filter_map(|(at, _)| known.remove(at)).filter_map(|known| known.part).collect();
@@ -184,8 +184,8 @@ impl Reachable {
         found.is_some_and(|found| std::ptr::eq(found, &raw const **region))
     }
 
-    fn insert(&mut self, region: &Arc<GuestRegionMmap>, volatile: bool) -> Result<(), Refusal> {
-        self.memory = Arc::new(self.memory.insert_region(region.clone()).map_err(|_| Refusal::Exists)?);
+    fn insert(&mut self, region: &Arc<GuestRegionMmap>, volatile: bool) -> Result<(), RequestError> {
+        self.memory = Arc::new(self.memory.insert_region(region.clone()).map_err(|_| RequestError::Exists)?);
         if volatile {
             self.volatile.push(range_of(region));
         }
@@ -212,20 +212,20 @@ fn range_of(region: &GuestRegionMmap) -> Range<u64> {
     start..start + region.len()
 }
 
-fn identity(file: &File, map: &DmaMap) -> Result<FileId, Refusal> {
-    let meta = file.metadata().map_err(|_| Refusal::Invalid)?;
+fn identity(file: &File, map: &DmaMap) -> Result<FileId, RequestError> {
+    let meta = file.metadata().map_err(|_| RequestError::Invalid)?;
     if !meta.is_file() || meta.len() < map.offset + map.size {
-        return Err(Refusal::Invalid);
+        return Err(RequestError::Invalid);
     }
     Ok(FileId { device: meta.dev(), inode: meta.ino(), offset: map.offset, writable: map.writable })
 }
 
 /// Maps the file. Writes of the device to a read-only range go to a private copy.
-fn mapped(file: File, map: &DmaMap) -> Result<GuestRegionMmap, Refusal> {
+fn mapped(file: File, map: &DmaMap) -> Result<GuestRegionMmap, RequestError> {
     let backing = Backing { file: Some(FileOffset::new(file, map.offset)), shared: map.writable, at: None };
     map_region(backing, map.address, map.size).map_err(|error| {
         tracing::warn!("guest memory {:#x}+{:#x} cannot be mapped: {error:#}", map.address, map.size);
-        Refusal::Invalid
+        RequestError::Invalid
     })
 }
 

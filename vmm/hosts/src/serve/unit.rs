@@ -13,9 +13,9 @@ use refault_bus::mmio::MmioDevice;
 use refault_iommu::REGISTER_WINDOW;
 use refault_pci::caps::express;
 use refault_pci::{Endpoint, Identity};
-use refault_vfio_user::Refusal;
+use refault_vfio_user::RequestError;
 use refault_vfio_user::function::{CONFIG, Function};
-use refault_vfio_user::request::{Access, DmaMap, DmaUnmap};
+use refault_vfio_user::request::{DmaMap, DmaUnmap, RegionAccess};
 
 use super::discovery::IommuDiscovery;
 use super::dmar;
@@ -120,7 +120,7 @@ impl Function for IommuFunction {
         0
     }
 
-    fn read(&self, access: Access, data: &mut [u8]) -> Result<(), Refusal> {
+    fn read(&self, access: RegionAccess, data: &mut [u8]) -> Result<(), RequestError> {
         match access.region {
             CONFIG => self.config_read(access.offset, data),
             _ => {
@@ -131,7 +131,7 @@ impl Function for IommuFunction {
         Ok(())
     }
 
-    fn write(&self, access: Access, data: &[u8], posted: bool) -> Result<(), Refusal> {
+    fn write(&self, access: RegionAccess, data: &[u8], posted: bool) -> Result<(), RequestError> {
         if access.region == CONFIG {
             self.config_write(access.offset, data);
             return Ok(());
@@ -149,16 +149,16 @@ impl Function for IommuFunction {
         Ok(())
     }
 
-    fn map(&self, map: DmaMap, file: Option<File>) -> Result<(), Refusal> {
+    fn map(&self, map: DmaMap, file: Option<File>) -> Result<(), RequestError> {
         self.ram.map(self.owner, map, file)
     }
 
-    fn unmap(&self, unmap: DmaUnmap) -> Result<(), Refusal> {
+    fn unmap(&self, unmap: DmaUnmap) -> Result<(), RequestError> {
         self.ram.unmap(self.owner, unmap)
     }
 
-    fn set_vectors(&self, _start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), Refusal> {
-        if events.is_empty() { Ok(()) } else { Err(Refusal::Invalid) }
+    fn set_vectors(&self, _start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), RequestError> {
+        if events.is_empty() { Ok(()) } else { Err(RequestError::Invalid) }
     }
 
     fn reset(&self) {
@@ -194,16 +194,16 @@ mod tests {
 
     fn read<const N: usize>(unit: &IommuFunction, region: u32, offset: u64) -> [u8; N] {
         let mut data = [0; N];
-        unit.read(Access { region, offset, count: N as u32 }, &mut data).unwrap();
+        unit.read(RegionAccess { region, offset, count: N as u32 }, &mut data).unwrap();
         data
     }
 
     fn write(unit: &IommuFunction, region: u32, offset: u64, data: &[u8]) {
-        unit.write(Access { region, offset, count: data.len() as u32 }, data, false).unwrap();
+        unit.write(RegionAccess { region, offset, count: data.len() as u32 }, data, false).unwrap();
     }
 
     fn post(unit: &IommuFunction, offset: u64, data: &[u8]) {
-        unit.write(Access { region: 0, offset, count: data.len() as u32 }, data, true).unwrap();
+        unit.write(RegionAccess { region: 0, offset, count: data.len() as u32 }, data, true).unwrap();
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
-use refault_vfio_user::Refusal;
+use refault_vfio_user::RequestError;
 use refault_vfio_user::function::{CONFIG, Function};
-use refault_vfio_user::request::{Access, DATA_MAX, DmaMap, DmaUnmap};
+use refault_vfio_user::request::{DATA_MAX, DmaMap, DmaUnmap, RegionAccess};
 
 pub(crate) const BAR_SIZE: u64 = 0x1000;
 pub(crate) const CONFIG_SIZE: u64 = 0x1000;
@@ -18,8 +18,8 @@ pub(crate) const TAKEN: u64 = 0xdead_0000;
 /// One call. A file is represented by its first byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    Read(Access),
-    Write(Access, Vec<u8>, bool),
+    Read(RegionAccess),
+    Write(RegionAccess, Vec<u8>, bool),
     Map(DmaMap, Option<u8>),
     Unmap(DmaUnmap),
     Vectors(u32, Vec<bool>),
@@ -63,7 +63,7 @@ impl Function for Recorder {
         VECTORS
     }
 
-    fn read(&self, access: Access, data: &mut [u8]) -> Result<(), Refusal> {
+    fn read(&self, access: RegionAccess, data: &mut [u8]) -> Result<(), RequestError> {
         assert_eq!(data.len(), access.count as usize);
         assert!(data.len() <= DATA_MAX && access.offset + data.len() as u64 <= BAR_SIZE.max(CONFIG_SIZE));
         self.note(Call::Read(access));
@@ -74,7 +74,7 @@ impl Function for Recorder {
         Ok(())
     }
 
-    fn write(&self, access: Access, data: &[u8], posted: bool) -> Result<(), Refusal> {
+    fn write(&self, access: RegionAccess, data: &[u8], posted: bool) -> Result<(), RequestError> {
         assert_eq!(data.len(), access.count as usize);
         self.note(Call::Write(access, data.to_vec(), posted));
         if access.region == 0 {
@@ -83,21 +83,21 @@ impl Function for Recorder {
         Ok(())
     }
 
-    fn map(&self, map: DmaMap, file: Option<File>) -> Result<(), Refusal> {
+    fn map(&self, map: DmaMap, file: Option<File>) -> Result<(), RequestError> {
         let mark = file.and_then(|file| {
             let mut mark = [0];
             file.read_exact_at(&mut mark, 0).ok().map(|()| mark[0])
         });
         self.note(Call::Map(map, mark));
-        if map.address == TAKEN { Err(Refusal::Exists) } else { Ok(()) }
+        if map.address == TAKEN { Err(RequestError::Exists) } else { Ok(()) }
     }
 
-    fn unmap(&self, unmap: DmaUnmap) -> Result<(), Refusal> {
+    fn unmap(&self, unmap: DmaUnmap) -> Result<(), RequestError> {
         self.note(Call::Unmap(unmap));
         Ok(())
     }
 
-    fn set_vectors(&self, start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), Refusal> {
+    fn set_vectors(&self, start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), RequestError> {
         assert!(start as usize + events.len() <= VECTORS as usize);
         self.note(Call::Vectors(start, events.iter().map(Option::is_some).collect()));
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 
-use refault_vfio_user::request::{Access, DmaMap, DmaUnmap};
+use refault_vfio_user::request::{DmaMap, DmaUnmap, RegionAccess};
 
 use crate::client::*;
 use crate::recorder::{BAR_SIZE, CONFIG_SIZE, Call, Recorder, VECTORS};
@@ -72,7 +72,7 @@ fn a_posted_store_is_performed_without_a_reply() {
     client.post(REGION_WRITE, &store(0, BAR_SIZE, &[7]), &[]);
     assert_eq!(client.succeed(REGION_READ, &access(0, 0x10, 1))[16], 7, "the load sees the store");
     client.part();
-    let written = Access { region: 0, offset: 0x10, count: 1 };
+    let written = RegionAccess { region: 0, offset: 0x10, count: 1 };
     assert_eq!(function.calls()[0], Call::Write(written, vec![7], true));
 }
 

@@ -3,9 +3,9 @@
 use refault_vfio_user::header::{HEADER_SIZE, Header};
 use refault_vfio_user::reply;
 use refault_vfio_user::request::{
-    Access, DATA_MAX, DmaMap, DmaUnmap, IrqAction, IrqData, Request, SetIrqs, command, parse,
+    DATA_MAX, DmaMap, DmaUnmap, IrqAction, IrqData, RegionAccess, Request, SetIrqs, command, parse,
 };
-use refault_vfio_user::{Refusal, request::PAYLOAD_MAX};
+use refault_vfio_user::{RequestError, request::PAYLOAD_MAX};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::client::bytes;
@@ -17,7 +17,10 @@ fn a_header_is_16_bytes_id_command_size_flags_error() {
     assert_eq!(header.as_bytes(), [0x34, 0x12, 9, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(header.posted().as_bytes()[8..], [0x10, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(header.reply(0).as_bytes(), [0x34, 0x12, 9, 0, 16, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(header.refusal(95).as_bytes(), [0x34, 0x12, 9, 0, 16, 0, 0, 0, 0x21, 0, 0, 0, 95, 0, 0, 0]);
+    assert_eq!(
+        header.error_reply(95).as_bytes(),
+        [0x34, 0x12, 9, 0, 16, 0, 0, 0, 0x21, 0, 0, 0, 95, 0, 0, 0]
+    );
 }
 
 #[test]
@@ -38,7 +41,7 @@ fn a_header_shows_its_type_and_error() {
 #[test]
 fn a_reply_to_a_posted_request_is_not_posted_itself() {
     assert!(!Header::request(1, 1, 0).posted().reply(0).is_posted());
-    assert!(!Header::request(1, 1, 0).posted().refusal(22).is_posted());
+    assert!(!Header::request(1, 1, 0).posted().error_reply(22).is_posted());
 }
 
 #[test]
@@ -88,7 +91,7 @@ fn replies_are_laid_out_as_in_vfio() {
     assert_eq!(reply::unmapped(range), bytes![24u32, 0u32, 0x10_0000u64, 0x2000u64]);
     let all = DmaUnmap { address: 0, size: 0, all: true };
     assert_eq!(reply::unmapped(all), bytes![24u32, 2u32, 0u64, 0u64]);
-    let access = Access { region: 0, offset: 0xdc, count: 2 };
+    let access = RegionAccess { region: 0, offset: 0xdc, count: 2 };
     assert_eq!(reply::accessed(access, &[5, 6]), [bytes![0xdcu64, 0u32, 2u32], vec![5, 6]].concat());
 }
 
@@ -116,8 +119,8 @@ fn a_map_is_32_bytes_size_flags_offset_address_size() {
         writable: true,
     };
     assert_eq!(parse(2, &payload), Ok(Request::DmaMap(map)));
-    assert_eq!(parse(2, &payload[..31]), Err(Refusal::Invalid));
-    assert_eq!(parse(2, &[payload, vec![0]].concat()), Err(Refusal::Invalid));
+    assert_eq!(parse(2, &payload[..31]), Err(RequestError::Invalid));
+    assert_eq!(parse(2, &[payload, vec![0]].concat()), Err(RequestError::Invalid));
 }
 
 #[test]
@@ -125,10 +128,10 @@ fn a_map_that_is_empty_wraps_or_has_unknown_flags_is_refused() {
     let map = |flags: u32, offset: u64, address: u64, size: u64| {
         parse(2, &bytes![32u32, flags, offset, address, size]).map(drop)
     };
-    assert_eq!(map(3, 0, 0, 0), Err(Refusal::Invalid));
-    assert_eq!(map(4, 0, 0, 1), Err(Refusal::Invalid));
-    assert_eq!(map(3, 0, u64::MAX, 1), Err(Refusal::Invalid));
-    assert_eq!(map(3, u64::MAX, 0, 1), Err(Refusal::Invalid));
+    assert_eq!(map(3, 0, 0, 0), Err(RequestError::Invalid));
+    assert_eq!(map(4, 0, 0, 1), Err(RequestError::Invalid));
+    assert_eq!(map(3, 0, u64::MAX, 1), Err(RequestError::Invalid));
+    assert_eq!(map(3, u64::MAX, 0, 1), Err(RequestError::Invalid));
     assert_eq!(map(3, 0, u64::MAX - 1, 1), Ok(()));
 }
 
@@ -139,10 +142,10 @@ fn an_unmap_is_a_range_or_everything() {
     let range = DmaUnmap { address: 0x1000, size: 0x2000, all: false };
     assert_eq!(parse(3, &bytes![24u32, 0u32, 0x1000u64, 0x2000u64]), Ok(Request::DmaUnmap(range)));
     assert_eq!(unmap(2, 0, 0), Ok(()));
-    assert_eq!(unmap(0, 0x1000, 0), Err(Refusal::Invalid));
-    assert_eq!(unmap(0, u64::MAX, 1), Err(Refusal::Invalid));
-    assert_eq!(unmap(4, 0x1000, 1), Err(Refusal::Invalid));
-    assert_eq!(unmap(1, 0x1000, 1), Err(Refusal::Unsupported), "no dirty bitmap");
+    assert_eq!(unmap(0, 0x1000, 0), Err(RequestError::Invalid));
+    assert_eq!(unmap(0, u64::MAX, 1), Err(RequestError::Invalid));
+    assert_eq!(unmap(4, 0x1000, 1), Err(RequestError::Invalid));
+    assert_eq!(unmap(1, 0x1000, 1), Err(RequestError::Unsupported), "no dirty bitmap");
 }
 
 #[test]
@@ -156,23 +159,23 @@ fn interrupts_are_20_bytes_size_flags_index_start_count() {
     assert_eq!(parse(8, &set(0x11)), expected(IrqData::None, IrqAction::Unmask));
     // No data, two kinds of data, no action, two actions, a bit that means nothing.
     for flags in [0x20, 0x25, 0x04, 0x34, 0x64] {
-        assert_eq!(parse(8, &set(flags)), Err(Refusal::Invalid), "{flags:#x}");
+        assert_eq!(parse(8, &set(flags)), Err(RequestError::Invalid), "{flags:#x}");
     }
-    assert_eq!(parse(8, &bytes![20u32, 0x24u32, 2u32, u32::MAX, 1u32]), Err(Refusal::Invalid));
+    assert_eq!(parse(8, &bytes![20u32, 0x24u32, 2u32, u32::MAX, 1u32]), Err(RequestError::Invalid));
 }
 
 #[test]
 fn an_access_is_16_bytes_offset_region_count() {
-    let access = Access { region: 7, offset: 0x34, count: 2 };
+    let access = RegionAccess { region: 7, offset: 0x34, count: 2 };
     let payload = bytes![0x34u64, 7u32, 2u32];
     assert_eq!(parse(9, &payload), Ok(Request::RegionRead(access)));
     let store = [payload.clone(), vec![1, 2]].concat();
     assert_eq!(parse(10, &store), Ok(Request::RegionWrite(access, &[1, 2])));
-    assert_eq!(parse(10, &payload), Err(Refusal::Invalid), "less data than the count says");
-    assert_eq!(parse(10, &[store, vec![3]].concat()), Err(Refusal::Invalid), "more");
-    assert_eq!(parse(9, &bytes![0u64, 0u32, 0u32]), Err(Refusal::Invalid));
-    assert_eq!(parse(9, &bytes![u64::MAX, 0u32, 1u32]), Err(Refusal::Invalid));
-    assert_eq!(parse(9, &bytes![0u64, 0u32, DATA_MAX as u32 + 1]), Err(Refusal::TooBig));
+    assert_eq!(parse(10, &payload), Err(RequestError::Invalid), "less data than the count says");
+    assert_eq!(parse(10, &[store, vec![3]].concat()), Err(RequestError::Invalid), "more");
+    assert_eq!(parse(9, &bytes![0u64, 0u32, 0u32]), Err(RequestError::Invalid));
+    assert_eq!(parse(9, &bytes![u64::MAX, 0u32, 1u32]), Err(RequestError::Invalid));
+    assert_eq!(parse(9, &bytes![0u64, 0u32, DATA_MAX as u32 + 1]), Err(RequestError::TooBig));
     const { assert!(16 + DATA_MAX <= PAYLOAD_MAX, "the largest store is a message") };
 }
 
@@ -182,13 +185,13 @@ fn a_version_has_text_that_ends_in_nul_or_none() {
     let expected = |capabilities| Ok(Request::Version { major: 0, minor: 1, capabilities });
     assert_eq!(version(b"\0\0\x01\0{}\0"), expected(b"{}"));
     assert_eq!(version(b"\0\0\x01\0"), expected(b""));
-    assert_eq!(version(b"\0\0\x01\0{}"), Err(Refusal::Invalid));
-    assert_eq!(version(b"\0\0\x01"), Err(Refusal::Invalid));
+    assert_eq!(version(b"\0\0\x01\0{}"), Err(RequestError::Invalid));
+    assert_eq!(version(b"\0\0\x01"), Err(RequestError::Invalid));
 }
 
 #[test]
 fn other_commands_are_unsupported() {
     for command in [0, 6, command::DMA_READ, command::DMA_WRITE, 14, 15, u16::MAX] {
-        assert_eq!(parse(command, &[]), Err(Refusal::Unsupported), "{command}");
+        assert_eq!(parse(command, &[]), Err(RequestError::Unsupported), "{command}");
     }
 }

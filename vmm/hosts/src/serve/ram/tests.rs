@@ -42,7 +42,7 @@ fn gone(first: u64, count: u64) -> DmaUnmap {
     DmaUnmap { address: first * PAGE, size: count * PAGE, all: false }
 }
 
-fn give(ram: &ClientRam, owner: usize, map: DmaMap, file: &File) -> Result<(), Refusal> {
+fn give(ram: &ClientRam, owner: usize, map: DmaMap, file: &File) -> Result<(), RequestError> {
     ram.map(owner, map, Some(file.try_clone().unwrap()))
 }
 
@@ -82,8 +82,8 @@ fn a_range_that_overlaps_another_is_refused() {
     give(&ram, NIC, pages(4, 4), &file).unwrap();
     give(&ram, NIC, pages(12, 2), &file).unwrap();
     for (first, count) in [(4, 4), (4, 1), (3, 2), (7, 2), (5, 1), (0, 8), (7, 6), (13, 1)] {
-        assert_eq!(give(&ram, NIC, pages(first, count), &file), Err(Refusal::Exists), "{first}+{count}");
-        assert_eq!(ram.map(NIC, pages(first, count), None), Err(Refusal::Exists), "nor without a file");
+        assert_eq!(give(&ram, NIC, pages(first, count), &file), Err(RequestError::Exists), "{first}+{count}");
+        assert_eq!(ram.map(NIC, pages(first, count), None), Err(RequestError::Exists), "nor without a file");
     }
     give(&ram, NIC, pages(8, 4), &file).unwrap();
     give(&ram, NIC, pages(0, 4), &file).unwrap();
@@ -94,8 +94,8 @@ fn a_range_that_overlaps_another_is_refused() {
 fn two_functions_cannot_have_different_memory_at_one_address() {
     let (ram, one, other) = (ram(), memfd(1, 4), memfd(9, 4));
     give(&ram, NIC, pages(0, 4), &one).unwrap();
-    assert_eq!(give(&ram, UNIT, pages(0, 4), &other), Err(Refusal::Exists));
-    assert_eq!(give(&ram, UNIT, pages(2, 2), &one), Err(Refusal::Exists));
+    assert_eq!(give(&ram, UNIT, pages(0, 4), &other), Err(RequestError::Exists));
+    assert_eq!(give(&ram, UNIT, pages(2, 2), &one), Err(RequestError::Exists));
     assert_eq!(byte(&ram, 0), Some(1));
 }
 
@@ -104,12 +104,12 @@ fn an_unmap_names_whole_ranges() {
     let (ram, file) = (ram(), memfd(1, 8));
     give(&ram, NIC, pages(4, 4), &file).unwrap();
     for (first, count) in [(4, 3), (5, 3), (5, 1), (0, 5), (7, 9)] {
-        assert_eq!(ram.unmap(NIC, gone(first, count)), Err(Refusal::Invalid), "{first}+{count}");
+        assert_eq!(ram.unmap(NIC, gone(first, count)), Err(RequestError::Invalid), "{first}+{count}");
     }
     for (first, count) in [(0, 4), (8, 4)] {
-        assert_eq!(ram.unmap(NIC, gone(first, count)), Err(Refusal::Absent), "{first}+{count}");
+        assert_eq!(ram.unmap(NIC, gone(first, count)), Err(RequestError::Absent), "{first}+{count}");
     }
-    assert_eq!(ram.unmap(UNIT, gone(4, 4)), Err(Refusal::Absent), "it is not the unit's");
+    assert_eq!(ram.unmap(UNIT, gone(4, 4)), Err(RequestError::Absent), "it is not the unit's");
     assert_eq!(byte(&ram, 7), Some(4), "a refusal changes nothing");
     give(&ram, NIC, pages(8, 4), &file).unwrap();
     ram.unmap(NIC, gone(0, 16)).unwrap();
@@ -138,7 +138,7 @@ fn a_file_that_is_too_short_is_refused() {
     {
         assert_eq!(
             give(&ram, NIC, part(offset, size), &file),
-            Err(Refusal::Invalid),
+            Err(RequestError::Invalid),
             "{offset:#x}+{size:#x}"
         );
     }
@@ -153,10 +153,14 @@ fn what_is_no_regular_file_is_no_memory() {
     let folder = File::open(std::env::temp_dir()).unwrap();
     let zero = File::options().read(true).write(true).open("/dev/zero").unwrap();
     for file in [File::from(std::os::fd::OwnedFd::from(socket)), folder, zero] {
-        assert_eq!(ram.map(NIC, pages(0, 1), Some(file)), Err(Refusal::Invalid));
+        assert_eq!(ram.map(NIC, pages(0, 1), Some(file)), Err(RequestError::Invalid));
     }
     let unwritable = File::open(named(1, 1).path()).unwrap();
-    assert_eq!(ram.map(NIC, pages(0, 1), Some(unwritable)), Err(Refusal::Invalid), "it is to be written");
+    assert_eq!(
+        ram.map(NIC, pages(0, 1), Some(unwritable)),
+        Err(RequestError::Invalid),
+        "it is to be written"
+    );
     give(&ram, NIC, pages(0, 1), &memfd(1, 1)).unwrap();
 }
 
@@ -235,7 +239,7 @@ fn memory_without_a_file_is_known_but_not_reachable() {
     let ram = ram();
     ram.map(NIC, DmaMap { writable: false, ..pages(0xfffc0, 64) }, None).unwrap();
     assert_eq!(byte(&ram, 0xfffc0), None);
-    assert_eq!(ram.map(NIC, pages(0xfffc0, 1), None), Err(Refusal::Exists));
+    assert_eq!(ram.map(NIC, pages(0xfffc0, 1), None), Err(RequestError::Exists));
     ram.unmap(NIC, gone(0xfffc0, 64)).unwrap();
 }
 
@@ -245,7 +249,7 @@ fn a_function_has_a_limited_number_of_ranges() {
     for page in 0..MAPS_MAX as u64 {
         ram.map(NIC, pages(2 * page, 1), None).unwrap();
     }
-    assert_eq!(ram.map(NIC, pages(1, 1), None), Err(Refusal::Full));
+    assert_eq!(ram.map(NIC, pages(1, 1), None), Err(RequestError::Full));
     ram.map(UNIT, pages(1, 1), None).unwrap();
     ram.unmap(NIC, gone(0, 1)).unwrap();
     ram.map(NIC, pages(1, 1), None).unwrap();
