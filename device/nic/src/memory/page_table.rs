@@ -56,19 +56,25 @@ impl Pages {
 
 impl Port<'_> {
     /// Where byte `offset` of `pages` lies in memory, and how much of it lies there in one piece.
+    #[inline]
     pub(crate) fn page(&mut self, pages: &Pages, offset: u64, write: bool) -> Result<Extent, AccessError> {
-        let space = pages.space();
         if self.may_use_atc()
-            && let Some(hit) = self.shard().atc.recent(space, offset).filter(|hit| hit.allows(write))
+            && let Some(hit) = self.shard().atc.recent(pages.space(), offset).filter(|hit| hit.allows(write))
         {
             return Ok(Extent::of(hit, Iova(offset)));
         }
+        self.walked_page(pages, offset, write)
+    }
+
+    /// The same for a page that was not used recently.
+    #[inline(never)]
+    fn walked_page(&mut self, pages: &Pages, offset: u64, write: bool) -> Result<Extent, AccessError> {
         let start = offset & !0xfff;
         let iova = self.walk(pages, start)?;
         let translated = self.translate(None, iova, write)?;
         let page = Translation { gpa: translated.gpa, page_shift: 12, read: true, write };
         if self.may_use_atc() {
-            self.shard().atc.remember(space, start, page);
+            self.shard().atc.remember(pages.space(), start, page);
         }
         Ok(Extent::of(page, Iova(offset)))
     }
