@@ -4,9 +4,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use refault_bus::dma::GpaRange;
+use refault_bus::sync::lock;
 
 use crate::ids::slot_of;
-use crate::memory::guard::lock;
 use crate::qp::answer::Wakeup;
 use crate::qp::{Qp, QueuePairs};
 use crate::timers::Timers;

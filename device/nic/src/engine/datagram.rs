@@ -6,6 +6,7 @@
 //! The receive request stays the receiver's meanwhile, for this datagram or another.
 
 use refault_abi::codes::{QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, WC_LOC_PROT_ERR, WC_LOC_QP_OP_ERR};
+use refault_bus::sync::lock;
 
 use super::Engine;
 use super::handover::Handover;
@@ -13,7 +14,6 @@ use super::outcome::{Outcome, Refusal};
 use crate::cause::Cause;
 use crate::memory::access::{AccessError, Extent, Stopped};
 use crate::memory::copy::{read_extents, write_extents};
-use crate::memory::guard::lock;
 use crate::memory::list::List;
 use crate::memory::port::Port;
 use crate::memory::resolve::Access;

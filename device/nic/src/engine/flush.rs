@@ -2,10 +2,10 @@
 
 use refault_abi::codes::WC_WR_FLUSH_ERR;
 use refault_abi::event::QP_EVENT_LAST_WQE_REACHED;
+use refault_bus::sync::lock;
 
 use super::outcome::TurnEnd;
 use super::turn::{REQUESTS_PER_TURN, Turn};
-use crate::memory::guard::lock;
 use crate::qp::requester::Message;
 use crate::qp::responder::Receiving;
 use crate::verbs::{Completion, SendRequest};

@@ -7,13 +7,13 @@
 
 use refault_abi::codes::{QPS_RTR, QPS_RTS, QPS_SQD};
 use refault_abi::event::QP_EVENT_COMMUNICATION_ESTABLISHED;
+use refault_bus::sync::lock;
 
 use super::Engine;
 use super::outcome::{Outcome, Refusal};
 use super::responder::{Delivery, Ends};
 use super::turn::Turn;
 use crate::fault::ahead;
-use crate::memory::guard::lock;
 use crate::memory::port::Port;
 use crate::memory::resolve::Ahead;
 use crate::qp::Qp;

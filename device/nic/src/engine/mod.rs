@@ -22,13 +22,13 @@ mod waiting;
 
 use refault_bus::pri::{PageGroupResponse, ResponseCode};
 use refault_bus::probe::{ProbeEvent, Stage};
+use refault_bus::sync::lock;
 
 use crate::config::NicConfig;
 use crate::fabric::Fabric;
 use crate::fault::{Closed, Faults, ask};
 use crate::ids::slot_of_token;
 use crate::memory::Memory;
-use crate::memory::guard::lock;
 use crate::memory::port::Port;
 use crate::qp::answer::PageAnswer;
 use crate::qp::requester::Requester;

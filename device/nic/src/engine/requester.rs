@@ -6,6 +6,7 @@ use refault_abi::codes::{
     QPS_ERR, QPS_RTS, QPS_SQD, QPS_SQE, WC_LOC_LEN_ERR, WC_LOC_PROT_ERR, WC_LOC_QP_OP_ERR, WC_SUCCESS,
 };
 use refault_abi::event::QP_EVENT_SQ_DRAINED;
+use refault_bus::sync::lock;
 
 use super::Engine;
 use super::outcome::{Leave, Outcome, Refusal, TurnEnd};
@@ -16,7 +17,6 @@ use crate::config::RemoteFaults;
 use crate::fault::ahead;
 use crate::fault::ask::{Asker, note_progress, settle};
 use crate::memory::access::{AccessError, PageMiss, Stopped};
-use crate::memory::guard::lock;
 use crate::memory::resolve::Ahead;
 use crate::qp::Qp;
 use crate::qp::requester::{Message, Requester, Wait};

@@ -5,12 +5,12 @@
 
 use std::sync::{Mutex, MutexGuard};
 
+use refault_bus::sync::lock;
 use refault_bus::{AddressSpace, PrgIndex};
 
 use crate::fault::waits::{Claim, Closed, Outstanding, WaitStats};
 use crate::ids::{TOKEN_SLOT_BITS, slot_of_token};
 use crate::memory::access::PageMiss;
-use crate::memory::guard::lock;
 use crate::qp::answer::{PageAnswer, Waiter, Wakeup};
 
 struct State {

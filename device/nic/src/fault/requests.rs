@@ -6,13 +6,13 @@
 use std::sync::{Mutex, MutexGuard};
 
 use refault_bus::pri::{PageGroupResponse, ResponseCode};
+use refault_bus::sync::lock;
 use refault_bus::{AddressSpace, Pasid, PrgIndex};
 use refault_pci::Endpoint;
 
 use crate::cause::Cause;
 use crate::fault::waits::{Claim, Closed, Outstanding, WaitStats};
 use crate::memory::access::PageMiss;
-use crate::memory::guard::lock;
 use crate::qp::answer::{PageAnswer, Waiter, Wakeup};
 
 /// The page-request unit.

@@ -12,10 +12,11 @@ mod rings;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
+use refault_bus::sync::lock;
+
 use crate::config::NicConfig;
 use crate::engine::Engine;
 use crate::fabric::Fabric;
-use crate::memory::guard::lock;
 use command::objects::Objects;
 pub(crate) use function::endpoint;
 use registers::Registers;

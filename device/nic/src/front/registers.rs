@@ -8,8 +8,7 @@ use refault_abi::regs::{
     REG_CONTROL, REG_MAGIC, REG_STATUS, REG_TIME_NS, REG_VERSION, STATUS_FATAL, STATUS_READY,
 };
 use refault_bus::Iova;
-
-use crate::memory::guard::lock;
+use refault_bus::sync::lock;
 
 /// Upper halves of 64-bit registers.
 const REG_CMD0_BASE_HIGH: u64 = REG_CMD0_BASE + 4;

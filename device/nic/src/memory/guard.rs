@@ -6,7 +6,9 @@
 //! chunk, behind the interrupter, on a second mutex.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+
+use refault_bus::sync::lock;
 
 /// State that one worker uses most of the time, and others may interrupt.
 pub(crate) struct Guarded<T> {
@@ -45,11 +47,6 @@ impl<T> Guarded<T> {
         drop(turn);
         result
     }
-}
-
-/// Locks, and ignores poisoning: all state is valid between statements.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::sync::Mutex;
 
+use refault_bus::sync::lock;
 use refault_bus::{AddressSpace, Iova, Pasid};
 
 use crate::cause::Cause;
 use crate::ids::slot_of_key;
 use crate::memory::access::PageMiss;
-use crate::memory::guard::lock;
 use crate::memory::on_demand::OnDemandTable;
 use crate::memory::page_table::Pages;
 use crate::slab::Slab;

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use refault_abi::regs::MAX_EQS;
 use refault_bus::probe::{ProbeEvent, Stage};
+use refault_bus::sync::lock;
 use refault_bus::{AddressSpace, Iova};
 use rustc_hash::FxHashSet;
 
 use crate::ids::slot_of_token;
 use crate::memory::access::AccessError;
-use crate::memory::guard::lock;
 use crate::memory::port::Port;
 use crate::queue::layout::{Ring, RingLayout};
 use crate::verbs::{Event, PageFault};

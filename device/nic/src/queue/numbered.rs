@@ -2,8 +2,9 @@
 
 use std::sync::Mutex;
 
+use refault_bus::sync::lock;
+
 use crate::ids::slot_of;
-use crate::memory::guard::lock;
 use crate::slab::Slab;
 
 /// A queue with a number; a default one has number zero, and is none.

@@ -20,13 +20,13 @@ use refault_abi::command::{
     DeviceCaps, ObjectId, STATUS_OK,
 };
 use refault_bus::Iova;
+use refault_bus::sync::lock;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::engine::Engine;
 use crate::front::Front;
 use crate::front::registers::{CommandPlace, URGENT};
 use crate::memory::access::AccessError;
-use crate::memory::guard::lock;
 use crate::schedule::Task;
 use objects::Objects;
 use reply::{Refused, Reply, body, reply};

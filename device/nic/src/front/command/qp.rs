@@ -3,12 +3,12 @@
 use refault_abi::codes::{QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPT_RC, QPT_UD};
 use refault_abi::command::{CreateQp, ModifyQp, QP_ATTR_STATE, QpState};
 use refault_abi::queue::{MAX_LOG_WQES, RQ_WQE_SIZE, SQ_WQE_SIZE};
+use refault_bus::sync::lock;
 
 use super::objects::{Objects, QpRecord};
 use super::reply::{DONE, Refused, Reply, created, reply};
 use super::{GIDS, MAX_RD_ATOMIC, PKEYS};
 use crate::front::Front;
-use crate::memory::guard::lock;
 use crate::qp::attributes::{Attributes, Limits};
 use crate::qp::requester::Requester;
 use crate::qp::responder::Responder;
