@@ -3,5 +3,6 @@
 
 pub mod folder;
 pub mod report;
+pub mod save;
 pub mod summary;
 pub mod trace;

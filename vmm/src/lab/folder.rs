@@ -9,6 +9,7 @@ use refault_lab::figures::{FIGURES, Figure, Figures};
 use refault_lab::outcome::ExperimentOutcome;
 use refault_lab::scenario::Scenario;
 use refault_observe::report::{self, Experiment};
+use refault_observe::save::save_atomically;
 
 /// Names of the files that only experiments have; the others are [`report::names`]'.
 pub mod names {
@@ -53,16 +54,8 @@ fn lines(figures: &Figures) -> String {
     format!("{{\n{}\n}}\n", lines.collect::<Vec<_>>().join(",\n"))
 }
 
-/// Writes a file and only then gives it its name.
 fn save(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
     let path = folder.join(name);
-    let attempt = || -> std::io::Result<()> {
-        let readable = std::fs::Permissions::from_mode(0o644);
-        let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(folder)?;
-        file.write_all(content)?;
-        file.persist(&path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    attempt().with_context(|| format!("cannot write {}", path.display()))
+    let saved = save_atomically(&path, |out| out.write_all(content));
+    saved.with_context(|| format!("cannot write {}", path.display()))
 }

@@ -36,6 +36,7 @@ use refault_iommu::Statistics;
 use refault_nic::NicStats;
 use serde::Serialize;
 
+use crate::save::save_atomically;
 use crate::summary::RunSummary;
 use crate::trace::{Observed, Records};
 
@@ -168,27 +169,11 @@ fn save(
     save_as(&folder.join(name), content)
 }
 
-/// Writes a file and only then gives it its name: an interrupted report leaves the one before.
+/// [`save_atomically`], with the path as the result and in the error.
 fn save_as(
     path: &Path,
     content: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
 ) -> Result<PathBuf, ReportError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let attempt = || {
-        let mut file = tempfile::Builder::new().permissions(readable()).tempfile_in(folder)?;
-        let mut out = BufWriter::with_capacity(1 << 18, file.as_file_mut());
-        content(&mut out)?;
-        out.flush()?;
-        drop(out);
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    attempt().map_err(|source| ReportError::Write { path: path.to_owned(), source })?;
+    save_atomically(path, content).map_err(|source| ReportError::Write { path: path.to_owned(), source })?;
     Ok(path.to_owned())
-}
-
-/// What a file has that anybody may read; the caller's mask narrows it.
-fn readable() -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::Permissions::from_mode(0o644)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use refault_lab::figures::FIGURES;
 use refault_lab::sweep::SweepPlan;
+use refault_observe::save::save_atomically;
 
 use super::SweepError;
 
@@ -54,25 +55,19 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// Writes a file and only then gives it its name: an earlier one stays if this fails.
+/// Saves a file of the table: an earlier one stays if this fails.
 pub(crate) fn save(
     folder: &Path,
     name: &str,
     content: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
 ) -> Result<PathBuf, SweepError> {
-    use std::os::unix::fs::PermissionsExt;
     let path = folder.join(name);
-    let attempt = || {
-        let readable = std::fs::Permissions::from_mode(0o644);
-        let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(folder)?;
-        let mut out = BufWriter::new(file.as_file_mut());
-        content(&mut out)?;
+    let saved = save_atomically(&path, |out| {
+        content(out)?;
         out.flush()?;
-        drop(out);
-        file.as_file().sync_data()?;
-        file.persist(&path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    attempt().map_err(|reason| SweepError::Table { path: path.clone(), reason })?;
+        // A table that has its name is complete, also after a crash.
+        out.get_ref().sync_data()
+    });
+    saved.map_err(|reason| SweepError::Table { path: path.clone(), reason })?;
     Ok(path)
 }
