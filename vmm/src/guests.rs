@@ -15,7 +15,7 @@ use refault_os::bug::{FAILED, exit_on_panic};
 use crate::demo::options::DemoArgs;
 use crate::demo::session;
 use crate::doctor::doctor;
-use crate::run::series::SeriesArgs;
+use crate::run::options::series::SeriesArgs;
 use crate::run::{self, RunArgs};
 use crate::serve::{self, ServeArgs};
 

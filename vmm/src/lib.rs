@@ -1,6 +1,8 @@
 //! The `refault` command: one module for each of its commands, over the crates beside it. Without the feature `guests`
 //! it is `refault lab` and `refault report`, and needs no KVM.
 
+#![warn(clippy::missing_errors_doc)]
+
 pub mod cli;
 #[cfg(feature = "guests")]
 pub mod demo;

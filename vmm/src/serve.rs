@@ -11,9 +11,9 @@ use refault_bus::probe::{NoProbe, Probe};
 use refault_nic::NicConfig;
 
 use crate::devices;
-use crate::run::device::NicArgs;
-use crate::run::leave::Seen;
-use crate::run::parse::Size;
+use crate::run::DeviceRecords;
+use crate::run::options::device::NicArgs;
+use crate::run::options::parse::Size;
 use refault_hosts::serve::arguments::{self, MachineSize};
 use refault_hosts::serve::{ClientMachine, DMAR_FILE, FunctionSlot, dmar};
 use refault_observe::report::TimeBase;
@@ -111,7 +111,8 @@ pub fn execute(args: &ServeArgs) -> Result<u8> {
     note(&format!("{}: the server ends", stop::wait().name()));
     if let (Some(folder), Some(recorder)) = (&args.trace, &recorder) {
         // A guest of somebody else's may run on anything.
-        Seen::of(&wired, recorder, None, timing, TimeBase::Unknown)?.leave(folder)?;
+        let devices = (&*wired.nic, &*wired.iommu);
+        DeviceRecords::take(devices, recorder, None, timing, TimeBase::Unknown)?.write(folder)?;
         note(&format!("records of the faults are in {}", folder.display()));
     }
     Ok(0)

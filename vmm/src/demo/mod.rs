@@ -5,10 +5,13 @@
 //! [`RunSummary`](refault_observe::summary::RunSummary) in a [`RunFolder`](refault_observe::folder::RunFolder) remains. `model` plays the same scenarios without a real guest. A guest whose log has a line of trouble ([`crate::run::guest_log`]) has failed.
 
 pub mod board;
+mod conclusion;
+mod guest;
 mod model;
 pub mod options;
 mod pasids;
 pub mod protocol;
 pub mod session;
 pub mod table;
+mod verdict;
 mod view;

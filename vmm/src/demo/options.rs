@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::builder::PossibleValuesParser;
 
-use crate::run::device::NicArgs;
-use crate::run::parse::Size;
-use crate::run::place::HostArgs;
+use crate::run::options::device::NicArgs;
+use crate::run::options::parse::Size;
+use crate::run::options::place::HostArgs;
 
 /// Where runs are kept, in the current folder.
 pub const RUNS: &str = "target/refault";
@@ -147,7 +147,7 @@ impl DemoArgs {
 
     /// After which time the run hangs. Scenarios keep to the budget by themselves, and a wait in the guest that ends
     /// well ends within minutes; so this is far from what even a slow machine takes.
-    pub fn net(&self) -> Duration {
+    pub fn hang_timeout(&self) -> Duration {
         let derived = || Duration::from_secs_f64(self.budget * 4.0 + 600.0);
         self.timeout.map_or_else(derived, Duration::from_secs)
     }
@@ -216,11 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn the_net_is_far_beyond_the_budget_unless_it_was_given() {
-        let net = |line: &[&str]| Line::try_parse_from(line).expect("valid").demo.net();
-        assert_eq!(net(&["demo"]), Duration::from_secs(2760));
-        assert_eq!(net(&["demo", "--budget", "1000"]), Duration::from_secs(4600));
-        assert_eq!(net(&["demo", "--budget", "1000", "--timeout", "7"]), Duration::from_secs(7));
+    fn the_hang_timeout_is_far_beyond_the_budget_unless_it_was_given() {
+        let hang_timeout = |line: &[&str]| Line::try_parse_from(line).expect("valid").demo.hang_timeout();
+        assert_eq!(hang_timeout(&["demo"]), Duration::from_secs(2760));
+        assert_eq!(hang_timeout(&["demo", "--budget", "1000"]), Duration::from_secs(4600));
+        assert_eq!(hang_timeout(&["demo", "--budget", "1000", "--timeout", "7"]), Duration::from_secs(7));
     }
 
     #[test]

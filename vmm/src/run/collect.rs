@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::parse::Out;
+use super::options::parse::Out;
 use refault_os::confined::Folder;
 use refault_os::message::note;
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::parse::Add;
+use super::options::parse::Add;
 use refault_guest::initramfs::Initramfs;
 use refault_guest::kernel::modules::load_order;
 use refault_hosts::qemu::{Extras, Share};

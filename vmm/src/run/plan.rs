@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::job::{Job, token};
-use super::parse::Pmem;
+use super::options::parse::Pmem;
 use super::{Place, Spec};
 use refault_guest::GuestImage;
 use refault_guest::kernel_tree::TreeKernel;

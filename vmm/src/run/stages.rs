@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::Spec;
-use super::parse::Out;
+use super::options::parse::Out;
 use refault_observe::trace::guest::{FOLDER, GuestTrace};
 use refault_observe::trace::{Recorder, Records};
 
@@ -28,7 +28,7 @@ impl Stages {
     ///
     /// # Errors
     /// There is no room for the files.
-    pub fn ask(spec: &mut Spec) -> Result<Self> {
+    pub fn request(spec: &mut Spec) -> Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let room = room(spec.memory);
         spec.trace_kib = Some((room >> 10) / u64::from(spec.cpus.max(1)));

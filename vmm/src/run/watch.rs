@@ -18,7 +18,7 @@ pub(super) enum Event {
     /// The guest has booted; the command begins.
     Ready,
     /// The guest has told the exit status; it will power off.
-    Told,
+    Ended,
     /// The machine has ended, and what the guest wrote has been read.
     Over,
 }
@@ -55,7 +55,7 @@ impl Watch {
             match next(&self.events, [limit, grace].into_iter().flatten().min()) {
                 Some(Event::Ready) => (boot, runs) = (start.elapsed(), true),
                 Some(Event::Over) => return false,
-                Some(Event::Told) => {
+                Some(Event::Ended) => {
                     runs = false;
                     grace = Instant::now().checked_add(GRACE.saturating_add(boot * GRACE_BOOTS))
                 }
@@ -104,7 +104,7 @@ mod tests {
         let count = |counter: &Cell<u32>| counter.set(counter.get() + 1);
         let late = watch.wait(|| count(&stops), || count(&asks), || count(&hurries));
         assert_eq!(hurries.get(), u32::from(late));
-        let runs = events.contains(&Event::Ready) && !events.contains(&Event::Told);
+        let runs = events.contains(&Event::Ready) && !events.contains(&Event::Ended);
         assert_eq!(asks.get(), u32::from(late && runs), "only a command that runs is asked about");
         (late, stops.get())
     }
@@ -112,20 +112,20 @@ mod tests {
     #[test]
     fn a_run_that_ends_in_time_is_left_alone() {
         assert_eq!(watch(Some(Duration::from_secs(60)), &[Event::Over]), (false, 0));
-        assert_eq!(watch(None, &[Event::Told, Event::Over]), (false, 0));
+        assert_eq!(watch(None, &[Event::Ended, Event::Over]), (false, 0));
     }
 
     #[test]
     fn booting_does_not_stop_the_clock() {
         assert_eq!(watch(Some(Duration::from_millis(5)), &[Event::Ready]), (true, 1));
-        assert_eq!(watch(None, &[Event::Ready, Event::Told, Event::Over]), (false, 0));
+        assert_eq!(watch(None, &[Event::Ready, Event::Ended, Event::Over]), (false, 0));
     }
 
     #[test]
     fn a_run_that_takes_too_long_is_stopped() {
         assert_eq!(watch(Some(Duration::from_millis(5)), &[]), (true, 1));
         assert_eq!(
-            watch(Some(Duration::from_millis(5)), &[Event::Ready, Event::Told]),
+            watch(Some(Duration::from_millis(5)), &[Event::Ready, Event::Ended]),
             (true, 1),
             "no reader"
         );

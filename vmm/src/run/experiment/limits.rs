@@ -9,7 +9,7 @@ const LINUX_ORDER: u8 = 4;
 const GUEST_RNR_TIMER: u8 = 1;
 
 /// In a line what the real guest does not take from the scenario.
-pub(in crate::run) fn limits(scenario: &Scenario) -> String {
+pub(crate) fn limits(scenario: &Scenario) -> String {
     let Guest { handlers, locked_share, batch, prefetch, major_share } = scenario.guest;
     let mut own = vec![format!(
         "its own kernel handles faults (of the scenario's guest: {handlers} handlers, {locked_share} locked, batch \

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::Spec;
-use super::parse::{Add, Out};
+use super::options::parse::{Add, Out};
 use refault_lab::engine::requests::{LoadRequest, requests};
 use refault_lab::outcome::ExperimentOutcome;
 use refault_lab::scenario::{Arrival, ChurnOperation, Scenario, TranslationMode};

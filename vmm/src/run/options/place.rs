@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::Place;
-use refault_hosts::choice::{Chosen, Host, choose};
-use refault_hosts::nested::inside;
+use crate::run::Place;
 use refault_hosts::qemu::Emulator;
+use refault_hosts::{
+    choice::{Chosen, Host, choose},
+    nested::inside,
+};
 use refault_observe::report::TimeBase;
 use refault_os::message::note;
 

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
-use super::console::{ControlPort, LogPort, Shared, StreamPort};
-use super::watch::Event;
+use super::console::{ControlPort, LogPort, PortState, StreamPort};
+use crate::run::watch::Event;
 use refault_guest::relay::{Credit, Decoder};
 use refault_machine::config::ExitReason;
 use refault_machine::{Consoles, MachineHandle};
@@ -12,7 +12,7 @@ use refault_os::message;
 use refault_os::output_queue::OutputQueue;
 
 /// Where output goes. A reader that stalls holds up the guest, and nothing else.
-pub(super) struct Outputs {
+pub(crate) struct Outputs {
     output: OutputQueue,
     errors: OutputQueue,
     log: Vec<OutputQueue>,
@@ -21,17 +21,17 @@ pub(super) struct Outputs {
 
 /// A hand on them, from any thread.
 #[derive(Clone)]
-pub(super) struct Ends(Vec<OutputQueue>);
+pub(crate) struct Ends(Vec<OutputQueue>);
 
 impl Ends {
     /// From now on no writer waits for a reader: the run is to end.
-    pub(super) fn hurry(&self) {
+    pub(crate) fn limit_waits(&self) {
         self.0.iter().for_each(OutputQueue::limit_waits);
         message::limit_waits();
     }
 
     /// Waits until all is written, or cannot be.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         for outlet in &self.0 {
             outlet.finish();
         }
@@ -39,19 +39,19 @@ impl Ends {
 }
 
 impl Outputs {
-    /// To the run's streams. One that cannot be written to ends the run, whose `shared` state then says why.
-    pub(super) fn new(
+    /// To the run's streams. One that cannot be written to ends the run, whose `state` state then says why.
+    pub(crate) fn new(
         output: Box<dyn Write + Send>,
         errors: Box<dyn Write + Send>,
         log: Vec<Box<dyn Write + Send>>,
         control: Box<dyn FnMut(&str) + Send>,
-        shared: &Arc<Shared>,
+        state: &Arc<PortState>,
         handle: &Arc<OnceLock<MachineHandle>>,
     ) -> Self {
         let outlet = |to, what: &'static str| {
-            let (shared, stop) = (Arc::clone(shared), ending(handle, ExitReason::Stopped));
+            let (state, stop) = (Arc::clone(state), ending(handle, ExitReason::Stopped));
             OutputQueue::new(to, move |error| {
-                shared.told().broken.get_or_insert_with(|| format!("{what} cannot be written: {error}"));
+                state.status().broken.get_or_insert_with(|| format!("{what} cannot be written: {error}"));
                 stop();
             })
         };
@@ -64,21 +64,21 @@ impl Outputs {
     }
 
     /// What is left of them when the machine has the rest.
-    pub(super) fn ends(&self) -> Ends {
+    pub(crate) fn ends(&self) -> Ends {
         Ends(self.log.iter().chain([&self.output, &self.errors]).cloned().collect())
     }
 
     /// With our init in the guest: log, streams, control lines.
-    pub(super) fn relayed(
+    pub(crate) fn relayed(
         self,
-        shared: &Arc<Shared>,
+        state: &Arc<PortState>,
         credit: &Arc<Credit>,
         handle: &Arc<OnceLock<MachineHandle>>,
         token: String,
         heard: impl Fn(Event) + Send + 'static,
     ) -> Consoles {
         let streams = StreamPort {
-            shared: Arc::clone(shared),
+            state: Arc::clone(state),
             decoder: Decoder::default(),
             credit: Arc::clone(credit),
             output: Box::new(self.output),
@@ -86,27 +86,27 @@ impl Outputs {
             stop: ending(handle, ExitReason::Stopped),
         };
         let control = ControlPort {
-            shared: Arc::clone(shared),
+            state: Arc::clone(state),
             line: Vec::new(),
             credit: Arc::clone(credit),
             listener: self.control,
             token,
             heard: Box::new(heard),
         };
-        let log = LogPort::new(shared, self.log, ending(handle, ExitReason::Halted));
+        let log = LogPort::new(state, self.log, ending(handle, ExitReason::Halted));
         Consoles { outputs: [Box::new(log), Box::new(streams), Box::new(control)] }
     }
 
     /// With somebody else's: the console is all there is.
-    pub(super) fn plain(self, shared: &Arc<Shared>, handle: &Arc<OnceLock<MachineHandle>>) -> Consoles {
+    pub(crate) fn plain(self, state: &Arc<PortState>, handle: &Arc<OnceLock<MachineHandle>>) -> Consoles {
         let copies = self.log.into_iter().chain([self.output]).collect();
-        let log = LogPort::new(shared, copies, ending(handle, ExitReason::Halted));
+        let log = LogPort::new(state, copies, ending(handle, ExitReason::Halted));
         Consoles { outputs: [Box::new(log), Box::new(std::io::sink()), Box::new(std::io::sink())] }
     }
 }
 
 /// What ends the machine for `reason`, once there is one.
-pub(super) fn ending(handle: &Arc<OnceLock<MachineHandle>>, reason: ExitReason) -> Box<dyn Fn() + Send> {
+pub(crate) fn ending(handle: &Arc<OnceLock<MachineHandle>>, reason: ExitReason) -> Box<dyn Fn() + Send> {
     let handle = Arc::clone(handle);
     Box::new(move || {
         if let Some(handle) = handle.get() {
@@ -135,16 +135,16 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_named_when_all_is_over() {
         for (bare, what) in [(false, "the kernel's log"), (true, "the command's output")] {
-            let (shared, handle) = (Arc::<Shared>::default(), Arc::default());
+            let (state, handle) = (Arc::<PortState>::default(), Arc::default());
             let sink = || Box::new(std::io::sink()) as Box<dyn Write + Send>;
             let full = || Box::new(Full) as Box<dyn Write + Send>;
             let (output, log) = if bare { (full(), sink()) } else { (sink(), full()) };
-            let outputs = Outputs::new(output, sink(), vec![log], Box::new(|_| {}), &shared, &handle);
+            let outputs = Outputs::new(output, sink(), vec![log], Box::new(|_| {}), &state, &handle);
             let ends = outputs.ends();
-            let mut consoles = outputs.plain(&shared, &handle);
+            let mut consoles = outputs.plain(&state, &handle);
             consoles.outputs[0].write_all(b"a line of the console\n").expect("it is on its way");
             ends.finish();
-            let why = shared.told().broken.clone().expect("the run fails");
+            let why = state.status().broken.clone().expect("the run fails");
             assert!(why.starts_with(&format!("{what} cannot be written: ")), "{why}");
         }
     }

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::guest_log;
-use super::watch::Event;
+use crate::run::guest_log;
+use crate::run::watch::Event;
 use refault_guest::relay::{Credit, Decoder, Frame};
 use refault_os::output_queue::OutputQueue;
 
@@ -17,32 +17,32 @@ const HALTED: &str = "reboot: System halted";
 /// Longest control line; what is longer is cut.
 const LINE_MAX: usize = 64 << 10;
 /// Bytes of input on their way to the guest: its serial driver drops what does not fit its buffers.
-pub(super) const INPUT_WINDOW: usize = 4096;
+pub(crate) const INPUT_WINDOW: usize = 4096;
 
 /// What the guest has told on its control port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(crate) struct GuestStatus {
     /// The ports are set up: what came before on the streams' is the echo of a terminal that was none of ours yet.
-    pub(super) ready: bool,
+    pub(crate) ready: bool,
     /// The command's exit status.
-    pub(super) status: Option<i32>,
+    pub(crate) exit: Option<i32>,
     /// Files to bring out could not be collected.
-    pub(super) collect_failed: bool,
+    pub(crate) collect_failed: bool,
     /// The channel of the command's streams broke.
-    pub(super) broken: Option<String>,
+    pub(crate) broken: Option<String>,
 }
 
-impl Told {
+impl GuestStatus {
     /// Whether the streams' port carries frames.
     fn is_open(&self) -> bool {
         self.ready && self.broken.is_none()
     }
 }
 
-/// Shared between the ports' writers and the run.
+/// PortState between the ports' writers and the run.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
-    told: Mutex<Told>,
+pub(crate) struct PortState {
+    status: Mutex<GuestStatus>,
     log: Mutex<Log>,
 }
 
@@ -57,18 +57,18 @@ struct Log {
     watch: guest_log::LogWatch,
 }
 
-impl Shared {
-    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+impl PortState {
+    pub(crate) fn status(&self) -> MutexGuard<'_, GuestStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The end of the kernel's log.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&self.log_kept().tail).into_owned()
     }
 
     /// Lines of trouble in the kernel's log.
-    pub(super) fn findings(&self) -> Vec<String> {
+    pub(crate) fn findings(&self) -> Vec<String> {
         self.log_kept().watch.found.clone()
     }
 
@@ -103,23 +103,27 @@ impl Log {
 }
 
 /// ttyS0: the kernel's log, kept, written to a file, and shown if wanted.
-pub(super) struct LogPort {
-    shared: Arc<Shared>,
+pub(crate) struct LogPort {
+    state: Arc<PortState>,
     copies: Vec<OutputQueue>,
     halted: Box<dyn Fn() + Send>,
 }
 
 impl LogPort {
-    /// Keeps the log in `shared`. `halted` is called when the guest says that it has halted: CPUs that wait with
+    /// Keeps the log in `state`. `halted` is called when the guest says that it has halted: CPUs that wait with
     /// interrupts off say nothing themselves.
-    pub(super) fn new(shared: &Arc<Shared>, copies: Vec<OutputQueue>, halted: Box<dyn Fn() + Send>) -> Self {
-        Self { shared: Arc::clone(shared), copies, halted }
+    pub(crate) fn new(
+        state: &Arc<PortState>,
+        copies: Vec<OutputQueue>,
+        halted: Box<dyn Fn() + Send>,
+    ) -> Self {
+        Self { state: Arc::clone(state), copies, halted }
     }
 }
 
 impl Write for LogPort {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let halted = self.shared.log_kept().take(bytes);
+        let halted = self.state.log_kept().take(bytes);
         if halted {
             (self.halted)();
         }
@@ -135,14 +139,14 @@ impl Write for LogPort {
 }
 
 /// ttyS1: the command's standard streams.
-pub(super) struct StreamPort {
-    pub(super) shared: Arc<Shared>,
-    pub(super) decoder: Decoder,
-    pub(super) credit: Arc<Credit>,
-    pub(super) output: Box<dyn Write + Send>,
-    pub(super) errors: Box<dyn Write + Send>,
+pub(crate) struct StreamPort {
+    pub(crate) state: Arc<PortState>,
+    pub(crate) decoder: Decoder,
+    pub(crate) credit: Arc<Credit>,
+    pub(crate) output: Box<dyn Write + Send>,
+    pub(crate) errors: Box<dyn Write + Send>,
     /// Called when nobody reads the output any more, or the channel is broken.
-    pub(super) stop: Box<dyn Fn() + Send>,
+    pub(crate) stop: Box<dyn Fn() + Send>,
 }
 
 impl StreamPort {
@@ -165,9 +169,9 @@ impl StreamPort {
 
 impl Write for StreamPort {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let is_open = self.shared.told().is_open();
+        let is_open = self.state.status().is_open();
         if is_open && let Err(why) = self.take(bytes) {
-            self.shared.told().broken = Some(why);
+            self.state.status().broken = Some(why);
             (self.stop)();
         }
         Ok(bytes.len())
@@ -179,15 +183,15 @@ impl Write for StreamPort {
 }
 
 /// ttyS2: lines. Init's are understood here, others go to whoever asked for them.
-pub(super) struct ControlPort {
-    pub(super) shared: Arc<Shared>,
-    pub(super) line: Vec<u8>,
-    pub(super) credit: Arc<Credit>,
-    pub(super) listener: Box<dyn FnMut(&str) + Send>,
+pub(crate) struct ControlPort {
+    pub(crate) state: Arc<PortState>,
+    pub(crate) line: Vec<u8>,
+    pub(crate) credit: Arc<Credit>,
+    pub(crate) listener: Box<dyn FnMut(&str) + Send>,
     /// What init's own lines begin with, and no other program knows.
-    pub(super) token: String,
+    pub(crate) token: String,
     /// Called when the guest has booted, and when it has said its last word.
-    pub(super) heard: Box<dyn Fn(Event) + Send>,
+    pub(crate) heard: Box<dyn Fn(Event) + Send>,
 }
 
 impl ControlPort {
@@ -202,16 +206,16 @@ impl ControlPort {
 
     fn take_own(&mut self, line: &str) {
         if line == "ready" {
-            self.shared.told().ready = true;
+            self.state.status().ready = true;
             self.credit.open();
             (self.heard)(Event::Ready);
         } else if line == "collect-failed" {
-            self.shared.told().collect_failed = true;
+            self.state.status().collect_failed = true;
         } else if let Some(text) = line.strip_prefix("say ") {
             refault_os::message::note(&format!("guest: {text}"));
         } else if let Some(status) = line.strip_prefix("exit ").and_then(|text| text.parse().ok()) {
-            self.shared.told().status = Some(status);
-            (self.heard)(Event::Told);
+            self.state.status().exit = Some(status);
+            (self.heard)(Event::Ended);
         }
     }
 }
@@ -243,51 +247,51 @@ mod tests {
     use super::*;
 
     fn control(
-        shared: &Arc<Shared>,
+        state: &Arc<PortState>,
         lines: &Arc<Mutex<Vec<String>>>,
         ended: &Arc<AtomicUsize>,
     ) -> ControlPort {
         let (lines, ended) = (Arc::clone(lines), Arc::clone(ended));
         ControlPort {
-            shared: Arc::clone(shared),
+            state: Arc::clone(state),
             line: Vec::new(),
             credit: Arc::new(Credit::new(0)),
             listener: Box::new(move |line| lines.lock().expect("not poisoned").push(line.to_string())),
             token: "7f".into(),
             heard: Box::new(move |event| {
-                ended.fetch_add(usize::from(event == Event::Told), Ordering::Relaxed);
+                ended.fetch_add(usize::from(event == Event::Ended), Ordering::Relaxed);
             }),
         }
     }
 
     #[test]
     fn control_lines_are_taken_byte_by_byte() {
-        let (shared, lines, ended) = (Arc::default(), Arc::default(), Arc::default());
-        let mut port = control(&shared, &lines, &ended);
+        let (state, lines, ended) = (Arc::default(), Arc::default(), Arc::default());
+        let mut port = control(&state, &lines, &ended);
         for byte in b"^@\n7f ready\n{\"scenario\":1}\r\nexit 3\n8f exit 3\n7f collect-failed\n7f exit 42\n" {
             port.write_all(&[*byte]).expect("never fails");
         }
         assert_eq!(*lines.lock().expect("not poisoned"), ["^@", "{\"scenario\":1}", "exit 3", "8f exit 3"]);
-        assert!(shared.told().ready);
-        assert_eq!(shared.told().status, Some(42));
-        assert!(shared.told().collect_failed);
+        assert!(state.status().ready);
+        assert_eq!(state.status().exit, Some(42));
+        assert!(state.status().collect_failed);
         assert_eq!(ended.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn an_endless_line_is_cut() {
-        let (shared, lines, ended) = (Arc::default(), Arc::default(), Arc::default());
-        let mut port = control(&shared, &lines, &ended);
+        let (state, lines, ended) = (Arc::default(), Arc::default(), Arc::default());
+        let mut port = control(&state, &lines, &ended);
         port.write_all(&vec![b'x'; 3 * LINE_MAX]).expect("never fails");
         assert_eq!(port.line.len(), LINE_MAX);
     }
 
     #[test]
     fn a_broken_stream_stops_the_run_once() {
-        let (shared, stops) = (Arc::<Shared>::default(), Arc::new(AtomicUsize::new(0)));
+        let (state, stops) = (Arc::<PortState>::default(), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&stops);
         let mut port = StreamPort {
-            shared: Arc::clone(&shared),
+            state: Arc::clone(&state),
             decoder: Decoder::default(),
             credit: Arc::new(Credit::new(0)),
             output: Box::new(io::sink()),
@@ -297,21 +301,21 @@ mod tests {
             }),
         };
         port.write_all(b"^@").expect("never fails");
-        assert!(shared.told().broken.is_none(), "nobody has set the port up");
-        shared.told().ready = true;
+        assert!(state.status().broken.is_none(), "nobody has set the port up");
+        state.status().ready = true;
         port.write_all(b"garbage").expect("never fails");
         port.write_all(b"more").expect("never fails");
-        assert!(shared.told().broken.is_some());
+        assert!(state.status().broken.is_some());
         assert_eq!(stops.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn the_log_keeps_its_end() {
-        let shared = Arc::<Shared>::default();
-        let mut port = LogPort::new(&shared, Vec::new(), Box::new(|| {}));
+        let state = Arc::<PortState>::default();
+        let mut port = LogPort::new(&state, Vec::new(), Box::new(|| {}));
         for index in 0..10_000 {
             port.write_all(format!("line {index}\n").as_bytes()).expect("never fails");
         }
-        assert!(shared.log().ends_with("line 9999\n") && shared.log().len() <= 2 * LOG_KEPT);
+        assert!(state.log().ends_with("line 9999\n") && state.log().len() <= 2 * LOG_KEPT);
     }
 }

@@ -10,7 +10,7 @@ use refault_observe::report::verdicts::{Case, Verdict};
 use refault_os::message::visible;
 
 /// The exit status of a test that was skipped.
-pub(super) const SKIPPED: u8 = 4;
+pub(crate) const SKIPPED: u8 = 4;
 /// Longest line that is looked at.
 const LINE_MAX: usize = 16 << 10;
 /// Most tests that are kept: a guest may print any number of lines.
@@ -18,7 +18,7 @@ const CASES_MAX: usize = 65_536;
 
 /// All that was seen.
 #[derive(Debug, Default)]
-pub(super) struct Verdicts {
+pub(crate) struct Verdicts {
     cases: Mutex<Vec<Case>>,
     /// A test of Python's unittest with a description, which puts its verdict on the next line.
     described: Mutex<Option<String>>,
@@ -27,7 +27,7 @@ pub(super) struct Verdicts {
 impl Verdicts {
     /// A writer that hands all on to `output` and looks at each line. With `ktap`, lines that are not KTAP's become
     /// comments.
-    pub(super) fn watch(
+    pub(crate) fn watch(
         self: &Arc<Self>,
         output: Box<dyn Write + Send>,
         ktap: bool,
@@ -65,7 +65,7 @@ impl Verdicts {
 
     /// The tests, or the command as one, named `name`, if it told of none. A command that failed has failed, whatever its
     /// tests say.
-    pub(super) fn cases(&self, name: &str, status: u8) -> Vec<Case> {
+    pub(crate) fn cases(&self, name: &str, status: u8) -> Vec<Case> {
         let mut cases = self.cases.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let failed = cases.iter().any(|case| matches!(case.verdict, Verdict::Fail(_)));
         let verdict = match status {

@@ -26,7 +26,7 @@ enum Net {
 
 /// The options.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct ExtraArgs {
+pub(crate) struct ExtraArgs {
     /// Let gdb attach to the guest's kernel at this port of the loopback interface
     #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = GDB_PORT)]
     gdb: Option<u16>,
@@ -53,7 +53,7 @@ impl ExtraArgs {
     /// # Errors
     /// One of the options was given that need QEMU, and it is not QEMU; or gdb could not get in; or the core has no
     /// place.
-    pub(super) fn check(&self, chosen: Chosen) -> Result<()> {
+    pub(crate) fn check(&self, chosen: Chosen) -> Result<()> {
         let given = [
             ("--net", self.net.is_some()),
             ("--share", !self.share.is_empty()),
@@ -79,7 +79,7 @@ impl ExtraArgs {
     }
 
     /// What the guest's kernel must have for them.
-    pub(super) fn uses(&self) -> Vec<Use> {
+    pub(crate) fn uses(&self) -> Vec<Use> {
         let share = !self.share.is_empty() || self.root.is_some();
         let uses = [(Use::Share, share), (Use::Net, self.net.is_some())];
         uses.into_iter().filter(|(_, given)| *given).map(|(used, _)| used).collect()
@@ -89,7 +89,7 @@ impl ExtraArgs {
     ///
     /// # Errors
     /// A folder is not there, or there are too many.
-    pub(super) fn extras(&self) -> Result<Extras> {
+    pub(crate) fn extras(&self) -> Result<Extras> {
         let mut shares = Vec::new();
         if let Some(root) = &self.root {
             let host = if root == Path::new("host") { Path::new("/") } else { root };
@@ -107,7 +107,7 @@ impl ExtraArgs {
     }
 
     /// Tells how gdb gets in, and what does not wait for it. `vmlinux` is the file with the kernel's symbols, if known.
-    pub(super) fn announce(&self, vmlinux: Option<&Path>, fault_seconds: Option<u64>, limit: bool) {
+    pub(crate) fn announce(&self, vmlinux: Option<&Path>, fault_seconds: Option<u64>, limit: bool) {
         let Some(port) = self.gdb_port() else { return };
         let vmlinux = vmlinux.unwrap_or(Path::new("vmlinux")).display();
         let waits = if self.gdb_wait { "; the guest waits for it" } else { "" };

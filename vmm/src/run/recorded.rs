@@ -1,0 +1,96 @@
+//! A guest whose devices are in this process, and the recording of their faults.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use refault_bus::probe::{NoProbe, Probe};
+use refault_iommu::{Iommu, IommuConfig};
+use refault_nic::{Nic, NicConfig};
+
+use super::device_records::DeviceRecords;
+use super::stages::Stages;
+use super::{End, Spec, Streams, run};
+use crate::devices;
+use refault_observe::report::TimeBase;
+use refault_observe::trace::Recorder;
+use refault_rig::clock::WallClock;
+use refault_rig::delays::NamedTiming;
+use refault_rig::wiring::{DeviceOptions, Wired};
+
+/// A run before its guest is started.
+pub(crate) struct RecordedRun {
+    clock: Arc<WallClock>,
+    recorder: Option<Arc<Recorder>>,
+    stages: Option<Stages>,
+    iommu: IommuConfig,
+    nic: NicConfig,
+    timing: Option<NamedTiming>,
+}
+
+/// A run whose guest has ended.
+pub(crate) struct FinishedRun {
+    end: End,
+    recorder: Option<Arc<Recorder>>,
+    stages: Option<Stages>,
+    timing: Option<NamedTiming>,
+    time: TimeBase,
+    devices: Option<(Arc<Nic>, Arc<Iommu>)>,
+}
+
+impl RecordedRun {
+    /// A run with these devices, which does not record yet.
+    pub(crate) fn new(iommu: IommuConfig, nic: NicConfig, timing: Option<NamedTiming>) -> Self {
+        Self { clock: Arc::new(WallClock::new()), recorder: None, stages: None, iommu, nic, timing }
+    }
+
+    /// Records the faults, with the NIC's clock.
+    pub(crate) fn record(&mut self) -> Arc<Recorder> {
+        let recorder = Recorder::new(self.clock.clone(), Recorder::DEFAULT_BOUND);
+        self.recorder.insert(recorder).clone()
+    }
+
+    /// Adds the guest's own account of its fault handling to the records.
+    ///
+    /// # Errors
+    /// As [`Stages::request`].
+    pub(crate) fn request_stages(&mut self, spec: &mut Spec) -> Result<()> {
+        self.stages = Some(Stages::request(spec)?);
+        Ok(())
+    }
+
+    /// Runs the guest to its end.
+    ///
+    /// # Errors
+    /// The devices cannot be built, or as [`run`].
+    pub(crate) fn run(self, spec: &Spec, streams: Streams) -> Result<FinishedRun> {
+        let Self { clock, recorder, stages, iommu, nic, timing } = self;
+        let probe: Arc<dyn Probe> = match &recorder {
+            Some(recorder) => recorder.clone(),
+            None => Arc::new(NoProbe),
+        };
+        let delays = timing.as_ref().map(|named| named.timing.clone());
+        let options = DeviceOptions { iommu, nic, clock, probe, timing: delays, ..DeviceOptions::default() };
+        let mut wired = None;
+        let end = run(spec, streams, |parts| {
+            let (devices, keep) = devices::build(parts, options)?;
+            wired = Some(keep);
+            Ok(devices)
+        });
+        // Ends the NIC's threads, before the records are taken.
+        let devices = wired.map(|wired: Wired| (wired.nic.clone(), wired.iommu.clone()));
+        Ok(FinishedRun { end: end?, recorder, stages, timing, time: spec.place.time(), devices })
+    }
+}
+
+impl FinishedRun {
+    /// How the guest ended, and the records of its devices' faults, if they were recorded.
+    ///
+    /// # Errors
+    /// As [`DeviceRecords::take`].
+    pub(crate) fn take_records(self) -> Result<(End, Option<DeviceRecords>)> {
+        let Self { end, recorder, stages, timing, time, devices } = self;
+        let (Some(recorder), Some((nic, iommu))) = (recorder, devices) else { return Ok((end, None)) };
+        let records = DeviceRecords::take((&nic, &iommu), &recorder, stages.as_ref(), timing, time)?;
+        Ok((end, Some(records)))
+    }
+}
