@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 use refault_iommu::Statistics;
 use refault_nic::NicStats;
-use refault_observe::report::{self, Counters, Experiment, TimeBase, names};
+use refault_observe::report::{self, DeviceCounters, ExperimentReport, TimeBase, names};
 use refault_observe::trace::{
     FaultOutcome, FaultRecord, FaultStore, Observed, Records, ScenarioSpan, StageTimes,
 };
@@ -61,14 +61,17 @@ fn part(half: &str, folder: &Path, faults: usize) -> ExitCode {
     let (what, start) = match half {
         "write" => {
             let records = records(faults);
-            let counters = Counters {
+            let counters = DeviceCounters {
                 nic: NicStats::default(),
                 iommu: Statistics::default(),
                 observed: records.observed.clone(),
                 timing: None,
             };
-            let experiment =
-                Experiment { title: "many faults".into(), time: TimeBase::Virtual, ..Experiment::default() };
+            let experiment = ExperimentReport {
+                title: "many faults".into(),
+                time: TimeBase::Virtual,
+                ..ExperimentReport::default()
+            };
             let start = (Instant::now(), run_time());
             report::write_experiment(folder, &records, &counters, &experiment).expect("the run's files");
             ("faults.csv, trace.json and page written, from records in memory", start)

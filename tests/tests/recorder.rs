@@ -121,7 +121,7 @@ fn a_storm_of_faults_fits_together() {
     check_requests(&recorder);
 }
 
-/// Watched requests have their rows in order, and their faults lie inside them.
+/// Sampled requests have their rows in order, and their faults lie inside them.
 fn check_requests(recorder: &Recorder) {
     let (requests, faults, observed) = (recorder.requests(), recorder.faults(), recorder.observed());
     assert_eq!((observed.requests_lost, observed.requests_dropped), (0, 0), "{observed:?}");

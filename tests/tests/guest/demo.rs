@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use refault_observe::summary::{Outcome, RunSummary};
+use refault_observe::summary::{RunResult, RunSummary};
 
 use crate::support::{Refault, Running, assert_clean, script};
 
@@ -31,7 +31,7 @@ fn small_demo(cpus: &str, mapping: &str, more: &[&str], beside: impl FnOnce(&Run
     let latest = folder.path().join("latest");
     let summary = fs::read_to_string(latest.join("summary.json")).expect("a summary");
     let summary: RunSummary = serde_json::from_str(&summary).expect("of the known form");
-    assert_eq!(summary.result, Outcome::Pass, "{summary:#?}");
+    assert_eq!(summary.result, RunResult::Pass, "{summary:#?}");
     let ran: Vec<_> = summary.scenarios.iter().map(|ran| (&*ran.name, &*ran.mode)).collect();
     let in_modes = |name: &'static str| MODES.map(|mode| (name, mode));
     let planned: Vec<_> = SCENARIOS.into_iter().flat_map(in_modes).collect();
@@ -39,7 +39,7 @@ fn small_demo(cpus: &str, mapping: &str, more: &[&str], beside: impl FnOnce(&Run
         planned.into_iter().filter(|(name, mode)| *name != "pinned" || *mode == "pinned").collect();
     assert_eq!(ran, planned);
     for scenario in &summary.scenarios {
-        assert_eq!((scenario.result, scenario.bytes_wrong), (Outcome::Pass, 0), "{scenario:#?}");
+        assert_eq!((scenario.result, scenario.bytes_wrong), (RunResult::Pass, 0), "{scenario:#?}");
         assert_eq!(scenario.mapping, mapping);
         if scenario.mode == "pinned" {
             assert!(scenario.reason.contains("EOPNOTSUPP"), "{scenario:#?}");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use refault_observe::summary::{Outcome, RunSummary};
+use refault_observe::summary::{RunResult, RunSummary};
 
 use crate::support::{Refault, assert_clean};
 
@@ -55,7 +55,7 @@ fn stages_take_as_long_as_the_timing_says_and_no_byte_is_lost() {
     let latest = folder.path().join("latest");
     let summary = fs::read_to_string(latest.join("summary.json")).expect("a summary");
     let summary: RunSummary = serde_json::from_str(&summary).expect("of the known form");
-    assert_eq!((summary.result, summary.setup.timing), (Outcome::Pass, Some(timing)));
+    assert_eq!((summary.result, summary.setup.timing), (RunResult::Pass, Some(timing)));
     assert_clean(&fs::read_to_string(latest.join("serial.log")).expect("a log"), &said);
 
     let faults = table(&latest.join("faults.csv"));

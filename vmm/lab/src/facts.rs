@@ -2,7 +2,9 @@
 
 use refault_nic::RemoteFaults;
 use refault_observe::report::units::{bytes, count, duration, percent_of, plural, short};
-use refault_observe::report::{Experiment, FactGroup, Handlers, Published, Requests, TimeBase};
+use refault_observe::report::{
+    ExperimentReport, FactGroup, HandlerFigures, Published, RequestFigures, TimeBase,
+};
 use refault_timing::{Delay, Preset, Timing};
 
 use crate::figures::Figures;
@@ -13,23 +15,23 @@ use crate::scenario::{
 };
 
 /// The report of an experiment on the virtual clock.
-pub fn experiment(scenario: &Scenario, outcome: &ExperimentOutcome) -> Experiment {
+pub fn experiment(scenario: &Scenario, outcome: &ExperimentOutcome) -> ExperimentReport {
     let load = &outcome.load;
     let handlers = &outcome.handlers;
-    Experiment {
+    ExperimentReport {
         version: env!("CARGO_PKG_VERSION").into(),
         title: scenario.name.clone(),
         command: String::new(),
         time: TimeBase::Virtual,
         facts: facts(scenario),
-        requests: Some(Requests {
+        requests: Some(RequestFigures {
             completed: load.completed,
             failed: load.failed,
             bytes: load.bytes,
             duration_ns: load.duration_ns,
-            latency_ns: Requests::recorded(&load.latency_ns),
+            latency_ns: RequestFigures::recorded(&load.latency_ns),
         }),
-        handlers: Some(Handlers {
+        handlers: Some(HandlerFigures {
             handlers: u64::from(scenario.guest.handlers),
             faults: handlers.faults,
             prefetched: handlers.prefetched,

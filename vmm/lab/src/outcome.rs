@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use refault_observe::report::Counters;
+use refault_observe::report::DeviceCounters;
 use refault_observe::trace::Records;
 
 /// The result of an experiment. All times are nanoseconds of the virtual clock.
@@ -11,7 +11,7 @@ pub struct ExperimentOutcome {
     /// Faults with their stages, and invalidations, as for a run of a real guest.
     pub records: Records,
     /// Counters of NIC and IOMMU.
-    pub counters: Counters,
+    pub counters: DeviceCounters,
     /// The program's statistics.
     pub load: LoadOutcome,
     /// Statistics of the guest's fault handlers.

@@ -1,5 +1,5 @@
-//! Where a run leaves its files: a folder by its time under `target/refault`, and `latest`, which leads to the
-//! newest finished one. A run that is broken off leaves `latest` as it was.
+//! The folder of a run: named by its start time, below `target/refault`. The link `latest` points to the newest finished
+//! one; an aborted run leaves it unchanged.
 
 use std::fs;
 use std::io;
@@ -11,10 +11,10 @@ use anyhow::{Context, Result};
 
 /// The link to the newest finished run.
 pub const LATEST: &str = "latest";
-/// Begins the name of the folder of a run under way, before its process id.
-const UNDER_WAY: &str = ".under-way-";
+/// Prefix of the name of an unfinished run's folder; the process id follows.
+const UNFINISHED: &str = ".under-way-";
 
-/// The folder of a run under way. Dropped without [`RunFolder::finish`], it is removed.
+/// The folder of an unfinished run. Removed on drop unless [`RunFolder::finish`] was called.
 #[derive(Debug)]
 pub struct RunFolder {
     base: PathBuf,
@@ -24,29 +24,28 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// A folder below `base` for a run that begins at `start`. What earlier runs of dead processes left half
-    /// made goes away.
+    /// Creates a folder below `base` for a run that starts at `start`. Removes unfinished folders of dead processes.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// A folder cannot be created.
     pub fn create(base: &Path, start: SystemTime) -> Result<Self> {
         fs::create_dir_all(base).with_context(|| format!("cannot create {}", base.display()))?;
         let base = base.canonicalize()?;
         remove_abandoned(&base);
-        let path = base.join(format!("{UNDER_WAY}{}", std::process::id()));
+        let path = base.join(format!("{UNFINISHED}{}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self { base, path, name: timestamp(start).replace(':', "-"), finished: false })
     }
 
-    /// Where to put files while the run goes on.
+    /// The path of the unfinished folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives the folder its name, leads `latest` to it, and returns its path.
+    /// Gives the folder its final name, points `latest` to it, and returns its path.
     ///
     /// # Errors
-    /// The file system refuses; `latest` is as it was then.
+    /// The filesystem refuses; then `latest` is unchanged.
     pub fn finish(mut self) -> Result<PathBuf> {
         let mut target = self.base.join(&self.name);
         for number in 2.. {
@@ -62,12 +61,12 @@ impl RunFolder {
             }
         }
         self.finished = true;
-        let link = self.base.join(format!("{UNDER_WAY}{}", std::process::id()));
+        let link = self.base.join(format!("{UNFINISHED}{}", std::process::id()));
         let _ = fs::remove_file(&link);
         let name = target.file_name().unwrap_or_default();
         symlink(name, &link)
             .and_then(|()| fs::rename(&link, self.base.join(LATEST)))
-            .with_context(|| format!("cannot lead {LATEST} in {} to the run", self.base.display()))?;
+            .with_context(|| format!("cannot point {LATEST} in {} to the run", self.base.display()))?;
         Ok(target)
     }
 }
@@ -75,7 +74,7 @@ impl RunFolder {
 impl Drop for RunFolder {
     fn drop(&mut self) {
         if !self.finished {
-            // Nothing else can be done about it, and the next run tries again.
+            // A failure is harmless: the next run tries again.
             let _ = fs::remove_dir_all(&self.path);
         }
     }
@@ -88,14 +87,14 @@ fn occupied(error: &io::Error) -> bool {
 fn remove_abandoned(base: &Path) {
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(UNDER_WAY)?.parse::<u32>().ok());
+        let pid = name.to_str().and_then(|name| name.strip_prefix(UNFINISHED)?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
         }
     }
 }
 
-/// UTC, as `2026-01-31T12:34:56Z`.
+/// Formats a time in UTC, as `2026-01-31T12:34:56Z`.
 pub fn timestamp(time: SystemTime) -> String {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -104,7 +103,7 @@ pub fn timestamp(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Year, month and day of a day counted from 1970-01-01, by Gregorian rules.
+/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
 fn civil(mut days: u64) -> (u64, u64, u64) {
     let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn latest_leads_to_the_newest_finished_run() {
+    fn latest_points_to_the_newest_finished_run() {
         let base = tempfile::tempdir().unwrap();
         for expected in ["1970-01-01T00-00-00Z", "1970-01-01T00-00-00Z-2"] {
             let folder = RunFolder::create(base.path(), at(0)).unwrap();
@@ -153,10 +152,10 @@ mod tests {
     }
 
     #[test]
-    fn a_run_broken_off_leaves_nothing() {
+    fn an_aborted_run_leaves_nothing() {
         let base = tempfile::tempdir().unwrap();
         drop(RunFolder::create(base.path(), at(0)).unwrap());
-        // One whose process was killed: no process has this number.
+        // The folder of a killed process: no process has this id.
         fs::create_dir(base.path().join(".under-way-4294967295")).unwrap();
         drop(RunFolder::create(base.path(), at(0)).unwrap());
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);

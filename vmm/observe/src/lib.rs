@@ -1,5 +1,7 @@
-//! The observation side: events of the models become records with a time for every stage ([`trace`]), the figures of a
-//! demo ([`summary`]), and what people read ([`report`]) in a run's folder ([`folder`]).
+//! Observation: turns probe events into records with a time for every stage ([`trace`]), and writes a run's figures
+//! ([`summary`]) and report ([`report`]) into its folder ([`folder`]).
+
+#![warn(clippy::missing_errors_doc)]
 
 pub mod folder;
 pub mod report;

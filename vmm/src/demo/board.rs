@@ -1,7 +1,7 @@
 //! What is known of a run while it goes on: the guest's events, and the recorder's counts beside them.
 
 use super::protocol::{Counters, Event, Subject};
-use refault_observe::summary::{Outcome, ScenarioSummary};
+use refault_observe::summary::{RunResult, ScenarioSummary};
 use refault_observe::trace::FaultSummary;
 use refault_os::speed::Speed;
 
@@ -14,7 +14,7 @@ pub enum State {
     /// Under way.
     Running,
     /// Ended.
-    Ended(Outcome),
+    Ended(RunResult),
 }
 
 /// One scenario in one mode, with mappings of one size.
@@ -50,7 +50,7 @@ pub struct Board {
     /// Size of the first mapping whose file system xfs_repair complains about.
     pub inconsistent: Option<String>,
     /// The guest program's own verdict, once it is through.
-    pub done: Option<Outcome>,
+    pub done: Option<RunResult>,
 }
 
 impl Board {
@@ -76,7 +76,7 @@ impl Board {
                 })
             }
             Event::Check { mapping, result } => {
-                if result == Outcome::Fail {
+                if result == RunResult::Fail {
                     self.inconsistent.get_or_insert(mapping);
                 }
                 None
@@ -116,8 +116,8 @@ impl Row {
     fn summary(&self) -> ScenarioSummary {
         let (outcome, reason) = match self.state {
             State::Ended(outcome) => (outcome, self.reason.clone()),
-            State::Running => (Outcome::Fail, "the guest ended while it ran".into()),
-            State::Waiting => (Outcome::Fail, "it never began".into()),
+            State::Running => (RunResult::Fail, "the guest ended while it ran".into()),
+            State::Waiting => (RunResult::Fail, "it never began".into()),
         };
         let Counters { seconds, operations, writes, bytes_written, .. } = self.counters;
         let Counters { blocks_moved, bytes_verified, bytes_wrong, .. } = self.counters;
@@ -166,7 +166,7 @@ mod tests {
         board
     }
 
-    fn ended(scenario: &str, result: Outcome) -> Event {
+    fn ended(scenario: &str, result: RunResult) -> Event {
         let counters = Counters { writes: 9, ..Counters::default() };
         Event::End { subject: subject(scenario), result, reason: "said so".into(), counters }
     }
@@ -174,36 +174,36 @@ mod tests {
     #[test]
     fn a_scenario_takes_its_counts_from_guest_and_device() {
         let mut board = planned(&["steady", "kill"]);
-        board.take(ended("kill", Outcome::Pass), |asked| {
+        board.take(ended("kill", RunResult::Pass), |asked| {
             assert_eq!(asked.scenario, "kill");
             FaultSummary { faults: 7, page_requests: 8, ..FaultSummary::default() }
         });
         let kill = &board.scenarios()[1];
         assert_eq!((kill.faults, kill.page_requests, kill.writes), (7, 8, 9));
-        assert_eq!((kill.result, kill.reason.as_str()), (Outcome::Pass, "said so"));
+        assert_eq!((kill.result, kill.reason.as_str()), (RunResult::Pass, "said so"));
     }
 
     #[test]
     fn what_never_ended_has_failed() {
         let mut board = planned(&["steady", "kill"]);
         board.take(Event::Begin(subject("steady")), |_| FaultSummary::default());
-        assert!(board.scenarios().iter().all(|scenario| scenario.result == Outcome::Fail));
+        assert!(board.scenarios().iter().all(|scenario| scenario.result == RunResult::Fail));
         assert!(board.trouble().is_some_and(|text| text.contains("did not come to its end")));
     }
 
     #[test]
     fn an_event_about_something_unplanned_changes_nothing() {
         let mut board = planned(&["steady"]);
-        assert!(board.take(ended("no-such", Outcome::Pass), |_| FaultSummary::default()).is_none());
+        assert!(board.take(ended("no-such", RunResult::Pass), |_| FaultSummary::default()).is_none());
         assert_eq!(board.rows[0].state, State::Waiting);
     }
 
     #[test]
     fn an_inconsistent_file_system_fails_the_run() {
         let mut board = planned(&[]);
-        let check = Event::Check { mapping: "2m".into(), result: Outcome::Fail };
+        let check = Event::Check { mapping: "2m".into(), result: RunResult::Fail };
         board.take(check, |_| FaultSummary::default());
-        board.take(Event::Done { result: Outcome::Fail }, |_| FaultSummary::default());
+        board.take(Event::Done { result: RunResult::Fail }, |_| FaultSummary::default());
         assert!(board.trouble().is_some_and(|text| text.contains("2m")));
     }
 }

@@ -8,8 +8,8 @@ use anyhow::Result;
 use super::options::DemoArgs;
 use refault_observe::folder::LATEST;
 use refault_observe::report::names;
-use refault_observe::report::verdicts::{Case, Verdict, VerdictArgs};
-use refault_observe::summary::{Outcome, RunSummary};
+use refault_observe::report::verdicts::{Case, CaseVerdict, VerdictArgs};
+use refault_observe::summary::{RunResult, RunSummary};
 use refault_os::message::note;
 use refault_os::speed::Speed;
 
@@ -20,9 +20,9 @@ use refault_os::speed::Speed;
 pub(super) fn conclude(args: &DemoArgs, summary: &RunSummary, path: &Path) -> Result<()> {
     for scenario in &summary.scenarios {
         let how = match scenario.result {
-            Outcome::Pass => continue,
-            Outcome::Slow => "was too slow",
-            Outcome::Fail => "failed",
+            RunResult::Pass => continue,
+            RunResult::Slow => "was too slow",
+            RunResult::Fail => "failed",
         };
         note(&format!("{} ({}) {how}: {}", scenario.name, scenario.label(), scenario.reason));
     }
@@ -30,7 +30,7 @@ pub(super) fn conclude(args: &DemoArgs, summary: &RunSummary, path: &Path) -> Re
         note(&format!("the run failed: {reason}"));
     }
     summary.guest_log.iter().for_each(|line| note(&format!("guest: {line}")));
-    let passed = summary.scenarios.iter().filter(|scenario| scenario.result == Outcome::Pass).count();
+    let passed = summary.scenarios.iter().filter(|scenario| scenario.result == RunResult::Pass).count();
     let faults: u64 = summary.scenarios.iter().map(|scenario| scenario.faults).sum();
     note(&format!(
         "{passed} of {} scenarios passed with {faults} faults in {:.0} s, {:.0} s of them to boot",
@@ -55,9 +55,9 @@ fn cases(summary: &RunSummary) -> Vec<Case> {
     let scenarios = summary.scenarios.iter().map(|scenario| Case {
         name: format!("{} {}", scenario.name, scenario.label()),
         verdict: match scenario.result {
-            Outcome::Pass => Verdict::Pass,
-            Outcome::Slow => Verdict::Skip(format!("too slow: {}", scenario.reason)),
-            Outcome::Fail => Verdict::Fail(scenario.reason.clone()),
+            RunResult::Pass => CaseVerdict::Pass,
+            RunResult::Slow => CaseVerdict::Skip(format!("too slow: {}", scenario.reason)),
+            RunResult::Fail => CaseVerdict::Fail(scenario.reason.clone()),
         },
     });
     let run = summary.reason.iter().map(|reason| Case::new("run", Some(reason.clone())));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use refault_observe::summary::{Outcome, ScenarioSummary};
+use refault_observe::summary::{RunResult, ScenarioSummary};
 use refault_observe::trace::Records;
 
 /// The scenario whose every operation is a process that dies.
@@ -22,10 +22,10 @@ pub(super) fn judge(scenarios: &mut [ScenarioSummary], records: &Records) {
             continue;
         }
         if used as u64 * 4 > scenario.operations {
-            scenario.result = Outcome::Fail;
+            scenario.result = RunResult::Fail;
             scenario.reason =
                 format!("{} processes used {used} PASIDs: they do not come back", scenario.operations);
-        } else if scenario.result == Outcome::Pass {
+        } else if scenario.result == RunResult::Pass {
             scenario.reason = format!("{}; {used} PASIDs in all", scenario.reason);
         }
     }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Deserializer};
 
-use refault_observe::summary::{Outcome, mode_label};
+use refault_observe::summary::{RunResult, mode_label};
 use refault_os::message::visible;
 use refault_os::speed::Speed;
 
@@ -89,7 +89,7 @@ pub enum Event {
         #[serde(flatten)]
         subject: Subject,
         /// `pass`, `slow` or `fail`.
-        result: Outcome,
+        result: RunResult,
         /// Why it failed, how far it came, or a remark.
         #[serde(deserialize_with = "shown")]
         reason: String,
@@ -103,12 +103,12 @@ pub enum Event {
         #[serde(deserialize_with = "shown")]
         mapping: String,
         /// `pass` or `fail`.
-        result: Outcome,
+        result: RunResult,
     },
     /// The guest program is through.
     Done {
         /// `pass`, `slow` or `fail`.
-        result: Outcome,
+        result: RunResult,
     },
 }
 
@@ -130,7 +130,7 @@ mod tests {
             panic!("no event");
         };
         assert_eq!((subject.scenario.as_str(), subject.label().as_str()), ("punch", "odp 4k"));
-        assert_eq!((result, reason.as_str()), (Outcome::Pass, "a \"b\""));
+        assert_eq!((result, reason.as_str()), (RunResult::Pass, "a \"b\""));
         assert_eq!((counters.operations, counters.blocks_moved, counters.seconds), (8, 7, 2.5));
         let begin = Event::parse(
             "{\"event\":\"begin\",\"scenario\":\"kill\",\"mode\":\"pasid\",\"mapping\":\"2m\"}\r\n",

@@ -25,7 +25,7 @@ use refault_hosts::{
 use refault_observe::folder::{RunFolder, timestamp};
 use refault_observe::report;
 use refault_observe::report::verdicts::VerdictArgs;
-use refault_observe::summary::{Outcome, RunSummary, Setup};
+use refault_observe::summary::{RunResult, RunSetup, RunSummary};
 use refault_os::message::note;
 
 /// Tells the program inside an emulated machine where the run's files go.
@@ -83,11 +83,11 @@ pub fn execute(args: &DemoArgs) -> Result<u8> {
     Ok(status_of(summary.result))
 }
 
-const fn status_of(result: Outcome) -> u8 {
+const fn status_of(result: RunResult) -> u8 {
     match result {
-        Outcome::Pass => 0,
-        Outcome::Slow => TOO_SLOW,
-        Outcome::Fail => SCENARIO_FAILED,
+        RunResult::Pass => 0,
+        RunResult::Slow => TOO_SLOW,
+        RunResult::Fail => SCENARIO_FAILED,
     }
 }
 
@@ -99,15 +99,15 @@ fn model(args: &DemoArgs) -> Result<u8> {
     let played = model::play(args, live())?;
     let board = &played.view.board;
     let scenarios = board.scenarios();
-    let passed = scenarios.iter().all(|scenario| scenario.result == Outcome::Pass);
+    let passed = scenarios.iter().all(|scenario| scenario.result == RunResult::Pass);
     let summary = RunSummary {
         version: env!("CARGO_PKG_VERSION").into(),
         started: timestamp(started),
-        result: if passed { Outcome::Pass } else { Outcome::Fail },
+        result: if passed { RunResult::Pass } else { RunResult::Fail },
         reason: None,
         seconds: clock.elapsed().as_secs_f64(),
         boot_seconds: 0.0,
-        setup: Setup { file_bytes: board.file_bytes, timing: None, ..setup(args, model::KERNEL, board) },
+        setup: RunSetup { file_bytes: board.file_bytes, timing: None, ..setup(args, model::KERNEL, board) },
         scenarios,
         guest_log: Vec::new(),
         observed: played.records.observed.clone(),
@@ -164,13 +164,13 @@ mod tests {
 
     #[test]
     fn one_that_failed_outweighs_one_that_was_slow() {
-        let of = |outcomes: &[Outcome]| {
+        let of = |outcomes: &[RunResult]| {
             let summary =
-                |result: &Outcome| ScenarioSummary { result: *result, ..ScenarioSummary::default() };
+                |result: &RunResult| ScenarioSummary { result: *result, ..ScenarioSummary::default() };
             status_of(worst(&outcomes.iter().map(summary).collect::<Vec<_>>()))
         };
-        assert_eq!(of(&[Outcome::Pass, Outcome::Pass]), 0);
-        assert_eq!(of(&[Outcome::Pass, Outcome::Slow]), TOO_SLOW);
-        assert_eq!(of(&[Outcome::Slow, Outcome::Fail, Outcome::Pass]), SCENARIO_FAILED);
+        assert_eq!(of(&[RunResult::Pass, RunResult::Pass]), 0);
+        assert_eq!(of(&[RunResult::Pass, RunResult::Slow]), TOO_SLOW);
+        assert_eq!(of(&[RunResult::Slow, RunResult::Fail, RunResult::Pass]), SCENARIO_FAILED);
     }
 }

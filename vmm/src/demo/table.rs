@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::board::{Board, Row, State};
-use refault_observe::summary::Outcome;
+use refault_observe::summary::RunResult;
 
 /// A terminal is drawn to at most so often.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -98,7 +98,7 @@ impl<W: Write> Table<W> {
             write!(self.out, "{}", header(&modes))?;
         }
         writeln!(self.out, "{}", cells(line, &modes))?;
-        let ill = [Outcome::Fail, Outcome::Slow].map(State::Ended);
+        let ill = [RunResult::Fail, RunResult::Slow].map(State::Ended);
         for row in line.iter().filter(|row| ill.contains(&row.state)) {
             writeln!(self.out, "             {}: {}", row.subject.mode, row.reason)?;
         }
@@ -180,12 +180,12 @@ fn state(row: &Row) -> &'static str {
     match row.state {
         State::Waiting => "waiting",
         State::Running => "running",
-        State::Ended(Outcome::Fail) => "FAIL",
-        State::Ended(Outcome::Slow) => "slow",
-        State::Ended(Outcome::Pass) if is_narrow(&row.subject.mode) && row.subject.scenario != "pinned" => {
+        State::Ended(RunResult::Fail) => "FAIL",
+        State::Ended(RunResult::Slow) => "slow",
+        State::Ended(RunResult::Pass) if is_narrow(&row.subject.mode) && row.subject.scenario != "pinned" => {
             "refused"
         }
-        State::Ended(Outcome::Pass) => "pass",
+        State::Ended(RunResult::Pass) => "pass",
     }
 }
 
@@ -246,9 +246,9 @@ mod tests {
     fn without_a_terminal_each_scenario_is_one_line_when_all_its_modes_ended() {
         let text = shown(false, |board, table| {
             table.show(board, None).unwrap();
-            board.rows[0].state = State::Ended(Outcome::Pass);
+            board.rows[0].state = State::Ended(RunResult::Pass);
             table.show(board, Some(&board.rows[0])).unwrap();
-            board.rows[1].state = State::Ended(Outcome::Pass);
+            board.rows[1].state = State::Ended(RunResult::Pass);
             table.show(board, Some(&board.rows[1])).unwrap();
             table.finish(board).unwrap();
         });
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn a_failed_scenario_says_why() {
         let text = shown(false, |board, table| {
-            board.rows[2].state = State::Ended(Outcome::Fail);
+            board.rows[2].state = State::Ended(RunResult::Fail);
             board.rows[2].reason = "page tables grew".into();
             table.show(board, Some(&board.rows[2])).unwrap();
         });
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_slow_scenario_says_how_far_it_came() {
         let text = shown(false, |board, table| {
-            board.rows[2].state = State::Ended(Outcome::Slow);
+            board.rows[2].state = State::Ended(RunResult::Slow);
             board.rows[2].reason = "6 % of its goals in 2 s".into();
             table.show(board, Some(&board.rows[2])).unwrap();
         });

@@ -15,7 +15,7 @@ use crate::run::{End, guest_log};
 use refault_observe::folder::timestamp;
 use refault_observe::report::{self, names};
 use refault_observe::save::save_atomically;
-use refault_observe::summary::{Outcome, RunSummary, ScenarioSummary, Setup};
+use refault_observe::summary::{RunResult, RunSetup, RunSummary, ScenarioSummary};
 use refault_observe::trace::Records;
 use refault_os::command_line;
 
@@ -50,7 +50,7 @@ impl GuestRun<'_> {
             .map(|reason| with_output(&reason, folder))
             .or_else(|| (!guest_log.is_empty()).then(|| "the guest's log has lines of trouble".to_string()));
         let result = match reason {
-            Some(_) => Outcome::Fail,
+            Some(_) => RunResult::Fail,
             None => worst(&scenarios),
         };
         RunSummary {
@@ -92,17 +92,17 @@ fn explain_hang(scenarios: &mut [ScenarioSummary], board: &Board, records: &Reco
 }
 
 /// One failure is everybody's, and so is one that was slow.
-pub(super) fn worst(scenarios: &[ScenarioSummary]) -> Outcome {
+pub(super) fn worst(scenarios: &[ScenarioSummary]) -> RunResult {
     let any = |outcome| scenarios.iter().any(|scenario| scenario.result == outcome);
     match () {
-        () if any(Outcome::Fail) => Outcome::Fail,
-        () if any(Outcome::Slow) => Outcome::Slow,
-        () => Outcome::Pass,
+        () if any(RunResult::Fail) => RunResult::Fail,
+        () if any(RunResult::Slow) => RunResult::Slow,
+        () => RunResult::Pass,
     }
 }
 
-pub(super) fn setup(args: &DemoArgs, host: &str, board: &Board) -> Setup {
-    Setup {
+pub(super) fn setup(args: &DemoArgs, host: &str, board: &Board) -> RunSetup {
+    RunSetup {
         command: command_line(),
         host: host.into(),
         cpus: args.cpus.into(),

@@ -8,7 +8,7 @@ use refault_lab::facts;
 use refault_lab::figures::{FIGURES, Figure, Figures};
 use refault_lab::outcome::ExperimentOutcome;
 use refault_lab::scenario::Scenario;
-use refault_observe::report::{self, Experiment};
+use refault_observe::report::{self, ExperimentReport};
 use refault_observe::save::save_atomically;
 
 /// Names of the files that only experiments have; the others are [`report::names`]'.
@@ -31,7 +31,7 @@ pub fn write(
 ) -> Result<()> {
     describe(folder, scenario, figures)?;
     let paper = facts::paper(scenario, figures);
-    let experiment = Experiment { paper, ..facts::experiment(scenario, outcome) };
+    let experiment = ExperimentReport { paper, ..facts::experiment(scenario, outcome) };
     report::write_experiment(folder, &outcome.records, &outcome.counters, &experiment)?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::lab::folder::describe;
 use refault_lab::counts::Counts;
 use refault_lab::facts;
 use refault_lab::figures::Figures;
-use refault_observe::report::{self, Counters, FactGroup, TimeBase};
+use refault_observe::report::{self, DeviceCounters, FactGroup, TimeBase};
 use refault_observe::save::save_atomically;
 use refault_observe::trace::guest::GuestStages;
 use refault_observe::trace::{Recorder, Records};
@@ -31,7 +31,7 @@ const OF_THE_MODEL: [&str; 2] = ["Guest", "Timing"];
 /// What was recorded of a run's devices.
 pub(crate) struct DeviceRecords {
     pub(crate) records: Records,
-    counters: Counters,
+    counters: DeviceCounters,
     /// Minimum durations of the devices' steps, if delays were added.
     timing: Option<NamedTiming>,
     time: TimeBase,
@@ -55,7 +55,7 @@ impl DeviceRecords {
             stages.merge(recorder, &mut records)?;
             note(&records.observed.guest.as_ref().map(GuestStages::line).unwrap_or_default());
         }
-        let counters = Counters {
+        let counters = DeviceCounters {
             nic: nic.stats(),
             iommu: iommu.statistics(),
             observed: records.observed.clone(),
@@ -70,14 +70,14 @@ impl DeviceRecords {
     /// The folder or a file in it cannot be written.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         make(folder)?;
-        let experiment = report::Experiment {
+        let experiment = report::ExperimentReport {
             version: env!("CARGO_PKG_VERSION").into(),
             title: "A program in a guest".into(),
             command: command_line(),
             time: self.time,
             facts: self.timing.as_ref().map(delays).into_iter().collect(),
             observed: self.records.observed.clone(),
-            ..report::Experiment::default()
+            ..report::ExperimentReport::default()
         };
         report::write_experiment(folder, &self.records, &self.counters, &experiment)?;
         Ok(())

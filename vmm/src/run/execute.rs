@@ -32,7 +32,7 @@ pub fn execute(args: &RunArgs) -> Result<u8> {
     if !inside() {
         args.verdicts.check()?;
     }
-    if args.verdicts.wanted() {
+    if args.verdicts.requested() {
         ensure!(
             args.initrd.is_none(),
             "--junit, --ktap: with --initrd there is no command whose tests count"
@@ -81,7 +81,7 @@ fn in_this_process(
     args.extras.announce(vmlinux.as_deref(), args.nic.fault_timeout(), args.timeout.is_some());
     // Held until the guest has ended, whatever ends it: the terminal is the user's.
     let raw = spec.terminal.filter(|_| !inside()).and_then(|_| RawMode::enter());
-    let (verdicts, start) = (args.verdicts.wanted().then(Arc::<Verdicts>::default), Instant::now());
+    let (verdicts, start) = (args.verdicts.requested().then(Arc::<Verdicts>::default), Instant::now());
     let recorder = args.folder(experiment.as_ref()).map(|_| recorded.record());
     let control = listener(experiment.as_ref(), recorder);
     let finished = recorded.run(&spec, streams(args, control, verdicts.as_ref())?)?;

@@ -34,7 +34,7 @@ use timeline::Timeline;
 use super::outcome::ExperimentOutcome;
 use super::scenario::Scenario;
 use crate::machine::{Machine, PAGE_FAULT_VECTOR};
-use refault_observe::report::Counters;
+use refault_observe::report::DeviceCounters;
 use refault_observe::trace::{FaultSummary, Recorder};
 use refault_rig::machine::MachineSetup;
 use refault_rig::machine::platform::PAGE_REQUEST_VECTOR;
@@ -117,7 +117,7 @@ impl Engine {
     fn new(scenario: &Scenario, actor: Option<Box<dyn Actor>>) -> Result<Self, EngineError> {
         let timeline = Timeline::new(scenario.timing.clone(), scenario.seed);
         let clock: Arc<dyn Clock> = timeline.clock.clone();
-        let recorder = Recorder::of_one(clock.clone(), record_count(scenario));
+        let recorder = Recorder::single_threaded(clock.clone(), record_count(scenario));
         let probe = TimedProbe::new(timeline.clone(), recorder.clone());
         let of_actor = actor.as_ref().map_or(0, |actor| actor.memory_bytes()).next_multiple_of(2 << 20);
         let device = &scenario.device;
@@ -159,7 +159,7 @@ impl Engine {
         self.recorder.end();
         let faults = self.recorder.scenario_summary(&self.name, &self.mode);
         let records = self.recorder.take_records();
-        let counters = Counters {
+        let counters = DeviceCounters {
             nic: self.machine.nic.stats(),
             iommu: self.machine.iommu.statistics(),
             observed: records.observed.clone(),

@@ -1,13 +1,13 @@
-//! Why a report could not be made.
+//! Errors of reports.
 
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::csv_read::CsvError;
+use super::files::faults_read::CsvError;
 
-/// Why a report could not be made.
+/// A report could not be made.
 #[derive(Debug, Error)]
 pub enum ReportError {
     /// A file of the run is missing or cannot be read.
@@ -15,7 +15,7 @@ pub enum ReportError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: io::Error,
     },
     /// A file cannot be written.
@@ -23,26 +23,26 @@ pub enum ReportError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: io::Error,
     },
-    /// The records of faults, or of invalidations, are damaged.
-    #[error("{} is damaged or another version's; make the run again", path.display())]
+    /// A CSV file is damaged, or of another version.
+    #[error("{} is damaged or of another version; repeat the run", path.display())]
     Faults {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: CsvError,
     },
-    /// A file of figures is damaged, or another version's.
-    #[error("{} is damaged or another version's; make the run again", path.display())]
+    /// A JSON file is damaged, or of another version.
+    #[error("{} is damaged or of another version; repeat the run", path.display())]
     Summary {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: serde_json::Error,
     },
-    /// More runs than colours can tell apart.
-    #[error("{0} runs in one page are more than the {max} that can be told apart; compare fewer at a time", max = super::MAX_RUNS)]
+    /// More runs than distinguishable colours.
+    #[error("{0} runs are too many for one page: {max} can be distinguished; compare fewer at a time", max = super::MAX_RUNS)]
     TooMany(usize),
 }

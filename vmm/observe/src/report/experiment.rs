@@ -1,56 +1,56 @@
-//! `experiment.json`: what a run was, and what its program saw, as far as `faults.csv` does not say it.
+//! `experiment.json`: the description of a run, and statistics that `faults.csv` does not contain.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::trace::{Durations, Observed};
 
-/// A run that is no demo: a program in a guest, or an experiment of the lab.
+/// A run that is not a demo: a program in a guest, or an experiment of the lab.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Experiment {
-    /// refault's version.
+pub struct ExperimentReport {
+    /// Version of refault.
     pub version: String,
-    /// What the run is called.
+    /// Title of the run.
     pub title: String,
-    /// The command line that makes it again, as one would type it; empty if there is none.
+    /// The command line that repeats the run, quoted for a shell; empty if there is none.
     #[serde(default)]
     pub command: String,
-    /// Whose time the times are.
+    /// The clock of all times.
     pub time: TimeBase,
-    /// What the run was made with.
+    /// Configuration of the run.
     #[serde(default)]
     pub facts: Vec<FactGroup>,
-    /// What the program saw.
+    /// The program's statistics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requests: Option<Requests>,
-    /// What the guest's fault handlers saw.
+    pub requests: Option<RequestFigures>,
+    /// Statistics of the guest's fault handlers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub handlers: Option<Handlers>,
-    /// What was published of the system that the timing is taken from.
+    pub handlers: Option<HandlerFigures>,
+    /// Published figures of the system that the timing is taken from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paper: Vec<Published>,
-    /// What the recorder saw, kept and lost.
+    /// Counts of what the recorder observed, kept and lost.
     #[serde(default)]
     pub observed: Observed,
 }
 
-/// Whose time the times of a run are.
+/// The clock of a run's times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeBase {
-    /// Wall time, of a guest on one or the other: that was not kept.
+    /// Wall time of a guest; whether on real or emulated CPUs was not recorded.
     #[default]
     Unknown,
-    /// Wall time of a guest that this machine's KVM ran.
+    /// Wall time of a guest on this machine's KVM.
     Real,
-    /// Wall time of a guest on an emulated CPU.
+    /// Wall time of a guest on emulated CPUs.
     Emulated,
     /// The virtual clock of the model.
     Virtual,
 }
 
 impl TimeBase {
-    /// In a few words, for a label.
+    /// A short label.
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Unknown => "wall time",
@@ -60,23 +60,23 @@ impl TimeBase {
         }
     }
 
-    /// What that means for the numbers.
+    /// What the clock means for the figures.
     pub(super) const fn about(self) -> &'static str {
         match self {
             Self::Unknown => "Whether the guest ran on real or on emulated CPUs was not recorded.",
             Self::Real => {
-                "The guest ran on this machine's KVM. Its part is what its kernel took; the parts of device and IOMMU are what this software took, and say nothing of any hardware."
+                "The guest ran on this machine's KVM. Its part is the time of its kernel; the parts of device and IOMMU are the times of this software, and say nothing about hardware."
             }
             Self::Emulated => {
                 "The guest ran on KVM inside a machine that QEMU emulates. Compare these times with each other, not with hardware or with other machines."
             }
             Self::Virtual => {
-                "No software was timed: the device's and the IOMMU's own code ran on a virtual clock, with a model of the guest, and every step took what the scenario's timing says."
+                "No software was timed: the device's and the IOMMU's own code ran on a virtual clock, with a model of the guest, and every step took the time that the scenario's timing gives it."
             }
         }
     }
 
-    /// The same for `trace.json`.
+    /// A label for `trace.json`.
     pub(super) const fn clock(self) -> &'static str {
         match self {
             Self::Virtual => "virtual time of the model since the experiment's start",
@@ -85,32 +85,32 @@ impl TimeBase {
     }
 }
 
-/// Facts that belong together.
+/// A group of facts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FactGroup {
-    /// Their heading.
+    /// Heading of the group.
     pub title: String,
-    /// Names and values, as people read them.
+    /// Names and formatted values.
     pub facts: Vec<(String, String)>,
 }
 
-/// What the program saw of its requests.
+/// The program's statistics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Requests {
+pub struct RequestFigures {
     /// Requests that succeeded.
     pub completed: u64,
     /// Requests that failed.
     pub failed: u64,
     /// Payload bytes of those that succeeded.
     pub bytes: u64,
-    /// From the first arrival to the last completion.
+    /// Nanoseconds from the first arrival to the last completion.
     pub duration_ns: u64,
-    /// Latencies in nanoseconds that occurred, each with how often, ascending.
+    /// Recorded latencies in nanoseconds, ascending, each with its count.
     pub latency_ns: Vec<(u64, u64)>,
 }
 
-impl Requests {
-    /// A histogram as [`Self::latency_ns`] holds it.
+impl RequestFigures {
+    /// Converts a histogram to the form of [`Self::latency_ns`].
     pub fn recorded(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
         let max = histogram.max();
         histogram
@@ -119,43 +119,43 @@ impl Requests {
             .collect()
     }
 
-    /// The latencies.
+    /// The distribution of latencies.
     pub(super) fn latency(&self) -> Durations {
         let mut durations = Durations::new();
         for &(ns, times) in &self.latency_ns {
-            durations.note_many(ns, u32::try_from(times).unwrap_or(u32::MAX));
+            durations.record_many(ns, u32::try_from(times).unwrap_or(u32::MAX));
         }
         durations
     }
 }
 
-/// What the guest's fault handlers saw.
+/// Statistics of the guest's fault handlers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Handlers {
-    /// How many there are.
+pub struct HandlerFigures {
+    /// Number of handlers.
     pub handlers: u64,
-    /// Faults handled.
+    /// Handled faults.
     pub faults: u64,
-    /// Pages mapped with them ahead of their use.
+    /// Pages that were mapped along with a faulting one.
     pub prefetched: u64,
-    /// Mean wait from arrival at the handlers to the begin of the handling.
+    /// Mean nanoseconds from arrival at the handlers to the start of handling.
     pub mean_wait_ns: u64,
-    /// Sum of the time that handlers were busy.
+    /// Total time that handlers were busy, in nanoseconds.
     pub busy_ns: u64,
-    /// Most faults that waited or were handled at one time.
+    /// Most faults that waited or were being handled at one time.
     pub most_outstanding: u64,
 }
 
-/// A figure of a publication, and the same figure of this run.
+/// A published figure, and the same figure of this run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Published {
-    /// What the figure is: `4 KiB message, cold: median`.
+    /// Description of the figure: `4 KiB message, cold: median`.
     pub what: String,
-    /// What was published.
+    /// The published value.
     pub published_ns: u64,
-    /// Where, and how sure it is.
+    /// The publication, and the certainty of the figure.
     pub source: String,
-    /// What this run came to.
+    /// The value of this run.
     pub measured_ns: u64,
 }
 
@@ -167,9 +167,10 @@ mod tests {
     fn latencies_survive_the_file() {
         let mut histogram = Histogram::<u64>::new(3).unwrap();
         (1..=5_000u64).for_each(|ns| histogram.record(ns * 731).unwrap());
-        let requests = Requests { latency_ns: Requests::recorded(&histogram), ..Requests::default() };
+        let requests =
+            RequestFigures { latency_ns: RequestFigures::recorded(&histogram), ..RequestFigures::default() };
         let text = serde_json::to_string(&requests).unwrap();
-        let latency = serde_json::from_str::<Requests>(&text).unwrap().latency();
+        let latency = serde_json::from_str::<RequestFigures>(&text).unwrap().latency();
         assert_eq!(latency.count(), 5_000);
         assert_eq!(latency.max(), histogram.max());
         for quantile in [0.5, 0.99, 0.999] {

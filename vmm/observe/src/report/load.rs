@@ -1,4 +1,4 @@
-//! A run's files, read back.
+//! Reads a run's files back.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -7,25 +7,26 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::csv_read::{self, Labels};
 use super::digest::Digest;
-use super::experiment::{Experiment, TimeBase};
+use super::experiment::{ExperimentReport, TimeBase};
+use super::files::faults_read::{self, Labels};
+use super::files::{faults, invalidations, requests};
 use super::pages::comparison::Compared;
 use super::pages::{demo, experiment};
-use super::{ReportError, csv, invalidations, names, requests_csv};
-use crate::summary::{Outcome, RunSummary};
+use super::{ReportError, names};
+use crate::summary::{RunResult, RunSummary};
 use crate::trace::{FaultRecord, Observed, Records};
 
-/// A run as its folder holds it.
+/// A run, read from its folder.
 pub(super) struct Run {
     kind: Kind,
     digest: Digest,
 }
 
-/// What is known of a run beside its faults.
+/// The kind of a run, with its description.
 enum Kind {
     Demo(Box<RunSummary>),
-    Experiment(Box<Experiment>, Value),
+    Experiment(Box<ExperimentReport>, Value),
 }
 
 impl Run {
@@ -34,7 +35,7 @@ impl Run {
         Ok(Self { kind: Kind::of(folder)?, digest: read_digest(folder)? })
     }
 
-    /// Its page.
+    /// Renders its page.
     pub(super) fn page(&self) -> String {
         match &self.kind {
             Kind::Demo(summary) => demo::render(summary, &self.digest),
@@ -46,9 +47,9 @@ impl Run {
         let (title, time, observed) = match self.kind {
             Kind::Demo(summary) => {
                 let result = match summary.result {
-                    Outcome::Pass => "passed",
-                    Outcome::Slow => "slow",
-                    Outcome::Fail => "failed",
+                    RunResult::Pass => "passed",
+                    RunResult::Slow => "slow",
+                    RunResult::Fail => "failed",
                 };
                 (format!("demo, {result}"), demo::time_base(&summary), summary.observed)
             }
@@ -70,20 +71,20 @@ impl Kind {
         if has(names::SUMMARY) || !has(names::COUNTERS) {
             return Ok(Self::Demo(Box::new(json(&folder.join(names::SUMMARY))?)));
         }
-        // Runs of earlier versions say no more than their counters.
+        // Earlier versions wrote nothing but counters.
         let counters: Value = json(&folder.join(names::COUNTERS))?;
         let observed = counters.get("observed").cloned().unwrap_or_default();
-        let about = Experiment {
+        let about = ExperimentReport {
             title: name_of(folder),
             time: TimeBase::Unknown,
             observed: serde_json::from_value::<Observed>(observed).unwrap_or_default(),
-            ..Experiment::default()
+            ..ExperimentReport::default()
         };
         Ok(Self::Experiment(Box::new(about), counters))
     }
 }
 
-/// Reads runs, and gives them names that tell them apart.
+/// Reads runs for a comparison, with distinct names.
 pub(super) fn compared(folders: &[PathBuf]) -> Result<Vec<Compared>, ReportError> {
     let mut names: Vec<String> = Vec::new();
     let mut runs = Vec::new();
@@ -97,7 +98,7 @@ pub(super) fn compared(folders: &[PathBuf]) -> Result<Vec<Compared>, ReportError
     Ok(runs)
 }
 
-/// The folder's own name.
+/// Name of the folder, with links resolved.
 fn name_of(folder: &Path) -> String {
     let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     real.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned())
@@ -111,9 +112,9 @@ fn json<T: DeserializeOwned>(path: &Path) -> Result<T, ReportError> {
 fn read_digest(folder: &Path) -> Result<Digest, ReportError> {
     let mut digest = Digest::new();
     let path = folder.join(names::FAULTS);
-    let labels = csv_read::read(open(&path)?, |fault| digest.fault(fault));
+    let labels = faults_read::read(open(&path)?, |fault| digest.fault(fault));
     let labels = labels.map_err(|source| ReportError::Faults { path, source })?;
-    // Runs of earlier versions have none of the others.
+    // Earlier versions did not write the other files.
     let path = folder.join(names::INVALIDATIONS);
     if path.exists() {
         let read = invalidations::read(open(&path)?, |one| digest.invalidation(one));
@@ -121,7 +122,7 @@ fn read_digest(folder: &Path) -> Result<Digest, ReportError> {
     }
     let path = folder.join(names::REQUESTS);
     if path.exists() {
-        let read = requests_csv::read(open(&path)?, |one| digest.request(one));
+        let read = requests::read(open(&path)?, |one| digest.request(one));
         read.map_err(|source| ReportError::Faults { path, source })?;
     }
     Ok(digest.finish(labels))
@@ -133,14 +134,14 @@ fn open(path: &Path) -> Result<BufReader<File>, ReportError> {
     Ok(BufReader::with_capacity(1 << 18, file))
 }
 
-/// The digest that [`read_digest`] gives for the files that are made of `records`.
+/// The digest that [`read_digest`] would return for the files of `records`.
 pub(super) fn digest(records: &Records) -> Digest {
     let mut digest = Digest::new();
     let mut labels = Labels::default();
     for fault in records.faults.iter() {
         let span = records.scenarios.get(usize::from(fault.scenario));
         let (name, mode) = span.map_or(("", ""), |span| (span.name.as_str(), span.mode.as_str()));
-        let number = labels.number(&csv::plain(name), &csv::plain(mode));
+        let number = labels.number(&faults::plain(name), &faults::plain(mode));
         digest.fault(&FaultRecord { scenario: number as u16, ..fault });
     }
     records.invalidations.iter().for_each(|one| digest.invalidation(one));

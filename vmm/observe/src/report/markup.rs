@@ -1,8 +1,8 @@
-//! Text that becomes HTML or SVG. Whatever comes from a run's files is escaped here and nowhere else.
+//! HTML and SVG text. All data from a run's files is escaped here.
 
 use std::fmt;
 
-/// A string that shows as itself: in text and in double-quoted attributes.
+/// A string, escaped for text and double-quoted attributes.
 pub(super) struct Text<'a>(pub(super) &'a str);
 
 impl fmt::Display for Text<'_> {
@@ -13,7 +13,7 @@ impl fmt::Display for Text<'_> {
                 '<' => f.write_str("&lt;")?,
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
-                // What no XML may hold, not even escaped; a guest's log can.
+                // Not allowed in XML even when escaped, but possible in a guest's log.
                 '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\x7f' => f.write_str("\u{fffd}")?,
                 other => write!(f, "{other}")?,
             }
@@ -22,15 +22,15 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// Rows of a table: the first column a row header, the others data.
+/// An HTML table whose first column is a header.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct HtmlTable {
     head: String,
     body: String,
 }
 
-impl Table {
-    /// A table with these column titles, each with an explanation that shows on hovering.
+impl HtmlTable {
+    /// A table with these columns: titles and tooltips.
     pub(super) fn new(columns: &[(&str, &str)]) -> Self {
         let mut head = String::new();
         for (title, about) in columns {
@@ -49,7 +49,7 @@ impl Table {
         self.body += &format!("<tr><th scope=\"row\">{header}</th>{cells}</tr>\n");
     }
 
-    /// The table, in a box that scrolls if it is too wide.
+    /// The table, in a box that scrolls if the table is too wide.
     pub(super) fn finish(self, class: &str) -> String {
         let Self { head, body } = self;
         format!(
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn markup_in_data_shows_as_itself() {
+    fn markup_in_data_is_escaped() {
         let text = Text("<b a=\"1\">&\u{1b}[0m").to_string();
         assert_eq!(text, "&lt;b a=&quot;1&quot;&gt;&amp;\u{fffd}[0m");
     }

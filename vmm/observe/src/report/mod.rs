@@ -1,30 +1,23 @@
-//! What a run leaves behind for people: a page, tables of faults and invalidations, a timeline.
+//! The report of a run: CSV files of faults, requests and invalidations, a timeline, and a page.
 //!
-//! `faults.csv`, `invalidations.csv`, `requests.csv` and `summary.json` (of a demo) or `experiment.json` and `counters.json` (of others)
-//! are the records; `report.html` is made from them alone, so that it can be made again at any time, and comes out the
-//! same. `trace.json` is written with them. Faults are taken in one by one: a page costs the same memory, however many
-//! there are.
+//! `faults.csv`, `invalidations.csv` and `requests.csv`, with `summary.json` for a demo or `experiment.json` and
+//! `counters.json` for other runs, are the records. `report.html` is a pure function of them, so it can be made again at any
+//! time. `trace.json` is written along with them. Faults are read one by one: the memory for a page does not depend on their
+//! number.
 
-mod bins;
 mod charts;
-mod csv;
-mod csv_read;
 mod digest;
 mod error;
 mod experiment;
-mod invalidations;
-mod lanes;
+mod files;
 mod load;
 mod markup;
 mod pages;
-mod requests_csv;
-mod series;
 mod sweep;
 #[cfg(test)]
 mod synthetic;
 #[cfg(test)]
 mod tests;
-mod trace_json;
 pub mod units;
 pub mod verdicts;
 
@@ -39,19 +32,20 @@ use serde::Serialize;
 use crate::save::save_atomically;
 use crate::summary::RunSummary;
 use crate::trace::{Observed, Records};
+use files::{faults, invalidations, requests, timeline};
 
-pub use csv::COLUMNS;
-pub use csv_read::CsvError;
 pub use error::ReportError;
-pub use experiment::{Experiment, FactGroup, Handlers, Published, Requests, TimeBase};
-pub use requests_csv::REQUEST_COLUMNS;
+pub use experiment::{ExperimentReport, FactGroup, HandlerFigures, Published, RequestFigures, TimeBase};
+pub use files::faults::COLUMNS;
+pub use files::faults_read::CsvError;
+pub use files::requests::REQUEST_COLUMNS;
 pub use sweep::{Axis, SweepRow, SweepTable, write_sweep};
 
 /// Names of the files in a run's folder.
 pub mod names {
     /// One line per fault.
     pub const FAULTS: &str = "faults.csv";
-    /// One line per watched request.
+    /// One line per sampled request.
     pub const REQUESTS: &str = "requests.csv";
     /// One line per invalidation.
     pub const INVALIDATIONS: &str = "invalidations.csv";
@@ -59,22 +53,22 @@ pub mod names {
     pub const TRACE: &str = "trace.json";
     /// The page.
     pub const REPORT: &str = "report.html";
-    /// What a run without scenarios was.
+    /// Description and statistics of a run that is not a demo.
     pub const EXPERIMENT: &str = "experiment.json";
-    /// Counters of NIC and IOMMU, of a run without scenarios.
+    /// Counters of NIC and IOMMU, for a run that is not a demo.
     pub const COUNTERS: &str = "counters.json";
-    /// The scenarios' figures, for programs.
+    /// Figures of the demo's scenarios.
     pub const SUMMARY: &str = "summary.json";
-    /// What the guest's kernel said.
+    /// The guest kernel's log.
     pub const SERIAL: &str = "serial.log";
-    /// What the program in the guest said.
+    /// The output of the program in the guest.
     pub const OUTPUT: &str = "output.log";
 }
 
-/// Runs that one page can compare: their colours and dashes can still be told apart.
+/// Most runs in a comparison: the number of distinguishable colours and dashes.
 pub const MAX_RUNS: usize = 16;
 
-/// Writes all files of a demo but its `serial.log` into its folder, and gives the page's path.
+/// Writes all files of a demo except `serial.log` and `output.log` into its folder, and returns the path of the page.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -86,27 +80,27 @@ pub fn write(folder: &Path, records: &Records, summary: &RunSummary) -> Result<P
 
 /// All counters of a machine's devices.
 #[derive(Clone, Debug, Serialize)]
-pub struct Counters {
-    /// The NIC's.
+pub struct DeviceCounters {
+    /// Counters of the NIC.
     pub nic: NicStats,
-    /// The IOMMU's.
+    /// Counters of the IOMMU.
     pub iommu: Statistics,
-    /// What the recorder saw, kept and lost.
+    /// Counts of what the recorder observed, kept and lost.
     pub observed: Observed,
-    /// Preset or file that the devices were slowed down to, if they were.
+    /// Preset or file of `--timing`, if the devices were slowed down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<String>,
 }
 
-/// Writes all files of a run that is no demo into its folder, and gives the page's path.
+/// Writes all files of a run that is not a demo into its folder, and returns the path of the page.
 ///
 /// # Errors
 /// A file cannot be written.
 pub fn write_experiment(
     folder: &Path,
     records: &Records,
-    counters: &Counters,
-    experiment: &Experiment,
+    counters: &DeviceCounters,
+    experiment: &ExperimentReport,
 ) -> Result<PathBuf, ReportError> {
     save_json(folder, names::EXPERIMENT, experiment)?;
     save_json(folder, names::COUNTERS, counters)?;
@@ -118,18 +112,18 @@ pub fn write_experiment(
 /// Writes faults, invalidations and timeline.
 fn write_records(folder: &Path, records: &Records, time: TimeBase) -> Result<(), ReportError> {
     save(folder, names::FAULTS, |out| {
-        csv::write(out, records.faults.iter(), |scenario| {
+        faults::write(out, records.faults.iter(), |scenario| {
             let span = records.scenarios.get(usize::from(scenario));
             span.map_or(("", ""), |span| (span.name.as_str(), span.mode.as_str()))
         })
     })?;
     save(folder, names::INVALIDATIONS, |out| invalidations::write(out, &records.invalidations))?;
-    save(folder, names::REQUESTS, |out| requests_csv::write(out, records))?;
-    save(folder, names::TRACE, |out| trace_json::write(out, records, time))?;
+    save(folder, names::REQUESTS, |out| requests::write(out, records))?;
+    save(folder, names::TRACE, |out| timeline::write(out, records, time))?;
     Ok(())
 }
 
-/// Makes a run's page again from its records, and gives its path.
+/// Makes a run's page again from its records, and returns its path.
 ///
 /// # Errors
 /// A file of the run is missing or damaged, or the page cannot be written.
@@ -137,8 +131,7 @@ pub fn regenerate(folder: &Path) -> Result<PathBuf, ReportError> {
     save_page(folder, &load::Run::of(folder)?.page())
 }
 
-/// Writes one page with several runs side by side, the first of them what the others are compared with, and gives its
-/// path.
+/// Writes a page that compares several runs with the first one, and returns its path.
 ///
 /// # Errors
 /// A file of a run is missing or damaged, there are more than [`MAX_RUNS`], or the page cannot be written.

@@ -1,4 +1,4 @@
-//! The table of a sweep, as its report wants it: what was varied, what came out.
+//! The table of a sweep: axes, points and figures.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,44 +6,44 @@ use std::path::{Path, PathBuf};
 use super::pages::sweep;
 use super::{ReportError, names, save};
 
-/// What a sweep varied and what came out of each of its points.
+/// The axes of a sweep, and the figures of each finished point.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SweepTable {
-    /// Its name.
+    /// Name of the sweep.
     pub name: String,
-    /// What is the same in all points: names and values, as people read them.
+    /// Names and formatted values of what is the same at all points.
     pub about: Vec<(String, String)>,
-    /// What was varied, each with more than one value.
+    /// The varied keys, each with more than one value.
     pub axes: Vec<Axis>,
-    /// Names of the figures. The end of a name says its unit: `_ns` (nanoseconds), `_bytes`, `_per_s`, `_share` and
-    /// `_utilisation` (0 to 1); others are plain numbers.
+    /// Names of the figures. The suffix is the unit: `_ns` (nanoseconds), `_bytes`, `_per_s`, `_share` and `_utilisation`
+    /// (0 to 1); others are plain numbers.
     pub figures: Vec<String>,
-    /// The points that are finished, in any order.
+    /// The finished points, in any order.
     pub rows: Vec<SweepRow>,
 }
 
-/// What was varied.
+/// A varied key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Axis {
-    /// Its name, such as `guest.handlers`.
+    /// Name of the key, such as `guest.handlers`.
     pub name: String,
-    /// Its values in the order of the axis, as people read them.
+    /// Its formatted values, in the order of the axis.
     pub values: Vec<String>,
 }
 
 /// One point of a sweep.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SweepRow {
-    /// Of each axis, the index of its value.
+    /// For each axis, the index of its value.
     pub point: Vec<usize>,
-    /// Of each figure, its value; `None` if there is none.
+    /// For each figure, its value; `None` if there is none.
     pub figures: Vec<Option<f64>>,
 }
 
-/// The axis whose points are runs of the same experiment.
+/// The axis whose values are repetitions of the same experiment.
 const SEED: &str = "seed";
 
-/// Figures of the lab that a page shows.
+/// Figures that a page shows.
 const CHOSEN: [&str; 6] = [
     "latency_p50_ns",
     "latency_p99_ns",
@@ -54,12 +54,11 @@ const CHOSEN: [&str; 6] = [
 ];
 
 impl SweepTable {
-    /// Reads the tidy table of a sweep: the columns that `axes` names are what was varied, all others are figures; a
-    /// column `point`, the number of a row, is neither. Of an axis the values stand in the order in which they occur,
-    /// numbers in theirs.
+    /// Reads the table of a sweep in tidy form. The columns named by `axes` are axes, the others are figures, except for
+    /// `point`, the index of a row. Values of an axis keep the order of their occurrence; numbers are sorted.
     ///
     /// # Errors
-    /// A line that does not fit the header, or a column of an axis that is not there.
+    /// A line does not match the header, or the column of an axis is missing.
     pub fn from_csv(name: &str, text: &str, axes: &[&str]) -> Result<Self, String> {
         let mut lines = text.lines();
         let header = fields(lines.next().unwrap_or_default());
@@ -90,21 +89,20 @@ impl SweepTable {
         Ok(table)
     }
 
-    /// The figures to show: latencies, throughput and utilisation of the lab, else the first four.
+    /// Indices of the figures to show: latencies, throughput and utilisation, or else the first four.
     pub(super) fn chosen(&self) -> Vec<usize> {
         let known = |name: &&str| self.figures.iter().position(|figure| figure == name);
         let chosen: Vec<usize> = CHOSEN.iter().filter_map(known).collect();
         if chosen.is_empty() { (0..self.figures.len().min(4)).collect() } else { chosen }
     }
 
-    /// The value of a figure at a point, if it is finished.
+    /// The value of a figure at a point, if that is finished.
     pub(super) fn value(&self, point: &[usize], figure: usize) -> Option<f64> {
         let row = self.rows.iter().find(|row| row.point == point)?;
         row.figures.get(figure).copied().flatten().filter(|value| value.is_finite())
     }
 
-    /// The same with one point where there was one for each seed, its figures the means of those that are finished; and
-    /// the number of seeds, if they were varied.
+    /// The table with all seeds of a point averaged, over those that are finished; and the number of seeds, if varied.
     pub(super) fn over_seeds(&self) -> (Self, Option<usize>) {
         let Some(place) = self.axes.iter().position(|axis| axis.name == SEED) else {
             return (self.clone(), None);
@@ -131,7 +129,7 @@ impl SweepTable {
         (table, Some(seeds))
     }
 
-    /// Puts values that are numbers in their order.
+    /// Sorts numeric values.
     fn sort_axes(&mut self) {
         for (axis, place) in self.axes.iter_mut().zip(0..) {
             let numbers: Option<Vec<f64>> = axis.values.iter().map(|value| value.parse().ok()).collect();
@@ -148,7 +146,7 @@ impl SweepTable {
 }
 
 impl Axis {
-    /// The index of a value, which is added if it is new.
+    /// The index of a value; a new one is added.
     fn index(&mut self, value: &str) -> usize {
         self.values.iter().position(|known| known == value).unwrap_or_else(|| {
             self.values.push(value.to_owned());
@@ -157,7 +155,7 @@ impl Axis {
     }
 }
 
-/// A line's fields; quotes may hold commas, and two quotes are one.
+/// Splits a line into fields; quoted fields may contain commas, and doubled quotes.
 fn fields(line: &str) -> Vec<String> {
     let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
     let mut chars = line.trim_end().chars().peekable();
@@ -173,7 +171,7 @@ fn fields(line: &str) -> Vec<String> {
     fields
 }
 
-/// Writes the page of a sweep into its folder, and gives its path.
+/// Writes the page of a sweep into its folder, and returns its path.
 ///
 /// # Errors
 /// The page cannot be written.
@@ -190,7 +188,7 @@ mod tests {
         0,10,odp,7,9,5.5,8\n1,2,\"odp\",7,9,4,8\n2,10,pasid,7,9,,8\n";
 
     #[test]
-    fn a_tidy_table_is_read_and_its_axes_put_in_order() {
+    fn a_tidy_table_is_read_with_sorted_axes() {
         let table = SweepTable::from_csv("s", TIDY, &["guest.handlers", "device.mode"]).unwrap();
         assert_eq!(table.axes[0].values, ["2", "10"]);
         assert_eq!(table.axes[1].values, ["odp", "pasid"]);
@@ -201,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn seeds_are_runs_of_one_point() {
+    fn seeds_are_averaged() {
         let text = "credits,seed,p50\n1,1,10\n1,2,20\n1,3,60\n8,1,4\n8,2,\n";
         let (table, seeds) = SweepTable::from_csv("s", text, &["credits", "seed"]).unwrap().over_seeds();
         assert_eq!((table.axes.len(), seeds), (1, Some(3)));
@@ -210,12 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn quotes_hold_commas_and_quotes() {
+    fn quoted_fields_contain_commas_and_quotes() {
         assert_eq!(fields("a,\"b, \"\"c\"\"\",,"), ["a", "b, \"c\"", "", ""]);
     }
 
     #[test]
-    fn a_table_that_does_not_fit_is_refused() {
+    fn a_malformed_table_is_rejected() {
         let error = |text, axes: &[&str]| SweepTable::from_csv("s", text, axes).unwrap_err();
         assert_eq!(error(TIDY, &["credits"]), "line 1 has no column \"credits\"");
         assert_eq!(error("a,b\n1,2\n1\n", &["a"]), "line 3 has 1 fields, the header 2");

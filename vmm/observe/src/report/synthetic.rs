@@ -1,4 +1,4 @@
-//! Runs that never happened, for the tests of what is made of a run.
+//! Made-up runs, for tests of reports.
 
 use std::sync::Arc;
 
@@ -6,18 +6,18 @@ use refault_bus::clock::{Clock, ManualClock};
 use refault_bus::probe::{Probe, ProbeEvent, Stage};
 use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 
-use crate::summary::{Outcome, RunSummary, ScenarioSummary, Setup};
+use crate::summary::{RunResult, RunSetup, RunSummary, ScenarioSummary};
 use crate::trace::{Recorder, Records};
 use refault_os::speed::Speed;
 
-/// What a synthetic run looks like.
+/// The shape of a made-up run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// Several scenarios; some faults fail, some need two rounds, some are never seen to end.
+    /// Several scenarios; some faults fail, some need two rounds, some have no recorded end.
     Mixed,
     /// All faults fail.
     Failing,
-    /// One scenario, no interrupt ever seen, all times equal.
+    /// One scenario, no interrupts, all times equal.
     Uniform,
 }
 
@@ -32,9 +32,9 @@ pub(crate) struct Synthetic {
     shape: Shape,
     random: u64,
     labels: Vec<(&'static str, &'static str)>,
-    /// Events of the scenario in the making; queue pairs are made one by one, and happen together.
+    /// Events of the current scenario. They are generated per queue pair, then sorted by time.
     events: Vec<(u64, ProbeEvent)>,
-    /// Where the queue pair in the making stands.
+    /// Current time of the queue pair being generated.
     at: u64,
 }
 
@@ -79,11 +79,11 @@ impl Synthetic {
         RunSummary {
             version: "0.1.0".into(),
             started: "2026-01-31T12:34:56Z".into(),
-            result: Outcome::Pass,
+            result: RunResult::Pass,
             reason: None,
             seconds: 151.4,
             boot_seconds: 14.2,
-            setup: Setup {
+            setup: RunSetup {
                 command: "refault demo --host nested --cpus 2".into(),
                 host: "nested".into(),
                 cpus: 2,
@@ -107,7 +107,7 @@ impl Synthetic {
             name: name.into(),
             mode: mode.split(' ').next().unwrap_or_default().into(),
             mapping: mode.split(' ').nth(1).unwrap_or_default().into(),
-            result: Outcome::Pass,
+            result: RunResult::Pass,
             reason: reason.into(),
             faults: sum.faults,
             page_requests: sum.page_requests,

@@ -39,13 +39,13 @@ fn assert_well_formed(page: &str) {
 }
 
 /// What an experiment that never happened was, and what its program saw.
-fn experiment(faults: usize) -> (Records, Counters, Experiment) {
+fn experiment(faults: usize) -> (Records, DeviceCounters, ExperimentReport) {
     let records = Synthetic::new(Shape::Mixed, faults).records();
     let mut latency_ns = Histogram::new(3).unwrap();
     for fault in records.faults.iter() {
         latency_ns.record(fault.times.total() + 700).unwrap();
     }
-    let counters = Counters {
+    let counters = DeviceCounters {
         nic: NicStats { page_requests: faults as u64, ..NicStats::default() },
         iommu: Statistics::default(),
         observed: records.observed.clone(),
@@ -53,18 +53,18 @@ fn experiment(faults: usize) -> (Records, Counters, Experiment) {
     };
     let load = [("target", "64 MiB, zipf, theta 0.99"), ("arrival", "Poisson, 12.5 k a second (open loop)")];
     let facts = load.map(|(name, value)| (name.into(), value.into())).to_vec();
-    let experiment = Experiment {
+    let experiment = ExperimentReport {
         title: "cold <4k>".into(),
         time: TimeBase::Virtual,
         facts: vec![FactGroup { title: "Load".into(), facts }],
-        requests: Some(Requests {
+        requests: Some(RequestFigures {
             completed: faults as u64,
             failed: 3,
             bytes: faults as u64 * 4096,
             duration_ns: 50_000_000,
-            latency_ns: Requests::recorded(&latency_ns),
+            latency_ns: RequestFigures::recorded(&latency_ns),
         }),
-        handlers: Some(Handlers {
+        handlers: Some(HandlerFigures {
             handlers: 4,
             faults: faults as u64,
             prefetched: 5,
@@ -74,7 +74,7 @@ fn experiment(faults: usize) -> (Records, Counters, Experiment) {
         }),
         paper: PAPER.clone(),
         observed: records.observed.clone(),
-        ..Experiment::default()
+        ..ExperimentReport::default()
     };
     (records, counters, experiment)
 }
@@ -184,7 +184,7 @@ fn sections(page: &str) -> Vec<&str> {
 }
 
 #[test]
-fn every_page_is_well_formed_and_whole_in_itself() {
+fn every_page_is_well_formed_and_self_contained() {
     for page in every_page() {
         assert_well_formed(&page);
         assert_needs_nothing(&page);
@@ -194,7 +194,7 @@ fn every_page_is_well_formed_and_whole_in_itself() {
 }
 
 #[test]
-fn a_page_holds_every_section() {
+fn a_page_has_every_section() {
     let demo = [
         "run",
         "path",
@@ -230,7 +230,7 @@ fn a_page_holds_every_section() {
 }
 
 #[test]
-fn every_segment_that_was_seen_has_a_histogram_and_a_row() {
+fn every_recorded_segment_has_a_histogram_and_a_row() {
     let page = lab_page(400);
     for name in crate::trace::SEGMENTS.iter().skip(1) {
         let row = format!("<tr><th scope=\"row\">{name}</th>");
@@ -243,7 +243,7 @@ fn every_segment_that_was_seen_has_a_histogram_and_a_row() {
 }
 
 #[test]
-fn a_lab_page_says_what_was_run_and_that_it_is_the_model() {
+fn a_lab_page_describes_the_run_and_its_virtual_time() {
     let page = lab_page(200).replace('\u{a0}', " ");
     for said in [
         "Times: virtual time of the model",
@@ -344,7 +344,7 @@ fn no_number_goes_wrong_in_an_empty_or_failing_run() {
 }
 
 #[test]
-fn what_a_guest_wrote_is_shown_and_not_obeyed() {
+fn guest_output_is_escaped() {
     let synthetic = Synthetic::new(Shape::Uniform, 3);
     let mut summary = synthetic.summary();
     summary.guest_log = vec!["DMAR: <script>alert(1)</script> {{body}}".into()];
@@ -364,7 +364,7 @@ fn losses_are_on_the_page() {
     summary.observed.events_lost = 12_345;
     summary.observed.anomalies.insert("match of no open group".into(), 7);
     let page = pages::demo::render(&summary, &digest::Digest::new());
-    assert!(page.contains("12\u{202f}345\u{a0}events were not recorded"));
+    assert!(page.contains("12\u{202f}345\u{a0}events were lost"));
     assert!(page.contains("7\u{a0}events did not fit: match of no open group"));
 }
 
@@ -382,7 +382,7 @@ fn errors_name_the_file_and_the_remedy() {
     let error = || in_words(regenerate(folder.path()));
     assert!(error().contains("summary.json; give the folder of a run"), "{}", error());
     std::fs::write(folder.path().join(names::SUMMARY), "{}").unwrap();
-    assert!(error().contains("make the run again: missing field"), "{}", error());
+    assert!(error().contains("repeat the run: missing field"), "{}", error());
     let synthetic = Synthetic::new(Shape::Uniform, 3);
     write(folder.path(), &synthetic.records(), &synthetic.summary()).unwrap();
     std::fs::write(folder.path().join(names::FAULTS), "something else").unwrap();

@@ -1,4 +1,4 @@
-//! Numbers as people read them: three significant digits and a unit.
+//! Formats numbers for people: three significant digits and a unit.
 
 /// A duration: `740 ns`, `12.3 µs`, `4.56 ms`, `1.20 s`.
 pub fn duration(ns: u64) -> String {
@@ -26,7 +26,7 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
-/// A rate of data; a dash if no time passed.
+/// A data rate: `1.20 GiB/s`; a dash if no time passed.
 pub fn bytes_per_second(amount: u64, seconds: f64) -> String {
     if seconds <= 0.0 {
         return "–".into();
@@ -59,7 +59,7 @@ pub fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// As [`percent`], of sums that 64 bits may not hold.
+/// As [`percent`], for sums that exceed 64 bits.
 pub fn percent_wide(part: u128, whole: u128) -> String {
     let shift = (128 - whole.leading_zeros()).saturating_sub(60);
     percent((part >> shift) as u64, (whole >> shift) as u64)
@@ -87,16 +87,16 @@ pub fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{}\u{a0}{}", count(number), if number == 1 { one } else { many })
 }
 
-/// What a number of a table measures.
+/// The unit of a figure in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum FigureUnit {
     /// A duration in nanoseconds.
     Ns,
     /// An amount of data.
     Bytes,
-    /// Something a second.
+    /// A rate per second.
     PerSecond,
-    /// Megabytes (10^6 bytes) a second.
+    /// Megabytes (10^6 bytes) per second.
     Megabytes,
     /// A share from 0 to 1.
     Share,
@@ -104,21 +104,21 @@ pub enum Unit {
     Plain,
 }
 
-impl Unit {
-    /// What the end of a column's name says.
+impl FigureUnit {
+    /// The unit that the suffix of a column's name implies.
     pub fn of(column: &str) -> Self {
-        const ENDS: [(&str, Unit); 6] = [
-            ("_ns", Unit::Ns),
-            ("mb_per_s", Unit::Megabytes),
-            ("_bytes", Unit::Bytes),
-            ("_per_s", Unit::PerSecond),
-            ("_share", Unit::Share),
-            ("utilisation", Unit::Share),
+        const ENDS: [(&str, FigureUnit); 6] = [
+            ("_ns", FigureUnit::Ns),
+            ("mb_per_s", FigureUnit::Megabytes),
+            ("_bytes", FigureUnit::Bytes),
+            ("_per_s", FigureUnit::PerSecond),
+            ("_share", FigureUnit::Share),
+            ("utilisation", FigureUnit::Share),
         ];
         ENDS.iter().find(|(end, _)| column.ends_with(end)).map_or(Self::Plain, |&(_, unit)| unit)
     }
 
-    /// What an axis is labelled with.
+    /// Label of an axis.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ns => "time",
@@ -130,8 +130,8 @@ impl Unit {
         }
     }
 
-    /// A value with its unit.
-    pub fn say(self, value: f64) -> String {
+    /// Formats a value with its unit.
+    pub fn format(self, value: f64) -> String {
         match self {
             Self::Ns => duration(value.max(0.0).round() as u64),
             Self::Bytes => bytes(value.max(0.0) as u64),
@@ -143,7 +143,7 @@ impl Unit {
     }
 }
 
-/// Three digits: `0.25`, `12.3`, `4.56 k`, `1.20 M`.
+/// Three significant digits: `0.25`, `12.3`, `4.56 k`, `1.20 M`.
 pub fn short(value: f64) -> String {
     match value.abs() {
         1000.0.. => scaled(value, 1000.0, &["", "k", "M", "G", "T"]),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_are_as_exact_as_they_need_to_be() {
+    fn ticks_and_shares_have_no_needless_digits() {
         let shares = [1.0, 0.25, 0.1, 0.01, 0.001, 0.0001, 0.000_001, 0.0].map(percent_of);
         let words = ["100 %", "25 %", "10 %", "1 %", "0.1 %", "0.01 %", "0.0001 %", "0 %"];
         assert_eq!(shares.map(|share| share.replace('\u{a0}', " ")), words);
@@ -206,8 +206,8 @@ mod tests {
     }
 
     #[test]
-    fn a_columns_name_says_its_unit() {
-        let said = |column: &str, value| Unit::of(column).say(value).replace('\u{a0}', " ");
+    fn the_unit_follows_from_the_columns_name() {
+        let said = |column: &str, value| FigureUnit::of(column).format(value).replace('\u{a0}', " ");
         assert_eq!(said("fault_p50_ns", 1234.4), "1.23 µs");
         assert_eq!(said("requests_per_s", 1_234_567.0), "1.23 M/s");
         assert_eq!(said("mb_per_s", 12.5), "12.5 MB/s");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn small_shares_are_not_nothing() {
+    fn small_shares_do_not_round_to_zero() {
         assert_eq!(percent(1, 1_000_000), "<\u{a0}0.1\u{a0}%");
         assert_eq!((percent(0, 0), percent(1, 3)), ("0\u{a0}%".into(), "33\u{a0}%".into()));
     }

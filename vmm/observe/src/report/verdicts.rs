@@ -1,4 +1,4 @@
-//! Verdicts for machines that collect them: JUnit XML in a file, KTAP on standard output.
+//! Machine-readable test results: JUnit XML in a file, KTAP on standard output.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use refault_os::message::visible;
 
-/// Where verdicts go, as options.
+/// Options for machine-readable test results.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct VerdictArgs {
     /// Write verdicts as JUnit XML into this file
@@ -20,40 +20,40 @@ pub struct VerdictArgs {
     pub ktap: bool,
 }
 
-/// How a test ended.
+/// The result of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// As it must.
+pub enum CaseVerdict {
+    /// It passed.
     Pass,
-    /// With the line that says so.
+    /// It failed, for this reason.
     Fail(String),
-    /// With the reason.
+    /// It was skipped, for this reason.
     Skip(String),
 }
 
 /// One test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// What was tested, in one line.
+    /// One-line name of the test.
     pub name: String,
-    /// How it ended.
-    pub verdict: Verdict,
+    /// Its result.
+    pub verdict: CaseVerdict,
 }
 
 impl Case {
-    /// A test that passed, or failed for a reason.
+    /// A test that passed, or failed if there is a failure.
     pub fn new(name: impl Into<String>, failure: Option<String>) -> Self {
-        Self { name: name.into(), verdict: failure.map_or(Verdict::Pass, Verdict::Fail) }
+        Self { name: name.into(), verdict: failure.map_or(CaseVerdict::Pass, CaseVerdict::Fail) }
     }
 }
 
 impl VerdictArgs {
-    /// Whether any are wanted.
-    pub fn wanted(&self) -> bool {
+    /// Whether any output is requested.
+    pub fn requested(&self) -> bool {
         self.ktap || self.junit.is_some()
     }
 
-    /// Whether verdicts can be left, before anything is run for them.
+    /// Checks that the file can be written, before a long run.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -63,7 +63,7 @@ impl VerdictArgs {
         file.map(drop).with_context(|| format!("--junit: cannot write {}", path.display()))
     }
 
-    /// Prints what is for people: with KTAP, as comments.
+    /// Prints text for people; with KTAP, as comments.
     pub fn print(&self, text: &str) {
         if self.ktap {
             text.lines().for_each(|line| println!("# {line}"));
@@ -72,7 +72,7 @@ impl VerdictArgs {
         }
     }
 
-    /// Leaves the verdicts of the tests of `suite`, which took so long together: KTAP goes to `out`.
+    /// Writes the results of `suite`, which took `took` in all; KTAP goes to `out`.
     ///
     /// # Errors
     /// The file, or `out`, cannot be written.
@@ -89,43 +89,43 @@ impl VerdictArgs {
     }
 }
 
-/// The plan and a verdict for each test.
+/// Formats a plan and a result for each test as KTAP.
 pub fn ktap(cases: &[Case]) -> String {
     let mut text = format!("KTAP version 1\n1..{}\n", cases.len());
     for (case, number) in cases.iter().zip(1..) {
         let name = visible(&case.name);
         let _ = match &case.verdict {
-            Verdict::Pass => writeln!(text, "ok {number} {name}"),
-            Verdict::Fail(_) => writeln!(text, "not ok {number} {name}"),
-            Verdict::Skip(why) => writeln!(text, "ok {number} {name} # SKIP {}", visible(why)),
+            CaseVerdict::Pass => writeln!(text, "ok {number} {name}"),
+            CaseVerdict::Fail(_) => writeln!(text, "not ok {number} {name}"),
+            CaseVerdict::Skip(why) => writeln!(text, "ok {number} {name} # SKIP {}", visible(why)),
         };
     }
     text
 }
 
 fn junit(cases: &[Case], name: &str, took: Duration) -> String {
-    let count = |wanted: fn(&Verdict) -> bool| cases.iter().filter(|case| wanted(&case.verdict)).count();
+    let count = |is: fn(&CaseVerdict) -> bool| cases.iter().filter(|case| is(&case.verdict)).count();
     let mut xml = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" \
          time=\"{:.3}\">\n",
         Escaped(name),
         cases.len(),
-        count(|verdict| matches!(verdict, Verdict::Fail(_))),
-        count(|verdict| matches!(verdict, Verdict::Skip(_))),
+        count(|verdict| matches!(verdict, CaseVerdict::Fail(_))),
+        count(|verdict| matches!(verdict, CaseVerdict::Skip(_))),
         took.as_secs_f64()
     );
     for Case { name: case, verdict } in cases {
         let _ = write!(xml, "  <testcase classname=\"{}\" name=\"{}\"", Escaped(name), Escaped(case));
         let _ = match verdict {
-            Verdict::Pass => writeln!(xml, "/>"),
-            Verdict::Fail(why) => writeln!(xml, "><failure message=\"{}\"/></testcase>", Escaped(why)),
-            Verdict::Skip(why) => writeln!(xml, "><skipped message=\"{}\"/></testcase>", Escaped(why)),
+            CaseVerdict::Pass => writeln!(xml, "/>"),
+            CaseVerdict::Fail(why) => writeln!(xml, "><failure message=\"{}\"/></testcase>", Escaped(why)),
+            CaseVerdict::Skip(why) => writeln!(xml, "><skipped message=\"{}\"/></testcase>", Escaped(why)),
         };
     }
     xml + "</testsuite>\n"
 }
 
-/// Text in an attribute; characters that XML cannot hold become a question mark.
+/// Text in an XML attribute; characters that XML cannot represent become question marks.
 struct Escaped<'a>(&'a str);
 
 impl std::fmt::Display for Escaped<'_> {
@@ -151,9 +151,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn xml_holds_whatever_a_guest_prints() {
+    fn xml_escapes_arbitrary_guest_output() {
         let xml = junit(
-            &[Case { name: "a<b>\"&\u{1b}".into(), verdict: Verdict::Fail("x".into()) }],
+            &[Case { name: "a<b>\"&\u{1b}".into(), verdict: CaseVerdict::Fail("x".into()) }],
             "suite",
             Duration::from_millis(1500),
         );
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_say_the_same() {
+    fn both_formats_have_the_same_results() {
         let args = VerdictArgs { junit: Some("/nonexistent/x.xml".into()), ktap: false };
         let cases = [Case::new("a", None), Case::new("b", Some("why".into()))];
         let error = args
@@ -173,6 +173,6 @@ mod tests {
         assert!(error.contains("--junit: cannot write /nonexistent"), "{error}");
         assert_eq!(ktap(&cases), "KTAP version 1\n1..2\nok 1 a\nnot ok 2 b\n");
         assert!(junit(&cases, "suite", Duration::ZERO).contains("<failure message=\"why\"/>"));
-        assert!(args.wanted() && !VerdictArgs::default().wanted());
+        assert!(args.requested() && !VerdictArgs::default().requested());
     }
 }

@@ -1,8 +1,8 @@
-//! Events that fit nowhere. A count each: what they mean is for the reader of the report to judge.
+//! Counts of events that do not fit the expected order, for the reader of the report to judge.
 
 use std::collections::BTreeMap;
 
-/// Ways in which an event can fit nowhere.
+/// The ways in which an event may not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(super) enum Anomaly {
@@ -33,7 +33,7 @@ const NAMES: [&str; 11] = [
     "completion of an invalidation that never began",
 ];
 
-/// How often each happened.
+/// A count of each.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Anomalies([u64; NAMES.len()]);
 
@@ -42,7 +42,7 @@ impl Anomalies {
         self.0[anomaly as usize] += 1;
     }
 
-    /// Those that happened, in words.
+    /// The counts that are not zero, by description.
     pub(super) fn named(&self) -> BTreeMap<String, u64> {
         let counts = NAMES.iter().zip(self.0).filter(|&(_, count)| count > 0);
         counts.map(|(name, count)| (name.to_string(), count)).collect()

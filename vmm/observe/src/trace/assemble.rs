@@ -1,11 +1,10 @@
-//! From single events to whole faults.
+//! Assembles events into faults.
 //!
-//! A fault is known by its queue pair and page from the miss on, by its page request group (or the slot of its
-//! token, if it is an on-demand region's) from the page request to the match, and by queue pair and page again
-//! until it ends. A queue pair may have several open,
-//! on different pages. Events come in the order of their causes, but any of them may be missing, doubled, or
-//! belong to nothing: a guest answers groups it was never asked about, queue pairs die with faults in flight,
-//! events are lost under load. Then a count goes up, the record stays incomplete, and nothing else happens.
+//! A fault is identified by its queue pair and page from the miss on, by its page request group (for an on-demand region,
+//! the slot of its token) from the page request to the match, and by queue pair and page again until it ends. A queue pair
+//! may have several open faults, on different pages. Events arrive in causal order, but any of them may be missing,
+//! duplicated or unrelated: guests answer groups that were never requested, queue pairs are destroyed with faults in flight,
+//! events are lost under load. Such an event is counted as an anomaly, and the record stays incomplete.
 
 use std::collections::VecDeque;
 
@@ -16,10 +15,10 @@ use rustc_hash::FxHashMap;
 use super::anomaly::{Anomalies, Anomaly};
 use super::record::{FaultOutcome, FaultRecord, StageTimes};
 
-/// Faults that can be open at one time; far more than the 512 groups of a function.
+/// Most open faults; far more than the 512 groups of a function.
 const MAX_OPEN: usize = 4096;
 
-/// How many faults that ended are remembered.
+/// Number of ended faults that are remembered.
 const MAX_ENDED: usize = 256;
 
 /// The state of all faults that have begun and not ended.
@@ -28,25 +27,25 @@ pub(super) struct Assembler {
     open: FxHashMap<Key, Open>,
     /// Page request groups, and behind them the slots of page faults' tokens.
     groups: Vec<Option<Waiting>>,
-    /// The group whose entry was queued last: an interrupt event that names no group is about it.
+    /// The group whose entry was queued last: an interrupt event without a group refers to it.
     last_queued: Option<PrgIndex>,
-    /// Faults that ended last.
+    /// The most recently ended faults.
     ended: VecDeque<Key>,
     pub(super) anomalies: Anomalies,
 }
 
-/// Queue pair, key of the region if the address space is one's, page, and whether it is wanted for writing.
+/// Queue pair, key of the on-demand region (if any), page, and whether the access is a write.
 type Key = (u32, Option<u32>, u64, bool);
 
-/// A fault under way.
+/// An open fault.
 #[derive(Clone, Copy, Debug)]
 struct Open {
     record: FaultRecord,
-    /// Its page request has no matched response yet.
+    /// Whether its page request has no matched response yet.
     waiting: bool,
 }
 
-/// A page request group under way.
+/// An outstanding page request group.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     key: Key,
@@ -60,7 +59,7 @@ struct Waiting {
 }
 
 impl Assembler {
-    /// No fault under way.
+    /// Without open faults.
     pub(super) fn new() -> Self {
         Self {
             open: FxHashMap::default(),
@@ -71,8 +70,7 @@ impl Assembler {
         }
     }
 
-    /// Takes one event of the fault path and appends the faults that it ended to `done`. Invalidation events
-    /// are not of the fault path.
+    /// Takes an event, and appends faults that it ends to `done`. Ignores invalidations.
     pub(super) fn take(&mut self, at: u64, scenario: u16, event: &ProbeEvent, done: &mut Vec<FaultRecord>) {
         match event.stage {
             Stage::Miss => self.miss(at, scenario, event, done),
@@ -90,7 +88,7 @@ impl Assembler {
         }
     }
 
-    /// Faults that have begun and not ended.
+    /// Number of open faults.
     pub(super) fn open(&self) -> usize {
         self.open.len()
     }
@@ -99,7 +97,7 @@ impl Assembler {
         let key = key_of(event);
         match self.open.get_mut(&key) {
             Some(open) if open.is_of(scenario, event) => open.miss_again(at),
-            // The number has a new owner, and the end of the old one's fault was never seen.
+            // The queue pair number was reused, and the old fault's end was not recorded.
             Some(_) => {
                 self.anomalies.count(Anomaly::MissTwice);
                 self.abandon(key, at, done);
@@ -164,7 +162,7 @@ impl Assembler {
         self.groups[slot] = Some(Waiting::new(key, event.space));
     }
 
-    /// A guest that is awake already may answer before the entry is even stamped: that is no anomaly.
+    /// A guest that is awake may respond before this event is timestamped, so a missing group is no anomaly.
     fn queued(&mut self, at: u64, event: &ProbeEvent) {
         if event.space.key().is_none() {
             self.last_queued = event.group;
@@ -174,7 +172,7 @@ impl Assembler {
         }
     }
 
-    /// So may it before the interrupt is stamped, and the group may have its next owner by then.
+    /// Likewise for the interrupt; by then the group may even have been reused, which `queued` detects.
     fn interrupt(&mut self, at: u64, event: &ProbeEvent) {
         let group = event.group.or(self.last_queued.take());
         if let Some(waiting) = self.waiting(event.space, group).filter(|waiting| waiting.queued.is_some()) {
@@ -182,7 +180,7 @@ impl Assembler {
         }
     }
 
-    /// What the guest says of its part.
+    /// A stage that the guest reports.
     fn guest(&mut self, event: &ProbeEvent, field: impl Fn(&mut Waiting) -> &mut Option<u64>, at: u64) {
         if let Some(waiting) = self.waiting(event.space, event.group) {
             field(waiting).get_or_insert(at);
@@ -192,7 +190,7 @@ impl Assembler {
     fn response(&mut self, at: u64, event: &ProbeEvent) {
         match self.waiting(event.space, event.group) {
             None => self.anomalies.count(Anomaly::ResponseWithoutRequest),
-            // A group is matched by index and PASID: the answer is to somebody else.
+            // The device matches by index and PASID: this response belongs to another request.
             Some(waiting) if waiting.space != event.space => self.anomalies.count(Anomaly::ResponseForeign),
             Some(waiting) => waiting.response = waiting.response.or(Some(at)),
         }
@@ -201,7 +199,7 @@ impl Assembler {
     fn matched(&mut self, at: u64, event: &ProbeEvent) {
         let waiting = event.group.and_then(|group| self.groups[slot_of(event.space, group)].take());
         let Some(waiting) = waiting else { return self.anomalies.count(Anomaly::MatchedWithoutRequest) };
-        // A page asked for ahead may be copied, or the device may give up, before the answer is there.
+        // A prefetched page may be copied, or the device may give up, before the response arrives.
         let open =
             self.open.get_mut(&waiting.key).filter(|open| event.group.is_some_and(|g| open.waits_for(g)));
         if let Some(open) = open {
@@ -213,7 +211,7 @@ impl Assembler {
     fn end(&mut self, at: u64, event: &ProbeEvent, outcome: FaultOutcome, done: &mut Vec<FaultRecord>) {
         let key = key_of(event);
         let Some(mut record) = self.close(key) else {
-            // Each round of a fault may report its own end; the first is the fault's.
+            // Every round may report an end; the first one ends the fault.
             if !self.ended.contains(&key) {
                 self.anomalies.count(Anomaly::EndWithoutMiss);
             }
@@ -243,7 +241,7 @@ impl Assembler {
         }
     }
 
-    /// Takes a fault out of the table, with what its group has seen. The group stays: its answer is still to come.
+    /// Removes an open fault, with the stages of its group. The group stays until its response arrives.
     fn close(&mut self, key: Key) -> Option<FaultRecord> {
         let mut open = self.open.remove(&key)?;
         let group = open.record.group.filter(|_| open.waiting);
@@ -263,32 +261,32 @@ impl Waiting {
 }
 
 impl Open {
-    /// Whether a miss like `event` is this fault's, not that of a later owner of the queue pair's number.
+    /// Whether a miss belongs to this fault, not to a new queue pair with the same number.
     fn is_of(&self, scenario: u16, event: &ProbeEvent) -> bool {
         self.record.scenario == scenario && self.record.space == event.space
     }
 
-    /// Whether the answer to `group` is still to come, and is this fault's.
+    /// Whether this fault waits for the response to `group`.
     fn waits_for(&self, group: PrgIndex) -> bool {
         self.waiting && self.record.group == Some(group)
     }
 
-    /// After its match, a miss says that the page was gone again when the device looked. Before, the device
-    /// only says it once more: when it gets a credit, or comes to a page that it had asked for ahead.
+    /// A miss after the match means that the page was gone again when the device retried. Before the match it only repeats
+    /// the first one: when the device gets a credit, or reaches a prefetched page.
     fn miss_again(&mut self, at: u64) {
         if !self.waiting && self.record.times.matched.is_some() {
             self.next_round(at);
         }
     }
 
-    /// Starts over: what counts from now on are the stages of the new round.
+    /// Starts a new round, whose stages replace the earlier ones.
     fn next_round(&mut self, at: u64) {
         let times = &mut self.record.times;
         *times = StageTimes { miss: times.miss, round: at, end: at, ..Default::default() };
         self.waiting = false;
     }
 
-    /// Takes over what was seen of its group.
+    /// Copies the stages of its group.
     fn adopt(&mut self, waiting: &Waiting) {
         self.waiting = false;
         let times = &mut self.record.times;
@@ -302,7 +300,7 @@ fn key_of(event: &ProbeEvent) -> Key {
     (event.qpn, event.space.key(), event.iova.0 >> 12, event.write)
 }
 
-/// Where the table has a group, or a token's slot.
+/// Index of a group, or of a token's slot, in the table.
 fn slot_of(space: AddressSpace, group: PrgIndex) -> usize {
     let slot = usize::from(group.get());
     if space.key().is_some() { PrgIndex::COUNT + slot } else { slot }

@@ -1,4 +1,4 @@
-//! Where assembled faults go: into the tally of their scenario, and into the store while it has room.
+//! Collects assembled faults: into the statistics of their scenario, and into the store while it has room.
 
 use std::collections::BTreeMap;
 
@@ -9,35 +9,35 @@ use super::assemble::Assembler;
 use super::guest::GuestStages;
 use super::invalidations::{Invalidation, Invalidations};
 use super::record::FaultRecord;
-use super::request::{RequestRecord, Requests};
+use super::request::{RequestRecord, RequestStore};
 use super::stats::{FaultSummary, ScenarioStats};
 use super::store::FaultStore;
 use crate::trace::percentiles::Percentiles;
 use refault_os::speed::Speed;
 
-/// For so many faults that are kept, one watched request is.
+/// Kept faults per kept sampled request.
 const REQUESTS: usize = 8;
 
-/// Scenarios that can be told apart; the rest count as outside.
+/// Most distinct scenarios; faults of further ones count as outside scenarios.
 const MAX_SCENARIOS: usize = 256;
 
-/// Everything a recorder knows: what a report is made from.
+/// All records of a run: the input of its report.
 #[derive(Clone, Debug)]
 pub struct Records {
-    /// The scenarios. The first is no scenario: it has what happened before, between and after them.
+    /// The scenarios. The first entry stands for the time before, between and after them.
     pub scenarios: Vec<ScenarioSpan>,
-    /// The faults kept, in the order in which they ended.
+    /// The kept faults, in the order of their ends.
     pub faults: FaultStore,
-    /// The invalidations kept, in the order in which they completed.
+    /// The kept invalidations, in the order of their completion.
     pub invalidations: Vec<Invalidation>,
-    /// The watched requests kept, in the order in which they ended.
+    /// The kept sampled requests, in the order of their ends.
     pub requests: Vec<RequestRecord>,
-    /// How much was seen, kept and lost.
+    /// Counts of what was observed, kept and lost.
     pub observed: Observed,
 }
 
 impl Records {
-    /// Nothing, with room for `bound` faults.
+    /// No records, with room for `bound` faults.
     pub fn empty(bound: usize) -> Self {
         Self {
             scenarios: vec![ScenarioSpan::default()],
@@ -49,55 +49,55 @@ impl Records {
     }
 }
 
-/// When a scenario ran. Times are nanoseconds since the recorder's start.
+/// The time span of a scenario, in nanoseconds since the recorder's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScenarioSpan {
-    /// Its name.
+    /// Name of the scenario.
     pub name: String,
-    /// Its mode.
+    /// Its mode, such as `pasid 4k`.
     pub mode: String,
-    /// When it began first.
+    /// Its first start.
     pub begin: u64,
-    /// When it ended last.
+    /// Its last end.
     pub end: u64,
 }
 
-/// How much was seen, kept and lost: a report says so.
+/// Counts of what was observed, kept and lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
     /// Faults in `faults.csv`.
     pub faults_kept: u64,
-    /// Faults that count in the summaries but were not kept one by one, for want of room.
+    /// Faults that count in the summaries but have no record, for lack of room.
     pub faults_dropped: u64,
     /// Faults without an end when the records were taken.
     pub faults_open: u64,
-    /// Accesses that waited on another queue pair's page request.
+    /// Accesses that joined another queue pair's fault.
     pub coalesced: u64,
     /// Faults whose access failed.
     pub failed: u64,
-    /// Faults whose end was never seen.
+    /// Faults without a recorded end.
     pub abandoned: u64,
-    /// Events that were not recorded at all, as the queue to the assembler was full.
+    /// Events that were lost because the queue to the assembler was full.
     pub events_lost: u64,
-    /// Events that fit nowhere, by what was wrong with them.
+    /// Counts of events that did not fit, by description.
     pub anomalies: BTreeMap<String, u64>,
     /// Invalidations that the device completed.
     pub invalidations: u64,
-    /// How long they took.
+    /// Their durations in nanoseconds.
     pub invalidation_ns: Percentiles,
-    /// How fast the machine was, if it was a real one.
+    /// Speed of the machine, if it was a real one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Speed>,
-    /// How the guest's part of the faults was split, if the guest was asked.
+    /// How the guest's part of the faults was split, if the guest traced it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestStages>,
-    /// Watched requests in `requests.csv`.
+    /// Sampled requests in `requests.csv`.
     #[serde(default)]
     pub requests_kept: u64,
-    /// Watched requests that were not kept, for want of room.
+    /// Sampled requests that have no record, for lack of room.
     #[serde(default)]
     pub requests_dropped: u64,
-    /// Watched requests that were not recorded at all, as the queue to the assembler was full.
+    /// Sampled requests that were lost because the queue to the assembler was full.
     #[serde(default)]
     pub requests_lost: u64,
 }
@@ -111,9 +111,9 @@ pub(super) struct Collector {
     current: u16,
     store: FaultStore,
     dropped: u64,
-    requests: Requests,
+    requests: RequestStore,
     done: Vec<FaultRecord>,
-    /// A scenario may fill this part of the room that is left when it begins.
+    /// Divisor of the free space that a new scenario may fill.
     share: usize,
 }
 
@@ -121,7 +121,7 @@ pub(super) struct Collector {
 struct Scenario {
     span: ScenarioSpan,
     stats: ScenarioStats,
-    /// Faults of it that may still be kept.
+    /// Further faults of the scenario that may be kept.
     room: usize,
 }
 
@@ -134,7 +134,7 @@ impl Collector {
             current: 0,
             store: FaultStore::new(bound),
             dropped: 0,
-            requests: Requests::new(bound / REQUESTS),
+            requests: RequestStore::new(bound / REQUESTS),
             done: Vec::new(),
             share,
         };
@@ -161,7 +161,7 @@ impl Collector {
         }
     }
 
-    /// A watched request is over, on a clock that showed `origin` when the recorder began.
+    /// Takes a finished sampled request, on a clock that read `origin` when the recorder started.
     pub(super) fn take_request(&mut self, event: &RequestEvent, origin: u64) {
         self.requests.push(RequestRecord::new(self.current, event, origin));
     }
@@ -226,7 +226,7 @@ impl Collector {
         }
     }
 
-    /// Everything so far. The faults and invalidations kept are moved out of here, and not copied.
+    /// All records so far. Kept faults and invalidations are moved, not copied.
     pub(super) fn take_records(&mut self, now: u64) -> Records {
         let observed = self.observed();
         let faults = std::mem::replace(&mut self.store, FaultStore::new(0));

@@ -4,10 +4,11 @@ use hdrhistogram::Histogram;
 
 use crate::trace::percentiles::Percentiles;
 
-/// The longest duration that is told from longer ones: an hour.
+/// Longest duration that the histogram distinguishes: an hour, in nanoseconds.
 const LONGEST: u64 = 3_600_000_000_000;
 
-/// Durations in nanoseconds: quantiles right to three digits, the maximum exact. Grows with the largest.
+/// A distribution of nanoseconds: quantiles accurate to three digits, minimum, maximum and sum exact. Its memory grows with
+/// the largest value.
 #[derive(Clone, Debug)]
 pub(crate) struct Durations {
     histogram: Histogram<u32>,
@@ -23,34 +24,34 @@ impl Default for Durations {
 }
 
 impl Durations {
-    /// None yet.
+    /// An empty distribution.
     pub(crate) fn new() -> Self {
         let histogram = Histogram::new(3).expect("three digits are among the five that the crate offers");
         Self { histogram, sum: 0, min: u64::MAX, max: 0 }
     }
 
-    pub(crate) fn note(&mut self, ns: u64) {
-        self.note_many(ns, 1);
+    pub(crate) fn record(&mut self, ns: u64) {
+        self.record_many(ns, 1);
     }
 
-    /// The same duration, `times` times.
-    pub(crate) fn note_many(&mut self, ns: u64, times: u32) {
+    /// Records a duration `times` times.
+    pub(crate) fn record_many(&mut self, ns: u64, times: u32) {
         if times == 0 {
             return;
         }
         self.sum += u128::from(ns) * u128::from(times);
         self.min = self.min.min(ns);
         self.max = self.max.max(ns);
-        // Fails only beyond the range of 64 bits.
+        // Cannot fail: the histogram resizes itself.
         self.histogram.record_n(ns.min(LONGEST), times).unwrap_or_default();
     }
 
-    /// Takes in all that `other` has.
+    /// Adds all durations of `other`.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.sum += other.sum;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
-        // Fails only for a histogram that may not grow.
+        // Cannot fail: the histogram resizes itself.
         self.histogram.add(&other.histogram).unwrap_or_default();
     }
 
@@ -58,39 +59,38 @@ impl Durations {
         self.histogram.len()
     }
 
-    /// Sum of all, exact.
+    /// Exact sum.
     pub(crate) fn sum(&self) -> u128 {
         self.sum
     }
 
-    /// Mean of all, rounded down; zero of none.
+    /// Mean, rounded down; zero if empty.
     pub(crate) fn mean(&self) -> u64 {
         (self.sum / u128::from(self.count().max(1))) as u64
     }
 
-    /// The shortest, exact; zero of none.
+    /// Exact minimum; zero if empty.
     pub(crate) fn min(&self) -> u64 {
         if self.count() == 0 { 0 } else { self.min }
     }
 
-    /// The longest, exact; zero of none.
+    /// Exact maximum; zero if empty.
     pub(crate) fn max(&self) -> u64 {
         self.max
     }
 
-    /// What a share `quantile` of all does not exceed; zero of none.
+    /// The value at `quantile`, 0 to 1; zero if empty.
     pub(crate) fn at(&self, quantile: f64) -> u64 {
         self.histogram.value_at_quantile(quantile).min(self.max)
     }
 
-    /// Durations that occur, ascending, each with how often; durations whose first three digits are the same count as
-    /// one.
+    /// Recorded durations in ascending order, each with its count. Durations that agree in three digits count as one.
     pub(crate) fn recorded(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let steps = self.histogram.iter_recorded();
         steps.map(|step| (step.value_iterated_to().min(self.max), step.count_at_value().into()))
     }
 
-    /// Median, 99th percentile and maximum; zeroes if there are none.
+    /// Median, 99th percentile and maximum; zeroes if empty.
     pub(super) fn percentiles(&self) -> Percentiles {
         Percentiles { p50: self.at(0.5), p99: self.at(0.99), max: self.max }
     }
@@ -101,10 +101,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_right_to_three_digits_and_the_maximum_exactly() {
+    fn quantiles_have_three_digits_and_the_maximum_is_exact() {
         let mut durations = Durations::new();
         for ns in 1..=100_000 {
-            durations.note(ns * 37);
+            durations.record(ns * 37);
         }
         let Percentiles { p50, p99, max } = durations.percentiles();
         assert!(p50.abs_diff(50_000 * 37) < 1_850_000 / 1000, "{p50}");
@@ -114,10 +114,10 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_ends_are_exact_and_merging_adds_them() {
+    fn sum_and_extremes_are_exact_and_merge() {
         let (mut low, mut high) = (Durations::new(), Durations::new());
-        low.note_many(3, 4);
-        high.note(1_234_567);
+        low.record_many(3, 4);
+        high.record(1_234_567);
         low.merge(&high);
         assert_eq!((low.count(), low.sum(), low.mean()), (5, 1_234_579, 246_915));
         assert_eq!((low.min(), low.max(), low.at(0.5)), (3, 1_234_567, 3));

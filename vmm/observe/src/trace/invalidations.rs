@@ -1,4 +1,4 @@
-//! How long the guest waited for the device to forget: Linux does so with interrupts off.
+//! Durations of invalidations: Linux waits for them with interrupts disabled.
 
 use refault_bus::probe::ProbeEvent;
 use refault_bus::{AddressSpace, Iova};
@@ -7,25 +7,25 @@ use super::anomaly::{Anomalies, Anomaly};
 use super::durations::Durations;
 use crate::trace::percentiles::Percentiles;
 
-/// Invalidations under way at one time: one per thread that feeds the IOMMU, so this is plenty.
+/// Most concurrent invalidations. There is at most one per thread that feeds the IOMMU.
 const MAX_OPEN: usize = 64;
 
 /// One invalidation that reached the device. Times are nanoseconds since the recorder's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Invalidation {
-    /// When it arrived.
+    /// Time of its arrival.
     pub start: u64,
-    /// Until every copy that used the old translations had landed, saturated at 4.2 seconds.
+    /// Nanoseconds until every copy that used the old translations had landed, saturated at 4.2 seconds.
     pub duration: u32,
-    /// The address space; the function's own stands for all, too.
+    /// The address space. The function's own also stands for all of them.
     pub space: AddressSpace,
     /// First address of the block.
     pub iova: Iova,
-    /// log2 of the block's size; 63 and more: everything.
+    /// log2 of the block's size in bytes; 63 or more: everything.
     pub size_shift: u8,
 }
 
-/// All invalidations: counted without bound, kept up to one.
+/// All invalidations are counted; the first `bound` are kept.
 #[derive(Clone, Debug)]
 pub(super) struct Invalidations {
     open: Vec<(u64, ProbeEvent)>,
@@ -55,7 +55,7 @@ impl Invalidations {
         };
         let (start, _) = self.open.swap_remove(index);
         let ns = at.saturating_sub(start);
-        self.durations.note(ns);
+        self.durations.record(ns);
         if self.kept.len() < self.bound {
             let duration = u32::try_from(ns).unwrap_or(u32::MAX);
             let (space, iova, size_shift) = (event.space, event.iova, event.size_shift);
@@ -67,7 +67,7 @@ impl Invalidations {
         &self.kept
     }
 
-    /// Moves out those kept; no more are kept.
+    /// Moves out the kept ones; no more are kept afterwards.
     pub(super) fn take_kept(&mut self) -> Vec<Invalidation> {
         self.bound = 0;
         std::mem::take(&mut self.kept)

@@ -1,7 +1,7 @@
-//! The observation side: events of the models become faults with a time for every stage.
+//! Records of faults, requests and invalidations, assembled from probe events.
 //!
-//! [`Recorder`] is the probe of a running machine. It hands out counts and percentiles by scenario while the
-//! machine runs ([`Recorder::scenario_summary`]) and everything at the end ([`Recorder::records`]), from which
+//! [`Recorder`] is the probe of a running machine. It provides counts and percentiles by scenario while the machine runs
+//! ([`Recorder::scenario_summary`]), and all records at the end ([`Recorder::records`]), from which
 //! [`report`](crate::report) writes a run's folder.
 
 mod anomaly;

@@ -1,4 +1,4 @@
-//! Distributions in a few numbers.
+//! Distributions reduced to a few numbers.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,12 +13,12 @@ pub struct Percentiles {
     pub max: u64,
 }
 
-/// The fault latency by who had the fault in hands. The parts' medians need not add up to the whole's.
+/// Fault latency by component. The medians of the parts need not add up to that of the whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
     /// Miss to page request, and matched response to copy.
     pub device_ns: Percentiles,
-    /// Page request, or page fault, to queue entry and interrupt, and answer to match.
+    /// Page request, or page fault event, to queue entry and interrupt, and response to match.
     pub iommu_ns: Percentiles,
     /// Interrupt to response descriptor: the guest's kernel and its filesystem.
     pub guest_ns: Percentiles,

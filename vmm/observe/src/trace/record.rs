@@ -1,4 +1,4 @@
-//! What is known of one fault when it is over, and who had it in hands for how long.
+//! The record of a fault: its stages, and how long each component took.
 
 use refault_bus::{AddressSpace, Iova, PrgIndex};
 
@@ -7,34 +7,34 @@ use refault_bus::{AddressSpace, Iova, PrgIndex};
 pub struct FaultRecord {
     /// Index into [`Records::scenarios`](super::Records::scenarios): the scenario in which the fault began.
     pub scenario: u16,
-    /// The queue pair whose access missed.
+    /// Number of the queue pair whose access missed.
     pub qpn: u32,
     /// The address space: a process', or an on-demand region's.
     pub space: AddressSpace,
-    /// The page.
+    /// Address of the page.
     pub iova: Iova,
     /// Whether the access was a write.
     pub write: bool,
-    /// The page request group of the last round; of a region, the slot of its page fault's token.
+    /// Page request group of the last round; for an on-demand region, the slot of the page fault's token.
     pub group: Option<PrgIndex>,
-    /// Page requests, or page fault events, sent for it: 1 normally, more if the page was gone again when the device looked.
+    /// Page requests, or page fault events, sent for it: more than 1 if the page was gone again when the device retried.
     pub requests: u32,
     /// How it ended.
     pub outcome: FaultOutcome,
-    /// When it passed which stage.
+    /// The time of each stage.
     pub times: StageTimes,
 }
 
 /// How a fault ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FaultOutcome {
-    /// The access was repeated and its bytes were copied.
+    /// The access was retried and its bytes were copied.
     Copied,
     /// The guest refused the page or the device gave up: the access failed.
     Failed,
-    /// The access waited on another queue pair's page request for the same page, and was then copied.
+    /// The access joined another queue pair's fault on the same page, and was then copied.
     Coalesced,
-    /// Its end was never seen: the queue pair is gone, or events were lost.
+    /// No end was recorded: the queue pair is gone, or events were lost.
     Abandoned,
 }
 
@@ -58,36 +58,36 @@ impl FaultOutcome {
     }
 }
 
-/// When a fault passed which stage (`refault_bus::probe::Stage`). `None`: never seen there.
+/// The time of each stage (`refault_bus::probe::Stage`) of a fault; `None` if the stage was not recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageTimes {
     /// The first miss: the fault begins.
     pub miss: u64,
-    /// The miss that began the last round. Equal to [`Self::miss`] unless the page was gone again when the
-    /// device looked; the stages below are those of the last round.
+    /// The miss that began the last round, whose stages follow. Equal to [`Self::miss`] unless the page was gone again
+    /// when the device retried.
     pub round: u64,
     /// The page request left the device.
     pub page_request: Option<u64>,
     /// Its entry was in the page request queue.
     pub queued: Option<u64>,
-    /// The interrupt was sent; not seen if one was pending already.
+    /// The interrupt was sent; `None` if one was pending already.
     pub interrupt: Option<u64>,
-    /// The guest's page request thread took the entry from the queue. This and the next two are known only where the
-    /// guest itself says them.
+    /// The guest's page request thread took the entry from the queue. This and the next two are known only if the guest
+    /// traces them.
     pub taken: Option<u64>,
-    /// A handler of the guest began with the fault.
+    /// A handler in the guest began work on the fault.
     pub handling: Option<u64>,
-    /// The page was in the table.
+    /// The page was in the page table, or in the region's.
     pub handled: Option<u64>,
     /// The guest's response was read from the invalidation queue.
     pub response: Option<u64>,
-    /// The device matched the response and gave its credit back.
+    /// The device matched the response and returned the credit.
     pub matched: Option<u64>,
     /// Copied or failed: the fault is over.
     pub end: u64,
 }
 
-/// Who has a fault in hands.
+/// A component that spends a fault's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Component {
     /// The NIC.
@@ -98,8 +98,8 @@ pub enum Component {
     Guest,
 }
 
-/// Names of the segments in the order of the path. The first is that of accesses which sent no request of
-/// their own. The fifth is the guest's whole part, where the guest does not say how it divides into the four after it.
+/// Names of the segments, in the order of the path. The first is for accesses that sent no request of their own. The fifth
+/// is the guest's whole part, if its division into the next four is unknown.
 pub const SEGMENTS: [&str; 11] = [
     "wait for another's request",
     "send page request",
@@ -114,16 +114,16 @@ pub const SEGMENTS: [&str; 11] = [
     "translate and copy",
 ];
 
-/// A stretch of a fault's life between two stages that were seen.
+/// The time between two recorded stages of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// What happens meanwhile: one of [`SEGMENTS`].
+    /// One of [`SEGMENTS`].
     pub name: &'static str,
-    /// Who does it.
+    /// The component that spends the time.
     pub component: Component,
-    /// First nanosecond.
+    /// Start in nanoseconds.
     pub from: u64,
-    /// End, not before `from`.
+    /// End in nanoseconds, not before `from`.
     pub to: u64,
 }
 
@@ -133,10 +133,10 @@ pub struct Segment {
 /// * *IOMMU*: page request to queue entry and interrupt, and response descriptor to match;
 /// * *guest*: interrupt to response - or queue entry to response, when no interrupt was sent because one was
 ///   pending;
-/// * *again*: everything before the last round, in faults whose page was gone again when the device looked.
+/// * *again*: everything before the last round, in faults whose page was gone again when the device retried.
 ///
-/// A stretch whose end was never seen belongs to the component it began with: a guest that never answers has
-/// the time until the device gives up.
+/// Time up to a stage that was not recorded belongs to the component where it began: with a guest that never answers, the
+/// guest's part lasts until the device gives up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultSplit {
     /// The NIC's part.
@@ -150,12 +150,12 @@ pub struct FaultSplit {
 }
 
 impl StageTimes {
-    /// From the first miss to the end.
+    /// Nanoseconds from the first miss to the end.
     pub fn total(&self) -> u64 {
         self.end.saturating_sub(self.miss)
     }
 
-    /// The same so many nanoseconds later.
+    /// The same times shifted by `ns`.
     pub fn later_by(&self, ns: u64) -> Self {
         let later = |at: Option<u64>| at.map(|at| at + ns);
         Self {
@@ -173,8 +173,8 @@ impl StageTimes {
         }
     }
 
-    /// The last round cut at the stages that were seen, gapless and in order. Threads stamp concurrently, so
-    /// a stage may carry a later time than its successor; it is then taken to coincide with it.
+    /// The segments of the last round between recorded stages, gapless and in order. Threads timestamp concurrently, so a
+    /// stage may have a later time than its successor; it then counts as simultaneous.
     pub fn segments(&self) -> impl Iterator<Item = Segment> + use<> {
         let marks = self.marks();
         let end = self.end.max(self.round);
@@ -191,7 +191,7 @@ impl StageTimes {
         })
     }
 
-    /// Who had the fault for how long.
+    /// The total by component.
     pub fn split(&self) -> FaultSplit {
         let mut split = FaultSplit { again: self.round.saturating_sub(self.miss), ..Default::default() };
         for segment in self.segments() {
@@ -205,10 +205,10 @@ impl StageTimes {
         split
     }
 
-    /// The stages of the last round, each with what begins there.
+    /// The stages of the last round, each with the segment that begins there.
     fn marks(&self) -> [Mark; 9] {
-        // A guest that was awake already may take the entry, or even answer, before the interrupt is sent: then it is
-        // no step of this fault's path.
+        // A guest that is awake may take the entry, or even respond, before the interrupt is sent: then the interrupt is
+        // not on this fault's path.
         let acted = self.taken.into_iter().chain(self.response).min();
         let interrupt = self.interrupt.filter(|&sent| acted.is_none_or(|acted| sent <= acted));
         let queued_by = if interrupt.is_some() { Component::Iommu } else { Component::Guest };
@@ -264,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn every_nanosecond_belongs_to_somebody() {
+    fn every_nanosecond_belongs_to_a_component() {
         assert_eq!(full().split(), split(110, 90, 1000, 0));
         let names: Vec<_> = full().segments().map(|s| s.name).collect();
         assert_eq!(names, [&SEGMENTS[1..5], &SEGMENTS[9..]].concat());
     }
 
     #[test]
-    fn a_guest_that_speaks_divides_its_part() {
+    fn guest_stages_divide_the_guests_part() {
         let times = StageTimes { taken: Some(300), handling: Some(500), handled: Some(1100), ..full() };
         assert_eq!(times.split(), split(110, 90, 1000, 0));
         let names: Vec<_> = times.segments().map(|s| s.name).collect();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_interrupt_the_guest_has_it_from_the_queue_on() {
+    fn without_an_interrupt_the_guests_part_begins_at_the_queue() {
         assert_eq!(StageTimes { interrupt: None, ..full() }.split(), split(110, 60, 1030, 0));
     }
 
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_rounds_stand_apart() {
+    fn earlier_rounds_are_separate() {
         assert_eq!(StageTimes { miss: 40, ..full() }.split(), split(110, 90, 1000, 60));
     }
 

@@ -1,8 +1,7 @@
 //! The probe of a running machine.
 //!
-//! Recording is a clock reading and a push onto a lock-free queue, so that the fault path does not wait and
-//! threads do not meet. Who ends a fault also empties the queue for everybody, after the end was stamped:
-//! so assembly costs no measured fault anything, needs no thread, and an idle machine does nothing at all.
+//! Recording reads the clock and pushes onto a lock-free queue, so the fault path never blocks. The thread that ends a
+//! fault drains the queue after it has stamped the end: assembly adds no time to a measured fault and needs no thread.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,23 +17,23 @@ use super::record::FaultRecord;
 use super::request::RequestRecord;
 use super::stats::FaultSummary;
 
-/// Events that can wait for assembly, 48 bytes each.
+/// Most events that wait for assembly, of 48 bytes each.
 const QUEUE: usize = 16 * 1024;
 
-/// Watched requests that can wait for the same, 112 bytes each.
+/// Most sampled requests that wait for assembly, of 112 bytes each.
 const REQUESTS: usize = 1024;
 
-/// Events that one caller assembles for all before it goes on.
+/// Most events that one caller assembles.
 const BATCH: usize = 64;
 
-/// A scenario may fill this part of the room that is left when it begins: a long one leaves enough to the next.
+/// Divisor of the free space that a scenario may fill, so that a long one leaves enough for later ones.
 const SHARE: usize = 8;
 
-/// Stamps events, assembles them to faults, and keeps the tally by scenario.
+/// Timestamps events, assembles them into faults, and keeps statistics by scenario.
 pub struct Recorder {
     clock: Arc<dyn Clock>,
     origin: u64,
-    /// Only one thread records, in no measured time: events need no queue.
+    /// Only one thread records, on a virtual clock: events need no queue.
     alone: bool,
     queue: ArrayQueue<(u64, ProbeEvent)>,
     lost: AtomicU64,
@@ -44,20 +43,19 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Faults kept by default: 7 MiB of them, of the 40 MiB that a VMM may have beyond its guest's memory. With
-    /// queues, histograms, invalidations and watched requests a recorder has 1.6 MiB when it is new, and 16 MiB at
-    /// most when 18 scenarios have filled it.
+    /// Faults kept by default: 7 MiB of the 40 MiB that a VMM may use beyond its guest's memory. With queues, histograms,
+    /// invalidations and sampled requests, a new recorder has 1.6 MiB, and at most 16 MiB after 18 scenarios.
     pub const DEFAULT_BOUND: usize = 96 * 1024;
 
-    /// A recorder that keeps at most `bound` faults (and a quarter as many invalidations, an eighth as many watched
-    /// requests) one by one. What is beyond counts in the histograms only. `clock` must be the device's, which stamps
-    /// watched requests itself. Time begins now.
+    /// A recorder that keeps records of at most `bound` faults, a quarter as many invalidations, and an eighth as many
+    /// sampled requests; the rest counts in histograms only. `clock` must be the device's, which timestamps sampled
+    /// requests itself. Record times count from now.
     pub fn new(clock: Arc<dyn Clock>, bound: usize) -> Arc<Self> {
         Self::with(clock, bound, false)
     }
 
-    /// As [`Self::new`], for one scenario, which may fill all of the room, on one thread's virtual time.
-    pub fn of_one(clock: Arc<dyn Clock>, bound: usize) -> Arc<Self> {
+    /// As [`Self::new`], for a single scenario on one thread's virtual clock, which may fill the whole store.
+    pub fn single_threaded(clock: Arc<dyn Clock>, bound: usize) -> Arc<Self> {
         Self::with(clock, bound, true)
     }
 
@@ -75,47 +73,47 @@ impl Recorder {
         })
     }
 
-    /// What the clock showed when time began.
+    /// Clock reading that record times count from.
     pub fn origin_ns(&self) -> u64 {
         self.origin
     }
 
-    /// Begins a scenario in a mode: faults that miss from now on are its own. Ends the one before. A pair of
-    /// names used before is continued.
+    /// Begins a scenario, to which faults from now on belong, and ends the one before. A pair of names that was used before
+    /// is continued.
     pub fn begin(&self, scenario: &str, mode: &str) {
         let now = self.now();
-        self.settled().begin(now, scenario, mode);
+        self.drained().begin(now, scenario, mode);
     }
 
-    /// Ends the scenario: faults that miss from now on belong to none.
+    /// Ends the scenario: faults from now on belong to none.
     pub fn end(&self) {
         let now = self.now();
-        self.settled().end(now);
+        self.drained().end(now);
     }
 
-    /// The faults kept, in the order in which they ended.
+    /// The kept faults, in the order of their ends.
     pub fn faults(&self) -> Vec<FaultRecord> {
-        self.settled().faults().iter().collect()
+        self.drained().faults().iter().collect()
     }
 
-    /// The invalidations kept, in the order in which they completed.
+    /// The kept invalidations, in the order of their completion.
     pub fn invalidations(&self) -> Vec<Invalidation> {
-        self.settled().invalidations().to_vec()
+        self.drained().invalidations().to_vec()
     }
 
-    /// The watched requests kept, in the order in which they ended.
+    /// The kept sampled requests, in the order of their ends.
     pub fn requests(&self) -> Vec<RequestRecord> {
-        self.settled().requests().to_vec()
+        self.drained().requests().to_vec()
     }
 
-    /// What the faults of a scenario in a mode come to; zeroes if it never began.
+    /// Statistics of a scenario's faults; zeroes if it never began.
     pub fn scenario_summary(&self, scenario: &str, mode: &str) -> FaultSummary {
-        self.settled().summary(scenario, mode)
+        self.drained().summary(scenario, mode)
     }
 
-    /// How much was seen, kept and lost.
+    /// Counts of what was observed, kept and lost.
     pub fn observed(&self) -> Observed {
-        let observed = self.settled().observed();
+        let observed = self.drained().observed();
         self.with_losses(observed)
     }
 
@@ -127,22 +125,22 @@ impl Recorder {
         }
     }
 
-    /// A copy of everything, for the report.
+    /// A copy of all records.
     pub fn records(&self) -> Records {
         let now = self.now();
-        let records = self.settled().records(now);
+        let records = self.drained().records(now);
         Records { observed: self.with_losses(records.observed), ..records }
     }
 
-    /// As [`Self::records`], but moved out of the recorder, which keeps no more faults one by one.
+    /// As [`Self::records`], but moves the records out; the recorder keeps no more faults afterwards.
     pub fn take_records(&self) -> Records {
         let now = self.now();
-        let records = self.settled().take_records(now);
+        let records = self.drained().take_records(now);
         Records { observed: self.with_losses(records.observed), ..records }
     }
 
-    /// The collector with all events in it that were recorded before the call.
-    fn settled(&self) -> MutexGuard<'_, Collector> {
+    /// The collector, after it has taken all events that were recorded before the call.
+    fn drained(&self) -> MutexGuard<'_, Collector> {
         let mut collector = self.collector();
         self.assemble(&mut collector, QUEUE);
         collector
@@ -152,7 +150,7 @@ impl Recorder {
         self.collector.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves up to `limit` events on, unless somebody else is doing so.
+    /// Assembles up to `limit` events, unless another thread is doing so.
     fn help(&self, limit: usize) {
         match self.collector.try_lock() {
             Ok(mut collector) => self.assemble(&mut collector, limit),
@@ -170,7 +168,7 @@ impl Recorder {
         }
     }
 
-    /// Runs `work` while nobody can assemble.
+    /// Runs `work` while assembly is blocked.
     #[cfg(test)]
     pub(super) fn while_busy(&self, work: impl FnOnce()) {
         let _collector = self.collector.lock();
@@ -199,7 +197,7 @@ impl Probe for Recorder {
         }
     }
 
-    /// The device is done with the request: whatever is done here delays only the next one.
+    /// The device has finished the request, so work done here delays only the next one.
     fn request(&self, event: &RequestEvent) {
         if let Err(event) = self.requests.push(*event) {
             self.help(BATCH);

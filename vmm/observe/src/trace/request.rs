@@ -1,4 +1,4 @@
-//! Requests that were watched from doorbell to completion: what of them is kept, and how long their steps take.
+//! Sampled requests: records of each from doorbell to completion, and durations of the steps.
 
 use refault_abi::codes::*;
 use refault_bus::probe::RequestEvent;
@@ -6,32 +6,32 @@ use refault_bus::probe::RequestEvent;
 use super::durations::Durations;
 use super::record::FaultRecord;
 
-/// A watched request. Times are nanoseconds since the recorder's start.
+/// A sampled request. Times are nanoseconds since the recorder's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestRecord {
     /// Index into [`Records::scenarios`](super::Records::scenarios): the scenario in which the request ended.
     pub scenario: u16,
-    /// What the device told of it.
+    /// The device's event, with times relative to the recorder's start.
     pub event: RequestEvent,
 }
 
-/// Those that are kept.
+/// The kept records.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(super) struct RequestStore {
     kept: Vec<RequestRecord>,
     bound: usize,
-    /// How many more the scenario under way may have.
+    /// How many more records the current scenario may have.
     room: usize,
     dropped: u64,
 }
 
-impl Requests {
-    /// None, and at most `bound`: memory for all of them is reserved, and touched when it is used.
+impl RequestStore {
+    /// An empty store for `bound` records. Memory is reserved now, but not touched before it is used.
     pub(super) fn new(bound: usize) -> Self {
         Self { kept: Vec::with_capacity(bound), bound, room: bound, dropped: 0 }
     }
 
-    /// Another scenario begins, which may have one part in `parts` of what is free.
+    /// Lets a new scenario use one part in `parts` of the free space.
     pub(super) fn share(&mut self, parts: usize) {
         self.room = (self.bound - self.kept.len()).div_ceil(parts);
     }
@@ -59,7 +59,7 @@ pub const REQUEST_STEPS: [&str; 5] =
     ["wait for the device", "translate", "copy", "write completion", "interrupt and retire"];
 
 impl RequestRecord {
-    /// The record of what a device told, whose clock showed `origin` when the recorder began.
+    /// The record of a device's event, whose clock read `origin` when the recorder started.
     pub(super) fn new(scenario: u16, event: &RequestEvent, origin: u64) -> Self {
         let since = |at: u64| at.saturating_sub(origin);
         let event = RequestEvent {
@@ -74,18 +74,17 @@ impl RequestRecord {
         Self { scenario, event }
     }
 
-    /// When it begins: with its doorbell, if that is known.
+    /// Its start: the doorbell if known, otherwise the fetch.
     pub fn begin(&self) -> u64 {
         self.event.doorbell_ns.unwrap_or(self.event.fetched_ns).min(self.event.fetched_ns)
     }
 
-    /// From its begin to its end.
+    /// Nanoseconds from start to end.
     pub fn total(&self) -> u64 {
         self.event.end_ns.saturating_sub(self.begin())
     }
 
-    /// Its steps, each with its name and where it begins and ends: gapless, as far as they were seen. A step that was
-    /// not seen is part of the one before it.
+    /// Its steps as (name, start, end), gapless. A step that was not recorded is part of the one before it.
     pub fn steps(&self) -> impl Iterator<Item = (&'static str, u64, u64)> + use<> {
         let RequestEvent { doorbell_ns, fetched_ns, translated_ns, landed_ns, written_ns, end_ns, .. } =
             self.event;
@@ -102,7 +101,7 @@ impl RequestRecord {
         steps.into_iter().flatten()
     }
 
-    /// Name of what it asks for.
+    /// Name of the operation.
     pub fn operation(&self) -> &'static str {
         match self.event.opcode {
             OP_SEND => "send",
@@ -118,31 +117,31 @@ impl RequestRecord {
         }
     }
 
-    /// Whether a fault is one of this request's: a queue pair works on one at a time.
+    /// Whether a fault belongs to this request: a queue pair executes one request at a time.
     pub fn has(&self, fault: &FaultRecord) -> bool {
         let RequestEvent { qpn, fetched_ns, end_ns, .. } = self.event;
         fault.qpn == qpn && (fetched_ns..=end_ns).contains(&fault.times.miss)
     }
 }
 
-/// How long the steps of requests took.
+/// Durations of the steps of requests.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestTimes {
     steps: [Durations; REQUEST_STEPS.len()],
-    /// Requests from their begin to their end.
+    /// Durations of whole requests.
     pub(crate) whole: Durations,
 }
 
 impl RequestTimes {
-    pub(crate) fn note(&mut self, request: &RequestRecord) {
+    pub(crate) fn record(&mut self, request: &RequestRecord) {
         for (name, from, to) in request.steps() {
             let step = REQUEST_STEPS.iter().zip(&mut self.steps).find(|(known, _)| **known == name);
-            step.into_iter().for_each(|(_, durations)| durations.note(to - from));
+            step.into_iter().for_each(|(_, durations)| durations.record(to - from));
         }
-        self.whole.note(request.total());
+        self.whole.record(request.total());
     }
 
-    /// The steps by name, each of those requests in which it was seen.
+    /// Durations by step, each over the requests in which it was recorded.
     pub(crate) fn steps(&self) -> impl Iterator<Item = (&'static str, &Durations)> {
         REQUEST_STEPS.into_iter().zip(&self.steps)
     }
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_was_not_seen_is_part_of_the_one_before() {
+    fn a_step_that_was_not_recorded_is_part_of_the_one_before() {
         let mut silent = record();
         (silent.event.doorbell_ns, silent.event.written_ns) = (None, None);
         let steps: Vec<_> = silent.steps().map(|(_, from, to)| (from, to)).collect();
@@ -187,11 +186,11 @@ mod tests {
     }
 
     #[test]
-    fn times_of_a_step_are_of_requests_that_had_it() {
+    fn durations_of_a_step_cover_requests_that_had_it() {
         let mut silent = record();
         silent.event.doorbell_ns = None;
         let mut times = RequestTimes::default();
-        [record(), silent].iter().for_each(|request| times.note(request));
+        [record(), silent].iter().for_each(|request| times.record(request));
         let steps: Vec<_> = times.steps().map(|(name, step)| (name, step.count(), step.max())).collect();
         assert_eq!(steps[..2], [(REQUEST_STEPS[0], 1, 50), (REQUEST_STEPS[1], 2, 100)]);
         assert_eq!((times.whole.count(), times.whole.max()), (2, 400));

@@ -1,4 +1,4 @@
-//! What a scenario's faults come to. Histograms take every fault, also those that the record store drops.
+//! Statistics of a scenario's faults. Histograms include faults that the record store drops.
 
 use super::durations::Durations;
 use super::record::{FaultOutcome, FaultRecord};
@@ -11,16 +11,15 @@ pub struct FaultSummary {
     pub faults: u64,
     /// Faults whose access failed.
     pub failed: u64,
-    /// Accesses that waited on another queue pair's page request.
+    /// Accesses that joined another queue pair's fault.
     pub coalesced: u64,
-    /// Faults whose end was never seen.
+    /// Faults without a recorded end.
     pub abandoned: u64,
     /// Page requests sent for all of them.
     pub page_requests: u64,
-    /// From miss to copy, of the faults in [`Self::faults`].
+    /// Miss to copy of [`Self::faults`], in nanoseconds.
     pub fault_ns: Percentiles,
-    /// The same time by component: [`FaultSplit`](super::FaultSplit) says where the borders are. Time in
-    /// rounds that ended with the page gone again is in no part.
+    /// That time by component, as [`FaultSplit`](super::FaultSplit) divides it, without earlier rounds.
     pub split: Split,
 }
 
@@ -52,10 +51,10 @@ impl ScenarioStats {
         self.page_requests += u64::from(record.requests);
         if record.outcome == FaultOutcome::Copied {
             let split = record.times.split();
-            self.total.note(record.times.total());
-            self.device.note(split.device);
-            self.iommu.note(split.iommu);
-            self.guest.note(split.guest);
+            self.total.record(record.times.total());
+            self.device.record(split.device);
+            self.iommu.record(split.iommu);
+            self.guest.record(split.guest);
         }
     }
 

@@ -1,10 +1,10 @@
-//! Finished faults, packed: 72 bytes each, so that a hundred thousand of them cost the VMM 7 MiB.
+//! A compact store of fault records: 72 bytes each, so 100,000 of them take 7 MiB.
 
 use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 
 use super::record::{FaultOutcome, FaultRecord, StageTimes};
 
-/// Records per allocation: nothing is ever moved to make room, as that would show in the latencies.
+/// Records per allocation. The store never moves records to grow, because that would show in latencies.
 const CHUNK: usize = 1024;
 
 /// An append-only list of at most `bound` faults.
@@ -21,7 +21,7 @@ impl FaultStore {
         Self { chunks: Vec::new(), bound, len: 0 }
     }
 
-    /// Appends a fault; `false` if the store is full.
+    /// Appends a fault; returns `false` if the store is full.
     pub fn push(&mut self, record: &FaultRecord) -> bool {
         if self.len >= self.bound {
             return false;
@@ -36,12 +36,12 @@ impl FaultStore {
         true
     }
 
-    /// The faults in the order in which they ended.
+    /// The faults, in the order of their ends.
     pub fn iter(&self) -> impl Iterator<Item = FaultRecord> + '_ {
         self.chunks.iter().flatten().map(Packed::unpack)
     }
 
-    /// Changes each fault in place, in the order in which they ended.
+    /// Changes each fault in place, in the order of their ends.
     pub fn update(&mut self, mut change: impl FnMut(&mut FaultRecord)) {
         for packed in self.chunks.iter_mut().flatten() {
             let mut record = packed.unpack();
@@ -50,30 +50,30 @@ impl FaultStore {
         }
     }
 
-    /// How many there are.
+    /// Number of faults.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no faults.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many more fit.
+    /// Number of further faults that fit.
     pub fn free(&self) -> usize {
         self.bound - self.len
     }
 }
 
-/// A fault in 72 bytes. Times are distances from the miss.
+/// A fault in 72 bytes. Times are relative to the miss.
 #[derive(Clone, Copy, Debug)]
 struct Packed {
     miss: u64,
     /// Page address; in its low 12 bits the group (0..9), write (9), outcome (10..12).
     page: u64,
     qpn: u32,
-    /// PASID or key, as `flags` say.
+    /// PASID or key, depending on `flags`.
     space: u32,
     /// Round, page request, queued, interrupt, taken, handling, handled, response, matched, end.
     distances: [Distance; 10],
@@ -236,7 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_packed_comes_out_the_same(record in record()) {
+        fn packing_is_lossless(record in record()) {
             prop_assert_eq!(Packed::from(&record).unpack(), record);
         }
     }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn long_distances_lose_only_their_last_bits() {
+    fn long_distances_lose_only_low_bits() {
         for ns in [1 << 31, 5_000_000_123, 2_000_000_000_000] {
             let back = Distance::new(ns).ns().unwrap();
             assert!(back <= ns && ns - back < 1024);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_store_takes_no_more() {
+    fn a_full_store_rejects_faults() {
         let record = Packed {
             miss: 1,
             page: 0,

@@ -99,7 +99,7 @@ fn groups_are_reused_while_their_faults_still_copy() {
 }
 
 #[test]
-fn a_page_that_is_gone_again_costs_a_round_of_the_same_fault() {
+fn a_page_that_is_gone_again_adds_a_round() {
     for misses_again in [true, false] {
         let bench = Bench::new(64);
         bench.recorder.begin("exchange", "2m");
@@ -118,7 +118,7 @@ fn a_page_that_is_gone_again_costs_a_round_of_the_same_fault() {
 }
 
 #[test]
-fn a_page_asked_for_ahead_is_missed_once_more_when_its_turn_comes() {
+fn a_prefetched_page_misses_again_when_its_turn_comes() {
     let bench = Bench::new(64);
     bench.then(0, Stage::Miss, 0, 1, 0xa).then(50, Stage::PageRequest, 7, 1, 0xa);
     bench.then(500, Stage::Miss, 0, 1, 0xa).answered(7).then(60, Stage::Copied, 7, 1, 0xa);
@@ -138,7 +138,7 @@ fn rounds_that_report_their_own_end_are_one_fault() {
 }
 
 #[test]
-fn an_answer_to_a_fault_that_is_over_is_not_the_next_ones() {
+fn a_late_response_does_not_belong_to_the_next_fault() {
     let bench = Bench::new(64);
     bench.then(0, Stage::Miss, 0, 1, 0xa).then(50, Stage::PageRequest, 7, 1, 0xa);
     bench.then(10, Stage::Queued, 7, 0, 0).then(60, Stage::Copied, 7, 1, 0xa);
@@ -187,7 +187,7 @@ fn a_queue_pair_waits_for_several_pages_at_once() {
 }
 
 #[test]
-fn waiters_on_anothers_request_are_counted_apart() {
+fn coalesced_faults_are_counted_separately() {
     let bench = Bench::new(64);
     bench.then(0, Stage::Miss, 0, 1, 0xa).then(1, Stage::PageRequest, 7, 1, 0xa);
     bench.then(1, Stage::Miss, 0, 2, 0xa).answered(7);
@@ -246,7 +246,7 @@ fn invalidations_are_timed_by_their_block() {
 }
 
 #[test]
-fn records_say_when_scenarios_ran() {
+fn records_have_the_time_spans_of_scenarios() {
     let bench = Bench::new(64);
     bench.clock.advance(5);
     bench.recorder.begin("steady", "4k");
@@ -263,7 +263,7 @@ const ANSWERED: [Stage; 6] =
     [Stage::Miss, Stage::PageRequest, Stage::Queued, Stage::Response, Stage::Matched, Stage::Copied];
 
 #[test]
-fn threads_lose_nothing_that_the_queue_can_hold() {
+fn concurrent_threads_lose_no_events() {
     let recorder = Recorder::new(Arc::new(refault_rig::clock::WallClock::new()), 1 << 16);
     recorder.begin("steady", "4k");
     std::thread::scope(|scope| {
@@ -288,7 +288,7 @@ fn threads_lose_nothing_that_the_queue_can_hold() {
 }
 
 #[test]
-fn what_the_queue_cannot_hold_is_lost_and_counted() {
+fn events_beyond_the_queue_are_counted_as_lost() {
     let bench = Bench::new(64);
     bench.recorder.while_busy(|| {
         for page in 0..20_000 {
@@ -330,27 +330,27 @@ proptest::proptest! {
     }
 }
 
-/// A watched request of queue pair `qpn` between two moments of the bench's clock, which begins at a millisecond.
+/// A sampled request of queue pair `qpn` between two moments of the bench's clock, which begins at a millisecond.
 fn request(qpn: u32, fetched: u64, end: u64) -> RequestEvent {
     let at = |ns: u64| 1_000_000 + ns;
     RequestEvent { qpn, fetched_ns: at(fetched), end_ns: at(end), ..RequestEvent::default() }
 }
 
 #[test]
-fn a_watched_request_is_of_its_scenario_and_its_times_count_from_the_start() {
+fn a_sampled_request_belongs_to_its_scenario() {
     let bench = Bench::new(64);
     bench.recorder.begin("steady", "4k");
     bench.recorder.request(&request(17, 5, 2500));
     bench.fault(3, 17, 0x1234).fault(4, 18, 0x1234);
     let [request] = bench.recorder.requests()[..] else { panic!("one request") };
     assert_eq!((request.scenario, request.begin(), request.event.end_ns), (1, 5, 2500));
-    // Queue pair 17 had a fault meanwhile; that of 18 is somebody else's.
+    // Queue pair 17 had a fault meanwhile; that of 18 belongs to another request.
     let own = bench.recorder.faults().iter().filter(|fault| request.has(fault)).count();
     assert_eq!(own, 1);
 }
 
 #[test]
-fn watched_requests_are_kept_up_to_a_bound_and_what_is_lost_is_counted() {
+fn sampled_requests_are_kept_up_to_a_bound_and_losses_are_counted() {
     let bench = Bench::new(64 * 8);
     bench.recorder.begin("steady", "4k");
     for at in 0..100 {

@@ -23,7 +23,7 @@ use super::view::View;
 use refault_lab::engine::{self, run_with_actor};
 use refault_lab::outcome::ExperimentOutcome;
 use refault_lab::scenario::{self, Arrival, Device, Guest, Load, Pattern, Scenario};
-use refault_observe::summary::Outcome as Verdict;
+use refault_observe::summary::RunResult as Verdict;
 use refault_observe::trace::{FaultRecord, FaultSummary, Records, ScenarioSpan};
 use refault_os::speed::Speed;
 use refault_timing::{Preset, Timing};

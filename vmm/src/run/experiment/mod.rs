@@ -19,7 +19,7 @@ use super::options::parse::{Add, Out};
 use refault_lab::engine::requests::{LoadRequest, requests};
 use refault_lab::outcome::ExperimentOutcome;
 use refault_lab::scenario::{Arrival, ChurnOperation, Scenario, TranslationMode};
-use refault_observe::report::Counters;
+use refault_observe::report::DeviceCounters;
 use refault_observe::trace::Records;
 
 pub(super) use limits::limits;
@@ -91,7 +91,7 @@ impl Experiment {
     ///
     /// # Errors
     /// The guest left no results, or damaged ones.
-    pub(super) fn outcome(&self, records: Records, counters: Counters) -> Result<ExperimentOutcome> {
+    pub(super) fn outcome(&self, records: Records, counters: DeviceCounters) -> Result<ExperimentOutcome> {
         let load = results::read(&self.results()).context("the guest's load left no results")?;
         let handlers = results::handlers(&records);
         Ok(ExperimentOutcome { records, counters, load, handlers })

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use refault_observe::report::verdicts::{Case, Verdict};
+use refault_observe::report::verdicts::{Case, CaseVerdict};
 use refault_os::message::visible;
 
 /// The exit status of a test that was skipped.
@@ -56,9 +56,9 @@ impl Verdicts {
         };
         let name = if named.is_some() { before.to_owned() } else { described.take()? };
         let verdict = match verdict.trim_end() {
-            "ok" => Verdict::Pass,
-            "FAIL" | "ERROR" => Verdict::Fail(line.into()),
-            skipped => Verdict::Skip(skipped.strip_prefix("skipped ")?.trim_matches(['\'', '"']).into()),
+            "ok" => CaseVerdict::Pass,
+            "FAIL" | "ERROR" => CaseVerdict::Fail(line.into()),
+            skipped => CaseVerdict::Skip(skipped.strip_prefix("skipped ")?.trim_matches(['\'', '"']).into()),
         };
         Some(Case { name, verdict })
     }
@@ -67,13 +67,13 @@ impl Verdicts {
     /// tests say.
     pub(crate) fn cases(&self, name: &str, status: u8) -> Vec<Case> {
         let mut cases = self.cases.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let failed = cases.iter().any(|case| matches!(case.verdict, Verdict::Fail(_)));
+        let failed = cases.iter().any(|case| matches!(case.verdict, CaseVerdict::Fail(_)));
         let verdict = match status {
-            0 => Verdict::Pass,
-            SKIPPED => Verdict::Skip("exit status 4".into()),
-            status => Verdict::Fail(format!("exit status {status}")),
+            0 => CaseVerdict::Pass,
+            SKIPPED => CaseVerdict::Skip("exit status 4".into()),
+            status => CaseVerdict::Fail(format!("exit status {status}")),
         };
-        if cases.is_empty() || matches!(verdict, Verdict::Fail(_)) && !failed {
+        if cases.is_empty() || matches!(verdict, CaseVerdict::Fail(_)) && !failed {
             cases.push(Case { name: name.into(), verdict });
         }
         cases
@@ -94,10 +94,10 @@ fn ktap_line(line: &str) -> Option<Case> {
     let directive = directive.trim();
     let verdict = match (failed, directive.get(..4)) {
         (_, Some(word)) if word.eq_ignore_ascii_case("skip") => {
-            Verdict::Skip(directive.get(4..).unwrap_or_default().trim().into())
+            CaseVerdict::Skip(directive.get(4..).unwrap_or_default().trim().into())
         }
-        (true, _) => Verdict::Fail(line.into()),
-        (false, _) => Verdict::Pass,
+        (true, _) => CaseVerdict::Fail(line.into()),
+        (false, _) => CaseVerdict::Pass,
     };
     let name = if name.is_empty() { number } else { name };
     Some(Case { name: name.into(), verdict })
@@ -107,8 +107,8 @@ fn storm(line: &str) -> Option<Case> {
     let mut words = line.strip_prefix("storm=")?.split(' ');
     let name = format!("storm {}", words.next()?);
     let verdict = match words.find_map(|word| word.strip_prefix("result="))? {
-        "pass" => Verdict::Pass,
-        _ => Verdict::Fail(line.into()),
+        "pass" => CaseVerdict::Pass,
+        _ => CaseVerdict::Fail(line.into()),
     };
     Some(Case { name, verdict })
 }
@@ -166,10 +166,10 @@ mod tests {
         assert_eq!(
             verdicts,
             [
-                ("first", Verdict::Pass),
-                ("second", Verdict::Fail("not ok 2 second".into())),
-                ("third", Verdict::Skip("no device".into())),
-                ("4", Verdict::Pass),
+                ("first", CaseVerdict::Pass),
+                ("second", CaseVerdict::Fail("not ok 2 second".into())),
+                ("third", CaseVerdict::Skip("no device".into())),
+                ("4", CaseVerdict::Pass),
             ]
         );
     }
@@ -191,13 +191,13 @@ mod tests {
                     test_e (tests.T.test_e) ... \n";
         let cases = seen(text).cases("suite", 1);
         let verdicts: Vec<_> = cases.iter().map(|case| (&*case.name, case.verdict.clone())).collect();
-        let fail = |line: &str| Verdict::Fail(line.into());
+        let fail = |line: &str| CaseVerdict::Fail(line.into());
         assert_eq!(
             verdicts,
             [
-                ("test_create_ah (tests.test_addr.AHTest.test_create_ah)", Verdict::Pass),
-                ("test_a (tests.T.test_a)", Verdict::Pass),
-                ("test_b (tests.T)", Verdict::Skip("no \\'DC\\' here".into())),
+                ("test_create_ah (tests.test_addr.AHTest.test_create_ah)", CaseVerdict::Pass),
+                ("test_a (tests.T.test_a)", CaseVerdict::Pass),
+                ("test_b (tests.T)", CaseVerdict::Skip("no \\'DC\\' here".into())),
                 ("test_c (tests.T.test_c)", fail("test_c (tests.T.test_c) ... FAIL")),
                 ("test_d (tests.T.test_d)", fail("test_d (tests.T.test_d) ... ERROR")),
             ]

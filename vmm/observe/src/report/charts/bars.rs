@@ -1,15 +1,15 @@
-//! How many faults took how long, and in whose hands they were meanwhile.
+//! Histogram of fault latency, divided by component.
 
 use super::svg::{CountAxis, Drawing, Frame, TimeAxis};
-use crate::report::bins::LogBins;
-use crate::report::digest::{Bar, Group, PARTS};
+use crate::report::digest::bins::LogBins;
+use crate::report::digest::{Group, LatencyBar, PARTS};
 use crate::report::units::{duration, percent, plural};
 
-/// Bars over the latency of whole faults; each bar is divided as the time of its faults was. `bins` are
-/// [`PER_DECADE`](crate::report::digest::PER_DECADE) to a decade.
+/// Bars over fault latency, each divided in proportion to the components' time. `bins` has
+/// [`PER_DECADE`](crate::report::digest::PER_DECADE) bins per decade.
 pub(in crate::report) fn chart(group: &Group, bins: &LogBins) -> String {
     let frame = Frame::new(300.0);
-    let bars: Vec<Bar> = (0..bins.len).map(|bin| group.bar_of(bins, bin)).collect();
+    let bars: Vec<LatencyBar> = (0..bins.len).map(|bin| group.bar_of(bins, bin)).collect();
     let mut out = Drawing::default();
     let x = TimeAxis::new(frame, bins.edge(0), bins.edge(bins.len));
     let y = CountAxis::new(frame.top, frame.y_end(), bars.iter().map(|bar| bar.faults).max().unwrap_or(0));
@@ -26,8 +26,8 @@ pub(in crate::report) fn chart(group: &Group, bins: &LogBins) -> String {
     frame.finish("chart", "Histogram of fault latency, each bar divided by component", &out)
 }
 
-fn divided(out: &mut Drawing, y: &CountAxis, (left, right): (f64, f64), bar: &Bar) {
-    // A single fault must be seen beside thousands.
+fn divided(out: &mut Drawing, y: &CountAxis, (left, right): (f64, f64), bar: &LatencyBar) {
+    // A single fault must stay visible next to thousands.
     let height = (y.y(0.0) - y.y(bar.faults as f64)).max(2.0);
     let mut low = y.y(0.0);
     for (part, &sum) in PARTS.iter().zip(&bar.parts) {
@@ -39,7 +39,7 @@ fn divided(out: &mut Drawing, y: &CountAxis, (left, right): (f64, f64), bar: &Ba
     }
 }
 
-fn tip((from, to): (f64, f64), bar: &Bar) -> String {
+fn tip((from, to): (f64, f64), bar: &LatencyBar) -> String {
     let (from, to) = (duration(from as u64), duration(to as u64));
     let mut tip = format!("{} of {from} to {to}", plural(bar.faults, "fault", "faults"));
     for (part, &sum) in PARTS.iter().zip(&bar.parts) {

@@ -1,21 +1,21 @@
-//! Distributions as curves: the share that is done after a time, and, on a logarithmic axis, the share that is not.
+//! Distributions as curves: the share that took no longer than a time and, on a logarithmic axis, the share that took longer.
 
 use super::svg::{Drawing, Frame, TimeAxis};
-use crate::report::bins::LogBins;
+use crate::report::digest::bins::LogBins;
 use crate::report::units::{duration, percent_of};
 use crate::trace::Durations;
 
-/// One distribution, and how it is drawn.
+/// A distribution to draw.
 pub(in crate::report) struct Curve<'a> {
-    /// What it is of.
+    /// Its label.
     pub(in crate::report) name: &'a str,
-    /// The class that gives it its colour.
+    /// CSS class of its colour.
     pub(in crate::report) class: String,
-    /// Its values.
+    /// The distribution.
     pub(in crate::report) durations: &'a Durations,
 }
 
-/// Both charts beside each other, over the same axis. `what` is what takes the time.
+/// Both charts side by side, over the same axis. `what` labels the time axis.
 pub(in crate::report) fn charts(curves: &[Curve<'_>], bins: &LogBins, what: &str) -> String {
     let done = chart(curves, bins, what, &Shares::Done);
     let most = curves.iter().map(|curve| curve.durations.count()).max().unwrap_or(0);
@@ -24,11 +24,11 @@ pub(in crate::report) fn charts(curves: &[Curve<'_>], bins: &LogBins, what: &str
     format!("<div class=\"pair\">\n{done}{left}</div>\n")
 }
 
-/// What the upright axis shows.
+/// The vertical axis.
 enum Shares {
     /// The share that took no longer, linear.
     Done,
-    /// The share that took longer, logarithmic: every decade of a tail is as high as the one before.
+    /// The share that took longer, logarithmic: each decade of the tail has the same height.
     Left { decades: f64 },
 }
 
@@ -59,7 +59,7 @@ fn chart(curves: &[Curve<'_>], bins: &LogBins, what: &str, shares: &Shares) -> S
     frame.finish("chart half", &about, &out)
 }
 
-/// The points of a distribution, as many as can be told apart.
+/// The distinguishable points of a distribution.
 fn steps(durations: &Durations, x: &TimeAxis) -> Vec<Point> {
     let all = durations.count() as f64;
     let mut points: Vec<Point> = Vec::new();
@@ -69,7 +69,7 @@ fn steps(durations: &Durations, x: &TimeAxis) -> Vec<Point> {
         done += times;
         let with = done as f64 / all;
         match points.last_mut() {
-            // The tail is drawn in full: few of many stand there.
+            // The tail has few values, so all of them are drawn.
             Some(last) if done + 64 < durations.count() && x.x(ns as f64) - x.x(last.0 as f64) < 0.7 => {
                 last.2 = with
             }
@@ -100,7 +100,7 @@ impl Shares {
         }
     }
 
-    /// Where a share that is done stands.
+    /// The y coordinate of a share that took no longer.
     fn height(&self, frame: &Frame, done: f64) -> f64 {
         let down = match *self {
             Self::Done => 1.0 - done,
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_curve_begins_at_nothing_and_ends_at_all() {
         let mut durations = Durations::new();
-        (1..=100_000u64).for_each(|ns| durations.note(1_000 + ns * 9));
+        (1..=100_000u64).for_each(|ns| durations.record(1_000 + ns * 9));
         let points = steps(&durations, &axis());
         assert_eq!(points.first().map(|point| point.1), Some(0.0));
         assert_eq!(points.last().map(|point| (point.0, point.2)), Some((901_000, 1.0)));

@@ -1,10 +1,10 @@
-//! A figure over two axes, as colours.
+//! A heat map: a figure over two axes.
 
 use super::svg::{Drawing, Frame};
-use crate::report::units::Unit;
+use crate::report::units::FigureUnit;
 
-/// From low to high: the colours of cividis (Nuñez, Anderton and Renslow 2018), which look alike to people with and
-/// without a colour vision deficiency, and grow lighter steadily.
+/// The colour map cividis, from low to high (Nuñez, Anderton and Renslow 2018): its lightness increases evenly, and it looks
+/// alike with and without a colour vision deficiency.
 const COLOURS: [(u8, u8, u8); 9] = [
     (0, 34, 78),
     (26, 56, 111),
@@ -19,23 +19,23 @@ const COLOURS: [(u8, u8, u8); 9] = [
 
 const CELL: (f64, f64) = (76.0, 30.0);
 
-/// What to draw: rows from above to below, of cells from left to right.
+/// The input of the chart.
 pub(in crate::report) struct HeatMap<'a> {
-    /// Above the map.
+    /// Title above the map.
     pub(in crate::report) title: &'a str,
-    /// Name and values of the axis to the right.
+    /// Name and values of the horizontal axis.
     pub(in crate::report) x: (&'a str, &'a [String]),
-    /// Name and values of the axis upwards.
+    /// Name and values of the vertical axis.
     pub(in crate::report) y: (&'a str, &'a [String]),
-    /// `cells[y][x]`; `None`: not known.
+    /// `cells[y][x]`; `None` if the point is not finished.
     pub(in crate::report) cells: Vec<Vec<Option<f64>>>,
-    /// Of the values.
-    pub(in crate::report) unit: Unit,
-    /// Lowest and highest value of this map and those beside it, which share their colours.
+    /// Unit of the values.
+    pub(in crate::report) unit: FigureUnit,
+    /// Lowest and highest value over all maps that share a colour scale.
     pub(in crate::report) range: (f64, f64),
 }
 
-/// The map with its scale of colours.
+/// The map with its colour scale.
 pub(in crate::report) fn chart(map: &HeatMap<'_>) -> String {
     let (columns, rows) = (map.x.1.len(), map.y.1.len());
     let widest = map.y.1.iter().map(|value| value.chars().count()).max().unwrap_or(0) as f64;
@@ -62,7 +62,7 @@ pub(in crate::report) fn chart(map: &HeatMap<'_>) -> String {
     frame.sized("chart heat", map.title, &out)
 }
 
-/// Where a cell begins; the first row stands at the lower end.
+/// Origin of a cell; the first row is at the bottom.
 fn corner(frame: &Frame, rows: usize, (x, y): (usize, usize)) -> (f64, f64) {
     (frame.left + CELL.0 * x as f64, frame.top + CELL.1 * (rows - 1 - y) as f64)
 }
@@ -76,7 +76,7 @@ fn cell(
 ) {
     let (left, top) = corner(frame, map.y.1.len(), (x, y));
     let to = (left + CELL.0 - 1.0, top + CELL.1 - 1.0);
-    let words = value.map_or("–".into(), |value| map.unit.say(value));
+    let words = value.map_or("–".into(), |value| map.unit.format(value));
     let tip = format!("{} {}\n{} {}\n{words}", map.x.0, map.x.1[x], map.y.0, map.y.1[y]);
     out.group("cell", &tip, |out| {
         let class = match value.map(|value| scale.share(value)) {
@@ -106,7 +106,7 @@ fn axes(out: &mut Drawing, map: &HeatMap<'_>, frame: &Frame) {
     out.turned("label mid", (12.0, (frame.top + bottom) / 2.0), -90, map.y.0);
 }
 
-/// At most `most` characters.
+/// Truncates to at most `most` characters.
 fn shortened(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         text.into()
@@ -115,7 +115,7 @@ fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-/// From values to shares of the scale: logarithmic if they are far apart.
+/// Maps values to the colour scale; logarithmic if they span a wide range.
 struct Scale {
     low: f64,
     high: f64,
@@ -141,8 +141,8 @@ impl Scale {
         }
     }
 
-    /// A strip of all colours, with the values at its ends and in its middle.
-    fn legend(&self, out: &mut Drawing, frame: &Frame, unit: Unit) {
+    /// A colour strip with values at its ends and in the middle.
+    fn legend(&self, out: &mut Drawing, frame: &Frame, unit: FigureUnit) {
         let (top, width) = (frame.height - 38.0, 240.0);
         for step in 0..48 {
             let from = frame.left + width * f64::from(step) / 48.0;
@@ -150,10 +150,10 @@ impl Scale {
             out.filled(&fill, (from, top), (from + width / 48.0 + 0.3, top + 10.0));
         }
         for (share, class) in [(0.0, "tick"), (0.5, "tick mid"), (1.0, "tick end")] {
-            out.text(class, frame.left + width * share, top + 25.0, &unit.say(self.value(share)));
+            out.text(class, frame.left + width * share, top + 25.0, &unit.format(self.value(share)));
         }
         let kind = if self.log { "logarithmic" } else { "linear" };
-        out.text("tick", frame.left, top - 4.0, &format!("scale of colours: {kind}"));
+        out.text("tick", frame.left, top - 4.0, &format!("colour scale: {kind}"));
     }
 }
 

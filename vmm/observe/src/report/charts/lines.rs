@@ -1,21 +1,21 @@
-//! Figures over one axis.
+//! A line chart: figures over one axis.
 
 use super::svg::{CountAxis, Drawing, Frame};
 use crate::report::markup::Text;
-use crate::report::units::Unit;
+use crate::report::units::FigureUnit;
 
-/// What to draw.
-pub(in crate::report) struct Lines<'a> {
-    /// Of all figures.
-    pub(in crate::report) unit: Unit,
-    /// Name and values of the axis to the right.
+/// The input of the chart.
+pub(in crate::report) struct LineChart<'a> {
+    /// Unit of all figures.
+    pub(in crate::report) unit: FigureUnit,
+    /// Name and values of the horizontal axis.
     pub(in crate::report) x: (&'a str, &'a [String]),
-    /// Name of each figure, and its value at each place; `None`: not known.
+    /// Name of each figure, and its values along the axis; `None` if the point is not finished.
     pub(in crate::report) figures: Vec<(&'a str, Vec<Option<f64>>)>,
 }
 
 /// The chart with its legend.
-pub(in crate::report) fn chart(lines: &Lines<'_>) -> String {
+pub(in crate::report) fn chart(lines: &LineChart<'_>) -> String {
     let frame = Frame { width: 540.0, left: 84.0, right: 26.0, ..Frame::new(300.0) };
     let values = || lines.figures.iter().flat_map(|(_, values)| values.iter().copied().flatten());
     let x = Places::new(&frame, lines.x.1);
@@ -28,7 +28,7 @@ pub(in crate::report) fn chart(lines: &Lines<'_>) -> String {
         out.path(&format!("run-{index}"), points);
         for ((&place, &value), label) in x.places.iter().zip(values).zip(lines.x.1) {
             if let Some(value) = value {
-                let tip = format!("{name}\n{} {label}\n{}", lines.x.0, lines.unit.say(value));
+                let tip = format!("{name}\n{} {label}\n{}", lines.x.0, lines.unit.format(value));
                 out.group("point", &tip, |out| out.circle(&format!("run-{index}"), (place, y.y(value)), 4.0));
             }
         }
@@ -43,7 +43,7 @@ pub(in crate::report) fn chart(lines: &Lines<'_>) -> String {
     format!("<div><ul class=\"legend\">{keys}</ul>\n{}</div>\n", frame.finish("chart half", &about, &out))
 }
 
-/// Where the values of the axis stand: numbers by their size, words side by side.
+/// Positions of the axis values: numbers to scale, words evenly spaced.
 struct Places {
     places: Vec<f64>,
     kind: &'static str,
@@ -86,7 +86,7 @@ impl Places {
         let mut free = 0.0;
         for (&x, value) in self.places.iter().zip(values) {
             out.line("axis", (x, bottom), (x, bottom + 4.0));
-            // Labels that would touch the one before are left to hovering.
+            // Labels that would overlap the one before are only in tooltips.
             let half = 3.6 * value.chars().count() as f64;
             if x - half > free {
                 out.text("tick mid", x, bottom + 17.0, value);
@@ -98,7 +98,7 @@ impl Places {
     }
 }
 
-/// The upright axis: logarithmic if the values are far apart, from zero if not.
+/// The vertical axis: logarithmic if the values span a wide range, otherwise from zero.
 enum Height {
     Log { frame: Frame, low: i32, high: i32 },
     Linear { axis: CountAxis, per_count: f64, steps: u64 },
@@ -112,7 +112,7 @@ impl Height {
             let (low, high) = (low.log10().floor() as i32, high.log10().ceil() as i32);
             return Self::Log { frame: *frame, low, high };
         }
-        // The axis counts steps of a thousandth of the next power of ten, so that shares have ticks, too.
+        // Counts thousandths of the next power of ten, because ticks are integers and shares are not.
         let per_count = 10f64.powi(high.max(1e-9).log10().ceil() as i32 - 3);
         let steps = (high / per_count).ceil().max(1.0) as u64;
         Self::Linear { axis: CountAxis::new(frame.top, frame.y_end(), steps), per_count, steps }
@@ -128,7 +128,7 @@ impl Height {
         }
     }
 
-    fn draw(&self, out: &mut Drawing, frame: &Frame, unit: Unit) {
+    fn draw(&self, out: &mut Drawing, frame: &Frame, unit: FigureUnit) {
         let kind = match self {
             Self::Log { low, high, .. } => {
                 for decade in *low..=*high {
@@ -137,7 +137,7 @@ impl Height {
                 " (logarithmic)"
             }
             Self::Linear { per_count, steps, .. } => {
-                let step = crate::report::bins::nice_step(steps.div_ceil(5).max(1));
+                let step = crate::report::digest::bins::nice_step(steps.div_ceil(5).max(1));
                 for tick in (0..=steps.div_ceil(step) * step).step_by(step as usize) {
                     self.tick(out, frame, unit, tick as f64 * per_count);
                 }
@@ -153,11 +153,11 @@ impl Height {
         );
     }
 
-    fn tick(&self, out: &mut Drawing, frame: &Frame, unit: Unit, value: f64) {
+    fn tick(&self, out: &mut Drawing, frame: &Frame, unit: FigureUnit, value: f64) {
         let y = self.y(value);
         if y >= frame.top - 1.0 {
             out.line("grid", (frame.left, y), (frame.x_end(), y));
-            out.text("tick end", frame.left - 8.0, y + 4.0, &unit.say(value));
+            out.text("tick end", frame.left - 8.0, y + 4.0, &unit.format(value));
         }
     }
 }

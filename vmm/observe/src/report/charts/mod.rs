@@ -1,4 +1,4 @@
-//! The charts: each a function from figures to an SVG element.
+//! The charts: each a function from statistics to an SVG element.
 
 pub(super) mod bars;
 pub(super) mod cumulative;

@@ -1,15 +1,15 @@
-//! All scenarios side by side: one line each, from the median to the longest fault.
+//! All scenarios side by side, one line each from the median to the longest fault.
 
 use super::svg::{Drawing, Frame, TimeAxis};
-use crate::report::bins::LogBins;
 use crate::report::digest::Group;
+use crate::report::digest::bins::LogBins;
 use crate::report::units::{duration, plural};
 
-/// The points of a line: which share of faults is no longer, and how it is drawn.
+/// The marks on a line: quantile, label, and CSS class.
 const POINTS: [(f64, &str, &str); 3] =
     [(0.5, "median", "p50"), (0.99, "99 %", "p99"), (1.0, "longest", "max")];
 
-/// The chart; nothing if no scenario has a fault.
+/// The chart; empty if no scenario has a fault.
 pub(in crate::report) fn chart(groups: &[(String, &Group)]) -> String {
     let rows: Vec<_> = groups.iter().filter(|(_, group)| group.faults() > 0).collect();
     if rows.is_empty() {

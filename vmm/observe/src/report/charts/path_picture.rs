@@ -1,12 +1,12 @@
-//! The path of one DMA as a picture: four lanes, fifteen steps, and beside them what this run measured.
-//! The steps are those of "One DMA, from doorbell to completion" in docs/architecture.md.
+//! The path of one DMA as a picture: four lanes, fifteen steps, and the measured times beside them. The steps are those of
+//! "One DMA, from doorbell to completion" in `docs/architecture.md`.
 
 use super::svg::{Drawing, Frame};
 use crate::report::digest::Group;
 use crate::report::units::duration;
 use crate::trace::SEGMENTS;
 
-/// A lane: title, subtitle with a real guest and with the model's, and the class of its steps.
+/// The lanes: title, subtitle for a real guest and for the model, and CSS class of the steps.
 const LANES: [(&str, [&str; 2], &str); 4] = [
     ("process", ["in the guest, a verbs program", "the model's load"], "process"),
     ("NIC", ["refault's device", "refault's device"], "device"),
@@ -14,14 +14,14 @@ const LANES: [(&str, [&str; 2], &str); 4] = [
     ("guest", ["unmodified kernel", "the model's fault handlers"], "guest"),
 ];
 
-/// A step: its lane, its two lines, and the lane to which it hands over with the message that crosses.
+/// The steps: lane, two lines of text, and the next lane with the message to it, if there is one.
 type Step = (usize, [&'static str; 2], Option<(usize, &'static str)>);
 
 const STEPS: [Step; 15] = [
     (0, ["writes a work request,", "rings the doorbell"], Some((1, "MMIO write"))),
     (1, ["the write has left the guest", "and reaches the device"], None),
     (1, ["fetches the request, finds", "the memory region by key"], None),
-    (1, ["the region says how: by the", "process' PASID"], None),
+    (1, ["the region says how: by the", "process's PASID"], None),
     (1, ["device TLB: a miss", ""], Some((2, "ATS request"))),
     (2, ["context entry, PASID entry,", "walk of the page table"], None),
     (2, ["not present: answers", "without rights"], Some((1, "ATS completion"))),
@@ -35,7 +35,7 @@ const STEPS: [Step; 15] = [
     (1, ["completion entry, interrupt", "if the queue is armed"], Some((0, "completion"))),
 ];
 
-/// The segments that are measured: from which step to which (numbered from 1), who, and their names.
+/// The measured segments: first and last step (counted from 1), component, and names.
 const BRACKETS: [(usize, usize, &str, &[&str]); 5] = [
     (5, 8, "device", &["send page request"]),
     (8, 9, "iommu", &["queue page request", "raise interrupt"]),
@@ -49,7 +49,7 @@ const BRACKETS: [(usize, usize, &str, &[&str]); 5] = [
     (12, 13, "device", &["translate and copy"]),
 ];
 
-/// What is said of the segments that are not the first of their bracket.
+/// Short names of segments that are not the first of their bracket.
 const SHORT: [(&str, &str); 5] = [
     ("raise interrupt", "interrupt"),
     ("guest wakes", "wake"),
@@ -64,7 +64,7 @@ const LANE: f64 = 212.0;
 const BOX: f64 = 190.0;
 const LEFT: f64 = 34.0;
 
-/// The picture, with the medians of `group` beside it.
+/// Renders the picture, with the medians of `group`.
 pub(in crate::report) fn picture(group: &Group, model: bool) -> String {
     let height = TOP + ROW * STEPS.len() as f64 + 8.0;
     let frame = Frame { width: 1060.0, height, left: 0.0, right: 0.0, top: 0.0, bottom: 0.0 };
@@ -114,7 +114,7 @@ fn draw(out: &mut Drawing, index: usize, &(lane, [first, second], hand_over): &S
     }
 }
 
-/// From a step's side into the lane that goes on, one row further down.
+/// Draws the arrow from a step to the next lane, one row below.
 fn arrow(out: &mut Drawing, index: usize, (from, to): (usize, usize), message: &str) {
     let y = row_y(index) + (ROW - 10.0) / 2.0;
     let rightwards = to > from;
@@ -122,7 +122,7 @@ fn arrow(out: &mut Drawing, index: usize, (from, to): (usize, usize), message: &
     let end = lane_x(to) + 8.0 + BOX / 2.0;
     let down = row_y(index + 1) - 2.0;
     if index + 1 == STEPS.len() {
-        // The last one returns to where it all began.
+        // The last arrow returns to the process.
         let end = lane_x(to) + 8.0 + BOX;
         out.line("arrow", (start, y), (end - 50.0, y));
         head(out, (end - 50.0, y), (-7.0, 0.0));
@@ -135,7 +135,7 @@ fn arrow(out: &mut Drawing, index: usize, (from, to): (usize, usize), message: &
     out.text(if rightwards { "message" } else { "message end" }, x, y + 4.0, message);
 }
 
-/// An arrow's head at `tip`, which points along `along`.
+/// Draws an arrow head at `tip` in the direction `along`.
 fn head(out: &mut Drawing, (x, y): (f64, f64), (dx, dy): (f64, f64)) {
     let (side_x, side_y) = (dy * 0.6, dx * 0.6);
     let base = (x - dx, y - dy);

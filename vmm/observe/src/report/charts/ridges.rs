@@ -1,8 +1,8 @@
-//! The distribution of every segment of the path, one above the other over one axis of time.
+//! The distribution of every segment of the path, one row each over a common time axis.
 
 use super::svg::{Drawing, Frame, TimeAxis};
-use crate::report::bins::LogBins;
 use crate::report::digest::Group;
+use crate::report::digest::bins::LogBins;
 use crate::report::units::{count, duration};
 use crate::trace::{Durations, SEGMENTS};
 
@@ -10,13 +10,13 @@ use crate::trace::{Durations, SEGMENTS};
 const ROW: f64 = 46.0;
 const BAR: f64 = 36.0;
 
-/// The marks in each row: which share is no longer, and what it is called.
+/// The marks in each row: quantile and label.
 const MARKS: [(f64, &str); 3] = [(0.5, "p50"), (0.99, "p99"), (1.0, "max")];
 
 /// A row: its name, class and durations.
 type Row<'a> = (&'a str, String, &'a Durations);
 
-/// One row for each segment that was seen, then one for earlier rounds, if there were any.
+/// One row for each recorded segment, and one for earlier rounds, if there were any.
 pub(in crate::report) fn chart(group: &Group, bins: &LogBins) -> String {
     let segments = SEGMENTS.iter().zip(&group.segments).enumerate();
     let mut rows: Vec<Row<'_>> =
@@ -62,7 +62,7 @@ fn draw(out: &mut Drawing, x: &TimeAxis, base: f64, (name, class, durations): &R
 
 fn tip(name: &str, durations: &Durations) -> String {
     let marks = [("median", 0.5), ("95 % up to", 0.95), ("99 % up to", 0.99), ("99.9 % up to", 0.999)];
-    let mut tip = format!("{name}\nseen in {} faults", count(durations.count()));
+    let mut tip = format!("{name}\nrecorded in {} faults", count(durations.count()));
     for (words, share) in marks {
         tip += &format!("\n{words} {}", duration(durations.at(share)));
     }

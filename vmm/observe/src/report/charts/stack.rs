@@ -1,4 +1,4 @@
-//! Where the mean fault's time goes, segment by segment in the order of the path, one bar for each group of faults.
+//! The mean fault by segment, in the order of the path, one bar for each group of faults.
 
 use super::svg::{Drawing, Frame, LinearTime};
 use crate::report::digest::Group;
@@ -6,14 +6,14 @@ use crate::report::markup::Text;
 use crate::report::units::{duration, percent};
 use crate::trace::SEGMENTS;
 
-/// Segments in the order in which they are stacked: the time in earlier rounds comes first.
+/// Segments in stacking order: the time in earlier rounds comes first.
 fn order() -> impl Iterator<Item = (usize, &'static str, String)> {
     let again = (SEGMENTS.len(), "earlier rounds", "again".to_owned());
     let segments = SEGMENTS.iter().enumerate().map(|(place, name)| (place, *name, format!("s{place}")));
     [again].into_iter().chain(segments)
 }
 
-/// The chart; nothing if no group has a fault.
+/// The chart; empty if no group has a fault.
 pub(in crate::report) fn chart(groups: &[(String, &Group)]) -> String {
     let rows: Vec<_> = groups.iter().filter(|(_, group)| group.faults() > 0).collect();
     if rows.is_empty() {
@@ -48,7 +48,7 @@ fn bar(out: &mut Drawing, x: &LinearTime, top: f64, name: &str, group: &Group) {
     out.text("tick", x.x(at) + 7.0, top + 13.0, &duration(whole));
 }
 
-/// The segments that occur.
+/// The legend, with the segments that occur.
 fn legend(rows: &[&(String, &Group)]) -> String {
     let seen = order().filter(|(place, ..)| rows.iter().any(|(_, group)| group.mean_of(*place) > 0.0));
     let keys: String = seen

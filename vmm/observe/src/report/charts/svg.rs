@@ -1,13 +1,12 @@
-//! Drawing: a frame with axes, and the few shapes that the charts are made of. Colours and type come from
-//! the style sheet, by class.
+//! SVG drawing: a canvas with axes, and basic shapes. Colours and fonts come from the style sheet, by class.
 
 use std::fmt::{self, Display, Write};
 
-use crate::report::bins::nice_step;
+use crate::report::digest::bins::nice_step;
 use crate::report::markup::Text;
 use crate::report::units;
 
-/// A chart's canvas, in the units of its view box.
+/// The canvas of a chart, in units of its view box.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::report) struct Frame {
     pub(in crate::report) width: f64,
@@ -24,12 +23,12 @@ impl Frame {
         Self { width: 960.0, height, left: 70.0, right: 20.0, top: 14.0, bottom: 48.0 }
     }
 
-    /// Right end of the plot.
+    /// Right edge of the plot.
     pub(in crate::report) fn x_end(&self) -> f64 {
         self.width - self.right
     }
 
-    /// Lower end of the plot.
+    /// Bottom edge of the plot.
     pub(in crate::report) fn y_end(&self) -> f64 {
         self.height - self.bottom
     }
@@ -44,12 +43,12 @@ impl Frame {
         self.y_end() - self.top
     }
 
-    /// As [`Self::finish`], in the size of its canvas instead of the page's width.
+    /// As [`Self::finish`], but in the canvas's own size instead of the page's width.
     pub(in crate::report) fn sized(&self, class: &str, about: &str, content: &Drawing) -> String {
         self.element(&format!(" style=\"width:{}px;min-width:0\"", N(self.width)), class, about, content)
     }
 
-    /// The SVG element around `content`; `about` is what it shows, for those who do not see it.
+    /// The SVG element around `content`; `about` describes it for screen readers.
     pub(in crate::report) fn finish(&self, class: &str, about: &str, content: &Drawing) -> String {
         self.element("", class, about, content)
     }
@@ -64,7 +63,7 @@ impl Frame {
     }
 }
 
-/// Durations on a logarithmic axis from left to right.
+/// Durations on a logarithmic horizontal axis.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::report) struct TimeAxis {
     frame: Frame,
@@ -78,23 +77,23 @@ impl TimeAxis {
         Self { frame, min: min.max(1.0), max: max.max(min.max(1.0) * 10.0) }
     }
 
-    /// Where a duration stands; what is beyond the ends stands there.
+    /// The x coordinate of a duration, clamped to the axis.
     pub(in crate::report) fn x(&self, ns: f64) -> f64 {
         let share = (ns.clamp(self.min, self.max) / self.min).log10() / (self.max / self.min).log10();
         self.frame.left + share * self.frame.inner_width()
     }
 
-    /// Where the axis begins.
+    /// Left end of the axis.
     pub(in crate::report) fn left(&self) -> f64 {
         self.frame.left
     }
 
-    /// Where the axis ends.
+    /// Right end of the axis.
     pub(in crate::report) fn right(&self) -> f64 {
         self.frame.x_end()
     }
 
-    /// Ticks, labels, grid and the axis' title.
+    /// Draws ticks, labels, grid and title.
     pub(in crate::report) fn draw(&self, out: &mut Drawing, title: &str) {
         let (top, bottom) = (self.frame.top, self.frame.y_end());
         let mut decade = 1u64;
@@ -119,7 +118,7 @@ impl TimeAxis {
     }
 }
 
-/// Durations on a linear axis from left to right, from zero.
+/// Durations on a linear horizontal axis from zero.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::report) struct LinearTime {
     frame: Frame,
@@ -134,12 +133,12 @@ impl LinearTime {
         Self { frame, step, max: max.max(1).div_ceil(step) * step }
     }
 
-    /// Where a duration stands.
+    /// The x coordinate of a duration.
     pub(in crate::report) fn x(&self, ns: f64) -> f64 {
         self.frame.left + ns / self.max as f64 * self.frame.inner_width()
     }
 
-    /// Ticks, labels, grid and the axis' title.
+    /// Draws ticks, labels, grid and title.
     pub(in crate::report) fn draw(&self, out: &mut Drawing, title: &str) {
         let bottom = self.frame.y_end();
         for tick in (0..=self.max).step_by(self.step.max(1) as usize) {
@@ -152,7 +151,7 @@ impl LinearTime {
     }
 }
 
-/// Counts on a linear axis from below to above, from zero.
+/// Counts on a linear vertical axis from zero.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::report) struct CountAxis {
     top: f64,
@@ -169,12 +168,12 @@ impl CountAxis {
         Self { top, bottom, step, max: max.max(1).div_ceil(step) * step }
     }
 
-    /// Where a count stands.
+    /// The y coordinate of a count.
     pub(in crate::report) fn y(&self, count: f64) -> f64 {
         self.bottom - count / self.max as f64 * (self.bottom - self.top)
     }
 
-    /// Ticks, labels, grid and the axis' title.
+    /// Draws ticks, labels, grid and title.
     pub(in crate::report) fn draw(&self, frame: &Frame, out: &mut Drawing, title: &str) {
         for tick in (0..=self.max).step_by(self.step.max(1) as usize) {
             let y = self.y(tick as f64);
@@ -185,7 +184,7 @@ impl CountAxis {
     }
 }
 
-/// SVG in the making.
+/// SVG elements under construction.
 #[derive(Debug, Default)]
 pub(in crate::report) struct Drawing(String);
 
@@ -204,7 +203,7 @@ impl Drawing {
         ));
     }
 
-    /// A rectangle of a colour that the figures decide.
+    /// A rectangle in a computed colour.
     pub(in crate::report) fn filled(&mut self, fill: &str, from: (f64, f64), to: (f64, f64)) {
         let (x, y) = (N(from.0), N(from.1));
         let (width, height) = (N((to.0 - from.0).max(0.0)), N((to.1 - from.1).max(0.0)));
@@ -223,7 +222,7 @@ impl Drawing {
         self.put(format_args!("<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{text}</text>\n"));
     }
 
-    /// Text turned clockwise by so many degrees.
+    /// Text rotated clockwise, in degrees.
     pub(in crate::report) fn turned(&mut self, class: &str, at: (f64, f64), degrees: i32, text: &str) {
         let (x, y, text) = (N(at.0), N(at.1), Text(text));
         self.put(format_args!(
@@ -240,7 +239,7 @@ impl Drawing {
         self.put(format_args!("\"/>\n"));
     }
 
-    /// A group with an explanation that shows on hovering.
+    /// A group with a tooltip.
     pub(in crate::report) fn group(&mut self, class: &str, tip: &str, content: impl FnOnce(&mut Self)) {
         self.put(format_args!("<g class=\"{class}\"><title>{}</title>\n", Text(tip)));
         content(self);
@@ -253,7 +252,7 @@ impl Drawing {
     }
 }
 
-/// A coordinate with at most one decimal: enough for the eye, and half the size of the file.
+/// A coordinate with at most one decimal, which halves the file's size.
 pub(in crate::report) struct N(pub(in crate::report) f64);
 
 impl Display for N {
@@ -266,7 +265,7 @@ impl Display for N {
     }
 }
 
-/// A power of ten as a tick says it: `100 µs`.
+/// The label of a power of ten: `100 µs`.
 fn round_duration(ns: u64) -> String {
     let (value, unit) = match ns {
         0..1_000 => (ns, "ns"),

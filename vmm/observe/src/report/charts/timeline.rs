@@ -1,19 +1,19 @@
-//! The run over time: how many faults were resolved, how many were open, how often the device had to forget.
+//! The run over time: faults resolved, faults open, and invalidations.
 
 use super::svg::{CountAxis, Drawing, Frame};
-use crate::report::bins::nice_step;
 use crate::report::digest::Digest;
-use crate::report::series::{Series, Step};
+use crate::report::digest::bins::nice_step;
+use crate::report::digest::series::{Interval, TimeSeries};
 use crate::report::units::{self, count, duration};
 
-/// Labels nearer to the one before than this are left to hovering.
+/// Labels closer to the one before than this are only in tooltips.
 const LABEL_GAP: f64 = 22.0;
 
 /// Height of a track and of the gap below it.
 const TRACK: f64 = 150.0;
 const GAP: f64 = 26.0;
 
-/// The tracks over one axis of time; nothing if nothing happened. `labels` are the scenarios' names.
+/// The charts over one time axis; empty if nothing happened. `labels` are the scenarios' names.
 pub(in crate::report) fn chart(digest: &Digest, labels: &[String]) -> String {
     let series = &digest.series;
     if series.steps.is_empty() {
@@ -44,7 +44,7 @@ pub(in crate::report) fn chart(digest: &Digest, labels: &[String]) -> String {
 /// One quantity over time.
 struct Track {
     title: &'static str,
-    value: fn(&Step, u64) -> f64,
+    value: fn(&Interval, u64) -> f64,
 }
 
 impl Track {
@@ -59,14 +59,14 @@ fn rate(events: u64, step: u64) -> f64 {
     events as f64 * 1e9 / step as f64
 }
 
-/// The axis of time.
+/// The time axis.
 struct Time<'a> {
     frame: Frame,
-    series: &'a Series,
+    series: &'a TimeSeries,
 }
 
 impl Time<'_> {
-    /// Where a step begins.
+    /// The x coordinate of an interval's start.
     fn x(&self, place: f64) -> f64 {
         self.frame.left + place / self.series.steps.len() as f64 * self.frame.inner_width()
     }
@@ -75,7 +75,7 @@ impl Time<'_> {
         self.x(ns.saturating_sub(self.series.begin(0)) as f64 / self.series.step as f64)
     }
 
-    /// The quantity as an area: steps without a gap.
+    /// The quantity as an area chart.
     fn track(&self, out: &mut Drawing, track: &Track, (top, bottom): (f64, f64)) {
         let values: Vec<f64> =
             self.series.steps.iter().map(|step| (track.value)(step, self.series.step)).collect();
@@ -89,10 +89,10 @@ impl Time<'_> {
         out.path("area", [ends[0]].into_iter().chain(corners).chain([ends[1]]));
     }
 
-    /// What stands at a place, on hovering.
+    /// The tooltip of an interval.
     fn tips(&self, out: &mut Drawing) {
         for (place, step) in self.series.steps.iter().enumerate() {
-            if *step != Step::default() {
+            if *step != Interval::default() {
                 let (left, right) = (self.x(place as f64), self.x(place as f64 + 1.0));
                 out.group("bar", &self.tip(place, step), |out| {
                     out.rect("hit", (left, self.frame.top), (right, self.frame.y_end()));
@@ -132,11 +132,11 @@ impl Time<'_> {
             at += between;
         }
         let middle = self.frame.left + self.frame.inner_width() / 2.0;
-        let title = format!("time since the recorder's start, in steps of {}", duration(series.step));
+        let title = format!("time since the recorder's start, in intervals of {}", duration(series.step));
         out.text("label mid", middle, self.frame.height - 8.0, &title);
     }
 
-    fn tip(&self, place: usize, step: &Step) -> String {
+    fn tip(&self, place: usize, step: &Interval) -> String {
         let (at, length) = (self.series.begin(place), self.series.step);
         let mut tip = format!(
             "from {}, for {}\n{} resolved: {} per second\n{:.1} open on average",

@@ -1,34 +1,34 @@
-//! Runs side by side.
+//! The page that compares several runs.
 
 use super::scenarios::label;
 use super::{page, section};
-use crate::report::bins::LogBins;
 use crate::report::charts::cumulative::{self, Curve};
 use crate::report::charts::{overview, stack};
+use crate::report::digest::bins::LogBins;
 use crate::report::digest::{Digest, Group, PER_DECADE};
 use crate::report::experiment::TimeBase;
-use crate::report::markup::{Table, Text};
+use crate::report::markup::{HtmlTable, Text};
 use crate::report::units::{count, duration};
 use crate::trace::{Durations, SEGMENTS};
 
-/// One of the runs.
+/// A run in a comparison.
 pub(in crate::report) struct Compared {
-    /// What it is called here: no two have the same name.
+    /// Its unique name in the comparison.
     pub(in crate::report) name: String,
-    /// What it is called in its own page.
+    /// Its title on its own page.
     pub(in crate::report) title: String,
-    /// Whose time its times are.
+    /// The clock of its times.
     pub(in crate::report) time: TimeBase,
-    /// Its faults.
+    /// Its statistics.
     pub(in crate::report) digest: Digest,
-    /// Faults that count in its summaries but were not kept one by one, and events that were lost.
+    /// Faults without a record, and lost events.
     pub(in crate::report) missing: (u64, u64),
 }
 
-/// The points of a distribution that are compared.
+/// The compared quantiles.
 const POINTS: [(&str, f64); 5] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
-/// The page. The first run is what the others are compared with.
+/// Renders the page. The first run is the baseline.
 pub(in crate::report) fn render(runs: &[Compared]) -> String {
     let groups: Vec<Group> = runs.iter().map(|run| run.digest.all()).collect();
     let rows: Vec<(String, &Group)> = runs.iter().map(|run| run.name.clone()).zip(&groups).collect();
@@ -48,7 +48,7 @@ pub(in crate::report) fn render(runs: &[Compared]) -> String {
     page(&title, &(format!("<header>\n<h1>{title}</h1>\n{note}</header>\n") + &sections.concat()))
 }
 
-/// Whether the runs' times can be compared at all.
+/// States whether the runs' times are comparable.
 fn clocks(runs: &[Compared]) -> String {
     let mut kinds: Vec<TimeBase> = Vec::new();
     for run in runs {
@@ -57,20 +57,20 @@ fn clocks(runs: &[Compared]) -> String {
         }
     }
     let [only] = kinds[..] else {
-        return "<p class=\"time\"><b>Times: of different clocks.</b> Each run's own is in the table below. Wall time of an emulated CPU, wall time of a real guest and virtual time of the model say different things: compare shares and shapes, not nanoseconds.</p>\n".into();
+        return "<p class=\"time\"><b>Times: of different clocks.</b> The table below names each run's clock. Wall time of an emulated CPU, wall time of a real guest and virtual time of the model are not comparable: compare shares and shapes, not nanoseconds.</p>\n".into();
     };
     super::time_label(only)
 }
 
 fn list(runs: &[Compared], groups: &[Group]) -> String {
-    let mut table = Table::new(&[
+    let mut table = HtmlTable::new(&[
         ("run", ""),
-        ("what it was", ""),
-        ("times", ""),
+        ("description", ""),
+        ("clock", ""),
         ("resolved", "faults that ended in a copy"),
         ("failed", ""),
-        ("coalesced", "accesses that waited on another queue pair's request"),
-        ("not in the charts", "faults counted but not kept, and events lost"),
+        ("coalesced", "accesses that joined another queue pair's fault"),
+        ("not in the charts", "faults without a record, and lost events"),
     ]);
     for ((index, run), group) in runs.iter().enumerate().zip(groups) {
         let [failed, coalesced, _] = group.others;
@@ -91,7 +91,7 @@ fn list(runs: &[Compared], groups: &[Group]) -> String {
     table.finish("numbers runs")
 }
 
-/// A duration, and its ratio to the first run's.
+/// A duration with its ratio to the first run's.
 fn with_ratio(ns: u64, first: u64, is_first: bool) -> String {
     if is_first || first == 0 {
         return duration(ns);
@@ -106,7 +106,7 @@ fn ratio(ratio: f64) -> String {
 fn percentiles(rows: &[(String, &Group)]) -> String {
     let mut columns = vec![("run", ""), ("mean", "")];
     columns.extend(POINTS.iter().map(|(name, _)| (*name, "")));
-    let mut table = Table::new(&columns);
+    let mut table = HtmlTable::new(&columns);
     let first = &rows[0].1.total;
     for (index, (name, group)) in rows.iter().enumerate() {
         let mut cells = vec![with_ratio(group.total.mean(), first.mean(), index == 0)];
@@ -115,10 +115,13 @@ fn percentiles(rows: &[(String, &Group)]) -> String {
         }
         table.row(&format!("<span class=\"key run-{index}\"></span>{}", Text(name)), &cells);
     }
-    format!("<p>Below a time its ratio to the first run's.</p>\n{}", table.finish("numbers compare"))
+    format!(
+        "<p>Below each time is its ratio to that of the first run.</p>\n{}",
+        table.finish("numbers compare")
+    )
 }
 
-/// One axis that holds all of them.
+/// One axis for all runs.
 fn bins(rows: &[(String, &Group)]) -> LogBins {
     let seen = || rows.iter().map(|(_, group)| &group.total).filter(|total| total.count() > 0);
     let low = seen().map(|total| total.min().max(1)).min().unwrap_or(1_000);
@@ -146,16 +149,16 @@ fn curves(rows: &[(String, &Group)]) -> String {
 
 fn stages(rows: &[(String, &Group)]) -> String {
     match stack::chart(rows) {
-        none if none.is_empty() => "<p>No fault was resolved in any of them.</p>\n".into(),
+        none if none.is_empty() => "<p>No run resolved a fault.</p>\n".into(),
         chart => chart,
     }
 }
 
-/// A row for each segment, a column for each run.
+/// The table with a row for each segment and a column for each run.
 fn segments(rows: &[(String, &Group)]) -> String {
     let mut columns = vec![("segment", "")];
     columns.extend(rows.iter().map(|(name, _)| (name.as_str(), "")));
-    let mut table = Table::new(&columns);
+    let mut table = HtmlTable::new(&columns);
     for (place, name) in SEGMENTS.iter().enumerate() {
         let durations = |group: &Group| (group.segments[place].count(), group.segments[place].at(0.5));
         if rows.iter().all(|(_, group)| durations(group).0 == 0) {
@@ -175,7 +178,7 @@ fn segments(rows: &[(String, &Group)]) -> String {
     table.finish("numbers compare")
 }
 
-/// Scenarios that more than one run has.
+/// Scenarios that at least two runs have.
 fn common(runs: &[Compared]) -> Vec<(String, String)> {
     let mut common: Vec<(String, String)> = Vec::new();
     for key in runs.iter().flat_map(|run| &run.digest.labels).filter(|key| !key.0.is_empty()) {
@@ -194,7 +197,7 @@ fn scenarios(runs: &[Compared], common: &[(String, String)]) -> String {
         .collect();
     let mut columns = vec![("scenario", "")];
     columns.extend(titles.iter().map(|(title, about)| (title.as_str(), *about)));
-    let mut table = Table::new(&columns);
+    let mut table = HtmlTable::new(&columns);
     for key in common {
         let totals: Vec<Option<Group>> = runs
             .iter()

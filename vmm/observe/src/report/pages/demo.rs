@@ -1,23 +1,23 @@
-//! The demo's page: `report.html` of a run with scenarios.
+//! The page of a demo.
 
 use super::latency::{Groups, panels, stages};
 use super::scenarios::{label, verdict};
-use super::{notes, page, scenarios, section, tiles, time_label, watched};
+use super::{notes, page, sampled, scenarios, section, tiles, time_label};
 use crate::report::charts::{path_picture, timeline};
 use crate::report::digest::{Digest, Group};
 use crate::report::experiment::TimeBase;
 use crate::report::markup::Text;
 use crate::report::units::{bytes, count, duration, plural};
-use crate::summary::{Outcome, RunSummary, ScenarioSummary};
+use crate::summary::{RunResult, RunSummary, ScenarioSummary};
 
-/// The page.
+/// Renders the page.
 pub(in crate::report) fn render(summary: &RunSummary, digest: &Digest) -> String {
     let ran = summary.scenarios.iter().map(|scenario| (scenario.name.clone(), scenario.label()));
     let groups = Groups::of(digest, ran);
     let title = match summary.result {
-        Outcome::Pass => "refault run: pass",
-        Outcome::Slow => "refault run: slow",
-        Outcome::Fail => "refault run: fail",
+        RunResult::Pass => "refault run: pass",
+        RunResult::Slow => "refault run: slow",
+        RunResult::Fail => "refault run: fail",
     };
     let command = if summary.setup.command.is_empty() { "cargo demo" } else { &summary.setup.command };
     let made_of = "<code>faults.csv</code>, <code>invalidations.csv</code>, <code>requests.csv</code> and <code>summary.json</code>";
@@ -28,7 +28,7 @@ pub(in crate::report) fn render(summary: &RunSummary, digest: &Digest) -> String
         section("stages", "The mean fault, segment by segment", &stages(&groups)),
         section("latency", "Where a fault's time goes", &panels(&groups)),
         section("time", "The run over time", &over_time(digest)),
-        watched::requests(&digest.requests),
+        sampled::requests(&digest.requests),
         section(
             "invalidations",
             "Invalidations",
@@ -42,14 +42,14 @@ pub(in crate::report) fn render(summary: &RunSummary, digest: &Digest) -> String
     page(title, &(head(summary, &groups.all) + &sections.concat()))
 }
 
-/// What lies beside the page, but what every run leaves.
+/// Files beside the page, in addition to those of every run.
 const FILES: [(&str, &str); 3] = [
     ("summary.json", "the table of scenarios, for programs"),
-    ("serial.log", "what the guest's kernel said"),
-    ("output.log", "what the program in the guest said"),
+    ("serial.log", "the guest kernel's log"),
+    ("output.log", "the output of the program in the guest"),
 ];
 
-/// Whose time a demo's times are.
+/// The clock of a demo's times.
 pub(in crate::report) fn time_base(summary: &RunSummary) -> TimeBase {
     match summary.setup.host.as_str() {
         "qemu" | "nested" => TimeBase::Emulated,
@@ -57,12 +57,12 @@ pub(in crate::report) fn time_base(summary: &RunSummary) -> TimeBase {
     }
 }
 
-/// Verdict, one sentence, and the figures that matter most.
+/// Result, a one-sentence summary, and key figures.
 fn head(summary: &RunSummary, all: &Group) -> String {
     let sum = |field: fn(&ScenarioSummary) -> u64| -> u64 { summary.scenarios.iter().map(field).sum() };
     let (wrong, moved) = (sum(|s| s.bytes_wrong), sum(|s| s.blocks_moved));
     let (faults, written) = (sum(|s| s.faults), sum(|s| s.bytes_written));
-    let passed = summary.scenarios.iter().filter(|s| s.result == Outcome::Pass).count();
+    let passed = summary.scenarios.iter().filter(|s| s.result == RunResult::Pass).count();
     let time = |share| if all.faults() == 0 { "–".into() } else { duration(all.total.at(share)) };
     let reason = match &summary.reason {
         Some(reason) => format!("<p class=\"fail\">✗ {}</p>\n", Text(reason)),
@@ -78,7 +78,7 @@ fn head(summary: &RunSummary, all: &Group) -> String {
         (time(0.99), "99th percentile"),
     ];
     format!(
-        "<header>\n<h1>refault run {}</h1>\n<p class=\"lead\">An unmodified Linux guest (kernel {}) wrote {} by RDMA into a DAX file on XFS, while the filesystem moved {} of the file. Nothing was pinned: where a page was gone, the NIC took a fault and tried again, {}.</p>\n{}{reason}{}</header>\n",
+        "<header>\n<h1>refault run {}</h1>\n<p class=\"lead\">An unmodified Linux guest (kernel {}) wrote {} by RDMA into a DAX file on XFS, while the filesystem moved {} of the file. Nothing was pinned: when a page was gone, the NIC took a fault and retried, {}.</p>\n{}{reason}{}</header>\n",
         verdict(summary.result),
         Text(&summary.setup.kernel),
         bytes(written),
@@ -89,22 +89,22 @@ fn head(summary: &RunSummary, all: &Group) -> String {
     )
 }
 
-/// Of the faults that took this way: those of on-demand regions never meet the IOMMU.
+/// The path of a page request. Faults of on-demand regions are not included: they do not involve the IOMMU.
 fn path(digest: &Digest) -> String {
     let by_request = digest.by_request();
     let other = match digest.has_others() {
         true => {
-            "<p>Rows and charts marked odp took the other way: the NIC's own table had a hole, an event told its driver, the driver filled the table and resumed the request. There the IOMMU's share is that of event queue and command lane.</p>\n"
+            "<p>Rows and charts marked odp took the other path: the NIC's own table had a hole, an event notified its driver, and the driver filled the table and resumed the request. There the IOMMU's share is that of the event queue and the command lane.</p>\n"
         }
         false => "",
     };
     format!(
-        "<p>A process has mapped a file on XFS with DAX, registered its whole address space without pinning it, and posts an RDMA WRITE into the file. Steps 5 to 13 happen when the page is not there; the numbers beside them are what this run measured. When the page is there, step 5 is followed by step 13.</p>\n{}",
+        "<p>A process has mapped a file on XFS with DAX, registered its whole address space without pinning it, and posts an RDMA WRITE into the file. Steps 5 to 13 happen when the page is missing; the numbers beside them were measured in this run. When the page is present, step 13 follows step 5.</p>\n{}",
         path_picture::picture(&by_request, false) + other
     )
 }
 
-/// The tracks over time.
+/// The charts over time.
 pub(super) fn over_time(digest: &Digest) -> String {
     let names: Vec<String> = digest.labels.iter().map(|(name, mode)| label(name, mode)).collect();
     match timeline::chart(digest, &names) {

@@ -1,30 +1,30 @@
-//! The page of a run without scenarios of its own: a program in a guest, or an experiment of the lab.
+//! The page of a run that is not a demo: a program in a guest, or an experiment of the lab.
 
 use serde_json::Value;
 
 use super::demo::over_time;
 use super::latency::{Groups, panels, stages};
-use super::{notes, page, section, tiles, time_label, watched};
-use crate::report::bins::LogBins;
+use super::{notes, page, sampled, section, tiles, time_label};
 use crate::report::charts::cumulative::{self, Curve};
 use crate::report::charts::path_picture;
+use crate::report::digest::bins::LogBins;
 use crate::report::digest::{Digest, PER_DECADE};
-use crate::report::experiment::{Experiment, Published, Requests, TimeBase};
-use crate::report::markup::{Table, Text};
+use crate::report::experiment::{ExperimentReport, Published, RequestFigures, TimeBase};
+use crate::report::markup::{HtmlTable, Text};
 use crate::report::units::{bytes_per_second, count, duration, percent, plural, short};
 use crate::trace::Durations;
 
-/// The page. `counters` are those of NIC and IOMMU, as `counters.json` holds them.
-pub(in crate::report) fn render(experiment: &Experiment, digest: &Digest, counters: &Value) -> String {
+/// Renders the page. `counters` is the contents of `counters.json`.
+pub(in crate::report) fn render(experiment: &ExperimentReport, digest: &Digest, counters: &Value) -> String {
     let groups = Groups::of(digest, std::iter::empty());
     let observed = &experiment.observed;
     let made_of = "<code>faults.csv</code>, <code>invalidations.csv</code>, <code>requests.csv</code>, <code>experiment.json</code> and <code>counters.json</code>";
     let mut sections = vec![section("run", "What was run", &setup(experiment))];
     if !experiment.paper.is_empty() {
-        sections.push(section("paper", "Paper beside model", &paper(&experiment.paper)));
+        sections.push(section("paper", "Paper and model compared", &paper(&experiment.paper)));
     }
     if let Some(requests) = &experiment.requests {
-        sections.push(section("requests", "What the program saw", &seen(requests)));
+        sections.push(section("requests", "The program's requests", &seen(requests)));
     }
     if groups.all.faults() > 0 && digest.by_request().faults() > 0 {
         sections.push(section("path", "The path of one DMA", &path(experiment, digest)));
@@ -34,7 +34,7 @@ pub(in crate::report) fn render(experiment: &Experiment, digest: &Digest, counte
         section("stages", "The mean fault, segment by segment", &stages(&groups)),
         section("latency", "Where a fault's time goes", &panels(&groups)),
         section("time", "The run over time", &over_time(digest)),
-        watched::requests(&digest.requests),
+        sampled::requests(&digest.requests),
         section("invalidations", "Invalidations", &invalidations),
         section("losses", "Losses and anomalies", &notes::losses(observed)),
         section("counters", "Counters", &all_counters(counters)),
@@ -45,13 +45,13 @@ pub(in crate::report) fn render(experiment: &Experiment, digest: &Digest, counte
     page(&title, &(head(experiment, &groups) + &sections.concat()))
 }
 
-/// What lies beside the page, but what every run leaves.
+/// Files beside the page, in addition to those of every run.
 const FILES: [(&str, &str); 2] = [
-    ("experiment.json", "what was run, and what its program saw"),
+    ("experiment.json", "the description of the run, and the program's statistics"),
     ("counters.json", "all counters of NIC and IOMMU, for programs"),
 ];
 
-fn head(experiment: &Experiment, groups: &Groups) -> String {
+fn head(experiment: &ExperimentReport, groups: &Groups) -> String {
     let all = &groups.all;
     let mut figures = Vec::new();
     if let Some(requests) = &experiment.requests {
@@ -62,7 +62,7 @@ fn head(experiment: &Experiment, groups: &Groups) -> String {
             figures.push((count(requests.failed), "requests failed"));
         }
         if seconds > 0.0 {
-            figures.push((short(requests.completed as f64 / seconds), "requests a second"));
+            figures.push((short(requests.completed as f64 / seconds), "requests per second"));
             figures.push((bytes_per_second(requests.bytes, seconds), "payload"));
         }
         figures.push((duration(latency.at(0.5)), "median request"));
@@ -83,14 +83,14 @@ fn head(experiment: &Experiment, groups: &Groups) -> String {
     )
 }
 
-/// Share of the handlers' time in which they were busy.
-fn utilisation(experiment: &Experiment) -> Option<String> {
+/// Share of time that the handlers were busy.
+fn utilisation(experiment: &ExperimentReport) -> Option<String> {
     let handlers = experiment.handlers.as_ref()?;
     let whole = experiment.requests.as_ref()?.duration_ns.saturating_mul(handlers.handlers);
     (whole > 0).then(|| Text(&percent(handlers.busy_ns, whole)).to_string())
 }
 
-fn setup(experiment: &Experiment) -> String {
+fn setup(experiment: &ExperimentReport) -> String {
     let machine = experiment.observed.machine;
     let machine = machine
         .map(|speed| format!("<dt>this machine's speed</dt><dd>{}</dd>", speed.line()))
@@ -110,7 +110,7 @@ fn setup(experiment: &Experiment) -> String {
         let busy =
             utilisation(experiment).map_or(String::new(), |share| format!(", busy {share} of the time"));
         text += &format!(
-            "<h3>What the handlers did</h3>\n<p>{}{busy}. {} handled, {} mapped ahead of their use; a fault waited {} for a handler on average, and {} at most waited or were handled at one time.</p>\n",
+            "<h3>Fault handlers</h3>\n<p>{}{busy}. {} handled, {} prefetched; a fault waited {} for a handler on average, and at most {} waited or were being handled at one time.</p>\n",
             plural(handlers.handlers, "fault handler", "fault handlers"),
             plural(handlers.faults, "fault was", "faults were"),
             plural(handlers.prefetched, "page", "pages"),
@@ -122,12 +122,12 @@ fn setup(experiment: &Experiment) -> String {
 }
 
 fn paper(published: &[Published]) -> String {
-    let mut table = Table::new(&[
+    let mut table = HtmlTable::new(&[
         ("figure", ""),
         ("published", ""),
         ("this run", ""),
         ("difference", "of this run from the publication"),
-        ("source", "and how sure the figure is"),
+        ("source", "and the certainty of the figure"),
     ]);
     for figure in published {
         let difference = (figure.measured_ns as f64 / figure.published_ns.max(1) as f64 - 1.0) * 100.0;
@@ -140,17 +140,17 @@ fn paper(published: &[Published]) -> String {
         table.row(&Text(&figure.what).to_string(), &cells);
     }
     format!(
-        "<p>What was published of the system whose timing this run has, and what the run came to.</p>\n{}",
+        "<p>Published figures of the system whose timing this run uses, and the same figures of this run.</p>\n{}",
         table.finish("numbers paper")
     )
 }
 
-fn seen(requests: &Requests) -> String {
+fn seen(requests: &RequestFigures) -> String {
     let latency: Durations = requests.latency();
     if latency.max() == 0 {
         return "<p>No request succeeded, or none took any time.</p>\n".into();
     }
-    let mut table = Table::new(&[
+    let mut table = HtmlTable::new(&[
         ("requests", ""),
         ("mean", ""),
         ("p50", ""),
@@ -166,7 +166,7 @@ fn seen(requests: &Requests) -> String {
     let bins = LogBins::around(shortest, latency.max(), PER_DECADE);
     let curve = Curve { name: "request", class: "whole".into(), durations: &latency };
     format!(
-        "<p>From a request's arrival to its completion, those without a fault included. {} succeeded and {} failed, in {}.</p>\n{}{}",
+        "<p>From arrival to completion, including requests without a fault. {} succeeded and {} failed, in {}.</p>\n{}{}",
         plural(requests.completed, "request", "requests"),
         count(requests.failed),
         duration(requests.duration_ns),
@@ -175,10 +175,10 @@ fn seen(requests: &Requests) -> String {
     )
 }
 
-fn path(experiment: &Experiment, digest: &Digest) -> String {
+fn path(experiment: &ExperimentReport, digest: &Digest) -> String {
     let picture = path_picture::picture(&digest.by_request(), experiment.time == TimeBase::Virtual);
     format!(
-        "<p>A program posts a request on memory that was never pinned. Steps 5 to 13 happen when a page is not there; the numbers beside them are what this run measured. When the page is there, step 5 is followed by step 13.</p>\n{picture}"
+        "<p>A program posts a request on memory that was never pinned. Steps 5 to 13 happen when a page is missing; the numbers beside them were measured in this run. When the page is present, step 13 follows step 5.</p>\n{picture}"
     )
 }
 
@@ -196,7 +196,7 @@ fn all_counters(counters: &Value) -> String {
         tables += &format!("<div><h3>{title}</h3>\n<dl>{rows}</dl></div>\n");
     }
     if tables.is_empty() {
-        return "<p>They were not kept.</p>\n".into();
+        return "<p>They were not recorded.</p>\n".into();
     }
     format!(
         "<details><summary>All counters of NIC and IOMMU</summary>\n<div class=\"facts\">\n{tables}</div>\n</details>\n"

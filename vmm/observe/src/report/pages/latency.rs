@@ -1,25 +1,25 @@
-//! Where the time of a fault goes: for each scenario a histogram divided by component, the distribution as curves,
-//! the distribution of every segment, and a table of them.
+//! Fault latency: for each scenario, a histogram divided by component, distribution curves, and the segments as a chart and a
+//! table.
 
 use super::scenarios::label;
-use crate::report::bins::LogBins;
 use crate::report::charts::cumulative::{self, Curve};
 use crate::report::charts::{bars, overview, ridges, stack};
+use crate::report::digest::bins::LogBins;
 use crate::report::digest::{Digest, Group, PARTS, PER_DECADE, component};
-use crate::report::markup::{Table, Text};
+use crate::report::markup::{HtmlTable, Text};
 use crate::report::units::{count, duration, percent_wide, plural};
 use crate::trace::{Durations, SEGMENTS};
 
-/// The groups of faults that a page shows: all, and by scenario.
+/// The groups of faults on a page: all, and by scenario.
 pub(super) struct Groups {
     /// All faults.
     pub(super) all: Group,
-    /// By name of the scenario, in the order of the page.
+    /// By label of the scenario, in the order of the page.
     pub(super) scenarios: Vec<(String, Group)>,
 }
 
 impl Groups {
-    /// Scenarios in the order of `ran`, then those that are in the digest only.
+    /// Groups faults by scenario: first those of `ran`, in order, then the others of the digest.
     pub(super) fn of(digest: &Digest, ran: impl Iterator<Item = (String, String)>) -> Self {
         let mut order: Vec<(String, String)> = Vec::new();
         for key in ran.chain(digest.labels.iter().cloned()) {
@@ -34,13 +34,13 @@ impl Groups {
         Self { all: digest.all(), scenarios: order.iter().map(group).collect() }
     }
 
-    /// What the charts that compare scenarios take.
+    /// The input of charts that compare scenarios.
     fn rows(&self) -> Vec<(String, &Group)> {
         self.scenarios.iter().map(|(name, group)| (name.clone(), group)).collect()
     }
 }
 
-/// The axes that all panels share, so that scenarios can be compared by switching between them.
+/// Axes shared by all panels, so that scenarios can be compared by switching between them.
 #[derive(Clone, Copy, Debug)]
 struct Axes {
     totals: LogBins,
@@ -48,7 +48,7 @@ struct Axes {
 }
 
 impl Axes {
-    /// Axes that hold all faults of a run.
+    /// Axes that cover all faults of a run.
     fn of(all: &Group) -> Self {
         let shortest = |durations: &Durations| durations.recorded().map(|(ns, _)| ns).find(|&ns| ns > 0);
         let longest = if all.faults() == 0 { 1_000_000 } else { all.total.max() };
@@ -60,7 +60,7 @@ impl Axes {
     }
 }
 
-/// Mean faults by segment, one bar for each scenario.
+/// The mean fault by segment, one bar for each scenario.
 pub(super) fn stages(groups: &Groups) -> String {
     let mut rows = groups.rows();
     if rows.len() != 1 {
@@ -69,15 +69,15 @@ pub(super) fn stages(groups: &Groups) -> String {
     match stack::chart(&rows) {
         none if none.is_empty() => "<p>No fault was resolved.</p>\n".into(),
         chart => format!(
-            "<p>The mean fault, from the miss to the copy, cut where it goes from hand to hand. A mean follows the slow ones: compare it with the median below.</p>\n{chart}"
+            "<p>The mean fault from miss to copy, divided by segment. Slow faults dominate a mean: compare it with the median below.</p>\n{chart}"
         ),
     }
 }
 
-/// Tabs made of radio buttons: they work without a script. One group has none.
+/// Tabs made of radio buttons, which work without a script; none if there is only one group.
 pub(super) fn panels(groups: &Groups) -> String {
     let axes = Axes::of(&groups.all);
-    let explained = "<p><b>Device</b>: from the miss to the page request, and from the matched response to the end of the copy; pages of a long request are asked for ahead, and wait for their turn. <b>IOMMU</b>: from the page request to its queue entry and interrupt, and from the response descriptor to the match. <b>Guest</b>: from the interrupt to the response; that is the kernel and the filesystem, and the time until a CPU of the guest runs them.</p>\n";
+    let explained = "<p><b>Device</b>: from the miss to the page request, and from the matched response to the end of the copy; pages of a long request are prefetched, and wait for their turn. <b>IOMMU</b>: from the page request to its queue entry and interrupt, and from the response descriptor to the match. <b>Guest</b>: from the interrupt to the response; that is the kernel and the filesystem, and the time until a CPU of the guest runs them.</p>\n";
     if groups.scenarios.len() <= 1 {
         return format!(
             "{explained}<div class=\"only\">\n{}</div>\n",
@@ -108,7 +108,7 @@ pub(super) fn panels(groups: &Groups) -> String {
     )
 }
 
-/// Everything about one group of faults.
+/// The panel of a group of faults.
 fn panel(title: &str, group: &Group, axes: &Axes) -> String {
     let outcome = outcomes(group);
     if group.faults() == 0 {
@@ -123,7 +123,7 @@ fn panel(title: &str, group: &Group, axes: &Axes) -> String {
     let whole = Curve { name: "whole fault", class: "whole".into(), durations: &group.total };
     let curves: Vec<Curve<'_>> = parts.into_iter().chain([whole]).collect();
     format!(
-        "<h3>{}</h3>\n<p>{} resolved; median <b>{}</b>, 99th percentile <b>{}</b>, longest <b>{}</b>. {outcome}</p>\n{}<h4>How many faults took how long</h4>\n{}<h4>How many were done after, and how many took longer than …</h4>\n{}<h4>The segments of the path</h4>\n<p class=\"caption\">Lines in a row: median, 99th percentile; at its end the longest.</p>\n{}{}",
+        "<h3>{}</h3>\n<p>{} resolved; median <b>{}</b>, 99th percentile <b>{}</b>, longest <b>{}</b>. {outcome}</p>\n{}<h4>Histogram of fault latency</h4>\n{}<h4>Share of faults that took no longer, and that took longer, than …</h4>\n{}<h4>The segments of the path</h4>\n<p class=\"caption\">Lines in a row: median and 99th percentile; at its end, the longest.</p>\n{}{}",
         Text(title),
         plural(group.faults(), "fault", "faults"),
         duration(group.total.at(0.5)),
@@ -137,7 +137,7 @@ fn panel(title: &str, group: &Group, axes: &Axes) -> String {
     )
 }
 
-/// What became of the other faults.
+/// The other faults, in words.
 fn outcomes(group: &Group) -> String {
     let [failed, coalesced, abandoned] = group.others;
     let mut text = String::new();
@@ -145,18 +145,18 @@ fn outcomes(group: &Group) -> String {
         text += &format!("{} failed: the guest refused the page, or the device gave up. ", count(failed));
     }
     if coalesced > 0 {
-        text += &format!("{} waited on another queue pair's request for the same page. ", count(coalesced));
+        text += &format!("{} joined another queue pair's fault on the same page. ", count(coalesced));
     }
     if abandoned > 0 {
         text += &format!(
-            "Of {} no end was seen: the queue pair was destroyed first, or events were lost. ",
+            "{} have no recorded end: the queue pair was destroyed first, or events were lost. ",
             count(abandoned)
         );
     }
     text
 }
 
-/// The colours; "earlier rounds" only where there were any.
+/// The legend; "earlier rounds" only if there were any.
 fn legend(group: &Group) -> String {
     let shown = PARTS.iter().take(if group.parts[3].max() > 0 { 4 } else { 3 });
     let keys: String = shown
@@ -167,15 +167,15 @@ fn legend(group: &Group) -> String {
 
 /// The table of segments, in the order of the path.
 fn segments(group: &Group) -> String {
-    let mut table = Table::new(&[
+    let mut table = HtmlTable::new(&[
         ("segment", ""),
-        ("in whose hands", ""),
-        ("faults", "faults in which both ends of the segment were seen"),
+        ("component", ""),
+        ("faults", "faults in which both ends of the segment were recorded"),
         ("mean", ""),
         ("p50", "the median"),
-        ("p95", "95 of 100 are no longer"),
-        ("p99", "99 of 100 are no longer"),
-        ("p99.9", "999 of 1000 are no longer"),
+        ("p95", "95 of 100 are at most this long"),
+        ("p99", "99 of 100 are at most this long"),
+        ("p99.9", "999 of 1000 are at most this long"),
         ("max", "the longest"),
         ("share of all time", ""),
     ]);

@@ -1,13 +1,13 @@
-//! The pages: each a pure function of what a run's files hold.
+//! The pages: each a pure function of a run's files.
 
 pub(super) mod comparison;
 pub(super) mod demo;
 pub(super) mod experiment;
 mod latency;
 mod notes;
+mod sampled;
 mod scenarios;
 pub(super) mod sweep;
-mod watched;
 
 use super::experiment::TimeBase;
 
@@ -15,7 +15,7 @@ const SKELETON: &str = include_str!("assets/page.html");
 const STYLE: &str = include_str!("assets/style.css");
 const SCRIPT: &str = include_str!("assets/page.js");
 
-/// A whole page, which needs nothing but itself.
+/// A self-contained page.
 fn page(title: &str, body: &str) -> String {
     fill(SKELETON, &[("title", title), ("style", STYLE), ("body", body), ("script", SCRIPT)])
 }
@@ -24,18 +24,18 @@ fn section(id: &str, title: &str, content: &str) -> String {
     format!("<section id=\"{id}\">\n<h2>{title}</h2>\n{content}</section>\n")
 }
 
-/// The figures that matter most: values and what they are.
+/// Tiles with the key figures: values and labels.
 fn tiles(tiles: &[(String, &str)]) -> String {
     let tile = |(value, name): &(String, &str)| format!("<li><b>{value}</b><span>{name}</span></li>\n");
     format!("<ul class=\"tiles\">\n{}</ul>\n", tiles.iter().map(tile).collect::<String>())
 }
 
-/// Whose time the page is about: nobody should have to guess.
+/// States the clock of the page's times.
 fn time_label(time: TimeBase) -> String {
     format!("<p class=\"time\"><b>Times: {}.</b> {}</p>\n", time.label(), time.about())
 }
 
-/// Puts values into `{{name}}` places, once: values may hold such places without harm.
+/// Replaces `{{name}}` placeholders in one pass, so values may contain placeholders.
 fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut out = String::new();
     let mut rest = template;

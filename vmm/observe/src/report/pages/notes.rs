@@ -1,20 +1,19 @@
-//! What else a reader should know: losses, the guest's complaints, how to make the run again, what lies
-//! beside the page.
+//! Notes of a page: configuration, losses, the guest's log, how to repeat the run, and its files.
 
-use crate::report::bins::LogBins;
 use crate::report::charts::cumulative::{self, Curve};
-use crate::report::csv::COLUMNS;
 use crate::report::digest::PER_DECADE;
-use crate::report::markup::{Table, Text};
-use crate::report::trace_json::MAX_FAULTS;
+use crate::report::digest::bins::LogBins;
+use crate::report::files::faults::COLUMNS;
+use crate::report::files::timeline::MAX_FAULTS;
+use crate::report::markup::{HtmlTable, Text};
 use crate::report::units::{bytes, count, duration, plural, seconds};
-use crate::summary::{RunSummary, Setup};
+use crate::summary::{RunSetup, RunSummary};
 use crate::trace::{Durations, Observed};
 
-/// Lines of the guest's log shown at most.
+/// Most lines of the guest's log that are shown.
 const MAX_LOG: usize = 40;
 
-/// What the run was made with.
+/// Configuration of the run.
 pub(super) fn setup(summary: &RunSummary) -> String {
     let setup = &summary.setup;
     let took = format!(
@@ -30,7 +29,7 @@ pub(super) fn setup(summary: &RunSummary) -> String {
         ("guest CPUs", count(u64::from(setup.cpus))),
         ("host", host(setup)),
         ("file under DMA", bytes(setup.file_bytes)),
-        ("queue pairs", format!("{}, writing at the same time", count(u64::from(setup.queue_pairs)))),
+        ("queue pairs", format!("{}, writing concurrently", count(u64::from(setup.queue_pairs)))),
         ("scale", format!("{} × the scenarios' usual goals", setup.scale)),
         ("the guest's speed", setup.guest_speed.line()),
     ];
@@ -47,12 +46,12 @@ pub(super) fn setup(summary: &RunSummary) -> String {
 
 fn slowed(timing: &str) -> String {
     format!(
-        "<b>slowed down</b> to {}: steps of the NIC and the IOMMU took at least as long as it says; the guest's own took what they took",
+        "<b>slowed down</b> to {}: steps of the NIC and the IOMMU took at least as long as it says; the guest's own steps took their real time",
         Text(timing)
     )
 }
 
-fn host(setup: &Setup) -> String {
+fn host(setup: &RunSetup) -> String {
     const EMULATED: &str =
         "Its times are those of emulation: compare them with each other, not with hardware";
     match setup.host.as_str() {
@@ -63,59 +62,59 @@ fn host(setup: &Setup) -> String {
     }
 }
 
-/// What was not seen, or not kept.
+/// What was lost or not kept.
 pub(super) fn losses(observed: &Observed) -> String {
     let mut items = Vec::new();
     if observed.faults_dropped > 0 {
         items.push(format!(
-            "{} counted in the table of scenarios but not kept one by one: the charts, the tables of stages and <code>faults.csv</code> show the first faults of each scenario, {} in all.",
+            "{} counted in the table of scenarios but not recorded: the charts, the tables of stages and <code>faults.csv</code> show the first faults of each scenario, {} in all.",
             plural(observed.faults_dropped, "fault is", "faults are"),
             count(observed.faults_kept)
         ));
     }
     if observed.events_lost > 0 {
         items.push(format!(
-            "{} not recorded, because events came faster than they could be assembled. Some faults miss a stage.",
+            "{} lost, because events arrived faster than they could be assembled. Some faults lack a stage.",
             plural(observed.events_lost, "event was", "events were")
         ));
     }
     if observed.faults_open > 0 {
         items.push(format!(
-            "{} without an end when the run was over.",
+            "{} still open when the run ended.",
             plural(observed.faults_open, "fault was", "faults were")
         ));
     }
     let unkept = observed.requests_dropped + observed.requests_lost;
     if unkept > 0 {
         items.push(format!(
-            "{} not kept, for want of room: <code>requests.csv</code> has the first of each scenario. Watch fewer with <code>--sample</code>.",
-            plural(unkept, "watched request was", "watched requests were")
+            "{} not kept, for lack of room: <code>requests.csv</code> has the first of each scenario. Sample fewer with <code>--sample</code>.",
+            plural(unkept, "sampled request was", "sampled requests were")
         ));
     }
     for (what, times) in &observed.anomalies {
         items.push(format!("{}: {}.", plural(*times, "event did not fit", "events did not fit"), Text(what)));
     }
-    // How sure the split of the guest's part is.
+    // The accuracy of the guest's part.
     let guest =
-        observed.guest.as_ref().map(|guest| format!("<p>Of the guest: {}.</p>\n", Text(&guest.line())));
+        observed.guest.as_ref().map(|guest| format!("<p>Guest events: {}.</p>\n", Text(&guest.line())));
     let guest = guest.unwrap_or_default();
     if items.is_empty() {
         return format!(
-            "<p>Nothing was lost: every event was recorded, every fault was kept, and all of them fit together.</p>\n{guest}"
+            "<p>Nothing was lost: every event was recorded, every fault was kept, and all events fit together.</p>\n{guest}"
         );
     }
     let items: String = items.iter().map(|item| format!("<li>{item}</li>")).collect();
     format!("<ul>{items}</ul>\n{guest}")
 }
 
-/// How long the guest waited for the device to forget. `kept` are those recorded one by one.
+/// Durations of invalidations. `kept` covers those with a record.
 pub(super) fn invalidations(observed: &Observed, kept: &Durations) -> String {
     if observed.invalidations == 0 {
         return "<p>No invalidation reached the device.</p>\n".into();
     }
     let times = observed.invalidation_ns;
     let text = format!(
-        "<p>When a page is taken away, the kernel tells the device to forget its translation. It waits, with interrupts off, until every copy that used the old translation has landed; a fault under way is never waited for. {} reached the device: median <b>{}</b>, 99th percentile <b>{}</b>, longest <b>{}</b>.</p>\n",
+        "<p>When a page is unmapped, the kernel invalidates the device's translation. It waits, with interrupts off, until every copy that used the old translation has landed; it never waits for a fault in flight. {} reached the device: median <b>{}</b>, 99th percentile <b>{}</b>, longest <b>{}</b>.</p>\n",
         plural(observed.invalidations, "invalidation", "invalidations"),
         duration(times.p50),
         duration(times.p99),
@@ -127,7 +126,7 @@ pub(super) fn invalidations(observed: &Observed, kept: &Durations) -> String {
     let partly = match observed.invalidations.saturating_sub(kept.count()) {
         0 => String::new(),
         more => format!(
-            "<p>The curves are of the first {}; {} more are counted above.</p>\n",
+            "<p>The curves cover the first {}; {} more are counted above.</p>\n",
             count(kept.count()),
             count(more)
         ),
@@ -135,10 +134,10 @@ pub(super) fn invalidations(observed: &Observed, kept: &Durations) -> String {
     let shortest = kept.recorded().map(|(ns, _)| ns).find(|&ns| ns > 0).unwrap_or(1);
     let curve = Curve { name: "invalidation", class: "whole".into(), durations: kept };
     let bins = LogBins::around(shortest, kept.max(), PER_DECADE);
-    text + &partly + &cumulative::charts(&[curve], &bins, "time until it was done")
+    text + &partly + &cumulative::charts(&[curve], &bins, "time until completion")
 }
 
-/// Lines of the guest's log that no healthy run has.
+/// Lines of the guest's log that a healthy run does not have.
 pub(super) fn guest_log(lines: &[String]) -> String {
     if lines.is_empty() {
         return "<p>The guest's log is clean: no DMAR error, warning, stall or hung task.</p>\n".into();
@@ -148,34 +147,34 @@ pub(super) fn guest_log(lines: &[String]) -> String {
         0 => String::new(),
         more => format!("<p>… and {more} more in <code>serial.log</code>.</p>\n"),
     };
-    format!("<p class=\"fail\">✗ Lines that no healthy run has:</p>\n<pre>{shown}</pre>\n{more}")
+    format!("<p class=\"fail\">✗ Lines that a healthy run does not have:</p>\n<pre>{shown}</pre>\n{more}")
 }
 
-/// How to make the run, if that is known, and this page again, from the files it is made of.
+/// How to repeat the run, if known, and how to make this page again from its files.
 pub(super) fn reproduce(command: &str, made_of: &str) -> String {
     let run = match command {
         "" => String::new(),
         command => format!("<p>The run:</p>\n<pre>{}</pre>\n", Text(command)),
     };
     format!(
-        "{run}<p>This page, from {made_of} beside it:</p>\n<pre>refault report RUN_FOLDER</pre>\n<p>This run beside others:</p>\n<pre>refault report RUN_FOLDER OTHER_FOLDER --out comparison.html</pre>\n"
+        "{run}<p>This page, from {made_of} beside it:</p>\n<pre>refault report RUN_FOLDER</pre>\n<p>A comparison of this run with others:</p>\n<pre>refault report RUN_FOLDER OTHER_FOLDER --out comparison.html</pre>\n"
     )
 }
 
-/// A file beside a page, and what it holds.
+/// A file beside a page, and its contents.
 type Beside = (&'static str, &'static str);
 
-/// The files that every run leaves.
+/// The files of every run.
 const FILES: [Beside; 4] = [
     ("faults.csv", "one line per fault"),
-    ("requests.csv", "one line per watched request, from doorbell to completion"),
+    ("requests.csv", "one line per sampled request, from doorbell to completion"),
     ("invalidations.csv", "one line per invalidation"),
     ("trace.json", "the timeline, for Perfetto (ui.perfetto.dev, “Open trace file”) or chrome://tracing"),
 ];
 
-/// What lies beside the page: `more`, and what every run leaves.
+/// The list of files beside the page: those of every run, and `more`.
 pub(super) fn files(more: &[Beside]) -> String {
-    let mut table = Table::new(&[("column", ""), ("what it holds", "")]);
+    let mut table = HtmlTable::new(&[("column", ""), ("contents", "")]);
     for (name, about) in COLUMNS {
         table.row(&format!("<code>{name}</code>"), &[about.into()]);
     }
@@ -186,7 +185,7 @@ pub(super) fn files(more: &[Beside]) -> String {
     };
     let items: String = FILES.iter().chain(more).map(item).collect();
     format!(
-        "<ul>\n{items}</ul>\n<details><summary>Columns of faults.csv</summary>\n<p>Ids are in hex, times in nanoseconds; stages that were not seen are empty.</p>\n{}</details>\n",
+        "<ul>\n{items}</ul>\n<details><summary>Columns of faults.csv</summary>\n<p>Ids are in hex, times in nanoseconds; stages that were not recorded are empty.</p>\n{}</details>\n",
         table.finish("columns")
     )
 }

@@ -1,51 +1,51 @@
-//! The table of scenarios, and what each of them does.
+//! The table of scenarios, with a description of each.
 
-use crate::report::markup::{Table, Text};
+use crate::report::markup::{HtmlTable, Text};
 use crate::report::units::{bytes, bytes_per_second, count, duration, seconds};
-use crate::summary::{Outcome, RunSummary, ScenarioSummary};
+use crate::summary::{RunResult, RunSummary, ScenarioSummary};
 
-/// What the filesystem does in a scenario while the NIC writes.
+/// What the filesystem does during DMA in each scenario.
 const ABOUT: [(&str, &str); 8] = [
     ("steady", "nothing moves: the baseline"),
     (
         "reflink-cow",
-        "reflink copies are taken again and again, so every write goes to a new block; each copy must keep the bytes of its moment",
+        "reflink copies are taken again and again, so every write goes to a new block; each copy must keep the bytes it had when it was made",
     ),
     ("exchange", "extents are exchanged with a freshly written twin"),
     ("punch", "ranges are punched and refilled; a second file takes the freed blocks and must never change"),
     (
         "truncate",
-        "the tail is cut off under the DMA: requests beyond it must fail, and nobody else may notice",
+        "the tail is truncated under DMA: requests beyond it must fail, and no others may be affected",
     ),
     (
         "fsync",
-        "an fsync loop: each write-protects the pages, so the filesystem hears of every page that is written again",
+        "an fsync loop: each write-protects the pages, so the filesystem is notified of every page that is written again",
     ),
-    ("kill", "the process is killed with faults in flight; everything it had must come back"),
+    ("kill", "the process is killed with faults in flight; everything it held must be released"),
     ("pinned", "plain registration: refused for the DAX file by the kernel, works for anonymous memory"),
 ];
 
 /// The table.
 pub(super) fn table(summary: &RunSummary) -> String {
-    let mut table = Table::new(&[
+    let mut table = HtmlTable::new(&[
         ("scenario", ""),
         (
             "mode",
-            "who translates: the IOMMU (pasid), the NIC's own table (odp), or nobody, for the pages are to be pinned; and the size of the mappings in the process' page table",
+            "what translates: the IOMMU (pasid), the NIC's own table (odp), or neither, because the pages would be pinned (pinned); and the size of the mappings in the process's page table",
         ),
         ("result", ""),
-        ("writes", "RDMA WRITEs that were acknowledged"),
+        ("writes", "acknowledged RDMA WRITEs"),
         ("written", "their payload, and the rate at which it was written"),
         ("faults", "accesses that missed and were resolved by the guest's kernel"),
         (
-            "asked for",
-            "page requests, or page fault events: more than faults where a page was gone again when the device looked",
+            "requested",
+            "page requests, or page fault events: more than faults if pages were gone again when the device retried",
         ),
-        ("blocks moved", "4 KiB blocks whose place on the medium changed, by the file's extent maps"),
-        ("verified", "bytes read back through the filesystem and found as acknowledged"),
-        ("wrong", "bytes found otherwise"),
+        ("blocks moved", "4 KiB blocks that moved on the medium, by the file's extent maps"),
+        ("verified", "bytes read back through the filesystem and found correct"),
+        ("wrong", "bytes found wrong"),
         ("median", "fault latency from miss to copy"),
-        ("99\u{a0}%", "fault latency: 99 of 100 are no longer"),
+        ("99\u{a0}%", "fault latency: 99 of 100 are at most this long"),
         ("longest", "longest fault"),
     ]);
     for (index, scenario) in summary.scenarios.iter().enumerate() {
@@ -55,34 +55,34 @@ pub(super) fn table(summary: &RunSummary) -> String {
     table.finish("numbers scenarios")
 }
 
-/// Pass, slow or fail, by word, sign and colour.
-pub(super) fn verdict(outcome: Outcome) -> &'static str {
+/// The result as a coloured word.
+pub(super) fn verdict(outcome: RunResult) -> &'static str {
     match outcome {
-        Outcome::Pass => "<span class=\"pass\">✓ pass</span>",
-        Outcome::Slow => "<span class=\"slow\">… slow</span>",
-        Outcome::Fail => "<span class=\"fail\">✗ fail</span>",
+        RunResult::Pass => "<span class=\"pass\">✓ pass</span>",
+        RunResult::Slow => "<span class=\"slow\">… slow</span>",
+        RunResult::Fail => "<span class=\"fail\">✗ fail</span>",
     }
 }
 
-/// Name and mode, as tabs, charts and tables say it.
+/// Name and mode, for tabs, charts and tables.
 pub(super) fn label(name: &str, mode: &str) -> String {
     match (name, mode) {
-        ("", _) => "outside of scenarios".into(),
+        ("", _) => "outside scenarios".into(),
         (name, "") => name.into(),
         (name, mode) => format!("{name} · {mode}"),
     }
 }
 
-/// Name and reason; what the scenario does only where it stands for the first time.
+/// Name and reason; the description only on first occurrence.
 fn name(scenario: &ScenarioSummary, again: bool) -> String {
     let about = ABOUT.iter().find(|(name, _)| *name == scenario.name && !again);
     let about = about.map_or(String::new(), |(_, about)| format!("<small>{about}</small>"));
     let reason = match (scenario.reason.as_str(), scenario.result) {
         ("", _) => String::new(),
-        (reason, Outcome::Pass | Outcome::Slow) => {
+        (reason, RunResult::Pass | RunResult::Slow) => {
             format!("<small class=\"remark\">{}</small>", Text(reason))
         }
-        (reason, Outcome::Fail) => format!("<small class=\"fail\">{}</small>", Text(reason)),
+        (reason, RunResult::Fail) => format!("<small class=\"fail\">{}</small>", Text(reason)),
     };
     format!("{}{about}{reason}", Text(&scenario.name))
 }

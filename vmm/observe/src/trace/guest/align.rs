@@ -1,40 +1,40 @@
-//! The guest's clock against the recorder's.
+//! Aligns the guest's clock with the recorder's.
 //!
-//! What is looked for is a straight line: how far the recorder's clock is ahead, by the guest's time. Each pair of
-//! times of which one caused the other lies on a known side of it; so the lines that are possible are a convex polygon
-//! in the plane of offset and drift, and half-planes cut it smaller. Nothing is assumed but that both clocks run
-//! evenly, and that nothing happens before its cause. If nothing is left of the polygon, one of the two is wrong.
+//! The result is a straight line: the recorder's lead as a function of the guest's time. Each cause and its effect lie on
+//! known sides of that line, so the possible lines form a convex polygon in the plane of offset and drift, which every such
+//! pair cuts by a half-plane. The only assumptions are that both clocks run at constant rates, and that no effect precedes
+//! its cause. If the polygon becomes empty, one assumption is violated.
 
-/// Most that the clocks' rates may differ.
+/// Largest relative difference of the clocks' rates.
 const DRIFT: f64 = 1e-3;
-/// Vertices that differ by less, in nanoseconds, are one: what 64-bit floats leave of these numbers.
+/// Vertices closer than this, in nanoseconds, are merged: the precision of `f64` for these numbers.
 const SAME: f64 = 1e-3;
 
-/// Something that is known of the two clocks.
+/// A constraint on the two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
-    /// At this time of the guest, the recorder's clock showed no less than that.
+    /// At the guest's time (first), the recorder's clock read at least the second.
     AtLeast(u64, u64),
-    /// No more.
+    /// At the guest's time (first), the recorder's clock read at most the second.
     AtMost(u64, u64),
 }
 
-/// The lines that are possible, around a guest's time and an offset.
+/// The possible lines, relative to a guest time and an offset.
 #[derive(Clone, Debug)]
-pub(super) struct Lines {
-    /// The guest's time at which offsets are told.
+pub(super) struct ClockLines {
+    /// The guest time to which offsets refer.
     middle: u64,
-    /// Half of the time that the line is for, in nanoseconds.
+    /// Half of the covered time span, in nanoseconds.
     half: f64,
-    /// What all offsets are told from.
+    /// The offset to which all others are relative.
     base: i128,
-    /// Corners: offset in the middle, and what is added up to the end.
+    /// Corners of the polygon: offset in the middle, and its increase up to the end.
     corners: Vec<(f64, f64)>,
 }
 
-/// One line: how to tell the recorder's time from the guest's.
+/// One line: converts the guest's time to the recorder's.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Line {
+pub(super) struct ClockLine {
     middle: u64,
     half: f64,
     base: i128,
@@ -42,8 +42,8 @@ pub(super) struct Line {
     rise: f64,
 }
 
-impl Lines {
-    /// All lines over a span of the guest's time that pass at most `far` nanoseconds from a pair of times.
+impl ClockLines {
+    /// All lines over a span of guest time that pass within `far` nanoseconds of a pair of times.
     pub(super) fn near(span: (u64, u64), pair: (u64, u64), far: f64) -> Self {
         let half = (span.1.saturating_sub(span.0) / 2).max(1) as f64;
         let (middle, base) = (span.0.midpoint(span.1), i128::from(pair.1) - i128::from(pair.0));
@@ -52,7 +52,7 @@ impl Lines {
         Self { middle, half, base, corners: vec![(-far, -rise), (far, -rise), (far, rise), (-far, rise)] }
     }
 
-    /// Those of them that agree with what is known.
+    /// The lines that satisfy further constraints.
     pub(super) fn with(mut self, known: impl IntoIterator<Item = Known>) -> Self {
         for fact in known {
             if self.corners.is_empty() {
@@ -63,18 +63,18 @@ impl Lines {
         self
     }
 
-    /// The one in their middle, if there is any.
-    pub(super) fn center(&self) -> Option<Line> {
+    /// The central line; `None` if no line is possible.
+    pub(super) fn center(&self) -> Option<ClockLine> {
         let count = self.corners.len() as f64;
         if self.corners.is_empty() {
             return None;
         }
         let sum = |part: fn(&(f64, f64)) -> f64| self.corners.iter().map(part).sum::<f64>();
         let (offset, rise) = (sum(|corner| corner.0) / count, sum(|corner| corner.1) / count);
-        Some(Line { middle: self.middle, half: self.half, base: self.base, offset, rise })
+        Some(ClockLine { middle: self.middle, half: self.half, base: self.base, offset, rise })
     }
 
-    /// By how much the center may be wrong, at worst, anywhere in the span: nanoseconds.
+    /// Worst-case error of the central line anywhere in the span, in nanoseconds.
     pub(super) fn uncertainty(&self) -> Option<f64> {
         let center = self.center()?;
         let away = |corner: &(f64, f64), side: f64| {
@@ -84,7 +84,7 @@ impl Lines {
         Some(both.fold(0.0, f64::max))
     }
 
-    /// Offsets that are possible in the middle of the span, in nanoseconds.
+    /// The range of offsets in the middle of the span, in nanoseconds.
     pub(super) fn offsets_ns(&self) -> Option<(i64, i64)> {
         let all = || self.corners.iter().map(|corner| corner.0);
         let whole = |offset: f64| i64::try_from(self.base + offset as i128).unwrap_or(i64::MAX);
@@ -92,7 +92,7 @@ impl Lines {
         Some((whole(low.floor()), whole(high.ceil())))
     }
 
-    /// Cuts away what contradicts a fact (Sutherland and Hodgman).
+    /// Cuts off lines that violate a constraint (Sutherland-Hodgman clipping).
     fn cut(&mut self, fact: Known) {
         let (guest, recorder, sign) = match fact {
             Known::AtLeast(guest, recorder) => (guest, recorder, 1.0),
@@ -124,20 +124,20 @@ impl Lines {
     }
 }
 
-impl Line {
-    /// The recorder's time at a time of the guest; zero if that is before its start.
+impl ClockLine {
+    /// Converts a guest time; zero if it is before the recorder's start.
     pub(super) fn recorder(&self, guest: u64) -> u64 {
         let at = (i128::from(guest) - i128::from(self.middle)) as f64 / self.half;
         let offset = self.base + (self.offset + at * self.rise).round() as i128;
         u64::try_from(i128::from(guest) + offset).unwrap_or(0)
     }
 
-    /// How far the recorder is ahead in the middle of the span.
+    /// The recorder's lead in the middle of the span, in nanoseconds.
     pub(super) fn offset_ns(&self) -> i64 {
         i64::try_from(self.base + self.offset.round() as i128).unwrap_or(i64::MAX)
     }
 
-    /// By how much it runs faster, in parts of 1,000,000,000.
+    /// How much faster the recorder's clock runs, in parts per billion.
     pub(super) fn drift_ppb(&self) -> i64 {
         (1e9 * self.rise / self.half) as i64
     }
@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// A guest's clock behind the recorder's, and slower.
+    /// A guest clock behind the recorder's.
     fn recorder(guest: u64, drift: f64) -> u64 {
         (guest as f64 * (1.0 + drift)) as u64 + 77_000_000
     }
@@ -163,13 +163,13 @@ mod tests {
         pairs.collect()
     }
 
-    fn lines(known: &[Known]) -> Lines {
+    fn lines(known: &[Known]) -> ClockLines {
         let span = (1_000_000_000, 2_000_000_000);
-        Lines::near(span, (0, 77_000_000), 1e9).with(known.iter().copied())
+        ClockLines::near(span, (0, 77_000_000), 1e9).with(known.iter().copied())
     }
 
     #[test]
-    fn offset_and_drift_are_found_within_what_is_promised() {
+    fn offset_and_drift_are_within_the_uncertainty() {
         let delays: Vec<_> =
             (0..100).map(|i| (500 + i * 7919 % 20_000, 300 + i * 104_729 % 30_000)).collect();
         for drift in [0.0, 3e-5, -2e-4] {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_before_its_question_leaves_no_line() {
+    fn an_effect_before_its_cause_leaves_no_line() {
         let mut known = facts(0.0, &[(1000, 1000); 10]);
         known.push(Known::AtMost(1_045_000_000, recorder(1_045_000_000, 0.0) - 10_000));
         assert_eq!(lines(&known).center(), None);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn without_any_pair_all_lines_are_possible() {
+    fn without_constraints_all_lines_are_possible() {
         assert!(lines(&[]).uncertainty().is_some_and(|error| error >= 1e9));
     }
 

@@ -1,16 +1,16 @@
-//! From the guest's events to what it did about each page request. Events come from several CPUs, and any may be
+//! Groups the guest's events into episodes, one for each page request. Events come from several CPUs, and any may be
 //! missing.
 
 use std::collections::BTreeMap;
 
-use super::event::{FaultKey, GuestEvent, Step};
+use super::event::{FaultKey, GuestEvent, GuestStep};
 
-/// What the guest did about one page request, in its own time.
+/// The guest's handling of one page request, in nanoseconds of its own clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Episode {
-    /// Whose it was.
+    /// The fault that it belongs to.
     pub(super) fault: FaultKey,
-    /// The page, where it was told.
+    /// The page, if an event names it.
     pub(super) page: Option<u64>,
     /// The entry was taken from its queue.
     pub(super) taken: Option<u64>,
@@ -27,20 +27,20 @@ impl Episode {
         Self { fault, page, taken: None, handling: None, handled: None, submitted: None }
     }
 
-    /// The first time that is known of it.
+    /// Its earliest time.
     pub(super) fn first(&self) -> u64 {
         let all = [self.taken, self.handling, self.handled, self.submitted];
         all.into_iter().flatten().min().unwrap_or(0)
     }
 
-    /// The last one.
+    /// Its latest time.
     pub(super) fn last(&self) -> u64 {
         let all = [self.taken, self.handling, self.handled, self.submitted];
         all.into_iter().flatten().max().unwrap_or(0)
     }
 }
 
-/// All of them, ordered by fault and time.
+/// All episodes, ordered by fault and time.
 pub(super) fn episodes(mut events: Vec<GuestEvent>) -> Vec<Episode> {
     events.sort_by_key(|event| (event.at, event.step));
     let mut sorter = Sorter::default();
@@ -54,7 +54,7 @@ pub(super) fn episodes(mut events: Vec<GuestEvent>) -> Vec<Episode> {
 #[derive(Default)]
 struct Sorter {
     open: BTreeMap<FaultKey, Episode>,
-    /// When a thread began with a page request; which one it says in the end.
+    /// When each thread began with a page request; the event at the end names which one.
     began: BTreeMap<u32, u64>,
     done: Vec<Episode>,
 }
@@ -65,33 +65,33 @@ impl Sorter {
             self.began.insert(event.thread, event.at);
             return;
         };
-        // A step that is behind the open one's belongs to the next request that bears the key.
+        // A step that the open episode has passed belongs to the next request with the same key.
         if self.open.get(&fault).is_some_and(|episode| !comes_after(episode, event.step)) {
             self.done.extend(self.open.remove(&fault));
         }
-        let began = (event.step == Step::Handled).then(|| self.began.remove(&event.thread)).flatten();
+        let began = (event.step == GuestStep::Handled).then(|| self.began.remove(&event.thread)).flatten();
         let episode = self.open.entry(fault).or_insert_with(|| Episode::new(fault, event.page));
         episode.page = episode.page.or(event.page);
         match event.step {
-            Step::Taken => episode.taken = Some(event.at),
-            Step::Handling => episode.handling = Some(event.at),
-            Step::Handled => {
+            GuestStep::Taken => episode.taken = Some(event.at),
+            GuestStep::Handling => episode.handling = Some(event.at),
+            GuestStep::Handled => {
                 episode.handled = Some(event.at);
-                // One that began before the entry was taken had another request in hands.
+                // A thread that began before the entry was taken was handling another request.
                 let own = |&began: &u64| episode.taken.is_none_or(|taken| taken <= began);
                 episode.handling = episode.handling.or(began.filter(own));
             }
-            Step::Submitted => episode.submitted = Some(event.at),
+            GuestStep::Submitted => episode.submitted = Some(event.at),
         }
     }
 }
 
-fn comes_after(episode: &Episode, step: Step) -> bool {
+fn comes_after(episode: &Episode, step: GuestStep) -> bool {
     let known = [
-        (Step::Taken, episode.taken),
-        (Step::Handling, episode.handling),
-        (Step::Handled, episode.handled),
-        (Step::Submitted, episode.submitted),
+        (GuestStep::Taken, episode.taken),
+        (GuestStep::Handling, episode.handling),
+        (GuestStep::Handled, episode.handled),
+        (GuestStep::Submitted, episode.submitted),
     ];
     known.iter().all(|(other, at)| at.is_none() || *other < step)
 }
@@ -104,8 +104,8 @@ mod tests {
 
     const KEY: FaultKey = (AddressSpace::Process(Pasid::truncated(5)), PrgIndex::truncated(3));
 
-    fn event(at: u64, thread: u32, step: Step) -> GuestEvent {
-        let fault = (step != Step::Handling).then_some(KEY);
+    fn event(at: u64, thread: u32, step: GuestStep) -> GuestEvent {
+        let fault = (step != GuestStep::Handling).then_some(KEY);
         GuestEvent { at, thread, step, fault, page: None }
     }
 
@@ -114,24 +114,24 @@ mod tests {
     }
 
     #[test]
-    fn steps_of_one_request_come_together_from_several_threads_and_out_of_order() {
+    fn steps_are_grouped_across_threads_and_out_of_order() {
         let all = episodes(vec![
-            event(40, 7, Step::Submitted),
-            event(10, 1, Step::Taken),
-            event(20, 7, Step::Handling),
-            event(25, 8, Step::Handling),
-            event(30, 7, Step::Handled),
+            event(40, 7, GuestStep::Submitted),
+            event(10, 1, GuestStep::Taken),
+            event(20, 7, GuestStep::Handling),
+            event(25, 8, GuestStep::Handling),
+            event(30, 7, GuestStep::Handled),
         ]);
         assert_eq!(all.len(), 1);
         assert_eq!(times(&all[0]), [Some(10), Some(20), Some(30), Some(40)]);
     }
 
     #[test]
-    fn a_key_that_is_used_again_begins_another() {
+    fn a_reused_key_begins_another_episode() {
         let mut events = Vec::new();
         for at in [10, 100, 200] {
-            events.extend([event(at, 1, Step::Taken), event(at + 2, 7, Step::Handling)]);
-            events.extend([event(at + 3, 7, Step::Handled), event(at + 4, 7, Step::Submitted)]);
+            events.extend([event(at, 1, GuestStep::Taken), event(at + 2, 7, GuestStep::Handling)]);
+            events.extend([event(at + 3, 7, GuestStep::Handled), event(at + 4, 7, GuestStep::Submitted)]);
         }
         // Of the second, nothing but the end was kept.
         events.retain(|event| !(100..103).contains(&event.at));
@@ -148,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_began_before_had_another_request_in_hands() {
+    fn a_thread_that_began_earlier_was_handling_another_request() {
         // The end of what thread 7 began at 5 was lost, and so was its next begin.
         let all = episodes(vec![
-            event(5, 7, Step::Handling),
-            event(10, 1, Step::Taken),
-            event(30, 7, Step::Handled),
+            event(5, 7, GuestStep::Handling),
+            event(10, 1, GuestStep::Taken),
+            event(30, 7, GuestStep::Handled),
         ]);
         assert_eq!(times(&all[0]), [Some(10), None, Some(30), None]);
     }

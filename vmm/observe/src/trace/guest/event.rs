@@ -1,4 +1,4 @@
-//! What the guest's kernel said, in our terms.
+//! Events of the guest's kernel, decoded.
 
 use refault_bus::{AddressSpace, Pasid, PrgIndex};
 
@@ -9,22 +9,22 @@ use super::format::Format;
 pub(super) struct GuestEvent {
     /// The guest's CLOCK_MONOTONIC in nanoseconds.
     pub(super) at: u64,
-    /// The thread in which it happened.
+    /// Id of the thread.
     pub(super) thread: u32,
-    /// What it was.
-    pub(super) step: Step,
-    /// Which fault it was about; the kernel's handler of page requests does not say so when it begins.
+    /// The step that it marks.
+    pub(super) step: GuestStep,
+    /// The fault; `None` when the kernel's page request handler begins, which does not name it.
     pub(super) fault: Option<FaultKey>,
-    /// The page, where it is told.
+    /// The page, if the event names it.
     pub(super) page: Option<u64>,
 }
 
 /// Steps of the guest's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Step {
+pub(super) enum GuestStep {
     /// The entry was taken from its queue.
     Taken,
-    /// A handler began with it.
+    /// A handler began work on it.
     Handling,
     /// The page is in the table.
     Handled,
@@ -32,11 +32,11 @@ pub(super) enum Step {
     Submitted,
 }
 
-/// What a fault is known by while it is under way: its address space, and the group or the token's slot.
+/// Identifies an outstanding fault: its address space, and the group or the token's slot.
 pub(super) type FaultKey = (AddressSpace, PrgIndex);
 
 impl GuestEvent {
-    /// From an event's data.
+    /// Decodes an event; `None` if it is not one of ours or lacks a field.
     pub(super) fn decode(format: &Format, at: u64, data: &[u8]) -> Option<Self> {
         let field = |name| format.value(data, name);
         let of_process = || Some((process(field("pasid")?), PrgIndex::truncated(field("group")?)));
@@ -45,13 +45,13 @@ impl GuestEvent {
             Some((AddressSpace::Region(key), PrgIndex::truncated(field("token")?)))
         };
         let (step, fault) = match format.name.as_str() {
-            "taken" => (Step::Taken, Some(of_process()?)),
-            "handling" => (Step::Handling, None),
-            "handled" => (Step::Handled, Some(of_process()?)),
-            "qi_submit" => (Step::Submitted, Some(response(field("qw0")?, field("qw1")?)?)),
-            "fault_taken" => (Step::Taken, Some(of_region()?)),
-            "fault_handling" => (Step::Handling, Some(of_region()?)),
-            "fault_handled" => (Step::Handled, Some(of_region()?)),
+            "taken" => (GuestStep::Taken, Some(of_process()?)),
+            "handling" => (GuestStep::Handling, None),
+            "handled" => (GuestStep::Handled, Some(of_process()?)),
+            "qi_submit" => (GuestStep::Submitted, Some(response(field("qw0")?, field("qw1")?)?)),
+            "fault_taken" => (GuestStep::Taken, Some(of_region()?)),
+            "fault_handling" => (GuestStep::Handling, Some(of_region()?)),
+            "fault_handled" => (GuestStep::Handled, Some(of_region()?)),
             _ => return None,
         };
         let thread = field("common_pid")? as u32;
@@ -86,7 +86,7 @@ mod tests {
             GuestEvent::decode(formats.of(&data).expect("known"), 5, &data)
         };
         let fault = Some((process(0x1234), PrgIndex::truncated(0x1ff)));
-        let wanted = GuestEvent { at: 5, thread: 12, step: Step::Submitted, fault, page: None };
+        let wanted = GuestEvent { at: 5, thread: 12, step: GuestStep::Submitted, fault, page: None };
         assert_eq!(event(0x1234 << 32 | 1 << 4 | 9, 0x1ff << 3), Some(wanted));
         assert_eq!(event(0x1234 << 32 | 1 << 4 | 5, 0x1ff << 3), None, "a wait descriptor");
     }

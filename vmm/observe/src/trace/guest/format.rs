@@ -1,21 +1,21 @@
-//! Where an event has which field: the kernel tells, in `events/*/*/format`.
+//! The layouts of trace events, from the kernel's `events/*/*/format`.
 
 use std::collections::BTreeMap;
 
-/// The layouts of all events that were asked for, by the number that each event bears.
+/// The layouts of all traced events, by event id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Formats(BTreeMap<u16, Format>);
 
 /// One event's layout.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Format {
-    /// The event's name.
+    /// Name of the event.
     pub(super) name: String,
     fields: BTreeMap<String, (usize, usize)>,
 }
 
 impl Formats {
-    /// Reads the kernel's descriptions, one after the other. Lines that say something else are passed over.
+    /// Parses the concatenated descriptions; other lines are ignored.
     pub(super) fn parse(text: &str) -> Self {
         let mut formats = BTreeMap::new();
         let (mut format, mut id) = (Format::default(), None);
@@ -33,7 +33,7 @@ impl Formats {
         Self(formats)
     }
 
-    /// The layout of an event, by its data.
+    /// The layout of the event with this data.
     pub(super) fn of(&self, data: &[u8]) -> Option<&Format> {
         let id = data.first_chunk().map(|bytes| u16::from_le_bytes(*bytes))?;
         self.0.get(&id)
@@ -41,7 +41,7 @@ impl Formats {
 }
 
 impl Format {
-    /// An unsigned field of up to eight bytes.
+    /// The value of an unsigned field of up to eight bytes.
     pub(super) fn value(&self, data: &[u8], field: &str) -> Option<u64> {
         let &(offset, size) = self.fields.get(field)?;
         let bytes = data.get(offset..offset.checked_add(size)?)?;
@@ -102,7 +102,7 @@ format:
     }
 
     #[test]
-    fn nonsense_has_no_formats() {
+    fn invalid_descriptions_have_no_formats() {
         for text in ["", "ID: x", "name: a\nfield:;", "field:u64 a;\toffset:999999999999999999999;\tsize:8;"]
         {
             assert_eq!(Formats::parse(text), Formats::default(), "{text:?}");

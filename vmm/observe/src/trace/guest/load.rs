@@ -1,4 +1,4 @@
-//! The files that the guest leaves, read with the distrust a guest deserves.
+//! Reads the files that the guest saves, without trusting their contents.
 
 use std::fs;
 use std::io;
@@ -8,20 +8,20 @@ use super::event::GuestEvent;
 use super::format::Formats;
 use super::ring;
 
-/// Lines of trouble that are kept.
+/// Most lines of `trouble` that are kept.
 const TROUBLE_MAX: usize = 16;
 
-/// What the guest's kernel said of a run.
+/// The guest kernel's trace of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuestTrace {
     pub(super) events: Vec<GuestEvent>,
-    /// By the kernel's own count.
+    /// Events lost, by the kernel's own count.
     pub(super) lost: u64,
     pub(super) readings: Vec<Reading>,
     pub(super) trouble: Vec<String>,
 }
 
-/// Both clocks as the driver read them: the device's lies between the other two.
+/// A reading of the device's clock between two readings of the guest's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) before: u64,
@@ -30,10 +30,10 @@ pub(super) struct Reading {
 }
 
 impl GuestTrace {
-    /// Reads the files in `folder`. What is damaged is passed over; what is not there was not told.
+    /// Reads the files in `folder`, skipping damaged entries and missing files.
     ///
     /// # Errors
-    /// A file that is there cannot be read.
+    /// An existing file cannot be read.
     pub fn load(folder: &Path) -> io::Result<Self> {
         let text = |name: &str| -> io::Result<String> {
             let bytes = read(&folder.join(name))?;
@@ -57,7 +57,7 @@ impl GuestTrace {
     }
 
     fn take_events(&mut self, bytes: &[u8], formats: &Formats) {
-        // What the pages say of losses is in the kernel's counts too.
+        // Losses recorded in the pages are also part of the kernel's counts.
         ring::read(bytes, |at, data| {
             let event = formats.of(data).and_then(|format| GuestEvent::decode(format, at, data));
             self.events.extend(event);
@@ -85,7 +85,7 @@ fn reading(line: &str) -> Option<Reading> {
     (before <= after).then_some(Reading { before, device, after })
 }
 
-/// `per_cpu/cpu*/stats`: what came when the buffer was full, and what was written over.
+/// Sums the losses in `per_cpu/cpu*/stats`: dropped and overwritten events.
 fn lost(stats: &str) -> u64 {
     const KINDS: [&str; 3] = ["overrun: ", "commit overrun: ", "dropped events: "];
     let count =

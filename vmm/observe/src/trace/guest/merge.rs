@@ -1,6 +1,6 @@
-//! The guest's stages, put into the faults that were recorded.
+//! Merges the guest's stages into the recorded faults.
 
-use super::align::{Known, Line, Lines};
+use super::align::{ClockLine, ClockLines, Known};
 use super::episode::{Episode, episodes};
 use super::event::FaultKey;
 use super::load::{GuestTrace, Reading};
@@ -8,21 +8,20 @@ use super::{Clocks, GuestSegment, GuestStages};
 use crate::trace::durations::Durations;
 use crate::trace::{FaultRecord, Records, SEGMENTS};
 
-/// Readings of both clocks are closer than this to one another, in nanoseconds.
+/// Bound on the difference of the clocks' offsets, in nanoseconds.
 const FAR: f64 = 1e9;
 
-/// A fault's request as the recorder saw it, and as the guest did.
+/// A fault's request, as recorded and as the guest traced it.
 #[derive(Clone, Copy, Debug)]
 struct Pair {
     requested: u64,
-    /// When the answer was read; the device's patience may have ended before.
+    /// When the response was read; `None` if the device timed out first.
     answered: Option<u64>,
     episode: Episode,
 }
 
 impl GuestTrace {
-    /// Gives each fault the stages of its request, in the recorder's time, which began at `origin` of the device's
-    /// clock.
+    /// Adds the guest's stages to each fault, in the recorder's time, which starts at `origin` on the device's clock.
     pub fn merge(self, origin: u64, records: &mut Records) -> GuestStages {
         let mut stages = GuestStages {
             faults: records.faults.iter().filter(|fault| request(fault).is_some()).count() as u64,
@@ -47,24 +46,24 @@ fn since(reading: &Reading, origin: u64) -> Option<Reading> {
     Some(Reading { device: reading.device.checked_sub(origin)?, ..*reading })
 }
 
-/// What is known when requests and faults were brought together.
+/// The matched requests and faults, and the clocks' relation.
 struct Merge {
-    line: Line,
+    line: ClockLine,
     clocks: Clocks,
-    /// By the order of the faults; none where the guest did not tell.
+    /// In the order of the faults; `None` for faults without guest events.
     pairs: Vec<Option<Pair>>,
 }
 
 impl Merge {
     fn new(readings: &[Reading], episodes: Vec<Episode>, records: &Records) -> Result<Self, String> {
         let Some(first) = readings.first() else {
-            return Err("its driver did not tell how its clock goes with the NIC's".into());
+            return Err("its driver did not relate its clock to the NIC's".into());
         };
         if episodes.is_empty() {
-            return Err("it told of no request".into());
+            return Err("it reported no request".into());
         }
         let span = span(readings, &episodes);
-        let any = || Lines::near(span, (first.before, first.device), FAR);
+        let any = || ClockLines::near(span, (first.before, first.device), FAR);
         let by_readings = any().with(readings.iter().flat_map(Reading::known));
         let coarse = by_readings.center().ok_or("readings of the clocks contradict each other")?;
         let slack = by_readings.uncertainty().unwrap_or(FAR) as u64 + 1;
@@ -74,7 +73,7 @@ impl Merge {
         let by_causality = any().with(known());
         let both = by_readings.clone().with(known());
         let (Some(line), Some(uncertainty)) = (both.center(), both.uncertainty()) else {
-            return Err("the clocks as they were read and the order of causes contradict each other".into());
+            return Err("the readings of the clocks and the causal order contradict each other".into());
         };
         let clocks = Clocks {
             offset_ns: line.offset_ns(),
@@ -114,8 +113,8 @@ impl Pair {
         [sent].into_iter().chain(self.answered.map(|answered| Known::AtMost(last, answered)))
     }
 
-    fn fill(&self, fault: &mut FaultRecord, line: Line) {
-        // Only rounding could bring it out of this order.
+    fn fill(&self, fault: &mut FaultRecord, line: ClockLine) {
+        // Rounding alone could violate this order.
         let until = self.answered.unwrap_or(fault.times.end).max(self.requested);
         let time = |at: Option<u64>| at.map(|at| line.recorder(at).clamp(self.requested, until));
         fault.times.taken = time(self.episode.taken);
@@ -124,25 +123,25 @@ impl Pair {
     }
 }
 
-/// The request that a fault sent in its last round.
+/// Key and time of the request that a fault sent in its last round.
 fn request(fault: &FaultRecord) -> Option<(FaultKey, u64)> {
     Some(((fault.space, fault.group?), fault.times.page_request?))
 }
 
-/// The guest's time from the first thing known to the last.
+/// The span of guest time from the first to the last reading or event.
 fn span(readings: &[Reading], episodes: &[Episode]) -> (u64, u64) {
     let read = readings.iter().map(|reading| (reading.before, reading.after));
-    let told = episodes.iter().map(|episode| (episode.first(), episode.last()));
-    read.chain(told).fold((u64::MAX, 0), |(from, to), (first, last)| (from.min(first), to.max(last)))
+    let traced = episodes.iter().map(|episode| (episode.first(), episode.last()));
+    read.chain(traced).fold((u64::MAX, 0), |(from, to), (first, last)| (from.min(first), to.max(last)))
 }
 
-/// Finds each fault's episode: of the same key and page, between the request and its answer. A key is nobody else's
-/// meanwhile, so there is one at most.
+/// Finds each fault's episode: the one with its key and page between the request and its response. A key is not reused in
+/// that time, so there is at most one.
 struct Matcher {
     episodes: Vec<Episode>,
     taken: Vec<bool>,
-    line: Line,
-    /// By how much the line may be wrong.
+    line: ClockLine,
+    /// Worst-case error of the line, in nanoseconds.
     slack: u64,
 }
 
@@ -168,7 +167,7 @@ impl Matcher {
     }
 }
 
-/// What the guest's segments come to.
+/// Statistics of the guest's segments.
 fn segments(records: &Records, uncertainty: u64) -> Vec<GuestSegment> {
     let [.., wakes, waits, maps, responds, _, _] = SEGMENTS;
     let of = |name: &'static str| {
@@ -177,7 +176,7 @@ fn segments(records: &Records, uncertainty: u64) -> Vec<GuestSegment> {
         let split = records.faults.iter().filter(|fault| fault.times.taken.is_some());
         for segment in split.flat_map(|fault| fault.times.segments()).filter(|segment| segment.name == name) {
             let ns = segment.to - segment.from;
-            lengths.note(ns);
+            lengths.record(ns);
             below += u64::from(ns < uncertainty);
         }
         let crosses_clocks = name == wakes || name == responds;

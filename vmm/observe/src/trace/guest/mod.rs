@@ -1,8 +1,8 @@
-//! The guest's part of a fault, as its own kernel tells it.
+//! The guest's part of faults, from the trace of its kernel.
 //!
-//! Init has the kernel trace its handling of page requests and of the driver's page faults, and leaves the events and
-//! pairs of readings of both clocks in a folder (`vmm/guest/src/image/init/trace.c`). Here the events become what the guest did
-//! about each request, the clocks are aligned, and each fault that was recorded gets the stages of its request.
+//! In the guest, init traces the handling of page requests and of the driver's page faults, and saves the events, with
+//! paired readings of both clocks, in a folder (`vmm/guest/src/image/init/trace.c`). Here the events become episodes, one for
+//! each request; the clocks are aligned; and each recorded fault gets the stages of its request.
 
 mod align;
 mod episode;
@@ -20,69 +20,69 @@ pub use load::GuestTrace;
 
 use crate::trace::percentiles::Percentiles;
 
-/// The folder in the guest with the files for [`GuestTrace::load`].
+/// Path, in the guest, of the folder with the files for [`GuestTrace::load`].
 pub const FOLDER: &str = "/refault-stages";
 
-/// How the guest's part of the faults was split: what was matched, what was lost, how well the clocks agree.
+/// How the guest's part of faults was split: what was matched and lost, and how well the clocks agree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestStages {
-    /// Faults kept one by one that sent a request of their own.
+    /// Kept faults that sent a request of their own.
     pub faults: u64,
-    /// Those of them that the guest told of.
+    /// Those of them that were matched with the guest's events.
     pub split: u64,
-    /// Why none were, if none could be.
+    /// Why none could be matched.
     pub not_split: Option<String>,
-    /// Events of the guest that were read.
+    /// Guest events that were read.
     pub events: u64,
-    /// Events that its kernel had no room for, by its own count.
+    /// Events that the guest kernel dropped, by its own count.
     pub events_lost: u64,
-    /// Requests that the guest told of.
+    /// Requests in the guest's events.
     pub requests: u64,
-    /// Those that are no kept fault's: of earlier rounds, of pages asked for ahead, or of faults that were not kept.
+    /// Those that match no kept fault: of earlier rounds, of prefetched pages, or of faults without a record.
     pub requests_unmatched: u64,
     /// What the guest could not trace.
     pub trouble: Vec<String>,
-    /// How its clock was compared with the recorder's.
+    /// The relation of its clock to the recorder's.
     pub clocks: Option<Clocks>,
-    /// The segments of its part.
+    /// The segments of the guest's part.
     pub segments: Vec<GuestSegment>,
 }
 
-/// The guest's clock and the recorder's.
+/// The relation of the guest's clock to the recorder's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clocks {
-    /// How far the recorder's is ahead in the middle of the run, in nanoseconds.
+    /// How far the recorder's clock is ahead in the middle of the run, in nanoseconds.
     pub offset_ns: i64,
-    /// By how much it runs faster, in parts of 1,000,000,000.
+    /// How much faster it runs, in parts per billion.
     pub drift_ppb: i64,
-    /// By how much a time of the guest may be wrong in the recorder's, at worst.
+    /// Worst-case error of a guest time converted to the recorder's clock, in nanoseconds.
     pub uncertainty_ns: u64,
-    /// Readings of both clocks side by side, by the guest's driver.
+    /// Paired readings of both clocks, by the guest's driver.
     pub readings: u64,
-    /// Offsets that these alone leave possible.
+    /// The range of offsets that the readings allow, in nanoseconds.
     pub by_readings: (i64, i64),
-    /// Offsets that are possible by the faults alone: nothing is taken before it was sent, and no answer is read before
-    /// it was given.
+    /// The range of offsets that the faults allow, in nanoseconds: no entry is taken before it was sent, and no response is
+    /// read before it was written.
     pub by_causality: (i64, i64),
 }
 
-/// One segment of the guest's part, over all faults that were split.
+/// One segment of the guest's part, over all matched faults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestSegment {
-    /// Its name: one of [`SEGMENTS`](super::SEGMENTS).
+    /// One of [`SEGMENTS`](super::SEGMENTS).
     pub name: String,
-    /// Faults that have it.
+    /// Faults that have the segment.
     pub faults: u64,
-    /// How long it took.
+    /// Its duration in nanoseconds.
     pub ns: Percentiles,
-    /// One end is on the guest's clock and one on the recorder's, so that the clocks' uncertainty is in it.
+    /// Whether its ends are on different clocks, so that their uncertainty affects it.
     pub crosses_clocks: bool,
-    /// How many of these were shorter than that uncertainty: their length says no more than so.
+    /// Faults in which it was shorter than that uncertainty.
     pub below_uncertainty: u64,
 }
 
 impl GuestStages {
-    /// In a line, for people.
+    /// A one-line summary.
     pub fn line(&self) -> String {
         let trouble = self.trouble.iter().map(|line| format!("; {line}")).collect::<String>();
         if let Some(why) = &self.not_split {
@@ -104,7 +104,7 @@ impl GuestStages {
             lost => format!("; {lost} events of the guest were lost"),
         };
         format!(
-            "the guest told its part of {} of {} faults, medians: {}{}{lost}",
+            "the guest reported its part of {} of {} faults, medians: {}{}{lost}",
             self.split,
             self.faults,
             segments.join(", "),

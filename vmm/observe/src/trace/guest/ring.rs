@@ -1,29 +1,28 @@
-//! Pages of the kernel's ring buffer, as `trace_pipe_raw` gives them (kernel/trace/ring_buffer.c; the layout is also
-//! in `events/header_page` and `events/header_event`). What cannot be is the end of its page: the guest may write
-//! anything there.
+//! Parses pages of the kernel's ring buffer, as read from `trace_pipe_raw` (kernel/trace/ring_buffer.c; the layout is also
+//! in `events/header_page` and `events/header_event`). The guest may write anything there: the first invalid entry ends its
+//! page.
 
-/// Bytes of a page.
+/// Page size in bytes.
 pub(super) const PAGE: usize = 4096;
-/// Time stamp and length, before a page's events.
+/// Size of the page header: timestamp and length.
 const HEADER: usize = 16;
-/// In the length: the writer had no room for some events before this page.
+/// Flag in the length: events were lost before this page.
 const MISSED: u64 = 1 << 31;
-/// In the length: how many these were is behind the last event.
+/// Flag in the length: the number of lost events follows the last event.
 const MISSED_STORED: u64 = 1 << 30;
 
-/// Kinds of events in the low five bits of their first word; below is the length of data in words, zero if it has a
-/// word of its own.
+/// Kinds of entries, in the low five bits of their first word. Smaller values are the length of an event's data in words; 0:
+/// the length is in a word of its own.
 const PADDING: u32 = 29;
 const TIME_EXTEND: u32 = 30;
 const TIME_STAMP: u32 = 31;
 const KIND_BITS: u32 = 5;
-/// Low bits of a time that the first word has; the second has the others.
+/// Number of low time bits in the first word; the others are in the second.
 const TIME_SHIFT: u32 = 27;
-/// High bits of an absolute time that are not in the event: those of the time before.
+/// High bits that an absolute timestamp lacks; they are those of the time before.
 const TIME_KEPT: u64 = 0xf8 << 56;
 
-/// Hands each event's time and data to `each`, and says how many the kernel lost before or between them as far as the
-/// pages say so.
+/// Calls `each` with the time and data of every event; returns the number of lost events that the pages record.
 pub(super) fn read(bytes: &[u8], mut each: impl FnMut(u64, &[u8])) -> u64 {
     bytes.chunks_exact(PAGE).map(|page| read_page(page, &mut each)).sum()
 }
@@ -41,7 +40,7 @@ fn read_page(page: &[u8], each: &mut impl FnMut(u64, &[u8])) -> u64 {
     }
     match length & (MISSED | MISSED_STORED) {
         0 => 0,
-        // At least one, where the page had no room for the number.
+        // At least one: the page had no room for the number.
         MISSED => 1,
         _ => long(page, HEADER + used).unwrap_or(1),
     }
@@ -50,7 +49,7 @@ fn read_page(page: &[u8], each: &mut impl FnMut(u64, &[u8])) -> u64 {
 /// One entry of a page.
 struct Event<'a> {
     time: u64,
-    /// None if it only moves the time.
+    /// `None` for an entry that only advances the time.
     data: Option<&'a [u8]>,
     behind: &'a [u8],
 }
@@ -61,9 +60,9 @@ impl<'a> Event<'a> {
         let (kind, delta) = (head & ((1 << KIND_BITS) - 1), u64::from(head >> KIND_BITS));
         let long_time = || word(bytes, 4).map(|high| (u64::from(high) << TIME_SHIFT) + delta);
         let (time, data, length) = match kind {
-            // Behind it the page has nothing more.
+            // The end of the page.
             PADDING if delta == 0 => return None,
-            // Discarded by its writer; the next one's time does not count on it.
+            // Discarded by its writer; its time delta does not count.
             PADDING => (time, None, 4 + word(bytes, 4)? as usize),
             TIME_EXTEND => (time.wrapping_add(long_time()?), None, 8),
             TIME_STAMP => (long_time()? & !TIME_KEPT | time & TIME_KEPT, None, 8),
@@ -76,7 +75,7 @@ impl<'a> Event<'a> {
                 (time.wrapping_add(delta), Some(bytes.get(4..length)?), length)
             }
         };
-        // Everything is aligned to words.
+        // Entries are aligned to words.
         let behind = bytes.get(length.next_multiple_of(4)..)?;
         Some(Self { time, data, behind })
     }
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_cannot_be_ends_the_page() {
+    fn an_invalid_length_ends_the_page() {
         assert_eq!(all(&page(1, 0, &[1 << 5 | 28, 7])).0, []);
         assert_eq!(all(&page(1, 0, &[1 << 5, u32::MAX, 7])).0, []);
         assert_eq!(all(&page(1, 1 << 19, &[1 << 5 | 1, 7])).0, []);
@@ -154,7 +153,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..2 * PAGE)) {
+        fn arbitrary_bytes_are_accepted(bytes in proptest::collection::vec(any::<u8>(), 0..2 * PAGE)) {
             all(&bytes);
         }
     }

@@ -2,7 +2,7 @@
 
 use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 
-use super::event::{GuestEvent, Step};
+use super::event::{GuestEvent, GuestStep};
 use super::load::Reading;
 use super::*;
 use crate::trace::{FaultOutcome, FaultRecord, FaultStore, Observed, Records, ScenarioSpan, StageTimes};
@@ -11,7 +11,7 @@ use crate::trace::{FaultOutcome, FaultRecord, FaultStore, Observed, Records, Sce
 const ORIGIN: u64 = 5_000;
 const SPACE: AddressSpace = AddressSpace::Process(Pasid::truncated(9));
 
-/// A run of faults, one after the other, and what the guest told of them.
+/// A sequence of faults, and what the guest reported of them.
 struct Run {
     records: Records,
     trace: GuestTrace,
@@ -66,10 +66,10 @@ fn run(faults: u64, drift: f64) -> Run {
         let key = Some((SPACE, group));
         // One thread takes entries, and one of two handlers has the fault.
         let handler = 20 + index as u32 % 2;
-        events.push(event(taken, 10, Step::Taken, key, Some(page)));
-        events.push(event(handling, handler, Step::Handling, None, None));
-        events.push(event(handled, handler, Step::Handled, key, Some(page)));
-        events.push(event(response - 1_500, handler, Step::Submitted, key, None));
+        events.push(event(taken, 10, GuestStep::Taken, key, Some(page)));
+        events.push(event(handling, handler, GuestStep::Handling, None, None));
+        events.push(event(handled, handler, GuestStep::Handled, key, Some(page)));
+        events.push(event(response - 1_500, handler, GuestStep::Submitted, key, None));
         truth.push([taken, handling, handled]);
     }
     let reading = |at: u64| Reading {
@@ -94,20 +94,23 @@ fn check(run: &Run, stages: &GuestStages) -> usize {
     let mut whole = 0;
     for (fault, truth) in run.records.faults.iter().zip(&run.truth) {
         let times = fault.times;
-        let told = [times.taken, times.handling, times.handled];
-        for (told, truth) in told.iter().zip(truth) {
-            assert!(told.is_none_or(|told| told.abs_diff(*truth) <= within), "{told:?} is not {truth}");
+        let reported = [times.taken, times.handling, times.handled];
+        for (reported, truth) in reported.iter().zip(truth) {
+            assert!(
+                reported.is_none_or(|reported| reported.abs_diff(*truth) <= within),
+                "{reported:?} is not {truth}"
+            );
         }
         let path = [times.page_request, times.taken, times.handling, times.handled, times.response];
         let seen: Vec<_> = path.into_iter().flatten().collect();
         assert!(seen.is_sorted(), "{fault:?}");
-        whole += usize::from(told.iter().all(Option::is_some));
+        whole += usize::from(reported.iter().all(Option::is_some));
     }
     whole
 }
 
 #[test]
-fn every_fault_is_split_whatever_the_clocks_and_the_order_of_events() {
+fn every_fault_is_split_for_any_clocks_and_order_of_events() {
     for drift in [0.0, 4e-5, -3e-4] {
         let mut run = run(500, drift);
         run.trace.events.reverse();
@@ -138,9 +141,9 @@ fn lost_events_cost_only_their_own_faults() {
 }
 
 #[test]
-fn faults_that_the_guest_did_not_tell_of_and_requests_that_are_no_fault_s_are_counted() {
+fn unmatched_faults_and_requests_are_counted() {
     let mut run = run(100, 0.0);
-    // Of the last ten nothing was told; of the first ten there is no record.
+    // The guest reported nothing of the last ten, and the first ten have no record.
     let from = guest(1_000_000 + 90 * 400_000, 0.0);
     run.trace.events.retain(|event| event.at < from);
     let mut kept = FaultStore::new(100);
@@ -151,7 +154,7 @@ fn faults_that_the_guest_did_not_tell_of_and_requests_that_are_no_fault_s_are_co
 }
 
 #[test]
-fn clocks_that_contradict_the_order_of_causes_split_nothing() {
+fn contradicting_clocks_split_nothing() {
     let mut run = run(100, 0.0);
     for event in &mut run.trace.events {
         // Later than any answer that the recorder saw, and still within what the readings leave possible.

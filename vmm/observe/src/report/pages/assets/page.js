@@ -1,5 +1,4 @@
-// Explanations follow the pointer at once, where the browser's own would make one wait. Without this script
-// they still show, as <title> elements do.
+// Tooltips that follow the pointer without the browser's delay. Without this script, <title> elements still work.
 'use strict';
 const tip = document.createElement('div');
 tip.id = 'tip';
@@ -31,7 +30,7 @@ document.addEventListener('pointermove', (event) => {
   }
 });
 
-// The chosen scenario is part of the address, so that it can be sent to somebody.
+// The chosen scenario is part of the address, so that links can point to it.
 const picks = [...document.querySelectorAll('.picker > input')];
 const wanted = picks.find((pick) => `#${pick.id}` === location.hash);
 if (wanted) {

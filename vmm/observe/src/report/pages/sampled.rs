@@ -1,27 +1,27 @@
-//! Requests that were watched from doorbell to completion: how long each step took.
+//! Sampled requests: durations of their steps.
 
 use super::section;
-use crate::report::bins::LogBins;
 use crate::report::charts::cumulative::{self, Curve};
 use crate::report::digest::PER_DECADE;
-use crate::report::markup::{Table, Text};
+use crate::report::digest::bins::LogBins;
+use crate::report::markup::{HtmlTable, Text};
 use crate::report::units::{count, duration, plural};
 use crate::trace::{Durations, RequestTimes};
 
-/// The section; nothing if none was watched.
+/// The section; empty if there are no sampled requests.
 pub(super) fn requests(times: &RequestTimes) -> String {
     let whole = &times.whole;
     if whole.count() == 0 {
         return String::new();
     }
-    let mut table = Table::new(&[
+    let mut table = HtmlTable::new(&[
         ("step", ""),
-        ("requests", "requests in which the step was seen; else it is part of the one before"),
+        ("requests", "requests in which the step was recorded; otherwise it is part of the one before"),
         ("mean", ""),
         ("p50", "the median"),
-        ("p95", "95 of 100 are no longer"),
-        ("p99", "99 of 100 are no longer"),
-        ("p99.9", "999 of 1000 are no longer"),
+        ("p95", "95 of 100 are at most this long"),
+        ("p99", "99 of 100 are at most this long"),
+        ("p99.9", "999 of 1000 are at most this long"),
         ("max", "the longest"),
     ]);
     let seen = times.steps().filter(|(_, step)| step.count() > 0);
@@ -31,12 +31,12 @@ pub(super) fn requests(times: &RequestTimes) -> String {
     let bins = LogBins::around(shortest, whole.max().max(1), PER_DECADE);
     let curve = Curve { name: "request", class: "whole".into(), durations: whole };
     let text = format!(
-        "<p>One request in so many was watched from its doorbell to its completion, with a fault or without: {}. A missing page is part of the step that met it, mostly of translation.</p>\n{}{}",
+        "<p>A sample of the requests was followed from doorbell to completion, with or without a fault: {}. A missing page counts as part of the step that hit it, usually translation.</p>\n{}{}",
         plural(whole.count(), "request", "requests"),
         table.finish("numbers requests"),
-        cumulative::charts(&[curve], &bins, "time of a watched request"),
+        cumulative::charts(&[curve], &bins, "time of a sampled request"),
     );
-    section("watched", "Watched requests", &text)
+    section("sampled", "Sampled requests", &text)
 }
 
 fn cells(durations: &Durations) -> [String; 7] {

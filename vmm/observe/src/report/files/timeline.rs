@@ -1,23 +1,23 @@
 //! `trace.json`: the run as a timeline, in the JSON format that Perfetto and chrome://tracing load.
 //!
-//! Four groups of tracks: the scenarios, the device's queue pairs (one track each; a fault is a slice, its
-//! stages are nested in it), the invalidations with a counter of open faults, and the watched requests (one track
-//! for each queue pair; a request is a slice, its steps are nested in it, and in these the stages of its first fault).
+//! Four groups of tracks: the scenarios; the device's queue pairs (one track each: a fault is a slice, with its stages nested
+//! in it); the invalidations with a counter of open faults; and the sampled requests (one track for each queue pair: a
+//! request is a slice, with its steps nested in it, and in these the stages of its first fault).
 
 use std::collections::HashMap;
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::experiment::TimeBase;
-use super::lanes::{Lane, Lanes, fair_shares};
-use super::requests_csv::FaultsByQueuePair;
+use super::requests::FaultsByQueuePair;
+use super::tracks::{Track, Tracks, fair_shares};
+use crate::report::experiment::TimeBase;
 use crate::trace::{FaultRecord, Invalidation, Records, RequestRecord, Segment};
 
-/// Faults shown at most: a fault is about a kilobyte of JSON, and a viewer wants to stay below 100 MB.
-pub(super) const MAX_FAULTS: usize = 20_000;
+/// Most faults shown: a fault is about a kilobyte of JSON, and viewers need files below 100 MB.
+pub(in crate::report) const MAX_FAULTS: usize = 20_000;
 
-/// Invalidations shown at most.
+/// Most invalidations shown.
 const MAX_INVALIDATIONS: usize = 20_000;
 
 const SCENARIOS: u32 = 1;
@@ -25,8 +25,8 @@ const QUEUE_PAIRS: u32 = 2;
 const MEMORY: u32 = 3;
 const REQUESTS: u32 = 4;
 
-/// Writes the whole file. If there are more than [`MAX_FAULTS`] faults, every scenario shows its first ones.
-pub(super) fn write(out: &mut impl Write, records: &Records, time: TimeBase) -> io::Result<()> {
+/// Writes the whole file. If there are more than [`MAX_FAULTS`] faults, the first ones of every scenario are shown.
+pub(in crate::report) fn write(out: &mut impl Write, records: &Records, time: TimeBase) -> io::Result<()> {
     let faults = chosen(records);
     let dropped = records.faults.len() - faults.len();
     let about = json!({ "faults_shown": faults.len(), "faults_left_out": dropped, "clock": time.clock() });
@@ -35,7 +35,7 @@ pub(super) fn write(out: &mut impl Write, records: &Records, time: TimeBase) -> 
     events.process(SCENARIOS, "scenarios")?;
     events.process(QUEUE_PAIRS, "NIC queue pairs: faults")?;
     events.process(MEMORY, "translation")?;
-    events.process(REQUESTS, "NIC queue pairs: watched requests")?;
+    events.process(REQUESTS, "NIC queue pairs: sampled requests")?;
     events.scenarios(records)?;
     events.faults(records, &faults)?;
     events.open_faults(&faults)?;
@@ -44,7 +44,7 @@ pub(super) fn write(out: &mut impl Write, records: &Records, time: TimeBase) -> 
     writeln!(out, "\n]}}")
 }
 
-/// The faults to show, in the order in which they began.
+/// The faults to show, in the order of their starts.
 fn chosen(records: &Records) -> Vec<FaultRecord> {
     let mut counts = vec![0; records.scenarios.len()];
     for fault in records.faults.iter() {
@@ -101,25 +101,25 @@ impl<W: Write> Events<'_, W> {
     }
 
     fn faults(&mut self, records: &Records, faults: &[FaultRecord]) -> io::Result<()> {
-        let mut lanes = Lanes::default();
-        let placed: Vec<Lane> = faults.iter().map(|fault| lanes.place(fault)).collect();
+        let mut tracks = Tracks::default();
+        let placed: Vec<Track> = faults.iter().map(|fault| tracks.place(fault)).collect();
         let mut tids = HashMap::new();
-        for (index, lane) in lanes.sorted().enumerate() {
-            let name = match lane.number {
-                0 => format!("QP {:#x}", lane.qpn),
-                more => format!("QP {:#x} ({})", lane.qpn, more + 1),
+        for (index, track) in tracks.sorted().enumerate() {
+            let name = match track.number {
+                0 => format!("QP {:#x}", track.qpn),
+                more => format!("QP {:#x} ({})", track.qpn, more + 1),
             };
             self.thread(QUEUE_PAIRS, index + 1, &name)?;
-            tids.insert(lane, index + 1);
+            tids.insert(track, index + 1);
         }
-        for (fault, lane) in faults.iter().zip(placed) {
+        for (fault, track) in faults.iter().zip(placed) {
             let span = &records.scenarios[usize::from(fault.scenario)];
-            self.fault(tids[&lane], fault, &format!("{} ({})", span.name, span.mode))?;
+            self.fault(tids[&track], fault, &format!("{} ({})", span.name, span.mode))?;
         }
         Ok(())
     }
 
-    /// The outer slice comes first: viewers nest slices with the same start in the order of the file.
+    /// Writes the outer slice first: viewers nest slices with the same start in the order of the file.
     fn fault(&mut self, tid: usize, fault: &FaultRecord, scenario: &str) -> io::Result<()> {
         let times = &fault.times;
         let access = if fault.write { "write" } else { "read" };
@@ -139,7 +139,7 @@ impl<W: Write> Events<'_, W> {
         self.stages((QUEUE_PAIRS, tid), fault, u64::MAX)
     }
 
-    /// The stages of a fault, as far as the slice around them goes.
+    /// The stages of a fault, cut off at the end of the slice around them.
     fn stages(&mut self, track: (u32, usize), fault: &FaultRecord, limit: u64) -> io::Result<()> {
         let times = &fault.times;
         if times.round > times.miss {
@@ -158,7 +158,7 @@ impl<W: Write> Events<'_, W> {
         )
     }
 
-    /// One track for each queue pair: it works on one request at a time.
+    /// One track for each queue pair, which executes one request at a time.
     fn requests(&mut self, records: &Records) -> io::Result<()> {
         let faults = FaultsByQueuePair::of(records);
         let mut sorted = records.requests.clone();
@@ -175,7 +175,7 @@ impl<W: Write> Events<'_, W> {
         Ok(())
     }
 
-    /// A request's slice begins when the one before has ended, if it was announced earlier.
+    /// A request whose doorbell precedes the end of the one before is shown from that end on.
     fn request(
         &mut self,
         tid: usize,
@@ -201,7 +201,7 @@ impl<W: Write> Events<'_, W> {
         for (name, from, to) in request.steps().filter(|&(_, _, to)| to > begin) {
             let from = from.max(begin);
             self.segment((REQUESTS, tid), name, from, to)?;
-            // The fault is over when its page's bytes have landed, which is in a later step.
+            // The fault ends when its page's bytes have landed, which is in a later step.
             if let Some(fault) = fault.filter(|fault| (from..to).contains(&fault.times.miss)) {
                 self.stages((REQUESTS, tid), fault, to)?;
             }
@@ -209,7 +209,7 @@ impl<W: Write> Events<'_, W> {
         Ok(())
     }
 
-    /// A counter: how many faults are open at a time.
+    /// A counter of open faults.
     fn open_faults(&mut self, faults: &[FaultRecord]) -> io::Result<()> {
         let begins = faults.iter().map(|fault| (fault.times.miss, 1i64));
         let ends = faults.iter().map(|fault| (fault.times.end, -1i64));
@@ -244,7 +244,7 @@ impl<W: Write> Events<'_, W> {
     }
 }
 
-/// Microseconds, the format's unit, right to the nanosecond for the first hundred days.
+/// Microseconds, the format's unit; exact to the nanosecond for the first hundred days.
 fn micros(ns: u64) -> f64 {
     ns as f64 / 1000.0
 }

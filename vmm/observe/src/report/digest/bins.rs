@@ -1,41 +1,41 @@
-//! Steps of axes: equal ones on a logarithmic axis, and round numbers on a linear one.
+//! Bins of a logarithmic axis, and round steps of a linear one.
 
-/// Equal steps on a logarithmic axis: `per_decade` of them between powers of ten.
+/// Equal bins of a logarithmic axis: `per_decade` of them between powers of ten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LogBins {
+pub(in crate::report) struct LogBins {
     per_decade: i32,
-    /// Number of the first bin, counted from 1 ns.
+    /// Index of the first bin, counted from 1 ns.
     first: i32,
-    pub(super) len: usize,
+    pub(in crate::report) len: usize,
 }
 
 impl LogBins {
     /// Bins from the decade of `min` to the decade of `max`, in nanoseconds.
-    pub(super) fn around(min: u64, max: u64, per_decade: i32) -> Self {
+    pub(in crate::report) fn around(min: u64, max: u64, per_decade: i32) -> Self {
         let decade = |ns: u64| ns.max(1).ilog10() as i32;
         let (low, high) = (decade(min), decade(max) + 1);
         Self { per_decade, first: low * per_decade, len: ((high - low) * per_decade) as usize }
     }
 
-    /// The bin of a value; the ends take what is beyond them.
-    pub(super) fn bin(&self, ns: u64) -> usize {
+    /// The bin of a value; values beyond the axis go to the outermost bins.
+    pub(in crate::report) fn bin(&self, ns: u64) -> usize {
         let place = ((ns.max(1) as f64).log10() * f64::from(self.per_decade)).floor() as i32 - self.first;
         (place.max(0) as usize).min(self.len.saturating_sub(1))
     }
 
-    /// A bin's number if the first one began at 1 ns.
-    pub(super) fn number_of(&self, bin: usize) -> usize {
+    /// Index of a bin counted from 1 ns.
+    pub(in crate::report) fn number_of(&self, bin: usize) -> usize {
         (self.first + bin as i32).max(0) as usize
     }
 
-    /// Where a bin begins (and the one before it ends), in nanoseconds.
-    pub(super) fn edge(&self, bin: usize) -> f64 {
+    /// The lower edge of a bin, in nanoseconds.
+    pub(in crate::report) fn edge(&self, bin: usize) -> f64 {
         10f64.powf(f64::from(self.first + bin as i32) / f64::from(self.per_decade))
     }
 }
 
-/// The next of 1, 2, 5, 10, 20, 50, ...
-pub(super) fn nice_step(least: u64) -> u64 {
+/// The smallest of 1, 2, 5, 10, 20, 50, ... that is at least `least`.
+pub(in crate::report) fn nice_step(least: u64) -> u64 {
     let mut power = 1u64;
     loop {
         for factor in [1, 2, 5] {

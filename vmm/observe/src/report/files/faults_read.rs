@@ -1,48 +1,48 @@
-//! `faults.csv` read back, a line at a time: a run may have more faults than memory would hold.
+//! Reads `faults.csv` line by line: a run may have more faults than fit into memory.
 
 use std::io::{self, BufRead};
 
 use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 use thiserror::Error;
 
-use super::csv::COLUMNS;
+use super::faults::COLUMNS;
 use crate::trace::{FaultOutcome, FaultRecord, StageTimes};
 
-/// Why a `faults.csv` could not be read.
+/// A CSV file of a run could not be read.
 #[derive(Debug, Error)]
 pub enum CsvError {
-    /// The file could not be read at all.
+    /// Reading failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The first line does not name a column.
-    #[error("line 1 has no column {0:?}: not written by this refault")]
+    /// The header lacks a column.
+    #[error("line 1 has no column {0:?}: not a file of this version of refault")]
     Header(&'static str),
-    /// A line does not hold what its columns say.
-    #[error("line {line}, column {column:?}: {value:?} is not {wanted}")]
+    /// A field is invalid.
+    #[error("line {line}, column {column:?}: {value:?} is not {expected}")]
     Field {
-        /// Line in the file, from 1.
+        /// Line in the file, counted from 1.
         line: usize,
         /// Name of the column.
         column: &'static str,
-        /// What is there.
+        /// The field's text.
         value: String,
-        /// What should be.
-        wanted: &'static str,
+        /// What it should be.
+        expected: &'static str,
     },
 }
 
-/// Names and modes of scenarios, numbered in the order in which they were first met.
+/// Names and modes of scenarios, numbered in the order of their first occurrence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Labels {
-    pub(super) all: Vec<(String, String)>,
+pub(in crate::report) struct Labels {
+    pub(in crate::report) all: Vec<(String, String)>,
     last: usize,
 }
 
 impl Labels {
     /// The number of a scenario.
-    pub(super) fn number(&mut self, name: &str, mode: &str) -> usize {
+    pub(in crate::report) fn number(&mut self, name: &str, mode: &str) -> usize {
         let same = |known: &(String, String)| known.0 == name && known.1 == mode;
-        // Faults of one scenario stand together.
+        // Faults of a scenario are usually adjacent.
         if !self.all.get(self.last).is_some_and(same) {
             self.last = self.all.iter().position(same).unwrap_or_else(|| {
                 self.all.push((name.to_owned(), mode.to_owned()));
@@ -53,9 +53,12 @@ impl Labels {
     }
 }
 
-/// Reads what [`write`](super::csv::write) wrote, whatever the order of its columns, and gives each fault to `sink`;
-/// `scenario` of a fault is its number in the labels that come back.
-pub(super) fn read(mut input: impl BufRead, mut sink: impl FnMut(&FaultRecord)) -> Result<Labels, CsvError> {
+/// Reads a file by [`write`](super::faults::write), with columns in any order, and passes each fault to `sink`. A fault's
+/// `scenario` is an index into the returned labels.
+pub(in crate::report) fn read(
+    mut input: impl BufRead,
+    mut sink: impl FnMut(&FaultRecord),
+) -> Result<Labels, CsvError> {
     let mut text = Vec::new();
     input.read_until(b'\n', &mut text)?;
     let columns = Columns::find(&String::from_utf8_lossy(&text))?;
@@ -73,16 +76,16 @@ pub(super) fn read(mut input: impl BufRead, mut sink: impl FnMut(&FaultRecord)) 
     Ok(labels)
 }
 
-/// How many of [`COLUMNS`] are read back.
+/// Number of [`COLUMNS`] that are read back, from the first.
 const READ: usize = 21;
 
-/// Fields of a line that are told apart; what is beyond is not ours.
+/// Most fields of a line that are looked at.
 const MAX_FIELDS: usize = 64;
 
-/// Columns that runs of earlier versions lack: they read as empty.
-const YOUNG: [&str; 4] = ["key", "taken_ns", "handling_ns", "handled_ns"];
+/// Columns that earlier versions did not write: they read as empty.
+const OPTIONAL: [&str; 4] = ["key", "taken_ns", "handling_ns", "handled_ns"];
 
-/// Where in a line each of the first [`READ`] columns stands.
+/// Position in a line of each of the first [`READ`] columns.
 struct Columns([usize; READ]);
 
 impl Columns {
@@ -92,7 +95,7 @@ impl Columns {
         for (place, &(name, _)) in places.iter_mut().zip(&COLUMNS) {
             match names.iter().position(|&found| found == name) {
                 Some(found) => *place = found,
-                None if YOUNG.contains(&name) => {}
+                None if OPTIONAL.contains(&name) => {}
                 None => return Err(CsvError::Header(name)),
             }
         }
@@ -100,12 +103,12 @@ impl Columns {
     }
 }
 
-/// One line, cut into fields.
+/// A line, split into fields.
 struct Row<'a> {
     line: usize,
     columns: &'a Columns,
     text: &'a [u8],
-    /// Where each field ends.
+    /// Byte offset of each field's end.
     ends: [u32; MAX_FIELDS],
     fields: usize,
 }
@@ -192,12 +195,12 @@ impl<'a> Row<'a> {
         u32::try_from(self.number(column)?).map_err(|_| self.wrong(column, "a number of 32 bits"))
     }
 
-    fn wrong(&self, column: usize, wanted: &'static str) -> CsvError {
+    fn wrong(&self, column: usize, expected: &'static str) -> CsvError {
         CsvError::Field {
             line: self.line,
             column: COLUMNS[column].0,
             value: String::from_utf8_lossy(self.bytes(column)).into_owned(),
-            wanted,
+            expected,
         }
     }
 }
@@ -214,7 +217,7 @@ fn parse(digits: &[u8], radix: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::csv::write;
+    use super::super::faults::write;
     use super::*;
     use crate::report::synthetic::{Shape, Synthetic};
 
@@ -257,13 +260,13 @@ mod tests {
     }
 
     #[test]
-    fn columns_may_stand_elsewhere_and_the_young_ones_be_missing() {
+    fn columns_may_be_reordered_and_optional_ones_missing() {
         let text = String::from_utf8(text_of(&Synthetic::new(Shape::Uniform, 20))).unwrap();
-        let young: Vec<_> = COLUMNS.iter().map(|(name, _)| YOUNG.contains(name)).collect();
+        let optional: Vec<_> = COLUMNS.iter().map(|(name, _)| OPTIONAL.contains(name)).collect();
         let older: String = text
             .lines()
             .map(|line| {
-                let fields = line.split(',').zip(&young).filter(|(_, young)| !**young);
+                let fields = line.split(',').zip(&optional).filter(|(_, optional)| !**optional);
                 let mut fields: Vec<&str> = fields.map(|(field, _)| field).collect();
                 fields.reverse();
                 fields.join(",") + "\n"
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_something_else_is_named_as_such() {
+    fn a_damaged_file_is_rejected_with_line_and_column() {
         let text = String::from_utf8(text_of(&Synthetic::new(Shape::Mixed, 3))).unwrap();
         let error = |text: String| all(text.as_bytes()).unwrap_err().to_string();
         assert!(error("a,b,c\n1,2,3\n".into()).contains("no column \"scenario\""));

@@ -1,41 +1,41 @@
-//! What happened when, in bounded room: the steps grow with the time that passes.
+//! Counts over time in bounded memory: intervals grow with the covered time span.
 
 use crate::trace::{FaultOutcome, FaultRecord};
 
-/// Steps at most; there are a fifth as many at least, once there were that many.
+/// Most intervals. Once reached, there are always at least a fifth as many.
 const MAX_STEPS: u64 = 480;
 
-/// Something per equal step of time.
+/// Counts per interval of equal length.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Series {
-    /// Length of a step in nanoseconds: 1, 2, 10, 20, 100, ...
-    pub(super) step: u64,
-    /// Number of the first step that is kept, counted from the recorder's start.
+pub(in crate::report) struct TimeSeries {
+    /// Length of an interval in nanoseconds: 1, 2, 10, 20, 100, ...
+    pub(in crate::report) step: u64,
+    /// Index of the first interval, counted from the recorder's start.
     first: u64,
     /// From the first fault to the last.
-    pub(super) steps: Vec<Step>,
+    pub(in crate::report) steps: Vec<Interval>,
 }
 
-/// What happened in a step.
+/// The counts of an interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Step {
+pub(in crate::report) struct Interval {
     /// Faults that ended in a copy.
-    pub(super) ended: u64,
-    /// Sum of the time that faults were open.
-    pub(super) open_ns: u64,
+    pub(in crate::report) ended: u64,
+    /// Total time that faults were open, in nanoseconds.
+    pub(in crate::report) open_ns: u64,
     /// Invalidations that arrived.
-    pub(super) invalidated: u64,
+    pub(in crate::report) invalidated: u64,
 }
 
-impl Default for Series {
+impl Default for TimeSeries {
     fn default() -> Self {
         Self { step: 1, first: 0, steps: Vec::new() }
     }
 }
 
-impl Series {
-    /// Takes in a fault. They may come in any order.
-    pub(super) fn fault(&mut self, fault: &FaultRecord) {
+impl TimeSeries {
+    /// Adds a fault. Faults may come in any order.
+    pub(in crate::report) fn fault(&mut self, fault: &FaultRecord) {
         let (miss, end) = (fault.times.miss, fault.times.end.max(fault.times.miss));
         self.hold(miss, end);
         let (from, to) = (self.place(miss), self.place(end));
@@ -49,15 +49,15 @@ impl Series {
         }
     }
 
-    /// Takes in an invalidation.
-    pub(super) fn invalidation(&mut self, at: u64) {
+    /// Adds an invalidation.
+    pub(in crate::report) fn invalidation(&mut self, at: u64) {
         self.hold(at, at);
         let place = self.place(at);
         self.steps[place].invalidated += 1;
     }
 
-    /// When a step begins, in nanoseconds since the recorder's start; one beyond the last is where all ends.
-    pub(super) fn begin(&self, place: usize) -> u64 {
+    /// Start of an interval in nanoseconds since the recorder's start. The index after the last gives the end.
+    pub(in crate::report) fn begin(&self, place: usize) -> u64 {
         (self.first + place as u64) * self.step
     }
 
@@ -65,7 +65,7 @@ impl Series {
         (at / self.step - self.first) as usize
     }
 
-    /// Makes room for a span of time.
+    /// Extends the series to a time span.
     fn hold(&mut self, from: u64, to: u64) {
         loop {
             let (mut first, mut last) = (from / self.step, to / self.step);
@@ -75,8 +75,8 @@ impl Series {
             }
             if last - first < MAX_STEPS {
                 let before = if self.steps.is_empty() { 0 } else { self.first - first };
-                self.steps.splice(0..0, (0..before).map(|_| Step::default()));
-                self.steps.resize((last - first + 1) as usize, Step::default());
+                self.steps.splice(0..0, (0..before).map(|_| Interval::default()));
+                self.steps.resize((last - first + 1) as usize, Interval::default());
                 self.first = first;
                 return;
             }
@@ -84,14 +84,14 @@ impl Series {
         }
     }
 
-    /// Steps of twice, or five times, the length.
+    /// Merges intervals into ones of two or five times the length.
     fn coarsen(&mut self) {
         let factor = if self.step == 10u64.pow(self.step.ilog10()) { 2 } else { 5 };
         let first = self.first / factor;
-        let mut steps: Vec<Step> = Vec::new();
+        let mut steps: Vec<Interval> = Vec::new();
         for (step, number) in self.steps.iter().zip(self.first..) {
             let place = (number / factor - first) as usize;
-            steps.resize(steps.len().max(place + 1), Step::default());
+            steps.resize(steps.len().max(place + 1), Interval::default());
             steps[place].ended += step.ended;
             steps[place].open_ns += step.open_ns;
             steps[place].invalidated += step.invalidated;
@@ -109,8 +109,8 @@ mod tests {
         Synthetic::new(Shape::Mixed, 500).records().faults.iter().collect()
     }
 
-    fn series(faults: &[FaultRecord]) -> Series {
-        let mut series = Series::default();
+    fn series(faults: &[FaultRecord]) -> TimeSeries {
+        let mut series = TimeSeries::default();
         faults.iter().for_each(|fault| series.fault(fault));
         series
     }
@@ -135,8 +135,8 @@ mod tests {
     }
 
     #[test]
-    fn times_far_apart_are_held() {
-        let mut series = Series::default();
+    fn times_far_apart_fit() {
+        let mut series = TimeSeries::default();
         for at in [u64::MAX / 4, 7, 3] {
             series.invalidation(at);
         }

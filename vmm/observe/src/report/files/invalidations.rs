@@ -1,16 +1,16 @@
-//! `invalidations.csv`: one line per invalidation that the recorder kept, and back.
+//! Writes and reads `invalidations.csv`: one line per kept invalidation.
 
 use std::io::{self, BufRead, Write};
 
 use refault_bus::{AddressSpace, Iova, Pasid};
 
-use super::csv_read::CsvError;
+use super::faults_read::CsvError;
 use crate::trace::Invalidation;
 
 const HEADER: &str = "start_ns,duration_ns,pasid,key,iova,size_shift";
 
-/// Writes the header and a line for each.
-pub(super) fn write(out: &mut impl Write, invalidations: &[Invalidation]) -> io::Result<()> {
+/// Writes the header and a line for each invalidation.
+pub(in crate::report) fn write(out: &mut impl Write, invalidations: &[Invalidation]) -> io::Result<()> {
     writeln!(out, "{HEADER}")?;
     for Invalidation { start, duration, space, iova, size_shift } in invalidations {
         let hex = |id: Option<u32>| id.map_or(String::new(), |id| format!("{id:#x}"));
@@ -20,8 +20,11 @@ pub(super) fn write(out: &mut impl Write, invalidations: &[Invalidation]) -> io:
     Ok(())
 }
 
-/// Reads what [`write()`] wrote and gives each to `sink`.
-pub(super) fn read(input: impl BufRead, mut sink: impl FnMut(&Invalidation)) -> Result<(), CsvError> {
+/// Reads a file by [`write()`], and passes each invalidation to `sink`.
+pub(in crate::report) fn read(
+    input: impl BufRead,
+    mut sink: impl FnMut(&Invalidation),
+) -> Result<(), CsvError> {
     let mut lines = input.lines();
     if lines.next().transpose()?.as_deref() != Some(HEADER) {
         return Err(CsvError::Header("start_ns"));
@@ -32,7 +35,7 @@ pub(super) fn read(input: impl BufRead, mut sink: impl FnMut(&Invalidation)) -> 
             line,
             column: HEADER,
             value: text.clone(),
-            wanted: "an invalidation",
+            expected: "an invalidation",
         })?;
         sink(&invalidation);
     }
@@ -85,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_named_by_its_line() {
+    fn an_invalid_line_is_named() {
         let error = |text: &str| read(text.as_bytes(), |_| ()).unwrap_err().to_string();
         assert!(error("something else").contains("no column"));
         assert!(error(&format!("{HEADER}\n1,2,,,0x0,12\n1,2,3\n")).contains("line 3"));

@@ -1,8 +1,7 @@
-//! `faults.csv`: one line per fault. [`read`](super::csv_read) brings them back.
+//! Writes `faults.csv`: one line per fault. [`faults_read`](super::faults_read) reads it back.
 //!
-//! Ids are in hex with `0x`, times in nanoseconds. Columns `miss_ns` to `end_ns` are times since the
-//! recorder's start, empty where a stage was not seen; `device_ns` to `again_ns` are durations, derived from
-//! them for the convenience of spreadsheets, and are not read back.
+//! Ids are in hex with `0x`, times in nanoseconds. Columns `miss_ns` to `end_ns` are times since the recorder's start, empty
+//! if the stage was not recorded; `device_ns` to `total_ns` are durations derived from them, and are not read back.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -11,34 +10,34 @@ use itoa::Buffer;
 
 use crate::trace::FaultRecord;
 
-/// The columns, with what each holds.
+/// The columns and their meanings.
 pub const COLUMNS: [(&str, &str); 26] = [
-    ("scenario", "the scenario in which the fault began; empty outside of any"),
+    ("scenario", "the scenario in which the fault began; empty outside scenarios"),
     ("mode", "its mode"),
     ("qpn", "number of the queue pair whose access missed"),
-    ("pasid", "address space of a process; empty for others"),
-    ("key", "address space of an on-demand region; empty for others"),
+    ("pasid", "the process's address space; empty if it is not one"),
+    ("key", "the on-demand region's address space; empty if it is not one"),
     ("iova", "the page, as the process, or the request, addresses it"),
     ("write", "1 for a write, 0 for a read"),
-    ("group", "page request group index of the last round; of a region, the slot of the page fault's token"),
+    ("group", "page request group index of the last round; for a region, the slot of the page fault's token"),
     (
         "requests",
-        "page requests, or page fault events, sent: more than 1 if the page was gone again when the device looked",
+        "page requests, or page fault events, sent: more than 1 if the page was gone again when the device retried",
     ),
-    ("outcome", "copied, failed, coalesced (waited on another queue pair's request) or abandoned"),
-    ("miss_ns", "the device TLB and the IOMMU missed: the fault begins"),
+    ("outcome", "copied, failed, coalesced (joined another queue pair's request) or abandoned"),
+    ("miss_ns", "the device TLB and the IOMMU both missed: the fault begins"),
     ("round_ns", "the last round began; equal to miss_ns if requests is 1"),
     ("page_request_ns", "the page request, or the page fault, left the device"),
     ("queued_ns", "its entry was in the page request queue, or in the event queue"),
     ("interrupt_ns", "the interrupt was sent; empty if one was pending already"),
     (
         "taken_ns",
-        "the guest's thread took the entry; this and the next two are empty if the guest did not say",
+        "the guest's thread took the entry; this and the next two are empty without the guest's account",
     ),
-    ("handling_ns", "a handler of the guest began with the fault"),
-    ("handled_ns", "the page was in the table"),
+    ("handling_ns", "a handler in the guest began work on the fault"),
+    ("handled_ns", "the page was in the page table, or in the region's"),
     ("response_ns", "the guest's page group response, or its resume command, was read"),
-    ("matched_ns", "the device matched the answer and gave its credit back"),
+    ("matched_ns", "the device matched the answer and returned the credit"),
     ("end_ns", "copied, failed or abandoned"),
     ("device_ns", "time the device had the fault: round to page request, matched to end"),
     ("iommu_ns", "time the IOMMU had it: page request to queue entry and interrupt, response to matched"),
@@ -47,9 +46,9 @@ pub const COLUMNS: [(&str, &str); 26] = [
     ("total_ns", "miss to end: the sum of the four"),
 ];
 
-/// Writes the header and a line for each fault. `label` gives a scenario's name and mode; of these, commas,
-/// quotes and line ends become underscores.
-pub(super) fn write<'a>(
+/// Writes the header and a line for each fault. `label` returns a scenario's name and mode, in which commas, quotes and line
+/// ends are replaced by underscores.
+pub(in crate::report) fn write<'a>(
     out: &mut impl Write,
     faults: impl Iterator<Item = FaultRecord>,
     label: impl Fn(u16) -> (&'a str, &'a str),
@@ -65,7 +64,7 @@ pub(super) fn write<'a>(
     Ok(())
 }
 
-/// A line in the making: there are millions of them, so nothing is allocated, and numbers take no detour.
+/// A reusable line buffer: there may be millions of lines, so it neither allocates nor uses `fmt`.
 #[derive(Default)]
 struct Line {
     text: Vec<u8>,
@@ -97,7 +96,7 @@ impl Line {
         }
     }
 
-    /// The line, with its end in place of the last comma.
+    /// The line; its last comma becomes the line end.
     fn end(&mut self) -> &[u8] {
         if let Some(last) = self.text.last_mut() {
             *last = b'\n';
@@ -128,8 +127,8 @@ impl Line {
     }
 }
 
-/// A name as a field of a line can hold it.
-pub(super) fn plain(name: &str) -> Cow<'_, str> {
+/// A name without characters that would need quoting.
+pub(in crate::report) fn plain(name: &str) -> Cow<'_, str> {
     const SPECIAL: [char; 4] = [',', '"', '\n', '\r'];
     if name.contains(SPECIAL) { Cow::Owned(name.replace(SPECIAL, "_")) } else { Cow::Borrowed(name) }
 }

@@ -1,14 +1,16 @@
-//! What a page shows of the faults of a run, gathered one by one: the room it takes does not depend on how many
-//! there are.
+//! The input of a page: statistics of a run's records, collected one by one in memory that does not depend on their number.
 
-use super::bins::LogBins;
-use super::csv_read::Labels;
-use super::series::Series;
+pub(in crate::report) mod bins;
+pub(in crate::report) mod series;
+
+use super::files::faults_read::Labels;
 use crate::trace::{Component, Durations, FaultOutcome, FaultRecord, Invalidation, SEGMENTS};
 use crate::trace::{RequestRecord, RequestTimes};
+use bins::LogBins;
+use series::TimeSeries;
 
-/// The parts of a fault's time, in the order of the charts' stacks.
-pub(super) const PARTS: [Part; 4] = [
+/// The parts of a fault's time, in the order of the stacked charts.
+pub(in crate::report) const PARTS: [Part; 4] = [
     Part { name: "device", class: "device" },
     Part { name: "IOMMU", class: "iommu" },
     Part { name: "guest", class: "guest" },
@@ -16,14 +18,14 @@ pub(super) const PARTS: [Part; 4] = [
 ];
 
 /// One part of a fault's time.
-pub(super) struct Part {
-    pub(super) name: &'static str,
-    /// The class that gives it its colour.
-    pub(super) class: &'static str,
+pub(in crate::report) struct Part {
+    pub(in crate::report) name: &'static str,
+    /// CSS class of its colour.
+    pub(in crate::report) class: &'static str,
 }
 
-/// Who has a fault in hands in a segment, by its number in [`SEGMENTS`].
-pub(super) const fn component(segment: usize) -> Component {
+/// The component that spends a segment, by its index in [`SEGMENTS`].
+pub(in crate::report) const fn component(segment: usize) -> Component {
     match segment {
         0 | 1 | 10 => Component::Device,
         2 | 3 | 9 => Component::Iommu,
@@ -31,43 +33,43 @@ pub(super) const fn component(segment: usize) -> Component {
     }
 }
 
-/// Bars for every decade of latency.
-pub(super) const PER_DECADE: i32 = 12;
+/// Bars per decade of latency.
+pub(in crate::report) const PER_DECADE: i32 = 12;
 
-/// Decades that have bars: from a nanosecond to three hours.
+/// Decades with bars: from a nanosecond to three hours.
 const DECADES: i32 = 13;
 
-/// All of a run.
+/// The statistics of a run.
 #[derive(Clone, Debug)]
-pub(super) struct Digest {
-    /// By scenario; by way: 0 page requests of a process, 1 all others.
+pub(in crate::report) struct Digest {
+    /// Faults by scenario, and by kind: 0 page requests of a process, 1 all others.
     groups: Vec<[Option<Box<Group>>; 2]>,
-    /// When each scenario's first fault began and its last ended.
-    pub(super) spans: Vec<(u64, u64)>,
+    /// Start of the first and end of the last fault of each scenario.
+    pub(in crate::report) spans: Vec<(u64, u64)>,
     /// The run over time.
-    pub(super) series: Series,
-    /// How long invalidations took.
-    pub(super) invalidations: Durations,
-    /// How long watched requests took.
-    pub(super) requests: RequestTimes,
+    pub(in crate::report) series: TimeSeries,
+    /// Durations of invalidations.
+    pub(in crate::report) invalidations: Durations,
+    /// Durations of sampled requests.
+    pub(in crate::report) requests: RequestTimes,
     /// Names and modes of the scenarios.
-    pub(super) labels: Vec<(String, String)>,
+    pub(in crate::report) labels: Vec<(String, String)>,
 }
 
 impl Digest {
-    pub(super) fn new() -> Self {
+    pub(in crate::report) fn new() -> Self {
         Self {
             groups: Vec::new(),
             spans: Vec::new(),
-            series: Series::default(),
+            series: TimeSeries::default(),
             invalidations: Durations::new(),
             requests: RequestTimes::default(),
             labels: Vec::new(),
         }
     }
 
-    /// Takes in a fault; its `scenario` is the number of a label that comes at the end.
-    pub(super) fn fault(&mut self, fault: &FaultRecord) {
+    /// Adds a fault; its `scenario` is an index into the labels of [`Self::finish`].
+    pub(in crate::report) fn fault(&mut self, fault: &FaultRecord) {
         let scenario = usize::from(fault.scenario);
         if scenario >= self.groups.len() {
             self.groups.resize_with(scenario + 1, Default::default);
@@ -80,67 +82,67 @@ impl Digest {
         self.series.fault(fault);
     }
 
-    /// Takes in an invalidation.
-    pub(super) fn invalidation(&mut self, invalidation: &Invalidation) {
+    /// Adds an invalidation.
+    pub(in crate::report) fn invalidation(&mut self, invalidation: &Invalidation) {
         self.series.invalidation(invalidation.start);
-        self.invalidations.note(u64::from(invalidation.duration));
+        self.invalidations.record(u64::from(invalidation.duration));
     }
 
-    /// Takes in a watched request.
-    pub(super) fn request(&mut self, request: &RequestRecord) {
-        self.requests.note(request);
+    /// Adds a sampled request.
+    pub(in crate::report) fn request(&mut self, request: &RequestRecord) {
+        self.requests.record(request);
     }
 
-    /// All faults are there.
-    pub(super) fn finish(mut self, labels: Labels) -> Self {
+    /// Completes the digest.
+    pub(in crate::report) fn finish(mut self, labels: Labels) -> Self {
         self.labels = labels.all;
         self
     }
 
     /// The faults of one scenario.
-    pub(super) fn scenario(&self, index: usize) -> Group {
+    pub(in crate::report) fn scenario(&self, index: usize) -> Group {
         Group::merged(self.groups.get(index).into_iter().flatten().flatten().map(AsRef::as_ref))
     }
 
     /// All faults.
-    pub(super) fn all(&self) -> Group {
+    pub(in crate::report) fn all(&self) -> Group {
         Group::merged(self.groups.iter().flatten().flatten().map(AsRef::as_ref))
     }
 
-    /// The faults that took the way over the IOMMU.
-    pub(super) fn by_request(&self) -> Group {
+    /// The faults that were page requests to the IOMMU.
+    pub(in crate::report) fn by_request(&self) -> Group {
         Group::merged(self.groups.iter().filter_map(|ways| ways[0].as_deref()))
     }
 
-    /// Whether some faults did not.
-    pub(super) fn has_others(&self) -> bool {
+    /// Whether there are faults of on-demand regions.
+    pub(in crate::report) fn has_others(&self) -> bool {
         self.groups.iter().any(|ways| ways[1].is_some())
     }
 }
 
-/// Faults that belong together, with their parts. All but [`Self::others`] is about those that ended in a copy.
+/// Statistics of a group of faults. All but [`Self::others`] cover those that ended in a copy.
 #[derive(Clone, Debug)]
-pub(super) struct Group {
-    /// From miss to copy.
-    pub(super) total: Durations,
-    /// The [`PARTS`] of it; the last of those faults that have it.
-    pub(super) parts: [Durations; 4],
-    /// The [`SEGMENTS`] of the last rounds, of those faults in which they were seen.
-    pub(super) segments: [Durations; SEGMENTS.len()],
-    /// By latency, as [`Self::bar_of`] numbers them.
-    bars: Vec<Bar>,
-    /// Faults that ended otherwise: failed, coalesced, abandoned.
-    pub(super) others: [u64; 3],
+pub(in crate::report) struct Group {
+    /// Nanoseconds from miss to copy.
+    pub(in crate::report) total: Durations,
+    /// The [`PARTS`] of that time; the last one only over faults that have it.
+    pub(in crate::report) parts: [Durations; 4],
+    /// The [`SEGMENTS`] of the last rounds, each over the faults in which it was recorded.
+    pub(in crate::report) segments: [Durations; SEGMENTS.len()],
+    /// Faults by latency, indexed like [`Self::every_bar`].
+    bars: Vec<LatencyBar>,
+    /// Numbers of other faults: failed, coalesced, abandoned.
+    pub(in crate::report) others: [u64; 3],
 }
 
-/// Faults of about the same latency.
+/// Faults of similar latency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bar {
-    pub(super) faults: u64,
+pub(in crate::report) struct LatencyBar {
+    pub(in crate::report) faults: u64,
     /// Sum of their latencies.
-    pub(super) total: u64,
+    pub(in crate::report) total: u64,
     /// Sums of their parts.
-    pub(super) parts: [u64; 4],
+    pub(in crate::report) parts: [u64; 4],
 }
 
 impl Default for Group {
@@ -149,7 +151,7 @@ impl Default for Group {
             total: Durations::new(),
             parts: std::array::from_fn(|_| Durations::new()),
             segments: std::array::from_fn(|_| Durations::new()),
-            bars: vec![Bar::default(); (PER_DECADE * DECADES) as usize],
+            bars: vec![LatencyBar::default(); (PER_DECADE * DECADES) as usize],
             others: [0; 3],
         }
     }
@@ -188,17 +190,17 @@ impl Group {
         let mut parts = [0, 0, 0, fault.times.round.saturating_sub(fault.times.miss)];
         let mut place = 0;
         for segment in fault.times.segments() {
-            // They come in the order of the list, so that each is found a step or two from the one before.
+            // Segments are in the order of the list, so each is found a step or two after the one before.
             place += SEGMENTS[place..].iter().position(|&name| name == segment.name).unwrap_or(0);
             let ns = segment.to - segment.from;
-            self.segments[place].note(ns);
+            self.segments[place].record(ns);
             parts[segment.component as usize] += ns;
         }
-        self.total.note(total);
+        self.total.record(total);
         for (part, (own, ns)) in self.parts.iter_mut().zip(parts).enumerate() {
-            // The last is of those faults only that had earlier rounds.
+            // The last part is recorded only for faults with earlier rounds.
             if part < 3 || ns > 0 {
-                own.note(ns);
+                own.record(ns);
             }
         }
         let bar = &mut self.bars[Self::every_bar().bin(total)];
@@ -207,24 +209,24 @@ impl Group {
         bar.parts.iter_mut().zip(parts).for_each(|(own, ns)| *own += ns);
     }
 
-    /// The bins of all bars.
+    /// The bins of [`Self::bars`].
     fn every_bar() -> LogBins {
         LogBins::around(1, 10u64.pow(DECADES as u32) - 1, PER_DECADE)
     }
 
-    /// The bar over a bin of `bins`, which has [`PER_DECADE`] bins, too.
-    pub(super) fn bar_of(&self, bins: &LogBins, bin: usize) -> Bar {
+    /// The bar over a bin of `bins`, which must have [`PER_DECADE`] bins per decade.
+    pub(in crate::report) fn bar_of(&self, bins: &LogBins, bin: usize) -> LatencyBar {
         self.bars.get(bins.number_of(bin)).copied().unwrap_or_default()
     }
 
     /// Faults that ended in a copy.
-    pub(super) fn faults(&self) -> u64 {
+    pub(in crate::report) fn faults(&self) -> u64 {
         self.total.count()
     }
 
-    /// Mean part of a segment in a fault, those in which it was not seen included, in nanoseconds; the segment after
-    /// the last is the time in earlier rounds.
-    pub(super) fn mean_of(&self, segment: usize) -> f64 {
+    /// Mean nanoseconds of a segment over all faults, including those without it. The index after the last segment stands
+    /// for earlier rounds.
+    pub(in crate::report) fn mean_of(&self, segment: usize) -> f64 {
         let durations = self.segments.get(segment).unwrap_or(&self.parts[3]);
         durations.sum() as f64 / self.faults().max(1) as f64
     }
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_in_one_place() {
+    fn every_fault_is_in_exactly_one_group() {
         for shape in Shape::ALL {
             let (digest, faults) = digest(shape);
             let all = digest.all();

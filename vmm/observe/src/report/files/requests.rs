@@ -1,31 +1,31 @@
-//! `requests.csv`: one line per watched request, all rows of its way in one.
+//! `requests.csv`: one line per sampled request, with all rows of its path.
 //!
-//! Rows 7 to 12, those of a missing page, are of the request's first fault, if it was kept; `faults` says how many
-//! there were, and `faults.csv` has them all, under the same `qpn` between `fetched_ns` and `end_ns`.
+//! Rows 7 to 12, for a missing page, are those of the request's first fault, if that was kept. `faults` is their number;
+//! `faults.csv` has all of them, with the same `qpn` and a `miss_ns` between `fetched_ns` and `end_ns`.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
 
 use refault_bus::probe::RequestEvent;
 
-use super::csv::plain;
-use super::csv_read::CsvError;
+use super::faults::plain;
+use super::faults_read::CsvError;
 use crate::trace::{FaultRecord, Records, RequestRecord};
 
-/// The columns, with what each holds.
+/// The columns and their meanings.
 pub const REQUEST_COLUMNS: [(&str, &str); 26] = [
-    ("scenario", "the scenario in which the request ended; empty outside of any"),
+    ("scenario", "the scenario in which the request ended; empty outside scenarios"),
     ("mode", "its mode"),
     ("qpn", "number of the queue pair that sent it"),
     ("request", "its number on that queue pair, from 0"),
-    ("operation", "what it asks for"),
+    ("operation", "the operation"),
     ("status", "status of its completion; 0 is success"),
     ("bytes", "bytes of the message"),
     ("translator", "what answered the first translation: device-tlb, iommu or table (the region's own)"),
     ("faults", "pages that were missing"),
     (
         "doorbell_ns",
-        "row 2: the first doorbell since the queue was looked at before; empty if none was needed",
+        "row 2: the first doorbell since the device last read the queue; empty if none was needed",
     ),
     ("fetched_ns", "row 3: the device had read and decoded it"),
     ("miss_ns", "row 7: its first page was missing; this and the next eight are empty if none was"),
@@ -34,27 +34,27 @@ pub const REQUEST_COLUMNS: [(&str, &str); 26] = [
     ("fault_interrupt_ns", "row 9: the interrupt for it was sent; empty if one was pending already"),
     (
         "taken_ns",
-        "row 10: the guest's thread took the entry; empty, as the next two, if the guest did not say",
+        "row 10: the guest's thread took the entry; empty, like the next two, without the guest's account",
     ),
-    ("handling_ns", "row 10: a handler of the guest began with the fault"),
-    ("handled_ns", "row 10: the page was in the table"),
+    ("handling_ns", "row 10: a handler in the guest began work on the fault"),
+    ("handled_ns", "row 10: the page was in the page table, or in the region's"),
     ("response_ns", "row 11: the guest's answer was read"),
     ("matched_ns", "row 12: the device matched it"),
     ("translated_ns", "rows 4 to 6: its first bytes were translated at both ends"),
     ("landed_ns", "row 13: all bytes had landed; empty if it failed"),
-    ("written_ns", "row 15: its completion entry was in memory; empty if it asked for none"),
+    ("written_ns", "row 15: its completion entry was in memory; empty if it requested none"),
     ("interrupted", "1 if an interrupt was raised for it"),
-    ("end_ns", "the device was done with it"),
+    ("end_ns", "the device finished it"),
     ("total_ns", "doorbell (or fetched) to end"),
 ];
 
-/// Faults by the queue pair that had them, in the order of their misses.
+/// Faults by queue pair, in the order of their misses.
 #[derive(Debug, Default)]
-pub(super) struct FaultsByQueuePair(HashMap<u32, Vec<FaultRecord>>);
+pub(in crate::report) struct FaultsByQueuePair(HashMap<u32, Vec<FaultRecord>>);
 
 impl FaultsByQueuePair {
-    /// Those of queue pairs that have watched requests.
-    pub(super) fn of(records: &Records) -> Self {
+    /// The faults of queue pairs with sampled requests.
+    pub(in crate::report) fn of(records: &Records) -> Self {
         let mut faults: HashMap<u32, Vec<FaultRecord>> =
             records.requests.iter().map(|request| (request.event.qpn, Vec::new())).collect();
         for fault in records.faults.iter() {
@@ -66,8 +66,8 @@ impl FaultsByQueuePair {
         Self(faults)
     }
 
-    /// The request's first.
-    pub(super) fn first(&self, request: &RequestRecord) -> Option<&FaultRecord> {
+    /// The first fault of a request.
+    pub(in crate::report) fn first(&self, request: &RequestRecord) -> Option<&FaultRecord> {
         let faults = self.0.get(&request.event.qpn)?;
         let at = faults.partition_point(|fault| fault.times.miss < request.event.fetched_ns);
         faults.get(at).filter(|fault| request.has(fault))
@@ -75,7 +75,7 @@ impl FaultsByQueuePair {
 }
 
 /// Writes the header and a line for each request.
-pub(super) fn write(out: &mut impl Write, records: &Records) -> io::Result<()> {
+pub(in crate::report) fn write(out: &mut impl Write, records: &Records) -> io::Result<()> {
     let names: Vec<_> = REQUEST_COLUMNS.iter().map(|&(name, _)| name).collect();
     writeln!(out, "{}", names.join(","))?;
     let faults = FaultsByQueuePair::of(records);
@@ -123,11 +123,14 @@ fn write_request(
     writeln!(out, "{},{},{}", u8::from(event.interrupted), event.end_ns, request.total())
 }
 
-/// Columns of the ends of a request's steps, as [`read()`] wants them.
+/// Columns that [`read()`] needs: the ends of a request's steps.
 const STEPS: [&str; 6] = ["doorbell_ns", "fetched_ns", "translated_ns", "landed_ns", "written_ns", "end_ns"];
 
-/// Reads the steps of what [`write()`] wrote, and gives each request to `sink` with nothing else of it.
-pub(super) fn read(input: impl BufRead, mut sink: impl FnMut(&RequestRecord)) -> Result<(), CsvError> {
+/// Reads a file by [`write()`], and passes each request to `sink` with only its steps.
+pub(in crate::report) fn read(
+    input: impl BufRead,
+    mut sink: impl FnMut(&RequestRecord),
+) -> Result<(), CsvError> {
     let mut lines = input.lines();
     let header = lines.next().transpose()?.unwrap_or_default();
     let mut places = [0; STEPS.len()];
@@ -141,7 +144,7 @@ pub(super) fn read(input: impl BufRead, mut sink: impl FnMut(&RequestRecord)) ->
         let mut times = [None; STEPS.len()];
         for ((time, place), column) in times.iter_mut().zip(places).zip(STEPS) {
             let value = fields.get(place).copied().unwrap_or("?");
-            let wrong = || CsvError::Field { line, column, value: value.into(), wanted: "a time" };
+            let wrong = || CsvError::Field { line, column, value: value.into(), expected: "a time" };
             *time = if value.is_empty() { None } else { Some(value.parse().map_err(|_| wrong())?) };
         }
         let [doorbell_ns, fetched, translated_ns, landed_ns, written_ns, end] = times;
@@ -167,7 +170,7 @@ mod tests {
     use super::*;
     use crate::report::synthetic::{Shape, Synthetic};
 
-    /// A run in which one request of a queue pair had a fault, and one of another had none.
+    /// A run with a request that had a fault, and one on another queue pair that had none.
     fn records() -> Records {
         let mut records = Synthetic::new(Shape::Uniform, 50).records();
         let fault = records.faults.iter().next().expect("a fault");
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_named_by_its_line_and_column() {
+    fn an_invalid_field_is_named_by_line_and_column() {
         let header = REQUEST_COLUMNS.map(|(name, _)| name).join(",");
         let error = |text: &str| read(text.as_bytes(), |_| ()).unwrap_err().to_string();
         assert!(error("qpn,request\n").contains("doorbell_ns"));
