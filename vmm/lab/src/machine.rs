@@ -1,4 +1,4 @@
-//! The machine of an experiment: as the rig brings it up, with a driver that serves page faults of on-demand regions.
+//! The machine of an experiment: that of the rig, with a driver that serves page faults of on-demand regions.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use refault_rig::machine::{self as rig, MachineSetup, NIC_VECTOR, Seams};
 
 /// MSI-X vector of page faults of on-demand regions.
 const PAGE_FAULTS: u16 = 1;
-/// The interrupt vector that it raises.
+/// Interrupt vector of the NIC's MSI-X vector for them.
 pub const PAGE_FAULT_VECTOR: u8 = NIC_VECTOR + 1;
 
-/// A machine, brought up.
+/// A machine that has been brought up.
 pub struct Machine {
     machine: rig::Machine,
-    /// Page faults of on-demand regions.
+    /// Event queue of page faults of on-demand regions.
     pub faults: Arc<PageFaultQueue>,
 }
 
 impl Machine {
-    /// Brings a machine up. 2^`log_faults` page faults can be outstanding.
+    /// Brings up a machine on which 2^`log_faults` page faults can be outstanding.
     ///
     /// # Errors
     /// Memory is full.

@@ -12,15 +12,12 @@ use refault_bus::pri::{PageGroupResponse, PageRequest};
 use refault_bus::probe::{Probe, ProbeEvent, Stage};
 use refault_bus::{Bdf, Gpa};
 use refault_iommu::Iommu;
-use refault_nic::Nic;
+use refault_nic::{COPY_CHUNK, Nic};
 
 use super::agenda::SimEvent;
 use super::timeline::Timeline;
 use refault_observe::trace::Recorder;
 use refault_rig::machine::Seams;
-
-/// Most bytes that the NIC copies while it holds a guard: an invalidation waits for no more. Equal to the NIC's chunk.
-const COPY_CHUNK: u64 = 64 << 10;
 
 /// The seams of an experiment.
 pub(super) struct TimedSeams(pub(super) Arc<Timeline>);
@@ -106,7 +103,8 @@ impl Probe for TimedProbe {
             self.timeline.pass(&self.timeline.timing.queue_write);
         }
         if event.stage == Stage::Invalidate && self.timeline.is_live() {
-            // The copies that it waits for were simulated already; only their remaining time passes here.
+            // The copies that it waits for were simulated already; only their remaining time passes here, at most that of
+            // one chunk: the NIC copies no more under one guard.
             let chunk = COPY_CHUNK * 1000 / self.timeline.timing.bytes_per_us.max(1);
             self.timeline.clock.advance(self.timeline.copying_left_ns().min(chunk));
             self.timeline.pass(&self.timeline.timing.invalidation);

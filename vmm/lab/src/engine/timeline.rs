@@ -1,10 +1,11 @@
 //! Shared by all parts of an experiment: the virtual clock, future events, and the durations of steps.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rand_pcg::Pcg64Mcg;
 use refault_bus::clock::Clock;
+use refault_bus::sync::lock;
 
 use super::agenda::{Agenda, SimEvent, VirtualClock};
 use super::dice::{Stream, dice};
@@ -145,8 +146,4 @@ impl Timeline {
     pub(super) fn copying_left_ns(&self) -> u64 {
         self.copying_until.load(Ordering::Relaxed).saturating_sub(self.now_ns())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

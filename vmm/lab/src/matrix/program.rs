@@ -1,9 +1,10 @@
 //! The program of a cell: it maps and registers a file, and streams requests to and from it.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use refault_bus::clock::Clock;
+use refault_bus::sync::lock;
 use refault_bus::{Gpa, Iova};
 use refault_model::dax::{DaxFs, FileId, FsError};
 use refault_model::memory::FRAME;
@@ -227,7 +228,7 @@ impl CellProgram {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

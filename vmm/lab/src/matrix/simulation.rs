@@ -1,8 +1,9 @@
 //! A machine with its programs, and the virtual time that passes while one waits.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use refault_bus::clock::Clock;
+use refault_bus::sync::lock;
 use refault_model::scheduler::{Scheduler, WaitResult};
 
 use super::machine::{CellMachine, OwnSpace};
@@ -26,17 +27,17 @@ impl Simulation {
 
     /// Runs a program's timed actions from now on.
     pub(super) fn add_program(&self, program: &Arc<CellProgram>) {
-        self.programs.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(program));
+        lock(&self.programs).push(Arc::downgrade(program));
     }
 
     /// Records an error that must not occur under any policy.
     pub(super) fn fail(&self, what: String) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        lock(&self.failures).push(what);
     }
 
     /// Takes the recorded errors.
     pub(super) fn take_failures(&self) -> Vec<String> {
-        std::mem::take(&mut *self.failures.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.failures))
     }
 
     /// Runs machine and programs until nothing is left to do now.
@@ -65,7 +66,7 @@ impl Simulation {
     }
 
     fn programs(&self) -> Vec<Arc<CellProgram>> {
-        let programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        let programs = lock(&self.programs);
         programs.iter().filter_map(Weak::upgrade).collect()
     }
 }

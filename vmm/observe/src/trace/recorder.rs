@@ -5,11 +5,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use crossbeam::queue::ArrayQueue;
 use refault_bus::clock::Clock;
 use refault_bus::probe::{Probe, ProbeEvent, RequestEvent, Stage};
+use refault_bus::sync::lock;
 
 use super::collect::{Collector, Observed, Records};
 use super::invalidations::Invalidation;
@@ -147,7 +148,7 @@ impl Recorder {
     }
 
     fn collector(&self) -> MutexGuard<'_, Collector> {
-        self.collector.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.collector)
     }
 
     /// Assembles up to `limit` events, unless another thread is doing so.
