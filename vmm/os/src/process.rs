@@ -105,14 +105,14 @@ impl Logged {
     }
 
     fn wait(&self, mut child: Child, name: &str, start: u64) -> Result<()> {
-        let mut told = Instant::now();
+        let mut reported = Instant::now();
         let mut pause = Duration::from_millis(1);
         let status = loop {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            if told.elapsed() > QUIET_TIME {
-                told = Instant::now();
+            if reported.elapsed() > QUIET_TIME {
+                reported = Instant::now();
                 self.progress.step(&format!("  still running: {}", last_line(&tail(&self.log, start))));
             }
             std::thread::sleep(pause);
