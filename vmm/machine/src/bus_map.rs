@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_across_the_end_of_a_window_reaches_nobody() {
+    fn an_access_across_the_end_of_a_window_reaches_no_device() {
         let bus = BusMap::default();
         let device = numbered(1);
         assert!(bus.insert_ports(0x3f8..0x400, device.clone()));

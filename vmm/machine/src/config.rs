@@ -190,14 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_whole_and_enough() {
+    fn memory_is_a_multiple_of_2_mib_and_large_enough() {
         assert_eq!(error(|config| config.memory = 2 << 20), ConfigError::Memory(2 << 20));
         let odd = error(|config| config.memory = (256 << 20) + 4096);
         assert!(odd.to_string().contains("multiple of 2 MiB"), "{odd}");
     }
 
     #[test]
-    fn persistent_regions_are_named_by_their_place() {
+    fn persistent_regions_are_named_by_their_index() {
         let region = |size| PmemConfig { backing: PmemBacking::Anonymous, size };
         let odd = error(|config| config.pmem = vec![region(2 << 20), region(4096)]);
         assert_eq!(odd, ConfigError::Pmem { index: 1, backing: PmemBacking::Anonymous, size: 4096 });

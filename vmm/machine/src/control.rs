@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_nmi_has_no_reason_that_the_hardware_knows() {
+    fn an_nmi_has_no_hardware_reason() {
         let mut data = [0];
         NmiReason.read(0, &mut data);
         assert_eq!(data[0] & 0xc0, 0);

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn input_that_nobody_reads_is_bounded() {
+    fn unread_input_is_bounded() {
         let (port, _, _) = port();
         let port = Arc::new(port);
         let feeder = port.clone();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn any_access_is_answered() {
+    fn any_access_completes() {
         let (port, _, _) = port();
         for offset in 0..8 {
             for len in 0..=8 {

@@ -102,7 +102,7 @@ fn config_space_answers_through_its_window() {
 }
 
 #[test]
-fn memory_nobody_has_reads_as_ones() {
+fn unmapped_memory_reads_as_ones() {
     let mut code = vec![0xb9, 0, 0, 0, 0xf0, 0x8b, 0x01, 0x66, 0xba, 0xf8, 0x03, 0xee];
     code.extend(out(0x600, 0x34));
     let Some(end) = run(Payload::new(code)) else { return };

@@ -42,11 +42,11 @@ fn memory_on(file: &Path) -> (Arc<GuestMemoryMmap>, GuestAddress) {
 }
 
 #[test]
-fn a_persistent_memory_file_that_is_truncated_under_the_machine_is_named_as_the_cause() {
+fn a_truncated_persistent_memory_file_is_named_as_the_cause() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("disk");
     let output = child(
-        "a_persistent_memory_file_that_is_truncated_under_the_machine_is_named_as_the_cause",
+        "a_truncated_persistent_memory_file_is_named_as_the_cause",
         || {
             let file = std::env::var(CHILD).unwrap();
             let (memory, region) = memory_on(Path::new(&file));
@@ -65,14 +65,14 @@ fn a_persistent_memory_file_that_is_truncated_under_the_machine_is_named_as_the_
 }
 
 #[test]
-fn a_signal_that_somebody_sends_ends_the_process_as_it_always_did() {
+fn a_sigbus_sent_by_kill_has_its_default_effect() {
     let folder = tempfile::tempdir().unwrap();
     let victim = || {
         let _memory = memory_on(Path::new(&std::env::var(CHILD).unwrap()));
         let _ = Command::new("kill").args(["-BUS", &std::process::id().to_string()]).status();
         std::thread::sleep(std::time::Duration::from_secs(20));
     };
-    let test = "a_signal_that_somebody_sends_ends_the_process_as_it_always_did";
+    let test = "a_sigbus_sent_by_kill_has_its_default_effect";
     if let Some(output) = child(test, victim, &folder.path().join("disk")) {
         assert_eq!(output.status.signal(), Some(7));
         assert!(!String::from_utf8_lossy(&output.stderr).contains("truncated"));

@@ -58,7 +58,7 @@ fn the_root_pointer_checks_in_both_lengths() {
 }
 
 #[test]
-fn every_table_is_reachable_and_checks() {
+fn every_table_is_reachable_and_has_a_valid_checksum() {
     let tables = Tables::new(2, true);
     for signature in [b"FACP", b"APIC", b"MCFG", b"DMAR"] {
         assert!(tables.find(signature).is_some(), "{signature:?}");
@@ -128,6 +128,6 @@ fn the_dsdt_has_the_sleep_type_of_power_off() {
 }
 
 #[test]
-fn the_most_vcpus_still_fit() {
+fn the_tables_fit_for_the_most_vcpus() {
     Tables::new(crate::config::CPUS_MAX, true);
 }

@@ -72,7 +72,7 @@ fn the_reset_vector_resets() {
 }
 
 #[test]
-fn archives_lie_one_behind_the_other_at_the_top() {
+fn archives_lie_one_after_the_other_at_the_top() {
     let (config, layout, memory) = machine();
     let (kernel, first, second) = (file(&bzimage(0x20f, 3)), file(b"first"), file(b"second!!"));
     let initrds = vec![first.path().into(), second.path().into()];
@@ -104,7 +104,7 @@ fn persistent_memory_is_in_the_map() {
 }
 
 #[test]
-fn a_file_that_is_no_kernel_is_named() {
+fn a_file_that_is_not_a_kernel_is_named() {
     for bytes in [&b""[..], b"#!/bin/sh\n", b"\x7fELF\x02\x01\x01", &[0; 4096]] {
         let error = error(bytes);
         assert!(matches!(error, BootError::NotAKernel(_)), "{error}");
@@ -113,7 +113,7 @@ fn a_file_that_is_no_kernel_is_named() {
 }
 
 #[test]
-fn a_kernel_of_another_processor_is_no_kernel() {
+fn a_kernel_for_another_processor_is_refused() {
     let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
     elf.resize(0x400, 0);
     elf[18..20].copy_from_slice(&183u16.to_le_bytes());
@@ -121,7 +121,7 @@ fn a_kernel_of_another_processor_is_no_kernel() {
 }
 
 #[test]
-fn a_damaged_kernel_says_so() {
+fn a_damaged_kernel_is_reported() {
     let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
     elf.resize(0x400, 0xff);
     elf[18..20].copy_from_slice(&62u16.to_le_bytes());

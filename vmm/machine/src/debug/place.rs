@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_that_is_not_there_is_named() {
+    fn a_missing_folder_is_named() {
         let error = check_place(Path::new("/nonexistent/core")).expect_err("no folder").to_string();
         assert!(error.contains("/nonexistent"), "{error}");
         assert!(check_place(&std::env::temp_dir()).is_err());
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_taken_is_named_with_the_way_out() {
+    fn a_port_in_use_is_named_with_the_remedy() {
         let taken = listen(0).expect("a free port");
         let port = taken.local_addr().expect("an address").port();
         let error = listen(port).expect_err("taken").to_string();

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn every_vcpu_has_its_apic_id_in_every_place() {
+    fn every_vcpu_has_its_apic_id_in_all_leaves() {
         for model in [CpuModel::Baseline, CpuModel::Host] {
             let entries = cpu(model, 6, 5);
             assert_eq!(leaf(&entries, 1).ebx >> 16, 5 << 8 | 6);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn one_vcpu_needs_no_bits_to_be_told_apart() {
+    fn a_single_vcpu_needs_no_topology_bits() {
         let entries = cpu(CpuModel::Baseline, 1, 0);
         assert_eq!(leaf(&entries, EXTENDED_LAST).ecx, 0);
         assert_eq!(leaf(&entries, 1).edx & leaf1::HTT, 0);

@@ -150,9 +150,9 @@ impl Cpus {
     /// attached any more.
     pub(super) fn trapped(&self, stop: VcpuStop) -> bool {
         let listener = lock(&self.listener);
-        let Some(tell) = &*listener else { return false };
+        let Some(notify) = &*listener else { return false };
         self.change(|gate| gate.runnable = Runnable::None);
-        tell(stop);
+        notify(stop);
         true
     }
 
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_run() {
+    fn a_vcpu_runs_unless_paused_held_or_stopped() {
         let may = |gate: Gate| [gate.may_enter(0), gate.may_enter(1)];
         assert_eq!(may(gate(0, Runnable::All, false)), [true, true]);
         assert_eq!(may(gate(0, Runnable::Only(1), false)), [false, true]);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_begins_when_all_who_may_not_be_inside_are_out() {
+    fn a_pause_begins_when_every_other_vcpu_has_left_its_guest() {
         assert!(gate(1, Runnable::All, false).is_crowded());
         assert!(!gate(0, Runnable::All, false).is_crowded());
         let mut stepping = gate(0, Runnable::Only(1), false);

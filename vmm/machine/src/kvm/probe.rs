@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_without_kvm_is_told_so() {
+    fn a_machine_without_kvm_is_reported_as_such() {
         assert!(why_absent(&Error::new(libc::ENOENT)).contains("no hardware virtualization"));
         assert!(why_absent(&Error::new(libc::EACCES)).contains("group kvm"));
     }

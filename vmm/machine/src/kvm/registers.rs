@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_and_set_again_is_the_same() {
+    fn registers_survive_a_round_trip() {
         let general_ones =
             kvm_regs { rax: 1, rsp: 2, rbp: 3, r15: 4, rip: 5, rflags: 6, ..kvm_regs::default() };
         let mut fpu_ones = kvm_fpu { fcw: 0x37f, ftwx: 3, mxcsr: 0x1f80, ..kvm_fpu::default() };

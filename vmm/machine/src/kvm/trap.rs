@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_debuggers_stops_are_not_the_guests_own() {
+    fn the_debuggers_exceptions_are_not_injected() {
         let (armed, stepping) = (armed(false), armed(true));
         assert_eq!(armed.judge(&exit(BREAKPOINT, 0x1000, 0)), ExceptionOwner::Stop(StopReason::Software));
         assert_eq!(armed.judge(&exit(BREAKPOINT, 0x1001, 0)), ExceptionOwner::Inject(BREAKPOINT));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_wanted_is_switched_on() {
+    fn only_requested_traps_are_enabled() {
         let none = VcpuTraps { traps: Arc::default(), step: false }.control(true);
         assert_eq!(none.control, KVM_GUESTDBG_ENABLE);
         let all = armed(true).control(true);

@@ -172,13 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn more_ram_goes_on_at_4_gib() {
+    fn more_ram_continues_at_4_gib() {
         let layout = Layout::new(&config(5 * GIB, &[]), 40).unwrap();
         assert_eq!(layout.ram, [0..3 * GIB, 4 * GIB..6 * GIB]);
     }
 
     #[test]
-    fn persistent_regions_start_at_whole_gibs_behind_ram() {
+    fn persistent_regions_start_at_whole_gibs_after_ram() {
         let layout = Layout::new(&config(3 * GIB + (2 << 20), &[64 << 20, 2 * GIB, 2 << 20]), 40).unwrap();
         assert_eq!(layout.ram[1], 4 * GIB..4 * GIB + (2 << 20));
         assert_eq!(
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_too_large_for_the_host_is_refused_in_words() {
+    fn a_machine_too_large_for_the_host_is_refused_with_the_reason() {
         let error = Layout::new(&config(GIB, &[1 << 40]), 40).unwrap_err();
         assert!(error.to_string().contains("40 address bits"), "{error}");
         assert!(Layout::new(&config(GIB, &[!(GIB - 1)]), 48).is_err());

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_made_whole_and_locked() {
+    fn a_missing_file_is_created_in_full_and_locked() {
         let folder = folder();
         let path = folder.path().join("disk");
         let first = open(&shared(&path, 4 * MIB)).unwrap();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_and_not_left_in_part() {
+    fn a_file_that_does_not_fit_is_refused_and_removed() {
         let folder = folder();
         let path = folder.path().join("disk");
         // Larger than any file system supports.
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_size_is_refused_with_the_remedy() {
+    fn a_wrong_size_is_refused_with_the_remedy() {
         for size in [4095, 2 * MIB + 4096] {
             let file = file(size);
             let error = open(&shared(file.path(), size)).unwrap_err();
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_no_memory() {
+    fn a_directory_cannot_be_memory() {
         let directory = tempfile::tempdir().unwrap();
         for region in [shared(directory.path(), 4 * MIB), private(directory.path(), 4 * MIB)] {
             let error = open(&region).unwrap_err();

@@ -96,7 +96,7 @@ fn both_ways_reach_the_same_registers() {
 }
 
 #[test]
-fn nobody_answers_with_ones() {
+fn a_missing_function_reads_as_ones() {
     let (bus, _) = machine(0x1000);
     assert_eq!(read32(&bus, ECAM.start + 0x8000), u32::MAX);
     bus.port_write(CONFIG_PORT, &0x8000_0800u32.to_le_bytes());
@@ -151,7 +151,7 @@ fn a_bar_is_where_the_guest_moves_it() {
 }
 
 #[test]
-fn a_bar_on_top_of_something_else_is_nowhere_until_it_moves_away() {
+fn an_overlapping_bar_is_unmapped_until_it_moves_away() {
     let (bus, _) = machine(0x1000);
     bus.mmio_write(ecam(0x10), &(ECAM.start as u32).to_le_bytes());
     assert_eq!(read32(&bus, ecam(0)), 0x0bad_1fef, "config space wins");
@@ -171,7 +171,7 @@ fn a_bus_refuses_what_cannot_be_on_it() {
 }
 
 #[test]
-fn any_config_access_is_answered() {
+fn any_config_access_completes() {
     let (bus, _) = machine(0x1000);
     for len in 0..=8usize {
         for offset in 0..8 {

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cpu_has_its_registers_and_the_kernels_words_are_there() {
+    fn a_core_has_the_registers_of_each_vcpu_and_vmcoreinfo() {
         let cpu =
             |rip| Registers { rip, gs_base: 7, selectors: [0x10, 0x18, 0, 0, 0, 0], ..Registers::default() };
         let ram = Range { start: 0, end: 2 * MIB };
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_tell_physical_addresses_and_begin_at_pages() {
+    fn segments_have_physical_addresses_and_begin_at_pages() {
         let header = CoreHeader::new(&[0..3 << 30, 4 << 30..5 << 30], &[], None);
         let at = |index: usize| 64 + 56 * index;
         let bytes = header.bytes();

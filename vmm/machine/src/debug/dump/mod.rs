@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_has_all_ram_where_its_headers_say_and_holes_for_zeroes() {
+    fn a_core_has_all_ram_at_the_offsets_in_its_headers_and_holes_for_zeroes() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("core");
         write(&file, &memory(), &[ram(64)], &[Registers::default()]).expect("written");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_that_cannot_be_written_leaves_nothing() {
+    fn a_failed_core_leaves_no_file() {
         let folder = tempfile::tempdir().expect("a folder");
         // RAM that does not exist stands for any failure half way.
         let file = folder.path().join("core");
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_of_one_kind_and_lose_nothing() {
+    fn runs_are_uniform_and_cover_the_chunk() {
         let mut chunk = vec![0; 5 * PAGE + 100];
         chunk[PAGE] = 1;
         chunk[2 * PAGE + 7] = 1;

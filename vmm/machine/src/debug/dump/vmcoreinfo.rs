@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_it_is_left_alone() {
+    fn malformed_notes_are_ignored() {
         assert_eq!(search(0x3000, &note(u32::MAX)), None, "longer than any");
         assert_eq!(search((5 << 20) - 0x1000, &note(0x1000)), None, "longer than the memory");
         assert_eq!(search(0x3000, &note(0)[..20]), None, "no text");

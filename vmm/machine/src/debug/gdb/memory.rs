@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_mapped_is_not_made_up() {
+    fn unmapped_memory_is_not_read() {
         let guest = Fake::default();
         guest.map(0x5000, 0x1000);
         // Mapped, but not to memory.
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_address_space_is_no_trap() {
+    fn an_access_at_the_end_of_the_address_space_does_not_wrap() {
         assert_eq!(pieces(u64::MAX - 3, 8).collect::<Vec<_>>(), [(u64::MAX - 3, 4), (0, 4)]);
         assert_eq!(pieces(0x1234, 0).count(), 0);
     }

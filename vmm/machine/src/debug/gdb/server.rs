@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_halts_for_gdb_and_goes_on_when_gdb_is_lost() {
+    fn a_guest_halts_for_gdb_and_continues_when_gdb_is_lost() {
         let (server, guest) = started();
         guest.map(0x1000, 0x1000);
         let mut gdb = client(&server);
@@ -149,12 +149,12 @@ mod tests {
         assert_eq!(ask(&mut gdb, "Z0,1000,1"), "OK");
         assert_eq!(guest.physical(0x1000, 1), [0xcc]);
         drop(gdb);
-        until("the guest goes on", || !guest.is_halted());
+        until("the guest continues", || !guest.is_halted());
         assert_eq!(guest.physical(0x1000, 1), [0], "the breakpoint stayed");
     }
 
     #[test]
-    fn one_gdb_at_a_time_and_another_behind_it() {
+    fn one_gdb_at_a_time() {
         let (server, guest) = started();
         let mut first = client(&server);
         assert!(ask(&mut first, "?").contains("05"));
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(second.read(&mut [0; 16]).unwrap_or(0), 0, "the second was served");
         assert_eq!(ask(&mut first, "D"), "OK");
         until("the first left", || !guest.is_halted());
-        until("the next is let in", || {
+        until("the next is accepted", || {
             let mut next = client(&server);
             next.write_all(&packet("?")).is_ok() && matches!(next.read(&mut [0; 1]), Ok(1))
         });
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn to_kill_is_to_end_the_machine() {
+    fn a_kill_by_gdb_ends_the_machine() {
         let (server, guest) = started();
         let mut gdb = client(&server);
         gdb.write_all(&packet("k")).expect("sent");

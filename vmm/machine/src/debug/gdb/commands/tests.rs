@@ -108,7 +108,7 @@ fn target() -> (GdbTarget, Arc<Fake>) {
 }
 
 fn resumed(target: &mut GdbTarget, guest: &Fake) -> Resume {
-    target.resume().expect("goes on");
+    target.resume().expect("it continues");
     guest.resumed.lock().expect("not poisoned").clone()
 }
 
@@ -125,7 +125,7 @@ fn a_breakpoint_is_an_instruction_and_leaves_no_trace() {
 }
 
 #[test]
-fn what_the_guest_wrote_over_a_breakpoint_stays() {
+fn a_breakpoint_overwritten_by_the_guest_is_not_restored() {
     let (mut target, guest) = target();
     assert_eq!(target.add_sw_breakpoint(0x1010, 1).ok(), Some(true));
     guest.write(0x2010, &[0x55]);
@@ -159,7 +159,7 @@ fn a_watchpoint_is_what_a_debug_register_can_hold() {
 }
 
 #[test]
-fn a_step_may_be_one_vcpus_alone() {
+fn a_single_step_may_run_one_vcpu_alone() {
     let (mut target, guest) = target();
     target.set_resume_action_step(thread(1), None).expect("set");
     assert_eq!(resumed(&mut target, &guest), Resume { step: Some(1), ..Resume::default() });
