@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_depends_on_every_ingredient_and_on_nothing_else() {
+    fn a_key_depends_on_every_ingredient_and_nothing_else() {
         let folder = tempfile::tempdir().expect("temporary folder");
         fs::write(folder.path().join("a.c"), "one").expect("write");
         let key = || CacheKey::new("driver").with_tree("source", folder.path()).expect("readable").hex();
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_build_left_is_swept_and_never_taken_for_a_stage() {
+    fn leftovers_of_a_killed_build_are_removed_and_never_used() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let key = CacheKey::new("root");
         // The state after a killed build: its work folder exists, the rename did not happen.

@@ -187,12 +187,12 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_climb_out() {
+    fn a_name_cannot_leave_the_archive() {
         assert_eq!(relative(Path::new("/../x/./../y")), Path::new("x/y"));
     }
 
     #[test]
-    fn a_hosts_folder_comes_whole() {
+    fn a_folder_of_the_host_is_added_completely() {
         let folder = tempfile::tempdir().expect("temporary folder");
         fs::create_dir(folder.path().join("sub")).expect("folder");
         fs::write(folder.path().join("sub/file"), "text").expect("file");

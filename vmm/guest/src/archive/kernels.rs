@@ -16,7 +16,7 @@ impl KernelSeries {
     /// The first series that the driver supports.
     pub const FIRST: Self = Self(6, 12);
     /// The series that was tested last: SVA is compiled in.
-    pub const TRIED: Self = Self(7, 2);
+    pub const TESTED: Self = Self(7, 2);
 }
 
 impl fmt::Display for KernelSeries {
@@ -55,7 +55,7 @@ impl KernelChoice {
         let newest = |(series, patch, ..): &(KernelSeries, u32, _, _)| (*series, *patch);
         let found = match wanted {
             Some(wanted) => of(wanted).max_by_key(newest),
-            None => of(KernelSeries::TRIED).max_by_key(newest).or_else(|| kernels(names).max_by_key(newest)),
+            None => of(KernelSeries::TESTED).max_by_key(newest).or_else(|| kernels(names).max_by_key(newest)),
         };
         found.map(|(.., release, packages)| Self { release: release.to_string(), packages })
     }
@@ -63,15 +63,15 @@ impl KernelChoice {
     /// The reason for this kernel, as a line for the user.
     pub fn why(&self, wanted: Option<KernelSeries>) -> String {
         let series = version(&self.release).map(|(series, _)| series);
-        let tried = KernelSeries::TRIED;
+        let tested = KernelSeries::TESTED;
         let why = match (wanted, series) {
             (Some(wanted), _) => format!("the newest of {wanted}"),
-            (None, Some(series)) if series == tried => format!("the newest of {tried}, the default"),
-            (None, series) if series > Some(tried) => {
-                format!("the newest of {KERNEL_SUITE}, which has no {tried} any more")
+            (None, Some(series)) if series == tested => format!("the newest of {tested}, the default"),
+            (None, series) if series > Some(tested) => {
+                format!("the newest of {KERNEL_SUITE}, which has no {tested} any more")
             }
             (None, _) => format!(
-                "{RELEASE} and {KERNEL_SUITE} have none from {tried} on, so perhaps nothing in the guest has a PASID"
+                "{RELEASE} and {KERNEL_SUITE} have none from {tested} on, so perhaps nothing in the guest has a PASID"
             ),
         };
         format!("kernel {}: {why}", self.release)
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_kernel_is_of_the_tried_series_and_when_that_is_gone_the_newest() {
+    fn the_default_kernel_is_of_the_tested_series_or_else_the_newest() {
         let mut names = split("7.2.9+deb13-amd64") + &split("7.2.12+deb13-amd64");
         names += &split("7.2.14+deb13-rt-amd64");
         names += "linux-binary-7.2.13+deb13-amd64\nlinux-modules-7.2.13+deb13-amd64\n";
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn without_backports_it_is_the_releases_own_and_that_is_said() {
+    fn without_backports_it_is_the_releases_own_kernel_and_the_reason_says_so() {
         let names = single("6.12.117+deb13-amd64");
         let choice = KernelChoice::among(&names, None).expect("one");
         assert_eq!(choice.release, "6.12.117+deb13-amd64");
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_that_is_not_there_is_answered_with_those_that_are() {
+    fn a_missing_series_is_reported_with_those_that_exist() {
         let names =
             split("7.3.1+deb13-amd64") + &single("6.12.9+deb13-amd64") + &single("6.12.8+deb13-amd64");
         assert_eq!(among(&names, Some(KernelSeries(7, 2))), None);

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn apt_knows_its_origins() {
+    fn the_archive_is_found_by_apts_origins() {
         let lines = "Other|Debian|http://other.example/debian/\n\
                      Debian|Debian-Security|http://mirror.example/debian-security/\n\
                      Debian|Debian|http://mirror.example/debian/\n";

@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_without_a_manifest_is_no_image() {
+    fn a_folder_without_a_manifest_is_not_an_image() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let error = GuestImage::open(folder.path()).expect_err("it is empty");
         assert!(error.to_string().contains("refault guest build"), "{error}");

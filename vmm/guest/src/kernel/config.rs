@@ -105,14 +105,14 @@ mod tests {
     const EVERYTHING: &[Use] = &[Use::Boot, Use::Share, Use::Net, Use::Trace];
 
     #[test]
-    fn the_fragment_has_all_that_is_wanted() {
+    fn the_fragment_has_all_required_options() {
         let config = KernelConfig::parse(FRAGMENT);
         assert_eq!(config.missing(EVERYTHING), []);
         assert_eq!(config.iommu_arguments(), None);
     }
 
     #[test]
-    fn a_module_is_as_good_as_built_in_and_nothing_else_is() {
+    fn a_module_counts_like_a_built_in_option_and_nothing_else_does() {
         let config = KernelConfig::parse(&FRAGMENT.replace("EROFS_FS=y", "EROFS_FS=m"));
         assert_eq!(config.missing(&[Use::Boot]), []);
         let config = KernelConfig::parse("# CONFIG_EROFS_FS is not set\nCONFIG_OVERLAY_FS=\"y\"\n");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_used_is_not_missed() {
+    fn unused_options_are_not_required() {
         let config = KernelConfig::parse(&FRAGMENT.replace("CONFIG_VIRTIO_NET=y", ""));
         assert_eq!(config.missing(&[Use::Boot, Use::Share]), []);
         assert_eq!(

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_module_is_refused_by_name() {
+    fn a_file_that_is_not_a_module_is_named() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("notes.txt");
         fs::write(&path, "hello").expect("file");

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signature_is_cut_off_and_nothing_else() {
+    fn only_the_signature_is_removed() {
         let mut signed = b"\x7fELF module".to_vec();
         signed.extend(b"SIGNATURE");
         signed.extend([0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 9]);

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_that_was_not_built_is_told_what_to_make() {
+    fn a_tree_that_was_not_built_is_reported_with_the_command_to_run() {
         let nothing = tempfile::tempdir().expect("temporary folder");
         let half = tree("CONFIG_X86_64=y\n", &["modules.order", "KernelModule.symvers"]);
         for (folder, named) in [(&nothing, ".config"), (&half, "bzImage")] {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kernel_lacks_is_an_error_with_the_way_out() {
+    fn missing_kernel_options_are_an_error_with_the_remedy() {
         let folder = tree("CONFIG_X86_64=y\n", &[BZIMAGE, "modules.order", "KernelModule.symvers"]);
         let tree = KernelTree::open(folder.path()).expect("built");
         assert_eq!(tree.release(), "7.2.0-mine");

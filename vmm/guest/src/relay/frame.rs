@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused() {
+    fn invalid_frames_are_refused() {
         assert_eq!(Decoder::default().push(&[0x7f, 0, 0]), Err(FrameError::Type(0x7f)));
         let long = FrameError::Length { kind: INPUT, length: 0xffff };
         assert_eq!(Decoder::default().push(&[INPUT, 0xff, 0xff]), Err(long));

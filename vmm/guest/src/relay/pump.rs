@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn who_claims_to_have_taken_more_than_was_sent_gets_no_more_than_the_window() {
+    fn a_receiver_cannot_enlarge_the_window() {
         let credit = open(100);
         credit.give(usize::MAX);
         credit.open();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_waited_for() {
+    fn input_waits_until_the_window_opens() {
         let credit = Credit::new(1);
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| credit.wait_open());
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn never_more_than_the_credit_is_on_its_way() {
+    fn never_more_than_the_credit_is_in_flight() {
         let input = vec![7u8; 10_000];
         let credit = open(1000);
         let (mut sent, mut largest, mut ended) = (0, 0, false);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_without_a_byte_ends_when_somebody_listens() {
+    fn an_empty_input_ends_when_the_receiver_is_ready() {
         let credit = Credit::new(10);
         let (sender, frames) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
