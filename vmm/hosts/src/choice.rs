@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_is_taken() {
+    fn the_requested_host_is_chosen() {
         for (asked, chosen) in
             [(Host::Qemu, Chosen::Qemu), (Host::Nested, Chosen::Nested), (Host::Refault, Chosen::Refault)]
         {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn kvm_that_cannot_be_had_is_an_error_with_the_way_out() {
+    fn unusable_kvm_is_an_error_with_the_remedy() {
         let error =
             decide(Host::Refault, || KvmStatus::Absent("there is no /dev/kvm".into())).expect_err("absent");
         let text = error.to_string();

@@ -118,7 +118,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn persistent_memory_begins_behind_the_hole() {
+    fn persistent_memory_begins_after_the_hole() {
         let layout = MemoryRow::new(1 << 30, [512 * MIB, 64 * MIB]);
         assert_eq!(layout.low, 1 << 30);
         assert_eq!(layout.pmem[0], HIGH + GAP..HIGH + GAP + 512 * MIB);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn ram_beyond_two_gib_lies_in_front_of_it() {
+    fn ram_beyond_two_gib_lies_before_persistent_memory() {
         let layout = MemoryRow::new(3 << 30, [64 * MIB]);
         assert_eq!((layout.low, layout.pmem[0].start), (2 << 30, (5 << 30) + GAP));
         assert_eq!((layout.ram_end(), MemoryRow::new(1 << 30, []).ram_end()), (5 << 30, 1 << 30));

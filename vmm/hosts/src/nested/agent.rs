@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_program_counts_as_a_shell_counts_it() {
+    fn a_killed_program_has_the_status_that_a_shell_gives_it() {
         assert_eq!(status_number(ExitStatus::from_raw(3 << 8)), 3);
         assert_eq!(status_number(ExitStatus::from_raw(9)), 137);
     }

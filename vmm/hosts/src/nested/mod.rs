@@ -3,36 +3,35 @@
 
 mod agent;
 mod first_cpu;
+mod qemu;
 mod start_cpus;
+mod streams;
 mod terminal_sizes;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{ChildStdin, Command};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
 use self::agent::NestedJob;
 pub use self::agent::serve as serve_agent;
+use self::qemu::OuterQemu;
+use self::streams::OwnStreams;
 pub use self::terminal_sizes::terminal_sizes;
 use crate::emulation::tsc_khz;
 use crate::memory_row::{MemoryRow, ONE_NODE};
 use refault_guest::relay::{Credit, Decoder, Escape, Frame, PAYLOAD_MAX, pump_input};
 use refault_machine::config::{PMEM_ALIGN, PmemConfig};
-use refault_os::output_queue::OutputQueue;
-use refault_os::process::die_with_parent;
+use refault_os::stop;
 use refault_os::terminal::Keys;
 use refault_os::tools::{EMULATION_TOOLS, require};
-use refault_os::{message, stop};
 
 /// Set for the program that runs inside.
 const NESTED: &str = "REFAULT_NESTED";
@@ -40,15 +39,11 @@ const NESTED: &str = "REFAULT_NESTED";
 const LENT: &str = "REFAULT_LENT";
 /// Bytes of standard input in flight at most.
 const WINDOW: usize = 256 << 10;
-/// Bytes of the nested machine's console kept for error messages.
-const CONSOLE_KEPT: usize = 8 << 10;
 /// Memory that the nested machine needs for itself, in bytes: its kernel, this program, and cached pages of the host's
 /// files.
 const OVERHEAD: u64 = 1 << 30;
 /// The subset of [`EMULATED_CPU`](crate::emulation::EMULATED_CPU) that the QEMU of older releases supports.
 const OUTER_CPU: &str = "max,la57=off,erms=off,fsrm=off";
-/// How much longer than its program's own limit a nested machine may take.
-const GRACE: Duration = Duration::from_secs(60);
 /// Clock ticks per second of Debian's kernels.
 const KERNEL_HZ: u64 = 250;
 /// The nested kernel's command line: nothing else runs there, so mitigations and searches for hardware are off. Its other
@@ -208,108 +203,6 @@ fn this_program() -> Result<PathBuf> {
     std::env::current_exe().context("cannot find the path of this program")
 }
 
-/// The QEMU process, killed when this is dropped.
-struct OuterQemu {
-    child: Arc<Mutex<Child>>,
-    console: Arc<Mutex<Vec<u8>>>,
-}
-
-impl OuterQemu {
-    fn start(command: &mut Command) -> Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = die_with_parent(command, libc::SIGKILL).spawn().context("cannot start QEMU")?;
-        let console = Arc::new(Mutex::new(Vec::new()));
-        if let Some(mut stderr) = child.stderr.take() {
-            let kept = Arc::clone(&console);
-            std::thread::spawn(move || keep_tail(&mut stderr, &kept));
-        }
-        Ok(Self { child: Arc::new(Mutex::new(child)), console })
-    }
-
-    fn channel(&mut self) -> Result<(ChildStdin, impl Read + use<>)> {
-        let mut child = lock(&self.child);
-        let pipes = child.stdin.take().zip(child.stdout.take());
-        pipes.ok_or_else(|| anyhow!("QEMU was started without pipes"))
-    }
-
-    /// The last output of QEMU and the nested kernel. Kills QEMU first, so that the output is complete.
-    fn console(&mut self) -> String {
-        end(&self.child);
-        let console = lock(&self.console);
-        match String::from_utf8_lossy(&console).trim() {
-            "" => "its console is empty".into(),
-            text => format!("its console ends with:\n{text}"),
-        }
-    }
-}
-
-impl Drop for OuterQemu {
-    fn drop(&mut self) {
-        end(&self.child);
-    }
-}
-
-fn end(child: &Mutex<Child>) {
-    let mut child = lock(child);
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Our standard output and standard error.
-#[derive(Clone)]
-struct OwnStreams {
-    output: OutputQueue,
-    errors: OutputQueue,
-    failed: Arc<OnceLock<String>>,
-    late: Arc<AtomicBool>,
-}
-
-impl OwnStreams {
-    /// If they cannot be written to, `child` is killed.
-    fn new(child: &Arc<Mutex<Child>>) -> Result<Self> {
-        let failed = Arc::<OnceLock<String>>::default();
-        let queue = |to| {
-            let (failed, child) = (Arc::clone(&failed), Arc::clone(child));
-            OutputQueue::new(to, move |error| {
-                let _ = failed.set(format!("the command's output cannot be written: {error}"));
-                end(&child);
-            })
-        };
-        let file = |stream: BorrowedFd<'_>| {
-            stream.try_clone_to_owned().map(File::from).context("cannot use the standard streams")
-        };
-        let output = queue(file(std::io::stdout().as_fd())?);
-        let errors = queue(file(std::io::stderr().as_fd())?);
-        Ok(Self { output, errors, failed, late: Arc::default() })
-    }
-
-    /// The program inside has a limit of its own, which began when its guest started.
-    fn limit_waits_after(&self, limit: Duration, child: &Mutex<Child>) {
-        std::thread::sleep(limit);
-        self.output.limit_waits();
-        self.errors.limit_waits();
-        message::limit_waits();
-        std::thread::sleep(GRACE);
-        self.late.store(true, Ordering::Release);
-        end(child);
-    }
-
-    fn is_late(&self) -> bool {
-        self.late.load(Ordering::Acquire)
-    }
-
-    /// Waits until everything is written. False if the time limit expired first.
-    fn finish(&self) -> Result<bool> {
-        // Wait for both: one may be late because of the other's reader.
-        let complete = self.output.finish() & self.errors.finish();
-        self.failed.get().map_or(Ok(complete), |why| bail!("{why}"))
-    }
-}
-
 /// Forwards the output of the program inside until its exit status arrives. `None` if the channel ends without one.
 fn relay_output(mut channel: impl Read, credit: &Credit, ours: &OwnStreams) -> Result<Option<i32>> {
     let mut decoder = Decoder::default();
@@ -336,16 +229,6 @@ fn send(channel: &Mutex<ChildStdin>, frame: &Frame) -> bool {
     channel.lock().unwrap_or_else(PoisonError::into_inner).write_all(&frame.encode()).is_ok()
 }
 
-fn keep_tail(from: &mut impl Read, kept: &Mutex<Vec<u8>>) {
-    let mut buffer = [0u8; 4096];
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend(buffer.get(..count).unwrap_or_default());
-        let surplus = kept.len().saturating_sub(CONSOLE_KEPT);
-        kept.drain(..surplus);
-    }
-}
-
 fn hex(text: &OsStr) -> String {
     text.as_bytes().iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
@@ -358,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exit_status_is_the_last_word() {
+    fn nothing_follows_the_exit_status() {
         let mut bytes = Frame::Taken(5).encode();
         bytes.extend(Frame::Exit(7).encode());
         let credit = Credit::new(0);
@@ -367,17 +250,6 @@ mod tests {
         assert_eq!(relay_output(bytes.as_slice(), &credit, &ours).expect("valid"), Some(7));
         assert_eq!(relay_output([].as_slice(), &credit, &ours).expect("an early end"), None);
         assert!(relay_output(b"garbage".as_slice(), &credit, &ours).is_err());
-    }
-
-    #[test]
-    fn only_the_end_of_the_console_is_kept() {
-        let kept = Mutex::new(Vec::new());
-        let mut text = vec![b'a'; CONSOLE_KEPT];
-        text.extend(b"the end");
-        keep_tail(&mut text.as_slice(), &kept);
-        let kept = kept.into_inner().expect("not poisoned");
-        assert_eq!(kept.len(), CONSOLE_KEPT);
-        assert!(kept.ends_with(b"the end"));
     }
 
     #[test]

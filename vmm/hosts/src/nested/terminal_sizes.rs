@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_gets_its_sizes_in_the_file_that_it_is_told() {
+    fn a_program_gets_its_sizes_through_the_file_in_its_environment() {
         let mut command = Command::new("sh");
         command.args(["-c", "cat <&$REFAULT_SIZES"]).stdout(Stdio::piped());
         let (theirs, mut ours) = lend(&mut command).expect("a pipe");

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_qemu_is_named() {
+    fn a_program_that_is_not_qemu_is_named() {
         let error = Emulator::find(Some(Path::new("/bin/echo"))).expect_err("no QEMU");
         let text = format!("{error:#}");
         assert!(text.contains("/bin/echo") && text.contains("not QEMU"), "{text}");

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn gdb_is_let_in_from_this_machine_only() {
+    fn gdb_can_connect_from_this_machine_only() {
         let debug = |wait| Debug { gdb: Some(Gdb { port: 1235, wait }), ..Debug::default() };
         let gdb = |wait| Extras { debug: debug(wait), ..Extras::default() };
         assert_eq!(arguments(&gdb(false)), ["-gdb", "tcp:127.0.0.1:1235"]);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_only_share_is_so_in_qemu() {
+    fn a_read_only_share_is_read_only_in_qemu() {
         let share = |path: &str, read_only| Share { host: path.into(), guest: "/mnt".into(), read_only };
         let extras = Extras { shares: vec![share("/a,b", true), share("/c", false)], ..Extras::default() };
         let arguments = arguments(&extras);

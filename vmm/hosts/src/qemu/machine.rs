@@ -121,21 +121,11 @@ impl QemuMachine {
         let _monitor = Monitor::start(monitor, self.exit.clone(), core)?;
         // Nothing else can connect any more, and nothing is left on disk if we are killed.
         drop((folder, serial, functions));
-        let exit = self.exit.clone();
         let qemu = Arc::new(qemu);
-        let watched = qemu.clone();
-        let watching = std::thread::spawn(move || {
-            let how = watched.wait();
-            // Has no effect if the guest ended the machine.
-            std::thread::sleep(Duration::from_millis(100));
-            exit.request(ExitReason::Failed(format!("QEMU ended by itself ({how}); {}", watched.messages())));
-        });
+        let watching = watch(qemu.clone(), self.exit.clone());
         let reason = self.exit.wait().context("the control loop failed")?;
-        let by_itself = matches!(reason, ExitReason::PowerOff | ExitReason::Reset);
         let stopped = matches!(reason, ExitReason::Stopped | ExitReason::Failed(_));
-        if !by_itself || !qemu.ends_within(EXIT_TIMEOUT) {
-            qemu.kill();
-        }
+        qemu.end(&reason);
         let _ = watching.join();
         // A stalled reader of the guest's output must not delay a run that was stopped.
         for output in outputs.into_iter().flatten().filter(|_| !stopped) {
@@ -166,6 +156,16 @@ fn check_kernel(path: &Path) -> Result<()> {
         path.display()
     );
     Ok(())
+}
+
+/// Starts a thread that reports the end of QEMU. If the guest ended the machine, that has been reported before.
+fn watch(qemu: Arc<Qemu>, exit: Arc<Exit>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let how = qemu.wait();
+        // Time for the monitor to report an end that the guest caused.
+        std::thread::sleep(Duration::from_millis(100));
+        exit.request(ExitReason::Failed(format!("QEMU ended by itself ({how}); {}", qemu.messages())));
+    })
 }
 
 /// Serves one function until QEMU is gone.
@@ -253,6 +253,14 @@ impl Qemu {
             pause = (pause * 2).min(Duration::from_millis(20));
         }
         true
+    }
+
+    /// Waits for its end if the guest ended the machine, and otherwise kills it.
+    fn end(&self, reason: &ExitReason) {
+        let by_guest = matches!(reason, ExitReason::PowerOff | ExitReason::Reset);
+        if !by_guest || !self.ends_within(EXIT_TIMEOUT) {
+            self.kill();
+        }
     }
 
     fn kill(&self) {

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_end_of_the_machine_is_one() {
+    fn only_a_shutdown_event_ends_the_machine() {
         let end = |reason: &str| {
             end_of(&format!(r#"{{"event":"SHUTDOWN","data":{{"guest":true,"reason":"{reason}"}}}}"#))
         };

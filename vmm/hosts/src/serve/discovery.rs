@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_that_misses_the_iommu_is_worth_one_word() {
+    fn a_kernel_that_misses_the_iommu_causes_one_warning() {
         let discovery = IommuDiscovery::default();
         assert!(discovery.warning().is_some_and(|text| text.contains("-acpitable")));
         assert_eq!(discovery.warning(), None, "once");

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_put_right_wherever_firmware_has_put_it() {
+    fn the_table_is_updated_wherever_firmware_placed_it() {
         let step = STEP - (1 << 10);
         let start = LOW - SEARCHED;
         let edge = start + STEP;
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_elses_table_is_left_alone() {
+    fn foreign_tables_are_left_alone() {
         let mut foreign = table(&[NIC]);
         foreign[10..16].copy_from_slice(b"BOCHS ");
         let mut broken = table(&[NIC]);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_looked_for_only_where_firmware_has_them() {
+    fn tables_are_searched_only_where_firmware_places_them() {
         assert!(!patch(&ClientRam::new(false), REGISTERS), "no memory");
         let (ram, file) = machine();
         assert!(!patch(&ram, REGISTERS), "no table");

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_eventfd_is_refused_and_changes_nothing() {
+    fn a_descriptor_that_is_not_an_eventfd_is_refused() {
         let interrupts = Interrupts::default();
         let (ours, theirs) = event(0, EventfdFlags::NONBLOCK);
         interrupts.set_vector(1, 0, Some(theirs)).unwrap();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_is_full_holds_nobody_up() {
+    fn a_full_event_does_not_block() {
         let interrupts = Interrupts::default();
         let (mut ours, theirs) = event(0, EventfdFlags::empty());
         ours.write_all(&(u64::MAX - 1).to_ne_bytes()).unwrap();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_sent_once_more_if_it_came_up_while_it_was_on_its_way() {
+    fn a_message_raised_again_while_in_flight_is_sent_once_more() {
         let (interrupts, client) = with_client();
         interrupts.signal(message(0x21));
         let first = arrived(&client);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_answers_nothing_is_sent_a_limited_number() {
+    fn a_client_that_does_not_reply_gets_a_limited_number_of_messages() {
         let (interrupts, client) = with_client();
         (0..1000).for_each(|data| interrupts.signal(message(data)));
         let sent = arrived(&client);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_nobody_waits_for_is_nothing() {
+    fn an_unexpected_reply_is_ignored() {
         let (interrupts, client) = with_client();
         interrupts.replied(0, None);
         interrupts.signal(message(1));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_go_round_and_pass_over_those_in_use() {
+    fn ids_wrap_around_and_skip_those_in_use() {
         let (interrupts, client) = with_client();
         interrupts.signal(message(0));
         let [(held, ..)] = arrived(&client)[..] else { panic!("one message") };
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn another_client_gets_nothing_of_what_the_last_one_owed() {
+    fn a_new_client_gets_no_messages_of_the_last_one() {
         let (interrupts, client) = with_client();
         interrupts.signal(message(1));
         interrupts.signal(message(1));

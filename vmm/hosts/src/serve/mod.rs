@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_iommu_comes_first_and_has_no_place_of_its_own() {
+    fn the_iommu_comes_first_and_has_no_bus_address() {
         let slots = slots();
         let names: Vec<_> = slots.iter().map(|slot| (slot.name.as_str(), slot.bdf.is_some())).collect();
         assert_eq!(names, [("iommu", false), ("nic0", true)]);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_has_one_client_at_a_time_and_another_one_after_it() {
+    fn a_slot_has_one_client_at_a_time() {
         for slot in slots() {
             for _ in 0..2 {
                 assert!(slot.take(), "{} is free", slot.name);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_speaks_something_else_leaves_its_slot_free() {
+    fn a_client_with_another_protocol_leaves_its_slot_free() {
         let slots = slots();
         assert!(slots[0].take());
         let (mut ours, theirs) = UnixStream::pair().unwrap();

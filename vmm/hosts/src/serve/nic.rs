@@ -32,10 +32,10 @@ pub(super) struct ServedFunction {
 impl ServedFunction {
     /// Fills an entry of the function's own MSI-X table with a mark. The guest's table is the client's, which masks a
     /// vector by disconnecting its eventfd; our entry is then masked too, so that the vector becomes pending.
-    fn mark_vector(&self, vector: u16, goes_somewhere: bool) {
+    fn mark_vector(&self, vector: u16, connected: bool) {
         let Some(msix) = self.function.endpoint().msix() else { return };
         let mark = mark(self.owner, vector);
-        let masked = u32::from(!goes_somewhere);
+        let masked = u32::from(!connected);
         let dwords = [mark.address as u32, (mark.address >> 32) as u32, mark.data, masked];
         let at = u64::from(msix.layout().table) + u64::from(vector) * ENTRY_SIZE;
         msix.write(at, &dwords.map(u32::to_le_bytes).concat());
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_whose_event_was_taken_away_is_pending_until_it_has_one() {
+    fn a_disconnected_vector_is_pending_until_it_is_connected() {
         let served = served();
         let first = event(&served, 0);
         switch_on(&served);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn vectors_may_have_their_events_before_msix_is_switched_on_for_the_second_time() {
+    fn vectors_may_be_connected_before_msix_is_enabled_again() {
         let served = served();
         switch_on(&served);
         reset_function(&served);

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_function_is_there_until_its_registers_are_and_again_after_a_reset() {
+    fn the_function_is_visible_until_its_registers_are_used_and_after_a_reset() {
         let unit = unit();
         let identity = read::<4>(&unit, CONFIG, 0);
         assert_ne!(identity, [0xff; 4]);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bus_master_switch_reads_as_on() {
+    fn the_bus_master_bit_reads_as_set() {
         let unit = unit();
         assert_eq!(read::<2>(&unit, CONFIG, COMMAND), [BUS_MASTER, 0]);
         assert_eq!(read::<1>(&unit, CONFIG, COMMAND), [BUS_MASTER]);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_rom_and_asking_for_it_puts_the_registers_into_the_table() {
+    fn probing_the_absent_rom_updates_the_table() {
         let unit = unit();
         let file = tempfile::tempfile().unwrap();
         file.set_len(4 << 20).unwrap();

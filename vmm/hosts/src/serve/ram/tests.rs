@@ -67,7 +67,7 @@ fn memory_is_reachable_from_the_first_map_to_the_first_unmap() {
 }
 
 #[test]
-fn what_devices_write_is_in_the_clients_file() {
+fn device_writes_reach_the_clients_file() {
     let (ram, file) = (ram(), memfd(0, 4));
     give(&ram, NIC, DmaMap { offset: 2 * PAGE, ..pages(16, 2) }, &file).unwrap();
     ram.write(Gpa(17 * PAGE + 5), b"refault").unwrap();
@@ -117,7 +117,7 @@ fn an_unmap_names_whole_ranges() {
 }
 
 #[test]
-fn everything_can_be_unmapped_at_once_even_if_it_is_nothing() {
+fn everything_can_be_unmapped_at_once_even_without_ranges() {
     let (ram, file) = (ram(), memfd(1, 8));
     let all = DmaUnmap { address: 0, size: 0, all: true };
     ram.unmap(NIC, all).unwrap();
@@ -147,7 +147,7 @@ fn a_file_that_is_too_short_is_refused() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_no_memory() {
+fn only_regular_files_can_be_memory() {
     let ram = ram();
     let socket = std::os::unix::net::UnixStream::pair().unwrap().0;
     let folder = File::open(std::env::temp_dir()).unwrap();
@@ -167,7 +167,7 @@ fn what_is_no_regular_file_is_no_memory() {
 /// Firmware switches its shadow RAM between read-only and writable: the same addresses, split differently, several times.
 /// Each function is notified separately.
 #[test]
-fn memory_is_remapped_while_each_function_is_told_by_itself() {
+fn memory_is_remapped_while_each_function_is_notified_separately() {
     let unit_first = [UNIT, NIC, UNIT, NIC];
     for order in [unit_first, [NIC, UNIT, NIC, UNIT], [UNIT, UNIT, NIC, NIC], [UNIT, NIC, NIC, UNIT]] {
         let (ram, file) = (ram(), memfd(1, 8));
@@ -208,7 +208,7 @@ fn memory_is_remapped_while_each_function_is_told_by_itself() {
 }
 
 #[test]
-fn memory_that_came_back_is_not_lost_with_a_late_unmap_of_what_was_there_before() {
+fn remapped_memory_survives_a_late_unmap_of_the_old_range() {
     let (ram, file) = (ram(), memfd(1, 4));
     give(&ram, UNIT, pages(0, 4), &file).unwrap();
     give(&ram, NIC, pages(0, 4), &file).unwrap();
@@ -256,7 +256,7 @@ fn a_function_has_a_limited_number_of_ranges() {
 }
 
 #[test]
-fn only_what_has_a_name_survives_the_machine() {
+fn only_named_files_survive_the_machine() {
     let (ram, disk, lost) = (ram(), named(1, 2), memfd(1, 2));
     let nameless = tempfile::tempfile().unwrap();
     fill(&nameless, 1, 2);
@@ -281,7 +281,7 @@ fn only_what_has_a_name_survives_the_machine() {
 
 /// The reader holds the lock until the unmap is seen waiting for it: a waiting writer makes the lock refuse another reader.
 #[test]
-fn an_unmap_waits_for_an_access_that_is_under_way() {
+fn an_unmap_waits_for_an_access_in_flight() {
     let (ram, file) = (ram(), memfd(1, 4));
     give(&ram, NIC, pages(0, 4), &file).unwrap();
     let (read, unmapped) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -318,7 +318,7 @@ fn an_unmap_waits_for_an_access_that_is_under_way() {
 }
 
 #[test]
-fn a_file_that_its_client_truncates_is_named_when_the_process_ends_of_it() {
+fn a_file_truncated_by_its_client_is_named_when_the_process_ends() {
     const CHILD: &str = "REFAULT_TEST_TRUNCATED";
     if std::env::var_os(CHILD).is_some() {
         let (ram, file) = (ram(), named(1, 2));
