@@ -39,7 +39,7 @@ pub struct MachineConfig {
 /// One e820 type-12 region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PmemConfig {
-    /// What backs it.
+    /// The file or memory behind it.
     pub backing: PmemBacking,
     /// Size in bytes, a multiple of 2 MiB.
     pub size: u64,
@@ -112,7 +112,7 @@ pub enum ConfigError {
     Pmem {
         /// Index of the region, from zero.
         index: usize,
-        /// What backs it.
+        /// The file or memory behind it.
         backing: PmemBacking,
         /// Its size in bytes.
         size: u64,

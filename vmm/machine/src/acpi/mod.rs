@@ -31,7 +31,7 @@ pub struct AcpiError;
 /// What the tables describe.
 #[derive(Clone, Copy, Debug)]
 pub struct Description<'a> {
-    /// Number of vCPUs.
+    /// Number of vCPUs, each with a local APIC in the MADT.
     pub cpus: u8,
     /// Addresses of memory and PCI windows.
     pub layout: &'a Layout,

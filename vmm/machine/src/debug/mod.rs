@@ -10,7 +10,7 @@ pub mod traps;
 
 use std::path::PathBuf;
 
-/// Where gdb attaches.
+/// How gdb attaches to the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gdb {
     /// TCP port on the loopback interface.

@@ -17,12 +17,12 @@ const KICK_AGAIN: Duration = Duration::from_millis(1);
 /// Which vCPUs a debugger lets run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Runnable {
-    /// All of them.
+    /// Every vCPU may run.
     #[default]
     All,
-    /// None.
+    /// No vCPU may run.
     None,
-    /// One.
+    /// Only the vCPU with this number may run.
     Only(u8),
 }
 

@@ -38,7 +38,7 @@ const CODE: &[u8] = &[
 /// Result of the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KvmStatus {
-    /// Code runs.
+    /// /dev/kvm runs code, SSE instructions included.
     Works,
     /// There is no /dev/kvm, or no permission to open it.
     Absent(String),
@@ -55,7 +55,7 @@ impl fmt::Display for KvmStatus {
     }
 }
 
-/// Runs the check.
+/// Runs a few instructions on /dev/kvm and reports whether that works.
 pub fn probe() -> KvmStatus {
     let kvm = match Kvm::new() {
         Ok(kvm) => kvm,

@@ -29,7 +29,7 @@ pub(super) struct VcpuTraps {
 /// Whose exception caused a debug exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExceptionOwner {
-    /// The debugger's.
+    /// The debugger's exception, with the reason for the stop.
     Stop(StopReason),
     /// The guest's own, which must be injected.
     Inject(u32),

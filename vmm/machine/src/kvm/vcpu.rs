@@ -20,7 +20,7 @@ use crate::debug::traps::Traps;
 const MTRR_DEF_TYPE: u32 = 0x2ff;
 const MTRR_ON_WRITE_BACK: u64 = 1 << 11 | 6;
 
-/// One vCPU.
+/// One vCPU with its traps.
 pub struct Vcpu {
     pub(super) fd: VcpuFd,
     /// Its number, which is also its APIC id.

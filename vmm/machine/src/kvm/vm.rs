@@ -32,7 +32,7 @@ pub enum KvmError {
     /// KVM lacks a capability.
     #[error("this host's KVM lacks {0}; use a newer kernel")]
     Capability(&'static str),
-    /// A call failed.
+    /// A call to KVM failed.
     #[error("KVM refused to {action}: {source}")]
     Call {
         /// The action of the call.

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::config::MachineConfig;
 
-/// One GiB.
+/// One GiB in bytes.
 const GIB: u64 = 1 << 30;
 
 /// Segment descriptors of the first vCPU.
@@ -47,7 +47,7 @@ pub const HIGH_RAM: u64 = 0x10_0000;
 pub const PCI_MMIO32: Range<u64> = 0xc000_0000..0xe000_0000;
 /// Memory-mapped config space of bus 0.
 pub const ECAM: Range<u64> = 0xe000_0000..0xe010_0000;
-/// KVM's I/O APIC.
+/// Registers of KVM's I/O APIC.
 pub const IOAPIC: u32 = 0xfec0_0000;
 /// The IOMMU's register page.
 pub const IOMMU: Range<u64> = 0xfed9_0000..0xfed9_1000;
@@ -127,7 +127,7 @@ impl Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum E820 {
-    /// Usable memory.
+    /// RAM that the kernel may use.
     Ram = 1,
     /// Reserved: the kernel must not use it.
     Reserved = 2,

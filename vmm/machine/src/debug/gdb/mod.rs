@@ -66,6 +66,6 @@ pub trait DebuggedGuest: Send + Sync {
     /// The traps cannot be set.
     fn resume(&self, how: &Resume) -> Result<()>;
 
-    /// Ends the machine.
+    /// Ends the machine as if the host had stopped it.
     fn kill(&self);
 }
