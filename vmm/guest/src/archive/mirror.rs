@@ -11,7 +11,7 @@ pub const MIRROR_VARIABLE: &str = "REFAULT_MIRROR";
 /// Archive URIs in apt's format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
-    /// The main archive.
+    /// URI of the main archive.
     pub main: String,
     /// The security archive, if the machine uses one.
     pub security: Option<String>,

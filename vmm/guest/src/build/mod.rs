@@ -17,7 +17,7 @@ use refault_os::tools::{IMAGE_TOOLS, ROOTLESS_TOOLS, is_root, require};
 /// finds everything in the cache needs neither network nor apt.
 #[derive(Debug)]
 pub struct Build {
-    /// Finished stages.
+    /// The cache of finished stages, locked during the build.
     pub cache: Cache,
     /// Runs programs with their output in the build's log.
     pub logged: Logged,

@@ -36,7 +36,7 @@ pub struct Manifest {
     pub packages: Vec<(String, String)>,
 }
 
-/// A finished image.
+/// The folder of a finished image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestImage {
     folder: PathBuf,
@@ -74,7 +74,7 @@ impl GuestImage {
         Ok(image)
     }
 
-    /// The image's folder.
+    /// The folder with the image's files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

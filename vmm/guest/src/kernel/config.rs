@@ -16,7 +16,7 @@ pub enum Use {
     Trace,
 }
 
-/// A required option.
+/// A kernel option that a use requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequiredOption {
     /// Name without `CONFIG_`.

@@ -30,7 +30,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The bzImage.
+    /// Path of the bzImage.
     pub fn bzimage(&self) -> PathBuf {
         self.folder.join("vmlinuz")
     }

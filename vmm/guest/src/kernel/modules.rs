@@ -10,14 +10,14 @@ use anyhow::{Context, Result, bail};
 use crate::cache::files_below;
 use refault_os::process::Logged;
 
-/// One module, decompressed.
+/// One kernel module, decompressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelModule {
     /// Name as in `lsmod`, with underscores.
     pub name: String,
     /// Path below the folder of its kernel release, without a compression suffix.
     pub path: PathBuf,
-    /// The ELF file.
+    /// Contents of the ELF file.
     pub image: Vec<u8>,
 }
 

@@ -60,12 +60,12 @@ impl KernelTree {
         &self.release
     }
 
-    /// The kernel's configuration.
+    /// The configuration that the kernel was built with.
     pub fn config(&self) -> &KernelConfig {
         &self.config
     }
 
-    /// The tree's folder.
+    /// The tree's folder as an absolute path.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

@@ -43,7 +43,7 @@ pub enum FrameError {
     /// The length does not fit the type.
     #[error("frame of type {kind:#04x} with a length of {length}: the channel has lost bytes")]
     Length {
-        /// The type byte.
+        /// The frame's type byte.
         kind: u8,
         /// The length in the header, in bytes.
         length: usize,
