@@ -22,7 +22,7 @@ pub enum Host {
 pub enum Chosen {
     /// Our own VMM on this machine's KVM.
     Refault,
-    /// QEMU.
+    /// Stock QEMU, with the devices in our process.
     Qemu,
     /// Our own VMM, one level down.
     Nested,

@@ -67,7 +67,7 @@ pub fn lent() -> Vec<u64> {
 pub struct Nested {
     /// The nested machine's kernel, an ELF file with a PVH entry.
     pub kernel: PathBuf,
-    /// Its initramfs.
+    /// The nested machine's initramfs.
     pub initramfs: PathBuf,
     /// Memory of the nested machine in bytes, without the lent files.
     pub memory: u64,

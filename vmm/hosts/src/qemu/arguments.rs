@@ -37,7 +37,7 @@ impl Sockets<'_> {
 pub(super) struct Files<'a> {
     /// All initial RAM file systems, concatenated.
     pub(super) initrd: &'a File,
-    /// The DMAR table.
+    /// Path of the file with the DMAR table.
     pub(super) dmar: &'a Path,
 }
 

@@ -27,7 +27,7 @@ pub struct Share {
 /// What a guest gets besides CPUs, memory and our devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extras {
-    /// Debugging options.
+    /// How the guest is debugged.
     pub debug: Debug,
     /// Whether there is a network behind QEMU's address translation.
     pub net: bool,

@@ -58,7 +58,7 @@ impl Monitor {
     }
 }
 
-/// Sends one command.
+/// Sends one command as a line of JSON.
 pub(super) fn send(mut stream: &UnixStream, command: &Value) -> Result<()> {
     stream.write_all(format!("{command}\n").as_bytes()).context("QEMU accepts no more commands")
 }
