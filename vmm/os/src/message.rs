@@ -23,7 +23,7 @@ impl Progress {
         Self { subject: subject.to_string(), start: Instant::now() }
     }
 
-    /// Prints one line.
+    /// Prints one line with the elapsed seconds.
     pub fn step(&self, text: &str) {
         let seconds = self.start.elapsed().as_secs();
         print(&format!("{}: [{seconds:>3} s] {}\n", self.subject, visible(text)));
