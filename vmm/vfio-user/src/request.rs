@@ -89,7 +89,7 @@ pub struct DmaUnmap {
     pub address: u64,
     /// Length in bytes; ignored with `all`.
     pub size: u64,
-    /// Remove every range.
+    /// Whether to remove every range, whatever the address.
     pub all: bool,
 }
 
@@ -111,7 +111,7 @@ pub struct SetIrqs {
     pub index: u32,
     /// First vector to change.
     pub start: u32,
-    /// Number of vectors.
+    /// Number of vectors from `start` on.
     pub count: u32,
     /// The data that accompanies the change.
     pub data: IrqData,
@@ -131,9 +131,9 @@ pub enum IrqData {
 /// What to do with interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IrqAction {
-    /// Mask them.
+    /// Mask the vectors: none is delivered.
     Mask,
-    /// Unmask them.
+    /// Unmask the vectors.
     Unmask,
     /// With eventfds, connect them; without, trigger now.
     Trigger,

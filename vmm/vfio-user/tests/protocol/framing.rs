@@ -94,7 +94,7 @@ fn the_largest_message_is_taken() {
 }
 
 #[test]
-fn what_is_neither_request_nor_reply_ends_the_session() {
+fn a_message_that_is_neither_request_nor_reply_ends_the_session() {
     for flags in [2, 3, 0xf, 0x12] {
         let error = end_after(&message(1, GET_INFO, flags, &[0; 16]), &[]);
         assert!(matches!(error, ConnectionError::Kind(_)), "{error}");
