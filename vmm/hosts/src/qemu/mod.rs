@@ -1,7 +1,7 @@
 //! Stock QEMU as the machine: it provides CPUs, memory and firmware; the NIC and the IOMMU stay in this process, connected
 //! by vfio-user ([`crate::serve`]).
 //!
-//! A [`Machine`] here is built from the same configuration and used in the same way as our own
+//! A [`QemuMachine`] here is built from the same configuration and used in the same way as our own
 //! ([`refault_machine::Machine`]).
 
 mod arguments;
