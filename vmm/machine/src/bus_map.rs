@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use refault_bus::mmio::MmioDevice;
+use refault_bus::sync;
 
 /// Addresses of one kind - memory or ports - and the devices at them. A lookup clones the device out of the map, so that a
 /// device may change the map during its own access, as a write to a BAR does.
@@ -20,7 +21,7 @@ struct Window {
 impl Space {
     /// Adds a window unless it overlaps another; returns whether it did.
     fn insert(&self, range: Range<u64>, device: Arc<dyn MmioDevice>) -> bool {
-        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut map = sync::write(&self.0);
         let free = map.range(..range.end).next_back().is_none_or(|(_, last)| last.end <= range.start);
         if free && !range.is_empty() {
             map.insert(range.start, Window { end: range.end, device });
@@ -29,12 +30,12 @@ impl Space {
     }
 
     fn remove(&self, start: u64) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&start);
+        sync::write(&self.0).remove(&start);
     }
 
     /// The device at `address` and the offset in its window; `None` if the access does not end inside the window.
     fn find(&self, address: u64, len: usize) -> Option<(Arc<dyn MmioDevice>, u64)> {
-        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let map = sync::read(&self.0);
         let (start, window) = map.range(..=address).next_back()?;
         let end = address.checked_add(len as u64)?;
         (end <= window.end).then(|| (window.device.clone(), address - start))

@@ -1,10 +1,11 @@
 //! How a machine ends, and how to request it: the guest through a few ports, the host through a handle.
 
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use refault_bus::mmio::MmioDevice;
+use refault_bus::sync::lock;
 use tracing::debug;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -123,13 +124,13 @@ impl ResetControl {
 
 impl MmioDevice for ResetControl {
     fn read(&self, _offset: u64, data: &mut [u8]) {
-        data.fill(*self.value.lock().unwrap_or_else(PoisonError::into_inner));
+        data.fill(*lock(&self.value));
     }
 
     fn write(&self, _offset: u64, data: &[u8]) {
         const RESET_CPU: u8 = 1 << 2;
         let Some(&value) = data.first() else { return };
-        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = value;
+        *lock(&self.value) = value;
         if value & RESET_CPU != 0 {
             self.exit.request(ExitReason::Reset);
         }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use anyhow::{Context, bail};
 use refault_bus::Bdf;
 use refault_bus::mmio::MmioDevice;
+use refault_bus::sync::lock;
 use refault_pci::{Endpoint, Identity, PciFunction};
 use tracing::debug;
 use vm_allocator::{AddressAllocator, AllocPolicy};
@@ -99,7 +100,7 @@ impl PciHost {
     fn config_write(&self, bdf: Bdf, register: u16, data: &[u8]) {
         let Some(slot) = self.slots.get(&bdf) else { return };
         // Held over both steps: otherwise two vCPUs could leave the map inconsistent with the registers.
-        let mut mapped = slot.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mapped = lock(&slot.mapped);
         let effect = slot.function.config_write(register, data);
         if let Some(bus) = self.bus.upgrade().filter(|_| effect.bars_moved) {
             slot.remap(&bus, &mut mapped);
@@ -201,7 +202,7 @@ impl ConfigPorts {
     }
 
     fn address(&self) -> u32 {
-        *self.address.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.address)
     }
 }
 
@@ -222,7 +223,7 @@ impl MmioDevice for ConfigPorts {
         match (offset, data) {
             (0, &[a, b, c, d]) => {
                 let address = u32::from_le_bytes([a, b, c, d]);
-                *self.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
+                *lock(&self.address) = address;
             }
             (RESET, [_]) => self.reset.write(0, data),
             (DATA.., _) => {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use refault_bus::mmio::MmioDevice;
+use refault_bus::sync::lock;
 use tracing::debug;
 use vm_superio::serial::{Error, NoEvents};
 use vm_superio::{Serial, Trigger};
@@ -111,11 +112,11 @@ impl SerialPort {
     }
 
     fn uart(&self) -> MutexGuard<'_, Uart> {
-        self.uart.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.uart)
     }
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<u8>> {
-        self.input.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.input)
     }
 }
 

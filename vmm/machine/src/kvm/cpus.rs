@@ -9,6 +9,7 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN};
 
 use super::Vcpu;
 use crate::debug::traps::{StopListener, VcpuStop};
+use refault_bus::sync::lock;
 
 /// How often the kick is repeated for a thread that does not leave the guest. A signal just before the guest is entered
 /// does not keep it out, so one may not be enough.
@@ -191,11 +192,6 @@ fn set(flags: &mut [bool], index: usize, value: bool) {
     if let Some(flag) = flags.get_mut(index) {
         *flag = value;
     }
-}
-
-/// Ignores poisoning: a vCPU thread that panicked has ended the machine, and its state is still worth examining.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -15,6 +15,7 @@ use crate::debug::registers::Registers;
 use crate::debug::traps::{StopListener, Traps};
 use crate::debug::{Debug, Gdb, dump, place, signals};
 use crate::kvm::{Cpus, Runnable, Vcpu};
+use refault_bus::sync::lock;
 
 /// The parts of a machine that debugging needs.
 pub(super) struct Debuggee {
@@ -102,7 +103,7 @@ fn listen_to_signals(debuggee: &Arc<Debuggee>, file: PathBuf) -> Result<()> {
 impl Debuggee {
     /// Writes a core while no vCPU runs, and reports the result to the user.
     fn write_core(&self, file: &Path) {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = lock(&self.writing);
         let _paused = self.cpus.pause();
         let registers: Result<Vec<_>> = (0..self.cpus.count()).map(|cpu| self.registers(cpu)).collect();
         let written = registers.and_then(|cpus| dump::write(file, &self.memory, &self.ram, &cpus));

@@ -2,13 +2,14 @@
 
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 
 use super::DebuggedGuest;
 use super::session::{SessionEvent, serve};
+use refault_bus::sync::lock;
 use refault_os::message::note;
 
 /// The server, and the gdb that is attached.
@@ -76,10 +77,6 @@ impl Current {
         let session = std::thread::Builder::new().name("gdb".into()).spawn(body)?;
         Ok(Self { events, stream, session })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
