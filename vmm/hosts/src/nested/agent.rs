@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::first_cpu::leave_first_cpu;
 use super::start_cpus::start_cpus;
 use super::terminal_sizes;
+use refault_bus::sync::lock;
 use refault_guest::relay::{Decoder, Frame, PAYLOAD_MAX};
 use refault_os::message::note;
 
@@ -173,7 +174,7 @@ fn feed(mut incoming: Incoming, stdin: ChildStdin, mut sizes: PipeWriter, port: 
 
 fn emit(port: &Channel, frame: &Frame) {
     // Without the host there is no reader for the error.
-    let _ = port.lock().unwrap_or_else(PoisonError::into_inner).write_all(&frame.encode());
+    let _ = lock(port).write_all(&frame.encode());
 }
 
 /// Frames received from the host.

@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -27,6 +27,7 @@ use self::streams::OwnStreams;
 pub use self::terminal_sizes::terminal_sizes;
 use crate::emulation::tsc_khz;
 use crate::memory_row::{MemoryRow, ONE_NODE};
+use refault_bus::sync::lock;
 use refault_guest::relay::{Credit, Decoder, Escape, Frame, PAYLOAD_MAX, pump_input};
 use refault_machine::config::{PMEM_ALIGN, PmemConfig};
 use refault_os::stop;
@@ -226,7 +227,7 @@ fn relay_output(mut channel: impl Read, credit: &Credit, ours: &OwnStreams) -> R
 }
 
 fn send(channel: &Mutex<ChildStdin>, frame: &Frame) -> bool {
-    channel.lock().unwrap_or_else(PoisonError::into_inner).write_all(&frame.encode()).is_ok()
+    lock(channel).write_all(&frame.encode()).is_ok()
 }
 
 fn hex(text: &OsStr) -> String {

@@ -2,10 +2,11 @@
 
 use std::io::Read;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow};
 
+use refault_bus::sync::lock;
 use refault_os::process::die_with_parent;
 
 /// Bytes of the nested machine's console kept for error messages.
@@ -58,14 +59,10 @@ pub(super) fn end(child: &Mutex<Child>) {
     let _ = child.wait();
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn keep_tail(from: &mut impl Read, kept: &Mutex<Vec<u8>>) {
     let mut buffer = [0u8; 4096];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(kept);
         kept.extend(buffer.get(..count).unwrap_or_default());
         let surplus = kept.len().saturating_sub(CONSOLE_KEPT);
         kept.drain(..surplus);

@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use super::monitor::Monitor;
 use super::serial::UnconnectedPort;
 use crate::memory_row::MemoryRow;
 use crate::serve::{ClientMachine, DMAR_FILE, FunctionSlot, dmar};
+use refault_bus::sync::lock;
 use refault_machine::config::{ExitReason, MachineConfig};
 use refault_machine::control::Exit;
 use refault_machine::memory::pmem;
@@ -269,7 +270,7 @@ impl Qemu {
 
     /// QEMU's own messages, for errors.
     fn messages(&self) -> String {
-        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let messages = lock(&self.messages);
         match String::from_utf8_lossy(&messages).trim() {
             "" => "it printed nothing".into(),
             text => format!("it printed:\n{text}"),
@@ -277,7 +278,7 @@ impl Qemu {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Child> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.child)
     }
 }
 
@@ -293,7 +294,7 @@ impl Drop for Qemu {
 fn keep_head(from: &mut impl Read, kept: &Mutex<Vec<u8>>) {
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(kept);
         let room = MESSAGES_KEPT.saturating_sub(kept.len()).min(count);
         kept.extend(buffer.get(..room).unwrap_or_default());
     }

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use refault_bus::sync::lock;
 use refault_machine::SerialInput;
 
 /// Pieces of input that may wait for the guest to read; a writer with more waits.
@@ -51,6 +52,6 @@ impl UnconnectedPort {
 impl SerialInput for Input {
     fn inject(&self, bytes: &[u8]) {
         // Fails only when QEMU has ended, and the guest with it.
-        let _ = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).send(bytes.to_vec());
+        let _ = lock(&self.0).send(bytes.to_vec());
     }
 }

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use refault_bus::irq::{MsiMessage, MsiSink};
+use refault_bus::sync::lock;
 use refault_bus::warn::WarnLimit;
 use refault_vfio_user::RequestError;
 use refault_vfio_user::connection::Connection;
@@ -141,10 +142,6 @@ impl PendingMessages {
 fn is_eventfd(fd: &OwnedFd) -> bool {
     let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
     link.is_ok_and(|path| path.as_os_str() == "anon_inode:[eventfd]")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

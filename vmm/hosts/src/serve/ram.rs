@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
 use refault_bus::Gpa;
 use refault_bus::dma::{CopyPiece, DmaMemory, Exchange, GpaRange, GuestRam, MemoryError, PersistError};
+use refault_bus::sync::{self, lock};
 use refault_vfio_user::RequestError;
 use refault_vfio_user::reply::MAPS_MAX;
 use refault_vfio_user::request::{DmaMap, DmaUnmap};
@@ -106,7 +107,7 @@ impl ClientRam {
             let part = known.part.as_ref().filter(|part| known.size == map.size && part.file == id)?;
             Some(part.clone())
         };
-        let mut reachable = self.reachable.write().unwrap_or_else(PoisonError::into_inner);
+        let mut reachable = sync::write(&self.reachable);
         let shared = others.iter().filter_map(same).find(|part| reachable.has(&part.region));
         let part = match shared {
             Some(part) => part,
@@ -147,7 +148,7 @@ impl ClientRam {
         }
         let gone: Vec<_> =
             touched.iter().filter_map(|(at, _)| known.remove(at)).filter_map(|known| known.part).collect();
-        let mut reachable = self.reachable.write().unwrap_or_else(PoisonError::into_inner);
+        let mut reachable = sync::write(&self.reachable);
         gone.iter().for_each(|part| reachable.remove(&part.region));
         Ok(())
     }
@@ -165,11 +166,11 @@ impl ClientRam {
     }
 
     fn announced(&self) -> std::sync::MutexGuard<'_, Announced> {
-        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.announced)
     }
 
     fn reachable(&self) -> RwLockReadGuard<'_, Reachable> {
-        self.reachable.read().unwrap_or_else(PoisonError::into_inner)
+        sync::read(&self.reachable)
     }
 
     fn access<R>(&self, access: impl FnOnce(&GuestRam) -> R) -> R {
