@@ -1,4 +1,4 @@
-//! The command line. Every command is a thin call of what does the work.
+//! The command line: parses it and dispatches to the modules of the commands.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,13 +29,13 @@ enum Command {
     #[cfg(feature = "guests")]
     #[command(flatten)]
     Guests(guests::Command),
-    /// Makes a run's report.html again from its records, or one page that compares several runs, and prints its path
+    /// Regenerates a run's report.html from its records, or makes one page that compares several runs; prints its path
     Report {
         /// The folder of the run, such as target/refault/latest; with more, the first is what the others are compared
         /// with
         #[arg(required = true)]
         runs: Vec<PathBuf>,
-        /// Where the comparison goes
+        /// Where to write the comparison
         #[arg(long, value_name = "FILE", default_value = "comparison.html")]
         out: PathBuf,
     },
@@ -44,7 +44,7 @@ enum Command {
     Lab(LabCommand),
 }
 
-/// Parses the command line and does what it says.
+/// Parses the command line, runs the command and returns its exit status.
 pub fn main() -> ExitCode {
     start_log();
     match dispatch(Cli::parse().command) {
@@ -72,13 +72,13 @@ fn dispatch(command: Command) -> Result<u8> {
     }
 }
 
-/// Logs go to standard error: warnings, or what `RUST_LOG` asks for.
+/// Logs warnings to standard error, or what `RUST_LOG` selects.
 fn start_log() {
-    let asked = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
-    let filter = match asked.as_deref().map(str::parse::<Targets>) {
+    let requested = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let filter = match requested.as_deref().map(str::parse::<Targets>) {
         Some(Ok(targets)) => targets,
         Some(Err(error)) => {
-            note(&format!("RUST_LOG is not understood: {error}; write as refault_nic=debug,warn"));
+            note(&format!("RUST_LOG is not valid: {error}; write it like refault_nic=debug,warn"));
             Targets::new().with_default(LevelFilter::WARN)
         }
         None => Targets::new().with_default(LevelFilter::WARN),

@@ -1,4 +1,4 @@
-//! The devices of a machine of ours, or of QEMU's.
+//! The devices of a machine, our own or QEMU's.
 
 use anyhow::Result;
 use refault_machine::{Devices, MachineParts};

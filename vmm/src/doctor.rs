@@ -13,20 +13,20 @@ use refault_hosts::qemu::Emulator;
 use refault_machine::kvm::probe::{KvmStatus, probe};
 use refault_os::tools::{IMAGE_TOOLS, ROOTLESS_TOOLS, Tool, install_line, is_root, missing};
 
-/// Free space that building the image takes at its peak, in MiB.
+/// Free space that building the image needs at its peak, in MiB.
 const BUILD_SPACE_MIB: u64 = 3000;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Grade {
     Good,
-    /// It works, but not as well as it could.
+    /// Works, with a limitation.
     Note,
-    /// Something will not work until it is mended.
+    /// Has to be fixed before guests can run.
     Bad,
 }
 
-/// One thing looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Finding {
     grade: Grade,
@@ -45,7 +45,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at everything and prints it. The exit status is 1 if something that is needed is missing.
+/// Runs all checks and prints their results. The exit status is 1 if something required is missing.
 ///
 /// # Errors
 /// Standard output cannot be written.
@@ -73,12 +73,12 @@ fn kvm(verdict: &KvmStatus) -> Finding {
     }
 }
 
-/// QEMU is needed only where KVM is not to be had.
+/// QEMU is needed only without a working KVM.
 fn emulation(verdict: &KvmStatus, cached: Option<String>) -> Finding {
     match (cached, verdict) {
         (Some(version), _) => finding(Grade::Good, "qemu", format!("{version}, in the cache")),
-        (None, KvmStatus::Works) => finding(Grade::Note, "qemu", "not fetched (not needed here)"),
-        (None, _) => finding(Grade::Note, "qemu", "not fetched (done when needed: about 40 MB)"),
+        (None, KvmStatus::Works) => finding(Grade::Note, "qemu", "not downloaded (not needed here)"),
+        (None, _) => finding(Grade::Note, "qemu", "not downloaded (done when needed: about 40 MB)"),
     }
 }
 
@@ -89,8 +89,8 @@ fn tools(lacking: Vec<Tool>, rootless: Vec<Tool>, root: bool) -> Vec<Finding> {
     }
     let line = install_line(&lacking);
     vec![match (lacking.is_empty(), root) {
-        (true, true) => finding(Grade::Good, "image tools", "all there"),
-        (true, false) => finding(Grade::Good, "image tools", "all there, to be used in a user namespace"),
+        (true, true) => finding(Grade::Good, "image tools", "all installed"),
+        (true, false) => finding(Grade::Good, "image tools", "all installed, used in a user namespace"),
         (false, true) => finding(Grade::Note, "image tools", format!("{line} (done when needed)")),
         (false, false) => finding(Grade::Bad, "image tools", format!("as root: {line}")),
     }]
@@ -108,7 +108,7 @@ fn cache() -> Finding {
         Ok(root) => root,
         Err(error) => return finding(Grade::Bad, "cache", error.to_string()),
     };
-    let text = format!("{} ({CACHE_VARIABLE} moves it)", root.display());
+    let text = format!("{} ({CACHE_VARIABLE} changes that)", root.display());
     match free_mib(&root) {
         Some(free) if free < BUILD_SPACE_MIB => finding(
             Grade::Bad,
@@ -142,16 +142,16 @@ fn image() -> Finding {
 fn conclusion(findings: &[Finding], verdict: &KvmStatus) -> String {
     let worst = findings.iter().map(|finding| finding.grade).max().unwrap_or(Grade::Good);
     match (worst, verdict) {
-        (Grade::Bad, _) => "Mend what is marked MISSING, then guests can run.".into(),
+        (Grade::Bad, _) => "Install what is marked MISSING, then guests can run.".into(),
         (_, KvmStatus::Works) => "Guests run on this machine's KVM.".into(),
-        _ => "Guests run in QEMU, which emulates their CPUs: slower, the same otherwise.".into(),
+        _ => "Guests run in QEMU, which emulates their CPUs: slower, but otherwise the same.".into(),
     }
 }
 
-/// Free space where `path` is, or would be.
+/// Free MiB on the file system where `path` is, or would be.
 fn free_mib(path: &Path) -> Option<u64> {
-    let there = path.ancestors().find(|ancestor| ancestor.exists())?;
-    let output = Command::new("df").args(["--output=avail", "-BM"]).arg(there).output().ok()?;
+    let existing = path.ancestors().find(|ancestor| ancestor.exists())?;
+    let output = Command::new("df").args(["--output=avail", "-BM"]).arg(existing).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().nth(1)?.trim().trim_end_matches('M').parse().ok()
 }
@@ -163,7 +163,7 @@ mod tests {
     const LACKING: Tool = Tool { name: "x", package: "x-tools" };
 
     #[test]
-    fn what_is_missing_comes_with_the_command_that_installs_it() {
+    fn a_missing_tool_is_shown_with_the_command_that_installs_it() {
         let found = &tools(vec![LACKING], Vec::new(), false)[0];
         assert_eq!(found.grade, Grade::Bad);
         assert!(found.text.contains("apt-get install --no-install-recommends x-tools"), "{found}");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn kvm_that_does_not_work_is_no_reason_to_give_up() {
+    fn a_broken_kvm_does_not_prevent_guests() {
         let verdict = KvmStatus::Broken("internal error".into());
         let findings = [kvm(&verdict), emulation(&verdict, None)];
         assert!(findings.iter().all(|finding| finding.grade < Grade::Bad));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn free_space_is_that_of_the_place() {
+    fn free_space_is_that_of_the_nearest_existing_folder() {
         assert!(free_mib(Path::new("/nonexistent/below/root")).is_some());
     }
 }

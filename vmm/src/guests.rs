@@ -1,4 +1,4 @@
-//! The commands that boot guests, or prepare for them.
+//! The commands that boot guests, or prepare to.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -25,16 +25,16 @@ pub(crate) enum Command {
     /// Boots a guest; runs a command in it, if one is given, and exits with its status
     ///
     /// Exit status: the command's own; 121 if --fail-on-warn found something, 122 if the guest crashed or hung after the
-    /// command's end, 123 if it ended without an exit status (crashed, powered off, halted), 124 if the time was up, 125 if
+    /// command's end, 123 if it ended without an exit status (crashed, powered off, halted), 124 if --timeout expired, 125 if
     /// refault itself failed.
     Run(Box<RunArgs>),
-    /// Boots a guest whose file system moves the blocks of a file under DMA, and checks every byte
+    /// Boots a guest whose filesystem moves the blocks of a file under DMA, and checks every byte
     ///
     /// Exit status: 0 if every scenario passed and the guest's log is clean, 1 if something failed, 3 if no real guest could
     /// be set up and the scenarios passed on the model guest instead, 4 if nothing failed but some scenarios were too slow on
-    /// this machine to prove something, 125 if refault itself failed.
+    /// this machine to prove anything, 125 if refault itself failed.
     Demo(Box<DemoArgs>),
-    /// Serves the NIC and the IOMMU to a QEMU of your own, by vfio-user, until it is stopped
+    /// Serves the NIC and the IOMMU over vfio-user to a QEMU of your own, until stopped
     Serve(Box<ServeArgs>),
     /// Runs the QEMU that refault uses, with your arguments
     Qemu {
@@ -42,10 +42,10 @@ pub(crate) enum Command {
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
-    /// Makes, finds or removes the guest image
+    /// Builds, finds or removes the guest image
     #[command(subcommand)]
     Guest(GuestCommand),
-    /// Tells what this machine can do, what would be used, and what is missing
+    /// Shows what this machine can do, what would be used, and what is missing
     #[command(display_order = 900)]
     Doctor,
     /// Inside an emulated machine: serves one command to the host
@@ -65,27 +65,27 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GuestCommand {
-    /// Builds the image if anything it is made of has changed, and prints its folder
+    /// Builds the image if any of its inputs has changed, and prints its folder
     Build {
-        /// Ask the archive for a newer kernel, and for a newer QEMU when one is needed
+        /// Check the archive for a newer kernel, and for a newer QEMU if one is needed
         #[arg(long)]
         update: bool,
         #[command(flatten)]
         series: SeriesArgs,
     },
-    /// Prints the image's folder, building it first if need be
+    /// Prints the image's folder, after building the image if necessary
     Path {
         #[command(flatten)]
         series: SeriesArgs,
     },
-    /// Removes everything that building kept
+    /// Removes everything that builds left in the cache
     Clean,
 }
 
-/// Does what the command says, and gives the exit status.
+/// Runs the command and returns the exit status.
 ///
 /// # Errors
-/// Something that was given is wrong, or refault itself failed; the text says what to do.
+/// An argument is wrong, or refault itself failed; the error says what to do.
 pub(crate) fn execute(command: Command) -> Result<u8> {
     if matches!(command, Command::Run(_) | Command::Demo(_) | Command::Serve(_)) {
         exit_on_panic();
@@ -128,7 +128,7 @@ fn guest(command: GuestCommand) -> Result<u8> {
     Ok(0)
 }
 
-/// A status as the shell sees it.
+/// The low byte of a status, which is what the shell sees.
 fn status_byte(status: i32) -> u8 {
     status.to_le_bytes().first().copied().unwrap_or(FAILED)
 }

@@ -1,5 +1,5 @@
-//! The `refault` command: one module for each of its commands, over the crates beside it. Without the feature `guests`
-//! it is `refault lab` and `refault report`, and needs no KVM.
+//! The `refault` command: one module for each subcommand, on top of the other crates. Without the feature `guests`
+//! it has only `refault lab` and `refault report`, and needs no KVM.
 
 #![warn(clippy::missing_errors_doc)]
 

@@ -1,4 +1,4 @@
-//! `refault serve`: the devices for a QEMU that somebody else starts.
+//! `refault serve`: the devices, for a QEMU that the user starts.
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -23,27 +23,27 @@ use refault_os::{signals, stop};
 use refault_rig::clock::WallClock;
 use refault_rig::wiring::DeviceOptions;
 
-/// PCI device number of the first NIC; others follow. Behind what QEMU numbers by itself.
+/// PCI device number of the first NIC; the others follow. Above the numbers that QEMU assigns by itself.
 const FIRST_DEVICE: u8 = 0x10;
-/// Most NICs of one server.
+/// Maximum number of NICs of one server.
 const NICS_MAX: u8 = 8;
 
-/// Who is to be given arguments.
+/// The program that the printed arguments are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 enum For {
     /// QEMU, for a whole machine.
     #[default]
     Qemu,
-    /// `vng --qemu-opts`: memory size and CPUs are virtme-ng's.
+    /// `vng --qemu-opts`: memory size and CPUs are set by virtme-ng.
     Vng,
 }
 
 /// Options of `refault serve`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServeArgs {
-    /// Folder for the sockets and the DMAR table; made if it is not there
+    /// Folder for the sockets and the DMAR table; created if missing
     folder: PathBuf,
-    /// Print the arguments for QEMU and exit: all, or what is to be added to those that virtme-ng gives
+    /// Print the arguments for QEMU and exit: all of them, or those to add to virtme-ng's
     #[arg(long, value_enum, value_name = "FOR", num_args = 0..=1, default_missing_value = "qemu")]
     print_args: Option<For>,
     /// Memory of the machine, in the printed arguments
@@ -57,17 +57,17 @@ pub struct ServeArgs {
     nics: u8,
     #[command(flatten)]
     nic: NicArgs,
-    /// Record the device's faults: report.html, faults.csv, trace.json and counters.json go into this folder in the end
+    /// Record the device's faults: report.html, faults.csv, trace.json and counters.json are written to this folder at the end
     #[arg(long, value_name = "DIR")]
     trace: Option<PathBuf>,
 }
 
-/// Serves until it is told to stop.
+/// Serves until a signal ends it.
 ///
 /// # Errors
 /// The folder cannot be used, or the devices cannot be built.
 pub fn execute(args: &ServeArgs) -> Result<u8> {
-    ensure!(args.memory.0.is_multiple_of(1 << 20), "--memory: want whole MiB");
+    ensure!(args.memory.0.is_multiple_of(1 << 20), "--memory: expected whole MiB");
     ensure!(
         args.trace.is_none() || args.nics == 1,
         "--trace records the faults of a single NIC: leave out --nics"
@@ -110,7 +110,7 @@ pub fn execute(args: &ServeArgs) -> Result<u8> {
     eprintln!("  {}", lines.join(" \\\n  "));
     note(&format!("{}: the server ends", stop::wait().name()));
     if let (Some(folder), Some(recorder)) = (&args.trace, &recorder) {
-        // A guest of somebody else's may run on anything.
+        // The user's QEMU may use KVM or emulate.
         let devices = (&*wired.nic, &*wired.iommu);
         DeviceRecords::take(devices, recorder, None, timing, TimeBase::Unknown)?.write(folder)?;
         note(&format!("records of the faults are in {}", folder.display()));
@@ -133,7 +133,7 @@ impl ServeArgs {
     }
 
     fn lines(&self, slots: &[Arc<FunctionSlot>]) -> Result<Vec<String>> {
-        let folder = std::path::absolute(&self.folder).context("where is the folder?")?;
+        let folder = std::path::absolute(&self.folder).context("cannot find the folder")?;
         let shape = MachineSize { memory: self.memory.0, cpus: self.cpus };
         let mut lines = match self.print_args {
             Some(For::Vng) => arguments::additions(shape.memory),
@@ -144,7 +144,7 @@ impl ServeArgs {
     }
 }
 
-/// The sockets of a server, removed in the end.
+/// The files of a server, removed when it ends.
 struct Sockets(Vec<PathBuf>);
 
 impl Drop for Sockets {
@@ -155,7 +155,7 @@ impl Drop for Sockets {
     }
 }
 
-/// Writes the table, and listens on a socket for each slot.
+/// Writes the DMAR table, and listens on a socket for each slot.
 fn listen(folder: &Path, slots: &[Arc<FunctionSlot>]) -> Result<Sockets> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make folder {}", folder.display()))?;
     let table = folder.join(DMAR_FILE);
@@ -170,10 +170,10 @@ fn listen(folder: &Path, slots: &[Arc<FunctionSlot>]) -> Result<Sockets> {
     Ok(sockets)
 }
 
-/// A socket that a killed server left is taken over; one that is served is not.
+/// Binds a socket. One that a killed server left is replaced; one that is in use is an error.
 fn bind(path: &Path) -> Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
-        anyhow::bail!("{} is served already: stop that server, or name another folder", path.display());
+        anyhow::bail!("another server uses {}: stop it, or give another folder", path.display());
     }
     let _ = std::fs::remove_file(path);
     UnixListener::bind(path).with_context(|| {
@@ -181,21 +181,21 @@ fn bind(path: &Path) -> Result<UnixListener> {
     })
 }
 
-/// Serves one client after the other, and turns away a second one at a time.
+/// Serves one client at a time, and refuses a second one meanwhile.
 fn accept(slot: Arc<FunctionSlot>, listener: UnixListener) -> Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(format!("accept-{}", slot.name));
     let accept = move || {
         for stream in listener.incoming().flatten() {
             if !slot.take() {
-                note(&format!("{}: a second client is turned away", slot.name));
+                note(&format!("{}: refused a second client", slot.name));
                 continue;
             }
             let slot = slot.clone();
             std::thread::spawn(move || {
-                note(&format!("{}: a client", slot.name));
+                note(&format!("{}: a client connected", slot.name));
                 match slot.serve(stream) {
-                    Ok(()) => note(&format!("{}: the client is gone", slot.name)),
-                    Err(error) => note(&format!("{}: {error}; the client is let go", slot.name)),
+                    Ok(()) => note(&format!("{}: the client disconnected", slot.name)),
+                    Err(error) => note(&format!("{}: {error}; the client was disconnected", slot.name)),
                 }
             });
         }

@@ -1,4 +1,4 @@
-//! `refault lab` as it is typed: folders that repeat, sweeps that are killed or run out of room, and what is said about
+//! `refault lab` as a user runs it: repeatable folders, sweeps that are killed or run out of room, and the messages for
 //! mistakes.
 
 use std::fs;
@@ -42,14 +42,14 @@ fn succeeds(arguments: &[&str], folder: &Path) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// The error of a command that has to fail.
+/// The error output of a command that must fail.
 fn fails(arguments: &[&str], folder: &Path) -> String {
     let output = output(arguments, folder);
     assert_eq!(output.status.code(), Some(125), "{arguments:?}");
     String::from_utf8(output.stderr).expect("text")
 }
 
-/// A folder with the sweep, and its table when nothing disturbs it.
+/// A folder with the sweep, and the tables of an undisturbed run.
 fn sweep() -> (TempDir, [Vec<u8>; 2]) {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("sweep.toml"), SWEEP).expect("room");
@@ -62,14 +62,14 @@ fn tables(folder: &Path) -> [Vec<u8>; 2] {
     ["table.csv", "table.arrow"].map(|name| fs::read(folder.join(name)).expect("the table was written"))
 }
 
-/// Whole lines of a sweep's points, the header not counted.
+/// Complete lines of a sweep's points, without the header.
 fn points(folder: &Path) -> usize {
     let text = fs::read(folder.join("points.log")).unwrap_or_default();
     text.iter().filter(|byte| **byte == b'\n').count().saturating_sub(1)
 }
 
 #[test]
-fn a_sweep_killed_at_any_moment_goes_on_and_ends_in_the_same_table() {
+fn a_sweep_killed_at_any_moment_resumes_to_the_same_table() {
     let (folder, calm) = sweep();
     let out = folder.path().join("killed");
     for least in [1, 10, 30, 60] {
@@ -115,7 +115,7 @@ fn a_full_disk_is_reported_and_loses_no_finished_point() {
 }
 
 #[test]
-fn a_sweep_keeps_its_hands_off_anothers_folder() {
+fn a_sweep_does_not_touch_the_folder_of_another() {
     let (folder, calm) = sweep();
     fs::write(folder.path().join("other.toml"), SWEEP.replace("500", "400")).expect("room");
     let said = fails(&["sweep", "other.toml", "--out", "calm"], folder.path());
@@ -124,7 +124,7 @@ fn a_sweep_keeps_its_hands_off_anothers_folder() {
 }
 
 #[test]
-fn a_runs_folder_repeats_the_run_byte_by_byte() {
+fn a_runs_folder_repeats_the_run_byte_for_byte() {
     let folder = tempfile::tempdir().expect("a folder");
     let run = |scenario: &str, out: &str| {
         let arguments = [
@@ -159,14 +159,14 @@ fn a_runs_folder_repeats_the_run_byte_by_byte() {
 }
 
 #[test]
-fn a_mistake_is_told_with_its_line() {
+fn a_mistake_is_reported_with_its_line() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("bad.toml"), "requests = 10\npreset = \"none\"\n\n[device]\ncredits = 0\n")
         .expect("room");
     let said = fails(&["run", "bad.toml", "--out", "x"], folder.path());
     assert!(said.contains("bad.toml:5:11: `device.credits` is 0, out of range"), "{said}");
     assert!(said.contains("write an integer from 1 to 512"), "{said}");
-    assert!(!folder.path().join("x").exists(), "nothing is left of a run that never was");
+    assert!(!folder.path().join("x").exists(), "a run that never started leaves no folder");
     let said = fails(&["run", "cold-4k", "--set", "device.credit=3"], folder.path());
     assert!(said.contains("did you mean `credits`?"), "{said}");
     let said = fails(&["run", "cold-5k"], folder.path());
@@ -179,7 +179,7 @@ fn a_mistake_is_told_with_its_line() {
 }
 
 #[test]
-fn presets_are_shown_with_source_and_sureness() {
+fn presets_are_shown_with_source_and_certainty() {
     let folder = tempfile::tempdir().expect("a folder");
     let all = succeeds(&["presets"], folder.path());
     assert!(all.contains("npf-2017") && all.contains("ASPLOS 2017") && all.contains("second-hand"), "{all}");
@@ -191,7 +191,7 @@ fn presets_are_shown_with_source_and_sureness() {
     assert!(said.contains("p50 220.0 us"), "{said}");
 }
 
-/// A figure of the folder of a run.
+/// A figure from a run's folder.
 fn figure(folder: &Path, name: &str) -> f64 {
     let text = fs::read_to_string(folder.join("figures.json")).expect("the run wrote it");
     let figures: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
@@ -199,7 +199,7 @@ fn figure(folder: &Path, name: &str) -> f64 {
 }
 
 #[test]
-fn published_figures_come_out_of_the_shipped_scenarios() {
+fn shipped_scenarios_reproduce_published_figures() {
     let folder = tempfile::tempdir().expect("a folder");
     for (scenario, requests, published) in
         [("cold-4k", 200, 220e3), ("batched-4m", 4, 350e3), ("page-by-page-4m", 2, 1024.0 * 220e3)]
@@ -222,10 +222,10 @@ fn published_figures_come_out_of_the_shipped_scenarios() {
     assert!((large / (1024.0 * single) - 1.0).abs() < 0.01, "{large} ns against 1024 times {single} ns");
 }
 
-/// Of VIO's servers with ten faults of 10 ms a second (OSDI 2025, figures 11 and 12), nginx lost 45 %, memcached 57 % and
-/// Redis 60 % with a device that drops what faults; VIO itself, which waits, lost 6 to 9 %.
+/// Of VIO's servers with ten faults of 10 ms per second (OSDI 2025, figures 11 and 12), nginx lost 45 %, memcached 57 % and
+/// Redis 60 % with a device that drops faulting requests; VIO itself, which waits, lost 6 to 9 %.
 #[test]
-fn slow_faults_cost_as_much_as_was_published_if_what_they_meet_is_dropped_and_retried() {
+fn slow_faults_cost_as_much_as_published_if_faulting_requests_are_dropped_and_retried() {
     const SEEDS: u64 = 10;
     let folder = tempfile::tempdir().expect("a folder");
     let sweep = |name: &str| {
@@ -247,7 +247,7 @@ fn slow_faults_cost_as_much_as_was_published_if_what_they_meet_is_dropped_and_re
     }
 }
 
-/// Shares of the throughput that are lost at all rates but the first, each the mean of its `seeds` rows.
+/// Share of the throughput lost at each rate but the first, as the mean of its `seeds` rows.
 fn lost(table: &str, seeds: usize) -> Vec<f64> {
     let mut rows = table.lines().map(|row| row.split(',').collect::<Vec<_>>());
     let head = rows.next().expect("a header");

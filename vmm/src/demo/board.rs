@@ -1,41 +1,41 @@
-//! What is known of a run while it goes on: the guest's events, and the recorder's counts beside them.
+//! The state of a run in progress: the guest's events, with the recorder's counts.
 
-use super::protocol::{Counters, Event, Subject};
+use super::protocol::{DemoEvent, GuestCounters, Subject};
 use refault_observe::summary::{RunResult, ScenarioSummary};
 use refault_observe::trace::FaultSummary;
 use refault_os::speed::Speed;
 
-/// Where a scenario is.
+/// The progress of a scenario.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
-    /// Its turn has not come.
+pub enum ScenarioState {
+    /// Not started.
     #[default]
     Waiting,
-    /// Under way.
+    /// In progress.
     Running,
-    /// Ended.
+    /// Ended, with this outcome.
     Ended(RunResult),
 }
 
 /// One scenario in one mode, with mappings of one size.
 #[derive(Clone, Debug, Default)]
-pub struct Row {
-    /// Which.
+pub struct ScenarioRow {
+    /// The scenario, its mode and its mapping size.
     pub subject: Subject,
-    /// Where it is.
-    pub state: State,
-    /// The guest's word, the newest.
-    pub counters: Counters,
-    /// The device's word, as of the newest event.
+    /// Its progress.
+    pub state: ScenarioState,
+    /// The guest's latest counters.
+    pub counters: GuestCounters,
+    /// The device's faults, as of the latest event.
     pub faults: FaultSummary,
-    /// Why it failed, or a remark.
+    /// Why it failed or was slow, or a remark.
     pub reason: String,
 }
 
-/// All of a run.
+/// All scenarios of a run.
 #[derive(Clone, Debug, Default)]
-pub struct Board {
-    /// As `uname -r` prints it; empty before the guest's program has started.
+pub struct ScenarioBoard {
+    /// Kernel release, as `uname -r` prints it; empty before the guest's program has started.
     pub kernel: String,
     /// Size of the file in bytes.
     pub file_bytes: u64,
@@ -43,84 +43,86 @@ pub struct Board {
     pub queue_pairs: u32,
     /// Multiplier of every scenario's goals.
     pub scale: f64,
-    /// How fast the guest is.
+    /// The guest's speed.
     pub speed: Speed,
     /// The scenarios in their order.
-    pub rows: Vec<Row>,
-    /// Size of the first mapping whose file system xfs_repair complains about.
+    pub rows: Vec<ScenarioRow>,
+    /// Mapping size (`4k`, `2m`) of the first filesystem that xfs_repair finds inconsistent.
     pub inconsistent: Option<String>,
-    /// The guest program's own verdict, once it is through.
+    /// The guest program's own verdict, once it has finished.
     pub done: Option<RunResult>,
 }
 
-impl Board {
-    /// Takes an event; `faults` is asked for the scenario that it is about. Returns the number of the row
-    /// that changed.
-    pub fn take(&mut self, event: Event, faults: impl FnOnce(&Subject) -> FaultSummary) -> Option<usize> {
+impl ScenarioBoard {
+    /// Takes an event. `faults` is called for the event's scenario. Returns the index of the row that changed.
+    pub fn take(&mut self, event: DemoEvent, faults: impl FnOnce(&Subject) -> FaultSummary) -> Option<usize> {
         match event {
-            Event::Plan { kernel, file_bytes, queue_pairs, scale, speed, scenarios } => {
-                let rows = scenarios.into_iter().map(|subject| Row { subject, ..Row::default() }).collect();
+            DemoEvent::Plan { kernel, file_bytes, queue_pairs, scale, speed, scenarios } => {
+                let rows = scenarios
+                    .into_iter()
+                    .map(|subject| ScenarioRow { subject, ..ScenarioRow::default() })
+                    .collect();
                 *self = Self { kernel, file_bytes, queue_pairs, scale, speed, rows, ..Self::default() };
                 None
             }
-            Event::Begin(subject) => self.change(&subject, |row| row.state = State::Running),
-            Event::Progress { subject, counters } => {
+            DemoEvent::Begin(subject) => self.change(&subject, |row| row.state = ScenarioState::Running),
+            DemoEvent::Progress { subject, counters } => {
                 let faults = faults(&subject);
                 self.change(&subject, |row| (row.counters, row.faults) = (counters, faults))
             }
-            Event::End { subject, result, reason, counters } => {
+            DemoEvent::End { subject, result, reason, counters } => {
                 let faults = faults(&subject);
                 self.change(&subject, |row| {
                     (row.counters, row.faults) = (counters, faults);
-                    (row.state, row.reason) = (State::Ended(result), reason);
+                    (row.state, row.reason) = (ScenarioState::Ended(result), reason);
                 })
             }
-            Event::Check { mapping, result } => {
+            DemoEvent::Check { mapping, result } => {
                 if result == RunResult::Fail {
                     self.inconsistent.get_or_insert(mapping);
                 }
                 None
             }
-            Event::Done { result } => {
+            DemoEvent::Done { result } => {
                 self.done = Some(result);
                 None
             }
         }
     }
 
-    /// The scenarios' part of the summary. One that never ended has failed.
+    /// The scenarios' part of the summary. One that did not end has failed.
     pub fn scenarios(&self) -> Vec<ScenarioSummary> {
-        self.rows.iter().map(Row::summary).collect()
+        self.rows.iter().map(ScenarioRow::summary).collect()
     }
 
-    /// Why the run failed, if not through a scenario: nothing for one that went through.
+    /// Why the run failed, other than by a failed scenario; none if it completed.
     pub fn trouble(&self) -> Option<String> {
         if let Some(mapping) = &self.inconsistent {
-            return Some(format!("xfs_repair finds the file system inconsistent ({mapping} mappings)"));
+            return Some(format!("xfs_repair finds the filesystem inconsistent ({mapping} mappings)"));
         }
         match self.done {
             None if self.rows.is_empty() => Some("the guest's program never started".into()),
-            None => Some("the guest's program did not come to its end".into()),
+            None => Some("the guest's program did not finish".into()),
             Some(_) => None,
         }
     }
 
-    fn change(&mut self, subject: &Subject, change: impl FnOnce(&mut Row)) -> Option<usize> {
+    fn change(&mut self, subject: &Subject, change: impl FnOnce(&mut ScenarioRow)) -> Option<usize> {
         let index = self.rows.iter().position(|row| row.subject == *subject)?;
         change(self.rows.get_mut(index)?);
         Some(index)
     }
 }
 
-impl Row {
+impl ScenarioRow {
     fn summary(&self) -> ScenarioSummary {
         let (outcome, reason) = match self.state {
-            State::Ended(outcome) => (outcome, self.reason.clone()),
-            State::Running => (RunResult::Fail, "the guest ended while it ran".into()),
-            State::Waiting => (RunResult::Fail, "it never began".into()),
+            ScenarioState::Ended(outcome) => (outcome, self.reason.clone()),
+            ScenarioState::Running => (RunResult::Fail, "the guest ended while it ran".into()),
+            ScenarioState::Waiting => (RunResult::Fail, "it never began".into()),
         };
-        let Counters { seconds, operations, writes, bytes_written, .. } = self.counters;
-        let Counters { blocks_moved, bytes_verified, bytes_wrong, .. } = self.counters;
+        let GuestCounters { seconds, operations, writes, bytes_written, .. } = self.counters;
+        let GuestCounters { blocks_moved, bytes_verified, bytes_wrong, .. } = self.counters;
         ScenarioSummary {
             name: self.subject.scenario.clone(),
             mode: self.subject.mode.clone(),
@@ -150,10 +152,10 @@ mod tests {
         Subject { scenario: scenario.into(), mode: "pasid".into(), mapping: "4k".into() }
     }
 
-    fn planned(scenarios: &[&str]) -> Board {
+    fn planned(scenarios: &[&str]) -> ScenarioBoard {
         let scenarios = scenarios.iter().map(|name| subject(name)).collect();
         let speed = Speed { fault_ns: 900, copy_rate: 1_000_000_000 };
-        let plan = Event::Plan {
+        let plan = DemoEvent::Plan {
             kernel: "7.2".into(),
             file_bytes: 1 << 26,
             queue_pairs: 4,
@@ -161,21 +163,21 @@ mod tests {
             speed,
             scenarios,
         };
-        let mut board = Board::default();
+        let mut board = ScenarioBoard::default();
         board.take(plan, |_| FaultSummary::default());
         board
     }
 
-    fn ended(scenario: &str, result: RunResult) -> Event {
-        let counters = Counters { writes: 9, ..Counters::default() };
-        Event::End { subject: subject(scenario), result, reason: "said so".into(), counters }
+    fn ended(scenario: &str, result: RunResult) -> DemoEvent {
+        let counters = GuestCounters { writes: 9, ..GuestCounters::default() };
+        DemoEvent::End { subject: subject(scenario), result, reason: "said so".into(), counters }
     }
 
     #[test]
-    fn a_scenario_takes_its_counts_from_guest_and_device() {
+    fn a_scenario_has_counts_of_guest_and_device() {
         let mut board = planned(&["steady", "kill"]);
-        board.take(ended("kill", RunResult::Pass), |asked| {
-            assert_eq!(asked.scenario, "kill");
+        board.take(ended("kill", RunResult::Pass), |requested| {
+            assert_eq!(requested.scenario, "kill");
             FaultSummary { faults: 7, page_requests: 8, ..FaultSummary::default() }
         });
         let kill = &board.scenarios()[1];
@@ -184,26 +186,26 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ended_has_failed() {
+    fn a_scenario_that_did_not_end_has_failed() {
         let mut board = planned(&["steady", "kill"]);
-        board.take(Event::Begin(subject("steady")), |_| FaultSummary::default());
+        board.take(DemoEvent::Begin(subject("steady")), |_| FaultSummary::default());
         assert!(board.scenarios().iter().all(|scenario| scenario.result == RunResult::Fail));
-        assert!(board.trouble().is_some_and(|text| text.contains("did not come to its end")));
+        assert!(board.trouble().is_some_and(|text| text.contains("did not finish")));
     }
 
     #[test]
-    fn an_event_about_something_unplanned_changes_nothing() {
+    fn an_event_of_an_unknown_scenario_changes_nothing() {
         let mut board = planned(&["steady"]);
         assert!(board.take(ended("no-such", RunResult::Pass), |_| FaultSummary::default()).is_none());
-        assert_eq!(board.rows[0].state, State::Waiting);
+        assert_eq!(board.rows[0].state, ScenarioState::Waiting);
     }
 
     #[test]
     fn an_inconsistent_file_system_fails_the_run() {
         let mut board = planned(&[]);
-        let check = Event::Check { mapping: "2m".into(), result: RunResult::Fail };
+        let check = DemoEvent::Check { mapping: "2m".into(), result: RunResult::Fail };
         board.take(check, |_| FaultSummary::default());
-        board.take(Event::Done { result: RunResult::Fail }, |_| FaultSummary::default());
+        board.take(DemoEvent::Done { result: RunResult::Fail }, |_| FaultSummary::default());
         assert!(board.trouble().is_some_and(|text| text.contains("2m")));
     }
 }

@@ -11,14 +11,14 @@ use refault_bus::sync::lock;
 use super::options::DemoArgs;
 use super::view::View;
 use crate::run::options::parse::Pmem;
-use crate::run::{Place, Spec, Streams};
+use crate::run::{Backend, Spec, Streams};
 use refault_guest::GuestImage;
 use refault_observe::report::names;
 
-/// The guest on `place`, with the demo's program as its command.
-pub(super) fn spec(args: &DemoArgs, image: GuestImage, place: Place) -> Spec {
+/// The guest on `backend`, with the demo's program as its command.
+pub(super) fn spec(args: &DemoArgs, image: GuestImage, backend: Backend) -> Spec {
     Spec {
-        place,
+        backend,
         image: Some(image),
         cpus: args.cpus,
         memory: args.memory.0,

@@ -1,4 +1,4 @@
-//! `refault demo`: its options, and what they mean for the guest's program.
+//! Options of `refault demo`, and the guest's command line for them.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,30 +8,30 @@ use anyhow::{Result, ensure};
 use clap::builder::PossibleValuesParser;
 
 use crate::run::options::device::NicArgs;
+use crate::run::options::host::HostArgs;
 use crate::run::options::parse::Size;
-use crate::run::options::place::HostArgs;
 
-/// Where runs are kept, in the current folder.
+/// Folder of the runs, below the current one.
 pub const RUNS: &str = "target/refault";
 
 /// All scenarios, in the order in which they run (guest-driver/workload/demo/main.c).
 pub const SCENARIOS: [&str; 8] =
     ["steady", "reflink-cow", "exchange", "punch", "truncate", "fsync", "kill", "pinned"];
 
-/// What the guest's program takes for a number of seconds, or a factor.
+/// Parses a number of seconds or a factor that the guest's program accepts.
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| *number > 0.0 && *number < 1e6);
-    number.ok_or_else(|| "want a number above 0 and below 1000000".into())
+    number.ok_or_else(|| "expected a number above 0 and below 1000000".into())
 }
 
-/// How the device finds the memory.
+/// How the device translates addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
-    /// In the process' address space, which the IOMMU translates.
+    /// By the process's address space, which the IOMMU translates.
     Pasid,
     /// By the NIC's own table, which its driver fills.
     Odp,
-    /// By pages that are not to move: the kernel refuses that for the file.
+    /// By pinned pages: the kernel refuses that for the file.
     Pinned,
 }
 
@@ -46,7 +46,7 @@ impl Mode {
     }
 }
 
-/// Which sizes of mappings.
+/// Size of the file's mappings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mapping {
     /// 4 KiB.
@@ -55,7 +55,7 @@ pub enum Mapping {
     /// 2 MiB.
     #[value(name = "2m")]
     Large,
-    /// First the one, then the other.
+    /// Both, 4 KiB first.
     #[default]
     Both,
 }
@@ -66,29 +66,29 @@ pub struct DemoArgs {
     /// Scenario to run [default: all]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(SCENARIOS))]
     pub scenario: Vec<String>,
-    /// How the device finds the memory: several side by side if repeated [default: all]
+    /// How the device translates; if repeated, all of them are shown side by side [default: all]
     #[arg(long, value_enum)]
     pub mode: Vec<Mode>,
     /// Size of the file's mappings
     #[arg(long, value_enum, default_value_t)]
     pub mapping: Mapping,
-    /// Multiplies what each scenario has to reach: operations, blocks moved, faults, kills [default: 1, less on a slow
+    /// Multiplies each scenario's goals: operations, blocks moved, faults, kills [default: 1, less on a slow
     /// machine]
     #[arg(long, value_name = "X", value_parser = positive)]
     pub scale: Option<f64>,
     /// Size of the file that is written into
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     pub size: Size,
-    /// Least time for each scenario, in the guest
+    /// Minimum time for each scenario, in the guest
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = positive)]
     pub seconds: f64,
-    /// Time for all scenarios, shared out among them: what cannot do enough in its share is slow, which is no failure
+    /// Time for all scenarios, divided among them; one that cannot do enough in its share is slow, which is not a failure
     #[arg(long, value_name = "SECONDS", default_value_t = 540.0, value_parser = positive)]
     pub budget: f64,
     /// Queue pairs that write at the same time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=16))]
     pub queue_pairs: u32,
-    /// Of all random choices
+    /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Number of guest CPUs
@@ -97,25 +97,25 @@ pub struct DemoArgs {
     /// Guest memory
     #[arg(long, value_name = "SIZE", default_value = "768M")]
     pub memory: Size,
-    /// Persistent memory for the file system, gone with the guest
+    /// Persistent memory for the filesystem, lost when the guest ends
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     pub pmem: Size,
-    /// Folder that the run's folder is made in
+    /// Folder in which the run's folder is created
     #[arg(long, value_name = "DIR", default_value = RUNS)]
     pub out: PathBuf,
-    /// Play the scenarios on the model guest instead: in seconds, without a download, KVM or root
+    /// Run the scenarios on the model guest instead: in seconds, without a download, KVM or root
     #[arg(long)]
     pub model: bool,
-    /// Have the guest tell its part of the faults too, which costs it some time
+    /// Record the guest's part of the faults too, which costs the guest some time
     #[arg(long)]
     pub guest_stages: bool,
-    /// How the NIC is made
+    /// The NIC
     #[command(flatten)]
     pub nic: NicArgs,
     /// What runs the guest
     #[command(flatten)]
     pub host: HostArgs,
-    /// Take it for a hang, and stop, after this time [default: four budgets and ten minutes]
+    /// Consider the run hung, and stop it, after this time [default: four budgets and ten minutes]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
     /// Write verdicts as JUnit XML into this file, a test for each scenario in each mode
@@ -124,11 +124,11 @@ pub struct DemoArgs {
 }
 
 impl DemoArgs {
-    /// Whether the file has a size that its layout can have, and the file system is large enough: three reflink copies may share nothing with the file any more, and
-    /// XFS wants some 300 MB at least and keeps a log.
+    /// Checks that the file's layout allows its size, and that the filesystem is large enough: three reflink copies may
+    /// no longer share any block with the file, and XFS needs at least 300 MB, and room for a log.
     ///
     /// # Errors
-    /// It is not; the text says what to do.
+    /// A size does not fit; the error says what to do.
     pub fn check(&self) -> Result<()> {
         let (unit, least_size, most_size) = (4 << 20, 16 << 20, 16 << 30);
         ensure!(
@@ -138,21 +138,21 @@ impl DemoArgs {
         let least = self.size.0.saturating_mul(4).saturating_add(256 << 20);
         ensure!(
             self.pmem.0 >= least,
-            "--pmem is too small for a file of {} MiB and its copies: want {}M or more",
+            "--pmem is too small for a file of {} MiB and its copies: expected {}M or more",
             self.size.0 >> 20,
             least.div_ceil(1 << 20)
         );
         Ok(())
     }
 
-    /// After which time the run hangs. Scenarios keep to the budget by themselves, and a wait in the guest that ends
-    /// well ends within minutes; so this is far from what even a slow machine takes.
+    /// Time after which the run counts as hung. Scenarios keep to the budget by themselves, and waits in the guest that
+    /// end at all end within minutes, so even a slow machine stays far below it.
     pub fn hang_timeout(&self) -> Duration {
         let derived = || Duration::from_secs_f64(self.budget * 4.0 + 600.0);
         self.timeout.map_or_else(derived, Duration::from_secs)
     }
 
-    /// The guest's command.
+    /// The guest's command, its name first.
     pub fn command(&self) -> Vec<OsString> {
         let mapping = match self.mapping {
             Mapping::Small => "4k",
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_persistent_memory_is_refused_with_what_would_do() {
+    fn too_little_persistent_memory_is_refused_with_the_size_needed() {
         let check = |line: &[&str]| Line::try_parse_from(line).expect("valid").demo.check();
         check(&["demo"]).expect("the defaults fit");
         check(&["demo", "--size", "128M", "--pmem", "768M"]).expect("just enough");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guest_would_refuse_is_refused_at_once() {
+    fn values_that_the_guest_would_refuse_are_refused_before_it_starts() {
         for name in ["--budget", "--scale", "--seconds"] {
             for value in ["0", "-1", "nan", "1e308", "inf"] {
                 let line = format!("{name}={value}");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guest_is_told_what_was_asked_for() {
+    fn the_guest_gets_the_options_that_were_given() {
         let line = [
             "demo",
             "--mode",

@@ -1,4 +1,4 @@
-//! One run of the demo from the command line to its folder, on whatever host runs the guest.
+//! One run of the demo, from the command line to its folder, on any host.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use super::verdict::{GuestRun, correct_times, setup};
 use super::view::{View, live};
 use crate::run::options::series::SeriesArgs;
 use crate::run::stages::Stages;
-use crate::run::{Place, RecordedRun};
+use crate::run::{Backend, RecordedRun};
 use refault_guest::{GuestImage, IMAGE_VARIABLE};
 use refault_hosts::{
     choice::Chosen,
@@ -28,25 +28,25 @@ use refault_observe::report::verdicts::VerdictArgs;
 use refault_observe::summary::{RunResult, RunSetup, RunSummary};
 use refault_os::message::note;
 
-/// Tells the program inside an emulated machine where the run's files go.
+/// Passes the folder of the run to refault in an emulated machine.
 const FOLDER_VARIABLE: &str = "REFAULT_DEMO_FOLDER";
-/// Tells it that its standard output ends on a terminal.
+/// Set if its standard output is shown on a terminal.
 const LIVE_VARIABLE: &str = "REFAULT_DEMO_LIVE";
 /// Exit status when a scenario failed.
 const SCENARIO_FAILED: u8 = 1;
 /// Exit status when no real guest could be set up and the model's scenarios passed.
 const MODEL_INSTEAD: u8 = 3;
-/// Exit status when nothing failed, but some scenarios were too slow to prove something.
+/// Exit status when nothing failed, but some scenarios were too slow to prove anything.
 const TOO_SLOW: u8 = 4;
 
-/// Does it, and returns the exit status for the shell: 0 only if every scenario passed and the guest's log is clean,
-/// 1 if something failed, 3 if only the model could be run, 4 if some scenarios were too slow to prove something.
+/// Runs the demo, and returns the exit status for the shell: 0 only if every scenario passed and the guest's log is clean,
+/// 1 if something failed, 3 if only the model could be run, 4 if some scenarios were too slow to prove anything.
 ///
 /// # Errors
 /// refault itself failed.
 pub fn execute(args: &DemoArgs) -> Result<u8> {
     if let Some(folder) = std::env::var_os(FOLDER_VARIABLE).filter(|_| inside()) {
-        in_this_process(args, Path::new(&folder), std::env::var_os(LIVE_VARIABLE).is_some(), Place::Kvm)?;
+        in_this_process(args, Path::new(&folder), std::env::var_os(LIVE_VARIABLE).is_some(), Backend::Kvm)?;
         return Ok(0);
     }
     args.check()?;
@@ -60,12 +60,12 @@ pub fn execute(args: &DemoArgs) -> Result<u8> {
     let prepared = args
         .host
         .choose()
-        .and_then(|chosen| Ok((chosen, SeriesArgs::default().image()?, args.host.place(chosen)?)));
-    let (chosen, image, place) = match prepared {
+        .and_then(|chosen| Ok((chosen, SeriesArgs::default().image()?, args.host.backend(chosen)?)));
+    let (chosen, image, backend) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             note(&format!("no real guest: {error:#}"));
-            note("`refault doctor` tells what is missing; the model guest plays the scenarios instead");
+            note("`refault doctor` shows what is missing; playing the scenarios on the model guest instead");
             let status = model(args)?;
             return Ok(if status == 0 { MODEL_INSTEAD } else { status });
         }
@@ -75,7 +75,7 @@ pub fn execute(args: &DemoArgs) -> Result<u8> {
     note("booting the guest");
     match chosen {
         Chosen::Nested => nested(args, &image, folder.path())?,
-        Chosen::Refault | Chosen::Qemu => in_this_process(args, folder.path(), live(), place)?,
+        Chosen::Refault | Chosen::Qemu => in_this_process(args, folder.path(), live(), backend)?,
     }
     let summary = correct_times(folder.path(), started, clock.elapsed())?;
     let path = folder.finish()?;
@@ -91,7 +91,7 @@ const fn status_of(result: RunResult) -> u8 {
     }
 }
 
-/// The same table on the model guest.
+/// Runs the scenarios on the model guest.
 fn model(args: &DemoArgs) -> Result<u8> {
     let (started, clock) = (SystemTime::now(), Instant::now());
     let folder = RunFolder::create(&args.out, started)?;
@@ -118,11 +118,11 @@ fn model(args: &DemoArgs) -> Result<u8> {
     Ok(if passed { 0 } else { SCENARIO_FAILED })
 }
 
-/// One level down, with our own arguments.
+/// Runs refault with the same arguments in an emulated machine.
 fn nested(args: &DemoArgs, image: &GuestImage, folder: &Path) -> Result<()> {
     let arguments = std::env::args_os().skip(1).collect();
-    let told = if args.guest_stages { Stages::bytes(args.memory.0) } else { 0 };
-    let memory = [args.pmem.0, told].iter().fold(args.memory.0, |sum, more| sum.saturating_add(*more));
+    let stages = if args.guest_stages { Stages::bytes(args.memory.0) } else { 0 };
+    let memory = [args.pmem.0, stages].iter().fold(args.memory.0, |sum, more| sum.saturating_add(*more));
     let mut nested = Nested::of_ourselves(image.kernel(), image.outer_initramfs(), memory, arguments)?;
     nested.environment.push((IMAGE_VARIABLE.into(), image.folder().into()));
     nested.environment.push((FOLDER_VARIABLE.into(), folder.into()));
@@ -135,12 +135,12 @@ fn nested(args: &DemoArgs, image: &GuestImage, folder: &Path) -> Result<()> {
 }
 
 /// Runs the guest with the devices in this process, and writes the run's files into `folder`.
-fn in_this_process(args: &DemoArgs, folder: &Path, live: bool, place: Place) -> Result<()> {
+fn in_this_process(args: &DemoArgs, folder: &Path, live: bool, backend: Backend) -> Result<()> {
     let start = Instant::now();
     let timing = args.nic.timing()?;
     let mut recorded = RecordedRun::new(IommuConfig::default(), args.nic.config(), timing);
     let view = Arc::new(Mutex::new(View::new(recorded.record(), live)));
-    let mut spec = spec(args, SeriesArgs::default().image()?, place);
+    let mut spec = spec(args, SeriesArgs::default().image()?, backend);
     if args.guest_stages {
         recorded.request_stages(&mut spec)?;
     }
@@ -150,7 +150,7 @@ fn in_this_process(args: &DemoArgs, folder: &Path, live: bool, place: Place) -> 
     view.finish();
     let (end, records) = finished.take_records()?;
     let records = records.context("a run without devices")?.records;
-    let (host, elapsed) = (spec.place.name(), start.elapsed());
+    let (host, elapsed) = (spec.backend.name(), start.elapsed());
     let summary = GuestRun { end, view: &view, records: &records, folder, host, elapsed }.summarize(args);
     report::write(folder, &records, &summary)?;
     Ok(())
@@ -163,7 +163,7 @@ mod tests {
     use refault_observe::summary::ScenarioSummary;
 
     #[test]
-    fn one_that_failed_outweighs_one_that_was_slow() {
+    fn a_failed_scenario_outweighs_a_slow_one() {
         let of = |outcomes: &[RunResult]| {
             let summary =
                 |result: &RunResult| ScenarioSummary { result: *result, ..ScenarioSummary::default() };

@@ -1,65 +1,65 @@
-//! The run as people watch it: a table that is drawn anew on a terminal, or a line whenever a scenario ends.
+//! The progress of a run: a table that is redrawn on a terminal, or a line for each scenario that ends.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use super::board::{Board, Row, State};
+use super::board::{ScenarioBoard, ScenarioRow, ScenarioState};
 use refault_observe::summary::RunResult;
 
-/// A terminal is drawn to at most so often.
+/// Minimum time between two drawings on a terminal.
 const PERIOD: Duration = Duration::from_millis(200);
 
-/// Shows a board.
-pub struct Table<W> {
+/// Writes a [`ScenarioBoard`] as text.
+pub struct ScenarioTable<W> {
     out: W,
     /// Redraw in place: a terminal.
     live: bool,
-    /// Lines to go up before the next drawing.
+    /// Lines to move up before the next drawing.
     drawn: usize,
     last: Option<Instant>,
     begun: bool,
 }
 
-impl<W: Write> Table<W> {
+impl<W: Write> ScenarioTable<W> {
     /// Shows on `out`, redrawing in place if `live`.
     pub fn new(out: W, live: bool) -> Self {
         Self { out, live, drawn: 0, last: None, begun: false }
     }
 
-    /// The board has changed; `row` is what changed, if it is one row.
+    /// Shows a change of the board, or of one `row` of it.
     ///
     /// # Errors
-    /// Nobody reads.
-    pub fn show(&mut self, board: &Board, row: Option<&Row>) -> io::Result<()> {
+    /// The output cannot be written.
+    pub fn show(&mut self, board: &ScenarioBoard, row: Option<&ScenarioRow>) -> io::Result<()> {
         if !self.live {
             return self.line(board, row);
         }
-        let ended = row.is_some_and(|row| matches!(row.state, State::Ended(_)));
+        let ended = row.is_some_and(|row| matches!(row.state, ScenarioState::Ended(_)));
         if !ended && self.last.is_some_and(|last| last.elapsed() < PERIOD) {
             return Ok(());
         }
         self.draw(board)
     }
 
-    /// Text that stays, above the table.
+    /// Prints text that stays, above the table.
     ///
     /// # Errors
-    /// Nobody reads.
-    pub fn note(&mut self, board: &Board, text: &str) -> io::Result<()> {
+    /// The output cannot be written.
+    pub fn note(&mut self, board: &ScenarioBoard, text: &str) -> io::Result<()> {
         self.rewind()?;
         writeln!(self.out, "{text}")?;
         if self.live { self.draw(board) } else { self.out.flush() }
     }
 
-    /// The last drawing.
+    /// Draws the table for the last time.
     ///
     /// # Errors
-    /// Nobody reads.
-    pub fn finish(&mut self, board: &Board) -> io::Result<()> {
+    /// The output cannot be written.
+    pub fn finish(&mut self, board: &ScenarioBoard) -> io::Result<()> {
         if self.live { self.draw(board) } else { Ok(()) }
     }
 
-    fn draw(&mut self, board: &Board) -> io::Result<()> {
+    fn draw(&mut self, board: &ScenarioBoard) -> io::Result<()> {
         if board.rows.is_empty() {
             return Ok(());
         }
@@ -85,11 +85,11 @@ impl<W: Write> Table<W> {
     }
 
     /// The line of `row`, when all of it has ended.
-    fn line(&mut self, board: &Board, row: Option<&Row>) -> io::Result<()> {
+    fn line(&mut self, board: &ScenarioBoard, row: Option<&ScenarioRow>) -> io::Result<()> {
         let Some(row) = row else { return Ok(()) };
-        let of_row = |line: &&[Row]| line.iter().any(|other| other.subject == row.subject);
+        let of_row = |line: &&[ScenarioRow]| line.iter().any(|other| other.subject == row.subject);
         let Some(line) = lines(board).find(of_row) else { return Ok(()) };
-        if !line.iter().all(|row| matches!(row.state, State::Ended(_))) {
+        if !line.iter().all(|row| matches!(row.state, ScenarioState::Ended(_))) {
             return Ok(());
         }
         let modes = modes(board);
@@ -98,7 +98,7 @@ impl<W: Write> Table<W> {
             write!(self.out, "{}", header(&modes))?;
         }
         writeln!(self.out, "{}", cells(line, &modes))?;
-        let ill = [RunResult::Fail, RunResult::Slow].map(State::Ended);
+        let ill = [RunResult::Fail, RunResult::Slow].map(ScenarioState::Ended);
         for row in line.iter().filter(|row| ill.contains(&row.state)) {
             writeln!(self.out, "             {}: {}", row.subject.mode, row.reason)?;
         }
@@ -107,7 +107,7 @@ impl<W: Write> Table<W> {
 }
 
 /// The modes of a run, in the order of their first rows.
-fn modes(board: &Board) -> Vec<&str> {
+fn modes(board: &ScenarioBoard) -> Vec<&str> {
     let mut modes: Vec<&str> = Vec::new();
     for row in &board.rows {
         if !modes.contains(&row.subject.mode.as_str()) {
@@ -117,18 +117,18 @@ fn modes(board: &Board) -> Vec<&str> {
     modes
 }
 
-/// Rows that stand side by side: one scenario with mappings of one size, in all its modes.
-fn lines(board: &Board) -> impl Iterator<Item = &[Row]> {
-    let subject = |row: &Row| (row.subject.scenario.clone(), row.subject.mapping.clone());
+/// Rows shown side by side: one scenario with mappings of one size, in all its modes.
+fn lines(board: &ScenarioBoard) -> impl Iterator<Item = &[ScenarioRow]> {
+    let subject = |row: &ScenarioRow| (row.subject.scenario.clone(), row.subject.mapping.clone());
     board.rows.chunk_by(move |a, b| subject(a) == subject(b))
 }
 
-/// Columns of one mode; of pinned memory, which takes part in nothing, the state alone.
+/// Whether a mode has the state as its only column: pinned memory, which is never written.
 fn is_narrow(mode: &str) -> bool {
     mode == "pinned"
 }
 
-/// Two lines: the modes, and what stands in their columns.
+/// Two lines: the modes, and the names of their columns.
 fn header(modes: &[&str]) -> String {
     let (mut above, mut below) = (" ".repeat(17), format!("{:<12} {:<4}", "scenario", "maps"));
     for mode in modes {
@@ -144,7 +144,7 @@ fn header(modes: &[&str]) -> String {
     format!("{}\n{below}\n", above.trim_end())
 }
 
-fn cells(line: &[Row], modes: &[&str]) -> String {
+fn cells(line: &[ScenarioRow], modes: &[&str]) -> String {
     let subject = line.first().map(|row| row.subject.clone()).unwrap_or_default();
     let mut text = format!("{:<12} {:<4}", subject.scenario, subject.mapping);
     for mode in modes {
@@ -155,7 +155,7 @@ fn cells(line: &[Row], modes: &[&str]) -> String {
             (Some(row), false) => format!(" | {}", mode_cells(row)),
         };
     }
-    let sum = |count: fn(&Row) -> u64| line.iter().map(count).sum::<u64>();
+    let sum = |count: fn(&ScenarioRow) -> u64| line.iter().map(count).sum::<u64>();
     let seconds: f64 = line.iter().map(|row| row.counters.seconds).sum();
     text + &format!(
         " | {:>8} {:>9} {:>5} {seconds:>5.1} s",
@@ -165,27 +165,29 @@ fn cells(line: &[Row], modes: &[&str]) -> String {
     )
 }
 
-fn mode_cells(row: &Row) -> String {
+fn mode_cells(row: &ScenarioRow) -> String {
     let counters = &row.counters;
     let rate = if counters.seconds > 0.0 { counters.writes as f64 / counters.seconds } else { 0.0 };
     let (faults, p50) = (row.faults.faults, duration(row.faults.fault_ns.p50));
     match row.state {
-        State::Waiting => format!("{:<35}", state(row)),
+        ScenarioState::Waiting => format!("{:<35}", state(row)),
         _ => format!("{:<7} {rate:>9.0} {faults:>8} {p50:>8}", state(row)),
     }
 }
 
-/// Pinning passes when the kernel refuses it for the file; the scenario of that name goes on from there.
-fn state(row: &Row) -> &'static str {
+/// Pinning passes when the kernel refuses it for the file. The scenario `pinned` then does more, so it just passes.
+fn state(row: &ScenarioRow) -> &'static str {
     match row.state {
-        State::Waiting => "waiting",
-        State::Running => "running",
-        State::Ended(RunResult::Fail) => "FAIL",
-        State::Ended(RunResult::Slow) => "slow",
-        State::Ended(RunResult::Pass) if is_narrow(&row.subject.mode) && row.subject.scenario != "pinned" => {
+        ScenarioState::Waiting => "waiting",
+        ScenarioState::Running => "running",
+        ScenarioState::Ended(RunResult::Fail) => "FAIL",
+        ScenarioState::Ended(RunResult::Slow) => "slow",
+        ScenarioState::Ended(RunResult::Pass)
+            if is_narrow(&row.subject.mode) && row.subject.scenario != "pinned" =>
+        {
             "refused"
         }
-        State::Ended(RunResult::Pass) => "pass",
+        ScenarioState::Ended(RunResult::Pass) => "pass",
     }
 }
 
@@ -211,11 +213,11 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::protocol::{Event, Subject};
+    use crate::demo::protocol::{DemoEvent, Subject};
     use refault_observe::trace::FaultSummary;
     use refault_os::speed::Speed;
 
-    fn board() -> Board {
+    fn board() -> ScenarioBoard {
         let subject = |scenario: &str, mode: &str| Subject {
             scenario: scenario.into(),
             mode: mode.into(),
@@ -223,7 +225,7 @@ mod tests {
         };
         let scenarios =
             vec![subject("steady", "pasid"), subject("steady", "pinned"), subject("kill", "pasid")];
-        let plan = Event::Plan {
+        let plan = DemoEvent::Plan {
             kernel: String::new(),
             file_bytes: 0,
             queue_pairs: 4,
@@ -231,14 +233,14 @@ mod tests {
             speed: Speed::default(),
             scenarios,
         };
-        let mut board = Board::default();
+        let mut board = ScenarioBoard::default();
         board.take(plan, |_| FaultSummary::default());
         board
     }
 
-    fn shown(live: bool, change: impl Fn(&mut Board, &mut Table<&mut Vec<u8>>)) -> String {
+    fn shown(live: bool, change: impl Fn(&mut ScenarioBoard, &mut ScenarioTable<&mut Vec<u8>>)) -> String {
         let mut out = Vec::new();
-        change(&mut board(), &mut Table::new(&mut out, live));
+        change(&mut board(), &mut ScenarioTable::new(&mut out, live));
         String::from_utf8(out).unwrap()
     }
 
@@ -246,9 +248,9 @@ mod tests {
     fn without_a_terminal_each_scenario_is_one_line_when_all_its_modes_ended() {
         let text = shown(false, |board, table| {
             table.show(board, None).unwrap();
-            board.rows[0].state = State::Ended(RunResult::Pass);
+            board.rows[0].state = ScenarioState::Ended(RunResult::Pass);
             table.show(board, Some(&board.rows[0])).unwrap();
-            board.rows[1].state = State::Ended(RunResult::Pass);
+            board.rows[1].state = ScenarioState::Ended(RunResult::Pass);
             table.show(board, Some(&board.rows[1])).unwrap();
             table.finish(board).unwrap();
         });
@@ -258,9 +260,9 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_scenario_says_why() {
+    fn a_failed_scenario_shows_its_reason() {
         let text = shown(false, |board, table| {
-            board.rows[2].state = State::Ended(RunResult::Fail);
+            board.rows[2].state = ScenarioState::Ended(RunResult::Fail);
             board.rows[2].reason = "page tables grew".into();
             table.show(board, Some(&board.rows[2])).unwrap();
         });
@@ -268,9 +270,9 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_scenario_says_how_far_it_came() {
+    fn a_slow_scenario_shows_its_progress() {
         let text = shown(false, |board, table| {
-            board.rows[2].state = State::Ended(RunResult::Slow);
+            board.rows[2].state = ScenarioState::Ended(RunResult::Slow);
             board.rows[2].reason = "6 % of its goals in 2 s".into();
             table.show(board, Some(&board.rows[2])).unwrap();
         });
@@ -292,7 +294,7 @@ mod tests {
     #[test]
     fn columns_stay_in_line() {
         let mut board = board();
-        board.rows[0].state = State::Running;
+        board.rows[0].state = ScenarioState::Running;
         board.rows[0].counters.bytes_verified = 900 << 20;
         board.rows[0].faults.fault_ns.p50 = 9_999_999_999;
         let modes = modes(&board);

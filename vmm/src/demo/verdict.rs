@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
-use super::board::{Board, State};
+use super::board::{ScenarioBoard, ScenarioState};
 use super::options::DemoArgs;
 use super::pasids;
 use super::view::View;
-use crate::run::{End, guest_log};
+use crate::run::{RunEnd, guest_log};
 use refault_observe::folder::timestamp;
 use refault_observe::report::{self, names};
 use refault_observe::save::save_atomically;
@@ -21,7 +21,7 @@ use refault_os::command_line;
 
 /// A run of a real guest that has ended.
 pub(super) struct GuestRun<'a> {
-    pub(super) end: End,
+    pub(super) end: RunEnd,
     pub(super) view: &'a View,
     pub(super) records: &'a Records,
     /// Has the guest's logs.
@@ -68,30 +68,30 @@ impl GuestRun<'_> {
     }
 }
 
-/// The net around the run has caught something: the guest's kernel was asked to log what it does.
-fn hang(end: &End, args: &DemoArgs) -> Option<String> {
+/// Why the run failed, if it hung. The guest's kernel was asked to log its state.
+fn hang(end: &RunEnd, args: &DemoArgs) -> Option<String> {
     let limit = end.timeout?.as_secs();
-    let net = if args.timeout.is_some() { "--timeout" } else { "four budgets and ten minutes" };
+    let source = if args.timeout.is_some() { "--timeout" } else { "four budgets and ten minutes" };
     let log = match end.log.trim() {
         "" => "its kernel logged nothing".into(),
         log => format!("the guest's log ends with\n{log}"),
     };
-    Some(format!("it hangs: still not done after {limit} s ({net}); {log}"))
+    Some(format!("it hangs: not finished after {limit} s ({source}); {log}"))
 }
 
-/// Of the scenario that ran, how far it was and what it waited for.
-fn explain_hang(scenarios: &mut [ScenarioSummary], board: &Board, records: &Records) {
+/// Adds the progress of the scenario that ran, and the faults it waited for, to its reason.
+fn explain_hang(scenarios: &mut [ScenarioSummary], board: &ScenarioBoard, records: &Records) {
     for (scenario, row) in scenarios.iter_mut().zip(&board.rows) {
-        if row.state == State::Running {
+        if row.state == ScenarioState::Running {
             scenario.reason = format!(
-                "it hangs after {} operations and {} writes, with {} faults not answered",
+                "it hangs after {} operations and {} writes, with {} faults outstanding",
                 scenario.operations, scenario.writes, records.observed.faults_open
             );
         }
     }
 }
 
-/// One failure is everybody's, and so is one that was slow.
+/// The worst outcome of any scenario.
 pub(super) fn worst(scenarios: &[ScenarioSummary]) -> RunResult {
     let any = |outcome| scenarios.iter().any(|scenario| scenario.result == outcome);
     match () {
@@ -101,7 +101,7 @@ pub(super) fn worst(scenarios: &[ScenarioSummary]) -> RunResult {
     }
 }
 
-pub(super) fn setup(args: &DemoArgs, host: &str, board: &Board) -> RunSetup {
+pub(super) fn setup(args: &DemoArgs, host: &str, board: &ScenarioBoard) -> RunSetup {
     RunSetup {
         command: command_line(),
         host: host.into(),
@@ -115,7 +115,7 @@ pub(super) fn setup(args: &DemoArgs, host: &str, board: &Board) -> RunSetup {
     }
 }
 
-/// A reason, and what the guest's program said last.
+/// A reason, with the last message of the guest's program.
 fn with_output(reason: &str, folder: &Path) -> String {
     let output = fs::read(folder.join(names::OUTPUT)).unwrap_or_default();
     let output = String::from_utf8_lossy(&output);
@@ -125,7 +125,7 @@ fn with_output(reason: &str, folder: &Path) -> String {
     }
 }
 
-/// Gives the summary the time as it passed out here, and makes the page anew with it.
+/// Replaces the summary's times with those measured outside an emulated machine, and regenerates the page.
 pub(super) fn correct_times(folder: &Path, started: SystemTime, elapsed: Duration) -> Result<RunSummary> {
     let path = folder.join(names::SUMMARY);
     let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;

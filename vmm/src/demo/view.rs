@@ -1,76 +1,78 @@
-//! Brings the guest's events, the recorder and the table together, line by line of the control channel.
+//! Feeds the guest's events and the recorder's counts to the table, for each line of the control channel.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::board::Board;
-use super::protocol::{Event, Subject};
-use super::table::Table;
+use super::board::ScenarioBoard;
+use super::protocol::{DemoEvent, Subject};
+use super::table::ScenarioTable;
 use refault_observe::trace::{FaultSummary, Recorder};
 
-/// A run while it goes on.
+/// A run in progress, as it is shown.
 pub(super) struct View {
-    /// What the device says of a real guest's scenarios.
+    /// Records a real guest's faults; none for the model.
     recorder: Option<Arc<Recorder>>,
-    table: Table<Box<dyn Write + Send>>,
+    table: ScenarioTable<Box<dyn Write + Send>>,
     start: Instant,
-    /// What is known of it.
-    pub(super) board: Board,
-    /// How long the guest took to its program's first line.
+    /// The state of the scenarios.
+    pub(super) board: ScenarioBoard,
+    /// From the start to the first line of the guest's program.
     pub(super) boot: Option<Duration>,
 }
 
 impl View {
-    /// A run that begins now; the table goes to standard output, redrawn in place if `live`.
+    /// A run that begins now. The table goes to standard output, and is redrawn in place if `live`.
     pub(super) fn new(recorder: Arc<Recorder>, live: bool) -> Self {
         Self::of(Some(recorder), live)
     }
 
-    /// A run of the model, which says of each scenario what its faults come to.
+    /// A run of the model, which reports the faults of each scenario itself.
     pub(super) fn of_model(live: bool) -> Self {
         Self::of(None, live)
     }
 
     fn of(recorder: Option<Arc<Recorder>>, live: bool) -> Self {
-        let table = Table::new(Box::new(std::io::stdout()) as Box<dyn Write + Send>, live);
-        Self { recorder, table, start: Instant::now(), board: Board::default(), boot: None }
+        let table = ScenarioTable::new(Box::new(std::io::stdout()) as Box<dyn Write + Send>, live);
+        Self { recorder, table, start: Instant::now(), board: ScenarioBoard::default(), boot: None }
     }
 
-    /// One line of the guest's program.
+    /// Handles one line of the guest's program.
     pub(super) fn take(&mut self, line: &str) {
-        let Some(event) = Event::parse(line) else {
+        let Some(event) = DemoEvent::parse(line) else {
             tracing::debug!(line, "not an event");
             return;
         };
         self.boot.get_or_insert_with(|| self.start.elapsed());
-        // Between begin and end no other scenario's DMA is under way, so the recorder can be told from here.
+        // No other scenario's DMA is in flight between begin and end, so all faults between them are this one's.
         let recorder = self.recorder.clone();
         match (&event, &recorder) {
-            (Event::Begin(subject), Some(recorder)) => recorder.begin(&subject.scenario, &subject.label()),
-            (Event::End { .. }, Some(recorder)) => recorder.end(),
+            (DemoEvent::Begin(subject), Some(recorder)) => {
+                recorder.begin(&subject.scenario, &subject.label())
+            }
+            (DemoEvent::End { .. }, Some(recorder)) => recorder.end(),
             _ => {}
         }
-        self.put(event, |subject| {
+        self.update(event, |subject| {
             recorder
                 .map(|recorder| recorder.scenario_summary(&subject.scenario, &subject.label()))
                 .unwrap_or_default()
         });
     }
 
-    /// An event of the model, and what the faults of the scenario that it is about come to.
-    pub(super) fn show(&mut self, event: Event, faults: FaultSummary) {
-        self.put(event, |_| faults);
+    /// Handles an event of the model, with the faults of its scenario.
+    pub(super) fn show(&mut self, event: DemoEvent, faults: FaultSummary) {
+        self.update(event, |_| faults);
     }
 
-    fn put(&mut self, event: Event, faults: impl FnOnce(&Subject) -> FaultSummary) {
+    fn update(&mut self, event: DemoEvent, faults: impl FnOnce(&Subject) -> FaultSummary) {
         let changed = self.board.take(event, faults);
         let changed = changed.and_then(|index| self.board.rows.get(index));
-        // Whoever watched has gone; the run goes on for its files.
+        // If standard output is closed, the run goes on for its files.
         let _ = self.table.show(&self.board, changed);
     }
 
-    /// The last drawing.
+    /// Draws the table for the last time.
     pub(super) fn finish(&mut self) {
         let _ = self.table.finish(&self.board);
     }

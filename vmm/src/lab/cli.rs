@@ -24,26 +24,26 @@ use refault_observe::folder::RunFolder;
 use refault_observe::report::verdicts::{Case, VerdictArgs};
 use refault_observe::report::{self, SweepTable};
 
-/// Where experiments leave their folders if nothing else is said.
+/// Where experiments write their folders by default.
 const RUNS: &str = "target/refault/lab";
-/// The same for sweeps.
+/// Where sweeps write their folders by default.
 const SWEEP_FOLDER: &str = "target/refault/sweep";
 
 /// Experiments with the NIC, the IOMMU and a model guest on a virtual clock
 #[derive(Debug, Subcommand)]
 pub enum LabCommand {
-    /// Runs a scenario, says what came out, and leaves a folder with everything
-    Run(RunArgs),
-    /// Runs a scenario at every point of a grid, and ends in one table; goes on where it was interrupted
+    /// Runs a scenario, prints a summary, and leaves a folder with all results
+    Run(LabRunArgs),
+    /// Runs a scenario at every point of a grid, and writes one table; resumes where it was interrupted
     Sweep(SweepArgs),
-    /// Plays every policy for DMA into files that move under every file operation, and prints the table
+    /// Runs every policy for DMA into files that move under every file operation, and prints the table
     ///
-    /// Exit status: 0, even if a policy loses bytes - that is its lesson -, 1 if refault itself did what it must not, 125
+    /// Exit status: 0, even if a policy loses bytes, which is what the table shows; 1 if refault itself misbehaved; 125
     /// if the table could not be made.
     Matrix(MatrixArgs),
     /// Lists the timings of published systems with their sources, or prints one
     Presets {
-        /// Print this one: each step, where its figure comes from, how sure it is
+        /// Print this one: each step, the source of its figure, its certainty
         name: Option<String>,
     },
     /// Lists the scenarios and sweeps that come with refault, or prints one as a file to start from
@@ -53,15 +53,15 @@ pub enum LabCommand {
     },
 }
 
-/// What `lab run` takes.
+/// Options of `lab run`.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub struct LabRunArgs {
     /// Name of a shipped scenario (see `refault lab scenarios`), or a file
     pub scenario: String,
-    /// Of all random choices, in place of the scenario's
+    /// Seed of all random choices, overriding the scenario's
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// A key in place of the scenario's, such as device.credits=8
+    /// Overrides a key of the scenario, such as device.credits=8
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// The folder for scenario, records and summary; files of an earlier run in it are replaced [default: a new one
@@ -73,7 +73,7 @@ pub struct RunArgs {
     pub verdicts: VerdictArgs,
 }
 
-/// What `lab sweep` takes.
+/// Options of `lab sweep`.
 #[derive(Debug, Args)]
 pub struct SweepArgs {
     /// Name of a shipped sweep (see `refault lab scenarios`), or a file
@@ -81,7 +81,7 @@ pub struct SweepArgs {
     /// The folder for finished points and the table [default: target/refault/sweep/NAME]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Points at the same time [default: one for each CPU]
+    /// Points to run at the same time [default: one per CPU]
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// The sweep is one test
@@ -89,10 +89,10 @@ pub struct SweepArgs {
     pub verdicts: VerdictArgs,
 }
 
-/// Does what the command says, and gives the exit status.
+/// Runs the command and returns the exit status.
 ///
 /// # Errors
-/// Something that was given is wrong, or an experiment cannot run; the text says what to do.
+/// An argument is wrong, or an experiment cannot run; the error says what to do.
 pub fn execute(command: &LabCommand) -> Result<u8> {
     match command {
         LabCommand::Run(args) => judged(&args.verdicts, &args.scenario, || run(args))?,
@@ -106,7 +106,7 @@ pub fn execute(command: &LabCommand) -> Result<u8> {
     Ok(0)
 }
 
-/// Does something that is one test by its own.
+/// Runs something that counts as one test.
 fn judged(verdicts: &VerdictArgs, name: &str, test: impl FnOnce() -> Result<()>) -> Result<()> {
     let start = Instant::now();
     let result = test();
@@ -115,7 +115,7 @@ fn judged(verdicts: &VerdictArgs, name: &str, test: impl FnOnce() -> Result<()>)
     result
 }
 
-fn run(args: &RunArgs) -> Result<()> {
+fn run(args: &LabRunArgs) -> Result<()> {
     let scenario = scenario(args)?;
     let outcome = engine::run(&scenario).with_context(|| format!("scenario {:?}", scenario.name))?;
     let figures = Figures::of(&scenario, &outcome);
@@ -136,7 +136,7 @@ fn run(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-fn scenario(args: &RunArgs) -> Result<Scenario> {
+fn scenario(args: &LabRunArgs) -> Result<Scenario> {
     let mut draft = Draft::open(&args.scenario, &read_file)?;
     for setting in &args.set {
         draft.set(setting)?;
@@ -153,7 +153,7 @@ fn summary(scenario: &Scenario, figures: &Figures) -> String {
     let timing: Vec<_> = presets.map(|preset| format!("{} ({})", preset.name, preset.certainty())).collect();
     let timing = if timing.is_empty() { "the scenario's own".into() } else { timing.join(", ") };
     let (name, seed) = (&scenario.name, scenario.seed);
-    let mut text = format!("{name}, seed {seed}, timing: {timing}; times are of the model\n\n");
+    let mut text = format!("{name}, seed {seed}, timing: {timing}; times are the model's\n\n");
     requests(&mut text, figures);
     faults(&mut text, figures);
     handlers(&mut text, figures);
@@ -163,7 +163,7 @@ fn summary(scenario: &Scenario, figures: &Figures) -> String {
 fn requests(text: &mut String, figures: &Figures) {
     let _ = writeln!(
         text,
-        "requests   {} in {}, {} a second, {:.1} MB/s; {} failed",
+        "requests   {} in {}, {}/s, {:.1} MB/s; {} failed",
         figures.whole("completed"),
         time(figures.real("duration_ns")),
         rate(figures.real("requests_per_s")),
@@ -178,7 +178,7 @@ fn faults(text: &mut String, figures: &Figures) {
     let requests = figures.whole("completed") + figures.whole("failed");
     let _ = writeln!(
         text,
-        "faults     {faults}, {:.3} of the requests, {:.2} under way in the mean; {} waited for another's, {} failed",
+        "faults     {faults} ({:.3} per request), {:.2} in flight on average; {} coalesced, {} failed",
         faults as f64 / requests.max(1) as f64,
         figures.real("faults_open_mean"),
         figures.whole("faults_coalesced"),
@@ -200,18 +200,19 @@ fn handlers(text: &mut String, figures: &Figures) {
     let whole = |name: &str| figures.whole(name);
     let _ = writeln!(
         text,
-        "handlers   {} faults, {} pages ahead; busy {:.1} %, wait {} in the mean; at most {} at one time",
+        "handlers   {} faults, {} pages prefetched; busy {:.1} %, wait {} on average; at most {} outstanding",
         whole("handled"),
         whole("prefetched"),
         100.0 * figures.real("handler_utilisation"),
         time(figures.real("handler_wait_mean_ns")),
         whole("handler_most_outstanding"),
     );
-    let (asked, invalidations) = (whole("page_requests"), whole("invalidations"));
-    let _ = writeln!(text, "messages   {asked} page requests, {invalidations} invalidations");
+    let (requests, invalidations) = (whole("page_requests"), whole("invalidations"));
+    let _ = writeln!(text, "messages   {requests} page requests, {invalidations} invalidations");
     let dropped = whole("records_dropped");
     if dropped > 0 {
-        let _ = writeln!(text, "{dropped} faults had no room in the records, and are in no figure here");
+        let _ =
+            writeln!(text, "{dropped} faults did not fit into the records and are in none of these figures");
     }
 }
 
@@ -221,7 +222,7 @@ fn quantiles(figures: &Figures, of: &str) -> String {
     shown.join(", ")
 }
 
-/// A duration with four digits and its unit.
+/// A duration with its unit, to about four digits.
 fn time(ns: f64) -> String {
     let (value, unit) = match ns {
         _ if ns >= 1e9 => (ns / 1e9, "s"),
@@ -246,7 +247,7 @@ fn run_sweep(args: &SweepArgs) -> Result<()> {
     let done = sweep::run(&plan, &folder, jobs, |points| {
         bar.set_position(points as u64);
         if std::mem::take(&mut first) {
-            // What an earlier run finished says nothing about how long the rest takes.
+            // Points of an earlier run took no time now, and would make the estimate too short.
             bar.reset_eta();
         }
     });
@@ -262,7 +263,7 @@ fn run_sweep(args: &SweepArgs) -> Result<()> {
     Ok(())
 }
 
-/// Draws the table.
+/// Makes the page that charts the table.
 fn sweep_page(plan: &SweepPlan, folder: &Path, table: &Path) -> Result<PathBuf> {
     let text = std::fs::read_to_string(table).with_context(|| format!("cannot read {}", table.display()))?;
     let read = SweepTable::from_csv(plan.name(), &text, &plan.columns());
@@ -270,7 +271,7 @@ fn sweep_page(plan: &SweepPlan, folder: &Path, table: &Path) -> Result<PathBuf> 
     Ok(report::write_sweep(folder, &read)?)
 }
 
-/// On standard error, if that is a terminal.
+/// A progress bar on standard error, if that is a terminal.
 fn progress_bar(points: usize) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -289,7 +290,7 @@ fn preset_list() -> String {
         let _ = writeln!(text, "{:<37} {}", "", preset.source);
     }
     text.push_str(
-        "\nThe second column is how sure the least sure figure is. `refault lab presets NAME` prints one.\n",
+        "\nThe second column is the certainty of the least certain figure. `refault lab presets NAME` prints one.\n",
     );
     text
 }
@@ -312,7 +313,7 @@ fn preset(name: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Words in lines of at most `width` characters.
+/// Wraps words into lines of at most `width` characters.
 fn wrapped(text: &str, width: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -343,6 +344,6 @@ fn scenario_list() -> String {
 fn shipped_file(name: &str) -> Result<&'static str> {
     SCENARIOS.text(name).or_else(|| SWEEPS.text(name)).with_context(|| {
         let names = [SCENARIOS.names(), SWEEPS.names()].concat().join(", ");
-        format!("nothing that is shipped is called {name:?}; write one of {names}")
+        format!("there is no shipped scenario or sweep {name:?}; write one of {names}")
     })
 }

@@ -1,4 +1,4 @@
-//! The folder of an experiment: what it was, and everything that came out.
+//! The folder of an experiment: its scenario and all its results.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,18 +11,18 @@ use refault_lab::scenario::Scenario;
 use refault_observe::report::{self, ExperimentReport};
 use refault_observe::save::save_atomically;
 
-/// Names of the files that only experiments have; the others are [`report::names`]'.
+/// Names of the files that only experiments have; for the others see [`report::names`].
 pub mod names {
-    /// The scenario with every key: run it, and the same comes out.
+    /// The scenario with every key: running it gives the same results.
     pub const SCENARIO: &str = "scenario.toml";
-    /// The figures that a sweep's table would have.
+    /// The figures, as in a sweep's table.
     pub const FIGURES: &str = "figures.json";
 }
 
 /// Writes all files of an experiment into its folder.
 ///
 /// # Errors
-/// The file system refuses.
+/// A file cannot be written.
 pub fn write(
     folder: &Path,
     scenario: &Scenario,
@@ -36,16 +36,16 @@ pub fn write(
     Ok(())
 }
 
-/// Writes what an experiment was, and its figures: the files that are not the report's.
+/// Writes the scenario and the figures: the files that are not part of the report.
 ///
 /// # Errors
-/// The file system refuses.
+/// A file cannot be written.
 pub fn describe(folder: &Path, scenario: &Scenario, figures: &Figures) -> Result<()> {
     save(folder, names::SCENARIO, scenario.to_toml().as_bytes())?;
     save(folder, names::FIGURES, lines(figures).as_bytes())
 }
 
-/// One figure a line, in the order of the columns.
+/// JSON with one figure per line, in the order of a sweep's columns.
 fn lines(figures: &Figures) -> String {
     let lines = FIGURES.iter().zip(figures.values()).map(|((name, ..), figure)| match figure {
         Figure::Whole(value) => format!("  \"{name}\": {value}"),

@@ -13,7 +13,7 @@ use refault_observe::report::verdicts::{Case, VerdictArgs};
 /// What `refault lab matrix` takes.
 #[derive(Args, Debug)]
 pub struct MatrixArgs {
-    /// Writes matrix.csv and matrix.html into this folder
+    /// Write matrix.csv and matrix.html into this folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Only this policy; may be given more than once
@@ -22,7 +22,7 @@ pub struct MatrixArgs {
     /// Only this operation; may be given more than once
     #[arg(long = "operation", value_name = "NAME")]
     operations: Vec<String>,
-    /// After the table, a line with all that is known of each cell
+    /// After the table, a line with all details of each cell
     #[arg(long)]
     long: bool,
     /// A test for each cell
@@ -31,7 +31,7 @@ pub struct MatrixArgs {
 }
 
 impl MatrixArgs {
-    /// Plays the cells and prints the table. Gives the exit status: 1 if refault itself did what it must not.
+    /// Runs the cells and prints the table. The exit status is 1 if refault itself misbehaved.
     pub fn execute(&self) -> Result<u8> {
         let start = Instant::now();
         let rows =
@@ -47,7 +47,7 @@ impl MatrixArgs {
                 );
             }
         }
-        self.tell(&cells)?;
+        self.print(&cells)?;
         let broken: Vec<_> = cells.iter().filter(|cell| !cell.broken.is_empty()).collect();
         broken.iter().for_each(|cell| eprintln!("{}", table::line(cell)));
         self.verdicts.leave(
@@ -59,7 +59,7 @@ impl MatrixArgs {
         Ok(u8::from(!broken.is_empty()))
     }
 
-    fn tell(&self, cells: &[Cell]) -> Result<()> {
+    fn print(&self, cells: &[Cell]) -> Result<()> {
         self.verdicts.print(&table::grid(cells));
         self.verdicts.print(&table::legend());
         for row in PolicyRow::ALL.into_iter().filter(|row| cells.iter().any(|cell| cell.row == *row)) {
@@ -70,9 +70,8 @@ impl MatrixArgs {
             cells.iter().for_each(|cell| self.verdicts.print(&table::line(cell)));
         }
         let Some(folder) = &self.out else { return Ok(()) };
-        let cannot = |path: &PathBuf| {
-            format!("cannot write {}; give --out a folder that can be written", path.display())
-        };
+        let cannot =
+            |path: &PathBuf| format!("cannot write {}; give --out a writable folder", path.display());
         fs::create_dir_all(folder).with_context(|| cannot(folder))?;
         let mut csv = Vec::new();
         table::csv(cells, &mut csv)?;
@@ -85,13 +84,13 @@ impl MatrixArgs {
     }
 }
 
-/// A policy that loses bytes passes: that is its lesson. What refault itself must not do fails.
+/// A policy that loses bytes passes, because the table is there to show it. Only misbehaviour of refault itself fails.
 fn case(cell: &Cell) -> Case {
     let failed = (!cell.broken.is_empty()).then(|| table::line(cell));
     Case::new(format!("{} {}", cell.row.name(), cell.operation.name()), failed)
 }
 
-/// The values whose names were given; all, if none was.
+/// The values of the given names, or all without any.
 fn chosen<T: Copy>(given: &[String], all: &[(&str, T)], one: &str, many: &str) -> Result<Vec<T>> {
     if given.is_empty() {
         return Ok(all.iter().map(|&(_, value)| value).collect());

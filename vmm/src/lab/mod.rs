@@ -1,11 +1,11 @@
-//! `refault lab`: experiments, sweeps and the matrix from files to folders. What happens in them is [`refault_lab`]'s.
+//! `refault lab`: reads scenarios from files and writes results to folders. The simulation is in [`refault_lab`].
 
 pub mod cli;
 pub mod folder;
 mod matrix;
 pub mod sweep;
 
-/// Files, for what the lab reads by name.
+/// Reads the files that the lab names.
 pub(crate) fn read_file(path: &str) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::Receiver;
 use anyhow::Result;
 
 use super::output::INPUT_WINDOW;
-use super::{Place, Spec};
+use super::{Backend, Spec};
 use refault_guest::relay::{Credit, Frame, pump_input};
 use refault_hosts::qemu;
 use refault_machine::config::{ExitReason, MachineConfig};
@@ -26,9 +26,11 @@ impl AnyMachine {
         consoles: Consoles,
         devices: impl FnOnce(&MachineParts) -> Result<Devices>,
     ) -> Result<Self> {
-        Ok(match &spec.place {
-            Place::Kvm => Self::Kvm(Machine::new(config, consoles, devices)?.with_debug(&spec.extras.debug)?),
-            Place::Qemu(emulator) => Self::Qemu(Box::new(qemu::QemuMachine::new(
+        Ok(match &spec.backend {
+            Backend::Kvm => {
+                Self::Kvm(Machine::new(config, consoles, devices)?.with_debug(&spec.extras.debug)?)
+            }
+            Backend::Qemu(emulator) => Self::Qemu(Box::new(qemu::QemuMachine::new(
                 emulator.clone(),
                 config,
                 spec.extras.clone(),

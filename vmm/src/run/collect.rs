@@ -1,4 +1,4 @@
-//! Files from the guest: a tar archive in a memory region, taken apart with the distrust a guest deserves.
+//! Files from the guest: a tar archive in a memory region, unpacked without trust in the guest.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -10,36 +10,36 @@ use super::options::parse::Out;
 use refault_os::confined::Folder;
 use refault_os::message::note;
 
-/// Most entries that are taken: a guest could fill the host's file system with empty files.
+/// Maximum number of entries: a guest could fill the host's file system with empty files.
 const ENTRIES_MAX: usize = 100_000;
 
-/// Copies what `wanted` names out of the archive, to each that wants it.
+/// Copies what `requested` names out of the archive, to each of its host paths.
 ///
 /// # Errors
-/// The archive is broken, a wanted path is not in it, or the host's side cannot be written.
-pub(super) fn unpack(archive: &File, wanted: &[Out]) -> Result<()> {
+/// The archive is damaged, a requested path is not in it, or a file on the host cannot be written.
+pub(super) fn unpack(archive: &File, requested: &[Out]) -> Result<()> {
     let size = archive.metadata()?.len();
-    let mut found = vec![false; wanted.len()];
+    let mut found = vec![false; requested.len()];
     let mut archive = tar::Archive::new(archive);
     for (count, entry) in archive.entries()?.enumerate() {
         ensure!(count < ENTRIES_MAX, "more than {ENTRIES_MAX} files: let the guest make one archive of them");
-        let mut entry = entry.context("what the guest collected is no archive")?;
+        let mut entry = entry.context("what the guest collected is not an archive")?;
         let path = entry.path()?.into_owned();
         let mut targets = Vec::new();
-        for (out, found) in wanted.iter().zip(&mut found) {
+        for (out, found) in requested.iter().zip(&mut found) {
             let Some(target) = Target::of(out, &path, entry.header().entry_type().is_dir()) else { continue };
             *found = true;
             targets.push(target);
         }
         ensure!(
             entry.size() <= size,
-            "the guest claims {} bytes for {}: more than it had room for",
+            "the guest claims {} bytes for {}: more than it has room for",
             entry.size(),
             path.display()
         );
         take(&mut entry, &path, &targets)?;
     }
-    match wanted.iter().zip(&found).find(|(_, found)| !**found) {
+    match requested.iter().zip(&found).find(|(_, found)| !**found) {
         None => Ok(()),
         Some((out, _)) => bail!("the guest has no {}", out.guest),
     }
@@ -53,8 +53,8 @@ fn take(entry: &mut tar::Entry<'_, &File>, path: &Path, targets: &[Target]) -> R
     }
     if !kind.is_file() {
         ensure!(
-            targets.iter().all(|target| !target.is_wanted),
-            "/{} is neither file nor folder in the guest: name what a link leads to",
+            targets.iter().all(|target| !target.is_requested),
+            "/{} is neither file nor folder in the guest: give the target of a link",
             path.display()
         );
         if !targets.is_empty() {
@@ -66,7 +66,7 @@ fn take(entry: &mut tar::Entry<'_, &File>, path: &Path, targets: &[Target]) -> R
     if let [target] = targets {
         return target.write(mode, entry);
     }
-    let mut copy = tempfile::tempfile().context("no place for a file that is wanted twice")?;
+    let mut copy = tempfile::tempfile().context("no room for a file that is requested twice")?;
     io::copy(entry, &mut copy)?;
     for target in targets {
         copy.rewind()?;
@@ -77,26 +77,26 @@ fn take(entry: &mut tar::Entry<'_, &File>, path: &Path, targets: &[Target]) -> R
 
 /// Where an entry goes.
 struct Target {
-    /// The folder that the user named.
+    /// The folder on the host.
     folder: PathBuf,
-    /// In it.
+    /// The path below it.
     below: PathBuf,
-    /// It is what the user named, and not below that.
-    is_wanted: bool,
+    /// The entry is the requested path itself, not one below it.
+    is_requested: bool,
 }
 
 impl Target {
-    /// For the wanted path and what is below it. As with `cp -T` a folder's contents go into the folder that is named, and
-    /// as with `cp` a file keeps its name in one that is there.
+    /// The target of an entry at or below the requested path. As with `cp -T`, a folder's contents go into the named
+    /// folder; as with `cp`, a file keeps its name if the target is an existing folder.
     fn of(out: &Out, entry: &Path, is_folder: bool) -> Option<Self> {
         let below = entry.strip_prefix(out.guest.trim_start_matches('/')).ok()?;
-        let is_wanted = below.as_os_str().is_empty();
-        let (folder, below) = match is_wanted && !is_folder {
+        let is_requested = below.as_os_str().is_empty();
+        let (folder, below) = match is_requested && !is_folder {
             false => (out.host.as_path(), below),
             true if out.host.is_dir() => (out.host.as_path(), Path::new(Path::new(&out.guest).file_name()?)),
             true => (out.host.parent()?, Path::new(out.host.file_name()?)),
         };
-        Some(Self { folder: folder.into(), below: below.into(), is_wanted })
+        Some(Self { folder: folder.into(), below: below.into(), is_requested })
     }
 
     fn make(&self) -> Result<()> {
@@ -124,7 +124,7 @@ mod tests {
             let mut header = tar::Header::new_gnu();
             header.set_size(text.len() as u64);
             header.set_mode(0o750);
-            // Straight into the header, for the builder refuses what a hostile guest would write.
+            // Straight into the header, because the builder refuses what a hostile guest would write.
             let name = header.as_mut_bytes().get_mut(..path.len()).expect("short");
             name.copy_from_slice(path.as_bytes());
             header.set_cksum();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn files_and_folders_come_out_under_their_new_names() {
+    fn files_and_folders_get_their_new_names() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let host = |name: &str| folder.path().join(name);
         let archive = archive(&[("a/x.log", "x"), ("b/one", "1"), ("b/sub/two", "2")]);
@@ -163,11 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn each_that_wants_a_file_gets_it_with_its_mode() {
+    fn a_file_requested_twice_is_written_twice_with_its_mode() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let host = |name: &str| folder.path().join(name);
-        let wanted = [out("/a", &host("all")), out("/a/b", &host("part")), out("/a/b/x", &host("one"))];
-        unpack(&archive(&[("a/b/x", "text")]), &wanted).expect("there");
+        let requested = [out("/a", &host("all")), out("/a/b", &host("part")), out("/a/b/x", &host("one"))];
+        unpack(&archive(&[("a/b/x", "text")]), &requested).expect("there");
         for name in ["all/b/x", "part/x", "one"] {
             assert_eq!(fs::read_to_string(host(name)).expect(name), "text");
             assert_eq!(fs::metadata(host(name)).expect(name).permissions().mode() & 0o777, 0o750, "{name}");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folders_contents_go_into_one_that_is_there() {
+    fn a_folders_contents_go_into_an_existing_folder() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let mut builder = tar::Builder::new(tempfile::tempfile().expect("temporary file"));
         let mut header = tar::Header::new_gnu();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_cannot_write_through_a_link_of_the_hosts() {
+    fn a_guest_cannot_write_through_a_link_on_the_host() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let (inside, home) = (folder.path().join("results"), folder.path().join("home"));
         fs::create_dir_all(&inside).expect("made");
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guest_has_not_is_an_error() {
+    fn a_path_missing_in_the_guest_is_an_error() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let error = unpack(&archive(&[("a", "x")]), &[out("/b", folder.path())]).expect_err("no b");
         assert!(error.to_string().contains("/b"), "{error}");
@@ -213,14 +213,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let host = folder.path().join("in");
         let hostile = archive(&[("b/../../escape", "x"), ("b/fine", "y")]);
-        // Whether it is refused or left out, nothing may appear outside.
+        // It may be refused or skipped, but nothing may appear outside.
         let _ = unpack(&hostile, &[out("/b", &host)]);
         assert!(!folder.path().join("escape").exists());
         assert!(!folder.path().parent().expect("a parent").join("escape").exists());
     }
 
     #[test]
-    fn a_link_that_was_asked_for_is_an_error() {
+    fn a_requested_link_is_an_error() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let mut archive = tar::Builder::new(tempfile::tempfile().expect("temporary file"));
         let mut header = tar::Header::new_gnu();

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use refault_iommu::Iommu;
 use refault_nic::Nic;
 
-use super::experiment::{Experiment, limits};
+use super::experiment::{GuestExperiment, limits};
 use super::stages::Stages;
 use crate::lab::folder::describe;
 use refault_lab::counts::Counts;
@@ -87,7 +87,7 @@ impl DeviceRecords {
     ///
     /// # Errors
     /// The program left no results, or a file cannot be written.
-    pub(super) fn write_experiment(self, folder: &Path, experiment: &Experiment) -> Result<()> {
+    pub(super) fn write_experiment(self, folder: &Path, experiment: &GuestExperiment) -> Result<()> {
         make(folder)?;
         let scenario = &experiment.scenario;
         let outcome = experiment.outcome(self.records, self.counters)?;

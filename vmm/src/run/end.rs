@@ -6,9 +6,9 @@ use refault_machine::config::ExitReason;
 pub use refault_os::bug::FAILED;
 use refault_os::stop::StopSignal;
 
-/// The time was up.
+/// The timeout expired.
 pub const TIMED_OUT: u8 = 124;
-/// The guest ended without telling how the command did: it crashed, was reset, powered off or halted.
+/// The guest ended without the command's status: it crashed, was reset, powered off or halted.
 pub const NO_STATUS: u8 = 123;
 /// The guest crashed, was reset or hung after the command had ended.
 pub const LATE_CRASH: u8 = 122;
@@ -17,24 +17,24 @@ pub const WARNED: u8 = 121;
 
 /// The end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
-    /// Stopped by a signal to us.
+pub struct RunEnd {
+    /// The signal to us that stopped it.
     pub stopped: Option<StopSignal>,
-    /// The command's exit status, 128 and the signal's number if it was killed. None if the guest never said.
+    /// The command's exit status, 128 and the signal's number if it was killed. None if the guest did not report it.
     pub status: Option<i32>,
     /// Why the machine stopped.
     pub reason: ExitReason,
-    /// Stopped because it took longer than this.
+    /// The limit that it exceeded, if that stopped it.
     pub timeout: Option<Duration>,
-    /// No command was to run: a guest that powers off or halts has done what it was booted for.
+    /// There was no command: for such a guest, to power off or halt is success.
     pub bare: bool,
     /// The end of the kernel's log.
     pub log: String,
-    /// Lines of trouble in all of it: see [`super::guest_log`].
+    /// Lines of trouble in the whole log: see [`super::guest_log`].
     pub findings: Vec<String>,
 }
 
-impl End {
+impl RunEnd {
     /// The exit status for the shell.
     pub fn code(&self) -> u8 {
         if let (Some(stop), ExitReason::Stopped) = (self.stopped, &self.reason) {
@@ -50,7 +50,7 @@ impl End {
         }
     }
 
-    /// The same, where a line of trouble in the guest's log makes a success a failure.
+    /// As [`Self::code`], but [`WARNED`] for a success with a line of trouble in the guest's log.
     pub fn strict_code(&self) -> u8 {
         match self.code() {
             0 if !self.findings.is_empty() => WARNED,
@@ -58,7 +58,7 @@ impl End {
         }
     }
 
-    /// What the user should be told, if it did not end as it should.
+    /// What went wrong, in words for the user; none if the run ended as it should.
     pub fn complaint(&self) -> Option<String> {
         if let (Some(stop), ExitReason::Stopped) = (self.stopped, &self.reason) {
             return Some(format!("{}: the guest was stopped", stop.name()));
@@ -101,7 +101,7 @@ impl End {
     }
 }
 
-/// Lines of the guest's, marked so that none can be taken for one of ours.
+/// Lines of the guest, marked so that none can be taken for one of ours.
 fn quoted(log: &str) -> String {
     log.lines().map(|line| format!("| {line}")).collect::<Vec<_>>().join("\n")
 }
@@ -110,8 +110,8 @@ fn quoted(log: &str) -> String {
 mod tests {
     use super::*;
 
-    fn end(status: Option<i32>, reason: ExitReason) -> End {
-        End {
+    fn end(status: Option<i32>, reason: ExitReason) -> RunEnd {
+        RunEnd {
             stopped: None,
             status,
             reason,
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_commands_status_is_ours() {
+    fn the_commands_status_is_the_exit_status() {
         for status in [0, 1, 7, 137, 255] {
             let end = end(Some(status), ExitReason::PowerOff);
             assert_eq!((i32::from(end.code()), end.complaint()), (status, None));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_ends_without_a_word_has_a_status_of_its_own() {
+    fn a_guest_that_ends_without_a_status_has_its_own_exit_status() {
         let reasons = [ExitReason::PowerOff, ExitReason::Halted, ExitReason::Reset, ExitReason::TripleFault];
         for reason in reasons {
             let end = end(None, reason);
@@ -141,8 +141,8 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_of_its_own_may_power_off_or_halt_and_nothing_else() {
-        let bare = |reason| End { bare: true, ..end(None, reason) };
+    fn a_guest_without_a_command_may_only_power_off_or_halt() {
+        let bare = |reason| RunEnd { bare: true, ..end(None, reason) };
         for reason in [ExitReason::PowerOff, ExitReason::Halted] {
             assert_eq!((bare(reason.clone()).code(), bare(reason).complaint()), (0, None));
         }
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_ours_is_not_the_guests() {
+    fn a_failure_of_refault_is_not_blamed_on_the_guest() {
         for status in [None, Some(0), Some(1)] {
             let end = end(status, ExitReason::Failed("KVM gave up".into()));
             assert_eq!(end.code(), FAILED);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_behind_the_command_is_seen() {
+    fn a_crash_after_the_command_is_reported() {
         for reason in [ExitReason::Reset, ExitReason::TripleFault, ExitReason::Stopped] {
             let end = end(Some(0), reason);
             assert_eq!(end.code(), LATE_CRASH);
@@ -178,19 +178,19 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_no_crash_of_the_guests() {
+    fn a_signal_is_not_a_crash_of_the_guest() {
         for status in [None, Some(0)] {
-            let end = End { stopped: Some(StopSignal::INTERRUPT), ..end(status, ExitReason::Stopped) };
+            let end = RunEnd { stopped: Some(StopSignal::INTERRUPT), ..end(status, ExitReason::Stopped) };
             assert_eq!(end.code(), 130);
             assert_eq!(end.complaint().as_deref(), Some("SIGINT: the guest was stopped"));
         }
-        let late = End { stopped: Some(StopSignal::INTERRUPT), ..end(Some(7), ExitReason::PowerOff) };
-        assert_eq!((late.code(), late.complaint()), (7, None), "it came when all was over");
+        let late = RunEnd { stopped: Some(StopSignal::INTERRUPT), ..end(Some(7), ExitReason::PowerOff) };
+        assert_eq!((late.code(), late.complaint()), (7, None), "the signal came after the end");
     }
 
     #[test]
-    fn a_warning_is_a_failure_where_it_is_to_be_one() {
-        let warned = |status| End {
+    fn a_warning_fails_a_success_with_the_strict_code_only() {
+        let warned = |status| RunEnd {
             findings: vec!["WARNING: at x.c".into()],
             ..end(Some(status), ExitReason::PowerOff)
         };
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn time_that_is_up_beats_everything() {
+    fn an_expired_timeout_takes_precedence() {
         let mut end = end(None, ExitReason::Stopped);
         end.timeout = Some(Duration::from_secs(5));
         assert_eq!(end.code(), TIMED_OUT);
@@ -209,14 +209,11 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_called_one_and_shown() {
+    fn a_panic_is_reported_with_its_log() {
         let mut end = end(None, ExitReason::Reset);
         end.log = "[    1.0] Kernel panic - not syncing: oops\nrefault: all is well\n".into();
         let complaint = end.complaint().expect("a complaint");
         assert!(complaint.contains("panicked") && complaint.contains("not syncing: oops"), "{complaint}");
-        assert!(
-            complaint.ends_with("\n| refault: all is well"),
-            "whose words they are is plain: {complaint}"
-        );
+        assert!(complaint.ends_with("\n| refault: all is well"), "the guest's lines are marked: {complaint}");
     }
 }

@@ -8,13 +8,13 @@ use anyhow::{Result, ensure};
 use refault_iommu::IommuConfig;
 use refault_nic::NicConfig;
 
-use super::experiment::{BEGIN, END, Experiment, limits};
+use super::experiment::{BEGIN, END, GuestExperiment, limits};
 use super::nested::nested;
 use super::options::RunArgs;
 use super::output::Verdicts;
 use super::output::streams::{stdout, streams};
 use super::recorded::{FinishedRun, RecordedRun};
-use super::{End, Place, Spec};
+use super::{Backend, RunEnd, Spec};
 use refault_guest::GuestImage;
 use refault_guest::kernel_tree::TreeKernel;
 use refault_hosts::{choice::Chosen, nested::inside};
@@ -43,7 +43,7 @@ pub fn execute(args: &RunArgs) -> Result<u8> {
     let timing = args.nic.timing()?;
     if inside() {
         let image = (!own_system).then(|| args.series.image()).transpose()?;
-        return in_this_process(args, image, args.tree()?, timing, Place::Kvm);
+        return in_this_process(args, image, args.tree()?, timing, Backend::Kvm);
     }
     if let Some(timing) = &timing {
         note(&timing.line());
@@ -54,7 +54,7 @@ pub fn execute(args: &RunArgs) -> Result<u8> {
     let image = (!own_system || chosen == Chosen::Nested).then(|| args.series.image()).transpose()?;
     match (chosen, image) {
         (Chosen::Nested, Some(image)) => nested(args, &image, tree.as_ref()),
-        (_, image) => in_this_process(args, image, tree, timing, args.host.place(chosen)?),
+        (_, image) => in_this_process(args, image, tree, timing, args.host.backend(chosen)?),
     }
 }
 
@@ -64,10 +64,10 @@ fn in_this_process(
     image: Option<GuestImage>,
     tree: Option<TreeKernel>,
     timing: Option<NamedTiming>,
-    place: Place,
+    backend: Backend,
 ) -> Result<u8> {
     let experiment = args.experiment()?;
-    let mut spec = Spec { place, tree, extras: args.extras.extras()?, ..args.spec(image) };
+    let mut spec = Spec { backend, tree, extras: args.extras.extras()?, ..args.spec(image) };
     if let Some(experiment) = &experiment {
         experiment.prepare(&mut spec)?;
         note(&limits(&experiment.scenario));
@@ -95,14 +95,17 @@ fn in_this_process(
 }
 
 /// The devices' configuration: a scenario's, or that of the options.
-fn devices(args: &RunArgs, experiment: Option<&Experiment>) -> (IommuConfig, NicConfig) {
+fn devices(args: &RunArgs, experiment: Option<&GuestExperiment>) -> (IommuConfig, NicConfig) {
     let Some(experiment) = experiment else { return (IommuConfig::default(), args.nic.config()) };
     let device = &experiment.scenario.device;
     (device.iommu(), NicConfig { sample_every: args.nic.config().sample_every, ..device.nic() })
 }
 
 /// Handles lines of the control channel: a scenario's program marks its begin and end, other lines are shown.
-fn listener(experiment: Option<&Experiment>, recorder: Option<Arc<Recorder>>) -> Box<dyn FnMut(&str) + Send> {
+fn listener(
+    experiment: Option<&GuestExperiment>,
+    recorder: Option<Arc<Recorder>>,
+) -> Box<dyn FnMut(&str) + Send> {
     let show = |line: &str| note(&format!("guest: {line}"));
     let (Some(experiment), Some(recorder)) = (experiment, recorder) else { return Box::new(show) };
     let (name, mode) = (experiment.scenario.name.clone(), experiment.scenario.device.mode.name());
@@ -114,7 +117,11 @@ fn listener(experiment: Option<&Experiment>, recorder: Option<Arc<Recorder>>) ->
 }
 
 /// Writes the run's folder, if faults were recorded. A scenario whose program failed has no results of its own.
-fn write_records(args: &RunArgs, finished: FinishedRun, experiment: Option<&Experiment>) -> Result<End> {
+fn write_records(
+    args: &RunArgs,
+    finished: FinishedRun,
+    experiment: Option<&GuestExperiment>,
+) -> Result<RunEnd> {
     let (end, records) = finished.take_records()?;
     if let (Some(folder), Some(records)) = (args.folder(experiment), records) {
         match experiment.filter(|_| end.status == Some(0)) {
@@ -126,7 +133,7 @@ fn write_records(args: &RunArgs, finished: FinishedRun, experiment: Option<&Expe
 }
 
 /// Reports what went wrong in the guest, and returns the exit status.
-fn report_end(args: &RunArgs, end: &End) -> u8 {
+fn report_end(args: &RunArgs, end: &RunEnd) -> u8 {
     if let Some(complaint) = end.complaint() {
         note(&complaint);
     }
@@ -143,7 +150,7 @@ fn report_end(args: &RunArgs, end: &End) -> u8 {
 fn print_verdicts(
     args: &RunArgs,
     verdicts: &Verdicts,
-    end: &End,
+    end: &RunEnd,
     (status, took): (u8, Duration),
 ) -> Result<()> {
     let words: Vec<_> = args.command.iter().map(|word| word.to_string_lossy()).collect();

@@ -1,7 +1,7 @@
-//! What no healthy guest says. A run whose guest's log has one of these lines has failed, whatever its
+//! Lines that no healthy guest logs. A run whose guest's log has one of them has failed, whatever its
 //! scenarios say.
 
-/// Marks of trouble anywhere in a line, as the kernel spells them.
+/// Signs of trouble anywhere in a line, as the kernel spells them.
 const TROUBLE: &[&str] = &[
     "BUG:",
     "kernel BUG at",
@@ -33,15 +33,15 @@ const TROUBLE: &[&str] = &[
     "Invalidation Time-out",
 ];
 
-/// Words that make a line of the IOMMU's driver, or of ours, one about trouble.
+/// Signs of trouble in a line of the IOMMU's driver or of ours.
 const COMPLAINTS: &[&str] = &[
     "error", "errors", "fault", "faults", "fail", "fails", "failed", "failure", "invalid", "timeout",
     "timed", "unable", "cannot", "can't",
 ];
 
-/// Parts of lines that hold such words and mean no harm.
+/// Harmless parts of lines that contain such words.
 const HARMLESS: &[&str] = &[
-    // The e820 type says nothing about the memory behind it.
+    // The kernel cannot know from the e820 type that the memory is persistent.
     "unable to guarantee persistence of writes",
 ];
 
@@ -49,22 +49,22 @@ const TRACE: &str = "Call Trace:";
 /// How the kernel begins the report that `sysrq l` asks for.
 const REPORT: &str = "sysrq: Show backtrace of all active CPUs";
 
-/// Most lines that are kept: a log can be all trouble.
+/// Maximum number of lines that are kept.
 const FOUND_MAX: usize = 100;
 
-/// Lines of a guest's log that no healthy run has, in their order and without repetitions; no more than the first hundred.
+/// Lines of trouble in a guest's log, in their order and without repetitions; at most the first hundred.
 pub fn findings(log: &str) -> Vec<String> {
     let mut watch = LogWatch::default();
     log.lines().for_each(|line| watch.look_at(line));
     watch.found
 }
 
-/// The same for a log that comes line by line.
+/// [`findings`] for a log that arrives line by line.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LogWatch {
-    /// As [`findings`] has them.
+    /// The findings so far.
     pub(super) found: Vec<String>,
-    /// A report of the guest's state has begun, as we ask for when the time is up: its call traces are no trouble.
+    /// A report of the guest's state has begun, as requested on a timeout: its call traces are not trouble.
     reporting: bool,
 }
 
@@ -90,7 +90,7 @@ fn of_interest(line: &str) -> bool {
     ["DMAR", "iommu:", "IOMMU", "refault"].iter().any(|name| line.contains(name))
 }
 
-/// By whole words: "default", "invalidation" and our own name complain of nothing.
+/// Matches whole words only, because of "default", "invalidation" and "refault".
 fn complains(line: &str) -> bool {
     let line = line.to_lowercase();
     let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '\'');
@@ -124,10 +124,10 @@ mod tests {
 [    3.000000] XFS (pmem0): Ending clean mount";
 
     #[test]
-    fn a_report_that_was_asked_for_is_no_trouble() {
-        let asked = format!("[ 1.0] {REPORT}\n[ 1.1] Call Trace:\n[ 1.2] BUG: one of its own\n");
-        assert_eq!(findings(&asked), ["[ 1.2] BUG: one of its own"]);
-        assert_eq!(findings(&format!("[ 0.5] Call Trace:\n{asked}")).len(), 2);
+    fn a_requested_report_is_not_trouble() {
+        let requested = format!("[ 1.0] {REPORT}\n[ 1.1] Call Trace:\n[ 1.2] BUG: one of its own\n");
+        assert_eq!(findings(&requested), ["[ 1.2] BUG: one of its own"]);
+        assert_eq!(findings(&format!("[ 0.5] Call Trace:\n{requested}")).len(), 2);
     }
 
     #[test]

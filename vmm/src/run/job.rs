@@ -1,4 +1,4 @@
-//! What the guest's init is told: an initramfs archive with the job, the user's modules and the user's files.
+//! The job of the guest's init: an initramfs archive with the job, the user's modules and the user's files.
 
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
@@ -13,51 +13,51 @@ use refault_guest::initramfs::Initramfs;
 use refault_guest::kernel::modules::load_order;
 use refault_hosts::qemu::{Extras, Share};
 
-/// Folders that are links in a Debian system: a folder of that name in the overlay would hide the whole system.
+/// Folders that are links in a Debian system: a folder of that name in the overlay would hide the link's target.
 const MERGED: &[&str] = &["bin", "sbin", "lib", "lib64"];
 /// Where the overlay's files are in the initramfs.
 const OVERLAY: &str = "extra";
-/// Items of one kind that init has room for.
+/// Maximum number of items of one kind in init.
 const ITEMS_MAX: usize = 512;
 
-/// A command for the guest and what belongs to it.
+/// A command for the guest, with its files, modules and environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Job {
     /// The command, its name first.
     pub command: Vec<OsString>,
-    /// Environment, whole.
+    /// The whole environment.
     pub environment: Vec<(String, OsString)>,
-    /// Columns and rows, if it is to have a terminal.
+    /// Columns and rows of its terminal, if it gets one.
     pub terminal: Option<(u16, u16)>,
     /// Files for the guest.
     pub add: Vec<Add>,
-    /// Paths to be collected behind the command.
+    /// Paths to collect after the command.
     pub collect: Vec<String>,
     /// Kernel modules to load besides the image's.
     pub modules: Vec<PathBuf>,
-    /// The image's modules do not fit the kernel: leave them.
+    /// The image's modules do not match the kernel: do not load them.
     pub foreign_kernel: bool,
-    /// What QEMU lends it.
+    /// Devices that only QEMU provides.
     pub extras: Extras,
     /// Block device of the root file system.
     pub root: String,
-    /// Block device for what is collected.
+    /// Block device for the collected files.
     pub results: Option<String>,
-    /// KiB of memory for each CPU's events of fault handling, if they are wanted.
+    /// KiB of memory for each CPU's trace of fault handling, if requested.
     pub trace: Option<u64>,
-    /// What init's lines on the control port begin with, so that no other program's are taken for them.
+    /// Prefix of init's lines on the control port, which no other program knows.
     pub token: String,
 }
 
 /// A [`Job::token`] that no guest can guess.
 pub fn token() -> String {
-    // Each state has keys of its own from the system's random numbers.
+    // Each state gets new keys from the system's random numbers.
     let word = || RandomState::new().hash_one(0u8);
     format!("{:016x}{:016x}", word(), word())
 }
 
 impl Job {
-    /// Writes the archive.
+    /// Writes the initramfs archive to `out`.
     ///
     /// # Errors
     /// A file that cannot be read, an argument with a NUL in it, or too many of them.
@@ -77,9 +77,9 @@ impl Job {
         archive.finish()
     }
 
-    /// Records of a letter, text and NUL, as `vmm/guest/src/image/init/setup.c` reads them.
+    /// JobRecords of a letter, text and NUL, as `vmm/guest/src/image/init/setup.c` reads them.
     fn records(&self) -> Result<Vec<u8>> {
-        let mut records = Records::default();
+        let mut records = JobRecords::default();
         self.command.iter().try_for_each(|argument| records.add(b'a', argument.as_bytes()))?;
         for (name, value) in &self.environment {
             records.add(b'e', &[name.as_bytes(), b"=", value.as_bytes()].concat())?;
@@ -120,11 +120,11 @@ impl Job {
 }
 
 #[derive(Default)]
-struct Records {
+struct JobRecords {
     bytes: Vec<u8>,
 }
 
-impl Records {
+impl JobRecords {
     fn add(&mut self, kind: u8, text: &[u8]) -> Result<()> {
         if text.contains(&0) {
             bail!("an argument holds a NUL byte: {}", String::from_utf8_lossy(text));
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_records_say_everything() {
+    fn the_records_contain_the_whole_job() {
         let job = Job {
             command: vec!["sh".into(), "-c".into(), "".into()],
             environment: vec![("A".into(), "b=c".into())],
@@ -166,13 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn no_two_tokens_are_the_same() {
+    fn tokens_differ() {
         let (one, other) = (token(), token());
         assert!(one != other && one.len() == 32 && other.len() == 32, "{one} {other}");
     }
 
     #[test]
-    fn what_qemu_lends_is_told() {
+    fn devices_of_qemu_are_in_the_records() {
         let share = Share { host: "/src".into(), guest: "/my src".into(), read_only: true };
         let extras = Extras { net: true, shares: vec![share], ..Extras::default() };
         let job = Job { extras, ..Job::default() };
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_init_cannot_take_is_refused() {
+    fn a_job_that_init_cannot_take_is_refused() {
         let many = Job { command: vec!["x".into(); ITEMS_MAX + 1], ..Job::default() };
         assert!(many.records().is_err());
         let nul = Job { command: vec!["a\0b".into()], ..Job::default() };
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_named() {
+    fn a_missing_file_is_named() {
         let add = Add { host: "/nonexistent/file".into(), guest: "/file".into() };
         let job = Job { add: vec![add], ..Job::default() };
         let error = job.write(std::io::sink()).expect_err("there is none");

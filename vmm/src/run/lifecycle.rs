@@ -9,9 +9,9 @@ use super::any_machine::{AnyMachine, feed, resize};
 use super::collect;
 use super::options::parse::Out;
 use super::output::{Ends, GuestStatus, INPUT_WINDOW, Outputs, PortState, ending};
-use super::plan::Plan;
-use super::watch::{Event, Watch};
-use super::{End, Spec, Streams};
+use super::plan::MachinePlan;
+use super::watchdog::{RunEvent, Watchdog};
+use super::{RunEnd, Spec, Streams};
 use refault_guest::relay::{Credit, Frame};
 use refault_machine::config::{ExitReason, PmemConfig};
 use refault_machine::memory::pmem;
@@ -22,13 +22,13 @@ use refault_os::stop::{GracefulStop, StopSignal};
 ///
 /// # Errors
 /// The guest cannot be built, a stream breaks, or a requested file cannot be brought out. A command that fails and a
-/// guest that crashes are not errors: see [`End`].
+/// guest that crashes are not errors: see [`RunEnd`].
 pub fn run(
     spec: &Spec,
     streams: Streams,
     devices: impl FnOnce(&MachineParts) -> Result<Devices>,
-) -> Result<End> {
-    let plan = Plan::new(spec)?;
+) -> Result<RunEnd> {
+    let plan = MachinePlan::new(spec)?;
     let handle = Arc::new(OnceLock::new());
     let stopped = Arc::new(OnceLock::new());
     let state = Arc::<PortState>::default();
@@ -37,7 +37,7 @@ pub fn run(
     let ends = outputs.ends();
     let _orderly = end_on_signal(&handle, &stopped, &ends)?;
     let credit = Arc::new(Credit::new(INPUT_WINDOW));
-    let (watch, events) = Watch::new(spec.timeout);
+    let (watch, events) = Watchdog::new(spec.timeout);
     let consoles = match plan.relayed {
         true => outputs.relayed(&state, &credit, &handle, plan.token.clone(), notifier(&events)),
         false => outputs.plain(&state, &handle),
@@ -55,14 +55,14 @@ pub fn run(
     let watching = watch.start(hand, ask, move || late.limit_waits());
     let reason = machine.run();
     ends.finish();
-    let _ = events.send(Event::Over);
+    let _ = events.send(RunEvent::MachineEnded);
     credit.close();
     let timed_out = watching.join().unwrap_or(false);
     let status = state.status().clone();
     if let Some(why) = &status.broken {
         bail!("{why}");
     }
-    let end = End {
+    let end = RunEnd {
         stopped: stopped.get().copied(),
         status: status.exit,
         reason: explained(reason?, &plan.config.pmem),
@@ -93,7 +93,7 @@ fn end_on_signal(
 }
 
 /// Passes the guest's events to the watchdog, which may have ended.
-fn notifier(events: &Sender<Event>) -> impl Fn(Event) + Send + use<> {
+fn notifier(events: &Sender<RunEvent>) -> impl Fn(RunEvent) + Send + use<> {
     let events = events.clone();
     move |event| {
         let _ = events.send(event);
@@ -112,7 +112,7 @@ fn explained(reason: ExitReason, pmem: &[PmemConfig]) -> ExitReason {
     }
 }
 
-fn bring_out(plan: &Plan, requested: &[Out], status: &GuestStatus) -> Result<()> {
+fn bring_out(plan: &MachinePlan, requested: &[Out], status: &GuestStatus) -> Result<()> {
     let Some(results) = plan.results() else { return Ok(()) };
     let unpacked = collect::unpack(results, requested);
     if status.collect_failed && unpacked.is_ok() {

@@ -1,4 +1,4 @@
-//! Boots a guest, runs a command in it, and brings back its output, its files and its exit status.
+//! Boots a guest, runs a command in it, and returns its output, files and exit status.
 
 mod any_machine;
 mod collect;
@@ -15,7 +15,7 @@ mod output;
 mod plan;
 mod recorded;
 pub mod stages;
-mod watch;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 pub(crate) use self::device_records::DeviceRecords;
-pub use self::end::{End, FAILED, LATE_CRASH, NO_STATUS, TIMED_OUT, WARNED};
+pub use self::end::{FAILED, LATE_CRASH, NO_STATUS, RunEnd, TIMED_OUT, WARNED};
 pub use self::execute::execute;
 pub use self::lifecycle::run;
 pub use self::options::RunArgs;
@@ -37,28 +37,28 @@ use refault_machine::config::CpuModel;
 
 /// What the guest runs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum Backend {
     /// Our own VMM, on a KVM that works.
     #[default]
     Kvm,
-    /// QEMU.
+    /// QEMU, with our devices on sockets.
     Qemu(Emulator),
 }
 
-/// A guest and what it is to do.
+/// A guest and its command.
 #[derive(Clone, Debug, Default)]
 pub struct Spec {
-    /// What it runs on.
-    pub place: Place,
-    /// Kernel, modules, root file system, driver. None is enough when kernel and initrd are the user's own.
+    /// What the guest runs on.
+    pub backend: Backend,
+    /// Kernel, modules, root file system, driver. Not needed if kernel and initrd are the user's own.
     pub image: Option<GuestImage>,
     /// A kernel in place of the image's.
     pub kernel: Option<PathBuf>,
     /// A kernel with its modules in place of the image's.
     pub tree: Option<TreeKernel>,
-    /// What it is debugged with, and what QEMU lends it; nothing else can.
+    /// Debugging, and devices that only QEMU provides.
     pub extras: Extras,
-    /// An initramfs in place of the image's: it boots as it likes, and no command can be run.
+    /// An initramfs in place of the image's: it boots by itself, and no command can be run.
     pub initrd: Option<PathBuf>,
     /// A root file system in place of the image's.
     pub rootfs: Option<PathBuf>,
@@ -68,7 +68,7 @@ pub struct Spec {
     pub cpus: u8,
     /// Guest RAM in bytes.
     pub memory: u64,
-    /// Which CPU the guest sees.
+    /// The CPU model that the guest sees.
     pub cpu_model: CpuModel,
     /// Persistent memory regions: /dev/pmem0 and up.
     pub pmem: Vec<Pmem>,
@@ -78,21 +78,21 @@ pub struct Spec {
     pub add: Vec<Add>,
     /// Files from the guest, when the command has ended.
     pub out: Vec<Out>,
-    /// Room for those, in bytes.
+    /// Room for the files from the guest, in bytes.
     pub out_size: u64,
     /// The command, its name first.
     pub command: Vec<OsString>,
-    /// It is a shell for the user, who may power the guest off.
+    /// The command is a shell for the user, who may power the guest off.
     pub shell: bool,
-    /// Its environment besides a plain one.
+    /// The command's environment.
     pub environment: Vec<(String, OsString)>,
-    /// Columns and rows of its terminal, if it gets one.
+    /// Columns and rows of the command's terminal, if it gets one.
     pub terminal: Option<(u16, u16)>,
-    /// How long all this may take.
+    /// Limit on the whole run.
     pub timeout: Option<Duration>,
     /// Let the kernel log everything.
     pub verbose: bool,
-    /// Have the guest trace its handling of faults, with so many KiB for each CPU's events: see [`stages`].
+    /// Trace the guest's fault handling, with this many KiB for each CPU's events: see [`stages`].
     pub trace_kib: Option<u64>,
 }
 
@@ -100,7 +100,7 @@ pub struct Spec {
 pub struct Streams {
     /// Standard input of the command.
     pub input: Option<Box<dyn Read + Send>>,
-    /// Columns and rows that its terminal changes to.
+    /// Later sizes of its terminal, as columns and rows.
     pub sizes: Option<Receiver<(u16, u16)>>,
     /// Its standard output.
     pub output: Box<dyn Write + Send>,
@@ -108,6 +108,6 @@ pub struct Streams {
     pub errors: Box<dyn Write + Send>,
     /// Copies of the kernel's log.
     pub log: Vec<Box<dyn Write + Send>>,
-    /// Is called with every line that a program writes to /dev/refault-control in the guest.
+    /// Called with every line that a program writes to /dev/refault-control in the guest.
     pub control: Box<dyn FnMut(&str) + Send>,
 }

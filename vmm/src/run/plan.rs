@@ -1,4 +1,4 @@
-//! From what the user wants to what the machine is made of.
+//! From a run's specification to the machine's configuration.
 
 use std::fs::File;
 use std::io::{BufWriter, Read};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::job::{Job, token};
 use super::options::parse::Pmem;
-use super::{Place, Spec};
+use super::{Backend, Spec};
 use refault_guest::GuestImage;
 use refault_guest::kernel_tree::TreeKernel;
 use refault_hosts::nested::{inside, lent};
@@ -18,33 +18,33 @@ use refault_machine::config::{MachineConfig, PMEM_ALIGN, PmemBacking, PmemConfig
 use refault_machine::memory::pmem::allocate;
 use refault_os::message::note;
 
-/// What every guest of ours is told: log to the first serial port, warnings and worse; a panic ends the machine.
+/// Command line of every guest of ours: log to the first serial port, and end the machine on a panic.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
-/// In an emulated machine the guest's kernel rewrites itself while it comes up, and had better do so with one CPU: see
-/// `nested/start_cpus.rs`. Init switches the others on.
+/// In an emulated machine the guest's kernel boots with one CPU, because it patches its own code while it boots: see
+/// `nested/start_cpus.rs` in refault-hosts. Init brings the others up.
 const ONE_CPU_FIRST: &str = " maxcpus=1";
-/// On our own VMM the kernel would go to real mode to be reset, and the core would have the registers it has there.
+/// With a core: on our own VMM the kernel would enter real mode for a reset, and the core would have those registers.
 const BY_REGISTER: &str = "reboot=acpi";
-/// Memory-backed, where there is such a folder.
+/// A folder in memory, on most systems.
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// What is said when they cannot be.
-const NO_ROOM: &str = "no room for the files to bring out; --out-size says how much they may take";
+/// Error when the files to bring out do not fit.
+const NO_ROOM: &str = "no room for the files to bring out; their maximum size is set with --out-size";
 
-/// A machine's configuration and the files that live as long as it does. They have no names: whatever ends us
-/// leaves nothing behind.
+/// A machine's configuration, and the files that it uses. They are unnamed, so that nothing is left behind, whatever ends
+/// this process.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct MachinePlan {
     pub(super) config: MachineConfig,
-    /// Our init runs in the guest.
+    /// refault's own init runs in the guest.
     pub(super) relayed: bool,
-    /// What its lines begin with.
+    /// Prefix of init's lines.
     pub(super) token: String,
     results: Option<File>,
     _job: Option<File>,
 }
 
-impl Plan {
+impl MachinePlan {
     pub(super) fn new(spec: &Spec) -> Result<Self> {
         let mut plan = Self {
             config: MachineConfig {
@@ -79,7 +79,7 @@ impl Plan {
         self.results.as_ref()
     }
 
-    /// With the user's own initramfs, which does not know how to take a command.
+    /// Plans a guest with the user's own initramfs, which cannot run a command.
     fn foreign(&mut self, spec: &Spec, initrd: &Path) -> Result<()> {
         let ours = !spec.command.is_empty()
             || !spec.add.is_empty()
@@ -101,9 +101,9 @@ impl Plan {
     fn ours(&mut self, spec: &Spec) -> Result<()> {
         let image =
             spec.image.as_ref().ok_or_else(|| anyhow!("no guest image: `refault guest build` makes one"))?;
-        let lent = match spec.place {
-            Place::Qemu(_) => spec.extras.clone(),
-            Place::Kvm => Extras::default(),
+        let extras = match spec.backend {
+            Backend::Qemu(_) => spec.extras.clone(),
+            Backend::Kvm => Extras::default(),
         };
         let mut job = Job {
             command: spec.command.clone(),
@@ -114,7 +114,7 @@ impl Plan {
             modules: spec.modules.clone(),
             foreign_kernel: is_foreign(spec.kernel.as_deref(), image)?,
             trace: spec.trace_kib,
-            extras: lent,
+            extras,
             token: self.token.clone(),
             ..Job::default()
         };
@@ -127,7 +127,7 @@ impl Plan {
         }
         job.root = self.add_region(private(spec.rootfs.as_deref().unwrap_or(&image.root()))?);
         let file = nameless(|file| job.write(BufWriter::new(file)))?;
-        // What comes later is laid over what came before.
+        // The kernel unpacks them in this order, and later files replace earlier ones.
         self.config.initrds = vec![image.boot_archive(), image.driver_archive()];
         self.config.initrds.extend(spec.tree.as_ref().map(TreeKernel::archive));
         self.config.initrds.push(path_of(&file));
@@ -148,7 +148,8 @@ fn cmdline(spec: &Spec) -> Result<String> {
     let cpus = if inside() { ONE_CPU_FIRST } else { "" };
     let tree = spec.tree.as_ref().map(TreeKernel::arguments).transpose()?.unwrap_or_default();
     let ours = format!("{CMDLINE} loglevel={level}{cpus}");
-    let reset = if spec.place == Place::Kvm && spec.extras.debug.dump.is_some() { BY_REGISTER } else { "" };
+    let reset =
+        if spec.backend == Backend::Kvm && spec.extras.debug.dump.is_some() { BY_REGISTER } else { "" };
     let words = [&ours, tree.as_str(), spec.extras.debug.kernel_arguments(), reset, &spec.append];
     Ok(words
         .map(|part| part.trim())
@@ -158,7 +159,7 @@ fn cmdline(spec: &Spec) -> Result<String> {
         .join(" "))
 }
 
-/// The user's regions. What an emulated machine was lent it has as memory.
+/// The user's regions. In an emulated machine, files of the host are memory at a known address.
 fn regions(pmem: &[Pmem]) -> Result<Vec<PmemConfig>> {
     let mut lent = lent().into_iter();
     let mut place = |pmem| {
@@ -175,7 +176,7 @@ fn regions(pmem: &[Pmem]) -> Result<Vec<PmemConfig>> {
     pmem.iter().map(&mut place).collect()
 }
 
-/// A region of the user's. A file that is not there is made with the machine, if a size is given.
+/// A region of the user. A missing file is created with the machine, if a size is given.
 pub(super) fn region(pmem: &Pmem) -> Result<PmemConfig> {
     let Some(path) = &pmem.file else {
         let size = pmem.size.unwrap_or_default();
@@ -185,7 +186,7 @@ pub(super) fn region(pmem: &Pmem) -> Result<PmemConfig> {
         (Ok(meta), size) => size.unwrap_or(meta.len()),
         (Err(_), Some(size)) if size.is_multiple_of(PMEM_ALIGN) => size,
         (Err(_), Some(size)) => bail!("--pmem {}: {size} bytes are not a multiple of 2 MiB", path.display()),
-        (Err(error), None) => bail!("--pmem {0}: {error}; {0},size=1G makes one of 1 GiB", path.display()),
+        (Err(error), None) => bail!("--pmem {0}: {error}; {0},size=1G creates one of 1 GiB", path.display()),
     };
     Ok(PmemConfig { backing: PmemBacking::Shared(path.clone()), size })
 }
@@ -196,7 +197,7 @@ fn private(path: &Path) -> Result<PmemConfig> {
     Ok(PmemConfig { backing: PmemBacking::Private(path.to_path_buf()), size: meta.len() })
 }
 
-/// Whether the image's modules do not fit the user's kernel.
+/// Whether the user's kernel is not the one that the image's modules are for.
 fn is_foreign(kernel: Option<&Path>, image: &GuestImage) -> Result<bool> {
     let Some(kernel) = kernel else { return Ok(false) };
     let ours = image.manifest()?.kernel;
@@ -208,15 +209,15 @@ fn is_foreign(kernel: Option<&Path>, image: &GuestImage) -> Result<bool> {
         release => {
             let release = release.unwrap_or("of unknown release");
             note(&format!(
-                "kernel {release} is not the image's {ours}: none of the image's modules is loaded; give --module \
-                 what is not built in: pmem, erofs, overlay, and the driver"
+                "kernel {release} is not the image's {ours}: none of the image's modules is loaded; give --module for \
+                 those not built in: pmem, erofs, overlay, and the driver"
             ));
             Ok(true)
         }
     }
 }
 
-/// What `uname -r` will say: from a bzImage's header (Documentation/arch/x86/boot.rst), or from the banner in an
+/// The release, as `uname -r` prints it: from a bzImage's header (Documentation/arch/x86/boot.rst), or from the banner in an
 /// ELF file.
 fn release_of(kernel: &[u8]) -> Option<&str> {
     const BANNER: &[u8] = b"Linux version ";
@@ -228,7 +229,7 @@ fn release_of(kernel: &[u8]) -> Option<&str> {
     std::str::from_utf8(text).ok()
 }
 
-/// A file without a name, in memory if it has room there for what `fill` puts into it.
+/// An unnamed file with the contents written by `fill`, in memory if there is room.
 fn nameless(fill: impl Fn(&File) -> Result<()>) -> Result<File> {
     let memory = Path::new(SHARED_MEMORY);
     let in_memory = || {
@@ -243,15 +244,12 @@ fn nameless(fill: impl Fn(&File) -> Result<()>) -> Result<File> {
     let file = tempfile::tempfile_in(&folder)
         .with_context(|| format!("cannot make a temporary file in {}", folder.display()))?;
     fill(&file).with_context(|| {
-        format!(
-            "neither {SHARED_MEMORY} nor {} will do: TMPDIR may name a folder with room",
-            folder.display()
-        )
+        format!("neither {SHARED_MEMORY} nor {} has room: set TMPDIR to a folder that has", folder.display())
     })?;
     Ok(file)
 }
 
-/// By which a file without a name can be opened again while we hold it.
+/// A path by which an unnamed file can be opened again while we hold it.
 fn path_of(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

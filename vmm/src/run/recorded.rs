@@ -9,7 +9,7 @@ use refault_nic::{Nic, NicConfig};
 
 use super::device_records::DeviceRecords;
 use super::stages::Stages;
-use super::{End, Spec, Streams, run};
+use super::{RunEnd, Spec, Streams, run};
 use crate::devices;
 use refault_observe::report::TimeBase;
 use refault_observe::trace::Recorder;
@@ -29,7 +29,7 @@ pub(crate) struct RecordedRun {
 
 /// A run whose guest has ended.
 pub(crate) struct FinishedRun {
-    end: End,
+    end: RunEnd,
     recorder: Option<Arc<Recorder>>,
     stages: Option<Stages>,
     timing: Option<NamedTiming>,
@@ -78,7 +78,7 @@ impl RecordedRun {
         });
         // Ends the NIC's threads, before the records are taken.
         let devices = wired.map(|wired: Wired| (wired.nic.clone(), wired.iommu.clone()));
-        Ok(FinishedRun { end: end?, recorder, stages, timing, time: spec.place.time(), devices })
+        Ok(FinishedRun { end: end?, recorder, stages, timing, time: spec.backend.time(), devices })
     }
 }
 
@@ -87,7 +87,7 @@ impl FinishedRun {
     ///
     /// # Errors
     /// As [`DeviceRecords::take`].
-    pub(crate) fn take_records(self) -> Result<(End, Option<DeviceRecords>)> {
+    pub(crate) fn take_records(self) -> Result<(RunEnd, Option<DeviceRecords>)> {
         let Self { end, recorder, stages, timing, time, devices } = self;
         let (Some(recorder), Some((nic, iommu))) = (recorder, devices) else { return Ok((end, None)) };
         let records = DeviceRecords::take((&nic, &iommu), &recorder, stages.as_ref(), timing, time)?;

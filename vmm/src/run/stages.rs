@@ -1,5 +1,5 @@
-//! The guest's own account of its fault handling: asked for with the job, brought out with the files, and put into the
-//! records.
+//! The guest's own account of its fault handling: requested with the job, brought out with the files, and merged into
+//! the records.
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -9,25 +9,26 @@ use super::options::parse::Out;
 use refault_observe::trace::guest::{FOLDER, GuestTrace};
 use refault_observe::trace::{Recorder, Records};
 
-/// Part of the guest's memory that its events may take.
+/// The guest's events may take this fraction, 1/64, of its memory.
 const SHARE: u64 = 64;
-/// Least and most of it, in bytes: a fault takes some 200.
+/// Minimum of that, in bytes. A fault takes about 200.
 const LEAST: u64 = 2 << 20;
+/// Maximum of that, in bytes.
 const MOST: u64 = 32 << 20;
-/// What the files have besides events.
+/// Bytes that the files take besides events.
 const DESCRIPTIONS: u64 = 1 << 20;
 
-/// An account that was asked for.
+/// A requested account.
 #[derive(Debug)]
 pub struct Stages {
     folder: TempDir,
 }
 
 impl Stages {
-    /// Has the guest trace its handling of faults.
+    /// Makes the guest trace its handling of faults.
     ///
     /// # Errors
-    /// There is no room for the files.
+    /// The folder for the files cannot be made.
     pub fn request(spec: &mut Spec) -> Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let room = room(spec.memory);
@@ -37,23 +38,23 @@ impl Stages {
         Ok(Self { folder })
     }
 
-    /// Puts what the guest told into the records, and says in them how far that went.
+    /// Merges the guest's account into the records, and notes in them how complete it is.
     ///
     /// # Errors
-    /// Its files cannot be read.
+    /// The guest's files cannot be read.
     pub fn merge(&self, recorder: &Recorder, records: &mut Records) -> Result<()> {
         let files = self.folder.path().join("files");
-        // A guest that ended before its command did leaves none.
-        let told = match files.is_dir() {
-            true => GuestTrace::load(&files).context("cannot read what the guest told of its faults")?,
+        // A guest that ended before its command leaves none.
+        let account = match files.is_dir() {
+            true => GuestTrace::load(&files).context("cannot read the guest's account of its faults")?,
             false => GuestTrace::default(),
         };
-        let stages = told.merge(recorder.origin_ns(), records);
+        let stages = account.merge(recorder.origin_ns(), records);
         records.observed.guest = Some(stages);
         Ok(())
     }
 
-    /// Bytes of the machine's memory that the files may take.
+    /// Bytes that the files of a guest with this much memory may take.
     pub fn bytes(memory: u64) -> u64 {
         room(memory) + DESCRIPTIONS
     }

@@ -27,7 +27,7 @@ pub(super) struct DelayedFunction {
     links: Links,
 }
 
-/// The NIC's other delayed seams, which a read pushes or a reset drains.
+/// The NIC's other delayed seams: a read pushes interrupts, and a reset discards what is in flight.
 pub(super) struct Links {
     pub(super) agent: Arc<DelayedAgent>,
     pub(super) endpoint: Arc<DelayedEndpoint>,

@@ -10,7 +10,7 @@ use refault_timing::{Preset, Timing, timing_alone, tree};
 pub struct NamedTiming {
     /// The preset or file, as given.
     pub name: String,
-    /// What it says.
+    /// The steps' durations.
     pub timing: Timing,
 }
 

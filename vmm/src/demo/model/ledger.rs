@@ -1,20 +1,20 @@
-//! What a page of a file may hold, known without asking the file system.
+//! The possible contents of a file's pages, tracked without reading the filesystem.
 //!
-//! Each page is written whole, and its words say by whom, in which version. Which of several versions a page holds is
-//! open only among those that were under way at the same time.
+//! Each page is written whole, and its words encode the owner and the version. More than one version is possible only
+//! while, or after, several writes of the page were in flight at the same time.
 
 /// Bytes of a page.
 pub(super) const PAGE: usize = 4096;
 
-/// Whose bytes.
+/// The owner of a page's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// The file under DMA.
     Target = 1,
     /// The file it exchanges ranges with.
     Donor,
-    /// Whoever gets the blocks that become free.
-    Heir,
+    /// A file that reuses freed blocks.
+    Reuser,
 }
 
 /// One content of a page; `None` is a hole: zeroes.
@@ -27,7 +27,7 @@ pub(super) fn bytes(version: Version, page: u64) -> Vec<u8> {
     (0..PAGE as u64 / 8).flat_map(|index| word(index).to_le_bytes()).collect()
 }
 
-/// What one page may hold.
+/// The versions that one page may hold.
 #[derive(Clone, Debug)]
 pub(super) struct Page(Vec<Candidate>);
 
@@ -35,59 +35,60 @@ pub(super) struct Page(Vec<Candidate>);
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     version: Version,
-    /// When it was over, if it is.
-    over: Option<u64>,
+    /// When the write ended, if it has.
+    ended: Option<u64>,
 }
 
 impl Page {
-    /// It holds this, since `now`.
+    /// A page that has held `version` since `now`.
     pub(super) fn holding(version: Version, now: u64) -> Self {
-        Self(vec![Candidate { version, over: Some(now) }])
+        Self(vec![Candidate { version, ended: Some(now) }])
     }
 
-    /// A write of `version` is under way from now on.
+    /// Starts a write of `version`.
     pub(super) fn begin(&mut self, version: Version) {
-        self.0.push(Candidate { version, over: None });
+        self.0.push(Candidate { version, ended: None });
     }
 
-    /// The write of `version` that began at `began` is over: whatever was over when it began is not there any more. If
-    /// it failed it may have come to pass or not.
+    /// Ends the write of `version` that began at `began`. On success, versions whose writes had ended before that are no
+    /// longer possible. A failed write may or may not have taken effect.
     pub(super) fn end(&mut self, version: Version, began: u64, now: u64, success: bool) {
         if success {
-            self.0.retain(|other| other.version == version || other.over.is_none_or(|over| over > began));
+            self.0.retain(|other| other.version == version || other.ended.is_none_or(|ended| ended > began));
         }
         for own in self.0.iter_mut().filter(|other| other.version == version) {
-            own.over = Some(now);
+            own.ended = Some(now);
         }
     }
 
-    /// Something that nobody else does at the same time puts `version` here; what is under way may come after it.
+    /// Replaces the contents by `version` with an exclusive operation. Writes in flight may land after it.
     pub(super) fn replace(&mut self, version: Version, now: u64) {
-        self.0.retain(|other| other.over.is_none());
-        self.0.push(Candidate { version, over: Some(now) });
+        self.0.retain(|other| other.ended.is_none());
+        self.0.push(Candidate { version, ended: Some(now) });
     }
 
-    /// All of it as it is now, for a copy that no write reaches any more.
+    /// The possible contents of a copy that no later write reaches.
     pub(super) fn frozen(&self, now: u64) -> Self {
-        Self(self.0.iter().map(|candidate| Candidate { over: Some(now), ..*candidate }).collect())
+        Self(self.0.iter().map(|candidate| Candidate { ended: Some(now), ..*candidate }).collect())
     }
 
-    /// Nobody will hear of writes that are under way: they were of a program that is dead.
+    /// Ends the writes in flight without a completion: their program was killed.
     pub(super) fn abandon(&mut self, now: u64) {
-        for candidate in self.0.iter_mut().filter(|candidate| candidate.over.is_none()) {
-            candidate.over = Some(now);
+        for candidate in self.0.iter_mut().filter(|candidate| candidate.ended.is_none()) {
+            candidate.ended = Some(now);
         }
     }
 
-    /// The contents of two pages change places. What is under way for this one may have come to either.
+    /// Exchanges the contents of two pages. Writes in flight to this one may have landed in either.
     pub(super) fn exchange(&mut self, other: &mut Self, now: u64) {
-        let under_way: Vec<_> = self.0.iter().filter(|candidate| candidate.over.is_none()).copied().collect();
+        let in_flight: Vec<_> =
+            self.0.iter().filter(|candidate| candidate.ended.is_none()).copied().collect();
         let here = std::mem::replace(&mut self.0, other.frozen(now).0);
         other.0 = Self(here).frozen(now).0;
-        self.0.extend(under_way);
+        self.0.extend(in_flight);
     }
 
-    /// Bytes of `found`, page `number`, that are none of what may be there.
+    /// Bytes of `found` that differ from the closest possible content of page `number`.
     pub(super) fn wrong(&self, number: u64, found: &[u8]) -> u64 {
         let off = |candidate: &Candidate| {
             let expected = bytes(candidate.version, number);
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_is_over_leaves_only_itself_and_what_was_under_way_with_it() {
+    fn a_completed_write_leaves_itself_and_the_writes_in_flight_with_it() {
         let mut page = Page::holding(version(0), 0);
         page.begin(version(1));
         assert!(may_hold(&page, 0) && may_hold(&page, 1));
@@ -118,7 +119,7 @@ mod tests {
         page.end(version(1), 1, 3, true);
         assert!(!may_hold(&page, 0) && may_hold(&page, 1) && may_hold(&page, 2));
         page.end(version(2), 2, 4, true);
-        assert!(may_hold(&page, 1) && may_hold(&page, 2), "which of the two came last nobody knows");
+        assert!(may_hold(&page, 1) && may_hold(&page, 2), "either of the two may have landed last");
         page.begin(version(3));
         page.end(version(3), 5, 6, true);
         assert!(!may_hold(&page, 1) && !may_hold(&page, 2) && may_hold(&page, 3));
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn exchanged_pages_take_their_contents_along() {
+    fn exchanged_pages_exchange_their_contents() {
         let mut here = Page::holding(version(1), 0);
         let mut there = Page::holding(Some((Owner::Donor, 9)), 0);
         here.begin(version(2));

@@ -1,8 +1,8 @@
 //! `refault demo --model`: the demo's table on the model guest, in seconds, with nothing to download, no KVM, no root.
 //!
-//! The NIC and the IOMMU are those of the real guest's machine. Kernel, file system and program are models
-//! (`guest-driver/model`), time is virtual, and how long a step takes is made up: the preset `example`. So what the table
-//! says of bytes is true of NIC and IOMMU, and what it says of times is true of nothing.
+//! The NIC and the IOMMU are the same code as in a real guest's machine. Kernel, filesystem and program are models
+//! (`guest-driver/model`), time is virtual, and the delays are those of the made-up preset `example`. So the table's
+//! bytes are a test of NIC and IOMMU, and its times are not a measurement.
 
 mod ledger;
 mod play;
@@ -10,15 +10,16 @@ mod script;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
+use refault_bus::sync::lock;
 use refault_nic::RemoteFaults;
 
 use self::play::FilePlay;
 use self::script::script;
 use super::options::{DemoArgs, Mapping, Mode, SCENARIOS};
-use super::protocol::{Counters, Event, Subject};
+use super::protocol::{DemoEvent, GuestCounters, Subject};
 use super::view::View;
 use refault_lab::engine::{self, run_with_actor};
 use refault_lab::outcome::ExperimentOutcome;
@@ -28,44 +29,44 @@ use refault_observe::trace::{FaultRecord, FaultSummary, Records, ScenarioSpan};
 use refault_os::speed::Speed;
 use refault_timing::{Preset, Timing};
 
-/// What the model calls itself where a real guest has its kernel's release.
+/// Shown in place of a real guest's kernel release.
 pub(super) const KERNEL: &str = "model";
-/// Whose times the steps take.
+/// The preset with the steps' delays.
 const PRESET: &str = "example";
 /// Scenarios of the table; `pinned` is refused like the others' pinned column.
 /// Pages of the file.
 const PAGES: u64 = 1024;
-/// Steps of a scenario; those of `kill` are lives of a program.
+/// Steps of a scenario; in `kill`, each is one run of the program.
 const STEPS: f64 = 40.0;
-/// Requests that a queue pair has under way.
+/// Requests that a queue pair has in flight.
 const DEPTH: u32 = 8;
-/// More requests than any scenario posts: its script ends it.
+/// More requests than any scenario posts; the script ends the scenario.
 const REQUESTS: u64 = 1 << 40;
-/// Faults of a scenario that are kept one by one.
+/// Faults of a scenario that are recorded individually.
 const RECORDS: usize = 16 * 1024;
 
-/// What the model's scenarios came to.
-pub(super) struct Played {
+/// The results of the model's scenarios.
+pub(super) struct ModelRun {
     /// The table.
     pub(super) view: View,
     /// All faults, one scenario after the other.
     pub(super) records: Records,
 }
 
-/// Plays all scenarios that were asked for; the table goes to standard output, redrawn in place if `live`.
+/// Runs all requested scenarios. The table goes to standard output, and is redrawn in place if `live`.
 ///
 /// # Errors
 /// A part of the model failed.
-pub(super) fn play(args: &DemoArgs, live: bool) -> Result<Played> {
+pub(super) fn play(args: &DemoArgs, live: bool) -> Result<ModelRun> {
     let mut view = View::of_model(live);
     let mut records = Records::empty(RECORDS * 2 * SCENARIOS.len());
     let subjects = subjects(args);
     ensure!(
         !subjects.is_empty(),
-        "no such scenario in that mode: the model maps pages of 4 KiB, and pinned is a mode of its own"
+        "this mode has no such scenario: the model maps pages of 4 KiB, and pinned is a mode of its own"
     );
     view.show(
-        Event::Plan {
+        DemoEvent::Plan {
             kernel: KERNEL.into(),
             file_bytes: PAGES * 4096,
             queue_pairs: args.queue_pairs,
@@ -77,7 +78,7 @@ pub(super) fn play(args: &DemoArgs, live: bool) -> Result<Played> {
     );
     let mut passed = true;
     for subject in subjects {
-        view.show(Event::Begin(subject.clone()), FaultSummary::default());
+        view.show(DemoEvent::Begin(subject.clone()), FaultSummary::default());
         let row = one(args, &subject)?;
         passed &= row.problem.is_none();
         let result = if row.problem.is_none() { Verdict::Pass } else { Verdict::Fail };
@@ -86,19 +87,19 @@ pub(super) fn play(args: &DemoArgs, live: bool) -> Result<Played> {
             append(&mut records, &subject, &played.outcome);
         }
         let reason = row.problem.unwrap_or(row.remark);
-        view.show(Event::End { subject, result, reason, counters: row.counters }, faults);
+        view.show(DemoEvent::End { subject, result, reason, counters: row.counters }, faults);
     }
     view.show(
-        Event::Done { result: if passed { Verdict::Pass } else { Verdict::Fail } },
+        DemoEvent::Done { result: if passed { Verdict::Pass } else { Verdict::Fail } },
         FaultSummary::default(),
     );
     view.finish();
-    Ok(Played { view, records })
+    Ok(ModelRun { view, records })
 }
 
-/// What one row came to.
-struct Row {
-    counters: Counters,
+/// The results of one row.
+struct ModelRow {
+    counters: GuestCounters,
     played: Option<engine::ActorRun>,
     problem: Option<String>,
     remark: String,
@@ -115,7 +116,7 @@ fn subjects(args: &DemoArgs) -> Vec<Subject> {
             |mode: &Mode| Subject { scenario: name.into(), mode: mode.name().into(), mapping: "4k".into() };
         modes.iter().filter(fits).map(subject).collect::<Vec<_>>()
     };
-    // The model's file system maps pages of 4 KiB.
+    // The model's filesystem maps pages of 4 KiB only.
     let small = args.mapping != Mapping::Large;
     SCENARIOS.into_iter().filter(|name| small && asked(name)).flat_map(of).collect()
 }
@@ -125,18 +126,23 @@ fn scale(args: &DemoArgs) -> f64 {
     args.scale.unwrap_or(1.0)
 }
 
-fn one(args: &DemoArgs, subject: &Subject) -> Result<Row> {
+fn one(args: &DemoArgs, subject: &Subject) -> Result<ModelRow> {
     if subject.mode == Mode::Pinned.name() {
         let remark = "the model's kernel refuses to pin pages of a DAX file, as Linux does (EOPNOTSUPP)";
-        return Ok(Row { counters: Counters::default(), played: None, problem: None, remark: remark.into() });
+        return Ok(ModelRow {
+            counters: GuestCounters::default(),
+            played: None,
+            problem: None,
+            remark: remark.into(),
+        });
     }
     let steps = (STEPS * scale(args)).ceil().max(2.0) as u32;
     let script = script(&subject.scenario, steps).context("no script for that scenario")?;
-    let board = Arc::new(Mutex::new(Counters::default()));
+    let board = Arc::new(Mutex::new(GuestCounters::default()));
     let play = FilePlay::new(script, PAGES, board.clone());
     let scenario = scenario_of(args, subject)?;
     let played = run_with_actor(&scenario, Box::new(play)).with_context(|| subject.scenario.clone())?;
-    let mut counters = *board.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut counters = *lock(&board);
     counters.seconds = played.outcome.load.duration_ns as f64 / 1e9;
     let problem = match (counters.bytes_wrong, played.problems.first()) {
         (0, None) if counters.writes == 0 => Some("the device wrote nothing".into()),
@@ -144,12 +150,12 @@ fn one(args: &DemoArgs, subject: &Subject) -> Result<Row> {
         (0, Some(problem)) => Some(problem.clone()),
         (wrong, _) => Some(format!("{wrong} bytes are wrong")),
     };
-    Ok(Row { counters, played: Some(played), problem, remark: String::new() })
+    Ok(ModelRow { counters, played: Some(played), problem, remark: String::new() })
 }
 
 fn scenario_of(args: &DemoArgs, subject: &Subject) -> Result<Scenario> {
     let nic = args.nic.config();
-    let preset = Preset::find(PRESET).context("a preset to take times from")?;
+    let preset = Preset::find(PRESET).context("the preset with the delays is missing")?;
     let mut timing = Timing::instant(preset.bytes_per_us);
     for name in Timing::STEPS {
         if let (Some(step), Some(delay)) = (timing.step_mut(name), preset.delay(name)) {
@@ -192,7 +198,7 @@ fn scenario_of(args: &DemoArgs, subject: &Subject) -> Result<Scenario> {
     })
 }
 
-/// Puts a scenario's faults behind those of the others, on one time line.
+/// Appends a scenario's faults to those of earlier ones, on one timeline.
 fn append(records: &mut Records, subject: &Subject, outcome: &ExperimentOutcome) {
     let origin = records.scenarios.last().map_or(0, |span| span.end);
     let scenario = records.scenarios.len() as u16;

@@ -1,4 +1,4 @@
-//! The play of one scenario: a file on the model's DAX file system, written by the device, while its blocks move.
+//! One scenario: a file on the model's DAX filesystem, written by the device while its blocks move.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -10,17 +10,17 @@ use refault_model::paging::Rights;
 
 use super::ledger::{Owner, PAGE, Page, Version, bytes};
 use super::script::Script;
-use crate::demo::protocol::Counters;
+use crate::demo::protocol::GuestCounters;
 use refault_lab::engine::actor::{Actor, Next};
 use refault_lab::machine::Machine;
 
-/// The file system has room for so many files of the target's size.
+/// Size of the filesystem, in files of the target's size.
 const FILES: u64 = 5;
 
 /// What the caller looks at when the play is over.
 pub(super) type Result<T> = std::result::Result<T, FsError>;
 
-/// A file under DMA, and what must be in it.
+/// A file under DMA, and its expected contents.
 pub(super) struct FilePlay {
     script: Box<dyn Script>,
     /// Pages of the file.
@@ -30,9 +30,9 @@ pub(super) struct FilePlay {
     now: u64,
     /// Version of the next write.
     next: u32,
-    /// Writes under way, by slot: page, version and when it began.
-    under_way: BTreeMap<u32, (u64, Version, u64)>,
-    board: Arc<Mutex<Counters>>,
+    /// Writes in flight, by slot: page, version and start.
+    in_flight: BTreeMap<u32, (u64, Version, u64)>,
+    board: Arc<Mutex<GuestCounters>>,
 }
 
 /// File system and files, once there is a machine.
@@ -40,16 +40,16 @@ pub(super) struct Stage {
     pub(super) fs: Arc<DaxFs>,
     pub(super) target: FileId,
     pub(super) ledger: Vec<Page>,
-    pub(super) counters: Counters,
-    /// Where the file's blocks were when they were looked at last.
+    pub(super) counters: GuestCounters,
+    /// The file's blocks at the last check.
     blocks: Vec<Option<u64>>,
     now: u64,
 }
 
 impl FilePlay {
-    /// A play by a script, with a file of `pages` pages; what it comes to is told to `board`.
-    pub(super) fn new(script: Box<dyn Script>, pages: u64, board: Arc<Mutex<Counters>>) -> Self {
-        Self { script, pages, stage: None, now: 1, next: 1, under_way: BTreeMap::new(), board }
+    /// Runs a script on a file of `pages` pages. The counters are copied to `board`.
+    pub(super) fn new(script: Box<dyn Script>, pages: u64, board: Arc<Mutex<GuestCounters>>) -> Self {
+        Self { script, pages, stage: None, now: 1, next: 1, in_flight: BTreeMap::new(), board }
     }
 
     fn tick(&mut self) -> u64 {
@@ -57,7 +57,7 @@ impl FilePlay {
         self.now
     }
 
-    fn tell(&self) {
+    fn publish(&self) {
         if let (Some(stage), Ok(mut board)) = (&self.stage, self.board.lock()) {
             *board = stage.counters;
         }
@@ -77,7 +77,7 @@ impl Actor for FilePlay {
             let target = new_file(&fs, Owner::Target, 0, self.pages)?;
             let ledger = (0..self.pages).map(|_| Page::holding(Some((Owner::Target, 0)), 0)).collect();
             let mut stage =
-                Stage { fs, target, ledger, counters: Counters::default(), blocks: Vec::new(), now: 0 };
+                Stage { fs, target, ledger, counters: GuestCounters::default(), blocks: Vec::new(), now: 0 };
             stage.blocks = stage.places()?;
             self.script.begin(&mut stage)?;
             self.stage = Some(stage);
@@ -91,7 +91,7 @@ impl Actor for FilePlay {
     fn payload(&mut self, slot: u32, message: u64) -> Vec<u8> {
         let (began, version) = (self.tick(), Some((Owner::Target, self.next)));
         self.next += 1;
-        self.under_way.insert(slot, (message, version, began));
+        self.in_flight.insert(slot, (message, version, began));
         if let Some(page) = self.stage.as_mut().and_then(|stage| stage.ledger.get_mut(message as usize)) {
             page.begin(version);
         }
@@ -100,7 +100,7 @@ impl Actor for FilePlay {
 
     fn written(&mut self, slot: u32, success: bool) {
         let now = self.tick();
-        let Some((message, version, began)) = self.under_way.remove(&slot) else { return };
+        let Some((message, version, began)) = self.in_flight.remove(&slot) else { return };
         let Some(stage) = &mut self.stage else { return };
         if let Some(page) = stage.ledger.get_mut(message as usize) {
             page.end(version, began, now, success);
@@ -113,7 +113,7 @@ impl Actor for FilePlay {
 
     fn program_killed(&mut self) {
         let now = self.tick();
-        self.under_way.clear();
+        self.in_flight.clear();
         if let Some(stage) = &mut self.stage {
             stage.ledger.iter_mut().for_each(|page| page.abandon(now));
         }
@@ -133,7 +133,7 @@ impl Actor for FilePlay {
         stage.now = now;
         let wish = self.script.act(stage)?;
         stage.count_moved()?;
-        self.tell();
+        self.publish();
         Ok(wish)
     }
 
@@ -143,18 +143,18 @@ impl Actor for FilePlay {
         stage.count_moved()?;
         stage.verify_target()?;
         let problems = stage.fs.check();
-        self.tell();
+        self.publish();
         Ok(problems)
     }
 }
 
 impl Stage {
-    /// When it is, by the play's own count of events.
+    /// The current time, counted in events.
     pub(super) fn now(&self) -> u64 {
         self.now
     }
 
-    /// Compares the file with what may be in it.
+    /// Compares the file with its possible contents.
     pub(super) fn verify_target(&mut self) -> Result<()> {
         let (file, pages) = (self.target, self.fs.size(self.target)?);
         for number in 0..pages {
@@ -165,7 +165,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Compares another file with what may be in it.
+    /// Compares another file with its possible contents.
     pub(super) fn verify(&mut self, file: FileId, pages: &[Page]) -> Result<()> {
         for (page, number) in pages.iter().zip(0..) {
             let found = self.fs.read(file, number)?;
@@ -179,7 +179,7 @@ impl Stage {
         self.counters.bytes_verified += PAGE as u64 - wrong;
     }
 
-    /// Counts the blocks that lie elsewhere than before.
+    /// Counts the blocks that moved since the last check.
     fn count_moved(&mut self) -> Result<()> {
         let places = self.places()?;
         let moved =
@@ -189,7 +189,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The block of each page.
+    /// The block of each page, none for a hole.
     fn places(&self) -> Result<Vec<Option<u64>>> {
         let mut places = vec![None; self.fs.size(self.target)? as usize];
         for extent in self.fs.extents(self.target)? {
@@ -201,7 +201,7 @@ impl Stage {
     }
 }
 
-/// A file full of words of one owner.
+/// A new file whose pages all hold one owner's version.
 pub(super) fn new_file(fs: &DaxFs, owner: Owner, version: u32, pages: u64) -> Result<FileId> {
     let file = fs.create(pages)?;
     for page in 0..pages {

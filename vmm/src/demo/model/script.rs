@@ -1,4 +1,4 @@
-//! What the scenarios do to the file, as the programs in a real guest do it (guest-driver/workload).
+//! The scenarios' operations on the file, as in the programs of a real guest (guest-driver/workload).
 
 use refault_model::dax::FileId;
 
@@ -6,14 +6,14 @@ use super::ledger::{Owner, Page};
 use super::play::{Result, Stage, new_file};
 use refault_lab::engine::actor::Next;
 
-/// Nanoseconds between two operations: some hundred requests.
+/// Nanoseconds between two operations, in which some hundred requests complete.
 const GAP_NS: u64 = 1_000_000;
-/// Pages that are punched, or exchanged, at once.
+/// Pages that are punched or exchanged in one operation.
 const RANGE: u64 = 64;
 
-/// One scenario.
+/// The operations of one scenario.
 pub(super) trait Script {
-    /// Before the first request.
+    /// Runs before the first request.
     fn begin(&mut self, _stage: &mut Stage) -> Result<()> {
         Ok(())
     }
@@ -23,37 +23,37 @@ pub(super) trait Script {
         GAP_NS
     }
 
-    /// A step, while requests are under way.
+    /// One step, while requests are in flight.
     fn act(&mut self, stage: &mut Stage) -> Result<Next>;
 
-    /// With nothing under way any more.
+    /// Runs when no request is in flight any more.
     fn end(&mut self, _stage: &mut Stage) -> Result<()> {
         Ok(())
     }
 }
 
-/// The script of a scenario, which takes `steps` steps; `None` of an unknown one.
+/// The script of a scenario with `steps` steps; `None` if the name is unknown.
 pub(super) fn script(name: &str, steps: u32) -> Option<Box<dyn Script>> {
     Some(match name {
         "steady" => Box::new(Steady { left: steps }),
         "reflink-cow" => Box::new(ReflinkCow { left: steps, copy: None }),
         "exchange" => Box::new(Exchange { left: steps, donor: None, at: 0 }),
-        "punch" => Box::new(Punch { left: steps, heir: None, at: 0 }),
-        "truncate" => Box::new(Truncate { left: steps, heir: None }),
+        "punch" => Box::new(Punch { left: steps, reuser: None, at: 0 }),
+        "truncate" => Box::new(Truncate { left: steps, reuser: None }),
         "fsync" => Box::new(Fsync { left: steps }),
         "kill" => Box::new(Kill { left: steps }),
         _ => return None,
     })
 }
 
-/// Counts a step; whether it was the last.
+/// Counts a step, and ends the scenario after the last.
 fn step(left: &mut u32, stage: &mut Stage) -> Next {
     stage.counters.operations += 1;
     *left = left.saturating_sub(1);
     if *left == 0 { Next::Stop } else { Next::Continue }
 }
 
-/// Nothing happens.
+/// Requests only, without any operation on the file.
 struct Steady {
     left: u32,
 }
@@ -66,14 +66,14 @@ impl Script for Steady {
     }
 }
 
-/// Copies that share all blocks are taken again and again: the next write to any of them goes to a new block.
+/// Reflinks are taken repeatedly: the next write to a shared block goes to a new one.
 struct ReflinkCow {
     left: u32,
     copy: Option<(FileId, Vec<Page>)>,
 }
 
 impl ReflinkCow {
-    /// The last copy must be what the file was when it was taken.
+    /// Verifies that the last copy is the file as it was when copied, and removes it.
     fn retire(&mut self, stage: &mut Stage) -> Result<()> {
         let Some((file, pages)) = self.copy.take() else { return Ok(()) };
         stage.verify(file, &pages)?;
@@ -95,7 +95,7 @@ impl Script for ReflinkCow {
     }
 }
 
-/// Ranges change places with another file's.
+/// Ranges are exchanged with another file's.
 struct Exchange {
     left: u32,
     donor: Option<(FileId, Vec<Page>)>,
@@ -128,37 +128,37 @@ impl Script for Exchange {
     }
 }
 
-/// A file that takes the blocks which have become free, and must stay what it is.
-struct Heir {
+/// A file that reuses freed blocks, and must not change.
+struct Reuser {
     file: FileId,
     version: u32,
     pages: u64,
 }
 
-impl Heir {
+impl Reuser {
     fn new(stage: &Stage, version: u32, pages: u64) -> Result<Self> {
-        Ok(Self { file: new_file(&stage.fs, Owner::Heir, version, pages)?, version, pages })
+        Ok(Self { file: new_file(&stage.fs, Owner::Reuser, version, pages)?, version, pages })
     }
 
     fn retire(self, stage: &mut Stage) -> Result<()> {
-        let (content, now) = (Some((Owner::Heir, self.version)), stage.now());
+        let (content, now) = (Some((Owner::Reuser, self.version)), stage.now());
         let pages: Vec<_> = (0..self.pages).map(|_| Page::holding(content, now)).collect();
         stage.verify(self.file, &pages)?;
         stage.fs.remove(self.file)
     }
 }
 
-/// Holes are punched, and somebody else gets the blocks at once.
+/// Holes are punched, and another file reuses the blocks immediately.
 struct Punch {
     left: u32,
-    heir: Option<Heir>,
+    reuser: Option<Reuser>,
     at: u64,
 }
 
 impl Script for Punch {
     fn act(&mut self, stage: &mut Stage) -> Result<Next> {
-        if let Some(heir) = self.heir.take() {
-            heir.retire(stage)?;
+        if let Some(reuser) = self.reuser.take() {
+            reuser.retire(stage)?;
         }
         let range = next_range(&mut self.at, stage.ledger.len() as u64);
         let (count, now) = (range.end - range.start, stage.now());
@@ -166,38 +166,38 @@ impl Script for Punch {
         for page in range {
             stage.ledger[page as usize].replace(None, now);
         }
-        self.heir = Some(Heir::new(stage, self.left, count)?);
+        self.reuser = Some(Reuser::new(stage, self.left, count)?);
         Ok(step(&mut self.left, stage))
     }
 
     fn end(&mut self, stage: &mut Stage) -> Result<()> {
-        self.heir.take().map_or(Ok(()), |heir| heir.retire(stage))
+        self.reuser.take().map_or(Ok(()), |reuser| reuser.retire(stage))
     }
 }
 
-/// The last quarter is cut off, somebody else gets the blocks, and the file grows again.
+/// The last quarter is truncated, another file reuses the blocks, and the file grows again.
 struct Truncate {
     left: u32,
-    heir: Option<Heir>,
+    reuser: Option<Reuser>,
 }
 
 impl Script for Truncate {
     fn act(&mut self, stage: &mut Stage) -> Result<Next> {
         let pages = stage.ledger.len() as u64;
         let (rest, now) = (pages - pages / 4, stage.now());
-        if let Some(heir) = self.heir.take() {
+        if let Some(reuser) = self.reuser.take() {
             stage.fs.truncate(stage.target, pages)?;
             stage.ledger[rest as usize..].iter_mut().for_each(|page| page.replace(None, now));
-            heir.retire(stage)?;
+            reuser.retire(stage)?;
             return Ok(step(&mut self.left, stage));
         }
         stage.fs.truncate(stage.target, rest)?;
-        self.heir = Some(Heir::new(stage, self.left, pages - rest)?);
+        self.reuser = Some(Reuser::new(stage, self.left, pages - rest)?);
         Ok(Next::Continue)
     }
 
     fn end(&mut self, stage: &mut Stage) -> Result<()> {
-        self.heir.take().map_or(Ok(()), |heir| heir.retire(stage))
+        self.reuser.take().map_or(Ok(()), |reuser| reuser.retire(stage))
     }
 }
 
@@ -213,7 +213,7 @@ impl Script for Fsync {
     }
 }
 
-/// The program is killed in the middle of its writes, and another one takes its place.
+/// The program is killed during its writes, and another one replaces it.
 struct Kill {
     left: u32,
 }
@@ -225,7 +225,7 @@ impl Script for Kill {
     }
 }
 
-/// The next range of a file that is gone through again and again.
+/// The next range, starting over at the end of the file.
 fn next_range(at: &mut u64, pages: u64) -> std::ops::Range<u64> {
     let start = if *at >= pages { 0 } else { *at };
     *at = (start + RANGE).min(pages);

@@ -1,4 +1,4 @@
-//! The model's table, and that it can fail.
+//! The model's table passes, and a wrong byte fails it.
 
 use clap::Parser;
 
@@ -37,7 +37,7 @@ fn every_scenario_passes_in_every_mode() {
 }
 
 #[test]
-fn a_seed_has_one_table() {
+fn a_seed_determines_the_table() {
     let run = |seed| {
         let played = play(&args(&["--seed", seed, "--scenario", "punch", "--mode", "odp"]), false).unwrap();
         played.records.faults.iter().collect::<Vec<_>>()
@@ -46,7 +46,7 @@ fn a_seed_has_one_table() {
     assert_ne!(run("1"), run("2"));
 }
 
-/// A script that changes the file behind everybody's back.
+/// A script that changes the file without recording it.
 struct Saboteur;
 
 impl script::Script for Saboteur {
@@ -63,7 +63,7 @@ impl script::Script for Saboteur {
 #[test]
 fn one_wrong_byte_is_found() {
     let subject = Subject { scenario: "steady".into(), mode: "pasid".into(), mapping: "4k".into() };
-    let board = Arc::new(Mutex::new(Counters::default()));
+    let board = Arc::new(Mutex::new(GuestCounters::default()));
     let play = FilePlay::new(Box::new(Saboteur), PAGES, board.clone());
     run_with_actor(&scenario_of(&args(&[]), &subject).unwrap(), Box::new(play)).unwrap();
     assert_eq!(board.lock().unwrap().bytes_wrong, 1);

@@ -1,4 +1,4 @@
-//! The table of a sweep with types, for programs: Arrow IPC.
+//! The table of a sweep as Arrow IPC, with typed columns.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -8,13 +8,13 @@ use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, 
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 
-use super::table::Table;
+use super::table::TableFiles;
 use refault_lab::figures::{FIGURES, Kind};
 
 /// Name of the file.
 pub const ARROW: &str = "table.arrow";
 
-impl Table<'_> {
+impl TableFiles<'_> {
     pub(super) fn arrow(&self, out: &mut impl Write) -> Result<(), ArrowError> {
         let mut columns = vec![(Field::new("point", DataType::UInt64, false), self.points())];
         columns.extend(self.varying());
@@ -30,7 +30,7 @@ impl Table<'_> {
         Arc::new(UInt64Array::from_iter_values(0..self.rows.len() as u64))
     }
 
-    /// Columns of what varies: numbers if all of them are, else text.
+    /// The axes' columns: integers or floats if all values are, else text.
     fn varying(&self) -> Vec<(Field, ArrayRef)> {
         let rows: Vec<_> = (0..self.rows.len()).map(|point| self.plan.values(point)).collect();
         let names = self.plan.columns();

@@ -1,4 +1,4 @@
-//! Sweeps: an experiment for each point of a grid, in parallel, kept point by point.
+//! Sweeps: an experiment for each point of a grid, in parallel, saved point by point.
 //!
 //! Each point runs in one thread, and its row depends on its scenario alone; so the table is the same whatever the
 //! number of threads, and however often the sweep was interrupted.
@@ -24,45 +24,45 @@ pub use self::arrow::ARROW;
 pub use self::store::POINTS;
 use self::store::Store;
 pub use self::table::CSV;
-use self::table::Table;
+use self::table::TableFiles;
 use refault_lab::sweep::{SweepPlan, row};
 
-/// Why a sweep did not come to its end. What was finished is kept in all cases.
+/// Why a sweep was not completed. Finished points are kept in all cases.
 #[derive(Debug, Error)]
 pub enum SweepError {
-    /// The folder is another sweep's.
+    /// The folder belongs to another sweep.
     #[error("{} belongs to {other} or to another version of this one; give another folder with --out, or remove it", folder.display())]
     Foreign {
-        /// The folder.
+        /// The sweep's folder.
         folder: PathBuf,
-        /// Whose it is.
+        /// The sweep it belongs to.
         other: String,
     },
-    /// Another process has it.
-    #[error("another process works on the sweep in {}; wait for it, or give another folder with --out", folder.display())]
+    /// Another process runs the sweep.
+    #[error("another process runs the sweep in {}; wait for it, or give another folder with --out", folder.display())]
     Busy {
-        /// The folder.
+        /// The sweep's folder.
         folder: PathBuf,
     },
-    /// The points cannot be opened.
-    #[error("cannot open {}: {reason}; give a folder that can be written with --out", path.display())]
+    /// The file of points cannot be opened.
+    #[error("cannot open {}: {reason}; give a writable folder with --out", path.display())]
     Open {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What went wrong.
+        /// The system's error.
         reason: io::Error,
     },
-    /// A finished point cannot be kept.
+    /// A finished point cannot be saved.
     #[error(
         "cannot append to {}: {reason}; {kept} finished points are kept: make room, and give the same command again",
         path.display()
     )]
     Append {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Points that are kept.
+        /// Points that are saved.
         kept: usize,
-        /// What went wrong.
+        /// The system's error.
         reason: io::Error,
     },
     /// The table cannot be written.
@@ -71,60 +71,60 @@ pub enum SweepError {
         path.display()
     )]
     Table {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What went wrong.
+        /// The system's error.
         reason: io::Error,
     },
     /// An experiment failed.
     #[error("point {point} ({values}) failed: {reason}; {kept} finished points are kept")]
     Point {
-        /// Its number.
+        /// Its index in the plan.
         point: usize,
-        /// What varies, as it is there.
+        /// Its values on the axes.
         values: String,
-        /// Why.
+        /// The experiment's error.
         reason: String,
-        /// Points that are kept.
+        /// Points that are saved.
         kept: usize,
     },
 }
 
-/// What a sweep came to.
+/// The result of a sweep.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Done {
+pub struct SweepResult {
     /// Points in the table.
     pub points: usize,
     /// Of these, points that an earlier run had finished.
     pub resumed: usize,
-    /// The table.
+    /// Path of the table, as CSV.
     pub table: PathBuf,
 }
 
 /// Runs all points that are not in `folder` yet, `jobs` at a time, and writes the table. `progress` hears how many are
-/// done.
+/// are finished.
 ///
 /// # Errors
-/// A point fails, or cannot be kept: then nothing that was finished is lost, and the same call goes on from there.
+/// A point fails or cannot be saved. Finished points are kept, and the same call resumes after them.
 pub fn run(
     plan: &SweepPlan,
     folder: &Path,
     jobs: usize,
     progress: impl FnMut(usize),
-) -> Result<Done, SweepError> {
+) -> Result<SweepResult, SweepError> {
     run_with(plan, folder, jobs, progress, &|point| row(plan, point))
 }
 
-/// A point's figures as a row, or why there are none.
-type Row = Result<String, String>;
+/// A point's figures as a row of CSV, or why it failed.
+type RowResult = Result<String, String>;
 
 fn run_with(
     plan: &SweepPlan,
     folder: &Path,
     jobs: usize,
     mut progress: impl FnMut(usize),
-    work: &(impl Fn(usize) -> Row + Sync),
-) -> Result<Done, SweepError> {
+    work: &(impl Fn(usize) -> RowResult + Sync),
+) -> Result<SweepResult, SweepError> {
     let mut store = Store::open(folder, plan)?;
     let resumed = store.rows().len();
     let todo: Vec<usize> = (0..plan.len()).filter(|point| !store.rows().contains_key(point)).collect();
@@ -135,39 +135,39 @@ fn run_with(
         for _ in 0..jobs.clamp(1, todo.len().max(1)) {
             let sender = sender.clone();
             let (todo, next, stop) = (&todo, &next, &stop);
-            scope.spawn(move || labour(todo, next, stop, work, &sender));
+            scope.spawn(move || run_points(todo, next, stop, work, &sender));
         }
         drop(sender);
         let kept = keep(results, plan, &mut store, &stop, &mut progress);
         stop.store(true, Ordering::Relaxed);
         kept
     })?;
-    let table = Table::new(plan, store.rows().values()).write(folder)?;
-    Ok(Done { points: store.rows().len(), resumed, table })
+    let table = TableFiles::new(plan, store.rows().values()).write(folder)?;
+    Ok(SweepResult { points: store.rows().len(), resumed, table })
 }
 
-/// One thread: takes points until there are none.
-fn labour(
+/// One thread: runs points until there are none left.
+fn run_points(
     todo: &[usize],
     next: &AtomicUsize,
     stop: &AtomicBool,
-    work: &(impl Fn(usize) -> Row + Sync),
-    results: &Sender<(usize, Row)>,
+    work: &(impl Fn(usize) -> RowResult + Sync),
+    results: &Sender<(usize, RowResult)>,
 ) {
     while !stop.load(Ordering::Relaxed) {
         let Some(&point) = todo.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
         let row = catch_unwind(AssertUnwindSafe(|| work(point)));
-        let row = row.unwrap_or_else(|_| Err("it panicked, which is a mistake of refault's".into()));
+        let row = row.unwrap_or_else(|_| Err("it panicked, which is a bug in refault".into()));
         if results.send((point, row)).is_err() {
             return;
         }
     }
 }
 
-/// Keeps results as they come. Those that wait together are appended together: a slow disk costs points nothing. After a
-/// failure no new points begin, and those under way are kept still.
+/// Saves results as they arrive. Results that are waiting are appended in one write, so that a slow disk does not delay
+/// the threads. After a failure no new points start, and those in flight are still saved.
 fn keep(
-    results: Receiver<(usize, Row)>,
+    results: Receiver<(usize, RowResult)>,
     plan: &SweepPlan,
     store: &mut Store,
     stop: &AtomicBool,

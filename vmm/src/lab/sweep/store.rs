@@ -1,4 +1,4 @@
-//! Points that are done, on disk: a line for each, appended as it comes. Whatever stops the sweep, finished lines stay.
+//! Finished points on disk, one line each, appended as they finish. Whatever stops the sweep, complete lines stay.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -21,16 +21,16 @@ const MAGIC: &str = "refault-sweep-1";
 pub(crate) struct Store {
     file: File,
     path: PathBuf,
-    /// Bytes of whole lines; more may follow where a write was broken off.
+    /// Bytes of complete lines; an interrupted write may have left more.
     length: u64,
     rows: BTreeMap<usize, String>,
 }
 
 impl Store {
-    /// Opens the points of a sweep in its folder; both are made if missing. What a kill left half written goes.
+    /// Opens the points of a sweep in its folder; both are created if missing. A half-written line is removed.
     ///
     /// # Errors
-    /// The folder belongs to another sweep, or another process works on it, or the file system refuses.
+    /// The folder belongs to another sweep, another process runs the sweep, or the file cannot be opened.
     pub(crate) fn open(folder: &Path, plan: &SweepPlan) -> Result<Self, SweepError> {
         let path = folder.join(POINTS);
         let failed = |reason| SweepError::Open { path: path.clone(), reason };
@@ -49,13 +49,12 @@ impl Store {
         Ok(store)
     }
 
-    /// Rows of the points that are done, by number.
+    /// Rows of the finished points, by number.
     pub(crate) fn rows(&self) -> &BTreeMap<usize, String> {
         &self.rows
     }
 
-    /// Appends finished points, and returns when they are on disk. If that fails, none of them is kept and all earlier
-    /// ones are.
+    /// Appends finished points and syncs them to disk. If that fails, none of them is kept, and all earlier ones are.
     pub(crate) fn append(&mut self, rows: Vec<(usize, String)>) -> Result<(), SweepError> {
         let lines: String = rows.iter().map(|(point, row)| line(*point, row)).collect();
         self.write(lines.as_bytes())?;
@@ -71,7 +70,7 @@ impl Store {
                 Ok(())
             }
             Err(reason) => {
-                // If this fails too, the next start cuts the rest off.
+                // If this fails too, the next start removes the rest.
                 let _ = self.cut();
                 Err(SweepError::Append { path: self.path.clone(), kept: self.rows.len(), reason })
             }
@@ -101,7 +100,7 @@ impl Store {
         }
         self.length = first.len() as u64;
         for line in lines {
-            // What follows a broken line was written with it, and goes with it.
+            // The lines after a damaged one came from the same interrupted write.
             let Some((point, row)) = parse(line).filter(|(point, _)| *point < plan.len()) else { break };
             self.rows.insert(point, row);
             self.length += line.len() as u64;
@@ -110,12 +109,12 @@ impl Store {
     }
 }
 
-/// The first line: whose points these are.
+/// The first line, which identifies the sweep.
 fn header(plan: &SweepPlan) -> String {
     format!("{MAGIC} {} {} {}\n", plan.identity(), plan.len(), plan.name())
 }
 
-/// A point's line: its number, its row, a check of both.
+/// A point's line: its number, its row, a checksum of both.
 fn line(point: usize, row: &str) -> String {
     let text = format!("{point}\t{row}");
     let check = check(&text);
@@ -129,7 +128,7 @@ fn parse(line: &[u8]) -> Option<(usize, String)> {
     (check(text) == found).then_some((point.parse().ok()?, row.to_owned()))
 }
 
-/// Enough of a digest to tell a line from what a crash leaves of it.
+/// Enough of a digest to detect a line that a crash left incomplete.
 fn check(text: &str) -> String {
     Sha256::digest(text).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }

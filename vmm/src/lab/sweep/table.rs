@@ -1,5 +1,5 @@
-//! The tidy table of a sweep: one row a point, what varies first, then the figures. As CSV, and as Arrow IPC where that
-//! was compiled in (feature `arrow`).
+//! The table of a sweep: one row per point, the axes first, then the figures. As CSV, and as Arrow IPC with the feature
+//! `arrow`.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -14,19 +14,19 @@ use super::SweepError;
 /// The table, for spreadsheets.
 pub const CSV: &str = "table.csv";
 
-/// A sweep's rows, complete and in order.
-pub(crate) struct Table<'a> {
+/// A sweep's rows, complete and in the order of the points.
+pub(crate) struct TableFiles<'a> {
     pub(super) plan: &'a SweepPlan,
     pub(super) rows: Vec<&'a str>,
 }
 
-impl<'a> Table<'a> {
+impl<'a> TableFiles<'a> {
     /// The table of all points.
     pub(crate) fn new(plan: &'a SweepPlan, rows: impl Iterator<Item = &'a String>) -> Self {
         Self { plan, rows: rows.map(String::as_str).collect() }
     }
 
-    /// Writes the files, and gives the CSV's path.
+    /// Writes the files, and returns the CSV's path.
     pub(crate) fn write(&self, folder: &Path) -> Result<PathBuf, SweepError> {
         #[cfg(feature = "arrow")]
         save(folder, super::ARROW, |out| self.arrow(out).map_err(io::Error::other))?;
@@ -46,7 +46,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// A cell as RFC 4180 has it.
+/// A cell of CSV, quoted as in RFC 4180.
 fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n']) {
         format!("\"{}\"", text.replace('"', "\"\""))

@@ -38,7 +38,7 @@ fn small() -> SweepPlan {
     SweepPlan::parse("small.toml", SMALL, &no_files).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn sweep_in(folder: &Path, jobs: usize) -> Done {
+fn sweep_in(folder: &Path, jobs: usize) -> SweepResult {
     run(&small(), folder, jobs, |_| {}).unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -1,23 +1,23 @@
-//! What of a scenario the real guest does its own way.
+//! Where the real guest differs from a scenario.
 
 use refault_lab::scenario::{Churn, ChurnOperation, Guest, Scenario, TranslationMode};
 
-/// Pages of Linux' page request queue, as a power of two (`PRQ_ORDER`).
+/// log2 of the size of Linux's page request queue in pages (`PRQ_ORDER`).
 const LINUX_ORDER: u8 = 4;
 
-/// Its programs' `min_rnr_timer` (guest-driver/workload/common/verbs.c).
+/// `min_rnr_timer` of the guest's programs (guest-driver/workload/common/verbs.c).
 const GUEST_RNR_TIMER: u8 = 1;
 
-/// In a line what the real guest does not take from the scenario.
+/// One line that lists what the real guest does not take from the scenario.
 pub(crate) fn limits(scenario: &Scenario) -> String {
     let Guest { handlers, locked_share, batch, prefetch, major_share } = scenario.guest;
     let mut own = vec![format!(
         "its own kernel handles faults (of the scenario's guest: {handlers} handlers, {locked_share} locked, batch \
          {batch}, prefetch {prefetch}, {major_share} major)"
     )];
-    own.push("every step takes the time that it takes here (--timing slows the devices down)".into());
+    own.push("every step takes its real time (--timing adds delays to the devices)".into());
     if scenario.device.page_request_order != LINUX_ORDER && scenario.device.mode == TranslationMode::Pasid {
-        own.push(format!("Linux' page request queue has 2^{LINUX_ORDER} pages"));
+        own.push(format!("Linux's page request queue has 2^{LINUX_ORDER} pages"));
     }
     if scenario.device.min_rnr_timer != GUEST_RNR_TIMER {
         own.push(format!("its programs have a min_rnr_timer of {GUEST_RNR_TIMER}"));

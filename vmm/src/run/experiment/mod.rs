@@ -1,7 +1,7 @@
-//! `refault run --scenario`: the real guest does what a scenario of the lab says, as far as it can.
+//! `refault run --scenario`: a scenario of the lab in a real guest, as far as possible.
 //!
-//! The load is the program `refault-load` of the guest; which requests it makes, and in which order, are the very ones
-//! of the model (`lab::engine::requests`). Records, counters and the program's own figures come out in one
+//! The load is the guest's program `refault-load`, with the same requests in the same order as in the model
+//! (`refault_lab::engine::requests`). Records, counters and the program's own figures make one
 //! [`ExperimentOutcome`], as an experiment on the virtual clock has them.
 
 mod limits;
@@ -24,30 +24,30 @@ use refault_observe::trace::Records;
 
 pub(super) use limits::limits;
 
-/// Where the guest finds the requests, and leaves what came of them.
+/// Paths of requests and results in the guest.
 const REQUESTS: &str = "/refault-requests";
 const RESULTS: &str = "/refault-results";
-/// What the guest's program tells on the control channel.
+/// Lines of the guest's program on the control channel.
 pub(super) const BEGIN: &str = "load-begin";
 pub(super) const END: &str = "load-end";
 /// Bits of a request's flags: see `guest-driver/workload/load/load.h`.
 const WRITE: u32 = 1;
 const COLD: u32 = 2;
-/// Most requests: the guest keeps a latency of each.
+/// Maximum number of requests: the guest stores a latency of each.
 const MOST_REQUESTS: u64 = 1 << 22;
 
-/// A scenario for the real guest, and the files that go with it.
+/// A scenario for the real guest, with its files.
 #[derive(Debug)]
-pub(super) struct Experiment {
+pub(super) struct GuestExperiment {
     pub(super) scenario: Scenario,
     folder: TempDir,
 }
 
-impl Experiment {
-    /// Checks that a guest can do it at all.
+impl GuestExperiment {
+    /// Checks that a guest with `memory` bytes can run the scenario.
     ///
     /// # Errors
-    /// It cannot.
+    /// The guest is too small, the scenario too long, or there is no folder for the files.
     pub(super) fn new(scenario: Scenario, memory: u64) -> Result<Self> {
         let load = &scenario.load;
         ensure!(
@@ -58,7 +58,7 @@ impl Experiment {
         );
         ensure!(
             scenario.requests <= MOST_REQUESTS,
-            "scenario {}: {} requests are more than the {MOST_REQUESTS} that a guest keeps count of",
+            "scenario {}: {} requests are more than {MOST_REQUESTS}, the most that a guest can run",
             scenario.name,
             scenario.requests
         );
@@ -66,7 +66,7 @@ impl Experiment {
         Ok(Self { scenario, folder })
     }
 
-    /// Gives the guest its program and the requests.
+    /// Adds the program and the requests to the guest.
     ///
     /// # Errors
     /// The requests cannot be written.
@@ -82,15 +82,15 @@ impl Experiment {
         Ok(())
     }
 
-    /// Bytes of the machine's memory that its files may take.
+    /// Bytes that its files may take.
     pub(super) fn bytes(&self) -> u64 {
         results::bytes(self.scenario.requests) + size_of::<[u8; 16]>() as u64 * self.scenario.requests
     }
 
-    /// What came of it.
+    /// The results.
     ///
     /// # Errors
-    /// The guest left no results, or damaged ones.
+    /// The guest left no results, or they are damaged.
     pub(super) fn outcome(&self, records: Records, counters: DeviceCounters) -> Result<ExperimentOutcome> {
         let load = results::read(&self.results()).context("the guest's load left no results")?;
         let handlers = results::handlers(&records);
@@ -143,7 +143,7 @@ fn operation(operation: ChurnOperation) -> &'static str {
     }
 }
 
-/// As `struct load_request` has it.
+/// Encodes a `struct load_request`.
 fn encode(request: &LoadRequest) -> [u8; 16] {
     let flags = if request.write { WRITE } else { 0 } | if request.cold { COLD } else { 0 };
     let mut bytes = [0; 16];

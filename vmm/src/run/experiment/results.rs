@@ -1,4 +1,4 @@
-//! What the guest's program leaves, and what its handlers come to.
+//! Results of the guest's program, and figures of the guest's fault handlers.
 
 use std::fs;
 use std::path::Path;
@@ -11,20 +11,20 @@ use refault_observe::trace::Records;
 
 /// Numbers before the latencies: `struct load_totals` of `guest-driver/workload/load/load.h`.
 const TOTALS: usize = 8;
-/// Latencies are kept to three digits, as in the model.
+/// Significant digits of latencies, as in the model.
 const DIGITS: u8 = 3;
-/// Room that an archive takes besides.
+/// Bytes that the archive itself takes.
 const SPARE: u64 = 64 << 10;
 
-/// Bytes that the results of so many requests take.
+/// Bytes that the results of `requests` requests take.
 pub(super) fn bytes(requests: u64) -> u64 {
     requests * 8 + TOTALS as u64 * 8 + SPARE
 }
 
-/// Reads the results.
+/// Reads the file of results: totals, then a latency in nanoseconds for each request, as little-endian words.
 ///
 /// # Errors
-/// They are not there, or damaged.
+/// They are missing, damaged, or count wrong bytes.
 pub(super) fn read(path: &Path) -> Result<LoadOutcome> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     parse(&bytes)
@@ -33,18 +33,18 @@ pub(super) fn read(path: &Path) -> Result<LoadOutcome> {
 fn parse(bytes: &[u8]) -> Result<LoadOutcome> {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
-    let mut next = || words.next().context("the results are cut off");
+    let mut next = || words.next().context("the results are truncated");
     let (completed, failed, bytes, duration_ns) = (next()?, next()?, next()?, next()?);
     let (_checked, wrong, _churned, latencies) = (next()?, next()?, next()?, next()?);
-    ensure!(wrong == 0, "{wrong} messages did not have the bytes that were written");
-    ensure!(rest.is_empty() && words.len() as u64 == latencies, "the results are cut off");
+    ensure!(wrong == 0, "{wrong} messages did not contain the bytes that were written");
+    ensure!(rest.is_empty() && words.len() as u64 == latencies, "the results are truncated");
     let mut latency_ns = Histogram::new(DIGITS).expect("digits from 0 to 5");
-    // A histogram that grows takes every value.
+    // An automatically resized histogram takes every value.
     words.for_each(|ns| latency_ns.record(ns).unwrap_or_default());
     Ok(LoadOutcome { completed, failed, bytes, duration_ns, latency_ns })
 }
 
-/// What the guest told of its handlers, as far as it told it.
+/// Figures of the handlers, from the faults that the guest's account covers.
 pub(super) fn handlers(records: &Records) -> HandlerOutcome {
     let mut outcome = HandlerOutcome::default();
     let mut steps = Vec::new();
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_program_wrote_is_read() {
+    fn results_are_read_as_the_program_writes_them() {
         let outcome = parse(&file([3, 0, 12288, 900, 3, 0, 5, 3], &[100, 200, 300])).expect("whole");
         assert_eq!((outcome.completed, outcome.bytes, outcome.duration_ns), (3, 12288, 900));
         assert_eq!((outcome.latency_ns.len(), outcome.latency_ns.max()), (3, 300));
@@ -90,6 +90,6 @@ mod tests {
             assert!(parse(&whole[..length]).is_err(), "{length}");
         }
         let wrong = parse(&file([1, 0, 64, 9, 1, 1, 0, 1], &[9])).expect_err("a message is wrong");
-        assert!(wrong.to_string().contains("did not have the bytes"), "{wrong}");
+        assert!(wrong.to_string().contains("did not contain the bytes"), "{wrong}");
     }
 }

@@ -5,21 +5,21 @@ use refault_nic::{NicConfig, RemoteFaults};
 
 use refault_rig::delays::NamedTiming;
 
-/// What a responder does whose memory is not there.
+/// What a responder does when its memory is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Responder {
-    /// It keeps the request until the page is there.
+    /// It stalls the request until the page is present.
     #[default]
     Stall,
-    /// It answers receiver-not-ready, and the requester comes again.
+    /// It sends a receiver-not-ready NAK, and the requester retries.
     Rnr,
 }
 
-/// How the NIC is made.
+/// Options of the NIC.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "NIC")]
 pub struct NicArgs {
-    /// What a responder does whose memory is not there
+    /// What a responder does when its memory is missing
     #[arg(long, value_enum, default_value_t)]
     remote_faults: Responder,
     /// Page requests that can be outstanding
@@ -28,25 +28,25 @@ pub struct NicArgs {
     /// Page faults of on-demand regions that can be outstanding
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=512))]
     page_faults: u32,
-    /// Pages wanted when one is missing, itself included
+    /// Pages to request when one is missing, itself included
     #[arg(long, value_name = "PAGES", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
     fault_window: u32,
-    /// How long the guest may take to answer either, by the host's clock [default: as long as it takes]
+    /// How long the guest may take to answer either, by the host's clock [default: no limit]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     fault_timeout: Option<u64>,
     /// Translations the device TLB holds
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1048576))]
     atc_entries: u32,
-    /// Watch one request in N of each queue pair from doorbell to completion: requests.csv; 0 for none
+    /// Sample one request in N of each queue pair, from doorbell to completion, in requests.csv; 0 for none
     #[arg(long, value_name = "N", default_value_t = 1024)]
     sample: u32,
-    /// Have the steps of NIC and IOMMU take at least as long as a preset or a file says
+    /// Make the steps of NIC and IOMMU take at least as long as a preset or a file says
     #[arg(long, value_name = "PRESET|FILE")]
     timing: Option<String>,
 }
 
 impl NicArgs {
-    /// As the device model takes it.
+    /// The configuration of the device model.
     pub fn config(&self) -> NicConfig {
         NicConfig {
             remote_faults: match self.remote_faults {
@@ -62,23 +62,21 @@ impl NicArgs {
             ..NicConfig::default()
         }
     }
-}
 
-impl NicArgs {
-    /// Seconds that the guest may take to answer a fault, if they are limited.
+    /// Limit on the guest's answer to a fault, in seconds.
     pub fn fault_timeout(&self) -> Option<u64> {
         self.fault_timeout
     }
 
-    /// How long the devices' steps are to take at least, if that was given.
+    /// Minimum durations of the devices' steps, if given.
     ///
     /// # Errors
-    /// There is no such timing, or something in it is wrong.
+    /// There is no such preset or file, or the file is not valid.
     pub fn timing(&self) -> Result<Option<NamedTiming>> {
         self.timing.as_deref().map(NamedTiming::open).transpose()
     }
 
-    /// What was given as the timing.
+    /// The preset or file of --timing, as given.
     pub fn timing_name(&self) -> Option<String> {
         self.timing.clone()
     }
@@ -97,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn without_options_the_nic_is_the_model_s_own_default() {
+    fn without_options_the_nic_has_its_default_configuration() {
         let line = Line::try_parse_from(["run"]).expect("valid");
         assert_eq!(line.nic.config(), NicConfig::default());
     }
 
     #[test]
-    fn what_the_device_cannot_be_is_refused() {
+    fn values_that_the_device_does_not_support_are_refused() {
         for line in [["--page-faults", "0"], ["--page-faults", "513"], ["--remote-faults", "drop"]] {
             assert!(Line::try_parse_from(["run", line[0], line[1]]).is_err(), "{line:?}");
         }

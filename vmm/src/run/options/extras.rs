@@ -1,5 +1,5 @@
 //! Options of `refault run` for debugging a guest's kernel, gdb and cores, and those that only QEMU can follow: a network,
-//! folders of the host.
+//! shared folders.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -20,11 +20,11 @@ const GDB_PORT: &str = "1234";
 /// A network for the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Net {
-    /// Behind QEMU's address translation: the guest reaches what this machine reaches, and nobody reaches the guest.
+    /// Behind QEMU's address translation: the guest reaches what this machine reaches, and cannot be reached itself.
     User,
 }
 
-/// The options.
+/// The options for debugging and for QEMU's devices.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct ExtraArgs {
     /// Let gdb attach to the guest's kernel at this port of the loopback interface
@@ -36,10 +36,10 @@ pub(crate) struct ExtraArgs {
     /// Give the guest a network (QEMU only)
     #[arg(long, value_enum)]
     net: Option<Net>,
-    /// Folder of the host that the guest sees as it is; with :ro it cannot write there (QEMU only)
+    /// Folder of the host to share with the guest; read-only with :ro (QEMU only)
     #[arg(long, value_name = "HOST:GUEST[:ro]")]
-    share: Vec<Shared>,
-    /// Root file system: `host` or a folder, read-only, with what the guest writes in memory (QEMU only)
+    share: Vec<ShareSpec>,
+    /// Root file system: `host` or a folder, read-only; the guest's writes stay in memory (QEMU only)
     #[arg(long, value_name = "host|DIR", conflicts_with_all = ["rootfs", "initrd"])]
     root: Option<PathBuf>,
     /// Write a core of the guest's memory here when it is reset, as it is by a panic; SIGUSR2 asks for one
@@ -48,11 +48,10 @@ pub(crate) struct ExtraArgs {
 }
 
 impl ExtraArgs {
-    /// Refuses what the guest's host cannot do.
+    /// Checks that the guest's host supports the options.
     ///
     /// # Errors
-    /// One of the options was given that need QEMU, and it is not QEMU; or gdb could not get in; or the core has no
-    /// place.
+    /// An option needs QEMU and another host was chosen, gdb's port cannot be reached, or the core cannot be written.
     pub(crate) fn check(&self, chosen: Chosen) -> Result<()> {
         let given = [
             ("--net", self.net.is_some()),
@@ -78,17 +77,17 @@ impl ExtraArgs {
         }
     }
 
-    /// What the guest's kernel must have for them.
+    /// Features of the guest's kernel that the options need.
     pub(crate) fn uses(&self) -> Vec<Use> {
         let share = !self.share.is_empty() || self.root.is_some();
         let uses = [(Use::Share, share), (Use::Net, self.net.is_some())];
         uses.into_iter().filter(|(_, given)| *given).map(|(used, _)| used).collect()
     }
 
-    /// As the machine takes them. The root comes first.
+    /// The options as the machine takes them. The share for --root comes first.
     ///
     /// # Errors
-    /// A folder is not there, or there are too many.
+    /// A folder is missing, or there are too many.
     pub(crate) fn extras(&self) -> Result<Extras> {
         let mut shares = Vec::new();
         if let Some(root) = &self.root {
@@ -106,18 +105,18 @@ impl ExtraArgs {
         Ok(Extras { debug, net: self.net.is_some(), shares })
     }
 
-    /// Tells how gdb gets in, and what does not wait for it. `vmlinux` is the file with the kernel's symbols, if known.
+    /// Prints how to attach gdb, and which timeouts go on while it stops the guest. `vmlinux` has the kernel's symbols.
     pub(crate) fn announce(&self, vmlinux: Option<&Path>, fault_seconds: Option<u64>, limit: bool) {
         let Some(port) = self.gdb_port() else { return };
         let vmlinux = vmlinux.unwrap_or(Path::new("vmlinux")).display();
         let waits = if self.gdb_wait { "; the guest waits for it" } else { "" };
         note(&format!("gdb {vmlinux} -ex 'target remote :{port}'{waits}"));
         let fault = fault_seconds
-            .map(|seconds| format!("a fault that gdb holds up fails after {seconds} s (--fault-timeout)"));
+            .map(|seconds| format!("a fault that gdb delays fails after {seconds} s (--fault-timeout)"));
         let run = limit.then(|| "the run ends by --timeout".to_owned());
         let clocks: Vec<_> = fault.into_iter().chain(run).collect();
         if !clocks.is_empty() {
-            note(&format!("time goes on while gdb stops the guest: {}", clocks.join(", and ")));
+            note(&format!("time keeps running while gdb stops the guest: {}", clocks.join(", and ")));
         }
     }
 
@@ -128,32 +127,33 @@ impl ExtraArgs {
 
 fn folder(option: &str, path: &Path) -> Result<PathBuf> {
     let folder = std::fs::canonicalize(path).with_context(|| format!("{option} {}", path.display()))?;
-    ensure!(folder.is_dir(), "{option} {}: this is no folder; --add takes files", path.display());
+    ensure!(folder.is_dir(), "{option} {}: not a folder; --add takes files", path.display());
     Ok(folder)
 }
 
-/// A folder of the host's and where the guest sees it.
+/// A folder of the host and its path in the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Shared {
+struct ShareSpec {
     host: PathBuf,
     guest: String,
     read_only: bool,
 }
 
-impl FromStr for Shared {
+impl FromStr for ShareSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (paths, read_only) = text.strip_suffix(":ro").map_or((text, false), |paths| (paths, true));
-        // The last one, for a host's path may hold a colon too.
-        let (host, guest) = paths
-            .rfind(":/")
-            .and_then(|at| Some((paths.get(..at)?, paths.get(at + 1..)?)))
-            .ok_or("want HOST:GUEST or HOST:GUEST:ro, with an absolute path for the guest")?;
+        // The last one, because a host's path may contain a colon too.
+        let (host, guest) =
+            paths
+                .rfind(":/")
+                .and_then(|at| Some((paths.get(..at)?, paths.get(at + 1..)?)))
+                .ok_or("expected HOST:GUEST or HOST:GUEST:ro, with an absolute path for the guest")?;
         match (host, guest.trim_end_matches('/')) {
-            ("", _) => Err("want HOST:GUEST: there is no path on the host".into()),
-            (_, "") => Err("the guest's root comes by --root DIR".into()),
-            (_, guest) if guest.contains(':') => Err("only :ro may be behind the guest's path".into()),
+            ("", _) => Err("expected HOST:GUEST: there is no path on the host".into()),
+            (_, "") => Err("the guest's root is set with --root DIR".into()),
+            (_, guest) if guest.contains(':') => Err("only :ro may follow the guest's path".into()),
             (host, guest) => Ok(Self { host: host.into(), guest: guest.into(), read_only }),
         }
     }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_qemu_can_do_is_refused_elsewhere() {
+    fn options_that_need_qemu_are_refused_elsewhere() {
         for line in [&["--net", "user"][..], &["--share", "/tmp:/x"], &["--root", "host"]] {
             let args = parse(line);
             let error = args.check(Chosen::Refault).expect_err("no QEMU").to_string();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_is_debugged_on_our_vmm_too_but_gdb_does_not_reach_an_emulated_machine() {
+    fn gdb_and_cores_work_on_every_host_but_gdb_not_on_a_nested_one() {
         let place = std::env::temp_dir().join("core");
         let dump = parse(&["--dump", place.to_str().expect("UTF-8")]);
         for host in [Chosen::Refault, Chosen::Nested, Chosen::Qemu] {
@@ -218,9 +218,9 @@ mod tests {
     }
 
     #[test]
-    fn a_share_names_a_folder_and_a_place() {
+    fn a_share_names_a_folder_and_a_path_in_the_guest() {
         let share =
-            |text: &str| text.parse::<Shared>().map(|share| (share.host, share.guest, share.read_only));
+            |text: &str| text.parse::<ShareSpec>().map(|share| (share.host, share.guest, share.read_only));
         assert_eq!(share("/a:/b"), Ok(("/a".into(), "/b".into(), false)));
         assert_eq!(share("c:/x:/b/:ro"), Ok(("c:/x".into(), "/b".into(), true)));
         for wrong in ["/a", "/a:b", ":/b", "/a:/", "/a:/b:rw"] {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_root_is_only_read() {
+    fn the_hosts_root_is_read_only() {
         let extras = parse(&["--share", "/tmp:/x", "--root", "host"]).extras().expect("valid");
         assert_eq!(extras.shares[0], Share { host: "/".into(), guest: "/".into(), read_only: true });
         assert_eq!(parse(&["--root", "host", "--net", "user"]).uses(), [Use::Share, Use::Net]);

@@ -2,8 +2,8 @@
 
 pub mod device;
 mod extras;
+pub mod host;
 pub mod parse;
-pub mod place;
 pub mod series;
 
 use std::ffi::OsString;
@@ -15,11 +15,11 @@ use anyhow::Result;
 
 use self::device::NicArgs;
 use self::extras::ExtraArgs;
+use self::host::HostArgs;
 use self::parse::{Add, Out, Pmem, Size};
-use self::place::HostArgs;
 use self::series::SeriesArgs;
 use super::Spec;
-use super::experiment::Experiment;
+use super::experiment::GuestExperiment;
 use super::plan::region;
 use crate::lab::read_file;
 use refault_guest::GuestImage;
@@ -30,11 +30,11 @@ use refault_machine::config::{CpuModel, PmemConfig};
 use refault_observe::report::verdicts::VerdictArgs;
 use refault_os::terminal;
 
-/// Tells the program inside an emulated machine that our standard streams are a terminal of this size.
+/// Passes the size of our terminal to refault in an emulated machine, as COLUMNSxROWS.
 pub(super) const TERMINAL_VARIABLE: &str = "REFAULT_TERMINAL";
-/// Where scenarios leave their records.
+/// Where scenarios write their records.
 const SCENARIOS: &str = "target/refault";
-/// The environment of a command in the guest, besides what the user gives.
+/// The environment of a command in the guest, besides the user's variables.
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ("HOME", "/root"),
@@ -52,13 +52,13 @@ pub struct RunArgs {
     pub(super) kernel_tree: Option<PathBuf>,
     #[command(flatten)]
     pub(super) series: SeriesArgs,
-    /// Initramfs that boots by itself; no COMMAND is possible then
+    /// Initramfs that boots by itself, without a COMMAND
     #[arg(long, value_name = "FILE")]
     pub(super) initrd: Option<PathBuf>,
     /// Root file system image: erofs, xfs, ext4 or squashfs; never written to [default: the guest image's]
     #[arg(long, value_name = "FILE")]
     pub(super) rootfs: Option<PathBuf>,
-    /// More for the kernel's command line
+    /// Text to append to the kernel's command line
     #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     pub(super) append: String,
     /// Number of CPUs
@@ -73,13 +73,13 @@ pub struct RunArgs {
     /// Kernel module to load in the guest, uncompressed
     #[arg(long, value_name = "FILE.ko")]
     pub(super) module: Vec<PathBuf>,
-    /// File or folder for the guest
+    /// File or folder to copy into the guest
     #[arg(long, value_name = "HOST:GUEST")]
     pub(super) add: Vec<Add>,
-    /// File or folder from the guest, when the command has ended
+    /// File or folder to copy out of the guest when the command has ended
     #[arg(long, value_name = "GUEST:HOST")]
     pub(super) out: Vec<Out>,
-    /// Room for those
+    /// Room for the files of --out
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     pub(super) out_size: Size,
     /// Environment variable for the command
@@ -98,30 +98,30 @@ pub struct RunArgs {
     /// StopSignal after this time
     #[arg(long, value_name = "SECONDS")]
     pub(super) timeout: Option<u64>,
-    /// Give the command a terminal even so; without a COMMAND the shell gets one anyway
+    /// Give the command a terminal; a shell (no COMMAND) always gets one
     #[arg(long, short)]
     pub(super) tty: bool,
-    /// Show the kernel's log, all of it
+    /// Show the kernel's whole log
     #[arg(long, short)]
     pub(super) verbose: bool,
     #[command(flatten)]
     pub(super) nic: NicArgs,
-    /// Record the device's faults: report.html, faults.csv, trace.json and counters.json go into this folder
+    /// Record the device's faults, and write report.html, faults.csv, trace.json and counters.json into this folder
     #[arg(long, value_name = "DIR")]
     pub(super) trace: Option<PathBuf>,
-    /// Do what a scenario of the lab says, in place of a COMMAND: one that is shipped, or a file
+    /// Run a scenario of the lab in place of a COMMAND: a shipped one, or a file
     ///
-    /// The scenario makes the NIC, so that options of the NIC do not count. Faults are recorded, into
-    /// target/refault/scenario-NAME if there is no --trace.
+    /// The scenario configures the NIC, so options of the NIC have no effect. Faults are recorded in
+    /// target/refault/scenario-NAME without --trace.
     #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["command", "initrd"])]
     pub(super) scenario: Option<String>,
-    /// Of the KTAP in the command's output, of storms, of Python's unittest with -v, or else of the command as one test
+    /// Verdicts of the KTAP in the command's output, of storms, of Python's unittest with -v, or else of the command
     #[command(flatten)]
     pub(super) verdicts: VerdictArgs,
-    /// Fail, with status 121, if the guest's log has a warning, an oops, a DMAR error, a stall or their like
+    /// Fail, with status 121, if the guest's log has a warning, an oops, a DMAR error, a stall or the like
     #[arg(long)]
     pub(super) fail_on_warn: bool,
-    /// Do not have the guest's kernel trace its part of the faults, which costs it some time for each
+    /// Do not trace the guest kernel's part of each fault; tracing costs the guest some time
     #[arg(long)]
     pub(super) no_guest_stages: bool,
     /// What to run in the guest [default: a shell]
@@ -130,15 +130,15 @@ pub struct RunArgs {
 }
 
 fn variable(text: &str) -> Result<(String, OsString), String> {
-    let (name, value) = text.split_once('=').ok_or("want NAME=VALUE")?;
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_string(), value.into()))
 }
 
-/// What runs if there is no command: a shell with history and completion, if the system has it.
+/// The command by default: a shell with history and completion, if the system has one.
 const SHELL: [&str; 3] = ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"];
 
 impl RunArgs {
-    /// The user's own kernel, made ready.
+    /// The user's own kernel, prepared for these options.
     pub(super) fn tree(&self) -> Result<Option<TreeKernel>> {
         let mut uses = vec![Use::Boot];
         uses.extend(self.extras.uses());
@@ -146,20 +146,20 @@ impl RunArgs {
         self.kernel_tree.as_ref().map(|folder| TreeKernel::ensure(folder, &uses)).transpose()
     }
 
-    /// Whether the guest is to tell its part of the faults: by our own init.
+    /// Whether the guest traces its part of the faults, which needs refault's own init.
     pub(super) fn wants_stages(&self) -> bool {
         (self.trace.is_some() || self.scenario.is_some()) && !self.no_guest_stages && self.initrd.is_none()
     }
 
-    /// The scenario, if there is one.
-    pub(super) fn experiment(&self) -> Result<Option<Experiment>> {
+    /// The scenario, if one is given.
+    pub(super) fn experiment(&self) -> Result<Option<GuestExperiment>> {
         let Some(name) = &self.scenario else { return Ok(None) };
-        Ok(Some(Experiment::new(Scenario::open(name, &read_file)?, self.memory.0)?))
+        Ok(Some(GuestExperiment::new(Scenario::open(name, &read_file)?, self.memory.0)?))
     }
 
-    /// Where records go, if they are wanted.
-    pub(super) fn folder(&self, experiment: Option<&Experiment>) -> Option<PathBuf> {
-        let named = |experiment: &Experiment| {
+    /// Where to write records, if faults are recorded.
+    pub(super) fn folder(&self, experiment: Option<&GuestExperiment>) -> Option<PathBuf> {
+        let named = |experiment: &GuestExperiment| {
             Path::new(SCENARIOS).join(format!("scenario-{}", experiment.scenario.name))
         };
         self.trace.clone().or_else(|| experiment.map(named))
@@ -200,21 +200,21 @@ impl RunArgs {
         }
     }
 
-    /// The size of the command's terminal, if it gets one: of ours, or of the one an emulated machine was told of.
+    /// Columns and rows of the command's terminal, if it gets one: ours, or the one passed to an emulated machine.
     pub(super) fn terminal(&self) -> Option<(u16, u16)> {
         if !self.tty && (!self.command.is_empty() || self.scenario.is_some()) {
             return None;
         }
-        let told = std::env::var(TERMINAL_VARIABLE).ok();
-        let told = told.as_deref().and_then(|text| text.split_once('x'));
-        match told {
+        let passed = std::env::var(TERMINAL_VARIABLE).ok();
+        let passed = passed.as_deref().and_then(|text| text.split_once('x'));
+        match passed {
             Some((columns, rows)) => Some((columns.parse().ok()?, rows.parse().ok()?)),
             None if std::io::stdin().is_terminal() => Some(terminal::size().unwrap_or((80, 25))),
             None => None,
         }
     }
 
-    /// Persistent memory that is in files.
+    /// Persistent memory backed by files.
     pub(super) fn pmem_files(&self) -> Result<Vec<PmemConfig>> {
         self.pmem.iter().filter(|pmem| pmem.file.is_some()).map(region).collect()
     }
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_behind_two_dashes_is_the_command() {
+    fn everything_after_two_dashes_is_the_command() {
         let args = parse(&["--cpus", "2", "--memory", "512M", "--", "ls", "--cpus", "-l"]).expect("valid");
         let spec = args.spec(None);
         assert_eq!((spec.cpus, spec.memory), (2, 512 << 20));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_command_there_is_a_shell() {
+    fn the_default_command_is_a_shell() {
         assert_eq!(parse(&[]).expect("valid").spec(None).command, SHELL);
         assert!(parse(&["--initrd", "x"]).expect("valid").spec(None).command.is_empty());
     }
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_scenario_is_told_before_anything_starts() {
+    fn mistakes_in_a_scenario_are_reported_before_anything_starts() {
         let experiment = |line: &[&str]| parse(line).expect("valid").experiment();
         assert!(experiment(&[]).expect("none is fine").is_none());
         assert!(experiment(&["--scenario", "cold-4k"]).expect("shipped").is_some());

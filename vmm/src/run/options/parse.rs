@@ -18,23 +18,21 @@ impl FromStr for Size {
             "M" | "MB" | "MIB" => 20,
             "G" | "GB" | "GIB" => 30,
             "T" | "TB" | "TIB" => 40,
-            unit => return Err(format!("{unit} is no unit of size: want K, M, G or T")),
+            unit => return Err(format!("{unit} is not a unit of size: expected K, M, G or T")),
         };
-        let number: u64 =
-            digits.parse().map_err(|_| format!("{text:?} is no size: want, say, 512M or 2G"))?;
-        number
-            .checked_mul(1 << shift)
-            .map(Self)
-            .ok_or_else(|| format!("{text} is more than 64 bits can count"))
+        let number: u64 = digits
+            .parse()
+            .map_err(|_| format!("{text:?} is not a size: expected, for example, 512M or 2G"))?;
+        number.checked_mul(1 << shift).map(Self).ok_or_else(|| format!("{text} does not fit into 64 bits"))
     }
 }
 
-/// A persistent memory region: `FILE`, `FILE,size=1G`, or `size=1G` for memory that is gone with the guest.
+/// A persistent memory region: `FILE`, `FILE,size=1G`, or `size=1G` for memory that is lost when the guest ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pmem {
     /// The file, if any.
     pub file: Option<PathBuf>,
-    /// Its size, if said: a file that is not there is made with it.
+    /// Its size in bytes, if given: a missing file is created with it.
     pub size: Option<u64>,
 }
 
@@ -49,19 +47,19 @@ impl FromStr for Pmem {
         let size = size.map(|size| size.parse().map(|Size(bytes)| bytes)).transpose()?;
         let file = (!file.is_empty()).then(|| PathBuf::from(file));
         match (&file, size) {
-            (None, None) => Err("want FILE, FILE,size=SIZE or size=SIZE".into()),
-            (_, Some(0)) => Err("a region of no size".into()),
+            (None, None) => Err("expected FILE, FILE,size=SIZE or size=SIZE".into()),
+            (_, Some(0)) => Err("a region of size 0".into()),
             _ => Ok(Self { file, size }),
         }
     }
 }
 
-/// A file or folder of the host's, and where it is to be in the guest: `HOST:GUEST`.
+/// A file or folder of the host, and its path in the guest: `HOST:GUEST`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Add {
-    /// On the host.
+    /// Path on the host.
     pub host: PathBuf,
-    /// In the guest, an absolute path.
+    /// Absolute path in the guest.
     pub guest: String,
 }
 
@@ -69,28 +67,30 @@ impl FromStr for Add {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // The last one, for a host's path may hold a colon too.
-        let at = text.rfind(":/").ok_or("want HOST:GUEST, with an absolute path for the guest")?;
+        // The last one, because a host's path may contain a colon too.
+        let at = text.rfind(":/").ok_or("expected HOST:GUEST, with an absolute path for the guest")?;
         let (host, guest) = (text.get(..at).unwrap_or_default(), text.get(at + 1..).unwrap_or_default());
         if host.is_empty() {
-            return Err("want HOST:GUEST: there is no path on the host".into());
+            return Err("expected HOST:GUEST: there is no path on the host".into());
         }
         // HOST:/ and HOST:/folder/ keep the name.
         let name = Path::new(host).file_name().map(|name| name.to_string_lossy().into_owned());
         let guest = match guest.strip_suffix('/') {
-            Some(folder) => format!("{folder}/{}", name.ok_or("want HOST:GUEST with a name for the guest")?),
+            Some(folder) => {
+                format!("{folder}/{}", name.ok_or("expected HOST:GUEST with a name for the guest")?)
+            }
             None => guest.to_string(),
         };
         Ok(Self { host: host.into(), guest })
     }
 }
 
-/// A file or folder in the guest, and where the host wants it: `GUEST:HOST`.
+/// A file or folder in the guest, and its path on the host: `GUEST:HOST`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Out {
-    /// In the guest, an absolute path.
+    /// Absolute path in the guest.
     pub guest: String,
-    /// On the host.
+    /// Path on the host.
     pub host: PathBuf,
 }
 
@@ -98,10 +98,10 @@ impl FromStr for Out {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (guest, host) = text.split_once(':').ok_or("want GUEST:HOST")?;
+        let (guest, host) = text.split_once(':').ok_or("expected GUEST:HOST")?;
         let guest = guest.trim_end_matches('/');
         if !guest.starts_with('/') || host.is_empty() {
-            return Err("want GUEST:HOST, with an absolute path for the guest".into());
+            return Err("expected GUEST:HOST, with an absolute path for the guest".into());
         }
         Ok(Self { guest: guest.into(), host: host.into() })
     }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn files_go_in_under_an_absolute_name() {
+    fn files_are_added_under_an_absolute_path() {
         let add = |host: &str, guest: &str| Ok(Add { host: host.into(), guest: guest.into() });
         assert_eq!("a.sh:/opt/b.sh".parse(), add("a.sh", "/opt/b.sh"));
         assert_eq!("c:/x/a.sh:/opt/".parse(), add("c:/x/a.sh", "/opt/a.sh"));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_out_from_an_absolute_name() {
+    fn files_are_brought_out_from_an_absolute_path() {
         let out = |guest: &str, host: &str| Ok(Out { guest: guest.into(), host: host.into() });
         assert_eq!("/var/log:logs".parse(), out("/var/log", "logs"));
         assert_eq!("/a/:x:y".parse(), out("/a", "x:y"));

@@ -1,28 +1,30 @@
-//! What the guest writes to its three serial ports: the kernel's log, the command's streams, the control lines.
+//! The guest's three serial ports: the kernel's log, the command's streams, the control lines.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use refault_bus::sync::lock;
 
 use crate::run::guest_log;
-use crate::run::watch::Event;
+use crate::run::watchdog::RunEvent;
 use refault_guest::relay::{Credit, Decoder, Frame};
 use refault_os::output_queue::OutputQueue;
 
 /// Bytes of the kernel's log that are kept for error messages.
 const LOG_KEPT: usize = 6 << 10;
-/// The same of a line that is looked at for trouble.
+/// Bytes of a line that are searched for trouble.
 const LOG_LINE_MAX: usize = 1024;
-/// The kernel's last words when it halts (kernel/reboot.c).
+/// The kernel's last line when it halts (kernel/reboot.c).
 const HALTED: &str = "reboot: System halted";
-/// Longest control line; what is longer is cut.
+/// Longest control line; longer ones are truncated.
 const LINE_MAX: usize = 64 << 10;
-/// Bytes of input on their way to the guest: its serial driver drops what does not fit its buffers.
+/// Bytes of input in flight to the guest: its serial driver drops what does not fit its buffers.
 pub(crate) const INPUT_WINDOW: usize = 4096;
 
-/// What the guest has told on its control port.
+/// What the guest has reported on its control port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GuestStatus {
-    /// The ports are set up: what came before on the streams' is the echo of a terminal that was none of ours yet.
+    /// The ports are set up. Before that, bytes on the streams' port are echoes of an unconfigured terminal.
     pub(crate) ready: bool,
     /// The command's exit status.
     pub(crate) exit: Option<i32>,
@@ -39,7 +41,7 @@ impl GuestStatus {
     }
 }
 
-/// PortState between the ports' writers and the run.
+/// State shared between the ports' writers and the run.
 #[derive(Debug, Default)]
 pub(crate) struct PortState {
     status: Mutex<GuestStatus>,
@@ -49,9 +51,9 @@ pub(crate) struct PortState {
 /// What is kept of the kernel's log.
 #[derive(Debug, Default)]
 struct Log {
-    /// Its end.
+    /// Its last bytes, at most twice [`LOG_KEPT`].
     tail: Vec<u8>,
-    /// The line that is being written.
+    /// The incomplete last line.
     line: Vec<u8>,
     /// Lines of trouble.
     watch: guest_log::LogWatch,
@@ -59,7 +61,7 @@ struct Log {
 
 impl PortState {
     pub(crate) fn status(&self) -> MutexGuard<'_, GuestStatus> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.status)
     }
 
     /// The end of the kernel's log.
@@ -73,12 +75,12 @@ impl PortState {
     }
 
     fn log_kept(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.log)
     }
 }
 
 impl Log {
-    /// Takes bytes of it. Whether the guest says with them that it has halted.
+    /// Takes bytes of the log. Returns whether they report that the guest has halted.
     fn take(&mut self, bytes: &[u8]) -> bool {
         self.tail.extend(bytes);
         if self.tail.len() > 2 * LOG_KEPT {
@@ -102,7 +104,7 @@ impl Log {
     }
 }
 
-/// ttyS0: the kernel's log, kept, written to a file, and shown if wanted.
+/// ttyS0: the kernel's log, kept, and copied to a file or to the user.
 pub(crate) struct LogPort {
     state: Arc<PortState>,
     copies: Vec<OutputQueue>,
@@ -110,8 +112,8 @@ pub(crate) struct LogPort {
 }
 
 impl LogPort {
-    /// Keeps the log in `state`. `halted` is called when the guest says that it has halted: CPUs that wait with
-    /// interrupts off say nothing themselves.
+    /// Keeps the log in `state`. `halted` is called when the log reports a halt: halted CPUs cause no exit that would
+    /// show it.
     pub(crate) fn new(
         state: &Arc<PortState>,
         copies: Vec<OutputQueue>,
@@ -145,7 +147,7 @@ pub(crate) struct StreamPort {
     pub(crate) credit: Arc<Credit>,
     pub(crate) output: Box<dyn Write + Send>,
     pub(crate) errors: Box<dyn Write + Send>,
-    /// Called when nobody reads the output any more, or the channel is broken.
+    /// Called when the output cannot be written any more, or the channel is broken.
     pub(crate) stop: Box<dyn Fn() + Send>,
 }
 
@@ -182,16 +184,16 @@ impl Write for StreamPort {
     }
 }
 
-/// ttyS2: lines. Init's are understood here, others go to whoever asked for them.
+/// ttyS2: lines. Init's are handled here, others are passed to the listener.
 pub(crate) struct ControlPort {
     pub(crate) state: Arc<PortState>,
     pub(crate) line: Vec<u8>,
     pub(crate) credit: Arc<Credit>,
     pub(crate) listener: Box<dyn FnMut(&str) + Send>,
-    /// What init's own lines begin with, and no other program knows.
+    /// Prefix of init's own lines, which no other program knows.
     pub(crate) token: String,
-    /// Called when the guest has booted, and when it has said its last word.
-    pub(crate) heard: Box<dyn Fn(Event) + Send>,
+    /// Called when the guest has booted, and when it has reported the exit status.
+    pub(crate) notify: Box<dyn Fn(RunEvent) + Send>,
 }
 
 impl ControlPort {
@@ -208,14 +210,14 @@ impl ControlPort {
         if line == "ready" {
             self.state.status().ready = true;
             self.credit.open();
-            (self.heard)(Event::Ready);
+            (self.notify)(RunEvent::Ready);
         } else if line == "collect-failed" {
             self.state.status().collect_failed = true;
         } else if let Some(text) = line.strip_prefix("say ") {
             refault_os::message::note(&format!("guest: {text}"));
         } else if let Some(status) = line.strip_prefix("exit ").and_then(|text| text.parse().ok()) {
             self.state.status().exit = Some(status);
-            (self.heard)(Event::Ended);
+            (self.notify)(RunEvent::CommandEnded);
         }
     }
 }
@@ -258,14 +260,14 @@ mod tests {
             credit: Arc::new(Credit::new(0)),
             listener: Box::new(move |line| lines.lock().expect("not poisoned").push(line.to_string())),
             token: "7f".into(),
-            heard: Box::new(move |event| {
-                ended.fetch_add(usize::from(event == Event::Ended), Ordering::Relaxed);
+            notify: Box::new(move |event| {
+                ended.fetch_add(usize::from(event == RunEvent::CommandEnded), Ordering::Relaxed);
             }),
         }
     }
 
     #[test]
-    fn control_lines_are_taken_byte_by_byte() {
+    fn control_lines_may_arrive_byte_by_byte() {
         let (state, lines, ended) = (Arc::default(), Arc::default(), Arc::default());
         let mut port = control(&state, &lines, &ended);
         for byte in b"^@\n7f ready\n{\"scenario\":1}\r\nexit 3\n8f exit 3\n7f collect-failed\n7f exit 42\n" {
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_is_cut() {
+    fn an_endless_line_is_truncated() {
         let (state, lines, ended) = (Arc::default(), Arc::default(), Arc::default());
         let mut port = control(&state, &lines, &ended);
         port.write_all(&vec![b'x'; 3 * LINE_MAX]).expect("never fails");
@@ -301,7 +303,7 @@ mod tests {
             }),
         };
         port.write_all(b"^@").expect("never fails");
-        assert!(state.status().broken.is_none(), "nobody has set the port up");
+        assert!(state.status().broken.is_none(), "the port is not set up yet");
         state.status().ready = true;
         port.write_all(b"garbage").expect("never fails");
         port.write_all(b"more").expect("never fails");

@@ -1,17 +1,17 @@
-//! What the guest's serial ports write to, and the end of that.
+//! Where the guest's serial ports write, and waiting until all is written.
 
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
 use super::console::{ControlPort, LogPort, PortState, StreamPort};
-use crate::run::watch::Event;
+use crate::run::watchdog::RunEvent;
 use refault_guest::relay::{Credit, Decoder};
 use refault_machine::config::ExitReason;
 use refault_machine::{Consoles, MachineHandle};
 use refault_os::message;
 use refault_os::output_queue::OutputQueue;
 
-/// Where output goes. A reader that stalls holds up the guest, and nothing else.
+/// The outlets of a run. A reader that stalls blocks the guest, and nothing else.
 pub(crate) struct Outputs {
     output: OutputQueue,
     errors: OutputQueue,
@@ -19,18 +19,18 @@ pub(crate) struct Outputs {
     control: Box<dyn FnMut(&str) + Send>,
 }
 
-/// A hand on them, from any thread.
+/// Handles to the outlets, for any thread.
 #[derive(Clone)]
 pub(crate) struct Ends(Vec<OutputQueue>);
 
 impl Ends {
-    /// From now on no writer waits for a reader: the run is to end.
+    /// From now on no writer waits for a reader, because the run is to end.
     pub(crate) fn limit_waits(&self) {
         self.0.iter().for_each(OutputQueue::limit_waits);
         message::limit_waits();
     }
 
-    /// Waits until all is written, or cannot be.
+    /// Waits until everything is written, or cannot be.
     pub(crate) fn finish(&self) {
         for outlet in &self.0 {
             outlet.finish();
@@ -39,7 +39,7 @@ impl Ends {
 }
 
 impl Outputs {
-    /// To the run's streams. One that cannot be written to ends the run, whose `state` state then says why.
+    /// Outlets for the run's streams. One that cannot be written ends the run, and leaves the reason in `state`.
     pub(crate) fn new(
         output: Box<dyn Write + Send>,
         errors: Box<dyn Write + Send>,
@@ -63,19 +63,19 @@ impl Outputs {
         }
     }
 
-    /// What is left of them when the machine has the rest.
+    /// Handles to the outlets, which the machine takes.
     pub(crate) fn ends(&self) -> Ends {
         Ends(self.log.iter().chain([&self.output, &self.errors]).cloned().collect())
     }
 
-    /// With our init in the guest: log, streams, control lines.
+    /// Consoles of a guest with our init: log, streams, control lines.
     pub(crate) fn relayed(
         self,
         state: &Arc<PortState>,
         credit: &Arc<Credit>,
         handle: &Arc<OnceLock<MachineHandle>>,
         token: String,
-        heard: impl Fn(Event) + Send + 'static,
+        notify: impl Fn(RunEvent) + Send + 'static,
     ) -> Consoles {
         let streams = StreamPort {
             state: Arc::clone(state),
@@ -91,13 +91,13 @@ impl Outputs {
             credit: Arc::clone(credit),
             listener: self.control,
             token,
-            heard: Box::new(heard),
+            notify: Box::new(notify),
         };
         let log = LogPort::new(state, self.log, ending(handle, ExitReason::Halted));
         Consoles { outputs: [Box::new(log), Box::new(streams), Box::new(control)] }
     }
 
-    /// With somebody else's: the console is all there is.
+    /// Consoles of a guest with the user's own init: the console only.
     pub(crate) fn plain(self, state: &Arc<PortState>, handle: &Arc<OnceLock<MachineHandle>>) -> Consoles {
         let copies = self.log.into_iter().chain([self.output]).collect();
         let log = LogPort::new(state, copies, ending(handle, ExitReason::Halted));
@@ -105,7 +105,7 @@ impl Outputs {
     }
 }
 
-/// What ends the machine for `reason`, once there is one.
+/// A function that ends the machine, if there is one, for `reason`.
 pub(crate) fn ending(handle: &Arc<OnceLock<MachineHandle>>, reason: ExitReason) -> Box<dyn Fn() + Send> {
     let handle = Arc::clone(handle);
     Box::new(move || {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_named_when_all_is_over() {
+    fn an_output_that_cannot_be_written_is_named_at_the_end() {
         for (bare, what) in [(false, "the kernel's log"), (true, "the command's output")] {
             let (state, handle) = (Arc::<PortState>::default(), Arc::default());
             let sink = || Box::new(std::io::sink()) as Box<dyn Write + Send>;

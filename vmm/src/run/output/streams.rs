@@ -68,7 +68,7 @@ fn size_changes(known: (u16, u16)) -> std::io::Result<Receiver<(u16, u16)>> {
 /// Standard output without a buffer of ours.
 ///
 /// # Errors
-/// It is closed.
+/// Standard output is closed.
 pub(crate) fn stdout() -> Result<File> {
     let ours = std::io::stdout().as_fd().try_clone_to_owned();
     Ok(File::from(ours.context("cannot use standard output")?))

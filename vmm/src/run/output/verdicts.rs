@@ -1,45 +1,46 @@
-//! Verdicts of what ran in the guest, read out of the command's output: lines of KTAP (kernel:
+//! Verdicts of the tests that ran in the guest, parsed from the command's output: lines of KTAP (kernel:
 //! Documentation/dev-tools/ktap.rst), the lines `storm=NAME result=…` of `refault-storm`, and those of Python's unittest
-//! with `-v`, which is what pyverbs' suites print. A command that prints none of them is one test by its exit status, 4 for
-//! a skip, as the kernel's selftests have it.
+//! with `-v`, which is what pyverbs' suites print. A command that prints none of them is one test with its exit status as the verdict, 4 for
+//! a skip, as in the kernel's selftests.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use refault_bus::sync::lock;
 use refault_observe::report::verdicts::{Case, CaseVerdict};
 use refault_os::message::visible;
 
 /// The exit status of a test that was skipped.
 pub(crate) const SKIPPED: u8 = 4;
-/// Longest line that is looked at.
+/// Bytes of a line that are parsed.
 const LINE_MAX: usize = 16 << 10;
-/// Most tests that are kept: a guest may print any number of lines.
+/// Maximum number of tests that are kept: a guest may print any number of lines.
 const CASES_MAX: usize = 65_536;
 
-/// All that was seen.
+/// The verdicts so far.
 #[derive(Debug, Default)]
 pub(crate) struct Verdicts {
     cases: Mutex<Vec<Case>>,
-    /// A test of Python's unittest with a description, which puts its verdict on the next line.
+    /// A test of Python's unittest with a description: its verdict is on the next line.
     described: Mutex<Option<String>>,
 }
 
 impl Verdicts {
-    /// A writer that hands all on to `output` and looks at each line. With `ktap`, lines that are not KTAP's become
+    /// A writer that passes everything on to `output` and parses each line. With `ktap`, lines that are not KTAP become
     /// comments.
     pub(crate) fn watch(
         self: &Arc<Self>,
         output: Box<dyn Write + Send>,
         ktap: bool,
     ) -> Box<dyn Write + Send> {
-        Box::new(Watch { verdicts: self.clone(), output, ktap, line: Vec::new() })
+        Box::new(VerdictFilter { verdicts: self.clone(), output, ktap, line: Vec::new() })
     }
 
     fn take(&self, line: &str) {
         let Some(case) = ktap_line(line).or_else(|| storm(line)).or_else(|| self.unittest(line)) else {
             return;
         };
-        let mut cases = self.cases.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cases = lock(&self.cases);
         if cases.len() < CASES_MAX {
             cases.push(case);
         }
@@ -48,7 +49,7 @@ impl Verdicts {
     /// `test_name (module.Class.test_name) ... ok`; a test with a description has that between the name and the verdict, on
     /// a line of its own.
     fn unittest(&self, line: &str) -> Option<Case> {
-        let mut described = self.described.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut described = lock(&self.described);
         let named = line.split_once(" (").filter(|(name, _)| name.starts_with("test") && !name.contains(' '));
         let Some((before, verdict)) = line.rsplit_once(" ... ") else {
             *described = named.filter(|_| line.ends_with(')')).map(|_| line.to_owned());
@@ -63,10 +64,10 @@ impl Verdicts {
         Some(Case { name, verdict })
     }
 
-    /// The tests, or the command as one, named `name`, if it told of none. A command that failed has failed, whatever its
-    /// tests say.
+    /// The tests; or, without any, the command as one test named `name`. A command that failed without a failed test
+    /// adds itself as one.
     pub(crate) fn cases(&self, name: &str, status: u8) -> Vec<Case> {
-        let mut cases = self.cases.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut cases = lock(&self.cases).clone();
         let failed = cases.iter().any(|case| matches!(case.verdict, CaseVerdict::Fail(_)));
         let verdict = match status {
             0 => CaseVerdict::Pass,
@@ -81,7 +82,7 @@ impl Verdicts {
 }
 
 /// `ok 1 - name`, `not ok 2 name`, `ok 3 name # SKIP why`, at the start of a line: those further in belong to a test that
-/// has a line of its own.
+/// has its own line.
 fn ktap_line(line: &str) -> Option<Case> {
     let (failed, rest) = match line.strip_prefix("not ok ") {
         Some(rest) => (true, rest),
@@ -113,15 +114,15 @@ fn storm(line: &str) -> Option<Case> {
     Some(Case { name, verdict })
 }
 
-/// The command's output on its way.
-struct Watch {
+/// A writer that parses the command's output.
+struct VerdictFilter {
     verdicts: Arc<Verdicts>,
     output: Box<dyn Write + Send>,
     ktap: bool,
     line: Vec<u8>,
 }
 
-impl Write for Watch {
+impl Write for VerdictFilter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !self.ktap {
             self.output.write_all(bytes)?;
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_without_tests_is_one_by_its_status() {
+    fn a_command_without_tests_is_one_test() {
         let ktap = |status| ktap(&seen("hello\n").cases("true", status));
         assert!(ktap(0).ends_with("\nok 1 true\n"));
         assert!(ktap(SKIPPED).ends_with("\nok 1 true # SKIP exit status 4\n"));
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_dies_behind_its_tests_has_failed() {
+    fn a_command_that_fails_after_its_tests_has_failed() {
         assert!(ktap(&seen("ok 1 a\n").cases("command", 124)).contains("not ok 2 command"));
     }
 

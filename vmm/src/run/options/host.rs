@@ -1,10 +1,10 @@
-//! Where a guest runs: the options that choose it, and what that means for its time.
+//! What runs the guest: the options that choose it, and how its clock relates to real time.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::run::Place;
+use crate::run::Backend;
 use refault_hosts::qemu::Emulator;
 use refault_hosts::{
     choice::{Chosen, Host, choose},
@@ -13,42 +13,42 @@ use refault_hosts::{
 use refault_observe::report::TimeBase;
 use refault_os::message::note;
 
-/// The choice, as options.
+/// Options that choose what runs the guest.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct HostArgs {
     /// What runs the guest
     #[arg(long, value_enum, default_value_t, env = "REFAULT_HOST")]
     host: Host,
-    /// QEMU to use, with --host qemu: version 10.1 or later [default: the one of Debian 13's backports, fetched once]
+    /// QEMU to use, with --host qemu: version 10.1 or later [default: the one of Debian 13's backports, downloaded once]
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
 }
 
 impl HostArgs {
-    /// Decides, and says in one line what and why.
+    /// Chooses, and prints the choice and its reason in one line.
     ///
     /// # Errors
-    /// What was asked for cannot be had.
+    /// The requested host is not available.
     pub fn choose(&self) -> Result<Chosen> {
         let choice = choose(self.host)?;
         note(&choice.why);
         Ok(choice.host)
     }
 
-    /// Where devices of this process are to be plugged in.
+    /// The backend for devices in this process.
     ///
     /// # Errors
-    /// There is no QEMU, and none can be fetched.
-    pub fn place(&self, chosen: Chosen) -> Result<Place> {
+    /// There is no QEMU, and none can be downloaded.
+    pub fn backend(&self, chosen: Chosen) -> Result<Backend> {
         Ok(match chosen {
-            Chosen::Qemu => Place::Qemu(Emulator::find(self.qemu.as_deref())?),
-            Chosen::Refault | Chosen::Nested => Place::Kvm,
+            Chosen::Qemu => Backend::Qemu(Emulator::find(self.qemu.as_deref())?),
+            Chosen::Refault | Chosen::Nested => Backend::Kvm,
         })
     }
 }
 
-impl Place {
-    /// Whose time passes there.
+impl Backend {
+    /// Whether time there is real or emulated.
     pub fn time(&self) -> TimeBase {
         match self {
             Self::Kvm if !inside() => TimeBase::Real,
@@ -56,7 +56,7 @@ impl Place {
         }
     }
 
-    /// Its name in records of a run.
+    /// Its name in a run's records.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Kvm if inside() => "nested",
