@@ -7,4 +7,5 @@
 pub mod clock;
 pub mod delays;
 pub mod machine;
+pub mod paced;
 pub mod wiring;

@@ -147,7 +147,7 @@ fn connect_with_delays(
         Connected { iommu, nics: Vec::new(), registers, functions: Vec::new(), delayed: Vec::new() };
     for config in [nic].into_iter().chain(more_nics) {
         let root = seams.root(connected.iommu.clone())?;
-        let memory = seams.memory(ram.clone());
+        let memory = root.memory(ram.clone());
         let nic = Nic::new(config, memory, root.agent(), seams.interrupts(), clock.clone(), probe.clone());
         let delayed = root.nic(nic.clone(), nic.clone())?;
         connected.iommu.attach(delayed.endpoint());

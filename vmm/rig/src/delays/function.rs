@@ -7,11 +7,9 @@ use refault_abi::doorbell::{DOORBELL_SQ, Doorbell};
 use refault_bus::Bdf;
 use refault_pci::{ConfigEffect, Endpoint, PciFunction};
 
-use super::agent::DelayedAgent;
 use super::delay_line::DelayLine;
-use super::endpoint::DelayedEndpoint;
 use super::interrupts::DelayedInterrupts;
-use super::pace::Pace;
+use super::pace::{Durations, WallPace};
 
 /// The BAR with the doorbell pages.
 const DOORBELLS: u8 = 2;
@@ -22,23 +20,22 @@ type Rung = (u64, [u8; 8]);
 /// The NIC as the guest reaches it, with delays.
 pub(super) struct DelayedFunction {
     nic: Arc<dyn PciFunction>,
-    pace: Arc<Pace>,
+    durations: Arc<Durations>,
     doorbells: DelayLine<Rung>,
     links: Links,
 }
 
 /// The NIC's other delayed seams: a read pushes interrupts, and a reset discards what is in flight.
 pub(super) struct Links {
-    pub(super) agent: Arc<DelayedAgent>,
-    pub(super) endpoint: Arc<DelayedEndpoint>,
+    pub(super) pace: Arc<WallPace>,
     pub(super) interrupts: Arc<DelayedInterrupts>,
 }
 
 impl DelayedFunction {
-    pub(super) fn new(nic: Arc<dyn PciFunction>, pace: Arc<Pace>, links: Links) -> Result<Self> {
+    pub(super) fn new(nic: Arc<dyn PciFunction>, durations: Arc<Durations>, links: Links) -> Result<Self> {
         let device = nic.clone();
         let deliver = move |(offset, value): Rung| device.bar_write(DOORBELLS, offset, &value);
-        Ok(Self { nic, pace, doorbells: DelayLine::new("doorbells", deliver)?, links })
+        Ok(Self { nic, durations, doorbells: DelayLine::new("doorbells", deliver)?, links })
     }
 }
 
@@ -66,7 +63,7 @@ impl PciFunction for DelayedFunction {
         let value = <[u8; 8]>::try_from(data).ok().filter(|_| bar == DOORBELLS);
         let kind = |value: [u8; 8]| u64::from(Doorbell::decode(u64::from_le_bytes(value)).kind);
         match value.filter(|&value| kind(value) == DOORBELL_SQ) {
-            Some(value) => self.doorbells.send(self.pace.of(|timing| &timing.doorbell), (offset, value)),
+            Some(value) => self.doorbells.send(self.durations.of(|timing| &timing.doorbell), (offset, value)),
             None => self.nic.bar_write(bar, offset, data),
         }
     }
@@ -74,10 +71,10 @@ impl PciFunction for DelayedFunction {
     /// Leaves no message in flight.
     fn reset(&self) {
         self.doorbells.clear();
-        self.links.agent.clear();
+        self.links.pace.clear_page_requests();
         self.nic.reset();
         // The reset itself may have caused a response: discard it too.
-        self.links.endpoint.clear();
+        self.links.pace.clear_responses();
         self.links.interrupts.push();
     }
 

@@ -7,17 +7,17 @@ use refault_bus::irq::{MsiMessage, MsiSink};
 use refault_bus::mmio::MmioDevice;
 
 use super::delay_line::DelayLine;
-use super::pace::Pace;
+use super::pace::Durations;
 
 /// The guest's interrupt controller, with delays.
 pub(super) struct DelayedInterrupts {
-    pace: Arc<Pace>,
+    durations: Arc<Durations>,
     messages: DelayLine<MsiMessage>,
 }
 
 impl DelayedInterrupts {
-    pub(super) fn new(guest: Arc<dyn MsiSink>, pace: Arc<Pace>) -> Result<Self> {
-        Ok(Self { pace, messages: DelayLine::new("interrupts", move |message| guest.signal(message))? })
+    pub(super) fn new(guest: Arc<dyn MsiSink>, durations: Arc<Durations>) -> Result<Self> {
+        Ok(Self { durations, messages: DelayLine::new("interrupts", move |message| guest.signal(message))? })
     }
 
     /// Delivers the interrupts in flight. As on PCI Express, where a read's completion pushes the device's earlier writes:
@@ -29,7 +29,7 @@ impl DelayedInterrupts {
 
 impl MsiSink for DelayedInterrupts {
     fn signal(&self, message: MsiMessage) {
-        self.messages.send(self.pace.of(|timing| &timing.interrupt), message);
+        self.messages.send(self.durations.of(|timing| &timing.interrupt), message);
     }
 }
 

@@ -5,12 +5,9 @@
 //! call that returns a result (translation, copy, invalidation) waits in place, for 100 µs at most: it waits under a
 //! worker's guard, an invalidation waits for the guard, and the guest waits for the invalidation with interrupts off.
 
-mod agent;
 mod delay_line;
-mod endpoint;
 mod function;
 mod interrupts;
-mod memory;
 mod named_timing;
 mod pace;
 #[cfg(test)]
@@ -25,13 +22,11 @@ use refault_bus::irq::MsiSink;
 use refault_bus::mmio::MmioDevice;
 use refault_pci::PciFunction;
 
-use self::agent::DelayedAgent;
-use self::endpoint::DelayedEndpoint;
 use self::function::{DelayedFunction, Links};
 use self::interrupts::{DelayedInterrupts, PushingRegisters};
-use self::memory::DelayedMemory;
 pub use self::named_timing::NamedTiming;
-use self::pace::Pace;
+use self::pace::{Durations, WallPace};
+use crate::paced::{PacedAgent, PacedEndpoint, PacedMemory};
 use refault_timing::{Delay, Timing, UNLIMITED_BYTES_PER_US};
 
 /// Steps that are delayed, each at a seam.
@@ -51,22 +46,23 @@ const INTERNAL: [&str; 2] = ["fetch", "completion"];
 
 /// The delayed seams of one machine, built from the guest inwards: interrupts, then each NIC with its root.
 pub struct DelayedSeams {
-    pace: Arc<Pace>,
+    durations: Arc<Durations>,
     interrupts: Arc<DelayedInterrupts>,
 }
 
 /// The IOMMU's side of one NIC's seams.
 pub struct DelayedRoot {
-    pace: Arc<Pace>,
+    durations: Arc<Durations>,
     interrupts: Arc<DelayedInterrupts>,
-    agent: Arc<DelayedAgent>,
+    iommu: Arc<dyn TranslationAgent>,
+    pace: Arc<WallPace>,
 }
 
 /// One NIC behind its delayed seams. It must live as long as the IOMMU, which reaches the NIC through it.
 pub struct DelayedNic {
     /// The NIC as the guest reaches it.
     pub function: Arc<dyn PciFunction>,
-    endpoint: Arc<DelayedEndpoint>,
+    endpoint: Arc<dyn AtsEndpoint>,
 }
 
 impl DelayedSeams {
@@ -75,19 +71,14 @@ impl DelayedSeams {
     /// # Errors
     /// A thread cannot be started.
     pub fn new(timing: Timing, guest: Arc<dyn MsiSink>) -> Result<Self> {
-        let pace = Arc::new(Pace::new(timing));
-        let interrupts = Arc::new(DelayedInterrupts::new(guest, pace.clone())?);
-        Ok(Self { pace, interrupts })
+        let durations = Arc::new(Durations::new(timing));
+        let interrupts = Arc::new(DelayedInterrupts::new(guest, durations.clone())?);
+        Ok(Self { durations, interrupts })
     }
 
     /// The interrupt controller as the devices reach it.
     pub fn interrupts(&self) -> Arc<dyn MsiSink> {
         self.interrupts.clone()
-    }
-
-    /// Memory as the NIC reaches it.
-    pub fn memory(&self, memory: Arc<dyn DmaMemory>) -> Arc<dyn DmaMemory> {
-        Arc::new(DelayedMemory { memory, pace: self.pace.clone() })
     }
 
     /// The IOMMU's registers as the guest reaches them.
@@ -100,15 +91,21 @@ impl DelayedSeams {
     /// # Errors
     /// A thread cannot be started.
     pub fn root(&self, iommu: Arc<dyn TranslationAgent>) -> Result<DelayedRoot> {
-        let agent = Arc::new(DelayedAgent::new(iommu, self.pace.clone())?);
-        Ok(DelayedRoot { pace: self.pace.clone(), interrupts: self.interrupts.clone(), agent })
+        let pace = Arc::new(WallPace::new(self.durations.clone())?);
+        let (durations, interrupts) = (self.durations.clone(), self.interrupts.clone());
+        Ok(DelayedRoot { durations, interrupts, iommu, pace })
     }
 }
 
 impl DelayedRoot {
     /// The IOMMU as the NIC reaches it.
     pub fn agent(&self) -> Arc<dyn TranslationAgent> {
-        self.agent.clone()
+        Arc::new(PacedAgent::new(self.iommu.clone(), self.pace.clone()))
+    }
+
+    /// Memory as the NIC reaches it.
+    pub fn memory(&self, memory: Arc<dyn DmaMemory>) -> Arc<dyn DmaMemory> {
+        Arc::new(PacedMemory::new(memory, self.pace.clone()))
     }
 
     /// The NIC as the guest and the IOMMU reach it.
@@ -116,18 +113,17 @@ impl DelayedRoot {
     /// # Errors
     /// A thread cannot be started.
     pub fn nic(self, nic: Arc<dyn AtsEndpoint>, function: Arc<dyn PciFunction>) -> Result<DelayedNic> {
-        let Self { pace, interrupts, agent } = self;
-        let endpoint = Arc::new(DelayedEndpoint::new(nic, pace.clone())?);
-        let links = Links { agent, endpoint: endpoint.clone(), interrupts };
-        Ok(DelayedNic { function: Arc::new(DelayedFunction::new(function, pace, links)?), endpoint })
+        let Self { durations, interrupts, pace, .. } = self;
+        let endpoint: Arc<dyn AtsEndpoint> = Arc::new(PacedEndpoint::new(nic, pace.clone()));
+        let links = Links { pace, interrupts };
+        Ok(DelayedNic { function: Arc::new(DelayedFunction::new(function, durations, links)?), endpoint })
     }
 }
 
 impl DelayedNic {
     /// The NIC as the IOMMU reaches it.
     pub fn endpoint(&self) -> Weak<dyn AtsEndpoint> {
-        let endpoint: Arc<dyn AtsEndpoint> = self.endpoint.clone();
-        Arc::downgrade(&endpoint)
+        Arc::downgrade(&self.endpoint)
     }
 }
 

@@ -262,7 +262,7 @@ fn a_copy_takes_at_least_its_time() {
     let memory = vm_memory::GuestMemoryMmap::from_ranges(&[(vm_memory::GuestAddress(0), 1 << 20)]).unwrap();
     let ram: Arc<dyn DmaMemory> = Arc::new(refault_bus::dma::GuestRam::new(Arc::new(memory)));
     let bench = bench(|timing| timing.copy = Delay::Constant(10_000));
-    let delayed = bench.seams.memory(ram);
+    let delayed = bench.seams.root(bench.far.clone()).unwrap().memory(ram);
     delayed.write(Gpa(0), b"moved").unwrap();
     let start = Instant::now();
     // 10 µs for the piece, and 40 µs for 40,000 bytes at 1000 in a microsecond.
