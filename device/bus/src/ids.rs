@@ -101,12 +101,12 @@ impl fmt::Debug for PrgIndex {
 /// The address space that a device's address belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AddressSpace {
-    /// The function's own: requests without a PASID.
+    /// The function's own address space: requests without a PASID.
     #[default]
     Function,
-    /// A process', translated by the IOMMU: requests with this PASID.
+    /// The address space of a process, translated by the IOMMU: requests with this PASID.
     Process(Pasid),
-    /// The memory region's with this key, translated by the device's own table.
+    /// The addresses of the memory region with this key, translated by a table of the region's own.
     Region(u32),
 }
 

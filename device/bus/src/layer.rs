@@ -3,8 +3,8 @@
 use crate::Gpa;
 use crate::dma::{CopyPiece, DmaMemory, Exchange, GpaRange, MemoryError, PersistError};
 
-/// A layer overrides the methods that it is about; the others go to the memory behind it. Every layer is a
-/// [`DmaMemory`], whose methods these are.
+/// A layer overrides the methods that concern it; the defaults forward to the memory behind it. Every layer is a
+/// [`DmaMemory`] with these methods; its other methods, loads among them, are always forwarded.
 #[expect(missing_docs, clippy::missing_errors_doc, reason = "they are those of DmaMemory")]
 pub trait MemoryLayer: Send + Sync {
     /// The memory behind this layer.

@@ -1,40 +1,40 @@
-//! Observation of "One DMA" (docs/architecture.md), whose rows are numbered there.
+//! Observation of the path of a DMA. Row numbers are those of the table "One DMA" in docs/architecture.md.
 //!
-//! Every fault is observed: NIC and IOMMU report each row of it as a [`Stage`] to a [`Probe`], which adds the time.
-//! Of requests only a sample is observed: the device takes the times itself, with the clock that it has for timeouts,
-//! and reports them in one [`RequestEvent`] when the request ends. So a request outside the sample costs no event.
+//! Every fault is observed: NIC and IOMMU report each [`Stage`] of it to a [`Probe`], which adds the time. Requests are
+//! only sampled: the device takes the times itself, with the clock that it has for timeouts, and reports them in one
+//! [`RequestEvent`] when the request ends. So a request outside the sample costs no event.
 
 use crate::{AddressSpace, Iova, PrgIndex};
 
-/// The steps of a fault. All but those of row 10 are visible from outside the guest.
+/// The stages of a fault. All but those of row 12 are visible from outside the guest.
 ///
 /// A fault takes one of two ways: a page request through the IOMMU, or a page fault event of an on-demand region from
 /// the NIC to its driver. Each stage exists in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stage {
-    /// Row 5: the device TLB and the IOMMU both missed; the fault begins.
+    /// Row 9: the page is missing, or lacks the right; the fault begins.
     Miss,
-    /// Row 8: a credit is taken and the page request leaves the device. Or: a token is taken for a page fault.
+    /// Row 10: a credit is taken and the page request leaves the device. Or: a token is taken for a page fault.
     PageRequest,
-    /// Row 9: the entry is in the page request queue. Or: in the event queue.
+    /// Row 11: the entry is in the page request queue. Or: in the event queue.
     Queued,
-    /// Row 9: the interrupt was sent. Missing if an earlier one is still pending.
+    /// Row 11: the interrupt was sent. Missing if an earlier one is still pending.
     Interrupt,
-    /// Row 10, seen by the guest: its page request thread took the entry from the queue.
+    /// Row 12, seen by the guest: its page request thread took the entry from the queue.
     Taken,
-    /// Row 10, seen by the guest: a handler began to handle the fault.
+    /// Row 12, seen by the guest: a handler began to handle the fault.
     Handling,
-    /// Row 10, seen by the guest: the page is in the table, the response is still to be sent.
+    /// Row 12, seen by the guest: the page is in the table, the response is still to be sent.
     Handled,
-    /// Row 11: the guest's page group response was read from the invalidation queue. Or: its resume command from the
+    /// Row 13: the guest's page group response was read from the invalidation queue. Or: its resume command from the
     /// command lane.
     Response,
-    /// Row 12: the device matched the group, or the token, and returned the credit.
+    /// Row 14: the device matched the group, or the token, and returned the credit.
     Matched,
-    /// Row 13: the access was translated again and copied; end of the fault.
+    /// Row 15: the access was translated again and copied; end of the fault.
     Copied,
-    /// Row 12: the guest refused the page, or the device gave up; the access fails.
+    /// In place of row 15: the guest refused the page, or the device gave up, and the access fails; end of the fault.
     Failed,
     /// An invalidation request arrived at the device.
     Invalidate,
@@ -72,7 +72,7 @@ impl ProbeEvent {
 /// request did not reach are `None`.
 ///
 /// A queue pair works on one request at a time: its faults between [`Self::fetched_ns`] and [`Self::end_ns`] belong to
-/// this request, and have rows 7 to 12.
+/// this request, and have rows 9 to 14.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestEvent {
     /// Number of the queue pair that posted it.
@@ -90,17 +90,17 @@ pub struct RequestEvent {
     /// Row 2: the first doorbell since the device last read the queue. `None` if the device was still reading the queue
     /// and found the request without one.
     pub doorbell_ns: Option<u64>,
-    /// Row 3: the request was read and decoded.
+    /// Row 4: the request was read and decoded.
     pub fetched_ns: u64,
-    /// Rows 4 to 6: the first bytes were translated at both ends.
+    /// Rows 6 to 8: the first bytes were translated at both ends.
     pub translated_ns: Option<u64>,
     /// Source of these translations; `None` if there were none.
     pub translator: Option<Translator>,
-    /// Row 13: all bytes have landed, and the peer is notified.
+    /// Row 15: all bytes have landed, and the peer is notified.
     pub landed_ns: Option<u64>,
-    /// Row 15: the completion entry is in memory. `None` if the request asked for no completion.
+    /// Row 16: the completion entry is in memory. `None` if the request asked for no completion.
     pub written_ns: Option<u64>,
-    /// Row 15: an interrupt was raised for the completion.
+    /// Row 16: an interrupt was raised for the completion.
     pub interrupted: bool,
     /// The device has finished the request.
     pub end_ns: u64,

@@ -124,8 +124,8 @@ impl<Tag: Copy + Eq + Hash> Tlb<Tag> {
         self.entries.len()
     }
 
-    /// Evicts the oldest entries beyond the capacity. A key that was flushed and inserted again is in `order` twice; the
-    /// older place then evicts it early, which a cache may do. `order` is bounded too, at twice the capacity.
+    /// Evicts the oldest entries beyond the capacity. A key that was flushed and inserted again is in `order` twice, and
+    /// the older place evicts it early, which a cache may do. `order` is bounded too, at twice the capacity.
     fn evict(&mut self) {
         while self.entries.len() > self.capacity || self.order.len() > 2 * self.capacity {
             match self.order.pop_front() {

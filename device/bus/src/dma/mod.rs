@@ -112,7 +112,7 @@ pub trait DmaMemory: Send + Sync {
         false
     }
 
-    /// Makes everything written to the ranges so far durable. Blocks until the disk has it.
+    /// Makes everything written to the ranges so far durable. Blocks until the host's storage has it.
     ///
     /// # Errors
     ///
