@@ -27,12 +27,11 @@ pub struct NicConfig {
     pub page_request_credits: u32,
     /// Outstanding page faults of on-demand regions, 1 to 512.
     pub page_fault_credits: u32,
-    /// Timeout of page requests and page faults, in nanoseconds of the NIC's clock; `None` for none. A clock cannot
-    /// distinguish a guest that never answers from one that hardly gets to run.
+    /// Timeout of page requests and page faults, in nanoseconds of the NIC's clock; `None` for none, the default,
+    /// because a clock cannot distinguish a guest that never answers from one that hardly gets to run.
     pub page_request_timeout_ns: Option<u64>,
-    /// Times a request asks for pages without progress before it fails with CAUSE_PAGE_RETRIES. Every time, the guest
-    /// has answered with success and a page is still missing; so this is a count, and does not depend on the guest's
-    /// speed.
+    /// How often a request asks for pages without progress before it fails with CAUSE_PAGE_RETRIES: each time the guest
+    /// has answered with success, and a page is still missing. A count, so that the guest's speed does not matter.
     pub page_retry_limit: u32,
     /// Pages that a request asks for at once on a miss, the missing one included; 1 to 64.
     pub fault_window: u32,

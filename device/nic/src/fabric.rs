@@ -11,7 +11,7 @@ use refault_pci::Endpoint;
 
 use refault_bus::warn::WarnLimit;
 
-/// The outside of the NIC.
+/// What the NIC reaches outside itself.
 pub(crate) struct Fabric {
     pub(crate) bdf: Bdf,
     pub(crate) endpoint: Endpoint,
@@ -19,7 +19,7 @@ pub(crate) struct Fabric {
     pub(crate) agent: Arc<dyn TranslationAgent>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) probe: Arc<dyn Probe>,
-    /// Of warnings about rings that cannot be served.
+    /// Limits warnings about rings that cannot be read or written.
     pub(crate) ring_warnings: WarnLimit,
 }
 

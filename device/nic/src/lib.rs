@@ -1,15 +1,15 @@
 //! The RDMA-like NIC: queues, memory regions, device TLB, page requests.
 //!
-//! The driver's side of it is described in `refault-abi` and in the NIC manual, `docs/nic.md`. A [`Nic`] is a
-//! PCI function ([`refault_pci::PciFunction`]) with a device TLB ([`refault_bus::ats::AtsEndpoint`]); it has
-//! no thread, and no clock but the one handed in. Its work is done by [`Worker`]s, on threads or on one.
+//! The driver's side of it is described in `refault-abi` and in the NIC manual, `docs/nic.md`. A [`Nic`] is a PCI
+//! function ([`refault_pci::PciFunction`]) with a device TLB ([`refault_bus::ats::AtsEndpoint`]). It starts no thread
+//! and reads only the clock that it is given. Its work is done by [`Worker`]s, on one thread or several.
 //!
 //! Each folder uses only those below it:
 //!
 //! | module | owner | what it does |
 //! |---|---|---|
-//! | `nic` | [`Nic`], [`Worker`] | the public face |
-//! | `front` | `Front` | registers, doorbells, commands, the books of objects, the layout of rings |
+//! | `nic` | [`Nic`], [`Worker`] | the public interface |
+//! | `front` | `Front` | registers, doorbells, commands, the records of objects, the layout of rings |
 //! | `engine` | `Engine`, `Turn` | queue pairs in turn: requester, hand-over, responder |
 //! | `fault` | `Faults` | page requests and page faults, their waiters |
 //! | `schedule` | `Workers` | the workers' queues and timers |

@@ -1,4 +1,4 @@
-//! The NIC and its workers: the public face.
+//! The NIC and its workers: the public interface.
 //!
 //! Lock order, outermost first: control-plane objects; a requester; a worker's guard; a responder; a shared receive
 //! queue or a completion queue, never both; an event queue. Leaves, under which no other lock is taken: registers,
@@ -27,13 +27,14 @@ use crate::stats::NicStats;
 
 /// The RDMA-like NIC.
 ///
-/// Register accesses only note things and queue work; the work is done by the owners of the [`Worker`]s.
+/// A register access records state and queues work, which the owners of the [`Worker`]s do. Resets, commands of lane 1,
+/// and doorbells of completion and event queues are served within the access.
 pub struct Nic {
     front: Front,
 }
 
 impl Nic {
-    /// A NIC as after a reset. Values of `config` that it cannot serve are brought into range.
+    /// A NIC in the state after a reset. Values of `config` that are out of range are clamped.
     pub fn new(
         config: NicConfig,
         memory: Arc<dyn DmaMemory>,
@@ -63,7 +64,7 @@ impl Nic {
     }
 
     /// How many workers there are: each needs an owner. With persistent memory there is one more than configured,
-    /// which waits for the host's disk so that no other does.
+    /// which waits for the host's storage so that the others need not.
     pub fn worker_count(&self) -> usize {
         let engine = &self.front.engine;
         engine.workers.count() + usize::from(engine.memory.fabric.memory.has_persistent())
@@ -78,8 +79,8 @@ impl Nic {
     }
 }
 
-/// One worker: its owner does the work of a share of the queue pairs; or, if there is persistent memory and it is the
-/// last one, writes it out.
+/// One worker, which serves a share of the queue pairs. If there is persistent memory, the last worker serves none: it
+/// writes that memory out.
 ///
 /// It has no thread of its own. Its owner waits for [`Self::receiver`] or [`Self::next_deadline_ns`], whichever comes
 /// first, and calls [`Self::process`] or [`Self::expire`].
@@ -90,13 +91,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Where work arrives. Nothing else wakes a worker but its deadline.
+    /// Where work arrives. Only work and the deadline wake a worker.
     pub fn receiver(&self) -> &Receiver<Work> {
         &self.receiver
     }
 
-    /// Does one piece of work. Never blocks for long: a copy is bounded, and nothing waits for a page. But the worker
-    /// for persistent memory waits for the host's disk.
+    /// Does one piece of work. Never blocks for long, because copies are bounded and no page is waited for. The worker
+    /// for persistent memory is the exception: it waits for the host's storage.
     pub fn process(&mut self, work: Work) {
         let front = &self.nic.front;
         match work.0 {

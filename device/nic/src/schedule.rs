@@ -1,4 +1,4 @@
-//! Who works on what, and when: the workers' queues and timers.
+//! The workers' queues and timers: which worker does what, and when.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -15,7 +15,7 @@ use crate::timers::Timers;
 #[derive(Debug)]
 pub struct Work(pub(crate) Task);
 
-/// What it is.
+/// The kinds of work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// The queue pair in this slot, whichever it is by then, may have something to do.

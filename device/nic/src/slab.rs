@@ -6,13 +6,13 @@ use std::sync::OnceLock;
 /// Slots of one chunk.
 const CHUNK: usize = 256;
 
-/// Slots `0..limit`. A slot that was never grown to does not exist yet.
+/// Slots `0..limit`. A slot exists once [`Self::grow_to`] has reached its chunk.
 pub(crate) struct Slab<T> {
     chunks: Box<[OnceLock<Box<[T]>>]>,
 }
 
 impl<T: Default> Slab<T> {
-    /// Room for `limit` slots, none of them there yet.
+    /// Room for `limit` slots, none of them allocated yet.
     pub(crate) fn new(limit: u32) -> Self {
         Self { chunks: (0..(limit as usize).div_ceil(CHUNK)).map(|_| OnceLock::new()).collect() }
     }
@@ -23,14 +23,14 @@ impl<T: Default> Slab<T> {
         self.chunks.get(index / CHUNK)?.get()?.get(index % CHUNK)
     }
 
-    /// Slot `index`, made if need be; `None` beyond the limit.
+    /// Slot `index`, allocated if need be; `None` beyond the limit.
     pub(crate) fn grow_to(&self, index: u32) -> Option<&T> {
         let index = index as usize;
         let chunk = self.chunks.get(index / CHUNK)?;
         chunk.get_or_init(|| (0..CHUNK).map(|_| T::default()).collect()).get(index % CHUNK)
     }
 
-    /// All slots there are.
+    /// All slots that exist.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.chunks.iter().filter_map(OnceLock::get).flatten()
     }

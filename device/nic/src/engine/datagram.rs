@@ -1,9 +1,9 @@
 //! Datagrams: what a UD queue pair sends.
 //!
-//! A datagram is no longer than a packet, so it is copied whole in one guarded step, after both ends were
-//! translated. Its sender gets no acknowledgement: a datagram that is not received is dropped. But a page that is
-//! missing at the receiver is waited for, by the sender, for this device has no packet buffers that could overflow.
-//! The receive request stays the receiver's meanwhile, for this datagram or another.
+//! A datagram is no longer than a packet, so it is copied whole in one guarded step, after both ends were translated.
+//! Its sender gets no acknowledgement: a datagram that is not received is dropped. But if a page is missing at the
+//! receiver, the sender waits for it, because this device has no packet buffer to keep the datagram in. Meanwhile the
+//! receive request stays with the receiver, for this datagram or another.
 
 use refault_abi::codes::{QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, WC_LOC_PROT_ERR, WC_LOC_QP_OP_ERR};
 use refault_bus::sync::lock;

@@ -1,9 +1,9 @@
 //! The hand-over: the only way from a requester to its responder.
 //!
 //! Both are queue pairs of one device today, so it is a direct call. What a packet would carry is the active request;
-//! what an acknowledgement would say is the [`Outcome`] that comes back. A wire takes the place of this file: its
-//! packets leave in [`Handover::deliver`], its acknowledgements end as outcomes, and its transport timer is
-//! [`super::waiting`]'s.
+//! what an acknowledgement would say is the [`Outcome`] that comes back. A wire would take the place of this file: its
+//! packets would leave in [`Handover::deliver`], its acknowledgements would end as outcomes, and its transport timer
+//! would be that of [`super::waiting`].
 
 use refault_abi::codes::{QPS_RTR, QPS_RTS, QPS_SQD};
 use refault_abi::event::QP_EVENT_COMMUNICATION_ESTABLISHED;
@@ -75,7 +75,7 @@ impl<'e> Handover<'_, 'e> {
         self.find_peer().map_or(0, |peer| lock(&peer.responder).min_rnr_timer)
     }
 
-    /// What the active request needs behind the page that is missing at the responder. A datagram's few pages are
+    /// What the active request needs beyond the page that is missing at the responder. A datagram's few pages are
     /// asked for one by one.
     pub(super) fn pages_ahead(self, pages: u32) -> Ahead {
         if self.requester.setup.is_datagram() {

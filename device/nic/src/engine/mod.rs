@@ -52,7 +52,7 @@ pub(crate) struct Engine {
     pub(crate) srqs: SharedQueues,
     pub(crate) events: EventQueues,
     pub(crate) faults: Faults,
-    /// Of the queue pairs' own rings.
+    /// Layout of the queue pairs' own rings.
     layout: &'static dyn RingLayout,
 }
 

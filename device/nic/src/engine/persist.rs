@@ -1,8 +1,8 @@
-//! FLUSH (InfiniBand 1.5, annex A19): what was written to a region is visible, or persistent.
+//! FLUSH (InfiniBand 1.5, annex A19): makes what was written to a region globally visible, or persistent.
 //!
-//! Memory of this device is visible to all as soon as it is written, so the first is a matter of order alone. The
-//! second takes as long as the host's disk: the range is translated, and faulted, like a read, under the guard; then
-//! the queue pair is parked while a worker of its own, which holds no guard, writes the memory out.
+//! Memory that this device writes is visible at once, so global visibility needs nothing but order. Persistence takes
+//! as long as the host's storage: the range is translated, and faulted in, under the guard like that of a read; then
+//! the queue pair is parked while a worker that holds no guard writes the memory out.
 
 use std::ops::ControlFlow;
 
@@ -93,7 +93,7 @@ fn add(extents: &mut Vec<Extent>, extent: Extent) -> bool {
 }
 
 impl Turn<'_, '_> {
-    /// Parks the requester until what was found of its FLUSH is persistent.
+    /// Parks the requester until these parts of its FLUSH are persistent.
     pub(super) fn wait_for_persistence(&mut self, bytes: u32, extents: &[Extent]) {
         let ticket = self.engine.faults.ticket();
         // If it fails, the responder's memory has failed.
@@ -106,7 +106,7 @@ impl Turn<'_, '_> {
 }
 
 impl Engine {
-    /// Writes memory out, and wakes the queue pair that waits for it. No lock is held: it takes as long as it takes.
+    /// Writes memory out, and wakes the queue pair that waits for it. No lock is held, because this may take long.
     pub(crate) fn persist(&self, task: Persist) {
         let Persist { qpn, ticket, ranges } = task;
         let answer = match self.memory.fabric.memory.persist(&ranges) {

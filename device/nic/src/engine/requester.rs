@@ -22,10 +22,10 @@ use crate::qp::Qp;
 use crate::qp::requester::{Message, Requester, Wait};
 use crate::verbs::{End, Operation};
 
-/// Bytes that a step counts for at least, however few it moved.
+/// Fewest bytes that a step takes from the turn's budget, however few it moved.
 const LEAST_STEP: u32 = 64 << 10;
 
-/// What there is to work on.
+/// What [`Turn::next_request`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     /// A request is active.
@@ -271,7 +271,7 @@ impl Turn<'_, '_> {
         self.complete_request(status, cause);
     }
 
-    /// What the active request needs behind the missing page.
+    /// What the active request needs beyond the missing page.
     fn pages_ahead(&mut self, end: End) -> Ahead {
         let pages = self.engine.config.fault_window - 1;
         match end {

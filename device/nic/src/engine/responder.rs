@@ -71,7 +71,7 @@ impl Delivery<'_, '_> {
     fn send(&mut self) -> Step {
         self.check_local(false)?;
         if self.ends.responder.current.is_none() {
-            // The responder lost what it had of the message: start over.
+            // The first step of the message, or the responder was reset since: start with the first byte.
             self.ends.message.done = 0;
             self.take_receive()?;
         }

@@ -1,4 +1,4 @@
-//! Which pages a request will need behind the one that is missing.
+//! Which pages a request will need after the one that is missing.
 
 use refault_abi::codes::ACCESS_LOCAL_WRITE;
 
@@ -12,8 +12,8 @@ use crate::verbs::End;
 /// Where a requester's active message looks for `pages` pages ahead; `None` if it has no message.
 fn window(requester: &Requester, write: bool, pages: u32) -> Option<Window> {
     let message = requester.active.as_ref()?;
-    // Pages that were asked for already are skipped: with every answer they would be looked up again, which is the
-    // square of a wide message's pages.
+    // Pages that were asked for already are skipped. Otherwise each answer would look all of them up again, and the
+    // cost would grow with the square of a long message's pages.
     let asked = requester.faulted.iter().filter(|fault| fault.miss.write == write).map(|fault| fault.at);
     Some(Window { at: message.done, pages, asked: asked.max() })
 }

@@ -18,13 +18,13 @@ use crate::queue::event::EventQueues;
 use crate::schedule::Workers;
 use crate::verbs::{End, Event, PageFault};
 
-/// Times a page is asked for without progress before the device waits between them.
+/// Requests for a page without progress before the device pauses between them.
 const PROMPT: u32 = 4;
-/// First and longest of these waits.
+/// First and longest of these pauses.
 const BACK_OFF_NS: (u64, u64) = (10_000, 5_000_000);
 /// Most pages one request remembers for its probes.
 const MAX_FAULTED: usize = 256;
-/// Room for pages that is kept when a request is over: most have no more.
+/// Room for pages that is kept when a request is over; most requests need no more.
 const KEPT_FAULTED: usize = 8;
 
 /// How a page is asked for.
@@ -141,8 +141,8 @@ impl Asker<'_> {
         }
     }
 
-    /// Records the miss, once for each fault: one that this very request prefetched was recorded then, and one that
-    /// had to wait for a credit too.
+    /// Records the miss, once for each fault. It was recorded before if this request prefetched the page, or had to
+    /// wait for a credit.
     fn record_miss(&mut self, miss: PageMiss, claim: Claim) {
         let faulted = &self.requester.faulted;
         let own = |group| faulted.iter().any(|fault| fault.group == group && fault.miss == miss);
@@ -159,8 +159,8 @@ impl Asker<'_> {
         self.requester.sampling.count_fault();
     }
 
-    /// Counts how often pages were asked for without a byte moved since: source and destination may evict one
-    /// another. `true` if the requester must wait before it asks again.
+    /// Counts the requests for pages since the last byte was moved: source and destination may evict one another.
+    /// `true` if the requester must wait before it asks again.
     fn back_off(&mut self, end: End, now_ns: u64) -> Result<bool, Cause> {
         let trouble = &mut self.requester.trouble;
         trouble.end = end;

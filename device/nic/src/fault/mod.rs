@@ -1,6 +1,7 @@
 //! Page faults: pages that were asked for, and their waiters.
 //!
-//! For a page of a process, a page request goes to the IOMMU; for one of an on-demand region, an event to the driver. [`Faults`] owns both, so that what concerns every waiter cannot forget one kind.
+//! For a page of a process, a page request goes to the IOMMU; for a page of an on-demand region, an event goes to the
+//! driver. [`Faults`] owns both, so that an operation on all waiters cannot miss one kind.
 
 pub(crate) mod ahead;
 pub(crate) mod ask;
@@ -77,7 +78,7 @@ impl Faults {
         self.requests.leave_queue(ticket) || self.events.leave_queue(ticket)
     }
 
-    /// Wakes the next waiter for a credit of each kind that is free.
+    /// For each kind that has a free credit, wakes the next waiter for one.
     pub(crate) fn next_waiters(&self) -> impl Iterator<Item = Wakeup> {
         self.requests.next_waiter().into_iter().chain(self.events.next_waiter())
     }

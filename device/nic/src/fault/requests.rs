@@ -1,6 +1,6 @@
 //! Page requests: what was asked for through the Page Request Interface (PCIe 6.0, 10.4).
 //!
-//! One page is one group with an index of its own, because kernels differ in what they answer to longer groups.
+//! Each page is a group of its own, because kernels differ in how they respond to longer groups.
 //! The lock is a leaf.
 
 use std::sync::{Mutex, MutexGuard};
@@ -97,7 +97,7 @@ impl PageRequests {
         lock(&self.outstanding)
     }
 
-    /// Does something that may change whether answers are owed, and keeps PRI status *stopped* up to date.
+    /// Does `work`, which may change whether answers are outstanding, and keeps PRI status *stopped* up to date.
     fn tracking_busy<R>(&self, endpoint: &Endpoint, work: impl FnOnce(&mut Outstanding) -> R) -> R {
         let mut outstanding = self.lock();
         let before = outstanding.is_busy();

@@ -1,9 +1,10 @@
 //! Outstanding pages: slots, credits, and the waiters of each page.
 //!
 //! Two units share this: page requests through the IOMMU ([`crate::fault::requests`]), whose slots are group indices,
-//! and page faults of on-demand regions ([`crate::fault::events`]), whose slots are part of a token. A slot is free
-//! again when its answer came, not when the device timed out: the answer may still come, and must not be taken for
-//! another page's. Slots are used in turn, so that answers to requests from before a reset find none either.
+//! and page faults of on-demand regions ([`crate::fault::events`]), whose slots are part of a token. A slot becomes
+//! free when its answer comes, not when the device times out: the answer may still come, and must not be taken for
+//! another page's. Slots are used in turn, so that a late answer to a request from before a reset rarely finds its slot
+//! in use.
 
 use std::collections::VecDeque;
 
@@ -15,7 +16,7 @@ use crate::ids::slot_of;
 use crate::memory::access::PageMiss;
 use crate::qp::answer::{PageAnswer, Waiter, Wakeup};
 
-/// What a claim for a page got.
+/// The outcome of a claim for a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
     /// A new slot: the caller must ask for the page now.
@@ -57,7 +58,7 @@ impl Slot {
 /// The waiters of a page.
 #[derive(Debug)]
 struct Waiters {
-    /// The waiter that the page was asked for; none if it was prefetched.
+    /// The waiter on whose behalf the page was asked for; none if it was prefetched.
     asker: Option<Waiter>,
     /// Waiters that came afterwards.
     joined: Vec<Waiter>,
@@ -125,12 +126,12 @@ impl Outstanding {
         }
     }
 
-    /// Whether an answer is owed.
+    /// Whether an answer is outstanding.
     pub(crate) fn is_busy(&self) -> bool {
         self.outstanding > 0
     }
 
-    /// Whether an answer is owed for a page like that.
+    /// Whether an answer is outstanding for a page that `like` selects.
     pub(crate) fn awaits(&self, like: impl Fn(&PageMiss) -> bool) -> bool {
         self.slots.iter().filter_map(Slot::miss).any(like)
     }
@@ -170,8 +171,8 @@ impl Outstanding {
 
     /// Closes a slot with its answer; `None` if there is no such slot, or its page does not fit the answer.
     ///
-    /// A refusal fails the asker alone. A joined waiter may have faulted after the guest had decided, so it retries with
-    /// a fault of its own.
+    /// A refusal fails the asker alone. A joined waiter may have faulted after the guest had decided, so it retries
+    /// with a fault of its own.
     pub(crate) fn answer(
         &mut self,
         group: PrgIndex,
@@ -232,7 +233,7 @@ impl Outstanding {
         self.wake_next()
     }
 
-    /// Forgets the pages that are `like` that, given up or not. Their waiters retry; late answers are discarded.
+    /// Forgets the pages that `like` selects, given up or not. Their waiters retry; late answers are discarded.
     pub(crate) fn forget(&mut self, like: impl Fn(&PageMiss) -> bool) -> Vec<Wakeup> {
         let mut wakeups = Vec::new();
         for slot in &mut self.slots {
@@ -289,8 +290,8 @@ impl Outstanding {
         group
     }
 
-    /// Gives the slot's credit to the longest waiting. It is woken before the waiters of the page: they may miss again
-    /// at once, and would take the credit.
+    /// Returns the slot's credit, and wakes the longest waiter for one. It is woken before the waiters of the page,
+    /// which may miss again at once and would take the credit.
     fn credit_back(&mut self, mut closed: Closed) -> Closed {
         self.outstanding -= 1;
         if let Some(next) = self.wake_next() {

@@ -25,7 +25,7 @@ const VECTORS: u8 = 4;
 /// Network controller, InfiniBand.
 const CLASS: u32 = 0x02_07_00;
 
-/// Invalidations the function takes at once: as many as can be advertised, for none is queued.
+/// Invalidations that the function accepts at once: as many as can be advertised, because none is queued.
 const INVALIDATE_QUEUE_DEPTH: u8 = 32;
 
 /// The configuration side of the function.

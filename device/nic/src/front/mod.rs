@@ -1,7 +1,7 @@
 //! The front end: what the driver of `refault-abi` sees.
 //!
-//! It decodes commands, doorbells and registers, keeps the books of objects, and owns the layout of rings; the engine
-//! behind it knows none of these forms.
+//! It decodes commands, doorbells and registers, keeps the records of objects, and owns the layout of rings. The engine
+//! behind it knows none of these formats.
 
 mod command;
 mod doorbell;
@@ -27,7 +27,7 @@ pub(crate) struct Front {
     pub(crate) engine: Engine,
     registers: Registers,
     objects: Mutex<Objects>,
-    /// Worker 0 has [`crate::schedule::Task::Commands`] in its queue.
+    /// [`crate::schedule::Task::Commands`] is in worker 0's queue.
     commands_scheduled: AtomicBool,
 }
 

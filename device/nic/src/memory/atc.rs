@@ -5,9 +5,10 @@
 //! pages of queue rings and regions, named by the identity of their page table, so that a table is not walked again for
 //! every entry of a ring.
 //!
-//! An address of the recency cache is a [`Space`] and a 64-bit offset:
+//! An address in the recency cache is a [`Space`] and a 64-bit offset. The space's value says its [`Kind`], and each
+//! kind has one generation:
 //!
-//! | bits of the space | space | kind, by whose generation it lives |
+//! | value | space | kind |
 //! |---|---|---|
 //! | 0 | the function's own | own |
 //! | 1 + PASID | a process' | processes |
@@ -18,10 +19,10 @@ use refault_bus::ats::{InvalidationRequest, Translation};
 use refault_bus::tlb::Tlb;
 use refault_bus::{Gpa, Iova, Pasid};
 
-/// Sets of the recency cache, a power of two; with two sectors of four pages each, 4096 pages. All of it stays in a
-/// processor's second-level cache.
+/// Sets of the recency cache, a power of two; with two sectors of four pages each, 4096 pages in 64 KiB, which fit into
+/// a processor's second-level cache.
 const SETS: usize = 512;
-/// Sectors that are invalidated one by one; for more, their kind of space is emptied.
+/// An invalidation of fewer sectors visits each of them; one of more empties their kind of space.
 const FEW_SECTORS: u64 = 64;
 /// log2 of the pages of a sector.
 const SECTOR: u32 = 2;
@@ -60,7 +61,7 @@ impl Space {
         Self(Self::FIRST_ON_DEMAND + identity)
     }
 
-    /// The generation it lives by: tables that do not change lead to the function's own space.
+    /// Its kind. Tables that do not change lead to the function's own space, so they are of that kind.
     fn kind(self) -> Kind {
         match self.0 {
             0 | Self::FIRST_TABLE..Self::FIRST_ON_DEMAND => Kind::Own,
@@ -190,7 +191,7 @@ impl Atc {
         }
     }
 
-    /// Empties a kind of space. On-demand tables lead to the function's own, too.
+    /// Empties a kind of space. Emptying the function's own space empties on-demand ones too, whose tables lead there.
     fn raise(&mut self, kind: Kind) {
         self.generations[kind as usize] += 1;
         if kind == Kind::Own {

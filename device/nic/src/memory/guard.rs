@@ -2,8 +2,8 @@
 //!
 //! A worker holds its guard while it translates and copies a bounded chunk. An invalidation passes through
 //! every guard in turn. A mutex that is released and taken again at once may never be handed over, and the guest waits
-//! for invalidations with interrupts off; so an interrupter announces itself first, and a worker steps aside at its next
-//! chunk, behind the interrupter, on a second mutex.
+//! for invalidations with interrupts off. So an interrupter announces itself first; after its chunk a worker leaves the
+//! guard, and queues behind the interrupter on a second mutex.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};

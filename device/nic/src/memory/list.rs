@@ -52,7 +52,7 @@ impl<'a> List<'a> {
         Stopped { end: self.end, error: error.into() }
     }
 
-    /// What the request needs behind the page at the start of `window`, which is missing, in the same piece.
+    /// What the request needs, in the same piece, beyond the missing page at the start of `window`.
     pub(crate) fn missing_behind(&self, port: &mut Port<'_>, window: Window) -> Ahead {
         let cursor = self.at(window.at);
         let Some(piece) = self.pieces.get(cursor.index) else { return Ahead::default() };

@@ -1,8 +1,8 @@
-//! Memory: how everything in the device reaches it.
+//! Memory regions, translations and copies.
 //!
 //! A [`Port`] is access to memory under a worker's guard. `resolve` finds the memory behind a key, `page_table`
 //! and `on_demand` walk tables in guest memory, the port translates, and `copy` moves bytes between two scatter/gather
-//! lists; nothing of it outlives the guard.
+//! lists. No translation outlives the guard.
 
 pub(crate) mod access;
 mod atc;
@@ -29,7 +29,7 @@ use on_demand::OnDemandTable;
 use port::{Port, Shard};
 use region::RegionTable;
 
-/// Everything that is behind an address: the fabric, regions, and each worker's share of the device TLB.
+/// What turns addresses into memory: the fabric, the regions, and each worker's share of the device TLB.
 pub(crate) struct Memory {
     pub(crate) fabric: Fabric,
     pub(crate) regions: RegionTable,
@@ -53,7 +53,7 @@ impl Memory {
         }
     }
 
-    /// Access to memory as worker `worker`. Waits for invalidations that wait for its guard.
+    /// Access to memory as worker `worker`. Invalidations that wait for its guard go first.
     pub(crate) fn port(&self, worker: usize) -> Port<'_> {
         Port::enter(&self.fabric, &self.regions, &self.guards[worker])
     }
@@ -106,8 +106,9 @@ impl Memory {
         self.serve_invalidation(event, |shard| shard.atc.invalidate(request));
     }
 
-    /// Forgets what the table of the on-demand region `key` said of the bytes from `first` to `last` of the region,
-    /// which lie `shift` further in the table. When it returns, no copy that used it is in flight.
+    /// Forgets what was cached of the table of the on-demand region `key`, for the region's addresses `first` to
+    /// `last`, both inclusive. An address plus `shift` is its offset in the table. When it returns, no copy that used
+    /// the forgotten translations is in flight.
     pub(crate) fn invalidate_on_demand(
         &self,
         key: u32,

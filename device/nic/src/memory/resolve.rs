@@ -1,7 +1,7 @@
 //! The memory behind a key.
 //!
-//! [`Resolve`] is the only way from a key to memory, and this the only file that knows what kinds of regions there are
-//! to find it in. A front end with other kinds (tables in the device, keys that lead to further keys, physical memory)
+//! [`Resolve`] is the only way from a key to memory, and this is the only file that knows which kinds of regions there
+//! are. A front end with other kinds (tables in the device, keys that lead to further keys, physical memory)
 //! adds them here.
 
 use refault_abi::codes::ACCESS_LOCAL_WRITE;
@@ -36,12 +36,12 @@ impl Access {
     }
 }
 
-/// What a request needs behind a page that is missing.
+/// What a request needs beyond a page that is missing.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
     /// Of a process: further pages that are missing, each with the offset of its first byte in the message.
     pub(crate) pages: Vec<(PageMiss, u32)>,
-    /// Of a region: bytes from the first that is missing on.
+    /// Of a region: bytes from the first missing one on.
     pub(crate) bytes: u32,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Ahead {
 pub(crate) struct Window {
     /// Offset in the message of the first byte that is missing.
     pub(crate) at: u32,
-    /// Pages behind that byte's, at most.
+    /// Pages after that byte's page, at most.
     pub(crate) pages: u32,
     /// Offset of the furthest page that was asked for already: what is before it was looked up then.
     pub(crate) asked: Option<u32>,
@@ -87,14 +87,15 @@ pub(crate) trait Resolve {
     /// The page is missing, or the access is refused.
     fn resolve(&mut self, access: &Access, inside: u32) -> Result<Extent, AccessError>;
 
-    /// Checks like [`Self::check`]; and where the recently used pages of the region are, if they may be used now.
+    /// Checks like [`Self::check`], and returns where the recently used pages of the region are, if they may be used
+    /// now.
     ///
     /// # Errors
     ///
     /// The access is refused.
     fn shortcut(&mut self, access: &Access) -> Result<Option<Shortcut>, Cause>;
 
-    /// What an access needs behind the page at `inside`, which is missing.
+    /// What an access needs beyond the page at `inside`, which is missing.
     fn missing_behind(&mut self, access: &Access, inside: u32, window: Window) -> Ahead;
 
     /// Start and length of the region named by `key`, if it belongs to protection domain `pd`.
@@ -165,7 +166,7 @@ fn checked<'p>(port: &'p mut Port<'_>, access: &Access) -> Result<&'p Region, Ca
     Ok(region)
 }
 
-/// Pages of a process behind the one at `start`, of which the access has `rest` bytes, that are missing too.
+/// Further missing pages of a process, after the one at `start`, from where the access has `rest` bytes left.
 fn pages_behind(
     port: &mut Port<'_>,
     pasid: Pasid,

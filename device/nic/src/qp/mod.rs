@@ -33,13 +33,13 @@ const RUNG_NOT_YET: u64 = 1;
 pub(crate) struct Qp {
     qpn: AtomicU32,
     state: AtomicU8,
-    /// Context, whose doorbell page starts it.
+    /// Its context, on whose doorbell page it is rung.
     context: AtomicU32,
     send_cq: AtomicU32,
     recv_cq: AtomicU32,
     /// It is in its worker's queue.
     scheduled: AtomicBool,
-    /// It went to ERR for a reason of which an event must be sent, and was not yet.
+    /// The event of the fatal error that took it to ERR is still to be sent.
     fatal: AtomicBool,
     /// The peer became ready: try again before the deadline.
     nudged: AtomicBool,

@@ -83,13 +83,13 @@ pub(crate) struct Requester {
     pub(crate) faulted: Vec<Faulted>,
     pub(crate) transport_retries: u8,
     pub(crate) rnr_retries: u8,
-    /// Going to SQD; the event that the send queue is drained is due.
+    /// Going to SQD; the event that says so is still to be sent.
     pub(crate) draining: bool,
     /// The rings cannot be read: nothing is left to flush.
     pub(crate) lost: bool,
     /// The event of a fatal error was sent.
     pub(crate) reported_fatal: bool,
-    /// The event was sent that nothing more is taken from the shared receive queue.
+    /// QP_EVENT_LAST_WQE_REACHED was sent.
     pub(crate) reported_last: bool,
     pub(crate) sampling: Sampling,
 }

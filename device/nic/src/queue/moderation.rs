@@ -1,7 +1,7 @@
 //! Interrupt moderation: how long an armed completion queue waits before it sends its event.
 
-/// When to send the event: at `count` completions, or `period_us` after the first. A count of zero is no count; a
-/// period of zero is at once, so nothing ever waits for a completion that may not come.
+/// When to send the event: at `count` completions, or `period_us` after the first. With a count of zero only the time
+/// counts; with a period of zero the event is sent at once. So no event waits for a completion that may not come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Moderation {
     pub(crate) count: u16,

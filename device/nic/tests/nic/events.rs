@@ -19,7 +19,7 @@ fn an_armed_queue_tells_once_and_interrupts_once() {
     assert_eq!(pair.bench.interrupts.take(), [1]);
     assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_COMPLETION, 0, pair.cq_a.cqn)]);
     assert_eq!(pair.cq_a.drain(&pair.bench).len(), 3);
-    // Told and interrupted: both must be armed again.
+    // The event and the interrupt were sent: both must be armed again.
     pair.run(&pair.write(3, 8, pair.to, pair.rkey));
     assert!(pair.eq.drain(&pair.bench).is_empty());
     pair.eq.doorbell(&pair.bench, false);

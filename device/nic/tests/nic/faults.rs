@@ -177,7 +177,8 @@ fn a_refusal_that_was_decided_before_somebody_came_is_not_theirs() {
     let mut others = more_pairs(&pair, 2);
     pair.run(&pair.write(1, 8, HEAP, pair.process));
     let early = pair.bench.iommu.take_requests()[0];
-    // The guest has decided. Now it allows the page, and only then more requests are posted; its answer is still to come.
+    // The guest has decided. Now it allows the page, and only then more requests are posted; its answer is still to
+    // come.
     for ((a, _), id) in others.iter_mut().zip(2..) {
         a.send(&pair.bench, &pair.write(id, 8, HEAP, pair.process));
     }
@@ -420,7 +421,7 @@ fn a_credit_given_to_one_who_is_gone_goes_to_the_next() {
     assert_eq!(pages, [HEAP + 0x2000]);
 }
 
-/// Whoever gets a credit and finds its page there already passes it on.
+/// A waiter that gets a credit, and finds its page present already, passes the credit on.
 #[test]
 fn a_credit_not_needed_any_more_goes_to_the_next() {
     let config = NicConfig { page_request_credits: 1, fault_window: 1, ..NicConfig::default() };
@@ -619,7 +620,7 @@ fn a_reset_of_the_interface_forgets_groups_and_strands_nobody() {
     pair.bench.set_config_bits(pri + 4, 2, true);
     assert_eq!(pair.bench.config16(pri + 6) >> 8 & 1, 1);
     pair.bench.settle();
-    // Whoever waited looked again, and may not ask.
+    // The waiter retried, and may not send a page request.
     assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, CAUSE_BLOCKED);
     pair.bench.iommu.answer(&request, ResponseCode::Success);
     assert_eq!(pair.bench.nic.stats().page_responses_unexpected, 1);

@@ -76,7 +76,7 @@ fn what_was_there_before_arming_counts_and_wakes_the_worker() {
     assert_eq!(events(&mut pair), 1, "four unseen are enough");
     pair.cq_a.drain(&pair.bench);
     complete(&mut pair, 1);
-    // Nobody but the doorbell: it must reach the worker's clock.
+    // Only the doorbell can start the worker's timer.
     pair.cq_a.arm(&pair.bench, false);
     pair.bench.settle();
     pair.bench.advance(1_000_000);

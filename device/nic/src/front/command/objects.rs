@@ -1,4 +1,4 @@
-//! The books of objects: what exists, what it belongs to, and how often it is used.
+//! The records of objects: what exists, what it belongs to, and how often it is used.
 
 use refault_abi::regs::MAX_EQS;
 use refault_bus::Pasid;
@@ -158,7 +158,7 @@ impl<T> Registry<T> {
     }
 }
 
-/// All books.
+/// The records of all objects.
 #[derive(Debug)]
 pub(crate) struct Objects {
     /// Users of each event queue.

@@ -1,4 +1,4 @@
-//! What a command is answered with.
+//! Responses to commands.
 
 use refault_abi::command::{
     ObjectId, STATUS_BAD_MEMORY, STATUS_BAD_OPCODE, STATUS_BAD_PARAMETER, STATUS_BAD_STATE, STATUS_BUSY,
