@@ -81,7 +81,7 @@ impl EndpointBuilder {
     ///
     /// # Errors
     ///
-    /// If no function can be like that; see [`EndpointLayoutError`].
+    /// If the description is impossible; see [`EndpointLayoutError`].
     pub fn build(self) -> Result<Endpoint, EndpointLayoutError> {
         self.check_bars()?;
         if let Some((layout, _)) = &self.msix {
@@ -157,7 +157,7 @@ fn place(capabilities: &[Capability]) -> Result<Vec<usize>, EndpointLayoutError>
 }
 
 /// Defines the registers of the capabilities and links them into two lists. Each header holds the byte offset of the
-/// next capability of its list, or zero. From the last to the first, so that the next one's offset is known.
+/// next capability of its list, or zero. Works from the last to the first, so that the next one's offset is known.
 fn chain(space: &mut ConfigSpace, capabilities: &[Capability], places: &[usize]) {
     let (mut standard, mut extended) = (0, 0);
     for (capability, &at) in capabilities.iter().zip(places).rev() {

@@ -29,7 +29,7 @@ struct ConfigState {
     pri_busy: bool,
 }
 
-/// First dword of each capability that holds switches; `None` if the function does not have it.
+/// First dword of each capability that holds switches; `None` if the function lacks the capability.
 #[derive(Clone, Copy, Debug, Default)]
 struct CapabilityPlaces {
     express: Option<usize>,
@@ -209,7 +209,7 @@ impl CapabilityPlaces {
         }
     }
 
-    /// The switches, as the registers have them. In D3hot a function neither decodes nor issues anything.
+    /// The switches according to the registers. In D3hot a function neither decodes nor issues anything.
     fn controls(&self, space: &ConfigSpace) -> Controls {
         let command = space.value(COMMAND);
         let awake = !on(space, self.power, power::CONTROL, power::STATE);
