@@ -1,7 +1,7 @@
 //! The unit's caches of the guest's tables: context entries, PASID entries and translations.
 //!
 //! Entries that are not present, malformed or without rights are never cached. CAP.CM is clear, so a guest does not
-//! flush when it makes an entry present or grants more rights, and a cached refusal would last for ever.
+//! flush when it makes an entry present or grants more rights, and a cached refusal would last forever.
 
 use refault_bus::ats::Translation;
 use refault_bus::tlb::Tlb;
@@ -13,7 +13,7 @@ use crate::spec::invalidation::PasidCacheScope;
 use crate::walk::pasid::PasidEntry;
 
 /// Tag of a translation: domain and PASID (§6.2.1). Linux puts all SVA address spaces into one domain, so the domain
-/// alone would not tell processes apart.
+/// alone would not distinguish processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tag {
     pub(crate) did: u16,

@@ -5,9 +5,9 @@ use refault_bus::irq::MsiMessage;
 
 use crate::spec::registers::EventControl;
 
-/// An event with its mask and pending bit (§7.3, §7.5). An event that is raised while masked stays pending and is sent
-/// on unmask. The message is read from the registers when it is sent, because Linux rewrites them while an event is
-/// pending, to move an interrupt to another CPU.
+/// An event with its mask and pending bit (§7.3, §7.5). An event that is raised while masked stays pending, and is sent
+/// when software unmasks it. The message is read from the registers only then, because Linux rewrites them while an
+/// event is pending, to move its interrupt to another CPU.
 #[derive(Debug)]
 pub(crate) struct EventRegisters {
     control: EventControl,

@@ -20,7 +20,7 @@ use crate::unit::Iommu;
 
 impl Iommu {
     /// Enables or disables the queue, after a change of GCMD.QIE. The head returns to zero. A queue that had stopped
-    /// runs again although FSTS.IQE stays set: a kernel started by kexec enables the queue without a look at it.
+    /// runs again although FSTS.IQE stays set: a kernel started by kexec enables the queue without reading FSTS.
     pub(crate) fn enable_queue(&self, enable: bool) {
         self.queue.enable(enable);
         self.run_queue();
@@ -38,8 +38,8 @@ impl Iommu {
         self.run_queue();
     }
 
-    /// Executes descriptors from the head to the present tail. Their number is bounded by the ring, so a guest that keeps
-    /// writing the tail on another vCPU cannot keep this one here.
+    /// Executes descriptors from the head to the present tail. Their number is bounded by the ring, so a guest that
+    /// keeps writing the tail on another vCPU cannot keep this one here.
     fn run_queue(&self) {
         let mut ring = lock(&self.queue.ring);
         if !self.queue.is_enabled() || ring.stopped {
@@ -164,8 +164,8 @@ impl Iommu {
     fn complete(&self, wait: InvalidationWait) {
         self.counters.waits.increment();
         if wait.drain {
-            // PD: page requests received so far must be in their queue before the status is written (§6.5.2.9). They are
-            // written under this lock, so once it can be taken they are.
+            // PD: page requests received so far must be in their queue before the status is written (§6.5.2.9). They
+            // are written under this lock, so once it can be taken they are.
             drop(lock(&self.page_requests));
         }
         // The status after all effects: store_u32 releases, so a vCPU that sees the status sees them.

@@ -9,7 +9,8 @@ use refault_bus::sync::lock;
 use crate::interrupt::EventRegisters;
 use crate::spec::registers::InvalidationQueueAddress;
 
-/// Offset bits of IQH and IQT: 18:4. Bit 4 is not part of an offset of 256-bit descriptors; it is kept to be refused.
+/// Offset bits of IQH and IQT: 18:4. An offset of 256-bit descriptors does not use bit 4. It is kept, so that a tail
+/// with that bit is refused.
 const OFFSET_BITS: u32 = 0x7_fff0;
 
 /// The queue's registers, and the lock under which it is executed. The registers are atomics outside that lock, because
@@ -23,7 +24,7 @@ pub(crate) struct InvalidationQueue {
     pub(crate) ring: Mutex<Ring>,
 }
 
-/// The queue as it was when it was enabled: software must not move it while it is (§11.4.9.3), and if it does, the old
+/// The queue as it was when it was enabled. Software must not move an enabled queue (§11.4.9.3); if it does, the old
 /// one stays in use.
 #[derive(Debug, Default)]
 pub(crate) struct Ring {

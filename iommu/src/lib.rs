@@ -75,7 +75,7 @@
 //! | control | GCMD, GSTS and RTADDR | register accesses |
 //! | remapping | root pointer, context and PASID cache, IOTLB, and every walk | translations, page requests, register writes |
 //! | page requests | the page request queue and its event | page requests, register accesses |
-//! | faults | the fault records, queue errors and their event | all |
+//! | faults | the fault records, queue errors and their event | all of these |
 //! | completion | the invalidation completion event | register accesses |
 //!
 //! 1. While an endpoint is called, only the queue lock is held, and neither `translate` nor `page_request` takes it: an

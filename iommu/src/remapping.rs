@@ -28,8 +28,8 @@ const RID_PASID: Pasid = Pasid::truncated(0);
 /// The interrupt range, 0xfee0_0000..0xfef0_0000, as a number of 1 MiB blocks.
 const INTERRUPT_MEGABYTE: u64 = 0xfee;
 
-/// Bound of the set of untranslated uses, which a guest could otherwise grow without end. Once it is full, further uses are not
-/// added, and a flush drains all that are in it instead of those that match.
+/// Bound of the set of untranslated uses, which a guest could otherwise grow without end. Once it is full, further uses
+/// are not added, and a flush drains all that are in it instead of those that match.
 const UNTRANSLATED_LIMIT: usize = 4096;
 
 /// A requester that made untranslated accesses to an address space, and must be drained when that is invalidated.

@@ -8,7 +8,7 @@ use crate::fault::FaultReason;
 use crate::spec::first_stage::{FirstStageEntry, LEVELS, level_shift};
 
 /// How often a walk starts again because a vCPU changed an entry after it was read and before it was marked. The
-/// bound keeps a vCPU that does nothing else from holding the remapping lock for ever.
+/// bound keeps a vCPU that does nothing else from holding the remapping lock forever.
 const ATTEMPTS: u32 = 16;
 
 /// What a request wants of a page. It is always a request for data at user privilege.
