@@ -53,7 +53,7 @@ static void refault_bind_mm(struct refault_dev *dev,
 		uctx->pasid = iommu_sva_get_pasid(sva);
 		return;
 	}
-	if (!test_and_set_bit(REFAULT_NO_PASID_TOLD, &dev->state))
+	if (!test_and_set_bit(REFAULT_NO_PASID_LOGGED, &dev->state))
 		dev_warn(&dev->pdev->dev,
 			 "no PASID mode, on-demand regions %s: %s (%pe)\n",
 			 refault_odp_by_table(dev) ? "use the NIC's table" :

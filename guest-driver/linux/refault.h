@@ -56,8 +56,8 @@ enum refault_state_bit {
 	/* The ib_device is registered: events can be dispatched. */
 	REFAULT_REGISTERED,
 	/* The reason why contexts have no PASID was logged. */
-	REFAULT_NO_PASID_TOLD,
-	/* The first PASID mode region refused for that was logged. */
+	REFAULT_NO_PASID_LOGGED,
+	/* That a PASID mode region was refused for that reason was logged. */
 	REFAULT_PASID_REFUSED,
 };
 

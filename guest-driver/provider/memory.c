@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
  * Protection domains and memory regions. The kernel does the work; the access
- * flags tell it whether a region is pinned or on demand.
+ * flags say whether a region is pinned or on demand.
  *
  * Verbs has a single kind of on-demand region. The environment variable
  * REFAULT_ODP_MODE chooses the mode for programs that do not pass one of our
