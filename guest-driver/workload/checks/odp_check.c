@@ -97,7 +97,7 @@ static unsigned char *map(void *where, size_t bytes, int flags)
 	return at == MAP_FAILED ? NULL : at;
 }
 
-/* Small pages, in a mapping that the kernel does not merge with its neighbours. */
+/* A mapping of small pages, which the kernel does not merge with its neighbours. */
 static unsigned char *map_alone(size_t bytes)
 {
 	unsigned char *at = map(NULL, bytes, 0);
@@ -147,7 +147,7 @@ static void check_reading(void)
 	mr = reg(at, bytes, ON_DEMAND);
 	for (size_t i = 0; i < bytes; i += BLOCK)
 		right &= get(mr, (uintptr_t)at + i, 0);
-	check(right && anonymous_kib(at) == 0, "reading of untouched memory leaves it untouched");
+	check(right && anonymous_kib(at) == 0, "reading untouched memory allocates no page");
 	right = put(mr, (uintptr_t)at + BLOCK, 0x5a) && is_all(at + BLOCK, 0x5a) && is_all(at, 0);
 	check(right && anonymous_kib(at) == 4, "writing after reading makes a page of its own");
 	ibv_dereg_mr(mr);
@@ -236,7 +236,7 @@ static void check_advice(void)
 	check(!advise(IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE, address, 4 * BLOCK, mr->lkey) &&
 		      anonymous_kib(at) == 16, "advice to prefetch for writing is followed");
 	check(advise(IBV_ADVISE_MR_ADVICE_PREFETCH, address, 1, mr->lkey ^ 0xff) == ENOENT,
-	      "advice for a key that is none: ENOENT");
+	      "advice for an unknown key: ENOENT");
 	check(advise(IBV_ADVISE_MR_ADVICE_PREFETCH, (uintptr_t)staging, 1, staging_mr->lkey) == EINVAL,
 	      "advice for a pinned region: EINVAL");
 	check(advise(IBV_ADVISE_MR_ADVICE_PREFETCH, address, 5 * BLOCK, mr->lkey) == EINVAL,
@@ -262,8 +262,8 @@ static bool is_present(const unsigned char *page)
 }
 
 /*
- * A region goes while advice for it is being followed, and the rest of the advice with it. It is followed in order, so
- * the last page shows it. On a busy machine all of it may be followed first, but not each time.
+ * A region is deregistered while advice for it is being followed, which cancels the rest. Advice is followed in order,
+ * so the last page shows it. On a busy machine all of it may be followed before, but not each time.
  */
 static void check_unfinished_advice(void)
 {
@@ -284,7 +284,7 @@ static void check_unfinished_advice(void)
 		cut = !is_present(at + bytes - BLOCK);
 		munmap(at, bytes);
 	}
-	check(cut, "a region that goes takes advice along that is not followed yet");
+	check(cut, "deregistering a region cancels its unfinished advice");
 }
 
 /* The NIC writes and reads at both ends of a region, and in its middle, though most of it will never be used. */
@@ -317,7 +317,7 @@ static void check_long_region(size_t bytes, const char *what)
 	munmap(at, bytes + BLOCK);
 }
 
-/* The CPU may write to such a mapping, and on x86 read it; hmm_range_fault() wants it readable by name. */
+/* The CPU may write to such a mapping, and on x86 also read it; hmm_range_fault() requires PROT_READ. */
 static void check_write_only(void)
 {
 	unsigned char *at = mmap(NULL, BLOCK, PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -330,7 +330,7 @@ static void check_write_only(void)
 	check(!put(mr, (uintptr_t)at, 2), "a mapping with PROT_WRITE alone is refused");
 	connect_both();
 	check(mprotect(at, BLOCK, PROT_READ | PROT_WRITE) == 0 && put(mr, (uintptr_t)at, 2) && is_all(at, 2),
-	      "until it may be read too");
+	      "the same mapping is accepted once it is readable");
 	ibv_dereg_mr(mr);
 	munmap(at, BLOCK);
 }

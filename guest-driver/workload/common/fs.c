@@ -126,7 +126,7 @@ void fs_remove(const struct filesystem *fs, const char *name)
 		die("unlink %s: %s", path, strerror(errno));
 }
 
-/* As <xfs/xfs_fs.h> has it; that header and <linux/fs.h> do not go together. */
+/* Of <xfs/xfs_fs.h>, which cannot be included together with <linux/fs.h>. */
 struct reserved_blocks {
 	uint64_t blocks, available;
 };
@@ -152,7 +152,7 @@ void fs_fill_up(const struct filesystem *fs, const char *name, uint64_t leave)
 	shrink_reserved_blocks(fd);
 	/* Freed blocks become free only when the log has been written. */
 	syncfs(fd);
-	/* In smaller and smaller steps: the last bytes are not all for files. */
+	/* In smaller and smaller steps, because not all of the last free bytes can go to files. */
 	for (step = 64 * MIB; step >= 64 * KIB; step /= 2)
 		while (fs_free_bytes(fs) > leave + step && !fallocate(fd, 0, (off_t)size, (off_t)step))
 			size += step;

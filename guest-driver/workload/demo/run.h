@@ -46,7 +46,7 @@ struct scenario {
 	unsigned int tail_quarters;
 	/* No stream: the scenario makes its own. */
 	bool bare;
-	double weight;			/* how long it takes beside the others */
+	double weight;			/* how long it takes, relative to the others */
 	void (*run)(struct run *run);
 };
 
@@ -59,18 +59,17 @@ extern const char *const translation_names[TRANSLATIONS];
 /* How the control channel names a size of mappings. */
 const char *mapping_name(enum mapping_mode mapping);
 
-/* With pinned pages every scenario is a refusal, which takes this long beside the others. */
+/* With pinned pages every scenario is a single refused pin: its weight. */
 #define WEIGHT_REFUSAL 0.1
 
 /*
  * Runs one scenario in one mode, from a new file to the verified end; `share` is what it may spend on its goals, in
- * seconds. What a mode cannot do is a scenario of its own: pinned pages are refused, whatever the file would have had
- * to go through.
+ * seconds. In pinned mode pinned_refusal() runs in place of every scenario but scenario_pinned.
  */
 enum verdict run_scenario(const struct options *options, struct control *control, const struct scenario *scenario,
 			  enum translation translation, enum mapping_mode mapping, double share);
 
-/* How much of the file becomes reachable with one fault of the device, as long as mappings are large. */
+/* Bytes of the file that one fault of the device makes reachable, if the mappings are as large as they can be. */
 uint64_t run_fault_unit(const struct run *run);
 
 /* pinned.c: the kernel refuses to pin the mapped file. */
@@ -83,15 +82,15 @@ void run_fail(struct run *run, const char *fmt, ...) PRINTF(2, 3);
 void run_note(struct run *run, const char *fmt, ...) PRINTF(2, 3);
 
 /*
- * Whether a scenario's loop goes on: until the least time has passed and its goals are reached, `progress` being how
- * much of them, up to 1. When its share of the time is spent it ends, and is slow if it has not reached the floor.
+ * Whether a scenario's loop goes on: until the least time has passed and `progress`, the fraction of its goals that is
+ * reached, is 1. The loop ends early when its share of the time is spent; it is slow if it is below the floor then.
  */
 bool run_go_on(struct run *run, double progress);
 
-/* How much of `goal`, which is for a scale of 1, `done` is: up to 1. */
+/* The fraction of `goal`, given for a scale of 1, that `done` is; at most 1. */
 double run_progress(const struct run *run, uint64_t done, uint64_t goal);
 
-/* `goal` for a scale of 1, at least 1. */
+/* `goal`, given for a scale of 1, at the run's scale; at least 1. */
 uint64_t run_goal(const struct run *run, uint64_t goal);
 
 /* Opens the engine the options ask for, on the mapped file. */
@@ -112,7 +111,7 @@ void verify_file(struct run *run, int fd);
 /* The slots of a range of it. */
 void verify_range(struct run *run, int fd, uint64_t offset, uint64_t length);
 
-/* Slots of a copy, or of an exchanged twin, against what the file held at its moment. */
+/* Slots of a copy, or of an exchanged twin, against what the file held at that moment. */
 void verify_moment(struct run *run, int fd, const struct moment *moment, const char *what);
 
 /* Some slots with no write in flight, at random, while the stream runs. */

@@ -27,7 +27,7 @@ struct traffic {
 	pthread_t thread;
 };
 
-/* Where a disturber is at work, half of the time, otherwise anywhere. */
+/* Half of the time a slot where a disturber is at work, otherwise any slot. */
 static struct slot *pick_slot(struct traffic *traffic)
 {
 	struct ledger *ledger = &traffic->arena->ledger;
@@ -119,7 +119,7 @@ static void prepare(struct traffic *traffic, struct operation *op, struct storm_
 		slot_fill(slot, version, op->buffer);
 		break;
 	case VERB_READ:
-		/* Old bytes in the buffer must not look like bytes that were read. */
+		/* What is left in the buffer must not look like what is read. */
 		memset(op->buffer, 0xee, slot->length);
 		return;
 	case VERB_SWAP:
@@ -132,7 +132,7 @@ static void prepare(struct traffic *traffic, struct operation *op, struct storm_
 	slot_begin_write(slot, version);
 }
 
-/* A page or less to the block's old address: it must not land in the block, wherever that is now. */
+/* 512 bytes to a page of the block's old address: they must not land in the block, wherever it is now. */
 static void prepare_probe(struct traffic *traffic, struct operation *op, struct storm_request *request)
 {
 	uint32_t at = (uint32_t)rng_below(&traffic->rng, STORM_BLOCK / BLOCK) * (uint32_t)BLOCK;
@@ -231,7 +231,7 @@ static void recover(struct traffic *traffic, uint32_t number)
 	if (!traffic->engine->failed(traffic->engine, number))
 		traffic_complain(traffic->tally, "lane %u is not in the error state after a failure", number);
 	if (!traffic->engine->recover(traffic->engine, number))
-		die("lane %u could not be taken back to work", number);
+		die("lane %u could not be recovered", number);
 	lane->failed = false;
 }
 
