@@ -48,7 +48,7 @@ constants! { WC_STATUSES, "Work completion status":
 }
 
 constants! { FLUSH, "FLUSH: placement in bits 7:0 of `imm`, selectivity in bits 15:8":
-    /// Placement: visible to everybody (ACCESS_FLUSH_GLOBAL).
+    /// Placement: globally visible (ACCESS_FLUSH_GLOBAL).
     pub const FLUSH_GLOBAL: u32 = 1 << 0;
     /// Placement: survives the machine (ACCESS_FLUSH_PERSISTENT).
     pub const FLUSH_PERSISTENT: u32 = 1 << 1;
@@ -67,13 +67,13 @@ constants! { CAUSES, "Vendor error: why an access failed":
     pub const CAUSE_RIGHTS: u32 = 3;
     /// The region was revoked.
     pub const CAUSE_REVOKED: u32 = 4;
-    /// The operating system answered the page request with "invalid request", or the page fault with an error.
+    /// The kernel answered the page request with "invalid request", or the driver the fault with FAULT_REFUSED.
     pub const CAUSE_PAGE_REFUSED: u32 = 5;
     /// The operating system answered with "response failure".
     pub const CAUSE_PAGE_FAILURE: u32 = 6;
     /// No answer to the page request, or to the page fault, in time.
     pub const CAUSE_PAGE_TIMEOUT: u32 = 7;
-    /// The page was answered again and again, and never stayed.
+    /// Answered with success too often, and still missing.
     pub const CAUSE_PAGE_RETRIES: u32 = 8;
     /// The IOMMU blocked the access, or bus mastering, PASID or ATS is off.
     pub const CAUSE_BLOCKED: u32 = 9;
@@ -81,7 +81,7 @@ constants! { CAUSES, "Vendor error: why an access failed":
     pub const CAUSE_NOT_MEMORY: u32 = 10;
     /// Atomic operand not aligned to 8 bytes.
     pub const CAUSE_ALIGNMENT: u32 = 11;
-    /// The region's memory is none that survives the machine.
+    /// The memory is not persistent, or could not be written to the host's storage.
     pub const CAUSE_NOT_PERSISTENT: u32 = 12;
 }
 

@@ -1,9 +1,9 @@
 //! Commands: how the kernel driver creates, changes and destroys objects.
 //!
-//! A lane is a ring of [`CommandSlot`]s. The driver fills `request` with a token that is not zero and was not
-//! used in this slot's previous turn, and moves the producer index; the device executes the slots of a lane
-//! in order, fills `response` and writes `response.token` last. Lane 1 is for what must get through whatever lane
-//! 0 is doing: invalidations, and answers to page faults. No command waits for a page fault.
+//! A lane is a ring of [`CommandSlot`]s. The driver fills `request` with a token that is not zero and differs from the
+//! slot's previous one, and moves the producer index; the device executes the slots of a lane in order, fills
+//! `response` and writes `response.token` last. Lane 1 is for commands that must not wait for lane 0, such as
+//! invalidations and answers to page faults. No command waits for a page fault.
 
 constants! { COMMAND_SIZES, "Command rings":
     /// Bytes of a slot.
@@ -21,8 +21,7 @@ constants! { OPCODES, "Command opcodes (request body -> response body)":
     pub const CMD_DESTROY_EQ: u16 = 0x11;
     /// CreateContext -> ObjectId, which is also the index of its doorbell page.
     pub const CMD_CREATE_CONTEXT: u16 = 0x20;
-    /// ObjectId -> nothing. Busy while the context has objects, or is the last of its PASID and a page request
-    /// of the PASID is not answered yet.
+    /// ObjectId -> nothing. Busy while it has objects; the last of a PASID also while a page request is unanswered.
     pub const CMD_DESTROY_CONTEXT: u16 = 0x21;
     /// ObjectId of a context -> ObjectId.
     pub const CMD_CREATE_PD: u16 = 0x22;
@@ -30,7 +29,7 @@ constants! { OPCODES, "Command opcodes (request body -> response body)":
     pub const CMD_DESTROY_PD: u16 = 0x23;
     /// CreateMr -> ObjectId: the lkey, which is also the rkey.
     pub const CMD_CREATE_MR: u16 = 0x30;
-    /// ObjectId (the key) -> nothing. When it is answered no access through the region is under way.
+    /// ObjectId (the key) -> nothing. When it is answered, no access through the region is in flight.
     pub const CMD_DESTROY_MR: u16 = 0x31;
     /// CreateCq -> ObjectId.
     pub const CMD_CREATE_CQ: u16 = 0x40;
@@ -58,8 +57,7 @@ constants! { OPCODES, "Command opcodes (request body -> response body)":
     pub const CMD_REVOKE_MR: u16 = 0x80;
     /// Lane 1. ObjectId of a context -> nothing. All its queue pairs go to ERR, its PASID is not used any more.
     pub const CMD_STOP_CONTEXT: u16 = 0x81;
-    /// Lane 1. InvalidateMr -> nothing. What the region's table said of the range is forgotten; when it is answered
-    /// no access that used it is under way.
+    /// Lane 1. InvalidateMr -> nothing. Drops the cached range; once answered, no access that used it is in flight.
     pub const CMD_INVALIDATE_MR: u16 = 0x82;
     /// Lane 1. ResumeFault -> nothing. Answers a page fault.
     pub const CMD_RESUME_FAULT: u16 = 0x83;
@@ -96,7 +94,7 @@ constants! { MR_MODES, "Memory region modes":
 }
 
 constants! { ODP_WORDS, "Words of an on-demand region's table: address in bits 63:12, zero is a hole":
-    /// The page is there.
+    /// The page is present, and may be read.
     pub const ODP_PRESENT: u64 = 1 << 0;
     /// The page may be written; together with ODP_PRESENT.
     pub const ODP_WRITABLE: u64 = 1 << 1;
@@ -107,7 +105,7 @@ constants! { ODP_WORDS, "Words of an on-demand region's table: address in bits 6
 constants! { FAULT_ANSWERS, "Answers to a page fault":
     /// The table was filled: look again.
     pub const FAULT_RESOLVED: u32 = 0;
-    /// The page cannot be had: the access fails.
+    /// The page is refused: the access fails.
     pub const FAULT_REFUSED: u32 = 1;
 }
 
@@ -338,8 +336,8 @@ layouts! { COMMAND_LAYOUTS:
         pub reserved1: [u64; 2],
     }
 
-    /// Sets how often a completion queue interrupts: the event that was asked for is sent when `count` completions
-    /// are there, or `period_us` after the first of them. Zero and zero: with the first.
+    /// Sets the moderation of a completion queue: an armed event is sent when `count` completions have arrived, or
+    /// `period_us` after the first of them. With a period of zero, with the first.
     pub struct ModifyCq[16] {
         /// Which.
         pub cqn: u32,
@@ -379,7 +377,7 @@ layouts! { COMMAND_LAYOUTS:
 
     /// A shared receive queue as the device has it.
     pub struct SrqState[16] {
-        /// Limit that is armed, zero if none.
+        /// The armed limit, zero if none.
         pub limit: u32,
         /// Receive requests the device has taken.
         pub consumer: u32,
@@ -431,11 +429,11 @@ layouts! { COMMAND_LAYOUTS:
         pub state: u8,
         /// 1 = 256 bytes up to 5 = 4096 bytes.
         pub path_mtu: u8,
-        /// Local ACK timeout: 4.096 us * 2^n, 0 = for ever.
+        /// Local ACK timeout: 4.096 us * 2^n, 0 = forever.
         pub timeout: u8,
         /// Transport retries, 0..=7.
         pub retry_count: u8,
-        /// RNR retries, 7 = for ever.
+        /// RNR retries, 7 = forever.
         pub rnr_retry: u8,
         /// Delay that a sender is asked for, IB code 0..=31.
         pub min_rnr_timer: u8,
@@ -443,7 +441,7 @@ layouts! { COMMAND_LAYOUTS:
         pub max_rd_atomic: u8,
         /// Reads and atomics in flight as responder.
         pub max_dest_rd_atomic: u8,
-        /// ACCESS_REMOTE_* for what arrives.
+        /// ACCESS_REMOTE_* and ACCESS_FLUSH_* that incoming requests may use.
         pub access: u32,
         /// Peer.
         pub dest_qpn: u32,
@@ -465,7 +463,7 @@ layouts! { COMMAND_LAYOUTS:
         pub sgid_index: u8,
         /// Peer's GID, network order.
         pub dest_gid: [u8; 16],
-        /// UD: the key that datagrams must bear.
+        /// UD: the Q_Key that incoming datagrams must have.
         pub qkey: u32,
         /// Zero.
         pub reserved0: u32,

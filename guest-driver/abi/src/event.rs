@@ -1,4 +1,4 @@
-//! Event queues: what the device tells the kernel driver, one ring per interrupt vector.
+//! Event queues: events from the device to the kernel driver, one ring per interrupt vector.
 
 constants! { EVENT_TYPES, "Event types":
     /// A completion queue that was armed has a completion; `number`: CQN.
@@ -7,10 +7,9 @@ constants! { EVENT_TYPES, "Event types":
     pub const EVENT_QP: u8 = 2;
     /// A completion queue overran or its memory is gone; `number`: CQN.
     pub const EVENT_CQ_ERROR: u8 = 3;
-    /// The device gave up; reset it.
+    /// Reserved: a device that has failed says so in REG_STATUS.
     pub const EVENT_DEVICE_FATAL: u8 = 4;
-    /// An access to an on-demand region met a hole; `number`: key, `code`: FAULT_WRITE or 0, and `address`, `length`
-    /// and `token`.
+    /// An access hit a hole; `number`: the region's key, `code`: FAULT_WRITE or 0, and `address`, `length`, `token`.
     pub const EVENT_PAGE_FAULT: u8 = 5;
     /// Something happened to a shared receive queue; `number`: SRQN, `code`: SRQ_EVENT_*.
     pub const EVENT_SRQ: u8 = 6;
@@ -18,7 +17,7 @@ constants! { EVENT_TYPES, "Event types":
     pub const FAULT_WRITE: u8 = 1;
     /// Shared receive queue event: fewer receive requests are left than the armed limit.
     pub const SRQ_EVENT_LIMIT_REACHED: u8 = 1;
-    /// Shared receive queue event: its memory cannot be read.
+    /// Shared receive queue event: its ring or record cannot be used.
     pub const SRQ_EVENT_ERROR: u8 = 2;
     /// Queue pair event: moved to the error state by a fatal local error.
     pub const QP_EVENT_FATAL: u8 = 1;
@@ -39,8 +38,8 @@ constants! { EVENT_TYPES, "Event types":
 }
 
 layouts! { EVENT_LAYOUTS:
-    /// An event. The device writes `owner` last. A ring that is full loses no completion event: it is sent
-    /// again when the consumer index moves.
+    /// An event. The device writes `owner` last. A full ring loses no event: events are held back, and written
+    /// when the consumer index moves.
     pub struct Eqe[64] {
         /// EVENT_*.
         pub kind: u8,
@@ -54,7 +53,7 @@ layouts! { EVENT_LAYOUTS:
         pub timestamp_ns: u64,
         /// Page fault: the first address that is missing, as the request names it.
         pub address: u64,
-        /// Page fault: bytes from there on that the request will want too.
+        /// Page fault: bytes from there on that the request also needs.
         pub length: u32,
         /// Page fault: names it in the answer; not zero.
         pub token: u32,

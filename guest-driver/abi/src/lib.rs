@@ -1,4 +1,4 @@
-//! What the NIC and its drivers say to each other.
+//! The interface between the NIC and its drivers: layouts, registers, codes.
 //!
 //! One description serves both sides: the device reads these layouts as Rust types, and [`c_header`] prints
 //! them as the C header that the kernel module and the libibverbs provider are built against. Everything is

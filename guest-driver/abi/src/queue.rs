@@ -28,7 +28,7 @@ constants! { WQE_FLAGS, "Send request flags":
     pub const WQE_SOLICITED: u8 = 1 << 1;
     /// Start only when all earlier reads and atomics of this queue pair are complete.
     pub const WQE_FENCE: u8 = 1 << 2;
-    /// The data is in the request itself: `length` bytes in place of the scatter/gather list.
+    /// The data is in the request itself: `inline_length` bytes in place of the scatter/gather list.
     pub const WQE_INLINE: u8 = 1 << 3;
 }
 
@@ -66,7 +66,7 @@ layouts! { QUEUE_LAYOUTS:
         pub num_sge: u8,
         /// Zero.
         pub reserved0: u8,
-        /// Immediate data, passed on as it is; of a FLUSH, FLUSH_*.
+        /// Immediate data, passed on unchanged; for a FLUSH, FLUSH_* bits.
         pub imm: u32,
         /// Given back in the completion.
         pub wr_id: u64,
@@ -83,7 +83,7 @@ layouts! { QUEUE_LAYOUTS:
         pub swap: u64,
         /// UD: destination.
         pub dest_qpn: u32,
-        /// UD: the key that the destination must have.
+        /// UD: the Q_Key that the destination must have; with bit 31 set, the sender's own is used.
         pub qkey: u32,
         /// UD: the destination's LID.
         pub dest_lid: u16,
@@ -125,7 +125,7 @@ layouts! { QUEUE_LAYOUTS:
         pub byte_len: u32,
         /// Immediate data, with CQE_WITH_IMM.
         pub imm: u32,
-        /// Free-running index of the request in its ring: all requests up to it are done with.
+        /// Free-running index of the request in its ring: all slots up to it are free.
         pub wqe_index: u32,
         /// Diagnosis of a failure: CAUSE_*.
         pub vendor_error: u32,

@@ -32,15 +32,15 @@ constants! { REGISTER_VALUES, "BAR 0 registers: values":
     pub const MAGIC_VALUE: u32 = 0x544c_4652;
     /// Version of everything in this header.
     pub const ABI_VERSION: u32 = 2;
-    /// The command rings are set up, take commands; clearing it stops the device like a reset.
+    /// The command rings are set up, and commands are executed. Clearing it stops the device like a reset.
     pub const CONTROL_ENABLE: u32 = 1 << 0;
-    /// Reset: every object is destroyed, every register back to its start; reads as 0 when done.
+    /// Reset: every object is destroyed, every register has its initial value; reads as 0 when done.
     pub const CONTROL_RESET: u32 = 1 << 1;
     /// Enabled and serving.
     pub const STATUS_READY: u32 = 1 << 0;
-    /// A command ring could not be read or written: nothing is served until reset.
+    /// A command or event ring failed, or a command producer index was out of range: no command is served until reset.
     pub const STATUS_FATAL: u32 = 1 << 1;
-    /// In an event queue doorbell: send an interrupt with the next event, at once if one lies beyond the index.
+    /// In an event queue doorbell: send an interrupt with the next event, or at once if one is not consumed yet.
     pub const EQ_ARM: u32 = 1 << 31;
     /// Size of BAR 0 in bytes.
     pub const BAR0_SIZE: u64 = 0x1000;

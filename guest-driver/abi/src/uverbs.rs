@@ -1,4 +1,4 @@
-//! What the kernel module and the libibverbs provider exchange through the uverbs commands' private parts.
+//! What the kernel module and the libibverbs provider exchange in the driver-specific parts of uverbs commands.
 
 layouts! { UVERBS_LAYOUTS:
     /// Answer to opening a context.

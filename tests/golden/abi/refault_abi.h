@@ -22,11 +22,11 @@
 /* BAR 0 registers: values */
 #define REFAULT_MAGIC_VALUE 0x544c4652U /* "RFLT". */
 #define REFAULT_ABI_VERSION 0x2U /* Version of everything in this header. */
-#define REFAULT_CONTROL_ENABLE 0x1U /* The command rings are set up, take commands; clearing it stops the device like a reset. */
-#define REFAULT_CONTROL_RESET 0x2U /* Reset: every object is destroyed, every register back to its start; reads as 0 when done. */
+#define REFAULT_CONTROL_ENABLE 0x1U /* The command rings are set up, and commands are executed. Clearing it stops the device like a reset. */
+#define REFAULT_CONTROL_RESET 0x2U /* Reset: every object is destroyed, every register has its initial value; reads as 0 when done. */
 #define REFAULT_STATUS_READY 0x1U /* Enabled and serving. */
-#define REFAULT_STATUS_FATAL 0x2U /* A command ring could not be read or written: nothing is served until reset. */
-#define REFAULT_EQ_ARM 0x80000000U /* In an event queue doorbell: send an interrupt with the next event, at once if one lies beyond the index. */
+#define REFAULT_STATUS_FATAL 0x2U /* A command or event ring failed, or a command producer index was out of range: no command is served until reset. */
+#define REFAULT_EQ_ARM 0x80000000U /* In an event queue doorbell: send an interrupt with the next event, or at once if one is not consumed yet. */
 #define REFAULT_BAR0_SIZE 0x1000U /* Size of BAR 0 in bytes. */
 #define REFAULT_DOORBELL_PAGE_SIZE 0x1000U /* BAR 2 holds one doorbell page per context. */
 #define REFAULT_MAX_EQS 0x40U /* Most event queues a device has. */
@@ -53,7 +53,7 @@
 #define REFAULT_WQE_SIGNALED 0x1U /* Report success too; failures are always reported. */
 #define REFAULT_WQE_SOLICITED 0x2U /* The receiver's completion counts as solicited. */
 #define REFAULT_WQE_FENCE 0x4U /* Start only when all earlier reads and atomics of this queue pair are complete. */
-#define REFAULT_WQE_INLINE 0x8U /* The data is in the request itself: `length` bytes in place of the scatter/gather list. */
+#define REFAULT_WQE_INLINE 0x8U /* The data is in the request itself: `inline_length` bytes in place of the scatter/gather list. */
 
 /* Completion flags */
 #define REFAULT_CQE_WITH_IMM 0x1U /* `imm` is valid. */
@@ -66,12 +66,12 @@
 #define REFAULT_EVENT_COMPLETION 0x1U /* A completion queue that was armed has a completion; `number`: CQN. */
 #define REFAULT_EVENT_QP 0x2U /* Something happened to a queue pair; `number`: QPN, `code`: QP_EVENT_*. */
 #define REFAULT_EVENT_CQ_ERROR 0x3U /* A completion queue overran or its memory is gone; `number`: CQN. */
-#define REFAULT_EVENT_DEVICE_FATAL 0x4U /* The device gave up; reset it. */
-#define REFAULT_EVENT_PAGE_FAULT 0x5U /* An access to an on-demand region met a hole; `number`: key, `code`: FAULT_WRITE or 0, and `address`, `length` */
+#define REFAULT_EVENT_DEVICE_FATAL 0x4U /* Reserved: a device that has failed says so in REG_STATUS. */
+#define REFAULT_EVENT_PAGE_FAULT 0x5U /* An access hit a hole; `number`: the region's key, `code`: FAULT_WRITE or 0, and `address`, `length`, `token`. */
 #define REFAULT_EVENT_SRQ 0x6U /* Something happened to a shared receive queue; `number`: SRQN, `code`: SRQ_EVENT_*. */
 #define REFAULT_FAULT_WRITE 0x1U /* Page fault: the access is a write. */
 #define REFAULT_SRQ_EVENT_LIMIT_REACHED 0x1U /* Shared receive queue event: fewer receive requests are left than the armed limit. */
-#define REFAULT_SRQ_EVENT_ERROR 0x2U /* Shared receive queue event: its memory cannot be read. */
+#define REFAULT_SRQ_EVENT_ERROR 0x2U /* Shared receive queue event: its ring or record cannot be used. */
 #define REFAULT_QP_EVENT_FATAL 0x1U /* Queue pair event: moved to the error state by a fatal local error. */
 #define REFAULT_QP_EVENT_REQUEST_ERROR 0x2U /* Queue pair event: a remote request was invalid. */
 #define REFAULT_QP_EVENT_ACCESS_ERROR 0x3U /* Queue pair event: a remote request broke the protection rules. */
@@ -106,7 +106,7 @@
 #define REFAULT_WC_RNR_RETRY_EXC_ERR 0xdU /* Receiver-not-ready retries exceeded. */
 
 /* FLUSH: placement in bits 7:0 of `imm`, selectivity in bits 15:8 */
-#define REFAULT_FLUSH_GLOBAL 0x1U /* Placement: visible to everybody (ACCESS_FLUSH_GLOBAL). */
+#define REFAULT_FLUSH_GLOBAL 0x1U /* Placement: globally visible (ACCESS_FLUSH_GLOBAL). */
 #define REFAULT_FLUSH_PERSISTENT 0x2U /* Placement: survives the machine (ACCESS_FLUSH_PERSISTENT). */
 #define REFAULT_FLUSH_RANGE 0x100U /* Selectivity: the range named by the request; without it the whole region is meant. */
 
@@ -116,14 +116,14 @@
 #define REFAULT_CAUSE_BOUNDS 0x2U /* Outside the region. */
 #define REFAULT_CAUSE_RIGHTS 0x3U /* The region does not allow it. */
 #define REFAULT_CAUSE_REVOKED 0x4U /* The region was revoked. */
-#define REFAULT_CAUSE_PAGE_REFUSED 0x5U /* The operating system answered the page request with "invalid request", or the page fault with an error. */
+#define REFAULT_CAUSE_PAGE_REFUSED 0x5U /* The kernel answered the page request with "invalid request", or the driver the fault with FAULT_REFUSED. */
 #define REFAULT_CAUSE_PAGE_FAILURE 0x6U /* The operating system answered with "response failure". */
 #define REFAULT_CAUSE_PAGE_TIMEOUT 0x7U /* No answer to the page request, or to the page fault, in time. */
-#define REFAULT_CAUSE_PAGE_RETRIES 0x8U /* The page was answered again and again, and never stayed. */
+#define REFAULT_CAUSE_PAGE_RETRIES 0x8U /* Answered with success too often, and still missing. */
 #define REFAULT_CAUSE_BLOCKED 0x9U /* The IOMMU blocked the access, or bus mastering, PASID or ATS is off. */
 #define REFAULT_CAUSE_NOT_MEMORY 0xaU /* Translated to something that is not memory. */
 #define REFAULT_CAUSE_ALIGNMENT 0xbU /* Atomic operand not aligned to 8 bytes. */
-#define REFAULT_CAUSE_NOT_PERSISTENT 0xcU /* The region's memory is none that survives the machine. */
+#define REFAULT_CAUSE_NOT_PERSISTENT 0xcU /* The memory is not persistent, or could not be written to the host's storage. */
 
 /* Access rights */
 #define REFAULT_ACCESS_LOCAL_WRITE 0x1U /* The device may write locally; local reads are always allowed. */
@@ -155,11 +155,11 @@
 #define REFAULT_CMD_CREATE_EQ 0x10U /* CreateEq -> ObjectId. */
 #define REFAULT_CMD_DESTROY_EQ 0x11U /* ObjectId -> nothing. */
 #define REFAULT_CMD_CREATE_CONTEXT 0x20U /* CreateContext -> ObjectId, which is also the index of its doorbell page. */
-#define REFAULT_CMD_DESTROY_CONTEXT 0x21U /* ObjectId -> nothing. Busy while the context has objects, or is the last of its PASID and a page request */
+#define REFAULT_CMD_DESTROY_CONTEXT 0x21U /* ObjectId -> nothing. Busy while it has objects; the last of a PASID also while a page request is unanswered. */
 #define REFAULT_CMD_CREATE_PD 0x22U /* ObjectId of a context -> ObjectId. */
 #define REFAULT_CMD_DESTROY_PD 0x23U /* ObjectId -> nothing. Refused while in use. */
 #define REFAULT_CMD_CREATE_MR 0x30U /* CreateMr -> ObjectId: the lkey, which is also the rkey. */
-#define REFAULT_CMD_DESTROY_MR 0x31U /* ObjectId (the key) -> nothing. When it is answered no access through the region is under way. */
+#define REFAULT_CMD_DESTROY_MR 0x31U /* ObjectId (the key) -> nothing. When it is answered, no access through the region is in flight. */
 #define REFAULT_CMD_CREATE_CQ 0x40U /* CreateCq -> ObjectId. */
 #define REFAULT_CMD_DESTROY_CQ 0x41U /* ObjectId -> nothing. Refused while in use. */
 #define REFAULT_CMD_MODIFY_CQ 0x42U /* ModifyCq -> nothing. */
@@ -173,7 +173,7 @@
 #define REFAULT_CMD_QUERY_SRQ 0x63U /* ObjectId -> SrqState. */
 #define REFAULT_CMD_REVOKE_MR 0x80U /* Lane 1. ObjectId (the key) -> nothing. Accesses fail from now on with CAUSE_REVOKED. */
 #define REFAULT_CMD_STOP_CONTEXT 0x81U /* Lane 1. ObjectId of a context -> nothing. All its queue pairs go to ERR, its PASID is not used any more. */
-#define REFAULT_CMD_INVALIDATE_MR 0x82U /* Lane 1. InvalidateMr -> nothing. What the region's table said of the range is forgotten; when it is answered */
+#define REFAULT_CMD_INVALIDATE_MR 0x82U /* Lane 1. InvalidateMr -> nothing. Drops the cached range; once answered, no access that used it is in flight. */
 #define REFAULT_CMD_RESUME_FAULT 0x83U /* Lane 1. ResumeFault -> nothing. Answers a page fault. */
 
 /* Command status */
@@ -193,13 +193,13 @@
 #define REFAULT_ODP_MAX_LEVELS 0x4U /* Most levels of an on-demand region's table. */
 
 /* Words of an on-demand region's table: address in bits 63:12, zero is a hole */
-#define REFAULT_ODP_PRESENT 0x1U /* The page is there. */
+#define REFAULT_ODP_PRESENT 0x1U /* The page is present, and may be read. */
 #define REFAULT_ODP_WRITABLE 0x2U /* The page may be written; together with ODP_PRESENT. */
 #define REFAULT_ODP_TABLE 0x4U /* The word names a table of the next level, not a page. */
 
 /* Answers to a page fault */
 #define REFAULT_FAULT_RESOLVED 0x0U /* The table was filled: look again. */
-#define REFAULT_FAULT_REFUSED 0x1U /* The page cannot be had: the access fails. */
+#define REFAULT_FAULT_REFUSED 0x1U /* The page is refused: the access fails. */
 
 /* ModifyQp mask */
 #define REFAULT_QP_ATTR_STATE 0x1U /* `state`. */
@@ -245,7 +245,7 @@ struct refault_sq_wqe {
 	__u8 flags; /* WQE_*. */
 	__u8 num_sge; /* Elements of `sge` in use, at most MAX_SGE; 0 for inline data. */
 	__u8 reserved0; /* Zero. */
-	__le32 imm; /* Immediate data, passed on as it is; of a FLUSH, FLUSH_*. */
+	__le32 imm; /* Immediate data, passed on unchanged; for a FLUSH, FLUSH_* bits. */
 	__le64 wr_id; /* Given back in the completion. */
 	__le64 remote_addr; /* RDMA and atomics: address in the remote region. */
 	__le32 rkey; /* RDMA and atomics: key of the remote region. */
@@ -253,7 +253,7 @@ struct refault_sq_wqe {
 	__le64 compare_add; /* Compare-and-swap: the value expected; fetch-and-add: the value to add; FLUSH of a range: its length. UD with */
 	__le64 swap; /* Compare-and-swap: the value to put. UD with a GRH: bytes 8..16 of the destination's GID. */
 	__le32 dest_qpn; /* UD: destination. */
-	__le32 qkey; /* UD: the key that the destination must have. */
+	__le32 qkey; /* UD: the Q_Key that the destination must have; with bit 31 set, the sender's own is used. */
 	__le16 dest_lid; /* UD: the destination's LID. */
 	__u8 sl; /* UD: service level. */
 	__u8 has_grh; /* UD: 1 if the destination's GID counts, and a GRH is sent. */
@@ -280,7 +280,7 @@ struct refault_cqe {
 	__le32 src_qpn; /* Queue pair the message came from; receive completions. */
 	__le32 byte_len; /* Bytes received, read or fetched. */
 	__le32 imm; /* Immediate data, with CQE_WITH_IMM. */
-	__le32 wqe_index; /* Free-running index of the request in its ring: all requests up to it are done with. */
+	__le32 wqe_index; /* Free-running index of the request in its ring: all slots up to it are free. */
 	__le32 vendor_error; /* Diagnosis of a failure: CAUSE_*. */
 	__u8 status; /* WC_* status. */
 	__u8 opcode; /* OP_* of the request (send), or of the message that arrived (receive). */
@@ -318,8 +318,8 @@ struct refault_cq_doorbell_record {
 };
 _Static_assert(sizeof(struct refault_cq_doorbell_record) == 64, "refault_cq_doorbell_record");
 
-/* An event. The device writes `owner` last. A ring that is full loses no completion event: it is sent
- * again when the consumer index moves. */
+/* An event. The device writes `owner` last. A full ring loses no event: events are held back, and written
+ * when the consumer index moves. */
 struct refault_eqe {
 	__u8 kind; /* EVENT_*. */
 	__u8 code; /* Code of the kind. */
@@ -327,7 +327,7 @@ struct refault_eqe {
 	__le32 number; /* Object number. */
 	__le64 timestamp_ns; /* Device clock when the event was written. */
 	__le64 address; /* Page fault: the first address that is missing, as the request names it. */
-	__le32 length; /* Page fault: bytes from there on that the request will want too. */
+	__le32 length; /* Page fault: bytes from there on that the request also needs. */
 	__le32 token; /* Page fault: names it in the answer; not zero. */
 	__le64 reserved1[3]; /* Zero. */
 	__le32 reserved2; /* Zero. */
@@ -466,8 +466,8 @@ struct refault_create_cq {
 };
 _Static_assert(sizeof(struct refault_create_cq) == 48, "refault_create_cq");
 
-/* Sets how often a completion queue interrupts: the event that was asked for is sent when `count` completions
- * are there, or `period_us` after the first of them. Zero and zero: with the first. */
+/* Sets the moderation of a completion queue: an armed event is sent when `count` completions have arrived, or
+ * `period_us` after the first of them. With a period of zero, with the first. */
 struct refault_modify_cq {
 	__le32 cqn; /* Which. */
 	__le16 count; /* Completions. */
@@ -497,7 +497,7 @@ _Static_assert(sizeof(struct refault_arm_srq) == 8, "refault_arm_srq");
 
 /* A shared receive queue as the device has it. */
 struct refault_srq_state {
-	__le32 limit; /* Limit that is armed, zero if none. */
+	__le32 limit; /* The armed limit, zero if none. */
 	__le32 consumer; /* Receive requests the device has taken. */
 	__le64 reserved; /* Zero. */
 };
@@ -529,13 +529,13 @@ struct refault_modify_qp {
 	__le32 mask; /* QP_ATTR_*. */
 	__u8 state; /* QPS_*. */
 	__u8 path_mtu; /* 1 = 256 bytes up to 5 = 4096 bytes. */
-	__u8 timeout; /* Local ACK timeout: 4.096 us * 2^n, 0 = for ever. */
+	__u8 timeout; /* Local ACK timeout: 4.096 us * 2^n, 0 = forever. */
 	__u8 retry_count; /* Transport retries, 0..=7. */
-	__u8 rnr_retry; /* RNR retries, 7 = for ever. */
+	__u8 rnr_retry; /* RNR retries, 7 = forever. */
 	__u8 min_rnr_timer; /* Delay that a sender is asked for, IB code 0..=31. */
 	__u8 max_rd_atomic; /* Reads and atomics in flight as requester. */
 	__u8 max_dest_rd_atomic; /* Reads and atomics in flight as responder. */
-	__le32 access; /* ACCESS_REMOTE_* for what arrives. */
+	__le32 access; /* ACCESS_REMOTE_* and ACCESS_FLUSH_* that incoming requests may use. */
 	__le32 dest_qpn; /* Peer. */
 	__le32 rq_psn; /* Packet sequence number expected first. */
 	__le32 sq_psn; /* Packet sequence number sent first. */
@@ -546,7 +546,7 @@ struct refault_modify_qp {
 	__u8 has_grh; /* 1: `dest_gid` is valid. */
 	__u8 sgid_index; /* Own GID. */
 	__u8 dest_gid[16]; /* Peer's GID, network order. */
-	__le32 qkey; /* UD: the key that datagrams must bear. */
+	__le32 qkey; /* UD: the Q_Key that incoming datagrams must have. */
 	__le32 reserved0; /* Zero. */
 	__le64 reserved[2]; /* Zero. */
 };
