@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * The memory that the storms are about: anonymous memory with room to move to, and, if wanted, a file on
- * persistent memory. Its blocks, in this order, are the ledger's.
+ * The memory that the storms work on: anonymous memory with room to move to, and, if wanted, a file on persistent
+ * memory. Its blocks, in this order, are the ledger's.
  */
 #ifndef STORM_ARENA_H
 #define STORM_ARENA_H
@@ -29,7 +29,7 @@ struct arena {
 	const struct filesystem *fs;
 	int fd;
 	char *file;
-	/* The blocks that disturbers are at, for the traffic to go there more often: first | count << 32. */
+	/* The blocks where disturbers are at work, which the traffic prefers: first | count << 32. */
 	_Atomic uint64_t foci[MAX_FOCI];
 };
 
@@ -42,13 +42,13 @@ char *arena_home(const struct arena *arena, uint32_t index);
 char *arena_away(const struct arena *arena, uint32_t index);
 
 /*
- * Claims `count` blocks from `first` on for one disturber; false if another has one of them. A claim brings the
- * traffic there.
+ * Claims `count` blocks from `first` on for one disturber; false if another has one of them. The traffic prefers
+ * claimed blocks.
  */
 bool arena_claim(struct arena *arena, uint32_t first, uint32_t count);
 void arena_release(struct arena *arena, uint32_t first, uint32_t count);
 
-/* Brings traffic to some blocks without a claim, and lets it go. */
+/* Makes the traffic prefer some blocks without a claim, and ends that. */
 void arena_attract(struct arena *arena, uint32_t first, uint32_t count);
 void arena_distract(struct arena *arena, uint32_t first, uint32_t count);
 

@@ -11,7 +11,7 @@
 #define REPORT_NS	(20ull * 1000000000ull)		/* between lines of progress */
 #define GIVE_UP		3				/* exit status */
 
-/* Together with others a disturber waits longer and has less to prove. */
+/* In a storm of several disturbers each one waits longer, so its goal is lower. */
 static uint64_t goal_of(const struct disturbance *self)
 {
 	double goals = self->disturber->goal * self->storm->options->scale;
@@ -28,7 +28,7 @@ static bool all_done(const struct storm *storm)
 	return true;
 }
 
-/* Continues until all have reached their goals: a storm of all disturbers stays one to its end. */
+/* Continues until all have reached their goals, so that every disturber is at work until the end. */
 static void *disturb_main(void *argument)
 {
 	struct disturbance *self = argument;
@@ -89,7 +89,7 @@ static void watch(struct storm *storm)
 			give_up(storm, "no operation completes");
 		for (uint32_t i = 0; i < storm->count; i++)
 			if (still(&disturbers[i], storm->disturbances[i].count))
-				give_up(storm, "a disturber does not come back");
+				give_up(storm, "a disturber makes no progress");
 	}
 }
 
@@ -144,7 +144,7 @@ static void stop(struct storm *storm)
 		die("cannot start a thread");
 	while (pthread_tryjoin_np(thread, NULL)) {
 		if (now_ns() - start > HANG_NS)
-			give_up(storm, "the end is not reached");
+			give_up(storm, "disturbers or traffic do not stop");
 		sleep_ms(5);
 	}
 }

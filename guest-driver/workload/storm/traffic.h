@@ -11,7 +11,7 @@
 
 struct tally {
 	_Atomic uint64_t writes, reads, atomics, probes;	/* that succeeded */
-	_Atomic uint64_t cpu;			/* slots stored to or looked at by the processor */
+	_Atomic uint64_t cpu;			/* slots that the processor stored to or read */
 	_Atomic uint64_t refused, flushed;	/* where the ledger allows it */
 	_Atomic uint64_t unexpected;		/* outcomes that the ledger rules out */
 	_Atomic uint64_t words_checked, words_wrong;
@@ -26,10 +26,10 @@ struct traffic *traffic_start(struct arena *arena, struct storm_engine *engine, 
 /* Posts nothing more, waits for what is in flight, and ends the thread. */
 void traffic_stop(struct traffic *traffic);
 
-/* Twin slots are written with this version, if it is above theirs: so that their pages become equal. */
+/* Twin slots are written with this version, if it is above theirs, so that their pages become equal. */
 void traffic_set_twin_round(struct traffic *traffic, uint32_t round);
 
-/* Looks at all slots of open blocks; nothing may be in flight. */
+/* Checks all slots of open blocks; nothing may be in flight. */
 void traffic_check_all(struct arena *arena, struct tally *tally);
 
 /* Prints what is wrong, the first few times. */
