@@ -13,7 +13,7 @@ use refault_abi::command::{
 /// Attributes as set so far; all zero in RESET.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attributes {
-    /// ACCESS_REMOTE_* for incoming requests.
+    /// ACCESS_REMOTE_* and ACCESS_FLUSH_* that incoming requests may use.
     pub(crate) access: u32,
     pub(crate) pkey_index: u16,
     pub(crate) port: u8,

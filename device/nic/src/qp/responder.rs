@@ -16,7 +16,7 @@ pub(crate) struct Receiving {
 pub(crate) struct Responder {
     pub(crate) setup: Setup,
     pub(crate) peer_qpn: u32,
-    /// ACCESS_REMOTE_* for incoming requests.
+    /// ACCESS_REMOTE_* and ACCESS_FLUSH_* that incoming requests may use.
     pub(crate) access: u32,
     pub(crate) min_rnr_timer: u8,
     /// UD: the Q_Key that datagrams must have.
