@@ -86,7 +86,7 @@ impl<'a> Fields<'a> {
     /// An integer within `range`.
     ///
     /// # Errors
-    /// The value is not one.
+    /// The value is not an integer within `range`.
     pub fn integer(&self, key: &str, range: RangeInclusive<u64>, default: u64) -> Result<u64, TextError> {
         let Some(entry) = self.entry(key) else { return Ok(default) };
         integer(&self.name(key), &entry.node, range)
@@ -105,7 +105,7 @@ impl<'a> Fields<'a> {
     /// A number within `range`, with or without a fraction.
     ///
     /// # Errors
-    /// The value is not one.
+    /// The value is not a number within `range`.
     pub fn number(&self, key: &str, range: RangeInclusive<f64>, default: f64) -> Result<f64, TextError> {
         let Some(entry) = self.entry(key) else { return Ok(default) };
         number(&self.name(key), &entry.node, range)
@@ -114,7 +114,7 @@ impl<'a> Fields<'a> {
     /// A number from 0 to 1.
     ///
     /// # Errors
-    /// The value is not one.
+    /// The value is not a number from 0 to 1.
     pub fn share(&self, key: &str, default: f64) -> Result<f64, TextError> {
         self.number(key, 0.0..=1.0, default)
     }
@@ -138,7 +138,7 @@ impl<'a> Fields<'a> {
     /// One of `words`, each with the value that it stands for.
     ///
     /// # Errors
-    /// The value is not one of them.
+    /// The value is none of them.
     pub fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)], default: T) -> Result<T, TextError> {
         let Some(entry) = self.entry(key) else { return Ok(default) };
         let all = || {
@@ -155,7 +155,7 @@ impl<'a> Fields<'a> {
     /// A duration in whole nanoseconds within `range`; `None` if the key is missing.
     ///
     /// # Errors
-    /// The value is not one.
+    /// The value is not a duration within `range`.
     pub fn duration(&self, key: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, TextError> {
         let Some(entry) = self.entry(key) else { return Ok(None) };
         let ns = duration(&self.name(key), &entry.node)?;
@@ -170,7 +170,7 @@ impl<'a> Fields<'a> {
     /// A size in bytes within `range`.
     ///
     /// # Errors
-    /// The value is not one.
+    /// The value is not a size within `range`.
     pub fn size(&self, key: &str, range: RangeInclusive<u64>, default: u64) -> Result<u64, TextError> {
         let Some(entry) = self.entry(key) else { return Ok(default) };
         let Value::Text(text) = &entry.node.value else {
@@ -225,7 +225,7 @@ impl<'a> Fields<'a> {
 /// An integer within `range`. `name` is the key's full name in messages.
 ///
 /// # Errors
-/// `node` is not one.
+/// `node` is not an integer within `range`.
 pub fn integer(name: &str, node: &Node, range: RangeInclusive<u64>) -> Result<u64, TextError> {
     let remedy = || format!("write an integer from {} to {}", range.start(), range.end());
     match &node.value {
@@ -242,7 +242,7 @@ pub fn integer(name: &str, node: &Node, range: RangeInclusive<u64>) -> Result<u6
 /// A number within `range`. `name` is the key's full name in messages.
 ///
 /// # Errors
-/// `node` is not one.
+/// `node` is not a number within `range`.
 pub fn number(name: &str, node: &Node, range: RangeInclusive<f64>) -> Result<f64, TextError> {
     let remedy = || format!("write a number from {} to {}", range.start(), range.end());
     let number = match &node.value {

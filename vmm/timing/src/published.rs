@@ -40,8 +40,8 @@ impl PublishedFigure {
         if !figure.ends_with("_ns") {
             return Err(fields.error(
                 "figure",
-                "is not a time of an experiment",
-                "write such as \"latency_p50_ns\"",
+                "is not a time in nanoseconds",
+                "write a column of times, such as \"latency_p50_ns\"",
             ));
         }
         let value = fields.entry("value").ok_or_else(|| missing("value"))?;

@@ -41,7 +41,7 @@ macro_rules! timing {
         #[derive(Clone, Debug, PartialEq)]
         pub struct Timing {
             $($(#[doc = $doc])+ pub $name: Delay,)+
-            /// Row 13: copy rate of each engine of the device, in bytes per microsecond.
+            /// Row 15: copy rate of each engine of the device, in bytes per microsecond.
             pub bytes_per_us: u64,
         }
 
@@ -68,38 +68,38 @@ macro_rules! timing {
 }
 
 timing! {
-    /// Rows 1 and 2: from the doorbell until the device looks at the queue.
+    /// Rows 1 to 3: from the doorbell until the device looks at the queue.
     doorbell,
-    /// Row 3: the request is fetched and decoded.
+    /// Row 4: the request is fetched and decoded.
     fetch,
-    /// Rows 5 and 6: a translation that misses the device TLB: request, page table walk and reply. Or: a walk of the
+    /// Rows 7 and 8: a translation that misses the device TLB: request, page table walk and reply. Or: a walk of the
     /// on-demand region's own table.
     translation,
-    /// Row 8: the page request travels to the IOMMU. Or: the page fault event travels to the driver's memory.
+    /// Row 10: the page request travels to the IOMMU. Or: the page fault event travels to the driver's memory.
     page_request,
-    /// Row 9: the entry is written to the page request queue. Or: to the NIC's event queue.
+    /// Row 11: the entry is written to the page request queue. Or: to the NIC's event queue.
     queue_write,
-    /// Row 9: from the interrupt message to the first instruction of its handler.
+    /// Row 11: from the interrupt message to the first instruction of its handler.
     interrupt,
-    /// Row 10: the handler's thread wakes and takes the entry.
+    /// Row 12: the handler's thread wakes and takes the entry.
     wake,
-    /// Row 10: a fault whose page is in memory is handled, except for the table update.
+    /// Row 12: a fault whose page is in memory is handled, except for the table update.
     minor,
-    /// Row 10: a fault whose page is not in memory is handled, except for the table update.
+    /// Row 12: a fault whose page is not in memory is handled, except for the table update.
     major,
-    /// Row 10: each additional page that is mapped with a fault.
+    /// Row 12: each additional page that is mapped with a fault.
     next_page,
-    /// Row 10: the page table is updated. Or: the on-demand region's table.
+    /// Row 12: the page table is updated. Or: the on-demand region's table.
     table_update,
-    /// Row 11: the response descriptor is written, and read by the IOMMU. Or: the resume command, by the device.
+    /// Row 13: the response descriptor is written, and read by the IOMMU. Or: the resume command, by the device.
     response,
-    /// Rows 11 and 12: the response travels to the device.
+    /// Rows 13 and 14: the response travels to the device.
     response_message,
-    /// Rows 12 and 13: until the parked queue pair runs again.
+    /// Rows 14 and 15: until the parked queue pair runs again.
     device_wake,
-    /// Row 13: fixed cost of a copy, for each contiguous piece.
+    /// Row 15: fixed cost of a copy, for each contiguous piece.
     copy,
-    /// Row 15: from the completion entry until the program sees it.
+    /// Row 16: from the completion entry until the program sees it.
     completion,
     /// An invalidation, from its descriptor to its completion, without the wait for copies in flight.
     invalidation,
