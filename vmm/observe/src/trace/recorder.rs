@@ -49,7 +49,7 @@ impl Recorder {
     pub const DEFAULT_BOUND: usize = 96 * 1024;
 
     /// A recorder that keeps records of at most `bound` faults, a quarter as many invalidations, and an eighth as many
-    /// sampled requests; the rest counts in histograms only. `clock` must be the device's, which timestamps sampled
+    /// sampled requests; further ones are only counted, and enter the histograms. `clock` must be the device's, which timestamps sampled
     /// requests itself. Record times count from now.
     pub fn new(clock: Arc<dyn Clock>, bound: usize) -> Arc<Self> {
         Self::with(clock, bound, false)

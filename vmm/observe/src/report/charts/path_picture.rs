@@ -1,4 +1,4 @@
-//! The path of one DMA as a picture: four lanes, fifteen steps, and the measured times beside them. The steps are those of
+//! The path of one DMA as a picture: four lanes, sixteen steps, and the measured times beside them. The steps are those of
 //! "One DMA, from doorbell to completion" in `docs/architecture.md`.
 
 use super::svg::{Drawing, Frame};
@@ -17,36 +17,37 @@ const LANES: [(&str, [&str; 2], &str); 4] = [
 /// The steps: lane, two lines of text, and the next lane with the message to it, if there is one.
 type Step = (usize, [&'static str; 2], Option<(usize, &'static str)>);
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     (0, ["writes a work request,", "rings the doorbell"], Some((1, "MMIO write"))),
     (1, ["the write has left the guest", "and reaches the device"], None),
-    (1, ["fetches the request, finds", "the memory region by key"], None),
-    (1, ["the region says how: by the", "process's PASID"], None),
+    (1, ["the doorbell puts the queue", "pair on its worker's list"], None),
+    (1, ["the worker fetches and", "decodes the request"], None),
+    (1, ["hands it to the peer, a queue", "pair of the same device"], None),
+    (1, ["checks key and bounds; the", "region says: by PASID"], None),
     (1, ["device TLB: a miss", ""], Some((2, "ATS request"))),
     (2, ["context entry, PASID entry,", "walk of the page table"], None),
     (2, ["not present: answers", "without rights"], Some((1, "ATS completion"))),
-    (1, ["page request leaves, the", "queue pair is parked"], Some((2, "PRI request"))),
+    (1, ["sends the page request, the", "queue pair is parked"], Some((2, "PRI request"))),
     (2, ["entry in the page request", "queue, interrupt"], Some((3, "MSI"))),
     (3, ["handles the fault: maps the", "page, or allocates its block"], Some((2, "descriptor"))),
     (2, ["reads the response from the", "invalidation queue"], Some((1, "PRI response"))),
     (1, ["matches the group, the", "queue pair runs again"], None),
     (1, ["translates again and copies:", "one guarded step"], None),
-    (1, ["the peer: a queue pair of", "the same device"], None),
     (1, ["completion entry, interrupt", "if the queue is armed"], Some((0, "completion"))),
 ];
 
 /// The measured segments: first and last step (counted from 1), component, and names.
 const BRACKETS: [(usize, usize, &str, &[&str]); 5] = [
-    (5, 8, "device", &["send page request"]),
-    (8, 9, "iommu", &["queue page request", "raise interrupt"]),
+    (7, 10, "device", &["send page request"]),
+    (10, 11, "iommu", &["queue page request", "raise interrupt"]),
     (
-        9,
         11,
+        13,
         "guest",
         &["guest handles fault", "guest wakes", "wait for a handler", "map the page", "guest responds"],
     ),
-    (11, 12, "iommu", &["deliver response"]),
-    (12, 13, "device", &["translate and copy"]),
+    (13, 14, "iommu", &["deliver response"]),
+    (14, 15, "device", &["translate and copy"]),
 ];
 
 /// Short names of segments that are not the first of their bracket.

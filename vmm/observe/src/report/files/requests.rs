@@ -1,6 +1,6 @@
 //! `requests.csv`: one line per sampled request, with all rows of its path.
 //!
-//! Rows 7 to 12, for a missing page, are those of the request's first fault, if that was kept. `faults` is their number;
+//! Rows 9 to 14, for a missing page, are those of the request's first fault, if that was kept. `faults` is their number;
 //! `faults.csv` has all of them, with the same `qpn` and a `miss_ns` between `fetched_ns` and `end_ns`.
 
 use std::collections::HashMap;
@@ -27,22 +27,22 @@ pub const REQUEST_COLUMNS: [(&str, &str); 26] = [
         "doorbell_ns",
         "row 2: the first doorbell since the device last read the queue; empty if none was needed",
     ),
-    ("fetched_ns", "row 3: the device had read and decoded it"),
-    ("miss_ns", "row 7: its first page was missing; this and the next eight are empty if none was"),
-    ("page_request_ns", "row 8: the page request, or the page fault, left the device"),
-    ("queued_ns", "row 9: its entry was in the queue"),
-    ("fault_interrupt_ns", "row 9: the interrupt for it was sent; empty if one was pending already"),
+    ("fetched_ns", "row 4: the device had read and decoded it"),
+    ("miss_ns", "row 9: its first page was missing; this and the next eight are empty if none was"),
+    ("page_request_ns", "row 10: the page request, or the page fault, left the device"),
+    ("queued_ns", "row 11: its entry was in the queue"),
+    ("fault_interrupt_ns", "row 11: the interrupt for it was sent; empty if one was pending already"),
     (
         "taken_ns",
-        "row 10: the guest's thread took the entry; empty, like the next two, without the guest's account",
+        "row 12: the guest's thread took the entry; empty, like the next two, without the guest's account",
     ),
-    ("handling_ns", "row 10: a handler in the guest began work on the fault"),
-    ("handled_ns", "row 10: the page was in the page table, or in the region's"),
-    ("response_ns", "row 11: the guest's answer was read"),
-    ("matched_ns", "row 12: the device matched it"),
-    ("translated_ns", "rows 4 to 6: its first bytes were translated at both ends"),
-    ("landed_ns", "row 13: all bytes had landed; empty if it failed"),
-    ("written_ns", "row 15: its completion entry was in memory; empty if it requested none"),
+    ("handling_ns", "row 12: a handler in the guest began work on the fault"),
+    ("handled_ns", "row 12: the page was in the page table, or in the region's"),
+    ("response_ns", "row 13: the guest's answer was read"),
+    ("matched_ns", "row 14: the device matched it"),
+    ("translated_ns", "rows 6 to 8: its first bytes were translated at both ends"),
+    ("landed_ns", "row 15: all bytes had landed; empty if it failed"),
+    ("written_ns", "row 16: its completion entry was in memory; empty if it requested none"),
     ("interrupted", "1 if an interrupt was raised for it"),
     ("end_ns", "the device finished it"),
     ("total_ns", "doorbell (or fetched) to end"),

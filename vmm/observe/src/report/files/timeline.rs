@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watched_request_has_its_steps_and_the_stages_of_its_fault_nested() {
+    fn a_sampled_request_has_its_steps_and_the_stages_of_its_fault_nested() {
         let mut records = Synthetic::new(Shape::Uniform, 50).records();
         let fault = records.faults.iter().next().unwrap();
         let times = fault.times;
@@ -343,7 +343,7 @@ mod tests {
             end_ns: times.end + 10,
             ..RequestEvent::default()
         };
-        // The next was announced before this one was over.
+        // The doorbell of the next one rang before this one ended.
         let next = RequestEvent {
             fetched_ns: times.end + 10,
             translated_ns: None,

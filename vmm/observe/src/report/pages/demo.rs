@@ -99,7 +99,7 @@ fn path(digest: &Digest) -> String {
         false => "",
     };
     format!(
-        "<p>A process has mapped a file on XFS with DAX, registered its whole address space without pinning it, and posts an RDMA WRITE into the file. Steps 5 to 13 happen when the page is missing; the numbers beside them were measured in this run. When the page is present, step 13 follows step 5.</p>\n{}",
+        "<p>A process has mapped a file on XFS with DAX, registered its whole address space without pinning it, and posts an RDMA WRITE into the file. Steps 7 to 15 happen when the page is missing; the numbers beside them were measured in this run. When the page is present, step 15 follows step 7.</p>\n{}",
         path_picture::picture(&by_request, false) + other
     )
 }

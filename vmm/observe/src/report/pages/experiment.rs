@@ -178,7 +178,7 @@ fn seen(requests: &RequestFigures) -> String {
 fn path(experiment: &ExperimentReport, digest: &Digest) -> String {
     let picture = path_picture::picture(&digest.by_request(), experiment.time == TimeBase::Virtual);
     format!(
-        "<p>A program posts a request on memory that was never pinned. Steps 5 to 13 happen when a page is missing; the numbers beside them were measured in this run. When the page is present, step 13 follows step 5.</p>\n{picture}"
+        "<p>A program posts a request on memory that was never pinned. Steps 7 to 15 happen when a page is missing; the numbers beside them were measured in this run. When the page is present, step 15 follows step 7.</p>\n{picture}"
     )
 }
 

@@ -62,7 +62,7 @@ fn host(setup: &RunSetup) -> String {
     }
 }
 
-/// What was lost or not kept.
+/// Events and records that were lost or dropped.
 pub(super) fn losses(observed: &Observed) -> String {
     let mut items = Vec::new();
     if observed.faults_dropped > 0 {
