@@ -50,7 +50,7 @@ pub struct DelayedSeams {
     interrupts: Arc<DelayedInterrupts>,
 }
 
-/// The IOMMU's side of one NIC's seams.
+/// The seams between one NIC and the IOMMU, before the NIC is built.
 pub struct DelayedRoot {
     durations: Arc<Durations>,
     interrupts: Arc<DelayedInterrupts>,
@@ -86,7 +86,7 @@ impl DelayedSeams {
         Arc::new(PushingRegisters { registers, interrupts: self.interrupts.clone() })
     }
 
-    /// The IOMMU as the NIC reaches it.
+    /// The seams between one more NIC and `iommu`.
     ///
     /// # Errors
     /// A thread cannot be started.

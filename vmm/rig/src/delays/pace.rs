@@ -17,7 +17,7 @@ use crate::paced::Pace;
 /// interrupts off: an invalidation waits for at most one of these for each worker.
 pub(super) const LONGEST_PAUSE_NS: u64 = 100_000;
 
-/// Seed of the random delays: no two runs of a guest are the same, but their sequences of delays are.
+/// Seed of the random delays: every run of a guest differs, but all draw the same sequence of delays.
 const SEED: u128 = 0x7265_6661_756c_7420_736c_6f77_2064_6576;
 
 /// A timing and the random numbers for its distributions.

@@ -92,7 +92,7 @@ pub struct Machine {
     pub nic: Arc<Nic>,
     /// The kernel's IOMMU driver.
     pub unit: Arc<RemappingUnit>,
-    /// The NIC as a function of that driver.
+    /// The NIC's function, as that driver sees it.
     pub function: Arc<Function>,
     /// The NIC's driver.
     pub driver: Arc<Driver>,

@@ -18,7 +18,7 @@ pub const FAULT_VECTOR: u8 = 0x30;
 /// Interrupt vector of the IOMMU's page request event.
 pub const PAGE_REQUEST_VECTOR: u8 = 0x31;
 
-/// A machine without devices, before its kernel runs.
+/// A machine whose only device is the IOMMU, before its kernel runs.
 pub struct Platform {
     /// Guest memory, all of it from address 0 on.
     pub memory: Arc<GuestMemory>,
@@ -46,7 +46,7 @@ impl Platform {
         Ok(Self { memory, ram, iommu, interrupts })
     }
 
-    /// The same machine after a reset: no frame is allocated.
+    /// The same machine after a reset, with no frame of its memory allocated.
     pub fn restarted(
         ram: Arc<GuestMemoryMmap>,
         iommu: Arc<Iommu>,

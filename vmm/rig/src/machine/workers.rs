@@ -6,7 +6,7 @@ use refault_bus::sync::lock;
 use refault_model::Pause;
 use refault_nic::{Nic, Worker};
 
-/// Polls, in each of which the NIC works, after which a driver's wait counts as stuck.
+/// Most polls of the NIC in one wait of a driver: a longer wait counts as stuck.
 pub const POLLS_MAX: u64 = 100_000;
 
 /// Workers of one NIC. All copies share them.
