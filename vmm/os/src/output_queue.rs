@@ -45,7 +45,7 @@ struct State {
 }
 
 impl OutputQueue {
-    /// Starts a thread that writes to `to`. The first error is passed to `failed`, and from then on all bytes are dropped.
+    /// Starts a thread that writes to `to`. An error is passed to `failed`, and all bytes after it are dropped.
     pub fn new(to: impl Write + Send + 'static, failed: impl FnOnce(io::Error) + Send + 'static) -> Self {
         let inner = Arc::<Inner>::default();
         inner.lock().handles = 1;
@@ -65,7 +65,7 @@ impl OutputQueue {
     }
 
     /// Waits until everything is written or writing has failed. After [`Self::limit_waits`], waits at most two seconds for each
-    /// piece, and not at all once a piece has taken longer. Returns whether nothing was dropped for lack of time.
+    /// piece, and not at all once a piece has taken longer. Returns false if bytes were dropped because of that limit.
     pub fn finish(&self) -> bool {
         let mut state = self.0.lock();
         while state.busy || !state.waiting.is_empty() {
@@ -74,7 +74,7 @@ impl OutputQueue {
                 continue;
             }
             if state.lost {
-                // The timeout expired before.
+                // The timeout has expired once already.
                 break;
             }
             let seen = state.pieces;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use super::message::Progress;
 use super::signals;
 
-/// Time without an end after which the user is informed that the child is still running.
+/// Interval between messages that a child is still running.
 const QUIET_TIME: Duration = Duration::from_secs(10);
 /// Bytes of a log quoted in an error message.
 const TAIL: u64 = 2000;

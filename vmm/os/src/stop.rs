@@ -1,4 +1,4 @@
-//! Requests to stop: Ctrl-C, a closed terminal, a kill that can be caught.
+//! Signals that ask the program to stop: from Ctrl-C, a closed terminal, or kill (but for SIGKILL).
 #![expect(unsafe_code, reason = "the standard library sends no signals")]
 
 use std::io;

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use super::message::note;
 use super::process::die_with_parent;
 
-/// If this variable is set, packages are not installed even as root.
+/// Environment variable: if it is set, packages are not installed, not even as root.
 pub const NO_INSTALL: &str = "REFAULT_NO_INSTALL";
 
 /// A program or a file, and the package that contains it.
