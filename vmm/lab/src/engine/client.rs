@@ -29,7 +29,7 @@ const QUEUE_VECTOR: u16 = 2;
 
 /// A program that uses the NIC, with its resources.
 pub(super) struct Client {
-    /// A number that tells events of this client from those of killed ones.
+    /// Distinguishes events of this client from those of killed ones.
     pub(super) number: u32,
     pub(super) process: Arc<Process>,
     /// Whether the target is translated by the IOMMU.

@@ -91,7 +91,7 @@ impl LoadGenerator {
         Ok(())
     }
 
-    /// A request arrives, if any is left.
+    /// A request arrives, unless all have.
     pub(super) fn arrival(&mut self) -> Result<(), ModelError> {
         if self.to_come == 0 {
             return Ok(());

@@ -260,7 +260,7 @@ impl Engine {
         }
     }
 
-    /// Lets the actor act, and does what it returns.
+    /// Calls the actor, and does what it asks for.
     fn actor(&mut self) -> Result<(), EngineError> {
         let Some(actor) = &mut self.load.actor else { return Ok(()) };
         match actor.act()? {

@@ -177,7 +177,8 @@ fn post_in_flight(
     Ok(done)
 }
 
-/// Extends the reference by writes that ran before the operation, after it, or, if they failed, possibly not at all.
+/// Extends the reference by the writes in flight during the operation: each may have run before it or after it, or, if it
+/// failed, not at all.
 fn allow_late_writes(
     testbed: &mut Testbed,
     operation: FileOperation,

@@ -117,7 +117,7 @@ impl CellProgram {
         self.lock().registration.is_some()
     }
 
-    /// Whether it has released its region and would register again.
+    /// Whether it has released its region and is to register again.
     pub(super) fn registers_again(&self) -> bool {
         self.behaviour.registers_again && !self.is_registered() && self.lock().queues.is_some()
     }
@@ -169,7 +169,7 @@ impl CellProgram {
         self.lock().writes
     }
 
-    /// What is over of what was posted.
+    /// Takes the completions so far, of all channels.
     pub(super) fn drain(&self) -> Result<Vec<CompletedRequest>, ModelError> {
         let mut inner = self.lock();
         let mut all = std::mem::take(&mut inner.unreported);

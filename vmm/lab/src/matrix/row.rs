@@ -134,7 +134,7 @@ impl PolicyRow {
             Self::SealedBreakable => "the same, but a change breaks the seal and revokes what was registered",
             Self::MapDirect => "MAP_DIRECT: block map sealed as long as the mapping exists",
             Self::Mpin => "mpin(2): moves of mpinned pages are refused",
-            Self::MpinWait => "mpin(2): moves wait for munpin, role comes after 5 ms",
+            Self::MpinWait => "mpin(2): moves wait for munpin, which comes after 5 ms",
             Self::NeverMoves => "a filesystem without reflink that refuses to free blocks in use",
         }
     }
