@@ -68,7 +68,7 @@ impl fmt::Display for PmemBacking {
     }
 }
 
-/// CPU models for the guest. None is simply the host's: see docs/architecture.md.
+/// CPU models for the guest. None is simply the host's; [`kvm::cpuid`](crate::kvm::cpuid) says why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum CpuModel {
     /// The x86-64 baseline (SSE2, NX, 48-bit addresses) and what Linux expects from a hypervisor: runs anywhere, nested

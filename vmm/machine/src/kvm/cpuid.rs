@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn no_model_can_virtualize_or_monitor_in_the_baseline() {
+    fn the_baseline_can_neither_virtualize_nor_monitor() {
         const SVM: u32 = 1 << 2;
         let entries = cpu(CpuModel::Baseline, 1, 0);
         assert_eq!(leaf(&entries, 0x8000_0001).ecx & SVM, 0);

@@ -98,7 +98,7 @@ impl Cpus {
         Paused(self)
     }
 
-    /// Lets the vCPUs of `turn` run, and waits until no other is in its guest. Must not be called from a vCPU's thread,
+    /// Lets only the `runnable` vCPUs run, and waits until no other is in its guest. Must not be called from a vCPU's thread,
     /// which would wait for itself.
     pub fn set_runnable(&self, runnable: Runnable) {
         self.change(|gate| gate.runnable = runnable);

@@ -211,8 +211,8 @@ pub fn allocate(file: &File, size: u64) -> io::Result<bool> {
     }
 }
 
-/// Describes which of a machine's files has lost bytes while it ran: a machine that accesses them fails without knowing the
-/// cause.
+/// The message about a file that has lost bytes while its machine ran, if there is one. The machine itself only sees that an
+/// access failed, not why.
 pub fn lost(regions: &[PmemConfig]) -> Option<String> {
     regions.iter().find_map(|region| {
         let PmemBacking::Shared(path) = &region.backing else { return None };

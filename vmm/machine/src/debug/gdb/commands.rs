@@ -101,7 +101,8 @@ impl GdbTarget {
         *self.hardware.get(index)?
     }
 
-    /// The guest-physical address of a guest-virtual one, by the vCPU that stopped last or else by any.
+    /// Translates a guest-virtual address to a guest-physical one, by the page tables of the vCPU that stopped last, or else
+    /// of any other.
     fn translate(&self, address: u64) -> Option<u64> {
         let others = (0..self.guest.cpus()).filter(|cpu| *cpu != self.current);
         [self.current].into_iter().chain(others).find_map(|cpu| self.guest.translate(cpu, address))
