@@ -11,10 +11,10 @@ use std::process::Command;
 
 use refault_machine::config::{PmemBacking, PmemConfig};
 
-/// For the kernel's command line: a kernel that is told to fake nodes (numa=fake=) does not boot with the real nodes that
-/// we use to back memory with files.
+/// For the kernel's command line: a kernel with emulated nodes (numa=fake=) does not boot with the real nodes that we use
+/// to back memory with files.
 pub(crate) const ONE_NODE: &str = "numa=noacpi";
-/// The most that q35 places below the hole if there is more after it.
+/// Most bytes that q35 places below the hole if there is memory above it.
 const LOW_MAX: u64 = 2 << 30;
 /// Address at which the row continues after the hole.
 const HIGH: u64 = 4 << 30;

@@ -110,7 +110,7 @@ impl Nested {
     }
 
     /// Runs to the end with our standard streams, and returns the exit status of the program inside. `None` if the time
-    /// limit expired first: after `limit`, unread output is not waited for, and some time later nothing is.
+    /// limit expired first: after `limit`, unread output is not waited for any more, and a little later nothing is.
     ///
     /// # Errors
     /// QEMU is missing, the machine ends before the program (the message quotes its console), or our output cannot be
@@ -124,7 +124,7 @@ impl Nested {
         let input = Arc::new(Mutex::new(input));
         let credit = Arc::new(Credit::new(WINDOW));
         credit.open();
-        // QEMU takes the end of its own input for the end of the whole channel.
+        // Keeps the input open: when it ends, QEMU closes the whole channel.
         let _open = Arc::clone(&input);
         let thread_credit = Arc::clone(&credit);
         let keys = Keys::new().context("cannot use standard input")?;

@@ -43,8 +43,8 @@ pub struct ClientMachine {
 pub struct FunctionSlot {
     /// `iommu`, or `nic0` and up.
     pub name: String,
-    /// Its address on the bus as the guest must see it, since its requests carry it. `None` for the IOMMU, which sends
-    /// none.
+    /// Its address on the bus as the guest must see it, since the requests of the function carry it. `None` for the IOMMU,
+    /// which sends no requests.
     pub bdf: Option<Bdf>,
     owner: usize,
     function: Arc<dyn Function>,

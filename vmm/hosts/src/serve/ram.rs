@@ -1,7 +1,7 @@
 //! Guest memory provided by a client: ranges of files, mapped and unmapped while the guest runs.
 //!
-//! Every function is notified of all memory on its own socket. A range is accessible from its first map to its first unmap
-//! by any function: a client may rely on any function's reply to an unmap for all functions.
+//! The client announces all memory on every function's socket. A range becomes accessible with the first map of any
+//! function, and inaccessible with the first unmap of any function: the reply to that unmap holds for all functions.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,7 +20,7 @@ use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegi
 use refault_machine::memory::{Backing, map_region};
 use refault_os::message::note;
 
-/// From this size on, a range without a file is RAM that the client should have shared, not a ROM.
+/// A range without a file is a ROM if it is smaller, and otherwise RAM that the client should have shared.
 const LARGE: u64 = 64 << 20;
 
 /// All memory of a client's guest.

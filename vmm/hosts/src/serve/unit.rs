@@ -41,7 +41,7 @@ pub(super) struct IommuFunction {
     pub(super) owner: usize,
     pub(super) ram: Arc<ClientRam>,
     pub(super) interrupts: Arc<Interrupts>,
-    /// The IOMMU's registers, with delays if the devices have them.
+    /// The IOMMU's registers, delayed if the devices are.
     registers: Arc<dyn MmioDevice>,
     endpoint: Endpoint,
     discovery: Arc<IommuDiscovery>,
@@ -216,7 +216,7 @@ mod tests {
         write(&unit, CONFIG, 0x10, &[0xff; 4]);
         unit.reset();
         assert_eq!(read::<4>(&unit, CONFIG, 0), identity);
-        assert_eq!(read::<4>(&unit, CONFIG, 0x10)[1..], [0; 3], "a write to an empty slot is none");
+        assert_eq!(read::<4>(&unit, CONFIG, 0x10)[1..], [0; 3], "a write to an empty slot has no effect");
         write(&unit, 0, FEDATA, &[1, 0, 0, 0]);
         assert_eq!(read::<4>(&unit, CONFIG, 0), [0xff; 4], "a store hides it as well");
         assert_ne!(read::<4>(&unit, 0, 0), [0xff; 4], "its registers stay");
