@@ -1,5 +1,5 @@
-//! Builds the parts of the guest that are refault's: init, the kernel module, the libibverbs provider, the
-//! programs. They are built in a root of its own with the guest's compiler, headers and libraries.
+//! Builds refault's own parts of the guest: init, the kernel module, the libibverbs provider and the programs, in a
+//! separate root folder with the guest's compiler, headers and libraries.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -21,7 +21,7 @@
 static int control = -1;
 static const char *token = "";
 
-/* Writes a line to the kernel's log, and so to the host's serial log, and for the user to the control port. */
+/* Writes a line to the kernel's log, which the host keeps, and to the control port, whose lines the user sees. */
 static void log_line(const char *format, va_list arguments)
 {
 	char line[512];

@@ -53,7 +53,7 @@ static void close_input(struct relay *relay)
 	relay->input = -1;
 }
 
-/* Writes a piece of input to the command. Returns 0 as long as the command has not taken all of it. */
+/* Writes a piece of input to the command. Returns 0 if the command has not taken all of it yet. */
 static int take_input(struct relay *relay, const uint8_t *bytes, size_t count)
 {
 	uint8_t taken[4] = { count & 0xff, count >> 8, 0, 0 };
@@ -229,7 +229,7 @@ static int reap(pid_t command, int *status)
 }
 
 /* Forwards bytes until the command has ended and its output has been sent. A process that it left behind may hold a
- * stream open; that is not waited for. */
+ * stream open: its end is not awaited. */
 static int serve(struct relay *relay, pid_t command, const sigset_t *unblocked)
 {
 	int status = 0, ended = 0, quiet = 0;
