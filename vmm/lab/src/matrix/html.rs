@@ -1,4 +1,4 @@
-//! The table as one page that needs nothing else.
+//! The table as one self-contained page.
 
 use std::fmt::Write as _;
 

@@ -20,7 +20,7 @@ pub(super) use refault_rig::machine::OwnSpace;
 
 /// Memory of the machine; [`PERSISTENT`] of it are the filesystem's.
 const MEMORY: u64 = 16 << 20;
-/// Bytes that the filesystem is made of.
+/// Bytes of the filesystem's persistent memory.
 const PERSISTENT: u64 = 1 << 20;
 /// MSI-X vectors of the NIC: for its queues, and for page faults.
 const NIC_VECTORS: u16 = 2;

@@ -74,7 +74,7 @@ pub(super) struct QueueSet {
     pub(super) context: Context,
     /// Number of the protection domain.
     pub(super) pd: u32,
-    /// MemoryRegion over the whole address space, for the local buffers.
+    /// A memory region over the whole address space, for the local buffers.
     local: MemoryRegion,
     events: EventQueue,
     completions: CompletionQueue,

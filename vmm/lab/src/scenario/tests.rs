@@ -1,4 +1,4 @@
-//! Files that are right, files that are wrong, and what is said about them.
+//! Valid files, invalid files, and their error messages.
 
 use proptest::prelude::*;
 
@@ -122,7 +122,7 @@ fn what_is_written_reads_back() {
     }
 }
 
-/// A file of a line that is always right, and others.
+/// A file of one line that is always valid, and more lines.
 fn with(lines: &str) -> String {
     format!("requests = 100\npreset = \"example\"\n{lines}\n")
 }
@@ -137,7 +137,7 @@ fn wrong(text: &str) -> TextError {
 
 #[test]
 fn each_mistake_is_named_with_its_line_and_its_remedy() {
-    // Lines 1 and 2 are the right ones.
+    // Lines 1 and 2 are valid.
     let cases: &[(&str, usize, &str, &str)] = &[
         ("speed = 3", 3, "there is no key `speed`", "did you mean `seed`?"),
         ("[load]\nmesage = \"4K\"", 4, "no key `load.mesage`", "did you mean `message`?"),
@@ -247,7 +247,7 @@ fn a_preset_that_is_missing_or_lacks_a_step_is_named() {
     assert_eq!(error.line, 3);
     assert!(error.what.contains("preset `npf-2017` does not say how long major takes"), "{error}");
     assert!(error.remedy.contains("write major = \"...\" under [timing]"), "{error}");
-    // Either remedy is one.
+    // Each of the two remedies helps.
     for remedy in ["[timing]\nmajor = \"1 ms\"\n", ""] {
         let text = lacking.replace("[\"npf-2017\"]", "[\"npf-2017\", \"np-rdma\"]");
         let text = if remedy.is_empty() { text } else { lacking.to_owned() + remedy };
@@ -296,7 +296,7 @@ fn an_invalid_setting_is_quoted_as_typed() {
 }
 
 #[test]
-fn a_scenario_that_is_nowhere_is_told_with_those_that_are() {
+fn an_unknown_scenario_is_an_error_that_lists_the_shipped_ones() {
     let error = Scenario::open("no-such-scenario", &no_files).expect_err("there is none").to_string();
     assert!(error.contains("no-such-scenario") && error.contains("cold-4k"), "{error}");
 }
