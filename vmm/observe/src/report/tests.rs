@@ -1,4 +1,4 @@
-//! The whole of a report, made from runs that never happened.
+//! Whole reports of made-up runs.
 
 use std::path::Path;
 
@@ -38,7 +38,7 @@ fn assert_well_formed(page: &str) {
     assert!(open.is_empty(), "never closed: {open:?}");
 }
 
-/// What an experiment that never happened was, and what its program saw.
+/// A made-up experiment, with its program's statistics.
 fn experiment(faults: usize) -> (Records, DeviceCounters, ExperimentReport) {
     let records = Synthetic::new(Shape::Mixed, faults).records();
     let mut latency_ns = Histogram::new(3).unwrap();
@@ -392,7 +392,7 @@ fn errors_name_the_file_and_the_remedy() {
 }
 
 #[test]
-fn a_million_faults_are_reported_in_seconds() {
+fn the_page_of_a_million_faults_stays_small() {
     let synthetic = Synthetic::new(Shape::Mixed, 1_000_000);
     let folder = tempfile::tempdir().unwrap();
     let started = std::time::Instant::now();

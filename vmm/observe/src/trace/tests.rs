@@ -1,4 +1,4 @@
-//! The recorder as its users see it: events in, faults and tallies out.
+//! The recorder as its users see it: events in, faults and counts out.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 
 use super::*;
 
-/// A recorder on a clock that the test moves.
+/// A recorder on a clock that the test advances.
 struct Bench {
     clock: Arc<ManualClock>,
     recorder: Arc<Recorder>,
@@ -300,7 +300,7 @@ fn events_beyond_the_queue_are_counted_as_lost() {
 }
 
 proptest::proptest! {
-    /// Whatever comes in whatever order: no panic, and every miss is in exactly one place afterwards.
+    /// Any events in any order cause no panic, and every miss is counted exactly once afterwards.
     #[test]
     fn any_order_of_events_is_survived(events in proptest::collection::vec((0u8..10, 0u64..3, 0u32..3, 0u64..3, 0u32..3), 0..300)) {
         use Stage::*;

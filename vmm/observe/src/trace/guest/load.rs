@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_folder_told_nothing() {
+    fn an_empty_folder_has_no_events() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         assert_eq!(GuestTrace::load(folder.path()).expect("readable"), GuestTrace::default());
     }

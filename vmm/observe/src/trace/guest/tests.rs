@@ -1,4 +1,4 @@
-//! Streams of events as a guest would leave them, with all that can go wrong with them.
+//! Streams of events as a guest leaves them, intact and damaged.
 
 use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 
@@ -7,11 +7,11 @@ use super::load::Reading;
 use super::*;
 use crate::trace::{FaultOutcome, FaultRecord, FaultStore, Observed, Records, ScenarioSpan, StageTimes};
 
-/// What the device's clock showed when the recorder began.
+/// The device's clock when the recorder started.
 const ORIGIN: u64 = 5_000;
 const SPACE: AddressSpace = AddressSpace::Process(Pasid::truncated(9));
 
-/// A sequence of faults, and what the guest reported of them.
+/// A sequence of faults, and the guest's events about them.
 struct Run {
     records: Records,
     trace: GuestTrace,
@@ -88,7 +88,7 @@ fn run(faults: u64, drift: f64) -> Run {
     Run { records, trace: GuestTrace { events, readings, ..GuestTrace::default() }, truth }
 }
 
-/// Every stage that was filled is where it was, within what is promised; how many faults have all three.
+/// Asserts that every merged stage is right within the promised uncertainty. Returns the number of faults with all three.
 fn check(run: &Run, stages: &GuestStages) -> usize {
     let within = stages.clocks.expect("aligned").uncertainty_ns + 3;
     let mut whole = 0;
@@ -157,7 +157,7 @@ fn unmatched_faults_and_requests_are_counted() {
 fn contradicting_clocks_split_nothing() {
     let mut run = run(100, 0.0);
     for event in &mut run.trace.events {
-        // Later than any answer that the recorder saw, and still within what the readings leave possible.
+        // Later than any response that the recorder saw, and still within the range that the readings allow.
         event.at += 17_000;
     }
     for index in 0..100u64 {
@@ -182,7 +182,7 @@ fn without_a_reading_of_both_clocks_nothing_is_split() {
 #[test]
 fn a_segment_shorter_than_the_uncertainty_says_so() {
     let mut run = run(50, 0.0);
-    // Only the readings are left to go by, 35 us apart; the guest wakes in less.
+    // Only the readings remain, 35 us apart; the guest wakes in less.
     run.records.faults.update(|fault| fault.times.response = fault.times.response.map(|at| at + 100_000));
     let stages = run.trace.clone().merge(ORIGIN, &mut run.records);
     let uncertainty = stages.clocks.expect("aligned").uncertainty_ns;
