@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_elsewhere_does_not_lock_anyone_out() {
+    fn a_lock_poisoned_by_a_panic_can_still_be_taken() {
         let (mutex, rw) = (Mutex::new(1), RwLock::new(2));
         let panicked = std::panic::catch_unwind(|| {
             let (_mutex, _rw) = (mutex.lock(), rw.write());
