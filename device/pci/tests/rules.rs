@@ -61,7 +61,7 @@ fn a_bar_is_decoded_only_with_memory_space_on_and_power() {
 }
 
 #[test]
-fn a_bar_at_the_end_of_the_address_space_is_nowhere() {
+fn a_bar_whose_range_would_wrap_is_not_decoded() {
     let function = Function::new();
     function.write16(COMMAND, MEMORY);
     function.write32(0x10, 0xffff_f000);
