@@ -305,7 +305,7 @@ fn a_lost_race_for_the_dirty_bit_is_walked_again() {
 }
 
 #[test]
-fn a_race_lost_for_ever_ends_without_rights() {
+fn a_race_that_is_always_lost_ends_without_rights() {
     let (guest, leaf, losses) = racing();
     losses.store(u32::MAX, Ordering::Relaxed);
     assert_eq!(guest.ats(VA, true), Ok(Translation::NONE));
