@@ -1,4 +1,4 @@
-//! Commands with wrong handles, sizes and states, and the books they keep.
+//! Commands with wrong handles, sizes and states, and the records of objects.
 
 use refault_abi::codes::*;
 use refault_abi::command::*;
@@ -36,7 +36,7 @@ fn the_urgent_lane_goes_first() {
     bench.post_command(0, CMD_DESTROY_MR, ObjectId { id: key, reserved: 0 }.as_bytes());
     bench.post_command(1, CMD_REVOKE_MR, ObjectId { id: key, reserved: 0 }.as_bytes());
     bench.settle();
-    // Behind the destruction there would be nothing to revoke.
+    // After the destruction there would be nothing to revoke.
     assert_eq!(bench.response(1, 0).status, STATUS_OK);
 }
 

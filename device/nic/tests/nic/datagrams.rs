@@ -92,7 +92,7 @@ fn with_a_global_route_the_header_is_in_front() {
 }
 
 #[test]
-fn what_nobody_takes_is_dropped_and_the_sender_does_not_know() {
+fn a_datagram_that_is_not_received_is_dropped_and_the_sender_succeeds() {
     let mut pair = pair();
     let good = to_b(&pair, 1, 100);
     pair.run(&good);
@@ -234,7 +234,7 @@ fn a_page_that_is_missing_at_either_end_is_waited_for() {
 }
 
 #[test]
-fn a_request_that_a_stalled_datagram_met_serves_another_meanwhile() {
+fn a_receive_request_that_a_stalled_datagram_needs_may_serve_another() {
     let mut pair = pair();
     let mut region = OnDemand::new(&pair.bench, pair.pd, HEAP, 1 << 20);
     pair.b.receive(&pair.bench, 5, &[sge(HEAP, 0x100, region.key)]);
@@ -253,7 +253,7 @@ fn a_request_that_a_stalled_datagram_met_serves_another_meanwhile() {
     assert_eq!(pair.bench.bytes(gpa + 40, 50), pair.bench.bytes(pair.from, 50));
     resume(&pair.bench, fault.token, FAULT_RESOLVED).unwrap();
     pair.bench.settle();
-    // The first one finds no request any more: that is what datagrams are.
+    // The first one finds no receive request any more, and is dropped, as datagrams may be.
     pair.cq_a.expect(&pair.bench, WC_SUCCESS);
     assert_eq!(dropped(&pair), 1);
 }
@@ -275,7 +275,7 @@ fn a_page_that_is_refused_to_the_receiver_is_its_error_not_the_senders() {
 }
 
 #[test]
-fn a_late_refusal_does_not_touch_a_receive_request_it_never_met() {
+fn a_late_refusal_does_not_fail_a_newer_receive_request() {
     let mut pair = pair();
     pair.b.receive(&pair.bench, 5, &[sge(HEAP, 0x100, pair.process)]);
     pair.run(&to_b(&pair, 1, 100));

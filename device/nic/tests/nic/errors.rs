@@ -85,7 +85,7 @@ fn malformed_requests_fail_and_what_follows_is_flushed_in_order() {
         seen,
         [(1, WC_LOC_QP_OP_ERR), (2, flushed), (3, flushed), (4, flushed), (10, flushed), (11, flushed)]
     );
-    // What is posted later is flushed too; the send doorbell has both rings looked at.
+    // What is posted later is flushed too; the send doorbell makes the device read both rings.
     pair.a.receive(&pair.bench, 12, &[]);
     pair.a.send(&pair.bench, &pair.write(13, 8, pair.to, pair.rkey));
     pair.bench.settle();
@@ -135,7 +135,7 @@ fn a_misaligned_atomic_is_refused() {
 }
 
 #[test]
-fn memory_that_is_none_is_named_at_its_end() {
+fn an_address_that_is_not_memory_fails_at_its_own_end() {
     let mut pair = Pair::new();
     pair.bench.iommu.map(PASID, 0x5000, 1 << 40, true);
     pair.fails(&pair.write(1, 8, 0x5000, pair.process), WC_REM_ACCESS_ERR, CAUSE_NOT_MEMORY);
@@ -155,7 +155,7 @@ fn a_pinned_page_that_the_iommu_blocks_is_an_error_and_no_fault() {
 }
 
 #[test]
-fn without_a_receive_request_the_sender_waits_as_the_receiver_says_and_gives_up_as_told() {
+fn without_a_receive_request_the_sender_waits_for_the_receiver_s_timer_and_gives_up_after_rnr_retry() {
     let impatient = ModifyQp { rnr_retry: 2, min_rnr_timer: 1, ..PATIENT };
     let mut pair = Pair::with(impatient);
     pair.run(&request(OP_SEND, 1, &[pair.source(0, 8)]));
@@ -171,7 +171,7 @@ fn without_a_receive_request_the_sender_waits_as_the_receiver_says_and_gives_up_
 }
 
 #[test]
-fn a_receive_request_in_time_ends_the_wait_and_seven_means_for_ever() {
+fn a_receive_request_in_time_ends_the_wait_and_rnr_retry_7_waits_forever() {
     let mut pair = Pair::new();
     pair.run(&request(OP_SEND, 1, &[pair.source(0, 8)]));
     for _ in 0..50 {
@@ -198,7 +198,7 @@ fn immediate_data_waits_for_a_receive_request_without_writing_twice() {
 }
 
 #[test]
-fn a_peer_that_does_not_answer_is_tried_as_often_as_told() {
+fn a_peer_that_does_not_answer_is_tried_retry_count_times_more() {
     let impatient = ModifyQp { timeout: 1, retry_count: 2, ..PATIENT };
     let mut pair = Pair::unconnected(Bench::default());
     pair.a.raise(&pair.bench, pair.b.qpn, QPS_RTS, impatient);
@@ -213,7 +213,7 @@ fn a_peer_that_does_not_answer_is_tried_as_often_as_told() {
 }
 
 #[test]
-fn a_path_that_leads_elsewhere_is_no_path() {
+fn a_path_to_another_lid_has_no_responder() {
     let elsewhere = ModifyQp { timeout: 1, retry_count: 0, dest_lid: 9, ..PATIENT };
     let mut pair = Pair::with(elsewhere);
     pair.run(&pair.write(1, 8, pair.to, pair.rkey));
@@ -238,7 +238,7 @@ fn a_peer_that_gets_ready_is_noticed_at_once() {
 }
 
 #[test]
-fn a_peer_connected_to_somebody_else_does_not_answer() {
+fn a_peer_connected_to_another_queue_pair_does_not_answer() {
     let mut pair = Pair::unconnected(Bench::default());
     let impatient = ModifyQp { timeout: 1, retry_count: 0, ..PATIENT };
     pair.a.raise(&pair.bench, pair.b.qpn, QPS_RTS, impatient);

@@ -8,7 +8,7 @@ use crate::support::driver::*;
 use crate::support::*;
 
 #[test]
-fn an_armed_queue_tells_once_and_interrupts_once() {
+fn an_armed_queue_sends_one_event_and_one_interrupt() {
     let mut pair = Pair::new();
     pair.eq.doorbell(&pair.bench, true);
     pair.cq_a.arm(&pair.bench, false);
@@ -27,7 +27,7 @@ fn an_armed_queue_tells_once_and_interrupts_once() {
 }
 
 #[test]
-fn arming_behind_a_completion_that_was_not_seen_tells_at_once() {
+fn arming_with_an_unseen_completion_sends_an_event_at_once() {
     let mut pair = Pair::new();
     pair.run(&pair.write(1, 8, pair.to, pair.rkey));
     pair.cq_a.arm(&pair.bench, false);

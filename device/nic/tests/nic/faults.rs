@@ -1,4 +1,4 @@
-//! Missing pages: asked for, waited for, refused, given up.
+//! Missing pages: requests, waiters, refusals, timeouts.
 
 use refault_abi::codes::*;
 use refault_abi::command::*;
@@ -16,7 +16,7 @@ use crate::support::*;
 /// Where the process' memory is.
 const HEAP: u64 = 0x7f00_0000_0000;
 
-/// Four pairs of the same process on one bench, as the first pair's further queue pairs.
+/// `count` more connected pairs of queue pairs, of the same process and on the same bench as `pair`.
 fn more_pairs(pair: &Pair, count: usize) -> Vec<(Qp, Qp)> {
     let bench = &pair.bench;
     let qp = |cqn| Qp::create(bench, pair.context, &Qp::command(bench, pair.pd, [cqn; 2], pair.eq.eqn, LOG));
@@ -54,7 +54,7 @@ fn a_missing_page_is_asked_for_once_and_the_write_goes_on_after_the_answer() {
 }
 
 #[test]
-fn every_stage_of_a_fault_is_told_with_its_group() {
+fn every_stage_of_a_fault_is_recorded_with_its_group() {
     let mut pair = Pair::new();
     pair.bench.probe.take();
     pair.run(&pair.write(1, 100, HEAP, pair.process));
@@ -72,7 +72,7 @@ fn every_stage_of_a_fault_is_told_with_its_group() {
 }
 
 #[test]
-fn a_warm_page_is_told_of_by_nobody_and_asked_about_by_nobody() {
+fn a_warm_page_records_no_stage_and_needs_no_translation_request() {
     let mut pair = Pair::new();
     pair.map_page(HEAP, true);
     pair.run(&pair.write(1, 100, HEAP, pair.process));
@@ -86,16 +86,16 @@ fn a_warm_page_is_told_of_by_nobody_and_asked_about_by_nobody() {
 }
 
 #[test]
-fn absence_is_never_remembered() {
+fn absence_is_never_cached() {
     let mut pair = Pair::new();
     pair.run(&pair.write(1, 8, HEAP, pair.process));
     let request = pair.bench.iommu.take_requests()[0];
-    // The page appears without a word, and the request is answered: the device must look again.
+    // The page appears without an invalidation, and the request is answered: the device must translate again.
     let gpa = pair.map_page(HEAP, true);
     pair.bench.iommu.answer(&request, ResponseCode::Success);
     pair.bench.settle();
     pair.cq_a.expect(&pair.bench, WC_SUCCESS);
-    // Read-only becomes writable without a word.
+    // Read-only becomes writable without an invalidation.
     pair.bench.iommu.map(PASID, HEAP + 0x1000, gpa, false);
     let read = request_read(&pair, HEAP + 0x1000);
     pair.run(&read);
@@ -121,7 +121,7 @@ fn reading_asks_for_no_write_permission() {
 }
 
 #[test]
-fn a_parked_queue_pair_is_in_nobodys_way() {
+fn a_parked_queue_pair_blocks_no_other() {
     let bench = Bench::new(NicConfig { workers: 1, fault_window: 1, ..NicConfig::default() });
     let mut pair = Pair::on(bench, PATIENT);
     let mut others = more_pairs(&pair, 3);
@@ -155,7 +155,7 @@ fn requests_behind_a_fault_keep_their_order() {
 }
 
 #[test]
-fn everybody_who_misses_a_page_waits_for_the_same_request() {
+fn queue_pairs_that_miss_the_same_page_wait_for_one_request() {
     let mut pair = Pair::new();
     let mut others = more_pairs(&pair, 3);
     for (a, _) in &mut others {
@@ -172,7 +172,7 @@ fn everybody_who_misses_a_page_waits_for_the_same_request() {
 }
 
 #[test]
-fn a_refusal_that_was_decided_before_somebody_came_is_not_theirs() {
+fn a_refusal_decided_before_others_joined_does_not_fail_them() {
     let mut pair = Pair::new();
     let mut others = more_pairs(&pair, 2);
     pair.run(&pair.write(1, 8, HEAP, pair.process));
@@ -337,7 +337,7 @@ fn a_page_that_never_stays_is_given_up_after_bounded_retries_with_pauses() {
 }
 
 #[test]
-fn answers_from_inside_the_request_are_taken() {
+fn an_answer_may_come_from_inside_the_page_request() {
     let mut pair = Pair::new();
     let gpa = pair.bench.allocate(0x1000);
     pair.bench.iommu.handle(move |iommu, request| {
@@ -349,7 +349,7 @@ fn answers_from_inside_the_request_are_taken() {
 }
 
 #[test]
-fn no_answer_in_time_is_an_error_and_the_index_rests_until_the_answer_comes() {
+fn a_timeout_is_an_error_and_the_index_stays_in_use_until_the_answer_comes() {
     let config = NicConfig {
         page_request_timeout_ns: Some(1000),
         page_request_credits: 2,
@@ -404,7 +404,7 @@ fn credits_bound_the_requests_and_pass_on_in_order() {
 }
 
 #[test]
-fn a_credit_given_to_one_who_is_gone_goes_to_the_next() {
+fn a_credit_given_to_a_destroyed_queue_pair_goes_to_the_next() {
     let config = NicConfig { page_request_credits: 1, fault_window: 1, ..NicConfig::default() };
     let mut pair = Pair::on(Bench::new(config), PATIENT);
     let mut others = more_pairs(&pair, 2);
@@ -443,7 +443,7 @@ fn a_credit_not_needed_any_more_goes_to_the_next() {
 }
 
 #[test]
-fn waiting_for_a_credit_ends_too() {
+fn waiting_for_a_credit_times_out_too() {
     let config = NicConfig {
         page_request_credits: 1,
         page_request_timeout_ns: Some(1000),
@@ -484,7 +484,7 @@ fn a_response_failure_stops_page_requests_until_the_interface_is_enabled_again()
 }
 
 #[test]
-fn responses_nobody_asked_for_are_noted_and_ignored() {
+fn unexpected_responses_are_noted_and_ignored() {
     let mut pair = Pair::new();
     pair.run(&pair.write(1, 8, HEAP, pair.process));
     let request = pair.bench.iommu.take_requests()[0];
@@ -506,7 +506,7 @@ fn responses_nobody_asked_for_are_noted_and_ignored() {
 }
 
 #[test]
-fn the_window_asks_for_the_pages_behind_and_each_is_told_of() {
+fn the_window_requests_the_pages_ahead_and_each_is_recorded() {
     let config = NicConfig { fault_window: 4, ..NicConfig::default() };
     let mut pair = Pair::on(Bench::new(config), PATIENT);
     let present = pair.map_page(HEAP + 0x2000, true);
@@ -549,8 +549,7 @@ fn pages_asked_for_ahead_are_not_looked_up_again_at_every_answer() {
     }
     pair.cq_a.expect(&pair.bench, WC_SUCCESS);
     assert!(pair.bench.iommu.take_requests().is_empty());
-    // Of each page: before it is asked for, behind the one before, as the next one, and when it is there; and the
-    // other end's.
+    // The translations grow with the number of pages, not with its square.
     let translations = pair.bench.iommu.translations() - before;
     assert!(translations <= 5 * PAGES, "{translations}");
 }
@@ -611,7 +610,7 @@ fn the_interface_reads_as_stopped_only_when_nothing_is_outstanding() {
 }
 
 #[test]
-fn a_reset_of_the_interface_forgets_groups_and_strands_nobody() {
+fn a_reset_of_the_interface_forgets_groups_and_wakes_their_waiters() {
     let mut pair = Pair::new();
     let pri = pair.bench.extended(0x13);
     pair.run(&pair.write(1, 8, HEAP, pair.process));

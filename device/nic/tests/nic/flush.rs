@@ -51,7 +51,7 @@ fn what_was_written_is_in_the_file_when_the_flush_is_complete() {
     pair.a.prepare(&pair.bench, &persist(DISK + 100, 5000, key));
     pair.a.prepare(&pair.bench, &pair.write(2, 8, pair.to, pair.rkey));
     pair.a.ring(&pair.bench);
-    // The two workers alone do not get past the flush: it is the disk's turn.
+    // Without the worker for persistent memory, the other two cannot complete the FLUSH.
     for _ in 0..4 {
         (0..2).for_each(|worker| pair.bench.settle_worker(worker));
     }
@@ -123,7 +123,7 @@ fn a_flush_needs_the_right_of_region_and_queue_pair() {
 }
 
 #[test]
-fn ranges_that_are_empty_or_outside() {
+fn flushing_an_empty_range_succeeds_and_one_outside_the_region_fails() {
     let (mut pair, _file, key) = pair();
     pair.run(&persist(0, 0, 0));
     pair.cq_a.expect(&pair.bench, WC_SUCCESS);
@@ -160,7 +160,7 @@ fn pages_of_a_process_are_faulted_in_like_a_read() {
 }
 
 #[test]
-fn holes_of_an_on_demand_region_are_told_of() {
+fn flushing_a_hole_of_an_on_demand_region_raises_a_page_fault() {
     let (mut pair, _file, _) = pair();
     let eq = Eq::new(&pair.bench, 4, 2);
     let command = OnDemand::command(&pair.bench, pair.pd, eq.eqn, HEAP, 0x2000);
@@ -177,7 +177,7 @@ fn holes_of_an_on_demand_region_are_told_of() {
 }
 
 #[test]
-fn a_queue_pair_that_goes_does_not_wait_for_the_disk() {
+fn a_queue_pair_that_fails_does_not_wait_for_the_disk() {
     let (mut pair, _file, key) = pair();
     pair.a.send(&pair.bench, &persist(DISK, 64, key));
     for _ in 0..4 {

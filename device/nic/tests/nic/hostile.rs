@@ -77,7 +77,7 @@ enum Act {
     Revive,
 }
 
-/// Small numbers, for they name things, and everything else.
+/// What a guest may write: small numbers, which name objects, page addresses, keys, and sometimes any number.
 fn word() -> impl Strategy<Value = u64> {
     prop_oneof![
         3 => 0..20u64,
@@ -215,8 +215,8 @@ fn play(pair: &mut Pair, srq: &mut Option<Srq>, act: &Act) {
 
 const QKEY: u32 = 7;
 
-/// Two datagram queue pairs in place of the connected ones, with a shared receive queue, and a completion queue
-/// that takes its time.
+/// Two datagram queue pairs in place of the connected ones, with a shared receive queue, and a completion queue with
+/// moderation.
 fn speakers() -> (Pair, Option<Srq>) {
     let mut pair = Pair::new();
     let bench = &pair.bench;

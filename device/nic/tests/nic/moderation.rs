@@ -47,7 +47,7 @@ fn the_event_comes_with_the_last_of_the_count() {
 }
 
 #[test]
-fn or_when_the_first_has_waited_long_enough() {
+fn an_event_is_sent_when_the_first_completion_has_waited_long_enough() {
     let mut pair = pair(4, 1000);
     pair.cq_a.arm(&pair.bench, false);
     pair.bench.advance(5_000_000);
@@ -117,7 +117,7 @@ fn only_solicited_and_failed_ones_count_if_asked_so() {
 }
 
 #[test]
-fn a_rule_that_changes_tells_of_what_waited() {
+fn changing_the_rule_reports_completions_held_back() {
     let mut pair = pair(4, 1000);
     pair.cq_a.arm(&pair.bench, false);
     complete(&mut pair, 1);
@@ -134,7 +134,7 @@ fn a_rule_that_changes_tells_of_what_waited() {
 }
 
 #[test]
-fn the_time_of_a_queue_that_is_gone_comes_for_nobody() {
+fn the_timer_of_a_destroyed_queue_has_no_effect() {
     let mut pair = pair(4, 1000);
     pair.cq_a.arm(&pair.bench, false);
     complete(&mut pair, 1);
@@ -163,7 +163,7 @@ fn a_reset_forgets_rule_and_time() {
 }
 
 #[test]
-fn a_queue_that_overruns_while_it_waits_is_told_of_as_that() {
+fn a_queue_that_overruns_while_it_waits_raises_a_queue_error() {
     let mut pair = pair(60_000, 60_000);
     pair.cq_a.arm(&pair.bench, false);
     complete(&mut pair, 65);

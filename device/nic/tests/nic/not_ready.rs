@@ -1,4 +1,4 @@
-//! A responder that answers receiver-not-ready where its memory is not there, instead of keeping the request.
+//! A responder that sends an RNR NAK when a page of its memory is missing, instead of stalling the request.
 
 use refault_abi::codes::*;
 use refault_abi::command::*;
@@ -50,7 +50,7 @@ fn the_page_is_asked_for_once_however_often_the_requester_comes() {
 }
 
 #[test]
-fn the_requester_gives_up_after_its_retries_and_the_answer_finds_nobody() {
+fn the_requester_gives_up_after_its_retries_and_a_late_answer_wakes_no_waiter() {
     let mut pair = pair(ModifyQp { rnr_retry: 2, ..PATIENT });
     let mut region = OnDemand::new(&pair.bench, pair.pd, PAGE, 1 << 20);
     pair.run(&pair.write(1, 8, PAGE, region.key));
@@ -90,7 +90,7 @@ fn the_requester_s_own_page_only_stalls_it() {
 }
 
 #[test]
-fn page_requests_are_treated_alike() {
+fn page_requests_of_pasid_regions_are_handled_alike() {
     let mut pair = pair(PATIENT);
     pair.run(&pair.write(1, 8, PAGE, pair.process));
     let asked = pair.bench.iommu.take_requests()[0];

@@ -31,7 +31,7 @@ fn pair() -> (Pair, OnDemand) {
 }
 
 #[test]
-fn a_hole_is_told_of_once_and_the_write_goes_on_after_the_answer() {
+fn a_hole_raises_one_fault_and_the_write_goes_on_after_the_answer() {
     let (mut pair, mut region) = pair();
     pair.run(&pair.write(1, 100, PAGE + 8, region.key));
     let fault = region.fault(&pair.bench);
@@ -162,7 +162,7 @@ fn an_invalidation_does_not_wait_for_a_fault() {
 }
 
 #[test]
-fn a_page_that_is_gone_again_is_told_of_again() {
+fn a_page_that_is_gone_again_raises_another_fault() {
     let (mut pair, mut region) = pair();
     pair.run(&pair.write(1, 8, PAGE, region.key));
     let first = region.fault(&pair.bench);
@@ -232,7 +232,7 @@ fn a_token_from_before_a_reset_names_nothing_after_it() {
 }
 
 #[test]
-fn a_region_goes_under_a_fault_and_its_waiters_learn_of_it() {
+fn destroying_a_region_fails_the_requests_that_wait_for_its_faults() {
     let (mut pair, mut region) = pair();
     pair.run(&pair.write(1, 8, PAGE, region.key));
     let fault = region.fault(&pair.bench);
@@ -252,7 +252,7 @@ fn a_region_goes_under_a_fault_and_its_waiters_learn_of_it() {
 }
 
 #[test]
-fn a_queue_pair_may_go_while_its_fault_is_out() {
+fn a_queue_pair_may_be_destroyed_while_its_fault_is_outstanding() {
     let (mut pair, mut region) = pair();
     pair.run(&pair.write(1, 8, PAGE, region.key));
     let fault = region.fault(&pair.bench);
@@ -272,7 +272,7 @@ fn a_driver_that_never_answers_costs_the_request_and_nothing_else() {
     let entry = pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR);
     assert_eq!(entry.vendor_error, CAUSE_PAGE_TIMEOUT);
     assert_eq!(pair.bench.nic.stats().page_fault_timeouts, 1);
-    // The answer that comes late is the fault's, and the token rests until then.
+    // A late answer still belongs to its fault, and the token stays in use until then.
     resume(&pair.bench, fault.token, FAULT_RESOLVED).unwrap();
     assert_eq!(resume(&pair.bench, fault.token, FAULT_RESOLVED), Err(STATUS_NO_OBJECT));
     let (mut a, _b) = second_pair(&pair);
@@ -292,7 +292,7 @@ fn second_pair(pair: &Pair) -> (Qp, Qp) {
 }
 
 #[test]
-fn only_the_queue_pair_that_missed_waits_and_the_same_page_is_told_of_once() {
+fn only_the_queue_pairs_that_missed_wait_and_the_same_page_raises_one_fault() {
     let (mut pair, mut region) = pair();
     let (mut c, _d) = second_pair(&pair);
     pair.run(&pair.write(1, 8, PAGE, region.key));
@@ -366,7 +366,7 @@ fn a_long_request_says_how_much_it_wants() {
 }
 
 #[test]
-fn every_stage_of_a_fault_is_told_with_its_token_s_slot() {
+fn every_stage_of_a_fault_is_recorded_with_its_token_s_slot() {
     let (mut pair, mut region) = pair();
     region.eq.doorbell(&pair.bench, true);
     pair.bench.probe.take();

@@ -53,7 +53,7 @@ fn after_an_invalidation_nothing_lands_where_the_page_was() {
         }
     };
     map(&pair.bench.iommu, frames[0]);
-    // As the kernel's lock of the map: a fault handler does not map a place that is being taken away.
+    // Like the kernel's mmap lock: a fault handler does not map an address that is being unmapped.
     let current = Arc::new(Mutex::new(frames[0]));
     let faults = Arc::new(AtomicU64::new(0));
     let (now, count) = (current.clone(), faults.clone());
@@ -122,7 +122,7 @@ fn after_an_on_demand_invalidation_nothing_lands_where_the_page_was() {
     let (mut moves, mut faults, mut current) = (0, 0, 0);
     let marker = [0xaa; 0x1_0000];
     while faults < 100 && Instant::now() < deadline {
-        // A page that is taken away again before the device has looked is asked for after a pause.
+        // A page that is taken away again before the device retries is requested after a pause.
         pair.bench.clock.advance(1000);
         let before = faults;
         for fault in region.faults(&pair.bench) {

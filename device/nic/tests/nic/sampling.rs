@@ -1,4 +1,4 @@
-//! Watched requests: which are, and that each row is stamped when it is passed.
+//! Sampled requests: which requests are sampled, and that each row is stamped when it is passed.
 
 use refault_abi::codes::*;
 use refault_abi::command::FAULT_RESOLVED;
@@ -13,14 +13,14 @@ use crate::support::*;
 
 const HEAP: u64 = 0x7f00_0000_0000;
 
-/// A pair of which every `every`-th request is watched.
+/// A pair of which every `every`-th request is sampled.
 fn pair(every: u32) -> Pair {
     let config = NicConfig { fault_window: 1, sample_every: every, ..NicConfig::default() };
     Pair::on(Bench::new(config), PATIENT)
 }
 
-/// Runs `count` writes, one after the other, and says which were watched.
-fn watched(pair: &mut Pair, count: u64) -> Vec<u32> {
+/// Runs `count` writes, one after the other, and returns the indices of those that were sampled.
+fn sampled(pair: &mut Pair, count: u64) -> Vec<u32> {
     for wr_id in 0..count {
         pair.run(&pair.write(wr_id, 8, pair.to, pair.rkey));
         pair.cq_a.expect(&pair.bench, WC_SUCCESS);
@@ -35,11 +35,11 @@ fn only(pair: &Pair) -> RequestEvent {
 }
 
 #[test]
-fn the_first_request_of_a_queue_pair_and_one_in_so_many_after_it_are_watched() {
-    assert_eq!(watched(&mut pair(7), 20), [0, 7, 14]);
-    assert_eq!(watched(&mut pair(1), 3), [0, 1, 2]);
-    assert_eq!(watched(&mut pair(100), 250), [0, 100, 200]);
-    assert_eq!(watched(&mut pair(0), 50), [0; 0]);
+fn the_first_request_of_a_queue_pair_and_one_in_so_many_after_it_are_sampled() {
+    assert_eq!(sampled(&mut pair(7), 20), [0, 7, 14]);
+    assert_eq!(sampled(&mut pair(1), 3), [0, 1, 2]);
+    assert_eq!(sampled(&mut pair(100), 250), [0, 100, 200]);
+    assert_eq!(sampled(&mut pair(0), 50), [0; 0]);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn each_row_is_stamped_when_it_is_passed() {
 }
 
 #[test]
-fn who_answered_the_translation_is_told() {
+fn a_sample_names_the_source_of_the_translation() {
     let mut pair = pair(1);
     pair.map_page(HEAP, true);
     let translator = |pair: &mut Pair, key| {
@@ -121,7 +121,7 @@ fn requests_found_together_share_the_doorbell_that_came_first() {
 }
 
 #[test]
-fn what_fails_is_told_of_too_and_what_asks_for_no_completion_has_none() {
+fn failed_requests_are_sampled_too_and_without_a_completion_there_is_no_time_for_it() {
     let mut pair = pair(1);
     let silent = SqWqe { flags: 0, ..pair.write(1, 8, pair.to, pair.rkey) };
     pair.run(&silent);

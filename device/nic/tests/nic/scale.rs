@@ -9,7 +9,7 @@ use crate::support::driver::*;
 use crate::support::*;
 
 #[test]
-fn every_key_there_is_can_be_had() {
+fn every_key_can_be_allocated() {
     const KEYS: usize = 1 << 20;
     let mut pair = Pair::new();
     let caps: DeviceCaps = pair.bench.command(CMD_QUERY_DEVICE, &[0u8; 0]).unwrap();

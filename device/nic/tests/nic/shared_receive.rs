@@ -68,7 +68,7 @@ fn an_empty_queue_is_a_receiver_that_is_not_ready() {
 }
 
 #[test]
-fn the_limit_is_told_of_once_for_each_arming() {
+fn each_arming_of_the_limit_sends_one_event() {
     let (mut pair, mut srq) = pair();
     let reached = [(EVENT_SRQ, SRQ_EVENT_LIMIT_REACHED, srq.srqn)];
     for index in 0..8 {
@@ -101,7 +101,7 @@ fn the_limit_is_told_of_once_for_each_arming() {
 }
 
 #[test]
-fn an_index_out_of_range_loses_the_queue_and_whoever_needs_it() {
+fn an_index_out_of_range_loses_the_queue_and_the_queue_pairs_that_take_from_it() {
     let (mut pair, mut srq) = pair();
     srq.publish(&pair.bench, 9);
     pair.run(&send(&pair, 1, 8));
@@ -237,12 +237,12 @@ fn what_cannot_be_created_is_refused() {
     let qp = Qp::command(&pair.bench, pair.pd, [pair.cq_a.cqn; 2], pair.eq.eqn, LOG);
     let unknown = CreateQp { srqn: srq.srqn + 1, ..qp };
     assert_eq!(pair.bench.command::<_, ObjectId>(CMD_CREATE_QP, &unknown), Err(STATUS_NO_OBJECT));
-    // A queue of another process is none of its.
+    // A shared queue of another process is refused.
     let foreign = pair.bench.pd(pair.bench.context(None));
     let foreign = Srq::new(&pair.bench, foreign, pair.eq.eqn, 3);
     let stolen = CreateQp { srqn: foreign.srqn, ..qp };
     assert_eq!(pair.bench.command::<_, ObjectId>(CMD_CREATE_QP, &stolen), Err(STATUS_BAD_PARAMETER));
-    // With a shared queue there is no receive ring of its own to have room for.
+    // With a shared queue the buffer needs no room for a receive ring.
     let short = CreateQp { srqn: srq.srqn, record_offset: qp.rq_offset, ..qp };
     assert_eq!(
         pair.bench.command::<_, ObjectId>(CMD_CREATE_QP, &CreateQp { srqn: 0, ..short }),

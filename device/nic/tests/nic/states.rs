@@ -100,7 +100,7 @@ fn request_send() -> refault_abi::queue::SqWqe {
 }
 
 #[test]
-fn error_flushes_what_waits_for_a_page_and_the_late_answer_meets_nobody() {
+fn error_flushes_a_request_that_waits_for_a_page_and_the_late_answer_wakes_no_waiter() {
     let mut pair = Pair::new();
     pair.b.receive(&pair.bench, 5, &[]);
     pair.run(&pair.write(1, 8, HEAP, pair.process));
@@ -132,7 +132,7 @@ fn reset_begins_again_at_index_zero_without_a_completion() {
 }
 
 #[test]
-fn destruction_ends_everything_and_its_number_names_nobody() {
+fn destruction_ends_everything_and_the_number_names_no_object() {
     let mut pair = Pair::new();
     pair.run(&pair.write(1, 8, HEAP, pair.process));
     let late = pair.bench.iommu.take_requests()[0];

@@ -67,7 +67,7 @@ impl Cq {
         std::iter::from_fn(|| self.poll(bench)).collect()
     }
 
-    /// Exactly one completion, of which nothing but success counts.
+    /// Exactly one completion, which must have this status.
     pub(crate) fn expect(&mut self, bench: &Bench, status: u8) -> Cqe {
         let entries = self.drain(bench);
         assert_eq!(entries.len(), 1, "{entries:?}");
@@ -256,7 +256,7 @@ impl Qp {
     }
 }
 
-/// Request attributes used again and again.
+/// Attributes of the queue pairs of most tests: 7 retries, and RNR retries without end.
 pub(crate) const PATIENT: ModifyQp = ModifyQp {
     qpn: 0,
     mask: 0,

@@ -21,7 +21,7 @@ struct State {
     handler: Option<Arc<Handler>>,
 }
 
-/// The function's own space is the identity, but for blocked pages; processes have what is mapped.
+/// The function's own space is mapped to itself, except blocked pages; a process has what the test maps.
 #[derive(Default)]
 pub(crate) struct ScriptedIommu {
     state: Mutex<State>,
