@@ -3,7 +3,7 @@
  * What is known about every slot, and what a reader may therefore find there.
  *
  * The stream keeps at most one write to a slot in flight. It counts `posted` up before it posts, and sets
- * `acked` after it has seen the write's successful completion. Hence, with no filesystem operation about:
+ * `acked` after it has seen the write's successful completion. Hence, while no filesystem operation is in progress:
  *
  *   - Between writes the slot holds version `acked`, every byte of it.
  *   - With a write in flight, or after one that failed, every aligned 8-byte word is of a version in
@@ -11,11 +11,11 @@
  *     said; and only acknowledged bytes are counted as promised.
  *
  * An operation of the filesystem that replaces the content of a range (punch, exchange, truncate and
- * extend) happens at an instant between its call and its return, and for each page of a record at one of
- * its own. Let A be `acked` before the call and P be `posted` after the return. Writes up to A landed in the
+ * extend) takes effect at an instant between its call and its return, which may differ for each page of a
+ * record. Let A be `acked` before the call and P be `posted` after the return. Writes up to A landed in the
  * old content, writes after P land in the new one, and a write between lands, page by page, in either. So
  * until a write posted after P is acknowledged, every word is of the new base content or of (A, P].
- * ledger_replace() enters that.
+ * ledger_replace() records that.
  *
  * A reflink copy, or the twin of an exchange, is the file as it was at such instants: its words are of what
  * the file could hold before the call, or of a version up to P. A moment keeps that.

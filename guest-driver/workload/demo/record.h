@@ -61,7 +61,7 @@ struct mismatch {
 	version_t version;
 };
 
-/* Writes version `version` of `slot` to `buffer`, slot->length bytes. `run` tells scenarios apart. */
+/* Writes version `version` of `slot` to `buffer`, slot->length bytes. `run` distinguishes scenarios. */
 void record_fill(void *buffer, uint64_t run, const struct slot *slot, version_t version);
 
 /* The word at `index` of that record. */

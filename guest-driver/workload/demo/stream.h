@@ -54,8 +54,8 @@ bool stream_pause(struct stream *stream);
 void stream_resume(struct stream *stream);
 
 /*
- * Whether remote access errors of `qp` are expected: then they are counted, and the queue pair is recovered and goes
- * on. Otherwise any error completion breaks the stream.
+ * Whether remote access errors of `qp` are expected. If so, they are counted, and the queue pair is recovered and
+ * continues. Otherwise any error completion breaks the stream.
  */
 void stream_expect_refusals(struct stream *stream, uint32_t qp, bool expected);
 

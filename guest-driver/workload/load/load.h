@@ -77,7 +77,7 @@ void load_mark(uint8_t *buffer, uint64_t bytes, uint64_t value);
 /* Changes the target's pages at the same time, in a thread of its own. */
 struct load_churn;
 struct load_churn *load_churn_start(struct load *load);
-/* Returns how often it happened. */
+/* Returns the number of changes made. */
 uint64_t load_churn_stop(struct load_churn *churn);
 
 /* Runs all requests of the file. */
