@@ -114,8 +114,8 @@ impl RegionTable {
     }
 }
 
-/// Regions that one worker used last, under its guard: a warm access takes no lock. A region that is changed or taken
-/// away is forgotten by every worker's cache before the command is answered.
+/// Regions that one worker used last. The cache is under the worker's guard, so a warm access takes no further lock. A
+/// region that is changed or destroyed is removed from every worker's cache before the command is answered.
 pub(crate) struct RegionCache([Option<Region>; REMEMBERED]);
 
 impl Default for RegionCache {

@@ -138,7 +138,7 @@ impl CompletionQueues {
             .is_some()
     }
 
-    /// The deadline of a queue whose worker starts its timer.
+    /// The worker starts the timer of a queue: returns its deadline, if there is one.
     pub(crate) fn watched(&self, cqn: u32) -> Option<u64> {
         self.queues.with(cqn, |queue| queue.pace.watched()).flatten()
     }

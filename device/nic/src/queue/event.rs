@@ -26,10 +26,10 @@ struct EventQueue {
     producer: u32,
     consumer: u32,
     armed: bool,
-    /// The page fault written last, if no interrupt was sent since: its interrupt is recorded.
+    /// The page fault written last, if no interrupt was sent since; recorded when one is sent.
     unannounced: Option<ProbeEvent>,
-    /// Events that found the ring full, in order, each once. There are no more than objects have kinds of events, plus
-    /// outstanding page faults.
+    /// Events that found the ring full, in order, each once. So their number is bounded, by the objects and their kinds
+    /// of events, and by the outstanding page faults.
     backlog: VecDeque<Event>,
     in_backlog: FxHashSet<Event>,
 }
