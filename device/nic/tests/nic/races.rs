@@ -40,6 +40,9 @@ fn spawn(workers: Vec<Worker>, stop: &Arc<AtomicBool>) -> Vec<thread::JoinHandle
     workers.into_iter().map(run).collect()
 }
 
+/// A test that has not seen enough after this has failed: far more than a slow machine needs.
+const NET: Duration = Duration::from_secs(300);
+
 /// The page a stream of writes goes to moves between two frames all the time. When an invalidation returns, no
 /// write may land in the frame that was taken away, though the stream never stops.
 #[test]
@@ -68,10 +71,10 @@ fn after_an_invalidation_nothing_lands_where_the_page_was() {
     }
     let stop = Arc::new(AtomicBool::new(false));
     let threads = spawn(pair.bench.take_workers(), &stop);
-    let deadline = Instant::now() + Duration::from_millis(1500);
+    let deadline = Instant::now() + NET;
     let mut moves = 0;
     let marker = [0xee; 0x1_0000];
-    while Instant::now() < deadline {
+    while (moves < 100 || faults.load(Ordering::Relaxed) < 50) && Instant::now() < deadline {
         // Keep the stream going.
         if pair.cq_a.poll(&pair.bench).is_some_and(|entry| entry.status == WC_SUCCESS) {
             pair.a.send(&pair.bench, &pair.write(1, 0x1_0000, HEAP, pair.process));
@@ -90,7 +93,7 @@ fn after_an_invalidation_nothing_lands_where_the_page_was() {
     }
     stop.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert!(moves > 20 && faults.load(Ordering::Relaxed) > 20, "{moves} moves, {faults:?} faults");
+    assert!(moves >= 100 && faults.load(Ordering::Relaxed) >= 50, "{moves} moves, {faults:?} faults");
 }
 
 /// The same through an on-demand region's table: the driver fills holes from the event queue and takes pages away
@@ -111,17 +114,17 @@ fn after_an_on_demand_invalidation_nothing_lands_where_the_page_was() {
     let urgent = |opcode: u16, body: &[u8]| {
         let token = pair.bench.post_command(1, opcode, body);
         let answered = || (0..4).map(|slot| pair.bench.response(1, slot)).find(|found| found.token == token);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + NET;
         while answered().is_none() {
             assert!(Instant::now() < deadline, "the lane that never waits does");
             thread::yield_now();
         }
         answered().map(|found| found.status)
     };
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + NET;
     let (mut moves, mut faults, mut current) = (0, 0, 0);
     let marker = [0xaa; 0x1_0000];
-    while faults < 100 && Instant::now() < deadline {
+    while (moves < 50 || faults < 100) && Instant::now() < deadline {
         // A page that is taken away again before the device retries is requested after a pause.
         pair.bench.clock.advance(1000);
         let before = faults;
@@ -171,7 +174,7 @@ fn a_destroyed_region_is_silent_when_the_command_is_answered() {
     let token = pair.bench.post_command(0, CMD_DESTROY_MR, ObjectId { id: key, reserved: 0 }.as_bytes());
     let index = (0..4).find(|&slot| pair.bench.response(0, slot).token + 4 == token + 4).unwrap_or(0);
     let answered = || (0..4).any(|slot| pair.bench.response(0, slot).token == token);
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + NET;
     while !answered() && Instant::now() < deadline {
         thread::yield_now();
     }
@@ -192,7 +195,7 @@ fn peers_on_different_workers_do_not_block_one_another() {
     let stop = Arc::new(AtomicBool::new(false));
     let threads = spawn(pair.bench.take_workers(), &stop);
     let mut done = 0;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + NET;
     while done < 2000 && Instant::now() < deadline {
         for _ in 0..4 {
             pair.a.prepare(&pair.bench, &pair.write(1, 4096, pair.to, pair.rkey));
@@ -211,7 +214,7 @@ fn peers_on_different_workers_do_not_block_one_another() {
     }
     stop.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert!(done >= 2000, "{done} requests in 20 s");
+    assert!(done >= 2000, "{done} requests in {NET:?}");
 }
 
 /// Queue pairs of all workers send datagrams to each other, all receives from one shared queue: every receive request
