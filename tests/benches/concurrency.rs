@@ -1,6 +1,6 @@
-//! Fault throughput by the number of queue pairs that fault at once, with a guest that takes its time: it answers each
-//! page request some microseconds after it came, however many others wait. What a device with one queue for its
-//! faults would make of that is the throughput of one queue pair.
+//! Fault throughput by the number of queue pairs that fault at once. The guest answers each page request some
+//! microseconds after its arrival, however many others wait. A device with one queue for all faults would have the
+//! throughput of one queue pair.
 
 use std::collections::VecDeque;
 use std::process::ExitCode;
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     bench.finish()
 }
 
-/// One fault of each queue pair, all at once; how long it takes until the last is done.
+/// One fault of each queue pair, all at once. Returns the time until the last is resolved.
 fn faults(rig: &mut Rig, pairs: &mut [(QueuePair, QueuePair)], frame: Gpa) -> Duration {
     for index in 0..pairs.len() {
         rig.session.process.take_page(page(index)).expect("a page");

@@ -8,7 +8,7 @@ use refault_tests::bench::{Bench, Comparison, Target, timed};
 use refault_tests::bench_rig::{Rig, SOURCE, TARGET, slice};
 use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
-/// Bytes of both buffers. Both sides move through all of it.
+/// Bytes of each buffer; both sides use all of it.
 const BUFFER: u64 = 1 << 20;
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -38,7 +38,7 @@ struct Frames {
     to: Vec<Gpa>,
 }
 
-/// Writes the whole buffer in requests of `length`, posted together: how a device is kept busy.
+/// Writes the whole buffer in requests of `length`, posted together, which keeps the device busy.
 fn stream(bench: &mut Bench, frames: &mut Frames, name: &str, length: u64) {
     let ram = frames.rig.machine.ram.clone();
     let copies = frames.copies(&ram, BUFFER);
@@ -80,7 +80,7 @@ fn copy(pieces: &[Piece<'_>]) {
 }
 
 impl Frames {
-    /// The first `bytes` of both buffers, in as few pieces as their pages' neighbourhood allows.
+    /// The first `bytes` of both buffers, in as few pieces as adjacent pages allow.
     fn copies<'a>(&self, ram: &'a Arc<GuestMemoryMmap>, bytes: u64) -> Vec<Piece<'a>> {
         let neighbours = self.from[1].0 - self.from[0].0 == PAGE;
         let run = if neighbours { bytes } else { PAGE };

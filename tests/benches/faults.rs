@@ -1,8 +1,8 @@
 //! The round trip of an I/O page fault against a minor page fault of the processor.
 //!
-//! Counted is the time from the doorbell's work to the completion: miss, page request in the queue, MSI sink
+//! The measured time is that from the doorbell's work to the completion: miss, page request in the queue, MSI sink
 //! called, page mapped, response descriptor processed, access retried and copied. Taking the page away
-//! beforehand is not counted.
+//! beforehand is not included.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -39,11 +39,11 @@ fn main() -> ExitCode {
     bench.finish()
 }
 
-/// The device on this thread, the guest on another that sleeps until its interrupt comes: against the same on
-/// one thread and one round of two eventfds between two threads.
+/// The device on this thread and the guest on another, which sleeps until its interrupt: compared with the same on one
+/// thread plus one round trip of two eventfds between two threads.
 fn across_threads(bench: &mut Bench, rig: &mut Rig, frame: Gpa) {
     let [interrupt, ping, pong] = [(); 3].map(|()| Arc::new(EventFd::new(0).expect("an eventfd")));
-    // While faults are handled on one thread, the other is left asleep.
+    // While faults are handled on one thread, the other sleeps.
     let asleep = Arc::new(AtomicBool::new(true));
     let (wake, quiet) = (interrupt.clone(), asleep.clone());
     rig.machine.interrupts.listen(move |vector| {
@@ -101,7 +101,7 @@ fn fault_apart(rig: &mut Rig) -> Duration {
     let start = Instant::now();
     while rig.worker.poll() {}
     while !rig.is_complete() {
-        // The answer is on its way, or was there before the last look.
+        // The answer will arrive, or arrived before the last check.
         let work = rig.worker.receiver().recv().expect("the NIC lives");
         rig.worker.process(work);
     }

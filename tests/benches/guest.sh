@@ -1,5 +1,5 @@
 #!/bin/sh
-# What a guest costs, measured from outside, beside QEMU: time to init, memory of the VMM, CPU time of an idle guest.
+# The cost of a guest, measured from outside and compared with QEMU: time to init, memory of the VMM, CPU time of an idle guest.
 #
 #   tests/benches/guest.sh REFAULT IMAGE                       where /dev/kvm works
 #   REFAULT outer -- tests/benches/guest.sh REFAULT IMAGE      where it does not: both VMMs run one level down

@@ -1,9 +1,9 @@
 #!/bin/sh
-# The same on both hosts that need no KVM, in turns: QEMU with the devices beside it, and our own VMM one level down.
+# Compares the two hosts that need no KVM, in turns: QEMU with the devices beside it, and our own VMM one level down.
 #
 #   tests/benches/hosts.sh REFAULT [ROUNDS]
 #
-# REFAULT is target/release/refault. Times are medians, from outside where nothing else is said. The whole demo on both
+# REFAULT is target/release/refault. Times are medians, measured from outside unless stated otherwise. The whole demo on both
 # hosts, which takes some minutes, is left out with DEMO=no.
 set -eu
 refault=$1
@@ -28,7 +28,7 @@ fault() {
 		"$scratch/demo/latest/faults.csv" | median
 }
 
-# Microseconds, by perftest in the guest: its typical latency of a 4 KiB write from and to memory that is there.
+# Microseconds, by perftest in the guest: its typical latency of a 4 KiB write from and to present memory.
 latency() {
 	"$refault" run --host "$1" --cpus 2 -- sh -c '
 		ib_write_lat -s 4096 -n 2000 > /dev/null 2>&1 &

@@ -8,7 +8,7 @@ use refault_model::paging::{PageSize, Rights};
 use refault_tests::bench::{Bench, Comparison, Target};
 use refault_tests::bench_rig::{AREA, Rig};
 
-/// Where the many pages lie.
+/// Address of the many pages.
 const MANY: Iova = Iova(0x7000_0000_0000);
 
 fn main() -> ExitCode {
@@ -30,7 +30,7 @@ fn filled(pages: u64) -> Rig {
     let target = rig.map(Iova(MANY.0 - AREA), AREA, false);
     let page = PageSize::Small.bytes();
     for index in 0..pages {
-        // All pages share a few frames: what counts is how many translations there are.
+        // All pages share a few frames: only the number of translations matters.
         let frame = target[index as usize % target.len()];
         let at = Iova(MANY.0 + index * page);
         rig.session.process.space.map(at, frame, PageSize::Small, Rights::Write).expect("an empty page");
@@ -45,7 +45,7 @@ fn filled(pages: u64) -> Rig {
     rig
 }
 
-/// Invalidates one page that is cached, as the kernel does it; bringing it back is not counted.
+/// Invalidates one cached page, as the kernel does. The time to cache it again is not included.
 fn invalidate(rig: &mut Rig, pages: u64, turn: u64) -> Duration {
     let page = PageSize::Small.bytes();
     let at = Iova(MANY.0 + turn.wrapping_mul(0x9e37_79b9) % pages * page);

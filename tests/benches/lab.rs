@@ -1,6 +1,6 @@
-//! How many faults the lab acts out in a second of one processor, each with a full record.
+//! Faults that the lab simulates per second of CPU time, each with a full record.
 //!
-//! Counted is the time that the thread ran, as the kernel accounts it: a busy machine makes the lab wait, not slower.
+//! CPU time as the kernel accounts it does not depend on the load of the machine.
 
 use std::fs;
 use std::process::ExitCode;
@@ -10,12 +10,12 @@ use refault_lab::scenario::{Delay, Device, Load, Pattern, Scenario, Timing, defa
 
 /// Faults of a run.
 const FAULTS: u64 = 500_000;
-/// Runs; the best counts, as others only disturb.
+/// Runs, of which the best counts: other load only slows a run down.
 const ROUNDS: u64 = 5;
-/// Faults a second that the lab promises.
+/// The promised number of faults per second.
 const TARGET: f64 = 500_000.0;
 
-/// What is run: its name, queue pairs, and pages of a message; a message of no page is 64 bytes of one.
+/// Name, queue pairs and pages per message of each case; zero pages stand for 64 bytes of one.
 const CASES: [(&str, u32, u32); 3] = [
     ("messages of 64 bytes, one queue pair", 1, 0),
     ("messages of 64 bytes, 64 queue pairs", 64, 0),
@@ -52,7 +52,7 @@ fn run_ns() -> u64 {
     first.expect("schedstat begins with the time run")
 }
 
-/// Each request writes to pages that are not there.
+/// A scenario in which each request writes to absent pages.
 fn cold(seed: u64, queue_pairs: u32, pages: u32, faults: u64) -> Scenario {
     let mut timing = Timing::instant(10_000);
     timing.minor = Delay::Exponential { mean: 1000.0 };

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Where the time of a small write goes: how long the VMM's threads run and wait for a CPU while perftest's ib_write_lat
-# polls at both ends in a guest of two CPUs.
+# The time of a small write by thread: how long each of the VMM's threads runs and waits for a CPU while perftest's
+# ib_write_lat polls at both ends in a guest of two CPUs.
 #
 #   tests/benches/latency-profile.sh REFAULT IMAGE                       where /dev/kvm works
 #   REFAULT outer -- $PWD/tests/benches/latency-profile.sh REFAULT IMAGE    where it does not

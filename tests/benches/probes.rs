@@ -1,4 +1,4 @@
-//! What watching costs: the recorder and the default share of watched requests, against a device that nobody watches.
+//! The cost of observation: a device with the recorder and the default share of sampled requests, against one without.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,13 +27,13 @@ fn main() -> ExitCode {
     bench.finish()
 }
 
-/// Two machines alike, the first of them watched.
+/// Two machines, alike but for the recorder of the first.
 fn pair() -> [Rig; 2] {
     let clock: Arc<dyn Clock> = Arc::new(WallClock::default());
     let recorder = Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND);
     [
-        Rig::watched(8192, NicConfig::default().sample_every, clock.clone(), recorder),
-        Rig::watched(8192, 0, clock, Arc::new(NoProbe)),
+        Rig::probed(8192, NicConfig::default().sample_every, clock.clone(), recorder),
+        Rig::probed(8192, 0, clock, Arc::new(NoProbe)),
     ]
 }
 
@@ -46,27 +46,28 @@ fn streams(bench: &mut Bench) {
     }
     for (length, name) in [(64 << 10, "64 KiB"), (4 << 10, "4 KiB"), (64, "64-byte")] {
         let burst = (BUFFER / length).min(BURST);
-        let [watched, alone] = rigs.each_mut().map(|rig| move |count: u64| stream(rig, count, burst, length));
-        let (mut watched, mut alone) = (watched, alone);
+        let [recorded, alone] =
+            rigs.each_mut().map(|rig| move |count: u64| stream(rig, count, burst, length));
+        let (mut recorded, mut alone) = (recorded, alone);
         bench.compare(
             Comparison {
                 name: &format!("stream of {name} RDMA WRITEs, warm, under the recorder"),
-                baseline: "the same unwatched",
+                baseline: "the same without it",
                 target: Target::AtMost(1.03),
             },
-            &mut watched,
+            &mut recorded,
             &mut alone,
         );
     }
-    let [watched, alone] = rigs.each_mut().map(|rig| move |count: u64| single(rig, count));
-    let (mut watched, mut alone) = (watched, alone);
+    let [recorded, alone] = rigs.each_mut().map(|rig| move |count: u64| single(rig, count));
+    let (mut recorded, mut alone) = (recorded, alone);
     bench.compare(
         Comparison {
             name: "one 64-byte RDMA WRITE from post to completion, warm, under the recorder",
-            baseline: "the same unwatched",
+            baseline: "the same without it",
             target: Target::AtMost(1.03),
         },
-        &mut watched,
+        &mut recorded,
         &mut alone,
     );
 }
@@ -83,23 +84,23 @@ fn single(rig: &mut Rig, count: u64) -> Duration {
     timed(|| (0..count).for_each(|_| rig.write_warm(SOURCE, TARGET, 64)))
 }
 
-/// Faults, of which all stages are recorded.
+/// Faults, with all stages recorded.
 fn faults(bench: &mut Bench) {
     let mut rigs = pair();
     let frames = rigs.each_mut().map(warm);
-    let [watched, alone] = rigs.each_mut();
+    let [recorded, alone] = rigs.each_mut();
     bench.compare(
         Comparison {
             name: "I/O page fault on one thread, under the recorder",
-            baseline: "the same unwatched",
+            baseline: "the same without it",
             target: Target::None,
         },
-        &mut |count| (0..count).map(|_| fault(watched, frames[0])).sum(),
+        &mut |count| (0..count).map(|_| fault(recorded, frames[0])).sum(),
         &mut |count| (0..count).map(|_| fault(alone, frames[1])).sum(),
     );
 }
 
-/// Has everything but the page warm; the frame that the page will have.
+/// Warms everything but the page. Returns the frame for the page.
 fn warm(rig: &mut Rig) -> Gpa {
     rig.map(SOURCE, 4096, false);
     let frame = rig.machine.memory.frame().expect("a frame");

@@ -2,8 +2,8 @@
 //!
 //! `cargo bench -p refault-tests --bench report` reports 10 million faults; `-- --quick` a tenth of them, `-- NUMBER` that
 //! many.
-//! Each half runs in a process of its own, so that its peak of memory is its own. What counts is the time that its one
-//! thread ran, as the kernel accounts it: a busy machine, or a slow disk, makes it wait. The time that passed stands beside.
+//! Each half runs in a process of its own, so that its peak of memory is its own. The CPU time
+//! of its one thread counts, which a busy machine or a slow disk does not change. The elapsed time is printed beside it.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match &arguments[..] {
         [half, folder, faults] => part(half, Path::new(folder), faults.parse().unwrap_or(FAULTS)),
-        // Words pick comparisons by their names, and there are none here.
+        // Words select comparisons by name, and there are none here.
         [word] => word.parse().map_or(ExitCode::SUCCESS, both),
         _ => both(faults),
     }
@@ -90,7 +90,7 @@ fn part(half: &str, folder: &Path, faults: usize) -> ExitCode {
     if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// How long this thread has run.
+/// CPU time of this thread.
 fn run_time() -> Duration {
     let text =
         std::fs::read_to_string("/proc/thread-self/schedstat").expect("a kernel with scheduler statistics");
@@ -98,7 +98,7 @@ fn run_time() -> Duration {
     Duration::from_nanos(first.expect("schedstat begins with the time run"))
 }
 
-/// The most memory that this process ever had, in bytes.
+/// Peak memory of this process, in bytes.
 fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux says what a process has");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The NIC beside the kernel's own soft-RoCE (rdma_rxe): same guest, same kernel, same programs, in turns.
+# The NIC compared with the kernel's own soft-RoCE (rdma_rxe): same guest, same kernel, same programs, in turns.
 #
 #   cargo refault run --cpus 2 --add tests/benches/rxe.sh:/rxe.sh -- sh /rxe.sh [ROUNDS]
 #
@@ -8,7 +8,7 @@
 set -eu
 rounds=${1:-3}
 # Seconds that one program may take.
-patience=60
+timeout=60
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
@@ -46,10 +46,10 @@ listening() {
 measure() {
 	column=$1
 	shift
-	timeout -s KILL "$patience" "$@" > "$scratch/server" 2>&1 &
+	timeout -s KILL "$timeout" "$@" > "$scratch/server" 2>&1 &
 	server=$!
 	listening
-	timeout -s KILL "$patience" "$@" localhost > "$scratch/client" 2>&1 || true
+	timeout -s KILL "$timeout" "$@" localhost > "$scratch/client" 2>&1 || true
 	wait $server || true
 	awk -v column="$column" '/^ *[0-9]+ +[0-9]+ / { value = $column } END { print value + 0 }' "$scratch/client"
 }
@@ -57,7 +57,7 @@ measure() {
 bandwidth() { measure 4 ib_write_bw -s 1048576 -n 100 -F --perform_warm_up "$@"; }
 latency() { measure 5 ib_write_lat -s 4096 -n 500 -F "$@"; }
 
-# One kind: a name, then what perftest is told besides.
+# One kind: a name, then further arguments of perftest.
 kinds="pinned pasid odp rxe rxe-odp"
 options() {
 	case $1 in
@@ -74,7 +74,7 @@ while [ "$round" -lt "$rounds" ]; do
 		export REFAULT_ODP_MODE=pasid
 		[ "$kind" = odp ] && REFAULT_ODP_MODE=odp
 		for figure in bandwidth latency; do
-			# What took too long once is not tried again.
+			# A program that has timed out once is not run again.
 			grep -qx 0 "$scratch/$figure-$kind" 2> /dev/null && continue
 			# shellcheck disable=SC2046 # Several words are meant.
 			$figure $(options "$kind") >> "$scratch/$figure-$kind"

@@ -1,4 +1,4 @@
-//! Many queue pairs and regions: what finding one of them costs, and what it costs to have them.
+//! Many queue pairs and regions: the cost of finding one of them, and the memory that they take.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use refault_tests::machine::{Machine, MachineSetup};
 use refault_tests::session::Session;
 use refault_tests::threads::WallClock;
 
-/// Bytes of guest memory: a frame for the rings of each queue pair, and some.
+/// Bytes of guest memory: a frame for the rings of each queue pair, and some more.
 const MEMORY: u64 = 128 << 20;
-/// How many queue pairs and regions are used.
+/// Number of queue pairs and regions in use.
 const USED: usize = 100;
 
 fn main() -> ExitCode {
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     println!("\nmemory of the device and its driver model, guest memory not counted");
     println!("    {:.0} bytes for each of 10000 idle queue pairs", many.bytes_per_pair);
     println!("    {:.0} bytes for each of 1000000 regions", many.bytes_per_region);
-    // The used ones are spread over all there are.
+    // Those in use are spread over all.
     bench.compare(
         Comparison {
             name: "64 bytes written by one of 100 queue pairs through one of 100 regions, of 10,000 and 1,000,000",
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         &mut |count| many.write(count, 100, 10_000),
         &mut |count| few.write(count, 1, 1),
     );
-    // Nothing of what is looked up is in the processor's caches then, on neither side of the device.
+    // Then no looked-up object is in the processor's caches.
     bench.compare(
         Comparison {
             name: "the same, all 10,000 queue pairs and 1,000,000 regions in turn",
@@ -141,7 +141,7 @@ impl Crowd {
     }
 }
 
-/// Has the host back all of guest memory, so that using it later does not count.
+/// Makes the host back all of guest memory, so that its later use is not measured.
 fn touch_free_memory(machine: &Machine) {
     let bytes = machine.memory.free_bytes() / FRAME * FRAME;
     let start = machine.memory.allocate(bytes, 12).expect("what is free lies in one piece");
@@ -149,7 +149,7 @@ fn touch_free_memory(machine: &Machine) {
     machine.memory.free(start, bytes).expect("it was allocated");
 }
 
-/// Bytes of this process that are in memory.
+/// Resident memory of this process, in bytes.
 fn resident_bytes() -> f64 {
     let status = std::fs::read_to_string("/proc/self/statm").expect("procfs");
     let pages: f64 = status.split_whitespace().nth(1).and_then(|field| field.parse().ok()).expect("a number");

@@ -15,7 +15,7 @@ use refault_vmm::devices;
 const VERSION: u16 = 1;
 const REGION_READ: u16 = 9;
 const REGION_WRITE: u16 = 10;
-/// No reply is wanted: what QEMU says of a store it posts.
+/// Flag of a request without a reply, as for a posted store of QEMU.
 const NO_REPLY: u32 = 1 << 4;
 /// Bytes of a header, and of the words in front of an access' data.
 const HEADER: usize = 16;
@@ -101,7 +101,7 @@ impl Client {
         took
     }
 
-    /// The load shows that the doorbell has been heard: the server takes one message after the other.
+    /// The load's reply shows that the doorbell has been processed: the server handles messages in order.
     fn ring_and_load(&mut self) -> Duration {
         let start = Instant::now();
         let doorbell = [access(DOORBELLS, 0), vec![0; 4]].concat();
@@ -116,7 +116,7 @@ fn access(region: u32, offset: u64) -> Vec<u8> {
     [&offset.to_le_bytes()[..], &region.to_le_bytes(), &4u32.to_le_bytes()].concat()
 }
 
-/// The floor: a thread that reads so many bytes and writes so many back.
+/// The baseline: a thread that reads as many bytes and writes as many back.
 struct Echo(UnixStream);
 
 impl Echo {

@@ -1,7 +1,7 @@
 //! How long a sweep takes: points of 10,000 faults each, with their rows kept on disk and the table written.
 //!
-//! Counted is the time of the processor, of all threads together, as the kernel accounts it: a busy machine makes the
-//! sweep wait, not slower. Points share nothing, so two cores take half of it.
+//! The CPU time of all threads counts, which does not depend on the load of the machine. Points share nothing, so two
+//! cores take half of it.
 
 use std::fs;
 use std::process::ExitCode;
@@ -11,12 +11,12 @@ use refault_lab::shipped::no_files;
 use refault_lab::sweep::SweepPlan;
 use refault_vmm::lab::sweep::run;
 
-/// Points of the promise, each of so many faults.
+/// Points of the promised sweep, and faults of each.
 const PROMISED: f64 = 1000.0;
 const FAULTS: usize = 10_000;
-/// Seconds that it promises on two cores.
+/// Promised seconds on two cores.
 const TARGET: f64 = 60.0;
-/// The kernel counts a process' time in these, whatever its own clock's rate.
+/// Unit of a process' CPU time in /proc, whatever the kernel's clock rate.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 fn main() -> ExitCode {

@@ -1,43 +1,42 @@
-//! Measuring one thing against another in the same run.
+//! Compares two operations in one run.
 //!
-//! The machine that runs a bench is never quiet, so nothing is compared with a number of another day: both
-//! sides take turns, and what counts is the ratio of their medians. Samples are much shorter than a scheduler's
-//! slice, and who goes first changes from round to round: so a busy machine interrupts few samples of either
-//! side, and not always those of the same one.
+//! The machine that runs a bench is never quiet, so nothing is compared with a figure of another day: both sides take
+//! turns, and the ratio of their medians counts. Samples are much shorter than a scheduler's slice, and the side that
+//! goes first changes from round to round: so a busy machine interrupts few samples, and not always of the same side.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// What a ratio must keep to.
+/// The limit of a ratio.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
     /// At most this much of the baseline's time.
     AtMost(f64),
     /// At least this much of the baseline's speed.
     SpeedAtLeast(f64),
-    /// None is promised; the ratio of times is for reading beside the others.
+    /// No limit: the ratio is printed for comparison.
     None,
 }
 
 /// One comparison.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison<'a> {
-    /// What is measured.
+    /// The measured operation.
     pub name: &'a str,
-    /// What it is measured against.
+    /// The operation that it is compared with.
     pub baseline: &'a str,
-    /// What the promise is.
+    /// The limit of their ratio.
     pub target: Target,
 }
 
-/// Does something `n` times and says how long that took, preparations not counted.
+/// Does an operation `n` times and returns how long that took, without preparations.
 pub type Side<'a> = &'a mut dyn FnMut(u64) -> Duration;
 
 /// A run of comparisons.
 pub struct Bench {
     rounds: usize,
     sample: Duration,
-    /// Only comparisons with this in their names are made.
+    /// Only comparisons whose names contain this are made.
     filter: String,
     missed: u32,
 }
@@ -51,8 +50,8 @@ struct Spread {
 }
 
 impl Bench {
-    /// Reads the command line: `--quick` takes a fifteenth of the time; a word picks the comparisons that have
-    /// it in their names.
+    /// Reads the command line: `--quick` takes a fifteenth of the time; a word selects the comparisons whose names
+    /// contain it.
     pub fn from_arguments() -> Self {
         let quick = std::env::args().any(|argument| argument == "--quick");
         let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
@@ -79,7 +78,7 @@ impl Bench {
         println!("    ratio {shown:.2}, {promise}{verdict}");
     }
 
-    /// Measures one thing alone, for reading beside the ratios.
+    /// Measures one operation alone, and prints its time.
     pub fn note(&mut self, name: &str, side: Side<'_>) {
         if !name.contains(&self.filter) {
             return;
@@ -105,7 +104,7 @@ impl Bench {
         sides.map(|(_, samples, _)| Spread::of(samples))
     }
 
-    /// How many operations fill one sample.
+    /// Number of operations that fill one sample.
     fn calibrate(&self, side: &mut dyn FnMut(u64) -> Duration) -> u64 {
         let mut count = 1;
         loop {

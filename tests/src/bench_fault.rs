@@ -1,4 +1,4 @@
-//! One fault on a [`Rig`], and its parts.
+//! One fault on a [`Rig`], whole and in parts.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use refault_model::vtd::{Answer, RemappingUnit};
 use crate::bench_rig::{Rig, SOURCE, TARGET};
 use crate::platform::PAGE_REQUEST_VECTOR;
 
-/// One fault, everything on this thread: from the doorbell's work to the completion.
+/// One fault on this thread alone, from the doorbell's work to the completion. Returns its duration.
 pub fn fault(rig: &mut Rig, frame: Gpa) -> Duration {
     begin(rig);
     let start = Instant::now();
@@ -30,7 +30,7 @@ pub fn begin(rig: &mut Rig) {
     rig.post(SOURCE, TARGET, 64);
 }
 
-/// The page request thread's work; how many requests there were.
+/// Does the work of the page request thread. Returns the number of requests.
 pub fn serve(unit: &RemappingUnit, process: &Process, frame: Gpa) -> usize {
     let handled = unit.service_page_requests(|request| {
         let mapped = process.space.map(request.page, frame, PageSize::Small, Rights::Write);

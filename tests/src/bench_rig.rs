@@ -1,4 +1,4 @@
-//! A machine to measure: its NIC has one worker, which the bench itself drives, and the wall's clock.
+//! A machine to measure: its NIC has one worker, which the bench itself runs, on the wall clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,9 +19,9 @@ use crate::machine::{Machine, MachineSetup};
 use crate::session::Session;
 use crate::threads::WallClock;
 
-/// Where the bytes come from.
+/// Address of the source.
 pub const SOURCE: Iova = Iova(0x7f00_0000_0000);
-/// Where they go.
+/// Address of the target.
 pub const TARGET: Iova = Iova(0x7f80_0000_0000);
 /// Bytes of both areas.
 pub const AREA: u64 = 16 << 20;
@@ -30,7 +30,7 @@ pub const AREA: u64 = 16 << 20;
 pub struct Rig {
     /// The machine.
     pub machine: Machine,
-    /// A process with a source and a target area, neither with a page.
+    /// A process with a source and a target area, both without pages.
     pub session: Session,
     /// The NIC's worker.
     pub worker: Worker,
@@ -40,12 +40,12 @@ pub struct Rig {
 impl Rig {
     /// A machine whose caches hold `entries` translations each.
     pub fn new(entries: usize) -> Self {
-        let watched = NicConfig::default().sample_every;
-        Self::watched(entries, watched, Arc::new(WallClock::default()), Arc::new(NoProbe))
+        let every = NicConfig::default().sample_every;
+        Self::probed(entries, every, Arc::new(WallClock::default()), Arc::new(NoProbe))
     }
 
-    /// The same under a probe that hears of one request in `sample_every`.
-    pub fn watched(entries: usize, sample_every: u32, clock: Arc<dyn Clock>, probe: Arc<dyn Probe>) -> Self {
+    /// As [`Self::new`], with a probe that one request in `sample_every` is reported to.
+    pub fn probed(entries: usize, sample_every: u32, clock: Arc<dyn Clock>, probe: Arc<dyn Probe>) -> Self {
         let machine = Machine::new(MachineSetup {
             memory: 256 << 20,
             iommu: IommuConfig { iotlb_entries: entries, ..IommuConfig::default() },
@@ -62,8 +62,8 @@ impl Rig {
         Self { machine, session, worker, next: 0 }
     }
 
-    /// More queue pairs of the process, in connected pairs of sender and receiver. Commands need the worker, which
-    /// runs on a thread of its own for so long.
+    /// Creates more queue pairs of the process, as connected pairs of sender and receiver. Commands need the worker,
+    /// which runs on a thread of its own meanwhile.
     pub fn add_pairs(&mut self, count: usize) -> Vec<(QueuePair, QueuePair)> {
         let Self { machine, session, worker, .. } = self;
         let over = AtomicBool::new(false);
@@ -80,15 +80,15 @@ impl Rig {
         })
     }
 
-    /// One RDMA WRITE from post to completion, which must need no page.
+    /// One RDMA WRITE from post to completion, without a fault.
     pub fn write_warm(&mut self, from: Iova, to: Iova, length: u32) {
         self.post(from, to, length);
         while self.worker.poll() {}
         self.take_completion();
     }
 
-    /// As many RDMA WRITEs of `length` as there are offsets, between the areas, under one doorbell; only the
-    /// last one reports its completion.
+    /// An RDMA WRITE of `length` at each offset, from area to area, with one doorbell; only the last one reports its
+    /// completion.
     pub fn stream_warm(&mut self, offsets: impl ExactSizeIterator<Item = u64>, length: u32) {
         let last = offsets.len() - 1;
         for (offset, index) in offsets.zip(0..) {
@@ -110,19 +110,19 @@ impl Rig {
         self.session.write(self.next, from, to, length);
     }
 
-    /// Takes the completion of the request posted last, which must be there and a success.
+    /// Takes the completion of the request posted last, which must have succeeded.
     pub fn take_completion(&mut self) {
         assert!(self.is_complete(), "the request is not done");
     }
 
-    /// Takes the completion of the request posted last, if it is there; it must be a success.
+    /// Takes the completion of the request posted last, if it has completed; it must be a success.
     pub fn is_complete(&mut self) -> bool {
         let Some(cqe) = self.session.poll() else { return false };
         assert_eq!((cqe.wr_id, cqe.status), (self.next, 0));
         true
     }
 
-    /// Maps `bytes` at `start` to frames, and gives them in order. With `gap`, no two pages are neighbours in
+    /// Maps `bytes` at `start` to frames, and returns these in order. With `gap`, no two of them are adjacent in
     /// memory; without, all are.
     pub fn map(&self, start: Iova, bytes: u64, gap: bool) -> Vec<Gpa> {
         let page = PageSize::Small.bytes();

@@ -1,4 +1,4 @@
-//! Guest memory that lets a test step in just before the device copies.
+//! Guest memory that runs a hook of the test just before the device copies.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,8 +8,8 @@ use refault_bus::layer::MemoryLayer;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// A [`DmaMemory`] with a trap: the first write or copy that touches the watched range runs the hook first,
-/// in the middle of whatever the device is doing.
+/// A [`DmaMemory`] with a trap: before the first write or copy that touches its range, the hook runs, in the middle
+/// of the device's work.
 pub struct HookedMemory {
     inner: Arc<dyn DmaMemory>,
     trap: Mutex<Option<(Gpa, u64, Hook)>>,
@@ -26,7 +26,7 @@ impl HookedMemory {
         *self.trap.lock().unwrap_or_else(PoisonError::into_inner) = Some((gpa, bytes, Box::new(hook)));
     }
 
-    /// Whether the trap that was set has not been touched yet.
+    /// Whether the trap is set and has not been touched yet.
     pub fn is_armed(&self) -> bool {
         self.trap.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }

@@ -1,4 +1,4 @@
-//! What the tests and benches that cross crates share.
+//! Shared by the tests and benches that cross crates.
 
 pub mod bench;
 pub mod bench_fault;

@@ -1,4 +1,4 @@
-//! The whole of it: a NIC behind the IOMMU, and the model guest that drives both.
+//! A whole machine for tests: a NIC behind the IOMMU, and the model guest that drives both.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
@@ -24,12 +24,13 @@ use crate::trace::Trace;
 
 pub use refault_rig::machine::NIC_VECTOR;
 
-/// Polls without a nap when the device works on threads of its own, and what comes then: two minutes of naps.
+/// If the device works on threads of its own, a wait first polls this often without sleeping, and then naps for two minutes
+/// at most.
 const BRISK_POLLS: u64 = 10_000;
 const NAP: Duration = Duration::from_micros(100);
 const NAPS: u64 = 1_200_000;
 
-/// What may differ from machine to machine.
+/// The configuration of a test's machine.
 pub struct MachineSetup {
     /// Bytes of memory.
     pub memory: u64,
@@ -37,18 +38,18 @@ pub struct MachineSetup {
     pub iommu: IommuConfig,
     /// The NIC.
     pub nic: NicConfig,
-    /// The function's own space is translated, as Linux has it by default; else passed through.
+    /// The function's own address space is translated, as is Linux's default; otherwise it is passed through.
     pub translated: bool,
     /// log2 of the pages of the page request queue; Linux has 4.
     pub page_request_order: u8,
-    /// Who hears of the stages; the machine's own [`Trace`] if nobody else.
+    /// The probe that the stages are reported to; `None` is the machine's own [`Trace`].
     pub probe: Option<Arc<dyn Probe>>,
-    /// The NIC's clock; one that stands still until told otherwise if none is given.
+    /// The NIC's clock; `None` is one that only the test advances.
     pub clock: Option<Arc<dyn Clock>>,
-    /// The NIC's memory can be trapped.
+    /// Whether traps can be set on the NIC's memory accesses.
     pub hooked: bool,
-    /// A wait on one thread counts as stuck after 500 polls already: in each the device works.
-    pub impatient: bool,
+    /// A driver's wait counts as stuck after 500 polls of the device, instead of [`POLLS_MAX`].
+    pub short_waits: bool,
 }
 
 impl Default for MachineSetup {
@@ -62,7 +63,7 @@ impl Default for MachineSetup {
             probe: None,
             clock: None,
             hooked: false,
-            impatient: false,
+            short_waits: false,
         }
     }
 }
@@ -73,20 +74,20 @@ impl MachineSetup {
             own_space: if self.translated { OwnSpace::Translated } else { OwnSpace::PassThrough },
             page_request_order: self.page_request_order,
             vectors: NIC_VECTORS,
-            pause: if self.impatient { short_pause } else { pause },
+            pause: if self.short_waits { short_pause } else { pause },
             ..rig::MachineSetup::new(self.nic.clone(), clock, probe)
         }
     }
 }
 
-/// A machine as [`rig::Machine`] brings it up, with what tests look at.
+/// A machine as [`rig::Machine`] brings it up, with what tests inspect.
 pub struct Machine {
     machine: rig::Machine,
-    /// What the probes saw, unless the setup names another probe.
+    /// The recorded stages, unless the setup has a probe of its own.
     pub trace: Arc<Trace>,
-    /// The NIC's clock, unless the setup names another.
+    /// The NIC's clock, unless the setup has one of its own.
     pub clock: Arc<ManualClock>,
-    /// The NIC's view of memory, if the setup asks for traps.
+    /// The NIC's view of memory, if the setup has traps.
     pub hooked: Option<Arc<HookedMemory>>,
     processes: Processes,
 }
@@ -130,7 +131,7 @@ impl Machine {
         Self { machine, trace, clock, hooked: hooks.0.into_inner(), processes: Processes::default() }
     }
 
-    /// Resets the machine and boots another kernel on it, which knows nothing of the one before.
+    /// Resets the machine and boots another kernel on it, without the state of the one before.
     pub fn reboot(self, setup: MachineSetup) -> Self {
         let setup = setup.rig(self.clock.clone(), self.trace.clone());
         let machine = self.machine.reboot(&setup).expect("the machine comes up again");
@@ -147,8 +148,8 @@ impl Machine {
         Session::open(&self.driver, process, pasid)
     }
 
-    /// What process exit does, in the kernel's order: the tables are taken from the device before the driver
-    /// hears of it, the driver stops and destroys the context, the PASID is unbound, and all memory goes back.
+    /// Process exit in the kernel's order: the page table is detached from the device before the driver is notified,
+    /// the driver stops and destroys the context, the PASID is unbound, and all memory is freed.
     pub fn kill(&self, session: Session) {
         self.function.release(session.pasid).expect("the flushes end");
         self.driver.stop_context(session.context).expect("lane 1 answers");
@@ -167,31 +168,30 @@ impl Machine {
         self.processes.remove(session.pasid);
     }
 
-    /// Lets the NIC do all that it can do now; whether it did anything.
+    /// Does all of the NIC's pending work. Returns false if there was none.
     pub fn poll(&self) -> bool {
         self.workers.poll()
     }
 
-    /// What the page request thread does: every request in the queue is answered by its process.
+    /// Does the work of the page request thread: each queued request is answered by its process. Returns their number.
     pub fn serve_faults(&self) -> usize {
         self.unit
             .service_page_requests(|request| Answer::Now(self.fault(request)))
             .expect("the queue is served")
     }
 
-    /// The answer of the process that `request` is for; nobody's PASID is refused.
+    /// The answer of the process that `request` belongs to; a PASID without a process is refused.
     pub fn fault(&self, request: &QueuedRequest) -> ResponseCode {
         self.processes.fault(request)
     }
 
-    /// Lets the NIC and the page request thread work until neither has anything to do. The thread runs when
-    /// its interrupt came, and only then. The clock moves on to what the NIC waits for, if nothing else will
-    /// happen.
+    /// Runs the NIC and the page request thread until both are idle. The thread runs only after its interrupt. The
+    /// clock stands still.
     pub fn settle(&self) {
         self.settle_with(|request| Answer::Now(self.fault(request)));
     }
 
-    /// As [`Self::settle`], with a fault handler of one's own.
+    /// As [`Self::settle`], with `handle` as the fault handler.
     pub fn settle_with(&self, mut handle: impl FnMut(&QueuedRequest) -> Answer) {
         for _ in 0..POLLS_MAX {
             let polled = self.poll();
@@ -206,18 +206,18 @@ impl Machine {
         panic!("the machine does not settle");
     }
 
-    /// Takes the workers, for threads to own; they come back with [`Self::put_back`]. Meanwhile nothing is done
-    /// on this thread, and waits yield.
+    /// Takes the workers, for threads of the caller, until [`Self::put_back`]. Meanwhile this thread does no work of
+    /// theirs, and waits yield.
     pub fn take_workers(&self) -> Vec<Worker> {
         self.workers.take()
     }
 
-    /// Gives the workers back.
+    /// Returns the workers.
     pub fn put_back(&self, workers: Vec<Worker>) {
         self.workers.put_back(workers);
     }
 
-    /// Moves the clock to the next moment that a worker waits for, and lets it act; `false` if none waits.
+    /// Advances the clock to the next deadline of a worker, and lets it act; `false` if there is no deadline.
     pub fn pass_time(&self) -> bool {
         let Some(next) = self.workers.next_deadline_ns() else { return false };
         self.clock.advance(next.saturating_sub(self.clock.now_ns()));
@@ -226,7 +226,7 @@ impl Machine {
     }
 }
 
-/// Waiting: on one thread the device works meanwhile; if it has threads of its own they get the processor.
+/// A driver's wait: it polls the device, or, if the device has threads of its own, yields to them.
 fn pause(workers: &Workers) -> Pause {
     waiting(workers, POLLS_MAX)
 }
@@ -252,9 +252,9 @@ fn waiting(workers: &Workers, polls: u64) -> Pause {
 }
 
 impl Machine {
-    /// Function-level reset as Linux 7.2 does it: the function is blocked in the IOMMU, reset, and given its own
-    /// space back; config space is restored, and the driver starts again, with nothing created. Processes were
-    /// unbound before.
+    /// Function-level reset as Linux 7.2 does it: the function is blocked in the IOMMU, reset, and attached to its own
+    /// address space again; config space is restored, and the driver starts anew without objects. Processes must have
+    /// been unbound.
     pub fn reset_function(&mut self) {
         self.function.detach_domain().expect("the flushes end");
         self.driver.config().function_reset().expect("a resettable function");

@@ -1,4 +1,4 @@
-//! A device reduced to what the IOMMU sees of one: it asks for pages and notes what it is told.
+//! A device reduced to what the IOMMU sees of one: it requests pages, and keeps the responses and invalidations it gets.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -27,21 +27,21 @@ impl PlainDevice {
         device
     }
 
-    /// Asks where `iova` is, for writing; an error counts as nowhere.
+    /// Requests the translation of `iova` for writing; an error counts as no rights.
     pub fn translate(&self, pasid: Option<Pasid>, iova: Iova) -> Translation {
         let kind = RequestKind::Translation;
         let request = TranslationRequest { requester: self.requester, pasid, iova, write: true, kind };
         self.iommu.translate(&request).unwrap_or(Translation::NONE)
     }
 
-    /// Writes untranslated, as a device without ATS does; whether the write got through.
+    /// Writes with an untranslated request, as a device without ATS does. Returns whether the write is allowed.
     pub fn writes_untranslated(&self, iova: Iova) -> bool {
         let kind = RequestKind::Untranslated;
         let request = TranslationRequest { requester: self.requester, pasid: None, iova, write: true, kind };
         self.iommu.translate(&request).is_ok()
     }
 
-    /// Asks for a page, for writing.
+    /// Requests a page for writing.
     pub fn request_page(&self, pasid: Option<Pasid>, page: Iova, group: u16) {
         let group = PrgIndex::truncated(u64::from(group));
         let requester = self.requester;

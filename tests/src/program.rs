@@ -9,9 +9,9 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The program `refault`, as the profile of the tests has it.
+/// The program `refault`, built with the profile of the tests.
 ///
-/// Builds everything that `cargo test` builds, so that nothing is built twice: with fewer packages cargo would choose
+/// Builds everything that `cargo test` builds, so that nothing is built twice: for fewer packages cargo would choose
 /// other features of their dependencies.
 pub fn refault() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();

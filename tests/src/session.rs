@@ -16,7 +16,7 @@ pub const LOG_RING: u8 = 6;
 pub const LOG_COMPLETIONS: u8 = 10;
 
 /// A process with a context, a region over all its addresses, and a pair of queue pairs connected to each
-/// other: what one sends the other takes.
+/// other: one sends, the other receives.
 pub struct Session {
     /// The process.
     pub process: Arc<Process>,
@@ -28,9 +28,9 @@ pub struct Session {
     pub pd: u32,
     /// All its addresses.
     pub region: MemoryRegion,
-    /// What its queue pairs are made of.
+    /// The setup of its queue pairs.
     pub setup: QueuePairSetup,
-    /// Where events of its queues go.
+    /// The event queue of its queues.
     pub events: EventQueue,
     /// Completions of both queue pairs.
     pub completions: CompletionQueue,
@@ -41,7 +41,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Creates all of it.
+    /// Creates a session for a process bound to `pasid`.
     pub fn open(driver: &Driver, process: Arc<Process>, pasid: Pasid) -> Self {
         let context = driver.create_context(Some(pasid)).expect("a context");
         let pd = driver.create_pd(context).expect("a protection domain");
@@ -78,7 +78,7 @@ impl Session {
         self.connect(driver);
     }
 
-    /// Destroys everything but the process: what closing the device's file does.
+    /// Destroys everything but the process, as closing the device's file does.
     pub fn close(self, driver: &Driver) -> Arc<Process> {
         for (opcode, id) in [
             (CMD_DESTROY_QP, self.sender.number()),
@@ -111,12 +111,12 @@ impl Session {
         self.sender.post(wqe).expect("the ring is memory");
     }
 
-    /// The next completion, if there is one.
+    /// Takes the next completion, if there is one.
     pub fn poll(&mut self) -> Option<Cqe> {
         self.completions.poll().expect("the ring is memory")
     }
 
-    /// All completions that are there.
+    /// All completions so far.
     pub fn drain(&mut self) -> Vec<Cqe> {
         std::iter::from_fn(|| self.poll()).collect()
     }

@@ -1,5 +1,5 @@
-//! The machine on threads, as the VMM runs it: one for each of the NIC's workers, and one that is the guest's
-//! page request thread.
+//! The machine on threads, as the VMM runs it: one for each worker of the NIC, and one for the guest's page request
+//! thread.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,10 +11,10 @@ use refault_nic::Worker;
 use crate::machine::Machine;
 use crate::platform::PAGE_REQUEST_VECTOR;
 
-/// Longest sleep of a thread that has nothing to do: how late it may notice the end.
+/// Longest sleep of an idle thread, and so the longest delay of its end.
 const NAP: Duration = Duration::from_millis(1);
 
-/// Time as the threads have it.
+/// The wall clock.
 #[derive(Debug)]
 pub struct WallClock(Instant);
 
@@ -30,7 +30,7 @@ impl Clock for WallClock {
     }
 }
 
-/// Runs `body` while the machine's workers and its page request thread run on threads of their own. `clock` is
+/// Runs `body` while the machine's workers and its page request thread run on threads of their own. `clock` must be
 /// the NIC's.
 pub fn run<R>(machine: &Machine, clock: &dyn Clock, body: impl FnOnce() -> R) -> R {
     let stop = AtomicBool::new(false);

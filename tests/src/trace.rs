@@ -1,4 +1,4 @@
-//! A probe that remembers.
+//! A probe that keeps its events.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -53,7 +53,7 @@ impl Bound {
 }
 
 #[test]
-fn a_fault_makes_its_way_to_the_process_and_back() {
+fn a_fault_reaches_the_process_and_its_answer_the_device() {
     let bound = bound();
     assert_eq!(bound.device.translate(Some(PASID), BASE), Translation::NONE);
     bound.device.request_page(Some(PASID), BASE, 7);
@@ -92,7 +92,7 @@ fn a_taken_page_is_gone_when_the_flush_returns() {
 }
 
 #[test]
-fn unbinding_waits_for_requests_that_nobody_has_looked_at() {
+fn unbinding_waits_for_requests_that_were_not_taken_yet() {
     let bound = bound();
     for group in 0..5 {
         bound.device.request_page(Some(PASID), Iova(BASE.0 + u64::from(group) * FRAME), group);
@@ -122,7 +122,7 @@ fn unbinding_a_quiet_pasid_ends_without_any_page_request() {
 }
 
 #[test]
-fn a_process_that_ends_without_unbinding_faults_in_silence() {
+fn faults_of_a_process_that_ended_without_unbinding_are_not_recorded() {
     let bound = bound();
     bound.process.write(BASE, b"here").unwrap();
     assert!(bound.device.translate(Some(PASID), BASE).write);
@@ -138,7 +138,7 @@ fn a_restarted_kernel_finds_the_unit_usable() {
     bound.process.write(BASE, b"here").unwrap();
     assert!(bound.device.translate(Some(PASID), BASE).write);
     bound.unit.shut_down().unwrap();
-    // A crash kernel does not shut down first: it finds translation and the queue on.
+    // A crash kernel boots without a shutdown before it: it finds translation and the queue enabled.
     bound.unit.enable_translation().unwrap();
     let unit = bound.platform.bring_up(pause());
     let function = unit.probe(FunctionSetup::capable(BDF)).unwrap();
@@ -217,7 +217,7 @@ fn an_absent_capability_is_named() {
     use refault_model::registers::RegisterWindow;
     use refault_model::vtd::RemappingUnitSetup;
 
-    /// A unit of which only the capability registers answer: everything but coherent walks.
+    /// A unit that has only capability registers: all capabilities but coherent walks.
     struct Lacking;
     impl MmioDevice for Lacking {
         fn read(&self, offset: u64, data: &mut [u8]) {

@@ -1,4 +1,4 @@
-//! The recorder behind the real models: whatever the NIC and the IOMMU do to a fault must fit together in it.
+//! The recorder with the real NIC and IOMMU: it must be able to assemble all of their events.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,15 +23,15 @@ const TARGET: Iova = Iova(0x7f80_0000_0000);
 const AREA: u64 = 16 * FRAME;
 /// Queue pairs that write at the same time.
 const STREAMS: usize = 4;
-/// Writes of each in one go.
+/// Writes of each queue pair in one round.
 const WRITES: u64 = 50;
-/// Faults that make a storm.
+/// Faults of a storm.
 const FAULTS: u64 = 1000;
-/// Bytes of each: they reach over several pages.
+/// Bytes of each write: several pages.
 const LENGTH: u32 = 5 * FRAME as u32 / 2;
 
-/// A machine that a recorder watches, a process with a target without a page, and the clock of both.
-fn watched(nic: NicConfig) -> (Machine, Session, Arc<Recorder>, Arc<WallClock>) {
+/// A machine with a recorder, a process whose target has no page, and the clock of both.
+fn recorded(nic: NicConfig) -> (Machine, Session, Arc<Recorder>, Arc<WallClock>) {
     let clock = Arc::new(WallClock::default());
     let recorder = Recorder::new(clock.clone(), 1 << 20);
     let machine = Machine::new(MachineSetup {
@@ -55,7 +55,7 @@ fn post(session: &Session, queue_pair: &mut QueuePair, id: u64) {
     queue_pair.post(&wqe).unwrap();
 }
 
-/// Lets every stream write, one request at a time each, until all are done.
+/// Runs every stream, one request at a time each, until all writes are done.
 fn write_all(machine: &Machine, session: &mut Session, streams: &mut [QueuePair]) {
     let mut left = vec![WRITES; streams.len()];
     for stream in streams.iter_mut() {
@@ -72,7 +72,7 @@ fn write_all(machine: &Machine, session: &mut Session, streams: &mut [QueuePair]
     }
 }
 
-/// Takes page after page of the target away until told to stop.
+/// Takes one page of the target after the other away until `stop` is set.
 fn disturb(machine: &Machine, process: &Process, stop: &AtomicBool) {
     for step in 0u64.. {
         if stop.load(Ordering::Acquire) {
@@ -91,7 +91,7 @@ fn disturb(machine: &Machine, process: &Process, stop: &AtomicBool) {
 #[test]
 fn a_storm_of_faults_fits_together() {
     let nic = NicConfig { workers: 2, page_retry_limit: u32::MAX, sample_every: 5, ..NicConfig::default() };
-    let (machine, mut session, recorder, clock) = watched(nic);
+    let (machine, mut session, recorder, clock) = recorded(nic);
     let mut streams: Vec<_> = (0..STREAMS).map(|_| session.add_pair(&machine.driver).0).collect();
     let (process, stop) = (session.process.clone(), AtomicBool::new(false));
     threads::run(&machine, clock.as_ref() as &dyn Clock, || {
@@ -116,7 +116,7 @@ fn a_storm_of_faults_fits_together() {
         assert!(times.response.is_none_or(|at| times.page_request < Some(at)), "{fault:?}");
         seen.len() == path.len()
     });
-    // The others were overtaken: somebody else brought the page before the answer came.
+    // For the others the page was present before their own answer came: another request had brought it in.
     assert!(whole.count() as u64 * 2 > sum.faults, "{sum:?}");
     check_requests(&recorder);
 }
@@ -125,7 +125,7 @@ fn a_storm_of_faults_fits_together() {
 fn check_requests(recorder: &Recorder) {
     let (requests, faults, observed) = (recorder.requests(), recorder.faults(), recorder.observed());
     assert_eq!((observed.requests_lost, observed.requests_dropped), (0, 0), "{observed:?}");
-    // A fifth of what each stream sends in one go.
+    // A fifth of the requests of each stream in one round.
     assert!(requests.len() as u64 >= STREAMS as u64 * WRITES / 5, "{}", requests.len());
     for request in &requests {
         let event = &request.event;
@@ -134,7 +134,7 @@ fn check_requests(recorder: &Recorder) {
         assert!(request.begin() <= event.fetched_ns && event.written_ns <= Some(event.end_ns), "{event:?}");
         assert_eq!((event.status, event.bytes, event.index % 5), (WC_SUCCESS, LENGTH, 0), "{event:?}");
         let own = faults.iter().filter(|fault| request.has(fault)).count() as u32;
-        // A page that was gone again when the device looked is one fault and missing twice.
+        // A page that was gone again at the retry is one fault, but missing twice.
         assert!(own <= event.faults && (own > 0) == (event.faults > 0), "{own} faults of {event:?}");
     }
     assert!(requests.iter().any(|request| request.event.faults > 0));
@@ -142,7 +142,7 @@ fn check_requests(recorder: &Recorder) {
 
 #[test]
 fn a_refused_page_is_one_failed_fault() {
-    let (machine, mut session, recorder, _) = watched(NicConfig { workers: 1, ..NicConfig::default() });
+    let (machine, mut session, recorder, _) = recorded(NicConfig { workers: 1, ..NicConfig::default() });
     session.write(1, SOURCE, Iova(TARGET.0 + AREA), 64);
     machine.settle();
     let [fault] = recorder.faults()[..] else { panic!("{:?}", recorder.faults()) };
@@ -153,7 +153,7 @@ fn a_refused_page_is_one_failed_fault() {
 
 #[test]
 fn a_queue_pair_destroyed_in_the_middle_leaves_no_fault_open() {
-    let (machine, mut session, recorder, _) = watched(NicConfig { workers: 1, ..NicConfig::default() });
+    let (machine, mut session, recorder, _) = recorded(NicConfig { workers: 1, ..NicConfig::default() });
     session.write(1, SOURCE, TARGET, 64);
     machine.settle_with(|_| Answer::Later);
     assert_eq!(recorder.observed().faults_open, 1);

@@ -1,3 +1,3 @@
-//! The lab against what is known without it: queueing theory, and published tables.
+//! The lab against queueing theory.
 
 mod queueing;

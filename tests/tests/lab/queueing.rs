@@ -8,12 +8,12 @@ use refault_lab::scenario::{Arrival, Delay, Device, Guest, Load, Pattern, Scenar
 
 /// Mean time to handle a fault.
 const SERVICE_NS: f64 = 20_000.0;
-/// Runs of which the mean is taken, each with a seed of its own.
+/// Runs over which the mean is taken, each with a seed of its own.
 const SEEDS: u64 = 10;
-/// Faults of each.
+/// Faults of each run.
 const FAULTS: u64 = 60_000;
 
-/// Faults that arrive at random, each of a queue pair and a page of its own, so that none waits but for a handler.
+/// Faults that arrive at random, each with its own queue pair and page, so that they wait only for a handler.
 fn faults(seed: u64, load: f64, handlers: u32, service: Delay) -> Scenario {
     let mut timing = Timing::instant(1 << 40);
     timing.minor = service;

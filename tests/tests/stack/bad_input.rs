@@ -1,4 +1,4 @@
-//! What a guest gets wrong, on purpose or not, in tables that one device reads for the other.
+//! A guest's mistakes, on purpose or not, in the tables that the IOMMU reads for the NIC.
 
 use refault_abi::codes::*;
 use refault_bus::{Gpa, Iova};
@@ -10,11 +10,11 @@ use refault_tests::session::Session;
 
 use crate::support::*;
 
-/// An address beyond all memory that a unit with 46 bits of host address can name.
+/// An address beyond the 46 bits of host address that the unit supports.
 const NOWHERE: Gpa = Gpa(0x20_0000_0000);
 
-/// Spoils something of a process whose first target page is present, writes there, and says what the
-/// requester is told. The machine must come to rest, and another process must not notice.
+/// Damages tables of a process whose first target page is present, writes there, and returns the status and cause that
+/// the requester gets. The machine must become idle, and another process must be unaffected.
 #[track_caller]
 fn write_after(spoil: impl FnOnce(&Machine, &Session)) -> (u8, u32) {
     let (machine, mut session) = ready(MachineSetup::default());
@@ -35,7 +35,7 @@ fn write_after(spoil: impl FnOnce(&Machine, &Session)) -> (u8, u32) {
     (outcome[0].1, outcome[0].2)
 }
 
-/// Makes the unit forget what it read of the PASID and context tables.
+/// Flushes what the unit has cached of the PASID and context tables.
 fn flush_tables(machine: &Machine) {
     let everything = [Descriptor::contexts(), Descriptor::pasid_cache(), Descriptor::iotlb()];
     machine.unit.queue.submit(&everything, false).unwrap();
@@ -58,7 +58,7 @@ fn an_address_space_outside_memory_blocks_everything() {
         machine.memory.dma().store_u64(Gpa(entry.0 + 16), NOWHERE.0).unwrap();
         flush_tables(machine);
     });
-    // The source is read first, and it is gone as well.
+    // The source is read first, and its tables are gone as well.
     assert_eq!(outcome.0, WC_LOC_PROT_ERR);
 }
 
@@ -69,13 +69,13 @@ fn a_table_that_contains_itself_is_walked_once() {
             let root = session.process.space.root();
             session.process.space.set_raw(TARGET, level, PageTableEntry::table(root)).unwrap();
         });
-        // Whatever the loop happens to lead to, the walk has four steps; and what it leads to may be nothing.
+        // The walk has four steps, wherever the loop leads; it may lead to no page.
         assert!(matches!(outcome.0, WC_SUCCESS | WC_REM_ACCESS_ERR), "level {level}: {outcome:?}");
     }
 }
 
 #[test]
-fn a_page_that_is_no_memory_is_named_so() {
+fn an_address_without_memory_has_a_cause_of_its_own() {
     let outcome = write_after(|_, session| {
         session
             .process
@@ -110,7 +110,7 @@ fn reserved_bits_block_the_access() {
 
 #[test]
 fn a_page_of_the_kernel_is_asked_for_and_given_up() {
-    // The kernel's handler finds the page present and says "look again", each time.
+    // Each time the kernel's handler finds the page present, and answers "retry".
     let outcome = write_after(|_, session| {
         let leaf = session.process.space.lookup(TARGET).unwrap().unwrap();
         session.process.space.set_raw(TARGET, 1, PageTableEntry(leaf.entry.0 & !PageTableEntry::U)).unwrap();

@@ -32,7 +32,7 @@ fn a_cold_write_passes_every_stage_once_and_in_order() {
 }
 
 #[test]
-fn a_warm_write_asks_nobody() {
+fn a_warm_write_needs_no_translation() {
     let (machine, mut session) = ready(MachineSetup::default());
     session.write(1, SOURCE, TARGET, 4096);
     machine.settle();
@@ -48,7 +48,7 @@ fn a_warm_write_asks_nobody() {
 }
 
 #[test]
-fn a_read_only_page_is_asked_for_again_and_then_written() {
+fn a_read_only_page_is_requested_again_and_then_written() {
     let (machine, mut session) = ready(MachineSetup::default());
     session.process.write(TARGET, b"as it was").unwrap();
     session.process.write_protect(TARGET).unwrap();
@@ -71,7 +71,7 @@ fn an_upgraded_page_needs_no_invalidation() {
     session.process.write_protect(TARGET).unwrap();
     session.read(1, SOURCE, TARGET, 1);
     machine.settle();
-    // The kernel makes the page writable without a word to anybody.
+    // The kernel makes the page writable without a flush.
     session.process.space.protect(TARGET, Rights::Write).unwrap();
     session.write(2, SOURCE, TARGET, 1);
     machine.settle();
@@ -80,7 +80,7 @@ fn an_upgraded_page_needs_no_invalidation() {
 }
 
 #[test]
-fn a_message_over_many_cold_pages_asks_for_each_page_once() {
+fn a_message_over_many_cold_pages_requests_each_page_once() {
     let (machine, mut session) = ready(MachineSetup::default());
     let len = 37 * FRAME as usize + 123;
     let bytes = fill_source(&session, len, 4);
@@ -106,7 +106,7 @@ fn both_ends_may_be_cold() {
 }
 
 #[test]
-fn a_refused_page_is_a_remote_access_error_and_the_other_queue_pairs_do_not_notice() {
+fn a_refused_page_is_a_remote_access_error_and_other_queue_pairs_are_unaffected() {
     let (machine, mut session) = ready(MachineSetup::default());
     let mut other = open(&machine, 2);
     session.write(1, SOURCE, Iova(TARGET.0 + AREA), 8);
@@ -155,7 +155,7 @@ fn send_read_and_atomics_fault_like_writes() {
 }
 
 #[test]
-fn a_completion_that_was_asked_for_raises_one_interrupt() {
+fn an_armed_completion_queue_raises_one_interrupt() {
     let (machine, mut session) = ready(MachineSetup::default());
     session.events.arm();
     session.completions.arm();
@@ -193,7 +193,7 @@ fn two_processes_use_the_same_addresses_for_different_memory() {
 }
 
 #[test]
-fn large_pages_are_asked_for_once_and_split_under_the_device() {
+fn large_pages_are_requested_once_and_split_under_the_device() {
     let (machine, mut session) = ready(MachineSetup { memory: 128 << 20, ..MachineSetup::default() });
     let large = Iova(0x7fc0_0000_0000);
     session.process.map_area(large, 8 << 20, Rights::Write, PageSize::Large);
@@ -203,8 +203,8 @@ fn large_pages_are_asked_for_once_and_split_under_the_device() {
     machine.settle();
     assert_success(&session.drain(), [1]);
     assert_eq!(bytes_at(&session, start, AREA as usize), bytes);
-    // The message crosses a line of 2 MiB. Pages ahead are named by 4 KiB, so a window may name a page of the
-    // same large page more than once before it is there; after it, nothing of it is missing.
+    // The message crosses a 2 MiB boundary. Pages ahead are requested in units of 4 KiB, so one large page may be
+    // requested more than once before it is present; afterwards no part of it is missing.
     assert!(page_requests(&machine) >= 2);
     machine.trace.take();
     session.process.space.split(large).unwrap();
@@ -244,7 +244,7 @@ fn rings_and_pinned_regions_work_in_a_translated_domain_too() {
 }
 
 #[test]
-fn device_writes_leave_their_marks_in_the_page_table() {
+fn device_accesses_set_accessed_and_dirty_bits() {
     let (machine, mut session) = ready(MachineSetup::default());
     session.process.populate(TARGET, FRAME).unwrap();
     session.process.space.clean(TARGET).unwrap();
@@ -256,7 +256,7 @@ fn device_writes_leave_their_marks_in_the_page_table() {
     session.write(2, SOURCE, TARGET, 8);
     machine.settle();
     assert!(session.process.space.lookup(TARGET).unwrap().unwrap().dirty());
-    // What fsync does: clean, flush, and the next write leaves its mark again.
+    // As fsync does: clean and flush; the next write sets the bit again.
     assert!(session.process.space.clean(TARGET).unwrap().dirty());
     session.process.flush(TARGET, FRAME).unwrap();
     session.write(3, SOURCE, TARGET, 8);

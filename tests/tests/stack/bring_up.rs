@@ -1,4 +1,4 @@
-//! What a kernel finds, and what it switches on, before anything is transferred.
+//! What a kernel finds, and what it enables, before any transfer.
 
 use pcics::capabilities::CapabilityKind;
 use pcics::extended_capabilities::ExtendedCapabilityKind;
@@ -21,7 +21,7 @@ fn config_space(machine: &Machine) -> Vec<u8> {
 }
 
 #[test]
-fn another_decoder_finds_everything_switched_on_after_bring_up() {
+fn an_independent_decoder_finds_all_capabilities_enabled_after_bring_up() {
     let bytes = config_space(&Machine::new(MachineSetup::default()));
     let header = Header::try_from(&bytes[..DDR_OFFSET]).unwrap();
     assert_eq!((header.vendor_id, header.device_id), (PCI_VENDOR_ID, PCI_DEVICE_ID));
@@ -65,10 +65,10 @@ fn a_second_kernel_finds_the_machine_as_the_first_one_did() {
 }
 
 #[test]
-fn a_driver_refuses_what_it_does_not_know() {
+fn a_driver_refuses_an_unknown_device() {
     let machine = Machine::new(MachineSetup::default());
     let mut setup = machine.driver.setup().clone();
-    // BAR 4 holds vectors: where the registers should be there is no magic number.
+    // BAR 4 holds the MSI-X vectors: there is no magic number where the registers should be.
     setup.function.bars.retain(|(index, _)| *index != 0);
     let vectors = setup.function.bar(4).unwrap();
     setup.function.bars.push((0, vectors));

@@ -1,5 +1,5 @@
 //! A guest that writes anything anywhere, to the IOMMU, to the NIC, and to the memory that both read: neither
-//! panics, hangs or works for ever, and the next kernel finds both usable.
+//! panics, hangs or works forever, and the next kernel finds both usable.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,10 +15,10 @@ use refault_tests::session::Session;
 
 use crate::support::*;
 
-/// Where the first frames are given out, and so all tables and rings lie.
+/// End of the memory from which the first frames are allocated: all tables and rings are below.
 const TABLES: u64 = 4 << 20;
 
-/// One thing a guest does.
+/// One action of a guest.
 #[derive(Clone, Debug)]
 enum Act {
     /// Write a register of the IOMMU.
@@ -33,7 +33,7 @@ enum Act {
     Descriptors(Vec<[u64; 2]>),
     /// Put an entry into the process' tables.
     Entry { page: u64, level: u8, value: u64 },
-    /// Answer a page request that nobody made.
+    /// Answer a page request that was never sent.
     Respond { pasid: Option<u32>, group: u64, code: u8 },
     /// Use the device as it is meant to be used.
     Write { offset: u64, length: u32 },
@@ -80,7 +80,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Does one thing. What the guest's own drivers make of the chaos is their business: their errors are ignored.
+/// Performs one action. Errors of the guest's own drivers are ignored: the state may be inconsistent.
 fn play(machine: &Machine, session: &mut Session, act: &Act) {
     match act {
         Act::Iommu { offset, data } => machine.iommu.write(*offset, data),
@@ -114,16 +114,16 @@ fn play(machine: &Machine, session: &mut Session, act: &Act) {
         ),
         Act::Time => drop(machine.pass_time()),
     }
-    assert!((0..10_000).any(|_| !machine.poll()), "the NIC does not come to rest");
+    assert!((0..10_000).any(|_| !machine.poll()), "the NIC does not become idle");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_a_guest_writes_both_devices_come_to_rest_and_serve_the_next(acts in vec(act(), 1..80)) {
-        // Where a device was stopped its driver waits in vain.
-        let (machine, mut session) = ready(MachineSetup { impatient: true, ..MachineSetup::default() });
+    fn whatever_a_guest_writes_both_devices_become_idle_and_serve_the_next(acts in vec(act(), 1..80)) {
+        // The driver of a stopped device waits without success.
+        let (machine, mut session) = ready(MachineSetup { short_waits: true, ..MachineSetup::default() });
         for act in &acts {
             play(&machine, &mut session, act);
         }

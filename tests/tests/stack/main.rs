@@ -1,5 +1,4 @@
-//! NIC, IOMMU and model guest in one process: on one thread where a test is about an order of events, on
-//! several where it is about a race.
+//! NIC, IOMMU and model guest in one process: on one thread to test an order of events, on several to test a race.
 
 mod bad_input;
 mod basics;

@@ -1,5 +1,5 @@
-//! Random sequences of what kernels, processes and devices do to pages, against a model that is slow and
-//! obviously right: what is in memory afterwards, what was asked for, and what each request was told.
+//! Random sequences of operations by kernel, process and device on pages, against a slow and obviously correct model:
+//! the memory afterwards, the page requests, and the status of each request.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ use crate::support::*;
 const PAGES: usize = 12;
 const PAGE: usize = FRAME as usize;
 
-/// One thing that happens.
+/// One operation.
 #[derive(Clone, Debug)]
 enum Step {
     /// The device writes `length` bytes at `offset` of the target.
@@ -28,7 +28,7 @@ enum Step {
     Read { offset: usize, length: usize },
     /// The process writes.
     Store { offset: usize, seed: u64 },
-    /// The kernel takes a page and forgets what was on it.
+    /// The kernel takes a page away and discards its contents.
     Take(usize),
     /// The kernel moves a page to another frame.
     Move(usize),
@@ -36,7 +36,7 @@ enum Step {
     Swap(usize),
     /// The kernel write-protects a page.
     Protect(usize),
-    /// The kernel makes a page writable, and tells nobody.
+    /// The kernel makes a page writable, without a flush.
     Upgrade(usize),
     /// The kernel's handler refuses a page from now on, or no longer.
     Refuse(usize, bool),
@@ -65,7 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What is known of a page.
+/// The model's state of a page.
 #[derive(Clone, Debug)]
 struct Page {
     bytes: Vec<u8>,
@@ -163,8 +163,8 @@ impl Pair {
         }
         self.settle();
         if refused {
-            let told = outcomes(&self.session.drain());
-            assert_eq!(told, [(self.id, WC_REM_ACCESS_ERR, CAUSE_PAGE_REFUSED)]);
+            let statuses = outcomes(&self.session.drain());
+            assert_eq!(statuses, [(self.id, WC_REM_ACCESS_ERR, CAUSE_PAGE_REFUSED)]);
             self.adopt(touched, offset, data.as_deref());
             self.session.reconnect(&self.machine.driver);
             return;
@@ -179,7 +179,7 @@ impl Pair {
         }
     }
 
-    /// Lets the machine work, with a handler that refuses what is to be refused.
+    /// Runs the machine, with a handler that refuses the pages that the model refuses.
     fn settle(&mut self) {
         self.machine.trace.take();
         let Self { machine, pages, .. } = self;
@@ -190,8 +190,8 @@ impl Pair {
         });
     }
 
-    /// After a request that failed: pages that were brought in are in, and each touched page has either its old
-    /// bytes or those of the request.
+    /// After a failed request: pages that were faulted in are present, and each touched page has either its old bytes or
+    /// those of the request.
     fn adopt(&mut self, touched: std::ops::RangeInclusive<usize>, offset: usize, data: Option<&[u8]>) {
         let mut written = self.pages.clone();
         if let Some(data) = data {
@@ -229,14 +229,14 @@ impl Pair {
         (offset..offset + length).map(|index| self.pages[index / PAGE].bytes[index % PAGE]).collect()
     }
 
-    /// A frame has a new owner, who fills it.
+    /// Gives a frame to a new owner, which fills it.
     fn give_away(&mut self, frame: Gpa) {
         let canary = self.foreign.len() as u8 | 0x80;
         self.machine.memory.fill(frame, FRAME, canary).unwrap();
         self.foreign.push((frame, canary));
     }
 
-    /// Memory is what the model says, and nobody else's has changed.
+    /// Memory is as in the model, and that of other owners is unchanged.
     fn check(&self) {
         for (page, known) in self.pages.iter().enumerate() {
             let leaf = self.session.process.space.lookup(Self::at(page)).unwrap();

@@ -1,4 +1,4 @@
-//! The races that each own a test (docs/architecture.md, "What keeps it correct").
+//! Races, each with a test of its own (docs/architecture.md, "What keeps it correct").
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -20,7 +20,7 @@ use refault_tests::threads::{self, WallClock};
 
 use crate::support::*;
 
-/// A machine whose memory can be trapped, with `pages` pages of the target present and warm.
+/// A machine with traps on memory accesses, with `pages` pages of the target present and warm.
 fn trapped(pages: u64) -> (Machine, Session) {
     let (machine, mut session) = ready(MachineSetup { hooked: true, ..MachineSetup::default() });
     session.process.populate(TARGET, pages * FRAME).unwrap();
@@ -31,7 +31,7 @@ fn trapped(pages: u64) -> (Machine, Session) {
     (machine, session)
 }
 
-/// Lets the NIC run into page requests that stay in the queue; gives them to the test unanswered.
+/// Runs the NIC until it waits for pages. Returns the page requests, unanswered.
 fn unanswered(machine: &Machine) -> Vec<QueuedRequest> {
     let mut kept = Vec::new();
     machine.settle_with(|request| {
@@ -54,7 +54,7 @@ fn an_invalidation_between_translation_and_copy_waits_for_the_copy() {
         let (flushed, flushed_early) = (flushed.clone(), flushed_early.clone());
         move || {
             // The device has translated, and is about to copy. Now the kernel takes the page away, and as soon
-            // as the flush returns gives it to somebody else.
+            // as the flush returns gives it to another owner.
             let returned = flushed.clone();
             let thread = thread::spawn(move || {
                 let taken = process.take_page(TARGET).unwrap();
@@ -66,7 +66,7 @@ fn an_invalidation_between_translation_and_copy_waits_for_the_copy() {
             while trace.count(Stage::Invalidate) == 0 {
                 thread::yield_now();
             }
-            // It has arrived at the device: give a wrong device time to let it pass.
+            // The invalidation has arrived at the device: give a faulty device time to complete it too early.
             thread::sleep(Duration::from_millis(20));
             flushed_early.store(flushed.load(Ordering::SeqCst), Ordering::SeqCst);
             sender.send(thread).unwrap();
@@ -104,7 +104,7 @@ fn a_response_for_an_unknown_or_finished_group_is_ignored() {
     machine.unit.respond(&kept[0], code).unwrap();
     machine.settle();
     assert_success(&session.drain(), [1]);
-    // The group is finished: the same answer once more finds nobody, not even the next fault.
+    // The group is finished: the same answer once more has no effect, not even on the next fault.
     session.write(2, SOURCE, Iova(TARGET.0 + FRAME), 8);
     let next = unanswered(&machine);
     machine.unit.respond(&kept[0], ResponseCode::InvalidRequest).unwrap();
@@ -157,14 +157,14 @@ fn a_full_page_request_queue_loses_no_access() {
     assert!(!machine.unit.page_requests.overflowed());
 }
 
-/// How far the faults of a dying process have come.
+/// How far the faults of a killed process have come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Row {
-    /// In the queue, nobody has looked at them.
+    /// In the queue, not taken yet.
     Queued,
     /// Taken from the queue, being handled.
     Handled,
-    /// Answered; the device has not yet looked again.
+    /// Answered; the device has not retried yet.
     Answered,
 }
 
@@ -187,7 +187,7 @@ fn tear_down(row: Row, dies_first: bool) {
         kept.iter().for_each(|request| machine.unit.respond(request, machine.fault(request)).unwrap());
     }
     if dies_first {
-        // exit_mmap: the kernel clears the entry before any driver hears of it.
+        // exit_mmap: the kernel clears the entry before any driver is notified.
         machine.function.release(session.pasid).unwrap();
     }
     machine.driver.stop_context(session.context).unwrap();
@@ -200,17 +200,17 @@ fn tear_down(row: Row, dies_first: bool) {
     machine.settle();
     let completions = session.drain();
     assert_eq!(completions.len(), 1, "{row:?} {dies_first}");
-    // Stopping overtakes whatever a worker has not begun: also a look at a page that is there by now.
+    // Stopping takes effect before any work that a worker has not begun: also before a retry whose page is present by now.
     assert_ne!(completions[0].status, WC_SUCCESS, "{row:?} {dies_first}");
     assert!(machine.unit.page_requests.is_empty());
-    // The address space is gone: its tables may be anything now, and nobody may look at them.
+    // The address space is gone: its tables may hold anything now, and must not be walked.
     let walks = machine.iommu.statistics().walks;
     session.write(2, SOURCE, TARGET, 8);
     machine.settle();
     assert_eq!(machine.iommu.statistics().walks, walks, "{row:?} {dies_first}");
-    // The PASID may be another process' now, and neither it nor a bystander inherits anything.
-    let mut heir = open(&machine, 1);
-    for other in [&mut heir, &mut bystander] {
+    // The PASID may belong to another process now; neither that nor a bystander is affected.
+    let mut successor = open(&machine, 1);
+    for other in [&mut successor, &mut bystander] {
         let bytes = fill_source(other, 9000, 5);
         other.write(3, SOURCE, TARGET, 9000);
         machine.settle();
@@ -268,5 +268,5 @@ fn a_region_revoked_during_the_copy_takes_no_byte_afterwards() {
     assert_eq!(bytes_at(&session, TARGET, bytes.len()), after_answer);
 }
 
-/// Everything a region may allow.
+/// All access rights of a region.
 const ALL: u32 = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;

@@ -1,8 +1,8 @@
-//! Storms: the device writes on threads of its own while the kernel moves pages beneath it, and gives every
-//! frame it took to somebody else at once.
+//! Storms: the device writes on threads of its own while the kernel moves the pages under it, and gives every frame
+//! that it takes to another owner at once.
 //!
-//! Two promises are checked. What was acknowledged is where the page table says it is; and no byte lands in a
-//! frame after it was taken. How much is done is fixed, how long it takes is not.
+//! Two promises are checked: acknowledged data is in the frame that the page table names, and no byte lands in a frame
+//! after it was taken. The amount of work is fixed, its duration is not.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,20 +29,19 @@ const STREAMS: usize = 4;
 const PAGES: u64 = 24;
 /// Writes of each.
 const WRITES: u64 = 2000;
-/// Frames that somebody else holds at a time.
+/// Frames that the other owner holds at a time.
 const HELD: usize = 16;
 
 fn storm_machine() -> (Machine, Session, Arc<WallClock>) {
     let clock = Arc::new(WallClock::default());
-    // Here a page may well be taken away again each time before the device has looked at it.
+    // Here a page may be taken away again and again before the device has retried.
     let nic = NicConfig { workers: 2, page_retry_limit: u32::MAX, ..NicConfig::default() };
     let (machine, session) =
         ready(MachineSetup { nic, clock: Some(clock.clone()), ..MachineSetup::default() });
     (machine, session, clock)
 }
 
-/// Somebody else: gets the frames that were taken, fills them with a canary, and finds it untouched when it
-/// gives them back.
+/// The next owner of taken frames: fills them with a canary, and checks that it is intact before freeing them.
 struct NextOwner<'a> {
     memory: &'a GuestMemory,
     held: VecDeque<(Gpa, u8)>,
@@ -78,7 +77,7 @@ impl<'a> NextOwner<'a> {
     }
 }
 
-/// A queue pair that writes records over its own part of the target, and remembers what must be there.
+/// A queue pair that writes records over its own part of the target, with the bytes expected there.
 struct Stream {
     queue_pair: QueuePair,
     start: Iova,
@@ -103,7 +102,7 @@ impl Stream {
     fn post(&mut self, session: &Session, index: usize, id: u64) {
         let length = 64 + if self.random(4) == 0 { self.random(6 * FRAME) } else { self.random(2000) };
         let at = self.random(PAGES * FRAME - length);
-        // Each stream has a stretch of the source of its own: no other write may read it half filled.
+        // Each stream has its own part of the source, so that no other write reads it half filled.
         let source = Iova(SOURCE.0 + index as u64 * 8 * FRAME);
         let record = pattern(length as usize, id << 8 | index as u64);
         session.process.write(source, &record).unwrap();
@@ -114,7 +113,7 @@ impl Stream {
     }
 }
 
-/// Lets every stream write, one request at a time each, until all are done.
+/// Runs every stream, one request at a time each, until all writes are done.
 fn write_all(machine: &Machine, session: &mut Session, streams: &mut [Stream]) {
     let by_number: Vec<_> = streams.iter().map(|stream| stream.queue_pair.number()).collect();
     let mut left = vec![WRITES; streams.len()];
@@ -133,8 +132,7 @@ fn write_all(machine: &Machine, session: &mut Session, streams: &mut [Stream]) {
 }
 
 /// Runs the storm: `disturb` is called again and again with a page of the target while the streams write. Every
-/// acknowledged byte must be there in the end.
-/// Gives the number of page requests and of invalidations.
+/// acknowledged byte must be in place at the end. Returns the numbers of page requests and of invalidations.
 fn storm(disturb: impl Fn(&Process, Iova, &mut NextOwner<'_>) + Sync) -> (usize, usize) {
     let (machine, mut session, clock) = storm_machine();
     let pairs: Vec<_> = (0..STREAMS).map(|_| session.add_pair(&machine.driver)).collect();
@@ -210,7 +208,7 @@ fn pages_are_swapped_out_while_the_device_writes_them() {
 #[test]
 fn pages_are_write_protected_while_the_device_writes_them() {
     let (requests, invalidations) = storm(|process, page, _| {
-        // A page that is not there yet has nothing to protect.
+        // A page that is not present yet cannot be protected.
         let _ = process.write_protect(page);
     });
     let calm = requests < 100 || invalidations < 100;

@@ -1,4 +1,4 @@
-//! What these tests share.
+//! Shared by these tests.
 
 use refault_abi::codes::WC_SUCCESS;
 use refault_abi::queue::Cqe;
@@ -9,7 +9,7 @@ use refault_model::paging::{PageSize, Rights};
 use refault_tests::machine::{Machine, MachineSetup};
 use refault_tests::session::Session;
 
-/// Where the bytes come from.
+/// Address of the source.
 pub(crate) const SOURCE: Iova = Iova(0x7f00_0000_0000);
 /// Where they go.
 pub(crate) const TARGET: Iova = Iova(0x7f80_0000_0000);
@@ -39,7 +39,7 @@ pub(crate) fn fill_source(session: &Session, len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Bytes that differ from seed to seed and from place to place.
+/// Bytes that depend on the seed and on the offset.
 pub(crate) fn pattern(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let step = |_| {
@@ -51,7 +51,7 @@ pub(crate) fn pattern(len: usize, seed: u64) -> Vec<u8> {
     (0..len).map(step).collect()
 }
 
-/// What the process finds at `at`.
+/// The bytes that the process reads at `at`.
 pub(crate) fn bytes_at(session: &Session, at: Iova, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     session.process.read(at, &mut bytes).unwrap();
@@ -70,7 +70,7 @@ pub(crate) fn outcomes(completions: &[Cqe]) -> Vec<(u64, u8, u32)> {
     completions.iter().map(|cqe| (cqe.wr_id, cqe.status, cqe.vendor_error)).collect()
 }
 
-/// How often the NIC asked for a page.
+/// Number of page requests by the NIC.
 pub(crate) fn page_requests(machine: &Machine) -> usize {
     machine.trace.count(Stage::PageRequest)
 }

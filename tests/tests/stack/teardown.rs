@@ -1,4 +1,4 @@
-//! Everything ends: unbinding, killing, resetting and destroying with faults in flight.
+//! Teardown with faults in flight: unbinding, killing, resetting, destroying.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use refault_tests::threads::{self, WallClock};
 
 use crate::support::*;
 
-/// Posts a write over `pages` cold pages and lets the NIC ask for the first of them.
+/// Posts a write over `pages` cold pages and lets the NIC request the first of them.
 fn fault(machine: &Machine, session: &mut Session, pages: u64) {
     session.write(1, SOURCE, TARGET, (pages * FRAME) as u32);
     machine.poll();
     assert!(!machine.unit.page_requests.is_empty());
 }
 
-/// Asserts that a process opened now can use the device, and that nothing of another one meets it.
+/// Asserts that a process opened now can use the device, unaffected by earlier ones.
 #[track_caller]
 fn assert_usable(machine: &Machine, pasid: u32) {
     let mut session = open(machine, pasid);
@@ -35,7 +35,7 @@ fn assert_usable(machine: &Machine, pasid: u32) {
 }
 
 #[test]
-fn unbinding_drains_what_the_stopped_device_had_asked_for() {
+fn unbinding_drains_the_requests_of_the_stopped_device() {
     let (machine, mut session) = ready(MachineSetup::default());
     fault(&machine, &mut session, 20);
     machine.driver.stop_context(session.context).unwrap();
@@ -43,7 +43,7 @@ fn unbinding_drains_what_the_stopped_device_had_asked_for() {
     assert!(machine.unit.page_requests.is_empty());
     machine.settle();
     assert_eq!(outcomes(&session.drain()), [(1, WC_WR_FLUSH_ERR, CAUSE_NONE)]);
-    // The group indices came home with the drain: all of them can be used again.
+    // The drain returned all group indices: they can be used again.
     for pasid in 1..4 {
         assert_usable(&machine, pasid);
     }
@@ -75,7 +75,7 @@ fn a_page_is_waited_for_as_long_as_it_takes_unless_a_limit_was_set() {
 }
 
 #[test]
-fn a_page_that_nobody_answers_is_given_up_and_a_late_answer_meets_nobody() {
+fn an_unanswered_page_request_times_out_and_a_late_answer_has_no_effect() {
     let nic = NicConfig { page_request_timeout_ns: Some(1_000_000), ..NicConfig::default() };
     let (machine, mut session) = ready(MachineSetup { nic, ..MachineSetup::default() });
     let kept = write_without_an_answer(&machine, &mut session);
@@ -107,7 +107,7 @@ fn a_response_failure_stops_page_requests_until_they_are_enabled_again() {
 }
 
 #[test]
-fn with_one_credit_everybody_gets_a_turn() {
+fn with_one_credit_every_queue_pair_gets_a_turn() {
     let (machine, mut session) = ready(MachineSetup::default());
     machine.driver.config().set_page_request_allocation(1).unwrap();
     let key = session.region.key;
@@ -129,7 +129,7 @@ fn with_one_credit_everybody_gets_a_turn() {
 }
 
 #[test]
-fn a_destroyed_queue_pair_leaves_its_faults_to_nobody() {
+fn the_faults_of_a_destroyed_queue_pair_end_without_effect() {
     let (machine, mut session) = ready(MachineSetup::default());
     let (mut doomed, peer) = session.add_pair(&machine.driver);
     let key = session.region.key;
@@ -174,7 +174,7 @@ fn a_function_level_reset_with_faults_in_flight_leaves_a_usable_device() {
             machine.unbind(&other);
             machine.poll();
             let completions = [session.drain(), other.drain()].concat();
-            assert_eq!(completions.len(), 2, "unbinding strands a request");
+            assert_eq!(completions.len(), 2, "unbinding leaves a request without a completion");
             machine.reset_function();
         } else {
             machine.driver.config().function_reset().unwrap();
@@ -219,7 +219,7 @@ fn a_process_killed_a_hundred_times_with_faults_in_flight_leaves_nothing_behind(
             session.write(1, SOURCE, TARGET, (AREA - FRAME) as u32);
             let local = work::piece(SOURCE, 64 * FRAME as u32, key);
             more.post(&work::rdma_write(2, local, Iova(TARGET.0 + 8 * FRAME), key)).unwrap();
-            // Sometimes at once, sometimes with some pages written.
+            // Killed at once in some rounds, after some pages in others.
             (0..round * 20).for_each(|_| std::thread::yield_now());
             machine.driver.stop_context(session.context).unwrap();
             machine.driver.destroy(CMD_DESTROY_QP, more.number()).unwrap();

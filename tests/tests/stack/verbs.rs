@@ -13,11 +13,11 @@ use refault_tests::machine::MachineSetup;
 use crate::support::*;
 
 const QKEY: u32 = 11;
-/// What a receive request has in front of a datagram's payload.
+/// Bytes in front of a datagram's payload in a receive buffer.
 const GRH: u64 = 40;
 
 #[test]
-fn datagrams_fault_their_way_into_a_shared_receive_queue() {
+fn datagrams_into_a_shared_receive_queue_fault_pages_in() {
     let (machine, mut session) = ready(MachineSetup::default());
     let driver = &machine.driver;
     let mut srq = driver.create_shared_receive_queue(session.pd, session.events.number(), 3).unwrap();
@@ -27,7 +27,7 @@ fn datagrams_fault_their_way_into_a_shared_receive_queue() {
         qp
     };
     let (mut speaker, listeners) = (create(), [create(), create(), create()]);
-    // Each request lies across two pages that are not there.
+    // Each request lies across two absent pages.
     for index in 0..8 {
         let place = Iova(TARGET.0 + (2 * index + 1) * FRAME - 100);
         srq.post(&work::receive(100 + index, work::piece(place, 1000, session.region.key))).unwrap();
@@ -63,7 +63,7 @@ fn datagrams_fault_their_way_into_a_shared_receive_queue() {
 }
 
 #[test]
-fn a_flush_faults_pages_in_and_knows_what_does_not_survive() {
+fn a_flush_faults_pages_in_and_fails_for_volatile_memory() {
     let (machine, mut session) = ready(MachineSetup::default());
     assert_eq!(machine.driver.capabilities().unwrap().features & CAP_FLUSH_PERSISTENT, 0);
     let key = session.region.key;
