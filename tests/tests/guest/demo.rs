@@ -1,4 +1,4 @@
-//! The demo's scenarios at small size, in all modes, with one and with two vCPUs, on hosts that have other things to do.
+//! The demo's scenarios at small size, in all modes, with one and with two vCPUs, on busy hosts.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ const SCENARIOS: [&str; 8] =
 
 const MODES: [&str; 3] = ["pasid", "odp", "pinned"];
 
-/// A budget that no machine needs: how far a scenario comes must not depend on how fast it is.
+/// A budget larger than any machine needs: the result must not depend on the machine's speed.
 const BUDGET: &str = "3600";
 
 fn small_demo(cpus: &str, mapping: &str, more: &[&str], beside: impl FnOnce(&Running, &Path)) -> RunSummary {
@@ -57,7 +57,7 @@ fn small_demo(cpus: &str, mapping: &str, more: &[&str], beside: impl FnOnce(&Run
     summary
 }
 
-/// Threads that want all there is of a CPU, until they are dropped.
+/// Threads that keep CPUs busy until they are dropped.
 struct Busy {
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -85,7 +85,7 @@ fn every_scenario_passes_with_one_cpu_beside_four_busy_loops() {
     small_demo("1", "2m", &[], |_, _| busy = Some(Busy::new(4)));
 }
 
-/// Waits until the guest's program has said `word`, or can do so no more.
+/// Waits until the output of the guest's program contains `word`, for ten minutes at most.
 fn await_word(runs: &Path, word: &str) {
     let said = || {
         let runs = fs::read_dir(runs).expect("a folder").flatten();
@@ -98,19 +98,19 @@ fn await_word(runs: &Path, word: &str) {
     }
 }
 
-/// As on a host that suspends, swaps or moves a machine: nothing runs for longer than guests and drivers would wait.
+/// As on a host that suspends or swaps a machine: nothing runs for longer than the timeouts of guests and drivers.
 #[test]
-fn every_scenario_passes_with_two_cpus_that_stand_still_for_a_while() {
+fn every_scenario_passes_with_two_cpus_that_are_stopped_for_a_while() {
     let stop = |running: &Running, runs: &Path| {
         await_word(runs, "truncate");
         running.stand_still(Duration::from_secs(20));
     };
     let summary = small_demo("2", "4k", &["--guest-stages"], stop);
-    let told = summary.observed.guest.expect("the guest was asked");
-    assert!(told.split > 0, "{told:#?}");
+    let stages = summary.observed.guest.expect("the guest traced its stages");
+    assert!(stages.split > 0, "{stages:#?}");
 }
 
-/// The checks must be able to fail: one bit is flipped behind the program's back, or a write is left out.
+/// The checks must be able to fail: one bit is flipped behind the program's back, or a write is omitted.
 #[test]
 fn one_wrong_bit_fails_the_scenario_that_looks_for_it() {
     let text = r#"

@@ -1,4 +1,4 @@
-//! What a stock kernel and stock tools make of IOMMU and NIC.
+//! IOMMU and NIC as a stock kernel and stock tools see them.
 
 use crate::support::script;
 

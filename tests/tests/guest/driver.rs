@@ -2,7 +2,7 @@
 
 use crate::support::script;
 
-/// Shell functions: one ping-pong over loopback, to its end; and one under way, to be killed.
+/// Shell functions: a ping-pong over loopback that ends by itself, and one that runs until it is killed.
 const PINGPONG: &str = r#"
 ip link set lo up
 pingpong() {
@@ -178,8 +178,8 @@ fn on_a_kernel_without_sva_the_nic_translates_and_pasid_mode_is_refused_in_one_l
     let (said, log) = script(2, &["--kernel-series", "6.12"], &text);
     assert_eq!(said.status, 0, "{said:#?}");
     assert!(said.stdout.contains("all done") && !said.stdout.contains("NOT OK"), "{said:#?}");
-    let told = |line: &str| log.matches(line).count();
-    assert_eq!(told("use the NIC's table: this kernel has no shared virtual addressing"), 1, "{log}");
-    assert_eq!(told("are refused: this kernel has no shared virtual addressing"), 1, "{log}");
-    assert_eq!(told("on-demand regions in PASID mode are refused"), 1, "{log}");
+    let count = |line: &str| log.matches(line).count();
+    assert_eq!(count("use the NIC's table: this kernel has no shared virtual addressing"), 1, "{log}");
+    assert_eq!(count("are refused: this kernel has no shared virtual addressing"), 1, "{log}");
+    assert_eq!(count("on-demand regions in PASID mode are refused"), 1, "{log}");
 }

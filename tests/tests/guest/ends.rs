@@ -1,10 +1,10 @@
-//! Exit statuses tell the truth, whatever the guest does.
+//! Exit statuses are correct, whatever the guest does.
 
 use std::process::Command;
 
 use crate::support::{Refault, binary, script};
 
-/// `git bisect run` must not call a kernel that panics a good one.
+/// `git bisect run` must not take a kernel that panics for a good one.
 #[test]
 fn a_panic_under_an_initrd_is_no_success() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -29,7 +29,7 @@ fn a_guest_that_halts_ends_the_run() {
 }
 
 #[test]
-fn a_warning_fails_where_it_is_to_and_no_program_speaks_for_init() {
+fn a_warning_fails_a_run_on_request_and_no_program_can_imitate_init() {
     let text = r#"
         echo "exit 3" >/dev/refault-control
         echo "<4>WARNING: CPU: 0 at made/up.c:1" >/dev/kmsg"#;
@@ -39,9 +39,9 @@ fn a_warning_fails_where_it_is_to_and_no_program_speaks_for_init() {
     assert!(said.stderr.contains("guest: exit 3"), "{said:#?}");
 }
 
-/// How long a guest takes to get that far is not what this is about: it gets twice the time until it was there.
+/// The time that a guest takes to boot does not matter: the limit is doubled until the command has started.
 #[test]
-fn a_guest_whose_time_is_up_says_what_it_waits_for() {
+fn a_guest_at_its_time_limit_reports_what_it_waits_for() {
     let mut limit = 15;
     loop {
         let seconds = limit.to_string();

@@ -1,4 +1,4 @@
-//! A scenario of the lab in the real guest, and what of it the model counts the same.
+//! A scenario of the lab in the real guest: its counts equal those of the model.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use refault_lab::scenario::Scenario;
 
 use crate::support::{Refault, assert_clean};
 
-/// What both have in common: one queue pair, one request at a time, a page each.
+/// Keys of both: one queue pair, one request at a time, a page each.
 const COMMON: &str = "requests = 300\nseed = 11\npreset = \"example\"\n";
 
 /// The counts of a scenario on the virtual clock, and in a real guest.
@@ -21,13 +21,13 @@ fn both(name: &str, load: &str) -> (Counts, Counts) {
     (model, in_guest(folder.path(), &file))
 }
 
-/// In the model pages are taken away in no time, and no record tells of it; but the NIC counts its invalidations. Those
-/// of setting up are the ones of a run that takes nothing away.
+/// In the model, evictions before a request take no time and leave no record, but the NIC counts their invalidations.
+/// Those of the setup are subtracted: a run without evictions has only these.
 fn in_model(scenario: &Scenario) -> Counts {
     let run = |scenario: &Scenario| engine::run(scenario).expect("the model runs");
-    let mut lasting = scenario.clone();
-    lasting.load.cold_share = 0.0;
-    let (outcome, still) = (run(scenario), run(&lasting));
+    let mut unevicted = scenario.clone();
+    unevicted.load.cold_share = 0.0;
+    let (outcome, still) = (run(scenario), run(&unevicted));
     let invalidations = outcome.counters.nic.invalidations - still.counters.nic.invalidations;
     Counts { invalidations, ..Counts::of(&outcome.records) }
 }
@@ -55,7 +55,7 @@ fn a_cold_sequence_counts_the_same_in_the_model_and_in_the_guest() {
 }
 
 #[test]
-fn pages_taken_away_before_their_request_count_the_same_in_the_model_and_in_the_guest() {
+fn pages_evicted_before_their_request_count_the_same_in_the_model_and_in_the_guest() {
     let load = "[load]\npattern = \"random\"\nmessage = \"4 KiB\"\nregion = \"256 KiB\"\nwarm = true\ncold_share = 0.5\n";
     let (model, guest) = both("taken-away", load);
     assert_eq!(guest, model);

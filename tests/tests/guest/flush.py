@@ -1,4 +1,4 @@
-"""RDMA WRITE, then FLUSH to persistence, into a file on DAX; and into memory that does not survive. Runs in a guest.
+"""RDMA WRITE, then FLUSH to persistence, into a file on DAX; and into volatile memory. Runs in a guest.
 
 usage: flush.py FILE TEXT
 """

@@ -1,4 +1,4 @@
-//! FLUSH means something on persistent memory: what was flushed is in the file that backs it.
+//! FLUSH on persistent memory: flushed data is in the file that backs it.
 
 use crate::support::{script, workspace};
 

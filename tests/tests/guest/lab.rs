@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support::{Refault, binary};
 
-/// Of everything that is computed with floating point numbers.
+/// A scenario with every kind of floating point computation.
 const SCENARIO: &str = r#"
 seed = 11
 requests = 1500

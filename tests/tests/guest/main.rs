@@ -1,5 +1,5 @@
-//! Real guests: the stock kernel, stock rdma-core and XFS judge the whole of refault. Where there is no hardware
-//! virtualization they run in QEMU, which takes a while; so a test asks much of one boot.
+//! Real guests: all of refault against the stock kernel, stock rdma-core and XFS. Without hardware virtualization they
+//! run in QEMU, where a boot takes long; so each test does much in one boot.
 
 mod demo;
 mod device;

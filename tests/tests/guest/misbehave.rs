@@ -1,11 +1,11 @@
-//! A driver that makes mistakes with page faults: only the requests that need the pages suffer.
+//! A driver that makes mistakes with page faults: only the requests that need the pages fail.
 
 use serde_json::Value;
 
 use crate::support::script;
 
 #[test]
-fn mistakes_in_answering_page_faults_hurt_nobody_else() {
+fn mistakes_in_answering_page_faults_fail_only_their_own_requests() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let trace = folder.path().join("trace").display().to_string();
     let text = "
@@ -46,10 +46,13 @@ fn mistakes_in_answering_page_faults_hurt_nobody_else() {
     for line in ["never: over", "late: over", "refuse: over", "all done"] {
         assert!(said.stdout.contains(line), "no {line:?} in {said:#?}");
     }
-    assert!(log.contains("odp_break=sometimes"), "a mistake nobody knows is named: {log}");
+    assert!(log.contains("odp_break=sometimes"), "an unknown mistake is named: {log}");
     let counters = std::fs::read(folder.path().join("trace/counters.json")).expect("counters");
     let counters: Value = serde_json::from_slice(&counters).expect("JSON");
     let count = |name: &str| counters["nic"][name].as_u64().expect("a count");
     assert!(count("page_faults") > 0 && count("page_fault_timeouts") >= 2, "{counters:#}");
-    assert!(count("page_fault_answers_unexpected") > 0, "second answers meet nobody: {counters:#}");
+    assert!(
+        count("page_fault_answers_unexpected") > 0,
+        "second answers are ignored and counted: {counters:#}"
+    );
 }

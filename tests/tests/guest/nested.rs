@@ -1,12 +1,12 @@
-//! Our own VMM where there is no KVM: one level down. The other tests run on what the machine has, which is QEMU then;
-//! so these are few, and each asks for what only our VMM has to do with.
+//! Our own VMM where there is no KVM: one level down. All other tests then run in QEMU; these are few, and each tests
+//! what only our VMM does.
 
 use std::os::unix::fs::MetadataExt;
 
 use crate::support::{Refault, script};
 
 #[test]
-fn our_vmm_boots_runs_a_command_and_tells_its_status() {
+fn our_vmm_boots_runs_a_command_and_returns_its_status() {
     let said =
         Refault::new(["run", "--host", "nested", "--cpus", "2", "--", "sh", "-c", "nproc; exit 7"]).run();
     assert_eq!((said.status, &*said.stdout), (7, "2\n"), "{said:#?}");
@@ -25,7 +25,7 @@ fn devices_in_our_vmm_fault_in_both_modes_and_lose_nothing() {
 }
 
 #[test]
-fn a_panic_in_our_vmm_leaves_a_core_with_the_kernels_own_words() {
+fn a_panic_in_our_vmm_leaves_a_core_with_vmcoreinfo() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("core");
     let path = file.to_str().expect("UTF-8");

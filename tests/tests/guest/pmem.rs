@@ -1,11 +1,11 @@
-//! Files behind persistent memory: who has them, what they hold when a run is killed, what is said when they are spoilt.
+//! Files behind persistent memory: their lock, their contents after a killed run, and the message if one is truncated.
 
 use std::fs::{self, File};
 use std::path::Path;
 
 use crate::support::Refault;
 
-/// What the guest does with it: a word that lasts, and then reading without end.
+/// The guest's script: writes and syncs a word, then reads without end.
 const WORK: &str = "
     echo a lasting word | dd of=/dev/pmem0 bs=4096 conv=sync,fsync status=none
     echo ready
@@ -16,7 +16,7 @@ fn pmem(file: &Path) -> String {
 }
 
 #[test]
-fn a_file_is_one_runs_alone_and_keeps_what_was_synced_when_that_is_killed() {
+fn a_file_is_locked_by_one_run_and_keeps_synced_data_when_that_is_killed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("disk");
     let spec = pmem(&file);

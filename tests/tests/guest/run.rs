@@ -1,12 +1,12 @@
-//! `refault run` as a user meets it.
+//! `refault run` as users run it.
 
 use std::fs;
 
 use crate::support::{Refault, script};
 
-/// Each does some little work, for which it needs all its libraries.
+/// Each tool does some work, which needs all of its libraries.
 #[test]
-fn the_guest_has_its_tools_no_input_has_an_end_and_the_commands_status_is_refaults() {
+fn the_guest_has_its_tools_empty_input_ends_and_the_commands_status_is_refaults() {
     let text = r"
         ip -V; lsmod | grep -o ^refault_rdma; hostname
         strace -c -o /dev/null true; ndctl list -N | grep -o namespace0.0

@@ -8,7 +8,7 @@ use refault_observe::summary::{RunResult, RunSummary};
 
 use crate::support::{Refault, assert_clean};
 
-/// 4 ms for a page request, 3 ms for an answer, 1 ms for an interrupt.
+/// 4 ms for a page request, 3 ms for a response, 1 ms for an interrupt.
 const TIMING: &str = r#"
 [timing]
 bytes_per_us = 10000
@@ -66,12 +66,12 @@ fn stages_take_as_long_as_the_timing_says_and_no_byte_is_lost() {
     assert!(median(&pasid, "page_request_ns", "queued_ns") >= 4_000_000);
     assert!(median(&pasid, "interrupt_ns", "response_ns") >= 1_000_000);
     assert!(median(&pasid, "response_ns", "matched_ns") >= 3_000_000);
-    // The NIC's own faults go past these seams, but for the interrupt.
+    // Page fault events of the NIC cross none of these seams but the interrupt's.
     assert!(median(&odp, "page_request_ns", "queued_ns") < 4_000_000);
     assert!(median(&odp, "interrupt_ns", "response_ns") >= 1_000_000);
 
     let requests = table(&latest.join("requests.csv"));
     assert!(requests.iter().any(|line| line["status"] == "0" && line["operation"] == "write"));
     let faulted = requests.iter().filter(|line| line["faults"] != "0" && !line["matched_ns"].is_empty());
-    assert!(faulted.count() > 0, "no watched request had a fault");
+    assert!(faulted.count() > 0, "no sampled request had a fault");
 }

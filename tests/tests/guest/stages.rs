@@ -1,4 +1,4 @@
-//! The guest's own account of its fault handling: both ways to fault, in one run.
+//! Stages of fault handling that the guest traces: both ways to fault, in one run.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::script;
 
-/// Faults that are made in each mode.
+/// Faults in each mode.
 const FAULTS: u64 = 300;
 
 /// Requests for `refault-load`: a write into each page, one after the other.
@@ -26,7 +26,7 @@ fn faults(folder: &Path) -> Vec<std::collections::BTreeMap<String, String>> {
 }
 
 #[test]
-fn the_guest_tells_its_part_of_the_faults() {
+fn the_guest_reports_its_part_of_the_faults() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (input, trace) = (folder.path().join("requests"), folder.path().join("trace"));
     std::fs::write(&input, requests()).expect("written");
@@ -66,18 +66,22 @@ fn the_guest_tells_its_part_of_the_faults() {
 /// At least nine of ten faults of each way have the guest's stages, and all stages are in the order of their causes.
 fn check_order(faults: &[std::collections::BTreeMap<String, String>]) {
     for space in ["pasid", "key"] {
-        let asked =
+        let requested =
             faults.iter().filter(|fault| !fault[space].is_empty() && !fault["page_request_ns"].is_empty());
-        let asked: Vec<_> = asked.collect();
-        assert!(asked.len() as u64 >= FAULTS, "{} faults by {space}", asked.len());
+        let requested: Vec<_> = requested.collect();
+        assert!(requested.len() as u64 >= FAULTS, "{} faults by {space}", requested.len());
         let path = ["page_request_ns", "taken_ns", "handling_ns", "handled_ns", "response_ns"];
-        let whole = asked.iter().filter(|fault| {
+        let whole = requested.iter().filter(|fault| {
             let times = path.map(|column| fault[column].parse::<u64>().ok());
             let seen: Vec<_> = times.into_iter().flatten().collect();
             assert!(seen.is_sorted(), "{fault:?}");
             seen.len() == path.len()
         });
         let whole = whole.count();
-        assert!(10 * whole >= 9 * asked.len(), "{whole} of {} faults by {space} are split", asked.len());
+        assert!(
+            10 * whole >= 9 * requested.len(),
+            "{whole} of {} faults by {space} are split",
+            requested.len()
+        );
     }
 }

@@ -1,16 +1,16 @@
-//! What all stock suites share: verdicts, the list of what may be skipped, and the table that a user sees.
+//! Shared by all stock suites: verdicts, the list of allowed skips, and the printed table.
 
 use std::io::Write;
 
 use crate::support::workspace;
 
-/// What a suite says of one of its tests.
+/// The result of one test of a suite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Passed,
     /// With the suite's reason.
     Skipped(String),
-    /// With what it said.
+    /// With its output.
     Failed(String),
 }
 
@@ -21,8 +21,8 @@ pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
 }
 
-/// Tests that may be skipped, for a reason in which their suite says `because`. A name that ends in `*` stands for
-/// all that begin so.
+/// Tests that may be skipped if the suite's reason contains `because`. A name that ends in `*` stands for all names that
+/// begin so.
 pub(crate) struct Skip {
     pub(crate) because: &'static str,
     pub(crate) tests: &'static [&'static str],
@@ -68,12 +68,12 @@ impl Suite {
     }
 }
 
-/// Prints the table and fails for what failed, for what was skipped without being allowed to, and for what may be
-/// skipped and was not: the list is what a user reads of this device.
+/// Prints the table. Fails if a test failed, if one was skipped that is not in the list, or if one in the list was not
+/// skipped: users read the list as this device's limits.
 pub(crate) fn judge(suites: &[Suite], skips: &[Skip]) {
     let mut table = format!("\n{:<36} {:>7} {:>8} {:>7}\n", "suite", "passed", "skipped", "failed");
     table.extend(suites.iter().map(Suite::row));
-    // Past the test harness, which keeps to itself what a test that passes prints.
+    // Bypasses the test harness, which swallows the output of tests that pass.
     std::io::stdout().lock().write_all(table.as_bytes()).expect("standard output");
 
     let all = || suites.iter().flat_map(|suite| suite.outcomes.iter().map(|outcome| (&suite.name, outcome)));
@@ -98,7 +98,7 @@ pub(crate) fn judge(suites: &[Suite], skips: &[Skip]) {
     assert!(stale.is_empty(), "listed as skipped, and not skipped: {stale:#?}");
 }
 
-/// Every skip that is allowed stands in the document, with its reason, and so does every suite's name.
+/// Checks that the document names every suite, and every allowed skip with its reason.
 pub(crate) fn explained(skips: &[Skip], suites: &[&str]) {
     let path = workspace().join("docs/stock-suites.md");
     let text = std::fs::read_to_string(path).expect("docs/stock-suites.md");

@@ -24,7 +24,7 @@ both() {
 }
 "#;
 
-/// A pair that goes on until it is ended, for those that look at it.
+/// A ping-pong that runs until it is killed, for programs that inspect it.
 const UNDER_WAY: &str = r#"
 pair() {
     "$@" >/dev/null 2>&1 &
@@ -43,7 +43,7 @@ end_pair() {
 }
 "#;
 
-/// What the ping-pongs of libibverbs are run with; each must say how many rounds it made.
+/// Commands of libibverbs' ping-pongs; each must print its number of rounds.
 const PINGPONGS: &[&str] = &[
     "ibv_rc_pingpong -g 0 -n 100",
     "ibv_rc_pingpong -g 0 -n 100 -e",
@@ -65,7 +65,7 @@ const PINGPONGS: &[&str] = &[
     "env REFAULT_ODP_MODE=odp ibv_rc_pingpong -g 0 -n 100 -O",
 ];
 
-/// What perftest is run with; each must have measured something.
+/// Commands of perftest; each must print a measurement.
 const PERFTESTS: &[&str] = &["ib_write_bw", "ib_read_lat", "ib_send_bw", "ib_atomic_lat"];
 const PERFTEST_OPTIONS: &str = "-d refault_0 -x 0 -n 200 -F";
 
@@ -103,7 +103,7 @@ fn stock_programs_run_and_tell_the_truth() {
             rdma stat show mr
             end_pair
         done
-        echo 'program 0: rdma resource, nobody there'
+        echo 'program 0: rdma resource, no program'
         rdma resource show
         echo 'program 0: rdma dev'
         rdma dev show
@@ -153,7 +153,7 @@ fn measured(output: &str) -> bool {
     average.is_some_and(|average| average > 0.0)
 }
 
-/// What `rdma` must say of two ping-pongs under way, of nobody, and of the device.
+/// Whether `rdma` prints the objects of two running ping-pongs, none without them, and the device.
 fn truthful(output: &str) -> bool {
     let (name, text) = output.split_once('\n').unwrap_or((output, ""));
     let all = |wanted: &[&str]| wanted.iter().all(|part| text.contains(part));
@@ -172,20 +172,20 @@ fn truthful(output: &str) -> bool {
                 && twice("page_prefetch 0")
         }
         "rdma stat, -o -P" => twice("mode odp") && both_count(text, "page_prefetch"),
-        "rdma resource, nobody there" => all(&["pd 0 cq 0 qp 0 cm_id 0 mr 0 ctx 0"]),
+        "rdma resource, no program" => all(&["pd 0 cq 0 qp 0 cm_id 0 mr 0 ctx 0"]),
         "rdma dev" => all(&["refault_0: node_type ca protocol ib", "state ACTIVE physical_state LINK_UP"]),
         _ => false,
     }
 }
 
-/// Whether `rdma stat show mr` tells of two regions, and this counter of both is not zero.
+/// Whether `rdma stat show mr` lists two regions, with this counter not zero in both.
 fn both_count(text: &str, counter: &str) -> bool {
     let words: Vec<_> = text.split_whitespace().collect();
     let values = words.windows(2).filter(|pair| pair[0] == counter).map(|pair| pair[1]);
     values.clone().count() == 2 && values.filter_map(|value| value.parse::<u64>().ok()).all(|value| value > 0)
 }
 
-/// What `lspci -vv` must say of the function once its driver and the IOMMU's are at work.
+/// Whether `lspci -vv` shows the function as its driver and the IOMMU's driver set it up.
 fn complete(output: &str) -> bool {
     const LINES: &[&str] = &[
         "Infiniband controller: Device 1fef:0001",

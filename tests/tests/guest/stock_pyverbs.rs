@@ -3,7 +3,7 @@
 use crate::stock::{Outcome, Skip, Suite, Verdict, explained, judge};
 use crate::support::script;
 
-/// The modules that concern what this device is, each a suite of the table.
+/// The modules that apply to this device, each a suite of the table.
 const MODULES: &[&str] = &[
     "test_device",
     "test_pd",
@@ -121,7 +121,7 @@ fn the_stock_python_suite_passes_in_both_modes() {
             assert!(!outcomes.is_empty(), "nothing of {module} ran:\n{text}");
             suites.push(Suite::new(&format!("pyverbs {module}, {mode}"), outcomes));
         }
-        assert_eq!(outcomes.len(), announced(text), "a verdict was overlooked:\n{text}");
+        assert_eq!(outcomes.len(), announced(text), "a verdict was missed:\n{text}");
         assert!(!text.contains("ended with status"), "{text}");
     }
     judge(&suites, SKIPS);

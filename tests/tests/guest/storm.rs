@@ -1,4 +1,4 @@
-//! The storms: DMA held against a ledger while the kernel takes its pages away in every way it has.
+//! The storms: DMA checked against a ledger while the kernel takes its pages away in every possible way.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::script;
 
-/// What each storm must have brought about, by its own count.
+/// The counter of each storm that must not be zero at its end.
 const STORMS: [(&str, &str); 9] = [
     ("dontneed", "pages_inherited"),
     ("mremap", "blocks_moved"),
@@ -21,8 +21,8 @@ const STORMS: [(&str, &str); 9] = [
     ("truncate", "refused_while_cut"),
 ];
 
-/// Each storm by itself, then all of them at once; and one with a bit flipped, which must be found. How much of each
-/// depends on how fast a first small one is.
+/// Each storm by itself, then all of them at once; and one with a bit flipped, which must be found. Their size
+/// depends on the speed of a first small one.
 const SCRIPT: &str = r#"
 now() { cut -d. -f1 /proc/uptime; }
 begin=$(now)
@@ -105,15 +105,15 @@ fn assert_counters_agree(mode: &str, lines: &[Line<'_>], trace: &Path) {
     let counters: Value = serde_json::from_str(&counters).expect("JSON");
     let nic = |name: &str| counters["nic"][name].as_u64().unwrap_or_else(|| panic!("no {name}: {counters}"));
     let faults = sum(lines, "faults");
-    let (asked, answered, others) = match mode {
+    let (requested, answered, others) = match mode {
         "odp" => (nic("page_faults"), nic("page_fault_answers"), nic("page_requests")),
         _ => (nic("page_requests"), nic("page_responses"), nic("page_faults")),
     };
-    assert_eq!((asked, answered, others), (faults, faults, 0), "{counters}");
+    assert_eq!((requested, answered, others), (faults, faults, 0), "{counters}");
     let from_iommu = counters["iommu"]["device_tlb_invalidations"].as_u64().expect("a number");
     let from_driver = nic("invalidations") - from_iommu;
-    // Besides those that take pages away there are some that let an empty piece of the table go, and what
-    // happens between the last look at the counters and the end of the regions.
+    // The driver also invalidates when it frees an empty piece of the table, and between the last reading of the
+    // counters and the end of the regions.
     assert!(sum(lines, "invalidations") <= from_driver, "{counters}");
     assert_eq!(from_driver > 0, mode == "odp", "{counters}");
     assert!(sum(lines, "pages_invalidated") <= sum(lines, "pages_faulted"), "{counters}");

@@ -1,4 +1,4 @@
-//! The `refault` command as a user has it.
+//! Runs the `refault` command as a user does.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub(crate) use refault_tests::program::{program, refault as binary, workspace};
 use refault_vmm::run::guest_log;
 
-/// Guests that run at once: one for each processor, for most wait now and then; but this machine's memory has an end.
+/// Most guests at once; otherwise one for each processor. The limit is for the machine's memory.
 const MOST_GUESTS: usize = 4;
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static LEFT: Condvar = Condvar::new();
@@ -40,7 +40,7 @@ pub(crate) struct Refault {
     _place: Place,
 }
 
-/// What it said and how it ended.
+/// Its output and exit status.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) status: i32,
@@ -57,7 +57,7 @@ impl Refault {
         Self { command, _place: place }
     }
 
-    /// The command, for streams of other kinds.
+    /// The command, to change its streams.
     pub(crate) fn command(&mut self) -> &mut Command {
         &mut self.command
     }
@@ -72,31 +72,31 @@ impl Refault {
         said(self.run_bytes())
     }
 
-    /// The same for output that is no text.
+    /// As [`Self::run`], for output that is not text.
     pub(crate) fn run_bytes(mut self) -> Output {
         let start = Instant::now();
         let output = self.command.output().expect("refault starts");
-        // It has its ends of pipes too.
+        // The command holds ends of pipes, too: closes them.
         self.command.stdin(Stdio::null());
         took(start);
         output
     }
 
-    /// Starts it.
+    /// Starts it, with its output in pipes.
     pub(crate) fn start(mut self) -> Running {
         let command = self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("refault starts");
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let start = Instant::now();
-        Running { child, stdout, heard: String::new(), start, _place: self._place }
+        Running { child, stdout, seen: String::new(), start, _place: self._place }
     }
 }
 
-/// A run that goes on.
+/// A run that has not ended.
 pub(crate) struct Running {
     child: Child,
     stdout: BufReader<ChildStdout>,
-    heard: String,
+    seen: String,
     start: Instant,
     _place: Place,
 }
@@ -106,29 +106,29 @@ impl Running {
     pub(crate) fn await_line(&mut self, wanted: &str) {
         let mut line = String::new();
         while line.trim_end() != wanted {
-            self.heard += &line;
+            self.seen += &line;
             line.clear();
             let read = self.stdout.read_line(&mut line).expect("output is text");
-            assert!(read > 0, "it ended without the line {wanted}: {}", self.heard);
+            assert!(read > 0, "it ended without the line {wanted}: {}", self.seen);
         }
-        self.heard += &line;
+        self.seen += &line;
     }
 
-    /// Another one, that does not get as far as a machine.
+    /// Runs another command meanwhile, which must end before it starts a machine.
     pub(crate) fn beside<const N: usize>(&self, arguments: [&str; N]) -> Said {
         said(
             Command::new(binary()).args(arguments).current_dir(workspace()).output().expect("refault starts"),
         )
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL, and waits for the end.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it was running");
         self.child.wait().expect("it is a child");
         took(self.start);
     }
 
-    /// SIGSTOP, and SIGCONT after a while.
+    /// Sends SIGSTOP, and SIGCONT after `a_while`.
     pub(crate) fn stand_still(&self, a_while: Duration) {
         let pid = self.child.id().to_string();
         let signal = |name: &str| {
@@ -145,13 +145,13 @@ impl Running {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).expect("output is text");
         let mut said = said(self.child.wait_with_output().expect("it is a child"));
-        said.stdout = self.heard + &rest;
+        said.stdout = self.seen + &rest;
         took(self.start);
         said
     }
 }
 
-/// Says how long a run took, for the table of `.ci/run`. Not by a macro, whose output the test harness keeps to itself.
+/// Prints how long a run took, for the table of `.ci/run`. Not by a macro, whose output the test harness swallows.
 fn took(start: Instant) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or_default();
@@ -166,8 +166,8 @@ fn said(Output { status, stdout, stderr }: Output) -> Said {
     }
 }
 
-/// Runs a shell script in a guest with `cpus` CPUs and a persistent memory of 512 MiB; its kernel's log must be
-/// clean and comes back too.
+/// Runs a shell script in a guest with `cpus` CPUs and 512 MiB of persistent memory. Returns its output and its kernel's
+/// log, which must be clean.
 pub(crate) fn script(cpus: u8, extra: &[&str], text: &str) -> (Said, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let log = folder.path().join("serial.log");
@@ -181,7 +181,7 @@ pub(crate) fn script(cpus: u8, extra: &[&str], text: &str) -> (Said, String) {
     (said, log)
 }
 
-/// No line of trouble in a guest's log.
+/// Asserts that a guest's log has no line of trouble.
 pub(crate) fn assert_clean(log: &str, said: &Said) {
     let findings = guest_log::findings(log);
     assert!(findings.is_empty(), "the guest's log has trouble:\n{}\n{said:#?}", findings.join("\n"));

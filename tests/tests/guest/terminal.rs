@@ -13,10 +13,10 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::support::{binary, on_this_machine, workspace};
 
-/// How long anything may take; a test that waits so long has failed.
+/// Timeout of each wait.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A terminal of ours, and what was written to it.
+/// A pseudoterminal, and its output so far.
 struct Terminal {
     ours: File,
     theirs: File,
@@ -64,7 +64,7 @@ impl Terminal {
         self.ours.write_all(keys.as_bytes()).expect("typed");
     }
 
-    /// Waits for `text` in what was written since the last such wait.
+    /// Waits for `text` in the output since the last such wait.
     fn wait_for(&mut self, text: &str) {
         let (output, changed) = &*self.output;
         let missing = |output: &mut String| !output[self.seen..].contains(text);
@@ -95,7 +95,7 @@ fn a_shell_has_the_terminals_size_and_keys() {
     terminal.wait_for("\r30 100\r");
     terminal.wait_for("# ");
     terminal.resize(111, 33);
-    // Keys may overtake the size. A trap runs between two commands, so the shell needs some to run.
+    // Keys may overtake the new size. A trap runs between two commands, so the shell needs some commands to run.
     terminal.types("until [ \"$size\" ]; do sleep 0.1; done; echo \"<$size>\"\r");
     terminal.wait_for("\r<33 111>\r");
     terminal.types("echo $((20 + 3)) $HISTFILE\r");
@@ -125,7 +125,7 @@ fn a_job_in_the_background_runs_and_has_the_keys_when_it_is_in_front() {
     let job = terminal.start(Path::new("bash"), &["-c", &text]);
     terminal.wait_for("up\r");
     File::create(&to_front).expect("a file");
-    // In the background it would have been the shell's.
+    // In the background, the signal would have been the shell's.
     terminal.wait_for("run --timeout 3000");
     terminal.types("tea\r");
     terminal.wait_for("got tea\r");

@@ -245,7 +245,7 @@ def extended_posting():
         qp.wr_set_ud_addr(ah, qp.qp_num, 0x11)
         qp.wr_set_inline_data(mr.buf, size)
 
-    # One request that cannot be takes all of its batch with it; an abort does too.
+    # One invalid request discards its whole batch; so does an abort.
     qp.wr_start()
     begin(1, 8)
     begin(2, 65)

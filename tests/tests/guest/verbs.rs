@@ -1,4 +1,4 @@
-//! What the verbs of driver and provider refuse: transitions, values, operations. rdma-core's own tests ask little of
+//! What the verbs of driver and provider refuse: transitions, values, operations. rdma-core's own tests cover little of
 //! that.
 
 use crate::support::{script, workspace};

@@ -1,4 +1,4 @@
-//! The NIC driven from user space: the tool on VFIO, and what VFIO says to memory that it cannot pin.
+//! The NIC driven from user space by the tool on VFIO, and VFIO's answer for memory that it cannot pin.
 
 use crate::support::{program, script};
 
