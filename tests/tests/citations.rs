@@ -1,5 +1,5 @@
-//! What the docs cite exists: the tests of docs/iommu-features.md, and every path. A promise whose test was renamed or removed
-//! is found here.
+//! Checks that what the docs cite exists: the tests of docs/iommu-features.md, and every path. So a renamed or removed test
+//! is noticed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ fn every_path_that_the_docs_name_exists() {
     assert!(found > 100, "the docs name paths, and they are recognised: {found}");
 }
 
-/// Whether a text in backticks is a path of this repository. Those of what is still to come are not.
+/// Whether a text in backticks is a path of this repository. Paths of planned files do not count.
 fn is_path(name: &str) -> bool {
     let of_ours = FOLDERS.iter().chain(&["docs"]).any(|folder| name.starts_with(&format!("{folder}/")));
     of_ours && !name.contains([' ', '*', '{', '<']) && name != "device/link"

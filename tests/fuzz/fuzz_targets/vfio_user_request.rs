@@ -1,4 +1,4 @@
-//! Payloads of requests: a command in two bytes, and the rest. What is accepted has to lie in its bounds.
+//! Payloads of requests: a command in two bytes, then the payload. An accepted request must lie within its bounds.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

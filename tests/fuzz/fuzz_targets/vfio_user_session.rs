@@ -1,5 +1,5 @@
-//! Whole sessions. The input is messages one behind the other: a command, how it is sent, the length of its payload,
-//! and that. Each request that waits has to be answered once, in order, for as long as the session lives.
+//! Whole sessions. The input is a sequence of messages: a command, how it is sent, the length of its payload, and the
+//! payload. Each request that expects a reply must get one, in order, until the session ends.
 #![no_main]
 
 use std::fs::File;
@@ -18,9 +18,9 @@ use refault_vfio_user::request::{DmaMap, DmaUnmap, RegionAccess};
 use refault_vfio_user::session::serve;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-/// So many fit into a socket together with their answers: neither side reads while the other writes.
+/// Most messages: they and their replies fit into a socket, because neither side reads while the other writes.
 const MESSAGES: u16 = 64;
-/// So many a user may have on their way.
+/// Most file descriptors in flight that a user may have.
 const FILES_MAX: usize = 512;
 const BAR_SIZE: u64 = 0x1000;
 const CONFIG_SIZE: u64 = 0x100;
@@ -33,7 +33,7 @@ const REPLY: u8 = 0x40;
 /// Its first byte alone, with the files.
 const SPLIT: u8 = 0x80;
 
-/// A function that takes everything, and checks that it may.
+/// A function that accepts everything, and checks that it is within bounds.
 struct Anything;
 
 impl Anything {
@@ -125,7 +125,7 @@ fuzz_target!(|input: &[u8]| {
             waiting.push(id);
         }
     }
-    // What is left comes as it is.
+    // The rest is sent as raw bytes.
     if !input.is_empty() {
         send(&client, input, 0);
     }

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use refault_tests::program::workspace;
 
-/// Set to 1, it has the tests write the files in place of comparing.
+/// Environment variable: set to 1, it makes the tests write the files instead of comparing them.
 const BLESS: &str = "REFAULT_BLESS";
 const BLESS_COMMAND: &str = "REFAULT_BLESS=1 cargo test -p refault-tests --test golden";
 
-/// Lines of a difference that are printed.
+/// Most lines of a difference that are printed.
 const SHOWN: usize = 40;
-/// Equal lines printed before it.
+/// Equal lines printed before a difference.
 const CONTEXT: usize = 2;
 
 /// Output by the name of its file.

@@ -43,7 +43,7 @@ const MISTAKES: [(&str, &[&str]); 5] = [
     ("not-a-run", &["report", "tests/golden"]),
 ];
 
-/// Runs refault in the workspace's root, with no variable of the environment but a width for its help.
+/// Runs refault in the workspace's root, with an empty environment but for the width of help texts.
 fn output(arguments: &[&str]) -> Output {
     let mut command = Command::new(refault());
     command.args(arguments).current_dir(workspace()).stdin(Stdio::null());
@@ -57,7 +57,7 @@ fn stdout(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// Files of a run's folder; the first rows of those that are long.
+/// Files of a run's folder; of long ones only the first rows.
 fn files<const N: usize>(folder: &Path, names: [&str; N]) -> Files {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("a file of the run");
     let rows = |text: String| text.split_inclusive('\n').take(ROWS).collect();

@@ -1,4 +1,4 @@
-//! Who may import whom, and what the models must do without: the rules of docs/architecture.md, held.
+//! Checks the rules of docs/architecture.md: which crate may import which, and what the models must not use.
 
 mod modules;
 
@@ -59,14 +59,14 @@ const MACHINE_CRATES: [(&str, &str); 4] = [
     ("vfio-ioctls", "refault-vfio"),
 ];
 
-/// Crates whose code has no thread, no clock and no file: everything of the kind comes in through traits.
+/// Crates whose code has no thread, no clock and no file: these come in through traits and functions.
 const PURE: [&str; 7] =
     ["device/bus", "device/pci", "device/nic", "iommu", "guest-driver/model", "vmm/timing", "vmm/lab"];
 
-/// Most files of the NIC that may lead to each other in a circle.
+/// Most files in a circle of imports inside the NIC.
 const NIC_CIRCLE: usize = 5;
 
-/// What that means in their code.
+/// Paths that must not be in their code.
 const IMPURE: [&str; 6] = ["std::thread", "std::time", "std::fs", "std::net", "std::process", "std::env"];
 
 /// The places that may use `unsafe`: where the VMM meets KVM, mmap and processes, and where a program gives its memory
@@ -178,7 +178,7 @@ fn crates_import_only_what_their_layer_may() {
 }
 
 #[test]
-fn the_machine_s_interfaces_have_one_user_each() {
+fn each_interface_of_the_machine_has_one_user() {
     for (name, package) in members() {
         for dependency in dependencies(&package) {
             let owner = MACHINE_CRATES.iter().find(|(reserved, _)| *reserved == dependency);

@@ -1,5 +1,5 @@
-//! Which module of a crate uses which, from the tokens of its files: `use` declarations and paths, those inside macros
-//! too. Unit tests are left out, and so are re-exports; a name that was re-exported leads to where it is defined.
+//! Which module of a crate uses which, from the tokens of its files: `use` declarations and paths, including those in
+//! macros. Unit tests and re-exports are left out; a re-exported name counts as a use of the module that defines it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,7 +22,7 @@ pub(crate) struct Modules {
 struct File {
     /// Paths that it uses, from the crate's root.
     used: Vec<Module>,
-    /// Names that other modules may find here, and what they stand for.
+    /// Names that are re-exported here, and the paths that they stand for.
     re_exported: BTreeMap<String, Module>,
 }
 
@@ -46,7 +46,7 @@ impl Modules {
         Self { files }
     }
 
-    /// For each module of at most `depth` names, the others that it uses; all that is deeper belongs to it.
+    /// For each module of at most `depth` names, the other ones that it uses; deeper modules count as part of it.
     pub(crate) fn uses(&self, depth: usize) -> BTreeMap<Module, BTreeSet<Module>> {
         let cut = |module: &[String]| module[..module.len().min(depth)].to_vec();
         let mut uses: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
@@ -213,7 +213,7 @@ fn absolute(path: &[String], module: &[String]) -> Option<Module> {
     Some(base)
 }
 
-/// The circles among `uses`: modules each of which leads to all others of its circle.
+/// The circles in `uses`: sets of modules in which each leads to all others.
 pub(crate) fn circles(uses: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<BTreeSet<Module>> {
     let reached: BTreeMap<&Module, BTreeSet<&Module>> =
         uses.keys().map(|module| (module, reach(uses, module))).collect();
