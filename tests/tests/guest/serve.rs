@@ -16,13 +16,13 @@ use crate::support::binary;
 const MIB: u64 = 1 << 20;
 /// RAM of the guest, which ends where the hole below 4 GiB begins.
 const RAM: u64 = 1 << 30;
-/// Between regions, for the kernel would take neighbours for one.
+/// Gap between regions: the kernel would merge adjacent ones.
 const GAP: u64 = 2 * MIB;
-/// Longest that a guest may take; it has a slow machine to run on.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// Timeout of each wait, long enough for a slow machine.
+const TIMEOUT: Duration = Duration::from_secs(900);
 
-/// The first boot is reset in the middle of faults; the second one has to work as if nothing had been. Which one it is
-/// says a byte of persistent memory.
+/// The guest's init. The first boot is reset in the middle of faults; the second must work as if it were the first. A byte
+/// of persistent memory says which one it is.
 const SCRIPT: &str = r#"
 say() { echo "<1>test: $*" >/dev/kmsg; }
 case $(head -c 1 /dev/pmem1 | tr -d "\0") in
@@ -58,7 +58,7 @@ impl Running {
     fn wait(&mut self, what: &str) {
         let start = Instant::now();
         while self.0.try_wait().expect("a child").is_none() {
-            assert!(start.elapsed() < PATIENCE, "{what} does not end");
+            assert!(start.elapsed() < TIMEOUT, "{what} does not end");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -76,13 +76,13 @@ fn serve(folder: &Path, more: &[&str], said: &Path) -> Running {
     let server = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().expect("a server");
     let start = Instant::now();
     while !folder.join("devices/nic0").exists() {
-        assert!(start.elapsed() < PATIENCE, "no sockets");
+        assert!(start.elapsed() < TIMEOUT, "no sockets");
         std::thread::sleep(Duration::from_millis(20));
     }
     Running(server)
 }
 
-/// What `refault serve --print-args vng` says: the devices and the memory they need.
+/// The output of `refault serve --print-args vng`: the devices and the memory they need.
 fn printed(folder: &Path) -> String {
     let mut command = Command::new(binary());
     command.arg("serve").arg(folder.join("devices")).args(["--print-args", "--memory", "1G"]);
@@ -106,7 +106,7 @@ fn initrd(image: &GuestImage, folder: &Path) -> PathBuf {
     path
 }
 
-/// A machine with the image's root file system and a marker as persistent memory, in words that a shell takes.
+/// QEMU's arguments, quoted for a shell, for a machine with the image's root file system and a marker as persistent memory.
 fn machine(image: &GuestImage, folder: &Path) -> String {
     let root_size = fs::metadata(image.root()).expect("the image").len();
     let marker = folder.join("marker");
@@ -146,14 +146,14 @@ fn machine(image: &GuestImage, folder: &Path) -> String {
 }
 
 #[test]
-fn a_guest_of_somebody_elses_qemu_is_reset_under_faults_and_works_again() {
+fn a_guest_of_a_users_own_qemu_is_reset_under_faults_and_works_again() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
     let image = GuestImage::ensure(None, false).expect("a guest image");
     let trace = folder.join("trace");
     let said = folder.join("server.log");
     let mut server = serve(folder, &["--trace", &trace.display().to_string()], &said);
-    // Of the printed arguments those of the devices: the machine here has more memory than one piece.
+    // Only the printed arguments of the devices: this machine has more than one piece of memory.
     let printed = printed(folder);
     let devices: Vec<_> = printed
         .lines()
@@ -167,11 +167,11 @@ fn a_guest_of_somebody_elses_qemu_is_reset_under_faults_and_works_again() {
         initrd(&image, folder).display()
     );
     let mut qemu = Running(Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).spawn().expect("sh"));
-    // While the guest has the devices, no one else gets them.
+    // While the guest has the devices, a second client is refused.
     let connected = |at: &str| fs::read_to_string(&said).unwrap_or_default().contains(at);
     let start = Instant::now();
     while !connected("nic0: a client") {
-        assert!(start.elapsed() < PATIENCE, "QEMU does not connect");
+        assert!(start.elapsed() < TIMEOUT, "QEMU does not connect");
         std::thread::sleep(Duration::from_millis(20));
     }
     let second = std::os::unix::net::UnixStream::connect(folder.join("devices/nic0")).expect("a socket");
@@ -198,7 +198,7 @@ fn a_guest_of_somebody_elses_qemu_is_reset_under_faults_and_works_again() {
     assert!(!folder.join("devices/nic0").exists(), "the socket is left behind");
 }
 
-/// libvirt asks for it first: QEMU then loads all its modules, and must not take the host's for its own.
+/// libvirt requests the list first. QEMU then loads all its modules, and must not load those of the host's QEMU.
 #[test]
 fn the_cached_qemu_lists_its_types() {
     let mut qemu = Command::new(binary())

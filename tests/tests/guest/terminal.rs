@@ -14,7 +14,7 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use crate::support::{binary, on_this_machine, workspace};
 
 /// Timeout of each wait.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A pseudoterminal, and its output so far.
 struct Terminal {
@@ -69,7 +69,7 @@ impl Terminal {
         let (output, changed) = &*self.output;
         let missing = |output: &mut String| !output[self.seen..].contains(text);
         let output = output.lock().expect("not poisoned");
-        let (output, late) = changed.wait_timeout_while(output, PATIENCE, missing).expect("not poisoned");
+        let (output, late) = changed.wait_timeout_while(output, TIMEOUT, missing).expect("not poisoned");
         assert!(!late.timed_out(), "no {text:?} in {:?}", &output[self.seen..]);
         self.seen += output[self.seen..].find(text).expect("it is there") + text.len();
     }

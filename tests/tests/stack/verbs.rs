@@ -106,7 +106,7 @@ fn a_moderated_queue_sends_one_event_for_many_and_none_too_late() {
     assert!(session.events.poll().unwrap().is_none());
     let before = machine.clock.now_ns();
     while session.events.poll().unwrap().is_none() {
-        assert!(machine.pass_time(), "somebody watches the time");
+        assert!(machine.pass_time(), "a timer is pending");
         machine.settle();
     }
     assert_eq!(machine.clock.now_ns() - before, 20_000);
