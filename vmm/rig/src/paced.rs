@@ -11,15 +11,15 @@ use refault_bus::layer::MemoryLayer;
 use refault_bus::pri::{PageGroupResponse, PageRequest};
 use refault_bus::{Bdf, Gpa};
 
-/// How the steps between the parts take their time. A message is sent on: its sender does not wait. The other steps end
-/// when the call returns.
+/// How the steps between the parts take their time. A message is delivered later, and its sender does not wait. Every other
+/// step has taken its time when the call returns.
 pub trait Pace: Send + Sync + 'static {
-    /// The start of a step that has to last, in nanoseconds of the pace's own clock.
+    /// The current time, for the start of a step, in nanoseconds of the pace's own clock; zero if it needs none.
     fn start_ns(&self) -> u64 {
         0
     }
 
-    /// A translation is about to be done.
+    /// The IOMMU is about to translate.
     fn translation(&self, request: &TranslationRequest);
 
     /// Sends a page request to the IOMMU.
@@ -28,7 +28,7 @@ pub trait Pace: Send + Sync + 'static {
     /// Sends a page group response to the NIC.
     fn response(&self, nic: &Arc<dyn AtsEndpoint>, response: PageGroupResponse);
 
-    /// The NIC has invalidated, since `start_ns`.
+    /// The NIC has processed an invalidation that began at `start_ns`.
     fn invalidation(&self, start_ns: u64) {
         let _ = start_ns;
     }
@@ -38,7 +38,7 @@ pub trait Pace: Send + Sync + 'static {
         let _ = bytes;
     }
 
-    /// The NIC has copied `pieces` with `bytes` in all, since `start_ns`.
+    /// The NIC has copied `pieces` of `bytes` in total; the copy began at `start_ns`.
     fn copies(&self, start_ns: u64, pieces: usize, bytes: u64);
 }
 

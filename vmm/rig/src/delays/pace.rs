@@ -1,4 +1,4 @@
-//! How long each step takes, and how it takes it: messages by delay lines, the other steps by waiting in place.
+//! Durations of the steps, and how that time passes: for messages in delay lines, for other steps by waiting in place.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ impl Durations {
     }
 }
 
-/// What is delivered at the end of a delay.
+/// Delivers a message at the end of its delay.
 type Delivery = Box<dyn FnOnce() + Send>;
 
 /// The pace of one NIC's seams.
