@@ -107,19 +107,22 @@ constants! { QP_TYPES, "Queue pair types":
     pub const QPT_UD: u8 = 1;
 }
 
-constants! { QP_STATES, "Queue pair states":
-    /// RESET.
-    pub const QPS_RESET: u8 = 0;
-    /// INIT.
-    pub const QPS_INIT: u8 = 1;
-    /// Ready to receive.
-    pub const QPS_RTR: u8 = 2;
-    /// Ready to send.
-    pub const QPS_RTS: u8 = 3;
-    /// Send queue drained.
-    pub const QPS_SQD: u8 = 4;
-    /// Send queue error: a request of a UD queue pair failed.
-    pub const QPS_SQE: u8 = 5;
-    /// Error.
-    pub const QPS_ERR: u8 = 6;
+codes! { QP_STATES, "Queue pair states":
+    /// State of a queue pair, `ibv_qp_state`.
+    pub struct QpState(u8) {
+        /// RESET.
+        QPS_RESET = 0;
+        /// INIT.
+        QPS_INIT = 1;
+        /// Ready to receive.
+        QPS_RTR = 2;
+        /// Ready to send.
+        QPS_RTS = 3;
+        /// Send queue drained.
+        QPS_SQD = 4;
+        /// Send queue error: a request of a UD queue pair failed.
+        QPS_SQE = 5;
+        /// Error.
+        QPS_ERR = 6;
+    }
 }

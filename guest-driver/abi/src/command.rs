@@ -5,6 +5,8 @@
 //! `response` and writes `response.token` last. Lane 1 is for commands that must not wait for lane 0, such as
 //! invalidations and answers to page faults. No command waits for a page fault.
 
+use crate::codes::QpState;
+
 constants! { COMMAND_SIZES, "Command rings":
     /// Bytes of a slot.
     pub const CMD_SLOT_SIZE: u32 = 256;
@@ -42,6 +44,8 @@ constants! { OPCODES, "Command opcodes (request body -> response body)":
     /// ModifyQp -> nothing.
     pub const CMD_MODIFY_QP: u16 = 0x51;
     /// ObjectId -> QpState.
+    ///
+    /// `QpState` is the layout's C name; in Rust it is [`QpSnapshot`].
     pub const CMD_QUERY_QP: u16 = 0x52;
     /// ObjectId -> nothing. When it is answered nothing more is read, written or completed for it.
     pub const CMD_DESTROY_QP: u16 = 0x53;
@@ -426,7 +430,7 @@ layouts! { COMMAND_LAYOUTS:
         /// QP_ATTR_*.
         pub mask: u32,
         /// QPS_*.
-        pub state: u8,
+        pub state: QpState,
         /// 1 = 256 bytes up to 5 = 4096 bytes.
         pub path_mtu: u8,
         /// Local ACK timeout: 4.096 us * 2^n, 0 = forever.
@@ -472,7 +476,7 @@ layouts! { COMMAND_LAYOUTS:
     }
 
     /// A queue pair's attributes as the device has them.
-    pub struct QpState[96] {
+    pub struct QpSnapshot as QpState[96] {
         /// What was set; `mask` is zero, `state` the present state.
         pub attributes: ModifyQp,
         /// Send requests the device is done with.

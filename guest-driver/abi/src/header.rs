@@ -62,7 +62,7 @@ fn c_struct(layout: &Struct) -> String {
     let mut out = format!("\n/*{doc} */\nstruct {name} {{\n");
     for field in layout.fields {
         let (element, count) = element_and_count(field.rust_type);
-        out += &format!("\t{} {}{}; /*{} */\n", c_type(element), field.name, count, field.doc);
+        out += &format!("\t{} {}{}; /*{} */\n", c_type(integer_of(element)), field.name, count, field.doc);
     }
     out + &format!("}};\n_Static_assert(sizeof(struct {name}) == {}, \"{name}\");\n", layout.size)
 }
@@ -74,6 +74,12 @@ fn element_and_count(rust_type: &str) -> (&str, String) {
         Some((element, count)) => (element.trim(), format!("[{}]", count.trim())),
         None => (rust_type, String::new()),
     }
+}
+
+/// The integer in a code; any other type is returned unchanged.
+fn integer_of(rust_type: &str) -> &str {
+    let mut codes = CONSTANTS.iter().filter_map(|group| group.code);
+    codes.find(|code| code.name == rust_type).map_or(rust_type, |code| code.integer)
 }
 
 fn c_type(rust_type: &str) -> String {

@@ -1,11 +1,13 @@
 //! Two macros that define a layout once for Rust and for the C header.
 
+use crate::typed::CodeType;
+
 /// One field of a layout, as the C header prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CField {
     /// Field name, the same in both languages.
     pub name: &'static str,
-    /// Rust type: an unsigned integer, a layout, or an array of one.
+    /// Rust type: an unsigned integer, a code, a layout, or an array of one.
     pub rust_type: &'static str,
     /// First line of documentation.
     pub doc: &'static str,
@@ -13,7 +15,7 @@ pub struct CField {
 
 /// A layout that the C header contains.
 pub trait CLayout {
-    /// Rust name, CamelCase.
+    /// CamelCase name: the C name is made from it. The Rust name, unless the layout has both.
     const NAME: &'static str;
     /// Size in bytes.
     const SIZE: usize;
@@ -40,13 +42,17 @@ impl Struct {
 /// A group of constants as data: name, value, documentation.
 pub(crate) struct Constants {
     pub(crate) heading: &'static str,
+    /// Their type, if it is not a plain integer.
+    pub(crate) code: Option<CodeType>,
     pub(crate) items: &'static [(&'static str, u64, &'static str)],
 }
 
 /// Defines `#[repr(C)]` structs without padding whose bytes are all meaningful, each asserted to be the given
-/// number of bytes long, and describes them to the header generator.
+/// number of bytes long, and describes them to the header generator. `as` gives a name for C that is not Rust's.
 macro_rules! layouts {
-    ($table:ident: $($(#[doc = $sdoc:literal])+ pub struct $name:ident[$size:literal] {
+    (@name $name:ident) => { stringify!($name) };
+    (@name $name:ident $c_name:ident) => { stringify!($c_name) };
+    ($table:ident: $($(#[doc = $sdoc:literal])+ pub struct $name:ident $(as $c_name:ident)? [$size:literal] {
         $($(#[doc = $fdoc:literal])+ pub $field:ident: $type:ty,)+
     })+) => {
         $(
@@ -67,7 +73,7 @@ macro_rules! layouts {
             }
 
             impl crate::layout::CLayout for $name {
-                const NAME: &'static str = stringify!($name);
+                const NAME: &'static str = layouts!(@name $name $($c_name)?);
                 const SIZE: usize = $size;
                 const DOC: &'static [&'static str] = &[$($sdoc),+];
                 const FIELDS: &'static [crate::layout::CField] = &[$(crate::layout::CField {
@@ -94,6 +100,7 @@ macro_rules! constants {
         /// What the header prints for these constants.
         pub(crate) const $table: crate::layout::Constants = crate::layout::Constants {
             heading: $heading,
+            code: None,
             items: &[$((stringify!($name), $name as u64, [$($doc),+][0])),+],
         };
     };

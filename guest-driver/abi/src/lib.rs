@@ -10,6 +10,8 @@ extern crate alloc;
 
 #[macro_use]
 mod layout;
+#[macro_use]
+mod typed;
 
 pub mod codes;
 pub mod command;

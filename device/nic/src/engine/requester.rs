@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use refault_abi::codes::{
-    QPS_ERR, QPS_RTS, QPS_SQD, QPS_SQE, WC_LOC_LEN_ERR, WC_LOC_PROT_ERR, WC_LOC_QP_OP_ERR, WC_SUCCESS,
+    QPS_ERR, QPS_RTS, QPS_SQD, QPS_SQE, QpState, WC_LOC_LEN_ERR, WC_LOC_PROT_ERR, WC_LOC_QP_OP_ERR,
+    WC_SUCCESS,
 };
 use refault_abi::event::QP_EVENT_SQ_DRAINED;
 use refault_bus::sync::lock;
@@ -187,7 +188,7 @@ impl Turn<'_, '_> {
     }
 
     /// Makes the next request the active one.
-    fn next_request(&mut self, state: u8) -> Next {
+    fn next_request(&mut self, state: QpState) -> Next {
         if self.requester.active.is_some() {
             return Next::Ready;
         }

@@ -14,7 +14,7 @@ pub(crate) mod state;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use refault_abi::codes::{QPS_ERR, QPS_RESET};
+use refault_abi::codes::{QPS_ERR, QPS_RESET, QpState};
 
 use crate::ids::slot_of;
 use crate::qp::answer::PageAnswer;
@@ -56,8 +56,8 @@ impl Qp {
         self.qpn.load(Ordering::Acquire)
     }
 
-    pub(crate) fn state(&self) -> u8 {
-        self.state.load(Ordering::Acquire)
+    pub(crate) fn state(&self) -> QpState {
+        QpState(self.state.load(Ordering::Acquire))
     }
 
     pub(crate) fn context(&self) -> u32 {
@@ -71,7 +71,7 @@ impl Qp {
 
     /// Starts or, with the default, ends the queue pair. The caller holds both halves.
     pub(crate) fn occupy(&self, setup: &Setup) {
-        self.state.store(QPS_RESET, Ordering::Release);
+        self.state.store(QPS_RESET.0, Ordering::Release);
         self.context.store(setup.context, Ordering::Release);
         self.send_cq.store(setup.send_cq, Ordering::Release);
         self.recv_cq.store(setup.recv_cq, Ordering::Release);
@@ -83,13 +83,13 @@ impl Qp {
     }
 
     /// Changes the state; `false` if it is not `from` any more.
-    pub(crate) fn change_state(&self, from: u8, to: u8) -> bool {
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    pub(crate) fn change_state(&self, from: QpState, to: QpState) -> bool {
+        self.state.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// To ERR, unless it is in RESET. Any thread may do so at any time. `false` if it was in either.
     pub(crate) fn fail(&self) -> bool {
-        let live = |state| (state != QPS_RESET && state != QPS_ERR).then_some(QPS_ERR);
+        let live = |state| (state != QPS_RESET.0 && state != QPS_ERR.0).then_some(QPS_ERR.0);
         self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, live).is_ok()
     }
 

@@ -1,7 +1,7 @@
 //! The state machines of queue pairs, connected and not: which transitions there are, and which attributes each
 //! must and may carry (InfiniBand 1.4, 10.3.1; the kernel's `ib_modify_qp_is_ok` holds the same tables).
 
-use refault_abi::codes::{QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, QPT_UD};
+use refault_abi::codes::{QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, QPT_UD, QpState};
 use refault_abi::command::{
     QP_ATTR_ACCESS, QP_ATTR_AV, QP_ATTR_DEST_QPN, QP_ATTR_MAX_DEST_RD_ATOMIC, QP_ATTR_MAX_RD_ATOMIC,
     QP_ATTR_MIN_RNR_TIMER, QP_ATTR_PATH_MTU, QP_ATTR_PKEY, QP_ATTR_PORT, QP_ATTR_QKEY, QP_ATTR_RETRY,
@@ -18,12 +18,13 @@ struct Masks {
 const NOTHING: Masks = Masks { required: 0, optional: 0 };
 
 /// What the transition of a datagram queue pair takes, or `None` if there is none.
-fn datagram_masks(from: u8, to: u8) -> Option<Masks> {
+fn datagram_masks(from: QpState, to: QpState) -> Option<Masks> {
     const INIT: u32 = QP_ATTR_PKEY | QP_ATTR_PORT | QP_ATTR_QKEY;
     const QKEY: Masks = Masks { required: 0, optional: QP_ATTR_QKEY };
     const PKEY_AND_QKEY: Masks = Masks { required: 0, optional: QP_ATTR_PKEY | QP_ATTR_QKEY };
     let masks = match (from, to) {
-        (QPS_RESET..=QPS_ERR, QPS_RESET | QPS_ERR) | (QPS_RTS, QPS_SQD) => NOTHING,
+        (QPS_RESET | QPS_INIT | QPS_RTR | QPS_RTS | QPS_SQD | QPS_SQE | QPS_ERR, QPS_RESET | QPS_ERR)
+        | (QPS_RTS, QPS_SQD) => NOTHING,
         (QPS_RESET, QPS_INIT) => Masks { required: INIT, optional: 0 },
         (QPS_INIT, QPS_INIT) => Masks { required: 0, optional: INIT },
         (QPS_INIT, QPS_RTR) | (QPS_SQD, QPS_SQD) => PKEY_AND_QKEY,
@@ -35,10 +36,10 @@ fn datagram_masks(from: u8, to: u8) -> Option<Masks> {
 }
 
 /// What the transition of a connected queue pair takes, or `None` if there is none.
-fn connected_masks(from: u8, to: u8) -> Option<Masks> {
+fn connected_masks(from: QpState, to: QpState) -> Option<Masks> {
     const INIT: u32 = QP_ATTR_PKEY | QP_ATTR_PORT | QP_ATTR_ACCESS;
     let masks = match (from, to) {
-        (QPS_RESET..=QPS_SQD | QPS_ERR, QPS_RESET | QPS_ERR) => NOTHING,
+        (QPS_RESET | QPS_INIT | QPS_RTR | QPS_RTS | QPS_SQD | QPS_ERR, QPS_RESET | QPS_ERR) => NOTHING,
         (QPS_RESET, QPS_INIT) => Masks { required: INIT, optional: 0 },
         (QPS_INIT, QPS_INIT) => Masks { required: 0, optional: INIT },
         (QPS_INIT, QPS_RTR) => Masks {
@@ -81,7 +82,7 @@ fn connected_masks(from: u8, to: u8) -> Option<Masks> {
 }
 
 /// Whether a queue pair of type `kind` in state `from` may go to `to` with the attributes in `mask`.
-pub(crate) fn may_change(kind: u8, from: u8, to: u8, mask: u32) -> bool {
+pub(crate) fn may_change(kind: u8, from: QpState, to: QpState, mask: u32) -> bool {
     let given = mask & !QP_ATTR_STATE;
     let masks = if kind == QPT_UD { datagram_masks(from, to) } else { connected_masks(from, to) };
     masks.is_some_and(|Masks { required, optional }| {
@@ -95,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    fn may_change(from: u8, to: u8, mask: u32) -> bool {
+    fn may_change(from: QpState, to: QpState, mask: u32) -> bool {
         super::may_change(QPT_RC, from, to, mask)
     }
 
@@ -111,10 +112,10 @@ mod tests {
         assert!(may(QPS_RTR, QPS_RTS, QP_ATTR_SQ_PSN) && !may(QPS_RTR, QPS_RTS, 0));
         assert!(!may(QPS_RTS, QPS_SQE, 0) && !may(QPS_SQE, QPS_SQE, 0) && !may(QPS_SQE, QPS_SQD, 0));
         assert!(may(QPS_SQE, QPS_RTS, QP_ATTR_QKEY) && !may(QPS_SQE, QPS_RTS, QP_ATTR_SQ_PSN));
-        for from in QPS_RESET..=QPS_ERR {
-            assert!(may(from, QPS_RESET, 0) && may(from, QPS_ERR, 0), "{from}");
+        for from in (QPS_RESET.0..=QPS_ERR.0).map(QpState) {
+            assert!(may(from, QPS_RESET, 0) && may(from, QPS_ERR, 0), "{from:?}");
         }
-        assert!(!may(7, QPS_RESET, 0) && !may(QPS_ERR, QPS_RTS, 0));
+        assert!(!may(QpState(7), QPS_RESET, 0) && !may(QPS_ERR, QPS_RTS, 0));
     }
 
     const TO_RTR: u32 = QP_ATTR_AV
@@ -141,15 +142,15 @@ mod tests {
         assert!(!may_change(QPS_RTR, QPS_RTR, 0));
         assert!(!may_change(QPS_ERR, QPS_RTS, 0));
         assert!(!may_change(QPS_RTS, QPS_SQE, 0));
-        assert!(!may_change(QPS_RTS, 7, 0) && !may_change(255, QPS_ERR, 0));
+        assert!(!may_change(QPS_RTS, QpState(7), 0) && !may_change(QpState(255), QPS_ERR, 0));
     }
 
     #[test]
     fn reset_and_error_are_reached_from_everywhere() {
         for from in [QPS_RESET, QPS_INIT, QPS_RTR, QPS_RTS, QPS_SQD, QPS_ERR] {
             for to in [QPS_RESET, QPS_ERR] {
-                assert!(may_change(from, to, QP_ATTR_STATE), "{from} to {to}");
-                assert!(!may_change(from, to, QP_ATTR_STATE | QP_ATTR_ACCESS), "{from} to {to}");
+                assert!(may_change(from, to, QP_ATTR_STATE), "{from:?} to {to:?}");
+                assert!(!may_change(from, to, QP_ATTR_STATE | QP_ATTR_ACCESS), "{from:?} to {to:?}");
             }
         }
     }

@@ -155,7 +155,7 @@ fn a_failed_request_stops_the_send_queue_alone_and_can_be_recovered_from() {
     // There is no way to SQD, and one back to RTS.
     let to = |state| ModifyQp { mask: QP_ATTR_STATE, state, ..ModifyQp::default() };
     for state in [QPS_SQD, QPS_SQE, QPS_RTR, QPS_INIT] {
-        assert_eq!(pair.a.modify(&pair.bench, &to(state)), Err(STATUS_BAD_STATE), "{state}");
+        assert_eq!(pair.a.modify(&pair.bench, &to(state)), Err(STATUS_BAD_STATE), "{state:?}");
     }
     pair.a.to(&pair.bench, QPS_RTS);
     pair.b.receive(&pair.bench, 5, &[sge(pair.to, 300, pair.rkey)]);

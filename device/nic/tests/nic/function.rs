@@ -132,7 +132,7 @@ fn every_reset_leaves_nothing_behind_whatever_is_in_flight() {
         pair.bench.fill(0x1000, &[0; 0x2000]);
         pair.bench.enable();
         let gone = ObjectId { id: pair.a.qpn, reserved: 0 };
-        assert_eq!(pair.bench.command::<_, QpState>(CMD_QUERY_QP, &gone), Err(STATUS_NO_OBJECT));
+        assert_eq!(pair.bench.command::<_, QpSnapshot>(CMD_QUERY_QP, &gone), Err(STATUS_NO_OBJECT));
         assert_eq!(pair.bench.context(None), 0);
         assert_eq!(Eq::new(&pair.bench, 3, 0).eqn, 0);
     }

@@ -35,8 +35,8 @@ fn attributes_come_back_as_they_were_set() {
 fn transitions_that_are_none_change_nothing() {
     let pair = Pair::unconnected(Bench::default());
     let to = |state| ModifyQp { mask: QP_ATTR_STATE, state, ..ModifyQp::default() };
-    for state in [QPS_INIT, QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, 7, 255] {
-        assert_eq!(pair.a.modify(&pair.bench, &to(state)), Err(STATUS_BAD_STATE), "{state}");
+    for state in [QPS_INIT, QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, QpState(7), QpState(255)] {
+        assert_eq!(pair.a.modify(&pair.bench, &to(state)), Err(STATUS_BAD_STATE), "{state:?}");
     }
     let bad_port = ModifyQp {
         mask: QP_ATTR_STATE | QP_ATTR_ACCESS | QP_ATTR_PKEY | QP_ATTR_PORT,
@@ -143,7 +143,7 @@ fn destruction_ends_everything_and_the_number_names_no_object() {
     pair.bench.settle();
     assert!(pair.cq_a.drain(&pair.bench).is_empty());
     let id = ObjectId { id: pair.a.qpn, reserved: 0 };
-    assert_eq!(pair.bench.command::<_, QpState>(CMD_QUERY_QP, &id), Err(STATUS_NO_OBJECT));
+    assert_eq!(pair.bench.command::<_, QpSnapshot>(CMD_QUERY_QP, &id), Err(STATUS_NO_OBJECT));
     let next = Qp::create(
         &pair.bench,
         pair.context,

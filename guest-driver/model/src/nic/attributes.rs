@@ -68,7 +68,7 @@ impl Driver {
     /// # Errors
     ///
     /// If the command fails.
-    pub fn query(&self, qpn: u32) -> Result<QpState, ModelError> {
+    pub fn query(&self, qpn: u32) -> Result<QpSnapshot, ModelError> {
         self.lane0().execute(CMD_QUERY_QP, &object(qpn))
     }
 }

@@ -1,7 +1,7 @@
 //! Queue pairs.
 
-use refault_abi::codes::{QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPT_RC, QPT_UD};
-use refault_abi::command::{CreateQp, ModifyQp, QP_ATTR_STATE, QpState};
+use refault_abi::codes::{QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPT_RC, QPT_UD, QpState};
+use refault_abi::command::{CreateQp, ModifyQp, QP_ATTR_STATE, QpSnapshot};
 use refault_abi::queue::{MAX_LOG_WQES, RQ_WQE_SIZE, SQ_WQE_SIZE};
 use refault_bus::sync::lock;
 
@@ -125,7 +125,7 @@ impl Front {
         let qp = self.engine.qps.find(qpn).ok_or(Refused::NoObject)?;
         let requester = lock(&qp.requester);
         let responder = lock(&qp.responder);
-        reply(&QpState {
+        reply(&QpSnapshot {
             attributes: encode(&requester.attributes, qpn, qp.state()),
             sq_consumer: requester.consumer,
             rq_consumer: responder.consumer,
@@ -214,7 +214,7 @@ fn decode(command: &ModifyQp) -> Attributes {
 }
 
 /// Attributes as QUERY_QP returns them: no mask, the present state.
-fn encode(attributes: &Attributes, qpn: u32, state: u8) -> ModifyQp {
+fn encode(attributes: &Attributes, qpn: u32, state: QpState) -> ModifyQp {
     ModifyQp {
         qpn,
         state,

@@ -205,19 +205,19 @@ impl Qp {
         bench.command::<_, ObjectId>(CMD_MODIFY_QP, &ModifyQp { qpn: self.qpn, ..*change }).map(|_| ())
     }
 
-    pub(crate) fn to(&self, bench: &Bench, state: u8) {
+    pub(crate) fn to(&self, bench: &Bench, state: QpState) {
         self.modify(bench, &ModifyQp { mask: QP_ATTR_STATE, state, ..ModifyQp::default() }).unwrap();
     }
 
     /// From RESET as far as `state`, connected to `peer`.
-    pub(crate) fn raise(&self, bench: &Bench, peer: u32, state: u8, with: ModifyQp) {
+    pub(crate) fn raise(&self, bench: &Bench, peer: u32, state: QpState, with: ModifyQp) {
         for change in self.steps(peer, state, with) {
             self.modify(bench, &change).unwrap();
         }
     }
 
     /// The changes that lead from RESET to `state`.
-    pub(crate) fn steps(&self, peer: u32, state: u8, with: ModifyQp) -> Vec<ModifyQp> {
+    pub(crate) fn steps(&self, peer: u32, state: QpState, with: ModifyQp) -> Vec<ModifyQp> {
         const ALL: u32 = ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
         const INIT: u32 = QP_ATTR_ACCESS | QP_ATTR_PKEY | QP_ATTR_PORT;
         const RTR: u32 = QP_ATTR_PATH_MTU
@@ -240,14 +240,14 @@ impl Qp {
             dest_lid: if with.dest_lid != 0 { with.dest_lid } else { 1 },
             ..with
         };
-        steps.into_iter().filter(|(next, _)| *next <= state).map(change).collect()
+        steps.into_iter().filter(|(next, _)| next.0 <= state.0).map(change).collect()
     }
 
-    pub(crate) fn query(&self, bench: &Bench) -> QpState {
+    pub(crate) fn query(&self, bench: &Bench) -> QpSnapshot {
         bench.command(CMD_QUERY_QP, &ObjectId { id: self.qpn, reserved: 0 }).unwrap()
     }
 
-    pub(crate) fn state(&self, bench: &Bench) -> u8 {
+    pub(crate) fn state(&self, bench: &Bench) -> QpState {
         self.query(bench).attributes.state
     }
 
@@ -260,7 +260,7 @@ impl Qp {
 pub(crate) const PATIENT: ModifyQp = ModifyQp {
     qpn: 0,
     mask: 0,
-    state: 0,
+    state: QPS_RESET,
     path_mtu: 0,
     timeout: 14,
     retry_count: 7,
