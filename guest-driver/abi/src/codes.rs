@@ -100,11 +100,14 @@ constants! { ACCESS, "Access rights":
     pub const ACCESS_FLUSH_PERSISTENT: u32 = 1 << 9;
 }
 
-constants! { QP_TYPES, "Queue pair types":
-    /// Reliable connection.
-    pub const QPT_RC: u8 = 0;
-    /// Unreliable datagram.
-    pub const QPT_UD: u8 = 1;
+codes! { QP_TYPES, "Queue pair types":
+    /// Transport of a queue pair.
+    pub struct QpKind(u8) {
+        /// Reliable connection.
+        QPT_RC = 0;
+        /// Unreliable datagram.
+        QPT_UD = 1;
+    }
 }
 
 codes! { QP_STATES, "Queue pair states":

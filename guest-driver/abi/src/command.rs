@@ -5,7 +5,7 @@
 //! `response` and writes `response.token` last. Lane 1 is for commands that must not wait for lane 0, such as
 //! invalidations and answers to page faults. No command waits for a page fault.
 
-use crate::codes::QpState;
+use crate::codes::{QpKind, QpState};
 
 constants! { COMMAND_SIZES, "Command rings":
     /// Bytes of a slot.
@@ -412,7 +412,7 @@ layouts! { COMMAND_LAYOUTS:
         /// 1: every send request is signaled.
         pub signal_all: u8,
         /// QPT_*.
-        pub kind: u8,
+        pub kind: QpKind,
         /// Zero.
         pub reserved0: u32,
         /// Shared receive queue, of a protection domain of the same context; zero is none.

@@ -1,6 +1,6 @@
 //! What a queue pair is made with.
 
-use refault_abi::codes::QPT_UD;
+use refault_abi::codes::{QPT_UD, QpKind};
 
 use crate::queue::layout::WorkRings;
 
@@ -17,7 +17,7 @@ pub(crate) struct Setup {
     /// Every request is signaled.
     pub(crate) signal_all: bool,
     /// QPT_*.
-    pub(crate) kind: u8,
+    pub(crate) kind: QpKind,
     /// Shared receive queue, zero if it has its own.
     pub(crate) srqn: u32,
 }

@@ -1,7 +1,9 @@
 //! The state machines of queue pairs, connected and not: which transitions there are, and which attributes each
 //! must and may carry (InfiniBand 1.4, 10.3.1; the kernel's `ib_modify_qp_is_ok` holds the same tables).
 
-use refault_abi::codes::{QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, QPT_UD, QpState};
+use refault_abi::codes::{
+    QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, QPT_UD, QpKind, QpState,
+};
 use refault_abi::command::{
     QP_ATTR_ACCESS, QP_ATTR_AV, QP_ATTR_DEST_QPN, QP_ATTR_MAX_DEST_RD_ATOMIC, QP_ATTR_MAX_RD_ATOMIC,
     QP_ATTR_MIN_RNR_TIMER, QP_ATTR_PATH_MTU, QP_ATTR_PKEY, QP_ATTR_PORT, QP_ATTR_QKEY, QP_ATTR_RETRY,
@@ -82,7 +84,7 @@ fn connected_masks(from: QpState, to: QpState) -> Option<Masks> {
 }
 
 /// Whether a queue pair of type `kind` in state `from` may go to `to` with the attributes in `mask`.
-pub(crate) fn may_change(kind: u8, from: QpState, to: QpState, mask: u32) -> bool {
+pub(crate) fn may_change(kind: QpKind, from: QpState, to: QpState, mask: u32) -> bool {
     let given = mask & !QP_ATTR_STATE;
     let masks = if kind == QPT_UD { datagram_masks(from, to) } else { connected_masks(from, to) };
     masks.is_some_and(|Masks { required, optional }| {

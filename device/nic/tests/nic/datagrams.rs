@@ -204,7 +204,7 @@ fn transitions_of_connected_queue_pairs_are_none_of_theirs() {
     let attributes = qp.query(&pair.bench).attributes;
     assert_eq!((attributes.state, attributes.qkey, attributes.dest_qpn), (QPS_RTS, QKEY, 0));
     let unknown = Qp::command(&pair.bench, pair.pd, [pair.cq_a.cqn; 2], pair.eq.eqn, LOG);
-    let unknown = CreateQp { kind: 2, ..unknown };
+    let unknown = CreateQp { kind: QpKind(2), ..unknown };
     assert_eq!(pair.bench.command::<_, ObjectId>(CMD_CREATE_QP, &unknown), Err(STATUS_BAD_PARAMETER));
 }
 

@@ -2,7 +2,7 @@
 
 use refault_abi::codes::{
     ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC,
-    ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, QPT_RC,
+    ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, QPT_RC, QpKind,
 };
 use refault_abi::command::*;
 use refault_abi::doorbell::Doorbell;
@@ -241,7 +241,7 @@ impl Driver {
     pub fn create_queue_pair_of(
         &self,
         setup: QueuePairSetup,
-        kind: u8,
+        kind: QpKind,
         srqn: u32,
     ) -> Result<QueuePair, ModelError> {
         let layout = RingLayout { log_sq: u32::from(setup.log_sq), log_rq: u32::from(setup.log_rq) };
