@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use refault_abi::codes::WC_SUCCESS;
 use refault_bus::pri::ResponseCode;
 use refault_bus::{Gpa, Iova};
 use refault_model::nic::{QueuePair, work};
@@ -78,7 +79,7 @@ fn faults(rig: &mut Rig, pairs: &mut [(QueuePair, QueuePair)], frame: Gpa) -> Du
             map(rig, request.page, frame);
             rig.machine.unit.respond(&request, ResponseCode::Success).expect("the response is taken");
         }
-        done += rig.session.drain().iter().inspect(|cqe| assert_eq!(cqe.status, 0)).count();
+        done += rig.session.drain().iter().inspect(|cqe| assert_eq!(cqe.status, WC_SUCCESS)).count();
     }
     start.elapsed()
 }

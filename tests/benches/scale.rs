@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_WRITE};
+use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_WRITE, WC_SUCCESS};
 use refault_bus::probe::NoProbe;
 use refault_model::memory::FRAME;
 use refault_model::nic::{QueuePair, QueuePairSetup, work};
@@ -137,7 +137,7 @@ impl Crowd {
         self.pairs[pair].post(&wqe).expect("the ring is memory");
         while self.worker.poll() {}
         let cqe = self.session.poll().expect("the request is done");
-        assert_eq!((cqe.wr_id, cqe.status), (self.turn, 0));
+        assert_eq!((cqe.wr_id, cqe.status), (self.turn, WC_SUCCESS));
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use refault_abi::codes::WC_SUCCESS;
 use refault_abi::queue::WQE_SIGNALED;
 use refault_bus::clock::Clock;
 use refault_bus::probe::{NoProbe, Probe};
@@ -118,7 +119,7 @@ impl Rig {
     /// Takes the completion of the request posted last, if it has completed; it must be a success.
     pub fn is_complete(&mut self) -> bool {
         let Some(cqe) = self.session.poll() else { return false };
-        assert_eq!((cqe.wr_id, cqe.status), (self.next, 0));
+        assert_eq!((cqe.wr_id, cqe.status), (self.next, WC_SUCCESS));
         true
     }
 

@@ -132,7 +132,7 @@ fn check_requests(recorder: &Recorder) {
         let rows = [Some(event.fetched_ns), event.translated_ns, event.landed_ns, event.written_ns];
         assert!(rows.iter().all(Option::is_some) && rows.is_sorted(), "{event:?}");
         assert!(request.begin() <= event.fetched_ns && event.written_ns <= Some(event.end_ns), "{event:?}");
-        assert_eq!((event.status, event.bytes, event.index % 5), (WC_SUCCESS, LENGTH, 0), "{event:?}");
+        assert_eq!((event.status, event.bytes, event.index % 5), (WC_SUCCESS.0, LENGTH, 0), "{event:?}");
         let own = faults.iter().filter(|fault| request.has(fault)).count() as u32;
         // A page that was gone again at the retry is one fault, but missing twice.
         assert!(own <= event.faults && (own > 0) == (event.faults > 0), "{own} faults of {event:?}");

@@ -5,7 +5,7 @@
 
 use refault_abi::codes::{
     ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_READ,
-    ACCESS_REMOTE_WRITE,
+    ACCESS_REMOTE_WRITE, WcStatus,
 };
 
 use crate::cause::Cause;
@@ -250,7 +250,7 @@ pub(crate) struct Completion {
     /// Bytes received, read or fetched.
     pub(crate) length: u32,
     /// WC_*.
-    pub(crate) status: u8,
+    pub(crate) status: WcStatus,
     /// Diagnosis of a failure.
     pub(crate) cause: Option<Cause>,
     /// Of the request, or of the message that arrived: [`SendRequest::opcode`].

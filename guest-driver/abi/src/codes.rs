@@ -22,29 +22,32 @@ constants! { OPERATIONS, "Operations":
     pub const OP_ATOMIC_WRITE: u8 = 8;
 }
 
-constants! { WC_STATUSES, "Work completion status":
-    /// Success.
-    pub const WC_SUCCESS: u8 = 0;
-    /// Local length error.
-    pub const WC_LOC_LEN_ERR: u8 = 1;
-    /// Local queue pair operation error: the request itself is malformed.
-    pub const WC_LOC_QP_OP_ERR: u8 = 2;
-    /// Local protection error.
-    pub const WC_LOC_PROT_ERR: u8 = 4;
-    /// Flushed because the queue pair is in the error state.
-    pub const WC_WR_FLUSH_ERR: u8 = 5;
-    /// Local access error.
-    pub const WC_LOC_ACCESS_ERR: u8 = 8;
-    /// Remote invalid request error.
-    pub const WC_REM_INV_REQ_ERR: u8 = 9;
-    /// Remote access error.
-    pub const WC_REM_ACCESS_ERR: u8 = 10;
-    /// Remote operation error.
-    pub const WC_REM_OP_ERR: u8 = 11;
-    /// Transport retries exceeded: the peer does not answer.
-    pub const WC_RETRY_EXC_ERR: u8 = 12;
-    /// Receiver-not-ready retries exceeded.
-    pub const WC_RNR_RETRY_EXC_ERR: u8 = 13;
+codes! { WC_STATUSES, "Work completion status":
+    /// Status of a completion, `ibv_wc_status`.
+    pub struct WcStatus(u8) {
+        /// Success.
+        WC_SUCCESS = 0;
+        /// Local length error.
+        WC_LOC_LEN_ERR = 1;
+        /// Local queue pair operation error: the request itself is malformed.
+        WC_LOC_QP_OP_ERR = 2;
+        /// Local protection error.
+        WC_LOC_PROT_ERR = 4;
+        /// Flushed because the queue pair is in the error state.
+        WC_WR_FLUSH_ERR = 5;
+        /// Local access error.
+        WC_LOC_ACCESS_ERR = 8;
+        /// Remote invalid request error.
+        WC_REM_INV_REQ_ERR = 9;
+        /// Remote access error.
+        WC_REM_ACCESS_ERR = 10;
+        /// Remote operation error.
+        WC_REM_OP_ERR = 11;
+        /// Transport retries exceeded: the peer does not answer.
+        WC_RETRY_EXC_ERR = 12;
+        /// Receiver-not-ready retries exceeded.
+        WC_RNR_RETRY_EXC_ERR = 13;
+    }
 }
 
 constants! { FLUSH, "FLUSH: placement in bits 7:0 of `imm`, selectivity in bits 15:8":

@@ -4,6 +4,8 @@
 //! buffer of a queue pair is page aligned and holds, in this order: the send ring, the receive ring, and the
 //! doorbell record at the offset given when it is created.
 
+use crate::codes::WcStatus;
+
 constants! { QUEUE_SIZES, "Rings":
     /// Bytes of a send queue entry.
     pub const SQ_WQE_SIZE: u32 = 128;
@@ -130,7 +132,7 @@ layouts! { QUEUE_LAYOUTS:
         /// Diagnosis of a failure: CAUSE_*.
         pub vendor_error: u32,
         /// WC_* status.
-        pub status: u8,
+        pub status: WcStatus,
         /// OP_* of the request (send), or of the message that arrived (receive).
         pub opcode: u8,
         /// CQE_*.

@@ -16,7 +16,7 @@ macro_rules! codes {
         $($(#[doc = $doc:literal])+ $name:ident = $value:expr;)+
     }) => {
         $(#[doc = $tdoc])+
-        #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, zerocopy::FromBytes, zerocopy::IntoBytes,
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, zerocopy::FromBytes, zerocopy::IntoBytes,
                  zerocopy::KnownLayout, zerocopy::Immutable)]
         #[repr(transparent)]
         pub struct $type(pub $integer);

@@ -140,7 +140,7 @@ impl<'a> Transfers<'a> {
 
 fn check(entry: &Cqe) -> Result<()> {
     if entry.status != WC_SUCCESS {
-        bail!("transfer {} failed with status {}, cause {}", entry.wr_id, entry.status, entry.vendor_error);
+        bail!("transfer {} failed with status {}, cause {}", entry.wr_id, entry.status.0, entry.vendor_error);
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ const NOWHERE: Gpa = Gpa(0x20_0000_0000);
 /// Damages tables of a process whose first target page is present, writes there, and returns the status and cause that
 /// the requester gets. The machine must become idle, and another process must be unaffected.
 #[track_caller]
-fn write_after(spoil: impl FnOnce(&Machine, &Session)) -> (u8, u32) {
+fn write_after(spoil: impl FnOnce(&Machine, &Session)) -> (WcStatus, u32) {
     let (machine, mut session) = ready(MachineSetup::default());
     let mut other = open(&machine, 2);
     session.process.populate(TARGET, FRAME).unwrap();

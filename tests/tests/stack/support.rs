@@ -1,6 +1,6 @@
 //! Shared by these tests.
 
-use refault_abi::codes::WC_SUCCESS;
+use refault_abi::codes::{WC_SUCCESS, WcStatus};
 use refault_abi::queue::Cqe;
 use refault_bus::Iova;
 use refault_bus::probe::Stage;
@@ -66,7 +66,7 @@ pub(crate) fn assert_success(completions: &[Cqe], ids: impl IntoIterator<Item = 
 }
 
 /// Request, status and cause of each completion.
-pub(crate) fn outcomes(completions: &[Cqe]) -> Vec<(u64, u8, u32)> {
+pub(crate) fn outcomes(completions: &[Cqe]) -> Vec<(u64, WcStatus, u32)> {
     completions.iter().map(|cqe| (cqe.wr_id, cqe.status, cqe.vendor_error)).collect()
 }
 

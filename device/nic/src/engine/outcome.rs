@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use refault_abi::codes::{WC_LOC_LEN_ERR, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR, WC_REM_OP_ERR};
+use refault_abi::codes::{WC_LOC_LEN_ERR, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR, WC_REM_OP_ERR, WcStatus};
 
 use crate::cause::Cause;
 use crate::memory::access::{Extent, PageMiss, Stopped};
@@ -39,14 +39,14 @@ pub(super) enum Refusal {
     /// Invalid request: this queue pair does not take it.
     Request(Cause),
     /// The receive request fails, with this status of its own.
-    Receive(u8, Option<Cause>),
+    Receive(WcStatus, Option<Cause>),
     /// The receive queue is lost.
     Broken,
 }
 
 impl Refusal {
     /// Status and cause of the requester's completion.
-    pub(super) fn seen_by_requester(self) -> (u8, Option<Cause>) {
+    pub(super) fn seen_by_requester(self) -> (WcStatus, Option<Cause>) {
         match self {
             Self::Access(cause) => (WC_REM_ACCESS_ERR, Some(cause)),
             Self::Request(cause) => (WC_REM_INV_REQ_ERR, Some(cause)),

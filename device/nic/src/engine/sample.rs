@@ -1,5 +1,6 @@
 //! Sampled requests on their way through the engine.
 
+use refault_abi::codes::WcStatus;
 use refault_bus::probe::RequestEvent;
 
 use super::outcome::Outcome;
@@ -50,12 +51,12 @@ impl Turn<'_, '_> {
 
     /// Reports a sampled request that is over, its completion written if there is one.
     #[cold]
-    pub(super) fn report_sampled(&mut self, mut event: RequestEvent, status: u8) {
+    pub(super) fn report_sampled(&mut self, mut event: RequestEvent, status: WcStatus) {
         if let Some(stamps) = self.port.stamps.take() {
             event.written_ns = stamps.written_ns;
             event.interrupted = stamps.interrupted(&self.port.shard().stats);
         }
-        event.status = status;
+        event.status = status.0;
         event.end_ns = self.port.fabric().now_ns();
         self.port.fabric().probe.request(&event);
     }

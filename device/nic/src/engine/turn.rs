@@ -1,6 +1,6 @@
 //! A turn of one queue pair, as long as it holds its worker's guard.
 
-use refault_abi::codes::{QPS_ERR, QPS_RTS, QPS_SQD, QPS_SQE, WC_SUCCESS};
+use refault_abi::codes::{QPS_ERR, QPS_RTS, QPS_SQD, QPS_SQE, WC_SUCCESS, WcStatus};
 use refault_abi::event::QP_EVENT_FATAL;
 
 use super::Engine;
@@ -65,7 +65,7 @@ impl<'e, 't> Turn<'e, 't> {
     }
 
     /// Completes the active request, if its completion is wanted.
-    pub(super) fn complete_request(&mut self, status: u8, cause: Option<Cause>) {
+    pub(super) fn complete_request(&mut self, status: WcStatus, cause: Option<Cause>) {
         let requester = &mut *self.requester;
         let report = status != WC_SUCCESS || requester.signaled();
         ask::settle(self.port.fabric(), requester, status == WC_SUCCESS);

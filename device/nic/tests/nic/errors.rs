@@ -12,7 +12,7 @@ use crate::support::*;
 
 impl Pair {
     /// Runs one request that must fail with `status` and `cause`, and leave A in ERR.
-    fn fails(&mut self, wqe: &SqWqe, status: u8, cause: u32) {
+    fn fails(&mut self, wqe: &SqWqe, status: WcStatus, cause: u32) {
         self.run(wqe);
         let entry = self.cq_a.expect(&self.bench, status);
         assert_eq!((entry.wr_id, entry.vendor_error), (wqe.wr_id, cause), "{wqe:?}");
@@ -78,7 +78,7 @@ fn malformed_requests_fail_and_what_follows_is_flushed_in_order() {
     pair.a.receive(&pair.bench, 11, &[]);
     pair.a.ring(&pair.bench);
     pair.bench.settle();
-    let seen: Vec<(u64, u8)> =
+    let seen: Vec<(u64, WcStatus)> =
         pair.cq_a.drain(&pair.bench).iter().map(|entry| (entry.wr_id, entry.status)).collect();
     let flushed = WC_WR_FLUSH_ERR;
     assert_eq!(

@@ -274,7 +274,8 @@ fn a_refused_remote_page_is_a_remote_access_error_and_others_do_not_notice() {
     pair.bench.iommu.answer(&request, ResponseCode::InvalidRequest);
     pair.bench.settle();
     let entries = pair.cq_a.drain(&pair.bench);
-    let seen: Vec<(u64, u8, u32)> = entries.iter().map(|e| (e.wr_id, e.status, e.vendor_error)).collect();
+    let seen: Vec<(u64, WcStatus, u32)> =
+        entries.iter().map(|e| (e.wr_id, e.status, e.vendor_error)).collect();
     assert_eq!(seen, [(1, WC_REM_ACCESS_ERR, CAUSE_PAGE_REFUSED), (2, WC_WR_FLUSH_ERR, CAUSE_NONE)]);
     assert_eq!((pair.a.state(&pair.bench), pair.b.state(&pair.bench)), (QPS_ERR, QPS_ERR));
     let flushed = pair.cq_b.expect(&pair.bench, WC_WR_FLUSH_ERR);

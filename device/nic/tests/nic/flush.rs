@@ -59,7 +59,10 @@ fn what_was_written_is_in_the_file_when_the_flush_is_complete() {
     pair.bench.settle_worker(2);
     pair.bench.settle();
     let entries = pair.cq_a.drain(&pair.bench);
-    assert_eq!(entries.iter().map(|e| (e.wr_id, e.status)).collect::<Vec<_>>(), [(9, 0), (2, 0)]);
+    assert_eq!(
+        entries.iter().map(|e| (e.wr_id, e.status)).collect::<Vec<_>>(),
+        [(9, WC_SUCCESS), (2, WC_SUCCESS)]
+    );
     assert_eq!((entries[0].opcode, entries[0].byte_len, entries[0].imm), (OP_FLUSH, 0, 0));
     let mut stored = vec![0; 5000];
     file.read_exact_at(&mut stored, 100).unwrap();

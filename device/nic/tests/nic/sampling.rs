@@ -61,7 +61,7 @@ fn each_row_is_stamped_when_it_is_passed() {
         qpn: pair.a.qpn,
         index: 0,
         opcode: OP_RDMA_WRITE,
-        status: WC_SUCCESS,
+        status: WC_SUCCESS.0,
         bytes: 100,
         faults: 1,
         doorbell_ns: Some(1000),
@@ -126,9 +126,9 @@ fn failed_requests_are_sampled_too_and_without_a_completion_there_is_no_time_for
     let silent = SqWqe { flags: 0, ..pair.write(1, 8, pair.to, pair.rkey) };
     pair.run(&silent);
     let request = only(&pair);
-    assert_eq!((request.status, request.written_ns, request.landed_ns), (WC_SUCCESS, None, Some(0)));
+    assert_eq!((request.status, request.written_ns, request.landed_ns), (WC_SUCCESS.0, None, Some(0)));
     pair.run(&pair.write(2, 8, pair.to, 0xdead00));
     let request = only(&pair);
-    assert_eq!((request.status, request.translated_ns, request.landed_ns), (WC_REM_ACCESS_ERR, None, None));
+    assert_eq!((request.status, request.translated_ns, request.landed_ns), (WC_REM_ACCESS_ERR.0, None, None));
     assert_eq!(request.written_ns, Some(0));
 }

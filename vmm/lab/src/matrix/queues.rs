@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use refault_abi::codes::{CAUSE_NONE, WC_SUCCESS, WC_WR_FLUSH_ERR};
+use refault_abi::codes::{CAUSE_NONE, WC_SUCCESS, WC_WR_FLUSH_ERR, WcStatus};
 use refault_abi::command::*;
 use refault_bus::{Iova, Pasid};
 use refault_model::memory::FRAME;
@@ -43,7 +43,7 @@ pub(super) struct CompletedRequest {
     /// The page of the file.
     pub(super) page: u64,
     /// `WC_*` code.
-    pub(super) status: u8,
+    pub(super) status: WcStatus,
     /// `CAUSE_*` code.
     pub(super) cause: u32,
     /// The data of a successful read.

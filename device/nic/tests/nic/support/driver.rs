@@ -68,7 +68,7 @@ impl Cq {
     }
 
     /// Exactly one completion, which must have this status.
-    pub(crate) fn expect(&mut self, bench: &Bench, status: u8) -> Cqe {
+    pub(crate) fn expect(&mut self, bench: &Bench, status: WcStatus) -> Cqe {
         let entries = self.drain(bench);
         assert_eq!(entries.len(), 1, "{entries:?}");
         assert_eq!(entries[0].status, status, "{:?}", entries[0]);
@@ -240,7 +240,7 @@ impl Qp {
             dest_lid: if with.dest_lid != 0 { with.dest_lid } else { 1 },
             ..with
         };
-        steps.into_iter().filter(|(next, _)| next.0 <= state.0).map(change).collect()
+        steps.into_iter().filter(|(next, _)| *next <= state).map(change).collect()
     }
 
     pub(crate) fn query(&self, bench: &Bench) -> QpSnapshot {

@@ -117,4 +117,4 @@ pub(crate) fn resume(bench: &Bench, token: u32, answer: u32) -> Result<(), u16> 
 }
 
 /// A refusal, as a completion shows it.
-pub(crate) const REFUSED: (u8, u32) = (WC_REM_ACCESS_ERR, CAUSE_PAGE_REFUSED);
+pub(crate) const REFUSED: (WcStatus, u32) = (WC_REM_ACCESS_ERR, CAUSE_PAGE_REFUSED);
