@@ -1,25 +1,28 @@
 //! Operations, statuses and states. Work completion statuses and access rights have the numbers of
 //! `ibv_wc_status` and `ibv_access_flags`, states those of `ibv_qp_state`.
 
-constants! { OPERATIONS, "Operations":
-    /// SEND.
-    pub const OP_SEND: u8 = 0;
-    /// SEND with immediate.
-    pub const OP_SEND_IMM: u8 = 1;
-    /// RDMA WRITE.
-    pub const OP_RDMA_WRITE: u8 = 2;
-    /// RDMA WRITE with immediate.
-    pub const OP_RDMA_WRITE_IMM: u8 = 3;
-    /// RDMA READ.
-    pub const OP_RDMA_READ: u8 = 4;
-    /// Compare and swap, 8 bytes.
-    pub const OP_COMPARE_SWAP: u8 = 5;
-    /// Fetch and add, 8 bytes.
-    pub const OP_FETCH_ADD: u8 = 6;
-    /// FLUSH: what was written to a range, or to a whole region, is visible or persistent.
-    pub const OP_FLUSH: u8 = 7;
-    /// ATOMIC WRITE, 8 bytes.
-    pub const OP_ATOMIC_WRITE: u8 = 8;
+codes! { OPERATIONS, "Operations":
+    /// Operation of a request, or of the message that a completion reports.
+    pub struct Opcode(u8) {
+        /// SEND.
+        OP_SEND = 0;
+        /// SEND with immediate.
+        OP_SEND_IMM = 1;
+        /// RDMA WRITE.
+        OP_RDMA_WRITE = 2;
+        /// RDMA WRITE with immediate.
+        OP_RDMA_WRITE_IMM = 3;
+        /// RDMA READ.
+        OP_RDMA_READ = 4;
+        /// Compare and swap, 8 bytes.
+        OP_COMPARE_SWAP = 5;
+        /// Fetch and add, 8 bytes.
+        OP_FETCH_ADD = 6;
+        /// FLUSH: what was written to a range, or to a whole region, is visible or persistent.
+        OP_FLUSH = 7;
+        /// ATOMIC WRITE, 8 bytes.
+        OP_ATOMIC_WRITE = 8;
+    }
 }
 
 codes! { WC_STATUSES, "Work completion status":

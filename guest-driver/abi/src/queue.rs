@@ -4,7 +4,7 @@
 //! buffer of a queue pair is page aligned and holds, in this order: the send ring, the receive ring, and the
 //! doorbell record at the offset given when it is created.
 
-use crate::codes::WcStatus;
+use crate::codes::{Opcode, WcStatus};
 
 constants! { QUEUE_SIZES, "Rings":
     /// Bytes of a send queue entry.
@@ -61,7 +61,7 @@ layouts! { QUEUE_LAYOUTS:
     /// A request in a send queue.
     pub struct SqWqe[128] {
         /// OP_*.
-        pub opcode: u8,
+        pub opcode: Opcode,
         /// WQE_*.
         pub flags: u8,
         /// Elements of `sge` in use, at most MAX_SGE; 0 for inline data.
@@ -134,7 +134,7 @@ layouts! { QUEUE_LAYOUTS:
         /// WC_* status.
         pub status: WcStatus,
         /// OP_* of the request (send), or of the message that arrived (receive).
-        pub opcode: u8,
+        pub opcode: Opcode,
         /// CQE_*.
         pub flags: u8,
         /// UD: service level of the datagram.

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use refault_abi::codes::{
     CAUSE_NONE, FLUSH_GLOBAL, FLUSH_PERSISTENT, FLUSH_RANGE, OP_ATOMIC_WRITE, OP_COMPARE_SWAP, OP_FETCH_ADD,
-    OP_FLUSH, OP_RDMA_READ, OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, OP_SEND_IMM,
+    OP_FLUSH, OP_RDMA_READ, OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, OP_SEND_IMM, Opcode,
 };
 use refault_abi::event::{
     EQE_SIZE, EVENT_COMPLETION, EVENT_CQ_ERROR, EVENT_PAGE_FAULT, EVENT_QP, EVENT_SRQ, Eqe, FAULT_WRITE,
@@ -48,7 +48,7 @@ impl RingLayout for AbiRings {
     ) -> Result<bool, AccessError> {
         let mut wqe = SqWqe::new_zeroed();
         port.pages_read(&rings.pages, entry(index, rings.log_sq, SQ_WQE_SIZE), wqe.as_mut_bytes())?;
-        (request.id, request.opcode) = (wqe.wr_id, wqe.opcode);
+        (request.id, request.opcode) = (wqe.wr_id, wqe.opcode.0);
         Ok(decode(&wqe, is_datagram, request).is_some())
     }
 
@@ -234,7 +234,7 @@ fn encode_completion(completion: &Completion) -> Cqe {
         wqe_index: completion.index,
         vendor_error: completion.cause.map_or(CAUSE_NONE, Cause::code),
         status: completion.status,
-        opcode: completion.opcode,
+        opcode: Opcode(completion.opcode),
         flags: flag(completion.immediate.is_some(), CQE_WITH_IMM)
             | flag(completion.is_receive, CQE_RECEIVE)
             | flag(completion.solicited, CQE_SOLICITED)
@@ -264,11 +264,11 @@ mod tests {
     use super::*;
 
     fn decode(wqe: &SqWqe, is_datagram: bool) -> Option<SendRequest> {
-        let mut request = SendRequest::unexecuted(wqe.wr_id, wqe.opcode);
+        let mut request = SendRequest::unexecuted(wqe.wr_id, wqe.opcode.0);
         super::decode(wqe, is_datagram, &mut request).map(|()| request)
     }
 
-    fn wqe(opcode: u8, lengths: &[u32]) -> SqWqe {
+    fn wqe(opcode: Opcode, lengths: &[u32]) -> SqWqe {
         let mut wqe = SqWqe { opcode, num_sge: lengths.len() as u8, ..SqWqe::default() };
         for (sge, &length) in wqe.sge.iter_mut().zip(lengths) {
             sge.length = length;
@@ -286,7 +286,7 @@ mod tests {
             ..SqWqe::default()
         };
         for bad in [
-            wqe(9, &[]),
+            wqe(Opcode(9), &[]),
             wqe(OP_FLUSH, &[]),
             SqWqe { imm: FLUSH_GLOBAL | 1 << 9, ..wqe(OP_FLUSH, &[]) },
             SqWqe { imm: FLUSH_RANGE, ..wqe(OP_FLUSH, &[]) },

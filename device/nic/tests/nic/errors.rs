@@ -70,7 +70,7 @@ fn a_local_access_that_breaks_the_rules_fails_its_own_end_alone() {
 #[test]
 fn malformed_requests_fail_and_what_follows_is_flushed_in_order() {
     let mut pair = Pair::new();
-    pair.a.prepare(&pair.bench, &SqWqe { opcode: 200, wr_id: 1, ..SqWqe::default() });
+    pair.a.prepare(&pair.bench, &SqWqe { opcode: Opcode(200), wr_id: 1, ..SqWqe::default() });
     for wr_id in 2..5 {
         pair.a.prepare(&pair.bench, &SqWqe { flags: 0, ..pair.write(wr_id, 8, pair.to, pair.rkey) });
     }

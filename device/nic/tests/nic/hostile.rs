@@ -153,7 +153,7 @@ fn play(pair: &mut Pair, srq: &mut Option<Srq>, act: &Act) {
             bench.post_command(*lane, *opcode, &bytes);
         }
         Act::Send { opcode, flags, num_sge, inline, words, lengths } => {
-            let mut wqe = request(*opcode, 1, &[]);
+            let mut wqe = request(Opcode(*opcode), 1, &[]);
             (wqe.flags, wqe.num_sge, wqe.inline_length) = (*flags, *num_sge, *inline);
             (wqe.remote_addr, wqe.rkey) = (words[0], words[1] as u32);
             if words[10] % 2 == 0 {

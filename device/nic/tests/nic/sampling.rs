@@ -60,7 +60,7 @@ fn each_row_is_stamped_when_it_is_passed() {
     let expected = RequestEvent {
         qpn: pair.a.qpn,
         index: 0,
-        opcode: OP_RDMA_WRITE,
+        opcode: OP_RDMA_WRITE.0,
         status: WC_SUCCESS.0,
         bytes: 100,
         faults: 1,

@@ -103,7 +103,7 @@ impl RequestRecord {
 
     /// Name of the operation.
     pub fn operation(&self) -> &'static str {
-        match self.event.opcode {
+        match Opcode(self.event.opcode) {
             OP_SEND => "send",
             OP_SEND_IMM => "send-imm",
             OP_RDMA_WRITE => "write",

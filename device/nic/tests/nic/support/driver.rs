@@ -285,7 +285,7 @@ pub(crate) const PATIENT: ModifyQp = ModifyQp {
 };
 
 /// A send request of `opcode` with a scatter/gather list.
-pub(crate) fn request(opcode: u8, wr_id: u64, sges: &[Sge]) -> SqWqe {
+pub(crate) fn request(opcode: Opcode, wr_id: u64, sges: &[Sge]) -> SqWqe {
     let mut wqe = SqWqe { opcode, wr_id, flags: WQE_SIGNALED, num_sge: sges.len() as u8, ..SqWqe::default() };
     for (slot, sge) in wqe.sge.iter_mut().zip(sges) {
         *slot = *sge;

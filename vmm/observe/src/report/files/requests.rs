@@ -177,7 +177,7 @@ mod tests {
         let event = RequestEvent {
             qpn: fault.qpn,
             index: 1024,
-            opcode: refault_abi::codes::OP_RDMA_WRITE,
+            opcode: refault_abi::codes::OP_RDMA_WRITE.0,
             bytes: 4096,
             faults: 1,
             fetched_ns: fault.times.miss,
