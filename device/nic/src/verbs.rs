@@ -5,7 +5,7 @@
 
 use refault_abi::codes::{
     ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_READ,
-    ACCESS_REMOTE_WRITE, WcStatus,
+    ACCESS_REMOTE_WRITE, AccessRights, WcStatus,
 };
 
 use crate::cause::Cause;
@@ -134,15 +134,16 @@ impl Operation {
     }
 
     /// ACCESS_* that the remote region must allow.
-    pub(crate) const fn remote_rights(self) -> u32 {
+    pub(crate) const fn remote_rights(self) -> AccessRights {
         match self {
-            Self::Send => 0,
+            Self::Send => AccessRights::NONE,
             Self::Write | Self::WriteImm | Self::AtomicWrite => ACCESS_REMOTE_WRITE,
             Self::Read => ACCESS_REMOTE_READ,
             Self::CompareSwap { .. } | Self::FetchAdd { .. } => ACCESS_REMOTE_ATOMIC,
             Self::Flush(Flush { global, persistent, .. }) => {
-                let global = if global { ACCESS_FLUSH_GLOBAL } else { 0 };
-                global | if persistent { ACCESS_FLUSH_PERSISTENT } else { 0 }
+                let none = AccessRights::NONE;
+                let global = if global { ACCESS_FLUSH_GLOBAL } else { none };
+                global.union(if persistent { ACCESS_FLUSH_PERSISTENT } else { none })
             }
         }
     }

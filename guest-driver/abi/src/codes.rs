@@ -91,19 +91,22 @@ constants! { CAUSES, "Vendor error: why an access failed":
     pub const CAUSE_NOT_PERSISTENT: u32 = 12;
 }
 
-constants! { ACCESS, "Access rights":
-    /// The device may write locally; local reads are always allowed.
-    pub const ACCESS_LOCAL_WRITE: u32 = 1 << 0;
-    /// Remote writes.
-    pub const ACCESS_REMOTE_WRITE: u32 = 1 << 1;
-    /// Remote reads.
-    pub const ACCESS_REMOTE_READ: u32 = 1 << 2;
-    /// Remote atomics.
-    pub const ACCESS_REMOTE_ATOMIC: u32 = 1 << 3;
-    /// Remote FLUSH with placement FLUSH_GLOBAL.
-    pub const ACCESS_FLUSH_GLOBAL: u32 = 1 << 8;
-    /// Remote FLUSH with placement FLUSH_PERSISTENT.
-    pub const ACCESS_FLUSH_PERSISTENT: u32 = 1 << 9;
+flags! { ACCESS, "Access rights":
+    /// What a region, or a queue pair, allows; of a request, what it needs.
+    pub struct AccessRights(u32) {
+        /// The device may write locally; local reads are always allowed.
+        ACCESS_LOCAL_WRITE = 1 << 0;
+        /// Remote writes.
+        ACCESS_REMOTE_WRITE = 1 << 1;
+        /// Remote reads.
+        ACCESS_REMOTE_READ = 1 << 2;
+        /// Remote atomics.
+        ACCESS_REMOTE_ATOMIC = 1 << 3;
+        /// Remote FLUSH with placement FLUSH_GLOBAL.
+        ACCESS_FLUSH_GLOBAL = 1 << 8;
+        /// Remote FLUSH with placement FLUSH_PERSISTENT.
+        ACCESS_FLUSH_PERSISTENT = 1 << 9;
+    }
 }
 
 codes! { QP_TYPES, "Queue pair types":

@@ -5,7 +5,7 @@
 //! `response` and writes `response.token` last. Lane 1 is for commands that must not wait for lane 0, such as
 //! invalidations and answers to page faults. No command waits for a page fault.
 
-use crate::codes::{QpKind, QpState};
+use crate::codes::{AccessRights, QpKind, QpState};
 
 constants! { COMMAND_SIZES, "Command rings":
     /// Bytes of a slot.
@@ -287,7 +287,7 @@ layouts! { COMMAND_LAYOUTS:
         /// Protection domain.
         pub pd: u32,
         /// ACCESS_*.
-        pub access: u32,
+        pub access: AccessRights,
         /// MR_*.
         pub mode: u8,
         /// Zero.
@@ -446,7 +446,7 @@ layouts! { COMMAND_LAYOUTS:
         /// Reads and atomics in flight as responder.
         pub max_dest_rd_atomic: u8,
         /// ACCESS_REMOTE_* and ACCESS_FLUSH_* that incoming requests may use.
-        pub access: u32,
+        pub access: AccessRights,
         /// Peer.
         pub dest_qpn: u32,
         /// Packet sequence number expected first.

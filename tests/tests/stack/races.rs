@@ -269,4 +269,5 @@ fn a_region_revoked_during_the_copy_takes_no_byte_afterwards() {
 }
 
 /// All access rights of a region.
-const ALL: u32 = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
+const ALL: AccessRights =
+    ACCESS_LOCAL_WRITE.union(ACCESS_REMOTE_WRITE).union(ACCESS_REMOTE_READ).union(ACCESS_REMOTE_ATOMIC);

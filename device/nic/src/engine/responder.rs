@@ -138,7 +138,7 @@ impl Delivery<'_, '_> {
         if self.ends.message.checked {
             return ControlFlow::Continue(());
         }
-        if self.ends.responder.access & remote.rights != remote.rights {
+        if !self.ends.responder.access.contains(remote.rights) {
             return ControlFlow::Break(Refusal::Request(Cause::Rights).into());
         }
         step(remote.check(self.port).map_err(Refusal::Access))?;

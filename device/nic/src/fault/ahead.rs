@@ -1,6 +1,6 @@
 //! Which pages a request will need after the one that is missing.
 
-use refault_abi::codes::ACCESS_LOCAL_WRITE;
+use refault_abi::codes::{ACCESS_LOCAL_WRITE, AccessRights};
 
 use crate::memory::list::List;
 use crate::memory::port::Port;
@@ -42,11 +42,11 @@ pub(crate) fn remote(port: &mut Port<'_>, requester: &Requester, responder: &Res
     let remote = [message.request.remote()];
     let receive = responder.current.as_ref().map(|current| current.taken);
     let (pieces, rights, pd) = match (operation.remote_rights(), &receive) {
-        (0, Some(taken)) => {
+        (AccessRights::NONE, Some(taken)) => {
             let pieces = taken.request.pieces.as_deref().unwrap_or_default();
             (pieces, ACCESS_LOCAL_WRITE, taken.pd)
         }
-        (0, None) => return Ahead::default(),
+        (AccessRights::NONE, None) => return Ahead::default(),
         (rights, _) => (&remote[..], rights, responder.setup.pd),
     };
     List { pieces, pd, rights, write, end: End::Remote }.missing_behind(port, window)

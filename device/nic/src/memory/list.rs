@@ -1,5 +1,7 @@
 //! Scatter/gather lists: where the bytes of a message are, piece by piece.
 
+use refault_abi::codes::AccessRights;
+
 use crate::cause::Cause;
 use crate::memory::access::{AccessError, Extent, Stopped};
 use crate::memory::atc::Space;
@@ -13,7 +15,7 @@ pub(crate) struct List<'a> {
     pub(crate) pieces: &'a [Piece],
     pub(crate) pd: u32,
     /// ACCESS_* that each piece's region must have.
-    pub(crate) rights: u32,
+    pub(crate) rights: AccessRights,
     /// It is written.
     pub(crate) write: bool,
     pub(crate) end: End,

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use refault_abi::codes::AccessRights;
 use refault_bus::sync::lock;
 use refault_bus::{AddressSpace, Iova, Pasid};
 
@@ -37,14 +38,14 @@ pub(crate) struct Region {
     pub(crate) key: u32,
     pub(crate) pd: u32,
     /// ACCESS_*.
-    pub(crate) access: u32,
+    pub(crate) access: AccessRights,
     /// Accesses fail from now on.
     pub(crate) revoked: bool,
 }
 
 impl Region {
     /// Checks that a request of protection domain `pd` may do `access` to all of the range.
-    pub(super) fn allows(&self, pd: u32, addr: u64, length: u64, access: u32) -> Result<(), Cause> {
+    pub(super) fn allows(&self, pd: u32, addr: u64, length: u64, access: AccessRights) -> Result<(), Cause> {
         if self.pd != pd {
             return Err(Cause::Key);
         }
@@ -55,7 +56,7 @@ impl Region {
         if !inside {
             return Err(Cause::Bounds);
         }
-        if self.access & access == access { Ok(()) } else { Err(Cause::Rights) }
+        if self.access.contains(access) { Ok(()) } else { Err(Cause::Rights) }
     }
 
     /// The page around `addr` of an on-demand region, as far as it belongs to the region.
@@ -153,6 +154,8 @@ mod tests {
 
     use super::*;
 
+    const NONE: AccessRights = AccessRights::NONE;
+
     fn region(start: u64, length: u64) -> Region {
         let backing = Backing::Process(Pasid::truncated(1));
         Region { start, length, backing, key: 0x101, pd: 3, access: ACCESS_REMOTE_READ, revoked: false }
@@ -161,14 +164,14 @@ mod tests {
     #[test]
     fn bounds_hold_at_both_ends_and_do_not_wrap() {
         let part = region(0x1000, 0x1000);
-        assert_eq!(part.allows(3, 0x1000, 0x1000, 0), Ok(()));
-        assert_eq!(part.allows(3, 0x2000, 0, 0), Ok(()));
+        assert_eq!(part.allows(3, 0x1000, 0x1000, NONE), Ok(()));
+        assert_eq!(part.allows(3, 0x2000, 0, NONE), Ok(()));
         for (addr, length) in [(0xfff, 1), (0x1fff, 2), (0x2001, 0), (0x1000, u64::MAX), (u64::MAX, 2)] {
-            assert_eq!(part.allows(3, addr, length, 0), Err(Cause::Bounds), "{addr:#x}+{length:#x}");
+            assert_eq!(part.allows(3, addr, length, NONE), Err(Cause::Bounds), "{addr:#x}+{length:#x}");
         }
         let whole = region(0, u64::MAX);
-        assert_eq!(whole.allows(3, u64::MAX - 8, 8, 0), Ok(()));
-        assert_eq!(whole.allows(3, u64::MAX - 7, 9, 0), Err(Cause::Bounds));
+        assert_eq!(whole.allows(3, u64::MAX - 8, 8, NONE), Ok(()));
+        assert_eq!(whole.allows(3, u64::MAX - 7, 9, NONE), Err(Cause::Bounds));
     }
 
     #[test]
@@ -176,7 +179,7 @@ mod tests {
         let mut revoked = region(0, 16);
         revoked.revoked = true;
         assert_eq!(revoked.allows(4, 99, 99, ACCESS_REMOTE_WRITE), Err(Cause::Key));
-        assert_eq!(revoked.allows(3, 0, 1, 0), Err(Cause::Revoked));
+        assert_eq!(revoked.allows(3, 0, 1, NONE), Err(Cause::Revoked));
         assert_eq!(region(0, 16).allows(3, 0, 1, ACCESS_REMOTE_WRITE), Err(Cause::Rights));
     }
 

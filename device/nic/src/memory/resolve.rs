@@ -4,7 +4,7 @@
 //! are. A front end with other kinds (tables in the device, keys that lead to further keys, physical memory)
 //! adds them here.
 
-use refault_abi::codes::ACCESS_LOCAL_WRITE;
+use refault_abi::codes::{ACCESS_LOCAL_WRITE, AccessRights};
 use refault_bus::{Iova, Pasid};
 
 use crate::cause::Cause;
@@ -24,15 +24,15 @@ pub(crate) struct Access {
     /// Bytes.
     pub(crate) length: u64,
     /// ACCESS_* that the region must have.
-    pub(crate) rights: u32,
+    pub(crate) rights: AccessRights,
     /// Memory is written.
     pub(crate) write: bool,
 }
 
 impl Access {
     /// ACCESS_* that a local access needs: local reads are always allowed.
-    pub(crate) const fn local_rights(write: bool) -> u32 {
-        if write { ACCESS_LOCAL_WRITE } else { 0 }
+    pub(crate) const fn local_rights(write: bool) -> AccessRights {
+        if write { ACCESS_LOCAL_WRITE } else { AccessRights::NONE }
     }
 }
 

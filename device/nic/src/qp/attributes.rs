@@ -1,9 +1,6 @@
 //! A queue pair's attributes, and whether what a driver sets makes sense.
 
-use refault_abi::codes::{
-    ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC,
-    ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE,
-};
+use refault_abi::codes::AccessRights;
 use refault_abi::command::{
     QP_ATTR_ACCESS, QP_ATTR_AV, QP_ATTR_DEST_QPN, QP_ATTR_MAX_DEST_RD_ATOMIC, QP_ATTR_MAX_RD_ATOMIC,
     QP_ATTR_MIN_RNR_TIMER, QP_ATTR_PATH_MTU, QP_ATTR_PKEY, QP_ATTR_PORT, QP_ATTR_QKEY, QP_ATTR_RETRY,
@@ -14,7 +11,7 @@ use refault_abi::command::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attributes {
     /// ACCESS_REMOTE_* and ACCESS_FLUSH_* that incoming requests may use.
-    pub(crate) access: u32,
+    pub(crate) access: AccessRights,
     pub(crate) pkey_index: u16,
     pub(crate) port: u8,
     /// Code: 1 is 256 bytes, 5 is 4096.
@@ -81,10 +78,8 @@ impl Attributes {
                 }
             )+};
         }
-        const FLUSH: u32 = ACCESS_FLUSH_GLOBAL | ACCESS_FLUSH_PERSISTENT;
-        const REMOTE: u32 = ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC | FLUSH;
         take! {
-            QP_ATTR_ACCESS => access if change.access & !(REMOTE | ACCESS_LOCAL_WRITE) == 0;
+            QP_ATTR_ACCESS => access if AccessRights::ALL.contains(change.access);
             QP_ATTR_PKEY => pkey_index if change.pkey_index < limits.pkeys;
             QP_ATTR_PORT => port if change.port == 1;
             QP_ATTR_PATH_MTU => path_mtu if (1..=5).contains(&change.path_mtu);
@@ -150,7 +145,7 @@ mod tests {
             Attributes { dest_qpn: 1 << 24, ..good },
             Attributes { pkey_index: 1, ..good },
             Attributes { sgid_index: 1, ..good },
-            Attributes { access: 1 << 4, ..good },
+            Attributes { access: AccessRights(1 << 4), ..good },
         ] {
             assert!(Attributes::default().with(&bad, all, &LIMITS).is_none(), "{bad:?}");
         }

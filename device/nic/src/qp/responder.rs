@@ -1,5 +1,7 @@
 //! The receiving half of a queue pair.
 
+use refault_abi::codes::AccessRights;
+
 use crate::qp::setup::Setup;
 use crate::queue::shared::Taken;
 
@@ -17,7 +19,7 @@ pub(crate) struct Responder {
     pub(crate) setup: Setup,
     pub(crate) peer_qpn: u32,
     /// ACCESS_REMOTE_* and ACCESS_FLUSH_* that incoming requests may use.
-    pub(crate) access: u32,
+    pub(crate) access: AccessRights,
     pub(crate) min_rnr_timer: u8,
     /// UD: the Q_Key that datagrams must have.
     pub(crate) qkey: u32,

@@ -32,7 +32,7 @@ fn the_urgent_lane_goes_first() {
     let (first, second) = (bench.read32(REG_MAGIC), bench.read32(REG_VERSION));
     assert_ne!(first, second);
     let pd = bench.pd(context);
-    let key = bench.pinned(pd, 0x10_0000, 0x10_0000, 64, 0);
+    let key = bench.pinned(pd, 0x10_0000, 0x10_0000, 64, AccessRights::NONE);
     bench.post_command(0, CMD_DESTROY_MR, ObjectId { id: key, reserved: 0 }.as_bytes());
     bench.post_command(1, CMD_REVOKE_MR, ObjectId { id: key, reserved: 0 }.as_bytes());
     bench.settle();
@@ -179,7 +179,7 @@ fn regions_that_make_no_sense_are_refused() {
         CreateMr { length: 0x1ede, ..good },
         CreateMr { first_offset: 0x1000, ..good },
         CreateMr { start: u64::MAX, ..good },
-        CreateMr { access: 1 << 4, ..good },
+        CreateMr { access: AccessRights(1 << 4), ..good },
         CreateMr { access: ACCESS_REMOTE_WRITE, ..good },
         CreateMr { access: ACCESS_REMOTE_ATOMIC, ..good },
         CreateMr { mode: 3, ..good },
@@ -232,7 +232,7 @@ fn limits_hold_and_nothing_leaks() {
         let qp = || Qp::command(&bench, pds[0], [cqs[0].cqn, cqs[1].cqn], eq.eqn, 0);
         let qps = [0; 4].map(|_| Qp::create(&bench, contexts[0], &qp()));
         assert_eq!(create(&bench, CMD_CREATE_QP, &qp()), Err(STATUS_NO_RESOURCES));
-        let keys = [0; 3].map(|_| bench.pinned(pds[0], 0x10_0000, 0x10_0000, 64, 0));
+        let keys = [0; 3].map(|_| bench.pinned(pds[0], 0x10_0000, 0x10_0000, 64, AccessRights::NONE));
         let mr =
             CreateMr { length: 64, table: bench.table(0x10_0000, 64, 0), pd: pds[0], ..CreateMr::default() };
         assert_eq!(create(&bench, CMD_CREATE_MR, &mr), Err(STATUS_NO_RESOURCES));

@@ -19,7 +19,8 @@ use crate::support::*;
 const HEAP: u64 = 0x7f00_0000_0000;
 /// Where the persistent memory is.
 const DISK: u64 = MEMORY;
-const REMOTE: u32 = ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC | FLUSH_RIGHTS;
+const REMOTE: AccessRights =
+    ACCESS_REMOTE_WRITE.union(ACCESS_REMOTE_READ).union(ACCESS_REMOTE_ATOMIC).union(FLUSH_RIGHTS);
 /// Queue pairs that take FLUSH too.
 const OPEN: ModifyQp = ModifyQp { access: REMOTE, ..PATIENT };
 
@@ -39,7 +40,7 @@ fn persist(remote_addr: u64, length: u64, rkey: u32) -> SqWqe {
     flush(FLUSH_PERSISTENT | FLUSH_RANGE, remote_addr, length, rkey)
 }
 
-fn region(pair: &Pair, start: u64, length: u64, access: u32) -> u32 {
+fn region(pair: &Pair, start: u64, length: u64, access: AccessRights) -> u32 {
     let command = CreateMr { start, length, pd: pair.pd, access, mode: MR_PASID, ..CreateMr::default() };
     pair.bench.command::<_, ObjectId>(CMD_CREATE_MR, &command).unwrap().id
 }
@@ -111,7 +112,7 @@ fn a_flush_needs_the_right_of_region_and_queue_pair() {
     let cases = [
         (ACCESS_FLUSH_GLOBAL, REMOTE, (WC_REM_ACCESS_ERR, CAUSE_RIGHTS)),
         (ACCESS_FLUSH_PERSISTENT, REMOTE, (WC_SUCCESS, CAUSE_NONE)),
-        (FLUSH_RIGHTS, REMOTE & !ACCESS_FLUSH_PERSISTENT, (WC_REM_INV_REQ_ERR, CAUSE_RIGHTS)),
+        (FLUSH_RIGHTS, REMOTE.difference(ACCESS_FLUSH_PERSISTENT), (WC_REM_INV_REQ_ERR, CAUSE_RIGHTS)),
         (ALL_RIGHTS, REMOTE, (WC_REM_ACCESS_ERR, CAUSE_RIGHTS)),
     ];
     for (access, open, expected) in cases {
@@ -121,7 +122,7 @@ fn a_flush_needs_the_right_of_region_and_queue_pair() {
         let key = pair.bench.pinned(pair.pd, DISK, DISK, 1 << 16, access);
         pair.run(&persist(DISK, 64, key));
         let entry = pair.cq_a.expect(&pair.bench, expected.0);
-        assert_eq!(entry.vendor_error, expected.1, "{access:#x} {open:#x}");
+        assert_eq!(entry.vendor_error, expected.1, "{access:?} {open:?}");
     }
 }
 

@@ -290,7 +290,7 @@ fn a_shared_queue_gives_each_request_to_one_queue_pair() {
 fn a_reset_under_all_kinds_of_traffic_ends_and_nothing_lands_afterwards() {
     let file = tempfile::tempfile().unwrap();
     let config = NicConfig { workers: 3, ..NicConfig::default() };
-    let open = ModifyQp { access: ALL_RIGHTS & !ACCESS_LOCAL_WRITE | FLUSH_RIGHTS, ..PATIENT };
+    let open = ModifyQp { access: ALL_RIGHTS.difference(ACCESS_LOCAL_WRITE) | FLUSH_RIGHTS, ..PATIENT };
     for _ in 0..20 {
         let mut pair = Pair::on(Bench::with_file(config.clone(), &file), open);
         let bench = &pair.bench;

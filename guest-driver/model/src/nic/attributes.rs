@@ -1,10 +1,10 @@
 //! States and attributes of queue pairs.
 
-use refault_abi::codes::{ACCESS_LOCAL_WRITE, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS};
+use refault_abi::codes::{ACCESS_LOCAL_WRITE, AccessRights, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS};
 use refault_abi::command::*;
 
 use crate::ModelError;
-use crate::nic::objects::{ALL_ACCESS, object};
+use crate::nic::objects::object;
 use crate::nic::{Driver, QueuePair};
 
 impl Driver {
@@ -79,7 +79,7 @@ fn to_init(qpn: u32) -> ModifyQp {
         mask: QP_ATTR_STATE | QP_ATTR_PKEY | QP_ATTR_PORT | QP_ATTR_ACCESS,
         state: QPS_INIT,
         port: 1,
-        access: ALL_ACCESS & !ACCESS_LOCAL_WRITE,
+        access: AccessRights::ALL.difference(ACCESS_LOCAL_WRITE),
         ..ModifyQp::default()
     }
 }

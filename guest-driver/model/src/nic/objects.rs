@@ -1,9 +1,6 @@
 //! Creation and destruction of the device's objects.
 
-use refault_abi::codes::{
-    ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC,
-    ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, QPT_RC, QpKind,
-};
+use refault_abi::codes::{AccessRights, QPT_RC, QpKind};
 use refault_abi::command::*;
 use refault_abi::doorbell::Doorbell;
 use refault_abi::regs::DOORBELL_PAGE_SIZE;
@@ -13,14 +10,6 @@ use crate::ModelError;
 use crate::nic::queue_pair::RingLayout;
 use crate::nic::{Buffer, CompletionQueue, Driver, EventQueue, QueuePair};
 use crate::registers::RegisterWindow;
-
-/// All access flags of a region.
-pub(super) const ALL_ACCESS: u32 = ACCESS_LOCAL_WRITE
-    | ACCESS_REMOTE_WRITE
-    | ACCESS_REMOTE_READ
-    | ACCESS_REMOTE_ATOMIC
-    | ACCESS_FLUSH_GLOBAL
-    | ACCESS_FLUSH_PERSISTENT;
 
 /// The doorbell page of a context, in BAR 2.
 #[derive(Clone)]
@@ -116,7 +105,7 @@ impl Driver {
     ///
     /// If the command fails.
     pub fn register_process(&self, pd: u32) -> Result<MemoryRegion, ModelError> {
-        self.register_range(pd, Iova(0), u64::MAX, ALL_ACCESS)
+        self.register_range(pd, Iova(0), u64::MAX, AccessRights::ALL)
     }
 
     /// Registers `length` bytes of the process' address space from `start` on, translated through its PASID.
@@ -129,7 +118,7 @@ impl Driver {
         pd: u32,
         start: Iova,
         length: u64,
-        access: u32,
+        access: AccessRights,
     ) -> Result<MemoryRegion, ModelError> {
         let body = CreateMr { start: start.0, length, pd, access, mode: MR_PASID, ..CreateMr::default() };
         Ok(MemoryRegion { key: self.create(CMD_CREATE_MR, &body)? })
@@ -153,7 +142,7 @@ impl Driver {
             length,
             table,
             pd,
-            access: ALL_ACCESS,
+            access: AccessRights::ALL,
             mode: MR_PINNED,
             ..CreateMr::default()
         };

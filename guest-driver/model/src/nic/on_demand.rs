@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use refault_abi::codes::AccessRights;
 use refault_abi::command::*;
 use refault_abi::event::{EVENT_PAGE_FAULT, Eqe, FAULT_WRITE};
 use refault_bus::sync::lock;
@@ -56,7 +57,7 @@ impl OnDemandRegion {
         driver: &Arc<Driver>,
         pd: u32,
         (start, length): (Iova, u64),
-        access: u32,
+        access: AccessRights,
         faults: &PageFaultQueue,
     ) -> Result<Arc<Self>, ModelError> {
         let first_offset = u32::try_from(start.0 % BLOCK).unwrap_or_default();

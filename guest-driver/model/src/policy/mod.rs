@@ -25,7 +25,7 @@ mod tests;
 use std::ops::Range;
 use std::sync::Arc;
 
-use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE};
+use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, AccessRights};
 use refault_bus::Iova;
 
 pub use faulting::{OnDemand, ThroughPasid};
@@ -100,8 +100,8 @@ impl RegistrationRequest {
     }
 
     /// Access flags of the region, `ACCESS_*`.
-    fn access(&self) -> u32 {
-        let write = if self.write { ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE } else { 0 };
+    fn access(&self) -> AccessRights {
+        let write = if self.write { ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE } else { AccessRights::NONE };
         ACCESS_REMOTE_READ | write
     }
 }

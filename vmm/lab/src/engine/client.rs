@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE};
+use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, AccessRights};
 use refault_abi::command::*;
 use refault_bus::{Iova, Pasid};
 use refault_model::nic::{
@@ -23,7 +23,7 @@ pub(super) const SOURCE: Iova = Iova(0x7f00_0000_0000);
 /// The target of all requests.
 pub(super) const TARGET: Iova = Iova(0x7f80_0000_0000);
 /// Access rights of the target region.
-const ACCESS: u32 = ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ;
+const ACCESS: AccessRights = ACCESS_LOCAL_WRITE.union(ACCESS_REMOTE_WRITE).union(ACCESS_REMOTE_READ);
 /// MSI-X vector of completion events, which the program does not use.
 const QUEUE_VECTOR: u16 = 2;
 

@@ -1,9 +1,6 @@
 //! Memory regions.
 
-use refault_abi::codes::{
-    ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC,
-    ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE,
-};
+use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_WRITE, AccessRights};
 use refault_abi::command::{
     CreateMr, FAULT_REFUSED, FAULT_RESOLVED, InvalidateMr, MR_ODP, MR_PASID, MR_PINNED, ResumeFault,
 };
@@ -19,19 +16,13 @@ use crate::qp::answer::PageAnswer;
 /// Bytes before the start of an on-demand region that its table may cover: less than a large page.
 const MOST_BEFORE: u32 = 2 << 20;
 
-const RIGHTS: u32 = ACCESS_LOCAL_WRITE
-    | ACCESS_REMOTE_WRITE
-    | ACCESS_REMOTE_READ
-    | ACCESS_REMOTE_ATOMIC
-    | ACCESS_FLUSH_GLOBAL
-    | ACCESS_FLUSH_PERSISTENT;
-
 impl Front {
     pub(super) fn create_mr(&self, worker: usize, objects: &mut Objects, command: &CreateMr) -> Reply {
         let (_, context) = objects.context_of(command.pd)?;
         let CreateMr { start, length, access, pd, .. } = *command;
-        let remote_change = access & (ACCESS_REMOTE_WRITE | ACCESS_REMOTE_ATOMIC) != 0;
-        let sound = access & !RIGHTS == 0 && (!remote_change || access & ACCESS_LOCAL_WRITE != 0);
+        let remote_change = access.intersects(ACCESS_REMOTE_WRITE | ACCESS_REMOTE_ATOMIC);
+        let sound =
+            AccessRights::ALL.contains(access) && (!remote_change || access.contains(ACCESS_LOCAL_WRITE));
         // The end may be 2^64 itself.
         let fits = length == 0 || start.checked_add(length - 1).is_some();
         if !sound || !fits {
@@ -86,7 +77,7 @@ impl Front {
         if table.page_shift >= 32 || u64::from(*first_offset) >> table.page_shift != 0 {
             return Err(Refused::BadParameter);
         }
-        let write = command.access & ACCESS_LOCAL_WRITE != 0;
+        let write = command.access.contains(ACCESS_LOCAL_WRITE);
         let ends = [0, bytes.saturating_sub(1)];
         let pages = self.reachable_pages(worker, table, bytes, &ends, write)?;
         Ok(Backing::Pinned { pages, shift: u64::from(*first_offset).wrapping_sub(command.start) })

@@ -218,7 +218,7 @@ impl Qp {
 
     /// The changes that lead from RESET to `state`.
     pub(crate) fn steps(&self, peer: u32, state: QpState, with: ModifyQp) -> Vec<ModifyQp> {
-        const ALL: u32 = ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
+        const ALL: AccessRights = ACCESS_REMOTE_WRITE.union(ACCESS_REMOTE_READ).union(ACCESS_REMOTE_ATOMIC);
         const INIT: u32 = QP_ATTR_ACCESS | QP_ATTR_PKEY | QP_ATTR_PORT;
         const RTR: u32 = QP_ATTR_PATH_MTU
             | QP_ATTR_AV
@@ -233,7 +233,7 @@ impl Qp {
             qpn: self.qpn,
             mask: mask | QP_ATTR_STATE,
             state: next,
-            access: if with.access != 0 { with.access } else { ALL },
+            access: if with.access != AccessRights::NONE { with.access } else { ALL },
             port: 1,
             path_mtu: 3,
             dest_qpn: peer,
@@ -268,7 +268,7 @@ pub(crate) const PATIENT: ModifyQp = ModifyQp {
     min_rnr_timer: 12,
     max_rd_atomic: 1,
     max_dest_rd_atomic: 1,
-    access: 0,
+    access: AccessRights::NONE,
     dest_qpn: 0,
     rq_psn: 7,
     sq_psn: 9,

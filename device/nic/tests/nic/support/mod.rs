@@ -37,10 +37,10 @@ pub(crate) const PERSISTENT: u64 = 4 << 20;
 pub(crate) const PASID: u32 = 0x33;
 
 /// All rights.
-pub(crate) const ALL_RIGHTS: u32 =
-    ACCESS_LOCAL_WRITE | ACCESS_REMOTE_WRITE | ACCESS_REMOTE_READ | ACCESS_REMOTE_ATOMIC;
+pub(crate) const ALL_RIGHTS: AccessRights =
+    ACCESS_LOCAL_WRITE.union(ACCESS_REMOTE_WRITE).union(ACCESS_REMOTE_READ).union(ACCESS_REMOTE_ATOMIC);
 /// Both kinds of FLUSH.
-pub(crate) const FLUSH_RIGHTS: u32 = ACCESS_FLUSH_GLOBAL | ACCESS_FLUSH_PERSISTENT;
+pub(crate) const FLUSH_RIGHTS: AccessRights = ACCESS_FLUSH_GLOBAL.union(ACCESS_FLUSH_PERSISTENT);
 
 /// Vectors that were sent.
 #[derive(Default)]
@@ -375,7 +375,7 @@ impl Bench {
     }
 
     /// A pinned region of `bytes` at `start`, `first_offset` into pages at `gpa`.
-    pub(crate) fn pinned(&self, pd: u32, start: u64, gpa: u64, bytes: u64, access: u32) -> u32 {
+    pub(crate) fn pinned(&self, pd: u32, start: u64, gpa: u64, bytes: u64, access: AccessRights) -> u32 {
         let first_offset = (start & 0xfff) as u32;
         let command = CreateMr {
             start,
@@ -391,7 +391,7 @@ impl Bench {
     }
 
     /// The whole address space of the context's process.
-    pub(crate) fn process(&self, pd: u32, access: u32) -> u32 {
+    pub(crate) fn process(&self, pd: u32, access: AccessRights) -> u32 {
         let command = CreateMr { length: u64::MAX, pd, access, mode: MR_PASID, ..CreateMr::default() };
         self.command::<_, ObjectId>(CMD_CREATE_MR, &command).unwrap().id
     }
