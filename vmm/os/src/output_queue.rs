@@ -175,7 +175,10 @@ impl Inner {
         let count = state.waiting.len().min(PIECE);
         let rest = state.waiting.split_off(count);
         state.busy = true;
-        Some(std::mem::replace(&mut state.waiting, rest))
+        let piece = std::mem::replace(&mut state.waiting, rest);
+        // A writer that waits may use the room at once: the reader may take long for this piece.
+        self.changed.notify_all();
+        Some(piece)
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
