@@ -1,7 +1,5 @@
 //! Two macros that define a layout once for Rust and for the C header.
 
-use crate::typed::CodeType;
-
 /// One field of a layout, as the C header prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CField {
@@ -37,6 +35,15 @@ impl Struct {
     pub(crate) const fn of<T: CLayout>() -> Self {
         Self { name: T::NAME, size: T::SIZE, doc: T::DOC, fields: T::FIELDS }
     }
+}
+
+/// The type of a group of constants, as the header generator needs it.
+#[derive(Clone, Copy)]
+pub(crate) struct CodeType {
+    /// Rust name. The C header has no such type.
+    pub(crate) name: &'static str,
+    /// The integer that it wraps, and that C uses in its place.
+    pub(crate) integer: &'static str,
 }
 
 /// A group of constants as data: name, value, documentation.

@@ -1,14 +1,5 @@
 //! Macros that define codes and flags: integers whose values, or whose bits, have names, in types of their own.
 
-/// The type of a group of constants, as the header generator needs it.
-#[derive(Clone, Copy)]
-pub(crate) struct CodeType {
-    /// Rust name. The C header has no such type.
-    pub(crate) name: &'static str,
-    /// The integer that it wraps, and that C uses in its place.
-    pub(crate) integer: &'static str,
-}
-
 /// Defines a type around an integer and its constants, and describes both to the header generator. The other side may
 /// write any value, so every value of the integer is valid.
 macro_rules! named_integers {
@@ -29,7 +20,7 @@ macro_rules! named_integers {
         /// What the header prints for these constants.
         pub(crate) const $table: crate::layout::Constants = crate::layout::Constants {
             heading: $heading,
-            code: Some(crate::typed::CodeType {
+            code: Some(crate::layout::CodeType {
                 name: stringify!($type),
                 integer: stringify!($integer),
             }),
