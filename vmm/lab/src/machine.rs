@@ -3,6 +3,9 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use refault_abi::command::{
+    CMD_DESTROY_CONTEXT, CMD_DESTROY_CQ, CMD_DESTROY_EQ, CMD_DESTROY_MR, CMD_DESTROY_PD,
+};
 use refault_model::ModelError;
 use refault_model::nic::PageFaultQueue;
 use refault_rig::machine::platform::Platform;
@@ -35,6 +38,29 @@ impl Machine {
         let faults = PageFaultQueue::new(&machine.driver, PAGE_FAULTS, log_faults)?;
         Ok(Self { machine, faults })
     }
+
+    /// Destroys what a program has left when its queue pairs are gone, each object before those that it refers to: the NIC
+    /// refuses to destroy an object in use.
+    ///
+    /// # Errors
+    /// An object is still in use.
+    pub(crate) fn destroy(&self, objects: &ProgramObjects) -> Result<(), ModelError> {
+        let &ProgramObjects { mr, cq, eq, pd, context } = objects;
+        self.driver.destroy(CMD_DESTROY_MR, mr)?;
+        self.driver.destroy(CMD_DESTROY_CQ, cq)?;
+        self.driver.destroy(CMD_DESTROY_EQ, eq)?;
+        self.driver.destroy(CMD_DESTROY_PD, pd)?;
+        self.driver.destroy(CMD_DESTROY_CONTEXT, context)
+    }
+}
+
+/// The objects of a program beside its queue pairs: number or key of each.
+pub(crate) struct ProgramObjects {
+    pub(crate) mr: u32,
+    pub(crate) cq: u32,
+    pub(crate) eq: u32,
+    pub(crate) pd: u32,
+    pub(crate) context: u32,
 }
 
 impl Deref for Machine {

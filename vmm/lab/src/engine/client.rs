@@ -13,7 +13,7 @@ use refault_model::nic::{
 use refault_model::paging::{PageSize, Rights};
 use refault_model::{ModelError, Process};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, ProgramObjects};
 use crate::scenario::{Device, Load, TranslationMode};
 
 /// The PASID of programs.
@@ -183,15 +183,13 @@ impl Client {
         if let TargetRegion::OnDemand(umem) = &self.target {
             umem.end()?;
         }
-        for (opcode, id) in [
-            (CMD_DESTROY_MR, self.local.key),
-            (CMD_DESTROY_CQ, self.completions.number()),
-            (CMD_DESTROY_EQ, self.events.number()),
-            (CMD_DESTROY_PD, self.pd),
-            (CMD_DESTROY_CONTEXT, self.context.id),
-        ] {
-            driver.destroy(opcode, id)?;
-        }
+        machine.destroy(&ProgramObjects {
+            mr: self.local.key,
+            cq: self.completions.number(),
+            eq: self.events.number(),
+            pd: self.pd,
+            context: self.context.id,
+        })?;
         self.process.unmap_everything()
     }
 }

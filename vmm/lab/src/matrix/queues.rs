@@ -14,6 +14,8 @@ use refault_model::paging::{PageSize, Rights};
 use refault_model::policy::Registration;
 use refault_model::{ModelError, Process};
 
+use crate::machine::ProgramObjects;
+
 use super::contents::{PAGE, WRITTEN, written};
 use super::machine::CellMachine;
 
@@ -189,15 +191,13 @@ impl QueueSet {
             driver.destroy(CMD_DESTROY_QP, channel.sender.number())?;
             driver.destroy(CMD_DESTROY_QP, channel.receiver.number())?;
         }
-        for (opcode, id) in [
-            (CMD_DESTROY_MR, self.local.key),
-            (CMD_DESTROY_CQ, self.completions.number()),
-            (CMD_DESTROY_EQ, self.events.number()),
-            (CMD_DESTROY_PD, self.pd),
-            (CMD_DESTROY_CONTEXT, self.context.id),
-        ] {
-            driver.destroy(opcode, id)?;
-        }
+        machine.destroy(&ProgramObjects {
+            mr: self.local.key,
+            cq: self.completions.number(),
+            eq: self.events.number(),
+            pd: self.pd,
+            context: self.context.id,
+        })?;
         Ok(self.process)
     }
 }
