@@ -115,6 +115,24 @@ fn a_full_disk_is_reported_and_loses_no_finished_point() {
 }
 
 #[test]
+fn a_matrix_that_cannot_be_written_leaves_the_earlier_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cell = "lab matrix --out out --policy pin --operation truncate";
+    succeeds(&cell.split(' ').skip(1).collect::<Vec<_>>(), folder.path());
+    let page = folder.path().join("out/matrix.html");
+    let earlier = fs::read(&page).expect("it was written");
+    // The page is longer than a block, to which the limit allows files to grow.
+    let script = format!("trap '' XFSZ; ulimit -f 1; exec {} {cell}", env!("CARGO_BIN_EXE_refault"));
+    let shell =
+        Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("a shell");
+    let said = String::from_utf8_lossy(&shell.stderr);
+    assert_eq!(shell.status.code(), Some(125), "{said}");
+    assert!(said.contains("out/matrix.html") && said.contains("--out"), "{said}");
+    assert!(fs::read(&page).expect("it is still there") == earlier, "a page cut short");
+    assert_eq!(fs::read_dir(folder.path().join("out")).expect("it was made").count(), 2);
+}
+
+#[test]
 fn a_sweep_does_not_touch_the_folder_of_another() {
     let (folder, calm) = sweep();
     fs::write(folder.path().join("other.toml"), SWEEP.replace("500", "400")).expect("room");

@@ -1,6 +1,7 @@
 //! `refault lab matrix`.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use clap::Args;
 
 use refault_lab::matrix::{Cell, FileOperation, PolicyRow, html, run, table};
 use refault_observe::report::verdicts::{Case, VerdictArgs};
+use refault_observe::save::save_atomically;
 
 /// What `refault lab matrix` takes.
 #[derive(Args, Debug)]
@@ -77,7 +79,7 @@ impl MatrixArgs {
         table::csv(cells, &mut csv)?;
         for (name, bytes) in [("matrix.csv", csv), ("matrix.html", html::page(cells).into_bytes())] {
             let path = folder.join(name);
-            fs::write(&path, bytes).with_context(|| cannot(&path))?;
+            save_atomically(&path, |out| out.write_all(&bytes)).with_context(|| cannot(&path))?;
             self.verdicts.print(&format!("wrote {}", path.display()));
         }
         Ok(())
