@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 /// The link to the newest finished run.
 pub const LATEST: &str = "latest";
 /// Prefix of the name of an unfinished run's folder; the process id follows.
-const UNFINISHED: &str = ".under-way-";
+const UNFINISHED: &str = ".unfinished-";
 
 /// The folder of an unfinished run. Removed on drop unless [`RunFolder::finish`] was called.
 #[derive(Debug)]
@@ -156,7 +156,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         drop(RunFolder::create(base.path(), at(0)).unwrap());
         // The folder of a killed process: no process has this id.
-        fs::create_dir(base.path().join(".under-way-4294967295")).unwrap();
+        fs::create_dir(base.path().join(".unfinished-4294967295")).unwrap();
         drop(RunFolder::create(base.path(), at(0)).unwrap());
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
     }
