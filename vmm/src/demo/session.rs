@@ -96,8 +96,8 @@ fn model(args: &DemoArgs) -> Result<u8> {
     let (started, clock) = (SystemTime::now(), Instant::now());
     let folder = RunFolder::create(&args.out, started)?;
     note("playing the scenarios on the model guest: real NIC and IOMMU code, virtual time, made-up delays");
-    let played = model::play(args, live())?;
-    let board = &played.view.board;
+    let run = model::run(args, live())?;
+    let board = &run.view.board;
     let scenarios = board.scenarios();
     let passed = scenarios.iter().all(|scenario| scenario.result == RunResult::Pass);
     let summary = RunSummary {
@@ -110,9 +110,9 @@ fn model(args: &DemoArgs) -> Result<u8> {
         setup: RunSetup { file_bytes: board.file_bytes, timing: None, ..setup(args, model::KERNEL, board) },
         scenarios,
         guest_log: Vec::new(),
-        observed: played.records.observed.clone(),
+        observed: run.records.observed.clone(),
     };
-    report::write(folder.path(), &played.records, &summary)?;
+    report::write(folder.path(), &run.records, &summary)?;
     let path = folder.finish()?;
     conclude(args, &summary, &path)?;
     Ok(if passed { 0 } else { SCENARIO_FAILED })

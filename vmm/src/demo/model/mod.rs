@@ -4,8 +4,8 @@
 //! (`guest-driver/model`), time is virtual, and the delays are those of the made-up preset `example`. So the table's
 //! bytes are a test of NIC and IOMMU, and its times are not a measurement.
 
+mod actor;
 mod ledger;
-mod play;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use refault_bus::sync::lock;
 use refault_nic::RemoteFaults;
 
-use self::play::FilePlay;
+use self::actor::FileActor;
 use self::script::script;
 use super::options::{DemoArgs, Mapping, Mode, SCENARIOS};
 use super::protocol::{DemoEvent, GuestCounters, Subject};
@@ -33,7 +33,6 @@ use refault_timing::{Preset, Timing};
 pub(super) const KERNEL: &str = "model";
 /// The preset with the steps' delays.
 const PRESET: &str = "example";
-/// Scenarios of the table; `pinned` is refused like the others' pinned column.
 /// Pages of the file.
 const PAGES: u64 = 1024;
 /// Steps of a scenario; in `kill`, each is one run of the program.
@@ -57,7 +56,7 @@ pub(super) struct ModelRun {
 ///
 /// # Errors
 /// A part of the model failed.
-pub(super) fn play(args: &DemoArgs, live: bool) -> Result<ModelRun> {
+pub(super) fn run(args: &DemoArgs, live: bool) -> Result<ModelRun> {
     let mut view = View::of_model(live);
     let mut records = Records::empty(RECORDS * 2 * SCENARIOS.len());
     let subjects = subjects(args);
@@ -82,9 +81,9 @@ pub(super) fn play(args: &DemoArgs, live: bool) -> Result<ModelRun> {
         let row = one(args, &subject)?;
         passed &= row.problem.is_none();
         let result = if row.problem.is_none() { Verdict::Pass } else { Verdict::Fail };
-        let faults = row.played.as_ref().map(|played| played.faults.clone()).unwrap_or_default();
-        if let Some(played) = &row.played {
-            append(&mut records, &subject, &played.outcome);
+        let faults = row.run.as_ref().map(|run| run.faults.clone()).unwrap_or_default();
+        if let Some(run) = &row.run {
+            append(&mut records, &subject, &run.outcome);
         }
         let reason = row.problem.unwrap_or(row.remark);
         view.show(DemoEvent::End { subject, result, reason, counters: row.counters }, faults);
@@ -100,7 +99,7 @@ pub(super) fn play(args: &DemoArgs, live: bool) -> Result<ModelRun> {
 /// The results of one row.
 struct ModelRow {
     counters: GuestCounters,
-    played: Option<engine::ActorRun>,
+    run: Option<engine::ActorRun>,
     problem: Option<String>,
     remark: String,
 }
@@ -131,7 +130,7 @@ fn one(args: &DemoArgs, subject: &Subject) -> Result<ModelRow> {
         let remark = "the model's kernel refuses to pin pages of a DAX file, as Linux does (EOPNOTSUPP)";
         return Ok(ModelRow {
             counters: GuestCounters::default(),
-            played: None,
+            run: None,
             problem: None,
             remark: remark.into(),
         });
@@ -139,18 +138,18 @@ fn one(args: &DemoArgs, subject: &Subject) -> Result<ModelRow> {
     let steps = (STEPS * scale(args)).ceil().max(2.0) as u32;
     let script = script(&subject.scenario, steps).context("no script for that scenario")?;
     let board = Arc::new(Mutex::new(GuestCounters::default()));
-    let play = FilePlay::new(script, PAGES, board.clone());
+    let actor = FileActor::new(script, PAGES, board.clone());
     let scenario = scenario_of(args, subject)?;
-    let played = run_with_actor(&scenario, Box::new(play)).with_context(|| subject.scenario.clone())?;
+    let run = run_with_actor(&scenario, Box::new(actor)).with_context(|| subject.scenario.clone())?;
     let mut counters = *lock(&board);
-    counters.seconds = played.outcome.load.duration_ns as f64 / 1e9;
-    let problem = match (counters.bytes_wrong, played.problems.first()) {
+    counters.seconds = run.outcome.load.duration_ns as f64 / 1e9;
+    let problem = match (counters.bytes_wrong, run.problems.first()) {
         (0, None) if counters.writes == 0 => Some("the device wrote nothing".into()),
         (0, None) => None,
         (0, Some(problem)) => Some(problem.clone()),
         (wrong, _) => Some(format!("{wrong} bytes are wrong")),
     };
-    Ok(ModelRow { counters, played: Some(played), problem, remark: String::new() })
+    Ok(ModelRow { counters, run: Some(run), problem, remark: String::new() })
 }
 
 fn scenario_of(args: &DemoArgs, subject: &Subject) -> Result<Scenario> {

@@ -2,8 +2,8 @@
 
 use refault_model::dax::FileId;
 
+use super::actor::{Result, Stage, new_file};
 use super::ledger::{Owner, Page};
-use super::play::{Result, Stage, new_file};
 use refault_lab::engine::actor::Next;
 
 /// Nanoseconds between two operations, in which some hundred requests complete.

@@ -16,8 +16,8 @@ fn args(line: &[&str]) -> DemoArgs {
 
 #[test]
 fn every_scenario_passes_in_every_mode() {
-    let played = play(&args(&[]), false).unwrap();
-    let scenarios = played.view.board.scenarios();
+    let run = run(&args(&[]), false).unwrap();
+    let scenarios = run.view.board.scenarios();
     assert_eq!(scenarios.len(), 3 * 7 + 1);
     for row in &scenarios {
         let what = format!("{} {}: {}", row.name, row.mode, row.reason);
@@ -31,31 +31,31 @@ fn every_scenario_passes_in_every_mode() {
         let moves = matches!(row.name.as_str(), "reflink-cow" | "exchange");
         assert!(!moves || row.blocks_moved > 0, "{what}: nothing moved");
     }
-    assert_eq!(played.records.observed.faults_kept, played.records.faults.len() as u64);
-    let last = played.records.faults.iter().last().expect("faults");
-    assert_eq!(usize::from(last.scenario) + 1, played.records.scenarios.len());
+    assert_eq!(run.records.observed.faults_kept, run.records.faults.len() as u64);
+    let last = run.records.faults.iter().last().expect("faults");
+    assert_eq!(usize::from(last.scenario) + 1, run.records.scenarios.len());
 }
 
 #[test]
 fn a_seed_determines_the_table() {
-    let run = |seed| {
-        let played = play(&args(&["--seed", seed, "--scenario", "punch", "--mode", "odp"]), false).unwrap();
-        played.records.faults.iter().collect::<Vec<_>>()
+    let faults = |seed| {
+        let run = run(&args(&["--seed", seed, "--scenario", "punch", "--mode", "odp"]), false).unwrap();
+        run.records.faults.iter().collect::<Vec<_>>()
     };
-    assert_eq!(run("1"), run("1"));
-    assert_ne!(run("1"), run("2"));
+    assert_eq!(faults("1"), faults("1"));
+    assert_ne!(faults("1"), faults("2"));
 }
 
 /// A script that changes the file without recording it.
 struct Saboteur;
 
 impl script::Script for Saboteur {
-    fn act(&mut self, stage: &mut play::Stage) -> play::Result<refault_lab::engine::actor::Next> {
+    fn act(&mut self, stage: &mut actor::Stage) -> actor::Result<refault_lab::engine::actor::Next> {
         stage.counters.operations += 1;
         Ok(refault_lab::engine::actor::Next::Stop)
     }
 
-    fn end(&mut self, stage: &mut play::Stage) -> play::Result<()> {
+    fn end(&mut self, stage: &mut actor::Stage) -> actor::Result<()> {
         stage.fs.write(stage.target, 7, 100, &[0xff])
     }
 }
@@ -64,7 +64,7 @@ impl script::Script for Saboteur {
 fn one_wrong_byte_is_found() {
     let subject = Subject { scenario: "steady".into(), mode: "pasid".into(), mapping: "4k".into() };
     let board = Arc::new(Mutex::new(GuestCounters::default()));
-    let play = FilePlay::new(Box::new(Saboteur), PAGES, board.clone());
-    run_with_actor(&scenario_of(&args(&[]), &subject).unwrap(), Box::new(play)).unwrap();
+    let actor = FileActor::new(Box::new(Saboteur), PAGES, board.clone());
+    run_with_actor(&scenario_of(&args(&[]), &subject).unwrap(), Box::new(actor)).unwrap();
     assert_eq!(board.lock().unwrap().bytes_wrong, 1);
 }

@@ -17,11 +17,11 @@ use refault_lab::machine::Machine;
 /// Size of the filesystem, in files of the target's size.
 const FILES: u64 = 5;
 
-/// What the caller looks at when the play is over.
+/// What the caller looks at when the scenario is over.
 pub(super) type Result<T> = std::result::Result<T, FsError>;
 
 /// A file under DMA, and its expected contents.
-pub(super) struct FilePlay {
+pub(super) struct FileActor {
     script: Box<dyn Script>,
     /// Pages of the file.
     pages: u64,
@@ -46,7 +46,7 @@ pub(super) struct Stage {
     now: u64,
 }
 
-impl FilePlay {
+impl FileActor {
     /// Runs a script on a file of `pages` pages. The counters are copied to `board`.
     pub(super) fn new(script: Box<dyn Script>, pages: u64, board: Arc<Mutex<GuestCounters>>) -> Self {
         Self { script, pages, stage: None, now: 1, next: 1, in_flight: BTreeMap::new(), board }
@@ -64,7 +64,7 @@ impl FilePlay {
     }
 }
 
-impl Actor for FilePlay {
+impl Actor for FileActor {
     fn memory_bytes(&self) -> u64 {
         FILES * self.pages * PAGE as u64
     }
