@@ -10,10 +10,10 @@ use refault_bus::probe::NoProbe;
 use refault_model::paging::{PageSize, Rights};
 use refault_nic::NicConfig;
 use refault_observe::trace::Recorder;
+use refault_rig::clock::WallClock;
 use refault_tests::bench::{Bench, Comparison, Target, timed};
 use refault_tests::bench_fault::fault;
 use refault_tests::bench_rig::{Rig, SOURCE, TARGET};
-use refault_tests::threads::WallClock;
 
 /// Bytes of the buffers of a stream.
 const BUFFER: u64 = 1 << 20;

@@ -10,11 +10,11 @@ use refault_model::memory::FRAME;
 use refault_model::nic::{QueuePair, QueuePairSetup, work};
 use refault_model::paging::{PageSize, Rights};
 use refault_nic::{NicConfig, Worker};
+use refault_rig::clock::WallClock;
 use refault_tests::bench::{Bench, Comparison, Target, timed};
 use refault_tests::bench_rig::{AREA, SOURCE, TARGET};
 use refault_tests::machine::{Machine, MachineSetup};
 use refault_tests::session::Session;
-use refault_tests::threads::WallClock;
 
 /// Bytes of guest memory: a frame for the rings of each queue pair, and some more.
 const MEMORY: u64 = 128 << 20;

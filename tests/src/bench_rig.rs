@@ -13,12 +13,12 @@ use refault_iommu::IommuConfig;
 use refault_model::nic::{QueuePair, work};
 use refault_model::paging::{PageSize, Rights};
 use refault_nic::{NicConfig, Worker};
+use refault_rig::clock::WallClock;
 
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
 
 use crate::machine::{Machine, MachineSetup};
 use crate::session::Session;
-use crate::threads::WallClock;
 
 /// Address of the source.
 pub const SOURCE: Iova = Iova(0x7f00_0000_0000);

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use refault_bus::clock::Clock;
 use refault_nic::Worker;
@@ -13,22 +13,6 @@ use crate::platform::PAGE_REQUEST_VECTOR;
 
 /// Longest sleep of an idle thread, and so the longest delay of its end.
 const NAP: Duration = Duration::from_millis(1);
-
-/// The wall clock.
-#[derive(Debug)]
-pub struct WallClock(Instant);
-
-impl Default for WallClock {
-    fn default() -> Self {
-        Self(Instant::now())
-    }
-}
-
-impl Clock for WallClock {
-    fn now_ns(&self) -> u64 {
-        self.0.elapsed().as_nanos() as u64
-    }
-}
 
 /// Runs `body` while the machine's workers and its page request thread run on threads of their own. `clock` must be
 /// the NIC's.

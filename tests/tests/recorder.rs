@@ -14,9 +14,10 @@ use refault_model::paging::{PageSize, Rights};
 use refault_model::vtd::Answer;
 use refault_nic::NicConfig;
 use refault_observe::trace::{FaultOutcome, Recorder};
+use refault_rig::clock::WallClock;
 use refault_tests::machine::{Machine, MachineSetup};
 use refault_tests::session::Session;
-use refault_tests::threads::{self, WallClock};
+use refault_tests::threads;
 
 const SOURCE: Iova = Iova(0x7f00_0000_0000);
 const TARGET: Iova = Iova(0x7f80_0000_0000);

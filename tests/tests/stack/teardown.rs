@@ -10,9 +10,10 @@ use refault_model::memory::FRAME;
 use refault_model::nic::work;
 use refault_model::vtd::{Answer, QueuedRequest};
 use refault_nic::NicConfig;
+use refault_rig::clock::WallClock;
 use refault_tests::machine::{Machine, MachineSetup};
 use refault_tests::session::Session;
-use refault_tests::threads::{self, WallClock};
+use refault_tests::threads;
 
 use crate::support::*;
 
