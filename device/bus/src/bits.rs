@@ -1,4 +1,5 @@
-//! The low bits of a word: the one place where a conversion is meant to drop bits.
+//! The low bits of a word: the one place where a conversion is meant to drop bits. And the one that drops none on a machine
+//! of 64 bits, [`index`].
 //!
 //! Registers, descriptors and table entries pack fields into wider words. Shifted down, such a field is the low part
 //! of a word whose high part belongs to other fields.
@@ -24,6 +25,11 @@ pub const fn low_u32(word: u64) -> u32 {
 /// Bits 63:32 of `word`.
 pub const fn high_u32(word: u64) -> u32 {
     low_u32(word >> 32)
+}
+
+/// `number` as an index or a length in memory; at most [`usize::MAX`], which no slice has.
+pub fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

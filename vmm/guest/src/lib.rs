@@ -1,6 +1,12 @@
 //! The guest image: Debian's userland and kernel as packaged, our driver, and the archives to boot them.
 
-#![warn(clippy::missing_errors_doc)]
+#![warn(
+    clippy::cast_lossless,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::missing_errors_doc
+)]
 
 pub mod archive;
 pub mod build;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use anyhow::{Context, bail};
 use refault_bus::Bdf;
+use refault_bus::bits::low_u16;
 use refault_bus::mmio::MmioDevice;
 use refault_bus::sync::lock;
 use refault_pci::{Endpoint, Identity, PciFunction};
@@ -155,7 +156,7 @@ impl Ecam {
     pub const RANGE: Range<u64> = ECAM;
 
     fn target(offset: u64) -> (Bdf, u16) {
-        (Bdf((offset >> 12) as u16), (offset & 0xfff) as u16)
+        (Bdf(low_u16(offset >> 12)), low_u16(offset & 0xfff))
     }
 }
 
@@ -197,8 +198,8 @@ impl ConfigPorts {
     fn target(&self, offset: u64) -> Option<(Bdf, u16)> {
         const ENABLE: u32 = 1 << 31;
         let address = self.address();
-        let register = (address >> 16 & 0xf00 | address & 0xfc) as u16 + (offset - DATA) as u16;
-        (address & ENABLE != 0).then_some((Bdf((address >> 8) as u16), register))
+        let register = low_u16(u64::from(address >> 16 & 0xf00 | address & 0xfc) + offset - DATA);
+        (address & ENABLE != 0).then_some((Bdf(low_u16(u64::from(address >> 8))), register))
     }
 
     fn address(&self) -> u32 {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use refault_bus::bits::low_u8;
 use refault_bus::mmio::MmioDevice;
 use refault_bus::sync::lock;
 use tracing::debug;
@@ -124,7 +125,7 @@ impl MmioDevice for SerialPort {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let mut uart = self.uart();
         for (byte, at) in data.iter_mut().zip(offset..) {
-            *byte = uart.read(at as u8);
+            *byte = uart.read(low_u8(at));
         }
         drop(uart);
         self.pump();
@@ -134,7 +135,7 @@ impl MmioDevice for SerialPort {
         let mut uart = self.uart();
         for (&byte, at) in data.iter().zip(offset..) {
             // A closed output is not the guest's problem.
-            if let Err(error) = uart.write(at as u8, byte) {
+            if let Err(error) = uart.write(low_u8(at), byte) {
                 debug!(%error, "serial output");
             }
         }

@@ -75,7 +75,7 @@ impl Frame {
         };
         debug_assert!(payload.len() <= PAYLOAD_MAX);
         let mut bytes = vec![kind];
-        bytes.extend((payload.len() as u16).to_le_bytes());
+        bytes.extend(u16::try_from(payload.len()).unwrap_or(u16::MAX).to_le_bytes());
         bytes.extend(payload);
         bytes
     }

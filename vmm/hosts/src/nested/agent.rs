@@ -168,7 +168,7 @@ fn feed(mut incoming: Incoming, stdin: ChildStdin, mut sizes: PipeWriter, port: 
         if bytes.is_empty() || stdin.as_mut().is_some_and(|pipe| pipe.write_all(&bytes).is_err()) {
             stdin = None;
         }
-        emit(port, &Frame::Taken(bytes.len() as u32));
+        emit(port, &Frame::Taken(u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
     }
 }
 

@@ -2,6 +2,7 @@
 //! registers are, so the table contains a placeholder, which is replaced in guest memory once the address is known.
 
 use acpi_tables::Aml;
+use refault_bus::bits::index;
 use refault_bus::dma::DmaMemory;
 use refault_bus::{Bdf, Gpa};
 
@@ -28,12 +29,12 @@ pub(super) fn table(functions: &[Bdf]) -> Vec<u8> {
 pub(super) fn patch(ram: &ClientRam, registers: u64) -> bool {
     let Some(low) = ram.low_end() else { return false };
     let start = low.end.saturating_sub(SEARCHED).max(low.start);
-    let mut buffer = vec![0; STEP as usize];
+    let mut buffer = vec![0; index(STEP)];
     // Steps overlap by the longest table, so that a table across two steps is found.
     let overlap = 1 << 10;
     let mut at = start;
     while at < low.end {
-        let length = STEP.min(low.end - at) as usize;
+        let length = index(STEP.min(low.end - at));
         let Some(bytes) = buffer.get_mut(..length) else { return false };
         if ram.read(Gpa(at), bytes).is_ok()
             && let Some((offset, table)) = find(bytes)

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
+use refault_bus::bits::low_u16;
 use refault_bus::irq::{MsiMessage, MsiSink};
 use refault_bus::sync::lock;
 use refault_bus::warn::WarnLimit;
@@ -108,7 +109,7 @@ impl Interrupts {
 impl MsiSink for Interrupts {
     fn signal(&self, message: MsiMessage) {
         if message.address & MARK != 0 {
-            self.raise((message.address >> 8) as usize, message.data as u16);
+            self.raise((message.address >> 8) as usize, low_u16(message.data.into()));
             return;
         }
         let mut messages = lock(&self.messages);

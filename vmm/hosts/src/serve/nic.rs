@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use refault_bus::bits::{high_u32, low_u8, low_u16, low_u32};
 use refault_pci::PciFunction;
 use refault_vfio_user::RequestError;
 use refault_vfio_user::function::{CONFIG, Function};
@@ -36,13 +37,13 @@ impl ServedFunction {
         let Some(msix) = self.function.endpoint().msix() else { return };
         let mark = mark(self.owner, vector);
         let masked = u32::from(!connected);
-        let dwords = [mark.address as u32, (mark.address >> 32) as u32, mark.data, masked];
+        let dwords = [low_u32(mark.address), high_u32(mark.address), mark.data, masked];
         let at = u64::from(msix.layout().table) + u64::from(vector) * ENTRY_SIZE;
         msix.write(at, &dwords.map(u32::to_le_bytes).concat());
     }
 
     fn mark_all(&self) {
-        for vector in 0..self.vectors() as u16 {
+        for vector in 0..low_u16(self.vectors().into()) {
             self.mark_vector(vector, self.interrupts.has_vector(self.owner, vector));
         }
     }
@@ -63,8 +64,8 @@ impl Function for ServedFunction {
 
     fn read(&self, access: RegionAccess, data: &mut [u8]) -> Result<(), RequestError> {
         match access.region {
-            CONFIG => self.function.config_read(access.offset as u16, data),
-            bar => self.function.bar_read(bar as u8, access.offset, data),
+            CONFIG => self.function.config_read(low_u16(access.offset), data),
+            bar => self.function.bar_read(low_u8(bar.into()), access.offset, data),
         }
         Ok(())
     }
@@ -72,7 +73,7 @@ impl Function for ServedFunction {
     fn write(&self, access: RegionAccess, data: &[u8], _posted: bool) -> Result<(), RequestError> {
         match access.region {
             CONFIG => {
-                let effect = self.function.config_write(access.offset as u16, data);
+                let effect = self.function.config_write(low_u16(access.offset), data);
                 if effect.function_reset {
                     self.mark_all();
                 }
@@ -82,7 +83,7 @@ impl Function for ServedFunction {
                     note(warning);
                 }
             }
-            bar => self.function.bar_write(bar as u8, access.offset, data),
+            bar => self.function.bar_write(low_u8(bar.into()), access.offset, data),
         }
         Ok(())
     }
@@ -96,7 +97,7 @@ impl Function for ServedFunction {
     }
 
     fn set_vectors(&self, start: u32, events: Vec<Option<OwnedFd>>) -> Result<(), RequestError> {
-        for (vector, event) in (start as u16..).zip(events) {
+        for (vector, event) in (low_u16(start.into())..).zip(events) {
             match event {
                 // In this order, so that an interrupt raised meanwhile is pending rather than lost.
                 None => {

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use refault_bus::bits::low_u16;
 use refault_bus::mmio::MmioDevice;
 use refault_iommu::REGISTER_WINDOW;
 use refault_pci::caps::express;
@@ -85,7 +86,7 @@ impl IommuFunction {
             data.fill(0xff);
             return;
         }
-        self.endpoint.config_read(offset as u16, data);
+        self.endpoint.config_read(low_u16(offset), data);
         // No driver would enable bus mastering for a hidden function, and without it QEMU drops the unit's messages.
         // Firmware writes back what it reads.
         for (byte, at) in data.iter_mut().zip(offset..) {
@@ -97,7 +98,7 @@ impl IommuFunction {
         if self.is_hidden() {
             return;
         }
-        self.endpoint.config_write(offset as u16, data);
+        self.endpoint.config_write(low_u16(offset), data);
         if offset == ROM_BASE
             && let Some(registers) = self.endpoint.bar(REGISTERS)
             && dmar::patch(&self.ram, registers.start)

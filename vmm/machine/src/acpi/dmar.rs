@@ -37,7 +37,7 @@ fn unit(flags: u8, functions: &[Bdf], registers: u64) -> Sdt {
     // Flags, and ten reserved bytes.
     dmar.append_slice(&[0; 11]);
     dmar.append(DRHD);
-    dmar.append(DRHD_SIZE + functions.len() as u16 * u16::from(SCOPE_SIZE));
+    dmar.append(DRHD_SIZE + functions.iter().map(|_| u16::from(SCOPE_SIZE)).sum::<u16>());
     dmar.append(flags);
     // Register set of 2^0 pages, segment 0.
     dmar.append(0u8);

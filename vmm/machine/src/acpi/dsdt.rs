@@ -6,6 +6,7 @@ use acpi_tables::aml::{
     Package, Path, ResourceTemplate, Return, Scope,
 };
 use acpi_tables::sdt::Sdt;
+use refault_bus::bits::{low_u8, low_u32};
 
 use super::table;
 use crate::control::{SLEEP_PORT, SLEEP_TYPE_OFF};
@@ -31,7 +32,7 @@ pub(super) fn dsdt(layout: &Layout) -> Sdt {
 /// The root of PCI: one bus, and the windows for its functions' BARs.
 fn pci_root(body: &mut Vec<u8>, layout: &Layout) {
     const UNCACHED: AddressSpaceCacheable = AddressSpaceCacheable::NotCacheable;
-    let (start32, last32) = (PCI_MMIO32.start as u32, (PCI_MMIO32.end - 1) as u32);
+    let (start32, last32) = (low_u32(PCI_MMIO32.start), low_u32(PCI_MMIO32.end - 1));
     let (start64, last64) = (layout.pci_mmio64.start, layout.pci_mmio64.end - 1);
     let resources: [&dyn Aml; 6] = [
         &AddressSpace::new_bus_number(0u16, 0u16),
@@ -56,7 +57,7 @@ fn pci_root(body: &mut Vec<u8>, layout: &Layout) {
 /// Ranges that belong to the machine itself. Linux uses an ECAM window only if it is reserved.
 fn reserved(body: &mut Vec<u8>) {
     let resources: [&dyn Aml; 2] = [
-        &Memory32Fixed::new(true, ECAM.start as u32, (ECAM.end - ECAM.start) as u32),
+        &Memory32Fixed::new(true, low_u32(ECAM.start), low_u32(ECAM.end - ECAM.start)),
         &IO::new(SLEEP_PORT, SLEEP_PORT, 1, 2),
     ];
     device(body, ("MBRD", "PNP0C02", 0), &resources, &[]);
@@ -65,7 +66,7 @@ fn reserved(body: &mut Vec<u8>) {
 /// A 16550 UART.
 fn serial(body: &mut Vec<u8>, place: &PortAddress, name: &'static str, number: u8) {
     let resources: [&dyn Aml; 2] = [
-        &IO::new(place.base, place.base, 1, SERIAL_SIZE as u8),
+        &IO::new(place.base, place.base, 1, low_u8(SERIAL_SIZE.into())),
         // Consumer, edge-triggered, active high, exclusive.
         &Interrupt::new(true, true, false, false, place.irq),
     ];

@@ -21,7 +21,7 @@ use crate::memory::layout::{ACPI, ECAM, Layout};
 const OEM: [u8; 6] = *b"REFALT";
 const OEM_TABLE: [u8; 8] = *b"REFAULT ";
 const OEM_REVISION: u32 = 1;
-const TABLE_ALIGN: u64 = 64;
+const TABLE_ALIGN: usize = 64;
 
 /// The tables are larger than the range reserved for them.
 #[derive(Debug, Error)]
@@ -70,10 +70,10 @@ fn build(description: Description<'_>) -> Result<(u64, Vec<u8>), AcpiError> {
 
 /// Appends one table and returns its address.
 fn place(image: &mut Vec<u8>, table: &dyn Aml) -> u64 {
-    let offset = (image.len() as u64).next_multiple_of(TABLE_ALIGN);
-    image.resize(offset as usize, 0);
+    let offset = image.len().next_multiple_of(TABLE_ALIGN);
+    image.resize(offset, 0);
     table.to_aml_bytes(image);
-    ACPI.start + offset
+    ACPI.start + offset as u64
 }
 
 /// An empty table with our OEM fields.

@@ -5,6 +5,7 @@
 //! with an IOMMU that walks four levels.
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
+use refault_bus::bits::low_u8;
 
 use crate::config::CpuModel;
 
@@ -75,7 +76,7 @@ pub fn for_vcpu(supported: &CpuId, shape: CpuidInputs, apic_id: u8) -> Vec<kvm_c
 /// Width of a guest-physical address in bits.
 pub fn physical_bits(supported: &CpuId) -> u8 {
     let leaf = supported.as_slice().iter().find(|entry| entry.function == EXTENDED_LAST);
-    leaf.map_or(36, |entry| entry.eax as u8)
+    leaf.map_or(36, |entry| low_u8(entry.eax.into()))
 }
 
 /// Whether the baseline contains this leaf.

@@ -2,6 +2,7 @@
 //! (Documentation/arch/x86/boot.rst, "64-bit boot protocol").
 
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
+use refault_bus::bits::low_u16;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use crate::memory::layout::{GDT, PAGE_TABLES, ZERO_PAGE};
@@ -64,7 +65,8 @@ pub(super) fn enter(sregs: &mut kvm_sregs) {
     let data = kvm_segment { db: 1, ..segment(DATA, 0x3) };
     (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
     sregs.tr = kvm_segment { limit: 0x67, s: 0, g: 0, ..segment(TASK, 0xb) };
-    sregs.gdt = kvm_dtable { base: GDT, limit: size_of_val(&DESCRIPTORS) as u16 - 1, ..Default::default() };
+    sregs.gdt =
+        kvm_dtable { base: GDT, limit: low_u16(size_of_val(&DESCRIPTORS) as u64) - 1, ..Default::default() };
     sregs.idt = kvm_dtable { base: 0, limit: 0, ..Default::default() };
     sregs.cr3 = PAGE_TABLES;
     sregs.cr4 |= CR4_PAE;

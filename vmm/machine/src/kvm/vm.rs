@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_msi, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
+use refault_bus::bits::{high_u32, index, low_u32};
 use refault_bus::irq::{MsiMessage, MsiSink};
 use thiserror::Error;
 use tracing::debug;
@@ -98,7 +99,7 @@ impl Vm {
         let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).asking("list its CPUID")?;
         let fd = kvm.create_vm().asking("create a virtual machine")?;
         fd.set_identity_map_address(KVM_IDENTITY_MAP).asking("place the identity map")?;
-        fd.set_tss_address(KVM_TSS as usize).asking("place the task state segment")?;
+        fd.set_tss_address(index(KVM_TSS)).asking("place the task state segment")?;
         fd.create_irq_chip().asking("create interrupt controllers")?;
         let tsc_deadline = kvm.check_extension(Cap::TscDeadlineTimer);
         Ok(Self { fd, supported, tsc_deadline, most_cpus: kvm.get_max_vcpus(), memory: Vec::new() })
@@ -151,8 +152,8 @@ impl Vm {
 impl MsiSink for Vm {
     fn signal(&self, message: MsiMessage) {
         let msi = kvm_msi {
-            address_lo: message.address as u32,
-            address_hi: (message.address >> 32) as u32,
+            address_lo: low_u32(message.address),
+            address_hi: high_u32(message.address),
             data: message.data,
             ..kvm_msi::default()
         };

@@ -8,8 +8,8 @@ use super::PAGE;
 use crate::debug::registers::Registers;
 use crate::memory::layout::HIGH_RAM;
 
-const HEADER_SIZE: usize = 64;
-const PROGRAM_HEADER_SIZE: usize = 56;
+const HEADER_SIZE: u16 = 64;
+const PROGRAM_HEADER_SIZE: u16 = 56;
 const MACHINE_X86_64: u16 = 62;
 const TYPE_CORE: u16 = 4;
 const PT_LOAD: u32 = 1;
@@ -46,7 +46,9 @@ impl CoreHeader {
             note(&mut notes, b"VMCOREINFO", 0, text);
         }
         let ram = parts(ram);
-        let at = HEADER_SIZE + PROGRAM_HEADER_SIZE * (1 + ram.len());
+        // RAM is a few ranges.
+        let headers = u16::try_from(1 + ram.len()).unwrap_or(u16::MAX);
+        let at = usize::from(HEADER_SIZE) + usize::from(PROGRAM_HEADER_SIZE) * usize::from(headers);
         let mut offset = (at + notes.len()).next_multiple_of(PAGE) as u64;
         let mut segments = Vec::with_capacity(ram.len());
         for memory in ram {
@@ -54,7 +56,7 @@ impl CoreHeader {
             segments.push(CoreSegment { memory, offset });
             offset += size;
         }
-        let mut bytes = file_header(1 + segments.len());
+        let mut bytes = file_header(headers);
         program_header(&mut bytes, PT_NOTE, at as u64, 0, notes.len() as u64);
         for CoreSegment { memory, offset } in &segments {
             program_header(&mut bytes, PT_LOAD, *offset, memory.start, memory.end - memory.start);
@@ -89,7 +91,7 @@ fn parts(ram: &[Range<u64>]) -> Vec<Range<u64>> {
     ram.iter().flat_map(cut).collect()
 }
 
-fn file_header(program_headers: usize) -> Vec<u8> {
+fn file_header(program_headers: u16) -> Vec<u8> {
     // 64 bits, little-endian, version 1.
     let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
     bytes.resize(16, 0);
@@ -97,12 +99,12 @@ fn file_header(program_headers: usize) -> Vec<u8> {
     bytes.extend(MACHINE_X86_64.to_le_bytes());
     bytes.extend(1u32.to_le_bytes());
     // No entry point; program headers after this one; no section headers; no flags.
-    for word in [0, HEADER_SIZE as u64, 0] {
+    for word in [0, u64::from(HEADER_SIZE), 0] {
         bytes.extend(word.to_le_bytes());
     }
     bytes.extend(0u32.to_le_bytes());
     for half in [HEADER_SIZE, PROGRAM_HEADER_SIZE, program_headers, 0, 0, 0] {
-        bytes.extend((half as u16).to_le_bytes());
+        bytes.extend(half.to_le_bytes());
     }
     bytes
 }
@@ -118,7 +120,8 @@ fn program_header(bytes: &mut Vec<u8>, kind: u32, offset: u64, address: u64, siz
 
 fn note(notes: &mut Vec<u8>, name: &[u8], kind: u32, text: &[u8]) {
     let with_zero = name.len() + 1;
-    for word in [with_zero as u32, text.len() as u32, kind] {
+    let size = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    for word in [size(with_zero), size(text.len()), kind] {
         notes.extend(word.to_le_bytes());
     }
     notes.extend(name);

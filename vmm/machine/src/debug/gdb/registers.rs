@@ -1,6 +1,7 @@
 //! Registers in gdb's format.
 
 use gdbstub_arch::x86::reg::{X86_64CoreRegs, X86SegmentRegs, X87FpuInternalRegs};
+use refault_bus::bits::{high_u32, low_u16, low_u32};
 
 use crate::debug::registers::{Fpu, Registers};
 
@@ -11,7 +12,7 @@ pub(super) fn to_gdb(registers: &Registers) -> X86_64CoreRegs {
     X86_64CoreRegs {
         regs: registers.general,
         // The upper half is reserved.
-        eflags: registers.rflags as u32,
+        eflags: low_u32(registers.rflags),
         rip: registers.rip,
         segments: X86SegmentRegs { cs, ss, ds, es, fs, gs },
         st: fpu.st,
@@ -19,10 +20,10 @@ pub(super) fn to_gdb(registers: &Registers) -> X86_64CoreRegs {
             fctrl: fpu.control.into(),
             fstat: fpu.status.into(),
             ftag: tags(fpu.in_use),
-            fiseg: (fpu.instruction >> 32) as u32,
-            fioff: fpu.instruction as u32,
-            foseg: (fpu.operand >> 32) as u32,
-            fooff: fpu.operand as u32,
+            fiseg: high_u32(fpu.instruction),
+            fioff: low_u32(fpu.instruction),
+            foseg: high_u32(fpu.operand),
+            fooff: low_u32(fpu.operand),
             fop: fpu.opcode.into(),
         },
         xmm: fpu.xmm,
@@ -42,10 +43,10 @@ pub(super) fn from_gdb(wanted: &X86_64CoreRegs, now: &Registers) -> Option<Regis
         rflags: now.rflags >> 32 << 32 | u64::from(wanted.eflags),
         fpu: Fpu {
             st: wanted.st,
-            control: fpu.fctrl as u16,
-            status: fpu.fstat as u16,
+            control: low_u16(fpu.fctrl.into()),
+            status: low_u16(fpu.fstat.into()),
             in_use: in_use(fpu.ftag),
-            opcode: fpu.fop as u16,
+            opcode: low_u16(fpu.fop.into()),
             instruction: u64::from(fpu.fiseg) << 32 | u64::from(fpu.fioff),
             operand: u64::from(fpu.foseg) << 32 | u64::from(fpu.fooff),
             xmm: wanted.xmm,
