@@ -14,6 +14,7 @@ constants! { COMMAND_SIZES, "Command rings":
     pub const CMD_MAX_LOG_SLOTS: u32 = 8;
 }
 
+// Bodies are named as in C: QpState is `QpSnapshot` here.
 constants! { OPCODES, "Command opcodes (request body -> response body)":
     /// Nothing -> DeviceCaps.
     pub const CMD_QUERY_DEVICE: u16 = 0x01;
@@ -44,8 +45,6 @@ constants! { OPCODES, "Command opcodes (request body -> response body)":
     /// ModifyQp -> nothing.
     pub const CMD_MODIFY_QP: u16 = 0x51;
     /// ObjectId -> QpState.
-    ///
-    /// `QpState` is the layout's C name; in Rust it is [`QpSnapshot`].
     pub const CMD_QUERY_QP: u16 = 0x52;
     /// ObjectId -> nothing. When it is answered nothing more is read, written or completed for it.
     pub const CMD_DESTROY_QP: u16 = 0x53;

@@ -114,6 +114,21 @@ mod tests {
         assert_eq!(element_and_count("[Sge; 4]"), ("Sge", "[4]".to_string()));
     }
 
+    #[expect(unreachable_pub, reason = "the macro is for public constants")]
+    mod long {
+        constants! { LONG, "Long":
+            /// One line,
+            /// and another.
+            pub const LONG_VALUE: u32 = 1;
+        }
+    }
+
+    #[test]
+    fn a_comment_of_several_lines_is_printed_in_one() {
+        assert_eq!(long::LONG.items, [("LONG_VALUE", 1, " One line, and another.")]);
+        assert!(c_header().contains("`pages` is zero and `page_shift` 12. */"));
+    }
+
     #[test]
     fn the_header_names_every_layout_and_its_size() {
         let header = c_header();

@@ -7,7 +7,7 @@ pub struct CField {
     pub name: &'static str,
     /// Rust type: an unsigned integer, a code, a layout, or an array of one.
     pub rust_type: &'static str,
-    /// First line of documentation.
+    /// Documentation, in one line.
     pub doc: &'static str,
 }
 
@@ -86,7 +86,7 @@ macro_rules! layouts {
                 const FIELDS: &'static [crate::layout::CField] = &[$(crate::layout::CField {
                     name: stringify!($field),
                     rust_type: stringify!($type),
-                    doc: [$($fdoc),+][0],
+                    doc: concat!($($fdoc),+),
                 }),+];
             }
         )+
@@ -108,7 +108,7 @@ macro_rules! constants {
         pub(crate) const $table: crate::layout::Constants = crate::layout::Constants {
             heading: $heading,
             code: None,
-            items: &[$((stringify!($name), $name as u64, [$($doc),+][0])),+],
+            items: &[$((stringify!($name), $name as u64, concat!($($doc),+))),+],
         };
     };
 }

@@ -24,7 +24,7 @@ macro_rules! named_integers {
                 name: stringify!($type),
                 integer: stringify!($integer),
             }),
-            items: &[$((stringify!($name), $name.0 as u64, [$($doc),+][0])),+],
+            items: &[$((stringify!($name), $name.0 as u64, concat!($($doc),+))),+],
         };
     };
 }

@@ -250,7 +250,7 @@ struct refault_sq_wqe {
 	__le64 remote_addr; /* RDMA and atomics: address in the remote region. */
 	__le32 rkey; /* RDMA and atomics: key of the remote region. */
 	__le32 inline_length; /* Inline data: its length, at most MAX_INLINE. */
-	__le64 compare_add; /* Compare-and-swap: the value expected; fetch-and-add: the value to add; FLUSH of a range: its length. UD with */
+	__le64 compare_add; /* Compare-and-swap: the value expected; fetch-and-add: the value to add; FLUSH of a range: its length. UD with a GRH: bytes 0..8 of the destination's GID, in the order of the wire. */
 	__le64 swap; /* Compare-and-swap: the value to put. UD with a GRH: bytes 8..16 of the destination's GID. */
 	__le32 dest_qpn; /* UD: destination. */
 	__le32 qkey; /* UD: the Q_Key that the destination must have; with bit 31 set, the sender's own is used. */
@@ -425,7 +425,7 @@ _Static_assert(sizeof(struct refault_create_context) == 16, "refault_create_cont
 struct refault_create_mr {
 	__le64 start; /* First address, as requests name it. */
 	__le64 length; /* Bytes; `start + length` may reach 2^64 (then the whole address space is meant). */
-	struct refault_page_table table; /* Pinned: the region's pages. On demand: the top table and 1 to ODP_MAX_LEVELS `levels`; `pages` is zero and */
+	struct refault_page_table table; /* Pinned: the region's pages. On demand: the top table and 1 to ODP_MAX_LEVELS `levels`; `pages` is zero and `page_shift` 12. */
 	__le32 first_offset; /* Bytes from the start of what the table covers to `start`: less than a page; on demand, less than 2 MiB. */
 	__le32 pd; /* Protection domain. */
 	__le32 access; /* ACCESS_*. */
