@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use refault_abi::codes::WC_SUCCESS;
-use refault_abi::queue::WQE_SIGNALED;
+use refault_abi::queue::{WQE_SIGNALED, WqeFlags};
 use refault_bus::clock::Clock;
 use refault_bus::probe::{NoProbe, Probe};
 use refault_bus::{Gpa, Iova};
@@ -97,7 +97,7 @@ impl Rig {
             let (key, id) = (self.session.region.key, self.next);
             let local = work::piece(Iova(SOURCE.0 + offset), length, key);
             let mut wqe = work::rdma_write(id, local, Iova(TARGET.0 + offset), key);
-            wqe.flags = if index == last { WQE_SIGNALED } else { 0 };
+            wqe.flags = if index == last { WQE_SIGNALED } else { WqeFlags::NONE };
             self.session.sender.stage(&wqe).expect("the ring is memory");
         }
         self.session.sender.ring().expect("the ring is memory");

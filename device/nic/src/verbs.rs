@@ -7,6 +7,7 @@ use refault_abi::codes::{
     ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_READ,
     ACCESS_REMOTE_WRITE, AccessRights, WcStatus,
 };
+use refault_abi::event::{QpEvent, SrqEvent};
 
 use crate::cause::Cause;
 
@@ -277,9 +278,9 @@ pub(crate) enum Event {
     /// A completion queue overran, or its memory is gone.
     CqError { cqn: u32 },
     /// QP_EVENT_* of a queue pair (InfiniBand 1.4, 11.6.3).
-    QueuePair { qpn: u32, code: u8 },
+    QueuePair { qpn: u32, code: QpEvent },
     /// SRQ_EVENT_* of a shared receive queue.
-    SharedQueue { srqn: u32, code: u8 },
+    SharedQueue { srqn: u32, code: SrqEvent },
     /// A page of an on-demand region is missing.
     PageFault(PageFault),
 }

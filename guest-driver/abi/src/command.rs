@@ -14,75 +14,80 @@ constants! { COMMAND_SIZES, "Command rings":
     pub const CMD_MAX_LOG_SLOTS: u32 = 8;
 }
 
-// Bodies are named as in C: QpState is `QpSnapshot` here.
-constants! { OPCODES, "Command opcodes (request body -> response body)":
-    /// Nothing -> DeviceCaps.
-    pub const CMD_QUERY_DEVICE: u16 = 0x01;
-    /// CreateEq -> ObjectId.
-    pub const CMD_CREATE_EQ: u16 = 0x10;
-    /// ObjectId -> nothing.
-    pub const CMD_DESTROY_EQ: u16 = 0x11;
-    /// CreateContext -> ObjectId, which is also the index of its doorbell page.
-    pub const CMD_CREATE_CONTEXT: u16 = 0x20;
-    /// ObjectId -> nothing. Busy while it has objects; the last of a PASID also while a page request is unanswered.
-    pub const CMD_DESTROY_CONTEXT: u16 = 0x21;
-    /// ObjectId of a context -> ObjectId.
-    pub const CMD_CREATE_PD: u16 = 0x22;
-    /// ObjectId -> nothing. Refused while in use.
-    pub const CMD_DESTROY_PD: u16 = 0x23;
-    /// CreateMr -> ObjectId: the lkey, which is also the rkey.
-    pub const CMD_CREATE_MR: u16 = 0x30;
-    /// ObjectId (the key) -> nothing. When it is answered, no access through the region is in flight.
-    pub const CMD_DESTROY_MR: u16 = 0x31;
-    /// CreateCq -> ObjectId.
-    pub const CMD_CREATE_CQ: u16 = 0x40;
-    /// ObjectId -> nothing. Refused while in use.
-    pub const CMD_DESTROY_CQ: u16 = 0x41;
-    /// ModifyCq -> nothing.
-    pub const CMD_MODIFY_CQ: u16 = 0x42;
-    /// CreateQp -> ObjectId.
-    pub const CMD_CREATE_QP: u16 = 0x50;
-    /// ModifyQp -> nothing.
-    pub const CMD_MODIFY_QP: u16 = 0x51;
-    /// ObjectId -> QpState.
-    pub const CMD_QUERY_QP: u16 = 0x52;
-    /// ObjectId -> nothing. When it is answered nothing more is read, written or completed for it.
-    pub const CMD_DESTROY_QP: u16 = 0x53;
-    /// CreateSrq -> ObjectId.
-    pub const CMD_CREATE_SRQ: u16 = 0x60;
-    /// ObjectId -> nothing. Refused while in use.
-    pub const CMD_DESTROY_SRQ: u16 = 0x61;
-    /// ArmSrq -> nothing.
-    pub const CMD_ARM_SRQ: u16 = 0x62;
-    /// ObjectId -> SrqState.
-    pub const CMD_QUERY_SRQ: u16 = 0x63;
-    /// Lane 1. ObjectId (the key) -> nothing. Accesses fail from now on with CAUSE_REVOKED.
-    pub const CMD_REVOKE_MR: u16 = 0x80;
-    /// Lane 1. ObjectId of a context -> nothing. All its queue pairs go to ERR, its PASID is not used any more.
-    pub const CMD_STOP_CONTEXT: u16 = 0x81;
-    /// Lane 1. InvalidateMr -> nothing. Drops the cached range; once answered, no access that used it is in flight.
-    pub const CMD_INVALIDATE_MR: u16 = 0x82;
-    /// Lane 1. ResumeFault -> nothing. Answers a page fault.
-    pub const CMD_RESUME_FAULT: u16 = 0x83;
+codes! { OPCODES, "Command opcodes (request body -> response body)":
+    /// What a command does. Bodies have the names of their layouts in C: QpState is [`QpSnapshot`] here.
+    pub struct CommandOpcode(u16) {
+        /// Nothing -> DeviceCaps.
+        CMD_QUERY_DEVICE = 0x01;
+        /// CreateEq -> ObjectId.
+        CMD_CREATE_EQ = 0x10;
+        /// ObjectId -> nothing.
+        CMD_DESTROY_EQ = 0x11;
+        /// CreateContext -> ObjectId, which is also the index of its doorbell page.
+        CMD_CREATE_CONTEXT = 0x20;
+        /// ObjectId -> nothing. Busy while it has objects; the last of a PASID also while a page request is unanswered.
+        CMD_DESTROY_CONTEXT = 0x21;
+        /// ObjectId of a context -> ObjectId.
+        CMD_CREATE_PD = 0x22;
+        /// ObjectId -> nothing. Refused while in use.
+        CMD_DESTROY_PD = 0x23;
+        /// CreateMr -> ObjectId: the lkey, which is also the rkey.
+        CMD_CREATE_MR = 0x30;
+        /// ObjectId (the key) -> nothing. When it is answered, no access through the region is in flight.
+        CMD_DESTROY_MR = 0x31;
+        /// CreateCq -> ObjectId.
+        CMD_CREATE_CQ = 0x40;
+        /// ObjectId -> nothing. Refused while in use.
+        CMD_DESTROY_CQ = 0x41;
+        /// ModifyCq -> nothing.
+        CMD_MODIFY_CQ = 0x42;
+        /// CreateQp -> ObjectId.
+        CMD_CREATE_QP = 0x50;
+        /// ModifyQp -> nothing.
+        CMD_MODIFY_QP = 0x51;
+        /// ObjectId -> QpState.
+        CMD_QUERY_QP = 0x52;
+        /// ObjectId -> nothing. When it is answered nothing more is read, written or completed for it.
+        CMD_DESTROY_QP = 0x53;
+        /// CreateSrq -> ObjectId.
+        CMD_CREATE_SRQ = 0x60;
+        /// ObjectId -> nothing. Refused while in use.
+        CMD_DESTROY_SRQ = 0x61;
+        /// ArmSrq -> nothing.
+        CMD_ARM_SRQ = 0x62;
+        /// ObjectId -> SrqState.
+        CMD_QUERY_SRQ = 0x63;
+        /// Lane 1. ObjectId (the key) -> nothing. Accesses fail from now on with CAUSE_REVOKED.
+        CMD_REVOKE_MR = 0x80;
+        /// Lane 1. ObjectId of a context -> nothing. All its queue pairs go to ERR, its PASID is not used any more.
+        CMD_STOP_CONTEXT = 0x81;
+        /// Lane 1. InvalidateMr -> nothing. Drops the cached range; once answered, no access that used it is in flight.
+        CMD_INVALIDATE_MR = 0x82;
+        /// Lane 1. ResumeFault -> nothing. Answers a page fault.
+        CMD_RESUME_FAULT = 0x83;
+    }
 }
 
-constants! { COMMAND_STATUSES, "Command status":
-    /// Done.
-    pub const STATUS_OK: u16 = 0;
-    /// Unknown opcode, or not one of this lane's.
-    pub const STATUS_BAD_OPCODE: u16 = 1;
-    /// A field is out of range or inconsistent.
-    pub const STATUS_BAD_PARAMETER: u16 = 2;
-    /// No such object, or no such page fault (any more).
-    pub const STATUS_NO_OBJECT: u16 = 3;
-    /// The object is in use by another one.
-    pub const STATUS_BUSY: u16 = 4;
-    /// A limit of DeviceCaps is reached.
-    pub const STATUS_NO_RESOURCES: u16 = 5;
-    /// The queue pair's state does not allow it.
-    pub const STATUS_BAD_STATE: u16 = 6;
-    /// Guest memory named by the command could not be accessed.
-    pub const STATUS_BAD_MEMORY: u16 = 7;
+codes! { COMMAND_STATUSES, "Command status":
+    /// How a command ended.
+    pub struct CommandStatus(u16) {
+        /// Done.
+        STATUS_OK = 0;
+        /// Unknown opcode, or not one of this lane's.
+        STATUS_BAD_OPCODE = 1;
+        /// A field is out of range or inconsistent.
+        STATUS_BAD_PARAMETER = 2;
+        /// No such object, or no such page fault (any more).
+        STATUS_NO_OBJECT = 3;
+        /// The object is in use by another one.
+        STATUS_BUSY = 4;
+        /// A limit of DeviceCaps is reached.
+        STATUS_NO_RESOURCES = 5;
+        /// The queue pair's state does not allow it.
+        STATUS_BAD_STATE = 6;
+        /// Guest memory named by the command could not be accessed.
+        STATUS_BAD_MEMORY = 7;
+    }
 }
 
 constants! { MR_MODES, "Memory region modes":
@@ -151,7 +156,7 @@ layouts! { COMMAND_LAYOUTS:
     /// Head and body of a request.
     pub struct CommandRequest[128] {
         /// CMD_*.
-        pub opcode: u16,
+        pub opcode: CommandOpcode,
         /// Zero.
         pub reserved: u16,
         /// Chosen by the driver, not zero, echoed in the response.
@@ -165,7 +170,7 @@ layouts! { COMMAND_LAYOUTS:
         /// The request's token; written last.
         pub token: u32,
         /// STATUS_*.
-        pub status: u16,
+        pub status: CommandStatus,
         /// Zero.
         pub reserved: u16,
         /// The layout that the opcode names, if the status is STATUS_OK.

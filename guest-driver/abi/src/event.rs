@@ -1,36 +1,57 @@
 //! Event queues: events from the device to the kernel driver, one ring per interrupt vector.
 
-constants! { EVENT_TYPES, "Event types":
-    /// A completion queue that was armed has a completion; `number`: CQN.
-    pub const EVENT_COMPLETION: u8 = 1;
-    /// Something happened to a queue pair; `number`: QPN, `code`: QP_EVENT_*.
-    pub const EVENT_QP: u8 = 2;
-    /// A completion queue overran or its memory is gone; `number`: CQN.
-    pub const EVENT_CQ_ERROR: u8 = 3;
-    /// Reserved: a device that has failed says so in REG_STATUS.
-    pub const EVENT_DEVICE_FATAL: u8 = 4;
-    /// An access hit a hole; `number`: the region's key, `code`: FAULT_WRITE or 0, and `address`, `length`, `token`.
-    pub const EVENT_PAGE_FAULT: u8 = 5;
-    /// Something happened to a shared receive queue; `number`: SRQN, `code`: SRQ_EVENT_*.
-    pub const EVENT_SRQ: u8 = 6;
+codes! { EVENT_TYPES, "Event types":
+    /// What an event is about.
+    pub struct EventKind(u8) {
+        /// A completion queue that was armed has a completion; `number`: CQN.
+        EVENT_COMPLETION = 1;
+        /// Something happened to a queue pair; `number`: QPN, `code`: QP_EVENT_*.
+        EVENT_QP = 2;
+        /// A completion queue overran or its memory is gone; `number`: CQN.
+        EVENT_CQ_ERROR = 3;
+        /// Reserved: a device that has failed says so in REG_STATUS.
+        EVENT_DEVICE_FATAL = 4;
+        /// An access hit a hole; `number`: the region's key, `code`: FAULT_WRITE or 0, and `address`, `length`, `token`.
+        EVENT_PAGE_FAULT = 5;
+        /// Something happened to a shared receive queue; `number`: SRQN, `code`: SRQ_EVENT_*.
+        EVENT_SRQ = 6;
+    }
+}
+
+constants! { FAULTS:
     /// Page fault: the access is a write.
     pub const FAULT_WRITE: u8 = 1;
-    /// Shared receive queue event: fewer receive requests are left than the armed limit.
-    pub const SRQ_EVENT_LIMIT_REACHED: u8 = 1;
-    /// Shared receive queue event: its ring or record cannot be used.
-    pub const SRQ_EVENT_ERROR: u8 = 2;
-    /// Queue pair event: moved to the error state by a fatal local error.
-    pub const QP_EVENT_FATAL: u8 = 1;
-    /// Queue pair event: a remote request was invalid.
-    pub const QP_EVENT_REQUEST_ERROR: u8 = 2;
-    /// Queue pair event: a remote request broke the protection rules.
-    pub const QP_EVENT_ACCESS_ERROR: u8 = 3;
-    /// Queue pair event: the first message arrived while in RTR.
-    pub const QP_EVENT_COMMUNICATION_ESTABLISHED: u8 = 4;
-    /// Queue pair event: the send queue is drained (SQD).
-    pub const QP_EVENT_SQ_DRAINED: u8 = 5;
-    /// Queue pair event: in ERR, it takes nothing more from its shared receive queue.
-    pub const QP_EVENT_LAST_WQE_REACHED: u8 = 6;
+}
+
+codes! { SRQ_EVENTS:
+    /// What happened to a shared receive queue: `code` of an EVENT_SRQ.
+    pub struct SrqEvent(u8) {
+        /// Shared receive queue event: fewer receive requests are left than the armed limit.
+        SRQ_EVENT_LIMIT_REACHED = 1;
+        /// Shared receive queue event: its ring or record cannot be used.
+        SRQ_EVENT_ERROR = 2;
+    }
+}
+
+codes! { QP_EVENTS:
+    /// What happened to a queue pair: `code` of an EVENT_QP.
+    pub struct QpEvent(u8) {
+        /// Queue pair event: moved to the error state by a fatal local error.
+        QP_EVENT_FATAL = 1;
+        /// Queue pair event: a remote request was invalid.
+        QP_EVENT_REQUEST_ERROR = 2;
+        /// Queue pair event: a remote request broke the protection rules.
+        QP_EVENT_ACCESS_ERROR = 3;
+        /// Queue pair event: the first message arrived while in RTR.
+        QP_EVENT_COMMUNICATION_ESTABLISHED = 4;
+        /// Queue pair event: the send queue is drained (SQD).
+        QP_EVENT_SQ_DRAINED = 5;
+        /// Queue pair event: in ERR, it takes nothing more from its shared receive queue.
+        QP_EVENT_LAST_WQE_REACHED = 6;
+    }
+}
+
+constants! { EVENT_SIZES:
     /// Bytes of an event queue entry.
     pub const EQE_SIZE: u32 = 64;
     /// log2 of the largest event ring.
@@ -42,7 +63,7 @@ layouts! { EVENT_LAYOUTS:
     /// when the consumer index moves.
     pub struct Eqe[64] {
         /// EVENT_*.
-        pub kind: u8,
+        pub kind: EventKind,
         /// Code of the kind.
         pub code: u8,
         /// Zero.

@@ -13,7 +13,12 @@ const CONSTANTS: &[&Constants] = &[
     &queue::QUEUE_SIZES,
     &queue::WQE_FLAGS,
     &queue::CQE_FLAGS,
+    &queue::OWNER,
     &event::EVENT_TYPES,
+    &event::FAULTS,
+    &event::SRQ_EVENTS,
+    &event::QP_EVENTS,
+    &event::EVENT_SIZES,
     &codes::OPERATIONS,
     &codes::WC_STATUSES,
     &codes::FLUSH,
@@ -44,7 +49,9 @@ pub fn c_header() -> String {
          #ifndef REFAULT_ABI_H\n#define REFAULT_ABI_H\n\n#include <linux/types.h>\n",
     );
     for group in CONSTANTS {
-        out += &format!("\n/* {} */\n", group.heading);
+        if !group.heading.is_empty() {
+            out += &format!("\n/* {} */\n", group.heading);
+        }
         for (name, value, doc) in group.items {
             let suffix = if *value > u64::from(u32::MAX) { "ULL" } else { "U" };
             out += &format!("#define REFAULT_{name} {value:#x}{suffix} /*{doc} */\n");

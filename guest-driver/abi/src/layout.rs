@@ -48,6 +48,7 @@ pub(crate) struct CodeType {
 
 /// A group of constants as data: name, value, documentation.
 pub(crate) struct Constants {
+    /// Empty: these constants go on with the group before.
     pub(crate) heading: &'static str,
     /// Their type, if it is not a plain integer.
     pub(crate) code: Option<CodeType>,
@@ -96,9 +97,10 @@ macro_rules! layouts {
     };
 }
 
-/// Defines integer constants and describes them to the header generator, grouped under a heading.
+/// Defines integer constants and describes them to the header generator, grouped under a heading. Without one they go
+/// on with the group before.
 macro_rules! constants {
-    ($table:ident, $heading:literal: $($(#[doc = $doc:literal])+ pub const $name:ident: $type:ty = $value:expr;)+) => {
+    ($table:ident $(, $heading:literal)?: $($(#[doc = $doc:literal])+ pub const $name:ident: $type:ty = $value:expr;)+) => {
         $(
             $(#[doc = $doc])+
             pub const $name: $type = $value;
@@ -106,7 +108,7 @@ macro_rules! constants {
 
         /// What the header prints for these constants.
         pub(crate) const $table: crate::layout::Constants = crate::layout::Constants {
-            heading: $heading,
+            heading: concat!($($heading)?),
             code: None,
             items: &[$((stringify!($name), $name as u64, concat!($($doc),+))),+],
         };

@@ -23,26 +23,35 @@ constants! { QUEUE_SIZES, "Rings":
     pub const MAX_LOG_CQES: u32 = 16;
 }
 
-constants! { WQE_FLAGS, "Send request flags":
-    /// Report success too; failures are always reported.
-    pub const WQE_SIGNALED: u8 = 1 << 0;
-    /// The receiver's completion counts as solicited.
-    pub const WQE_SOLICITED: u8 = 1 << 1;
-    /// Start only when all earlier reads and atomics of this queue pair are complete.
-    pub const WQE_FENCE: u8 = 1 << 2;
-    /// The data is in the request itself: `inline_length` bytes in place of the scatter/gather list.
-    pub const WQE_INLINE: u8 = 1 << 3;
+flags! { WQE_FLAGS, "Send request flags":
+    /// How a send request is executed, and where its data is.
+    pub struct WqeFlags(u8) {
+        /// Report success too; failures are always reported.
+        WQE_SIGNALED = 1 << 0;
+        /// The receiver's completion counts as solicited.
+        WQE_SOLICITED = 1 << 1;
+        /// Start only when all earlier reads and atomics of this queue pair are complete.
+        WQE_FENCE = 1 << 2;
+        /// The data is in the request itself: `inline_length` bytes in place of the scatter/gather list.
+        WQE_INLINE = 1 << 3;
+    }
 }
 
-constants! { CQE_FLAGS, "Completion flags":
-    /// `imm` is valid.
-    pub const CQE_WITH_IMM: u8 = 1 << 0;
-    /// Completion of a receive request; otherwise of a send request.
-    pub const CQE_RECEIVE: u8 = 1 << 1;
-    /// Solicited.
-    pub const CQE_SOLICITED: u8 = 1 << 2;
-    /// UD: the first 40 bytes of the receive request's memory hold a GRH; without it they are left as they were.
-    pub const CQE_GRH: u8 = 1 << 3;
+flags! { CQE_FLAGS, "Completion flags":
+    /// What a completion reports besides its status.
+    pub struct CqeFlags(u8) {
+        /// `imm` is valid.
+        CQE_WITH_IMM = 1 << 0;
+        /// Completion of a receive request; otherwise of a send request.
+        CQE_RECEIVE = 1 << 1;
+        /// Solicited.
+        CQE_SOLICITED = 1 << 2;
+        /// UD: the first 40 bytes of the receive request's memory hold a GRH; without it they are left as they were.
+        CQE_GRH = 1 << 3;
+    }
+}
+
+constants! { OWNER:
     /// In `owner`: the phase. The first pass over the ring writes 1, the second 0, and so on.
     pub const OWNER_PHASE: u32 = 1 << 0;
 }
@@ -63,7 +72,7 @@ layouts! { QUEUE_LAYOUTS:
         /// OP_*.
         pub opcode: Opcode,
         /// WQE_*.
-        pub flags: u8,
+        pub flags: WqeFlags,
         /// Elements of `sge` in use, at most MAX_SGE; 0 for inline data.
         pub num_sge: u8,
         /// Zero.
@@ -136,7 +145,7 @@ layouts! { QUEUE_LAYOUTS:
         /// OP_* of the request (send), or of the message that arrived (receive).
         pub opcode: Opcode,
         /// CQE_*.
-        pub flags: u8,
+        pub flags: CqeFlags,
         /// UD: service level of the datagram.
         pub sl: u8,
         /// UD: LID that the datagram came from.

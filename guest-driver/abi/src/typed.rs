@@ -3,7 +3,7 @@
 /// Defines a type around an integer and its constants, and describes both to the header generator. The other side may
 /// write any value, so every value of the integer is valid.
 macro_rules! named_integers {
-    ($table:ident, $heading:literal: $(#[doc = $tdoc:literal])+ pub struct $type:ident($integer:ident) {
+    ($table:ident $(, $heading:literal)?: $(#[doc = $tdoc:literal])+ pub struct $type:ident($integer:ident) {
         $($(#[doc = $doc:literal])+ $name:ident = $value:expr;)+
     }) => {
         $(#[doc = $tdoc])+
@@ -19,7 +19,7 @@ macro_rules! named_integers {
 
         /// What the header prints for these constants.
         pub(crate) const $table: crate::layout::Constants = crate::layout::Constants {
-            heading: $heading,
+            heading: concat!($($heading)?),
             code: Some(crate::layout::CodeType {
                 name: stringify!($type),
                 integer: stringify!($integer),
@@ -31,10 +31,10 @@ macro_rules! named_integers {
 
 /// Defines a code: at most one of the constants. `Debug` prints its name, or the number of an unknown value.
 macro_rules! codes {
-    ($table:ident, $heading:literal: $(#[doc = $tdoc:literal])+ pub struct $type:ident($integer:ident) {
+    ($table:ident $(, $heading:literal)?: $(#[doc = $tdoc:literal])+ pub struct $type:ident($integer:ident) {
         $($(#[doc = $doc:literal])+ $name:ident = $value:expr;)+
     }) => {
-        named_integers! { $table, $heading: $(#[doc = $tdoc])+ pub struct $type($integer) {
+        named_integers! { $table $(, $heading)?: $(#[doc = $tdoc])+ pub struct $type($integer) {
             $($(#[doc = $doc])+ $name = $value;)+
         } }
 
@@ -51,10 +51,10 @@ macro_rules! codes {
 
 /// Defines flags: any of the constants at once. `Debug` prints their names, and the bits that have none.
 macro_rules! flags {
-    ($table:ident, $heading:literal: $(#[doc = $tdoc:literal])+ pub struct $type:ident($integer:ident) {
+    ($table:ident $(, $heading:literal)?: $(#[doc = $tdoc:literal])+ pub struct $type:ident($integer:ident) {
         $($(#[doc = $doc:literal])+ $name:ident = $value:expr;)+
     }) => {
-        named_integers! { $table, $heading: $(#[doc = $tdoc])+ pub struct $type($integer) {
+        named_integers! { $table $(, $heading)?: $(#[doc = $tdoc])+ pub struct $type($integer) {
             $($(#[doc = $doc])+ $name = $value;)+
         } }
 
@@ -90,6 +90,12 @@ macro_rules! flags {
 
             fn bitor(self, flags: Self) -> Self {
                 self.union(flags)
+            }
+        }
+
+        impl core::ops::BitOrAssign for $type {
+            fn bitor_assign(&mut self, flags: Self) {
+                *self = self.union(flags);
             }
         }
 

@@ -1,5 +1,6 @@
 //! The error type of the model.
 
+use refault_abi::command::{CommandOpcode, CommandStatus};
 use refault_bus::dma::MemoryError;
 use refault_bus::{Bdf, Gpa, Iova, Pasid};
 use thiserror::Error;
@@ -80,12 +81,12 @@ pub enum ModelError {
     #[error("the function does not offer {0}")]
     Function(&'static str),
     /// The NIC completed a command with a status other than `STATUS_OK`.
-    #[error("command {opcode:#x} failed with status {status}")]
+    #[error("command {:#x} failed with status {}", opcode.0, status.0)]
     Command {
         /// Command code, `CMD_*`.
-        opcode: u16,
+        opcode: CommandOpcode,
         /// Status of the response, `STATUS_*`.
-        status: u16,
+        status: CommandStatus,
     },
     /// A ring has no free slot.
     #[error("{0} is full")]

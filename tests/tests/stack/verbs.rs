@@ -42,7 +42,7 @@ fn datagrams_into_a_shared_receive_queue_fault_pages_in() {
     }
     machine.settle();
     let completions = session.drain();
-    let received: Vec<_> = completions.iter().filter(|cqe| cqe.flags & CQE_RECEIVE != 0).collect();
+    let received: Vec<_> = completions.iter().filter(|cqe| cqe.flags.contains(CQE_RECEIVE)).collect();
     assert_eq!((received.len(), completions.len(), page_requests(&machine)), (6, 12, 12));
     for cqe in received {
         assert_eq!((cqe.status, cqe.byte_len, cqe.src_qpn), (WC_SUCCESS, 740, speaker.number()));
@@ -51,7 +51,7 @@ fn datagrams_into_a_shared_receive_queue_fault_pages_in() {
     }
     assert_eq!(srq.consumer().unwrap(), 6);
     let event = session.events.poll().unwrap().unwrap();
-    let expected = (EVENT_SRQ, SRQ_EVENT_LIMIT_REACHED, srq.number());
+    let expected = (EVENT_SRQ, SRQ_EVENT_LIMIT_REACHED.0, srq.number());
     assert_eq!((event.kind, event.code, event.number), expected);
     let state = driver.query_shared_receive_queue(&srq).unwrap();
     assert_eq!((state.limit, state.consumer), (0, 6));

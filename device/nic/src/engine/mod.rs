@@ -20,6 +20,7 @@ mod sample;
 mod turn;
 mod waiting;
 
+use refault_abi::event::QpEvent;
 use refault_bus::pri::{PageGroupResponse, ResponseCode};
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::sync::lock;
@@ -90,7 +91,7 @@ impl Engine {
     }
 
     /// Sends an event about a queue pair.
-    fn raise_qp_event(&self, port: &mut Port<'_>, setup: &Setup, code: u8) {
+    fn raise_qp_event(&self, port: &mut Port<'_>, setup: &Setup, code: QpEvent) {
         self.events.raise(port, setup.eqn, Event::QueuePair { qpn: setup.qpn, code });
     }
 

@@ -1,7 +1,7 @@
 //! A turn of one queue pair, as long as it holds its worker's guard.
 
 use refault_abi::codes::{QPS_ERR, QPS_RTS, QPS_SQD, QPS_SQE, WC_SUCCESS, WcStatus};
-use refault_abi::event::QP_EVENT_FATAL;
+use refault_abi::event::{QP_EVENT_FATAL, QpEvent};
 
 use super::Engine;
 use crate::cause::Cause;
@@ -118,7 +118,7 @@ impl<'e, 't> Turn<'e, 't> {
     }
 
     /// Sends an event about the queue pair.
-    pub(super) fn raise(&mut self, code: u8) {
+    pub(super) fn raise(&mut self, code: QpEvent) {
         self.engine.raise_qp_event(&mut self.port, &self.requester.setup, code);
     }
 

@@ -10,7 +10,7 @@ use refault_abi::event::{
     EQE_SIZE, EVENT_COMPLETION, EVENT_CQ_ERROR, EVENT_PAGE_FAULT, EVENT_QP, EVENT_SRQ, Eqe, FAULT_WRITE,
 };
 use refault_abi::queue::{
-    CQE_GRH, CQE_RECEIVE, CQE_SIZE, CQE_SOLICITED, CQE_WITH_IMM, Cqe, MAX_INLINE, QpDoorbellRecord,
+    CQE_GRH, CQE_RECEIVE, CQE_SIZE, CQE_SOLICITED, CQE_WITH_IMM, Cqe, CqeFlags, MAX_INLINE, QpDoorbellRecord,
     RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, Sge, SqWqe, SrqDoorbellRecord, WQE_INLINE, WQE_SIGNALED, WQE_SOLICITED,
 };
 use zerocopy::{FromZeros, IntoBytes};
@@ -137,7 +137,7 @@ fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<(
     if is_datagram && (operation != Operation::Send || wqe.has_grh > 1 || wqe.sl > 15) {
         return None;
     }
-    let inline = wqe.flags & WQE_INLINE != 0;
+    let inline = wqe.flags.contains(WQE_INLINE);
     let length = match operation {
         Operation::Flush(flush) => flush_length(wqe, flush)?,
         _ => data_length(wqe, operation)?,
@@ -147,8 +147,8 @@ fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<(
         return None;
     }
     request.operation = operation;
-    request.signaled = wqe.flags & WQE_SIGNALED != 0;
-    request.solicited = wqe.flags & WQE_SOLICITED != 0;
+    request.signaled = wqe.flags.contains(WQE_SIGNALED);
+    request.solicited = wqe.flags.contains(WQE_SOLICITED);
     let with_immediate = matches!(wqe.opcode, OP_SEND_IMM | OP_RDMA_WRITE_IMM);
     request.immediate = with_immediate.then_some(wqe.imm);
     request.length = length as u32;
@@ -185,7 +185,7 @@ fn operation(wqe: &SqWqe) -> Option<Operation> {
 /// Bytes of the local data; `None` if there are more pieces or bytes than fit, or both kinds of data.
 fn data_length(wqe: &SqWqe, operation: Operation) -> Option<u64> {
     let pieces = wqe.sge.get(..usize::from(wqe.num_sge))?;
-    if wqe.flags & WQE_INLINE == 0 {
+    if !wqe.flags.contains(WQE_INLINE) {
         return Some(pieces.iter().map(|piece| u64::from(piece.length)).sum());
     }
     let fits = wqe.inline_length <= MAX_INLINE && pieces.is_empty() && !operation.fetches();
@@ -203,7 +203,7 @@ fn inline_data(wqe: &SqWqe) -> Data {
 fn flush_length(wqe: &SqWqe, flush: Flush) -> Option<u64> {
     const PLACEMENTS: u32 = FLUSH_GLOBAL | FLUSH_PERSISTENT;
     let sound = wqe.imm & PLACEMENTS != 0 && wqe.imm & !(PLACEMENTS | FLUSH_RANGE) == 0;
-    let without_data = wqe.num_sge == 0 && wqe.flags & WQE_INLINE == 0;
+    let without_data = wqe.num_sge == 0 && !wqe.flags.contains(WQE_INLINE);
     let length = if flush.whole_region { 0 } else { wqe.compare_add };
     (sound && without_data).then_some(length)
 }
@@ -223,7 +223,7 @@ fn destination(wqe: &SqWqe) -> Destination {
 }
 
 fn encode_completion(completion: &Completion) -> Cqe {
-    let flag = |on: bool, flag: u8| if on { flag } else { 0 };
+    let flag = |on: bool, flag| if on { flag } else { CqeFlags::NONE };
     Cqe {
         wr_id: completion.id,
         timestamp_ns: completion.timestamp_ns,
@@ -250,8 +250,8 @@ fn encode_event(event: &Event) -> Eqe {
     match *event {
         Event::Completion { cqn } => about(EVENT_COMPLETION, 0, cqn),
         Event::CqError { cqn } => about(EVENT_CQ_ERROR, 0, cqn),
-        Event::QueuePair { qpn, code } => about(EVENT_QP, code, qpn),
-        Event::SharedQueue { srqn, code } => about(EVENT_SRQ, code, srqn),
+        Event::QueuePair { qpn, code } => about(EVENT_QP, code.0, qpn),
+        Event::SharedQueue { srqn, code } => about(EVENT_SRQ, code.0, srqn),
         Event::PageFault(PageFault { key, address, length, write, token }) => {
             let code = if write { FAULT_WRITE } else { 0 };
             Eqe { address, length, token, ..about(EVENT_PAGE_FAULT, code, key) }

@@ -3,7 +3,7 @@
 //! A queue's lock comes after those of responders, of which many may take from it, and before those of event queues. A
 //! request is copied out when it is taken, so its entry is the driver's again at once.
 
-use refault_abi::event::{SRQ_EVENT_ERROR, SRQ_EVENT_LIMIT_REACHED};
+use refault_abi::event::{SRQ_EVENT_ERROR, SRQ_EVENT_LIMIT_REACHED, SrqEvent};
 
 use crate::cause::Cause;
 use crate::memory::access::AccessError;
@@ -183,7 +183,7 @@ impl SharedQueue {
         result
     }
 
-    fn raise(&self, port: &mut Port<'_>, events: &EventQueues, code: u8) {
+    fn raise(&self, port: &mut Port<'_>, events: &EventQueues, code: SrqEvent) {
         events.raise(port, self.setup.eqn, Event::SharedQueue { srqn: self.setup.srqn, code });
     }
 }

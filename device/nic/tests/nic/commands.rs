@@ -10,18 +10,23 @@ use zerocopy::IntoBytes;
 use crate::support::driver::*;
 use crate::support::*;
 
-fn create<Q: IntoBytes + zerocopy::Immutable>(bench: &Bench, opcode: u16, command: &Q) -> Result<u32, u16> {
+fn create<Q: IntoBytes + zerocopy::Immutable>(
+    bench: &Bench,
+    opcode: CommandOpcode,
+    command: &Q,
+) -> Result<u32, CommandStatus> {
     bench.command::<_, ObjectId>(opcode, command).map(|object| object.id)
 }
 
 #[test]
 fn opcodes_belong_to_their_lane() {
     let bench = Bench::default();
-    for opcode in [0, 2, 0x7f, 0x84, 0xffff, CMD_REVOKE_MR, CMD_INVALIDATE_MR, CMD_RESUME_FAULT] {
-        assert_eq!(bench.id_command(opcode, 0), Err(STATUS_BAD_OPCODE), "{opcode:#x}");
+    let unknown = [0, 2, 0x7f, 0x84, 0xffff].map(CommandOpcode);
+    for opcode in [CMD_REVOKE_MR, CMD_INVALIDATE_MR, CMD_RESUME_FAULT].into_iter().chain(unknown) {
+        assert_eq!(bench.id_command(opcode, 0), Err(STATUS_BAD_OPCODE), "{opcode:?}");
     }
-    for opcode in [CMD_QUERY_DEVICE, CMD_CREATE_PD, CMD_DESTROY_QP, 0x84] {
-        assert_eq!(bench.urgent_command(opcode, 0), Err(STATUS_BAD_OPCODE), "{opcode:#x}");
+    for opcode in [CMD_QUERY_DEVICE, CMD_CREATE_PD, CMD_DESTROY_QP, CommandOpcode(0x84)] {
+        assert_eq!(bench.urgent_command(opcode, 0), Err(STATUS_BAD_OPCODE), "{opcode:?}");
     }
 }
 
@@ -67,7 +72,7 @@ fn handles_that_name_nothing_are_refused() {
             CMD_QUERY_QP,
             CMD_DESTROY_QP,
         ] {
-            assert_eq!(bench.id_command(opcode, id), Err(STATUS_NO_OBJECT), "{opcode:#x} {id:#x}");
+            assert_eq!(bench.id_command(opcode, id), Err(STATUS_NO_OBJECT), "{opcode:?} {id:#x}");
         }
         assert_eq!(bench.urgent_command(CMD_REVOKE_MR, id), Err(STATUS_NO_OBJECT));
         assert_eq!(bench.urgent_command(CMD_STOP_CONTEXT, id), Err(STATUS_NO_OBJECT));

@@ -38,7 +38,7 @@ fn a_remote_access_that_breaks_the_rules_fails_both_ends() {
         let (wqe, cause) = breach(&pair);
         pair.fails(&wqe, WC_REM_ACCESS_ERR, cause);
         assert_eq!(pair.b.state(&pair.bench), QPS_ERR);
-        assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_ACCESS_ERROR, pair.b.qpn)]);
+        assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_ACCESS_ERROR.0, pair.b.qpn)]);
     }
 }
 
@@ -72,7 +72,10 @@ fn malformed_requests_fail_and_what_follows_is_flushed_in_order() {
     let mut pair = Pair::new();
     pair.a.prepare(&pair.bench, &SqWqe { opcode: Opcode(200), wr_id: 1, ..SqWqe::default() });
     for wr_id in 2..5 {
-        pair.a.prepare(&pair.bench, &SqWqe { flags: 0, ..pair.write(wr_id, 8, pair.to, pair.rkey) });
+        pair.a.prepare(
+            &pair.bench,
+            &SqWqe { flags: WqeFlags::NONE, ..pair.write(wr_id, 8, pair.to, pair.rkey) },
+        );
     }
     pair.a.receive(&pair.bench, 10, &[]);
     pair.a.receive(&pair.bench, 11, &[]);
@@ -122,7 +125,7 @@ fn a_receive_request_with_bad_memory_or_shape_fails_both_ends() {
 fn a_queue_pair_takes_only_what_its_access_flags_allow() {
     let mut pair = Pair::with(ModifyQp { access: ACCESS_REMOTE_READ, ..PATIENT });
     pair.fails(&pair.write(1, 8, pair.to, pair.rkey), WC_REM_INV_REQ_ERR, CAUSE_RIGHTS);
-    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_REQUEST_ERROR, pair.b.qpn)]);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_REQUEST_ERROR.0, pair.b.qpn)]);
     assert_eq!(pair.b.state(&pair.bench), QPS_ERR);
 }
 
@@ -234,7 +237,7 @@ fn a_peer_that_gets_ready_is_noticed_at_once() {
     pair.b.raise(&pair.bench, pair.a.qpn, QPS_RTR, forever);
     pair.bench.settle();
     pair.cq_a.expect(&pair.bench, WC_SUCCESS);
-    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_COMMUNICATION_ESTABLISHED, pair.b.qpn)]);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_COMMUNICATION_ESTABLISHED.0, pair.b.qpn)]);
 }
 
 #[test]
@@ -264,7 +267,7 @@ fn a_completion_queue_that_overruns_takes_its_queue_pairs_with_it() {
     assert_eq!(pair.a.state(&pair.bench), QPS_ERR);
     assert_eq!(pair.b.state(&pair.bench), QPS_RTS);
     let events = pair.eq.drain(&pair.bench);
-    assert_eq!(events, [(EVENT_CQ_ERROR, 0, small.cqn), (EVENT_QP, QP_EVENT_FATAL, pair.a.qpn)]);
+    assert_eq!(events, [(EVENT_CQ_ERROR, 0, small.cqn), (EVENT_QP, QP_EVENT_FATAL.0, pair.a.qpn)]);
     // It takes nothing more, and can be destroyed with its queue pair.
     pair.a.destroy(&pair.bench).unwrap();
     pair.bench.id_command(CMD_DESTROY_CQ, small.cqn).unwrap();
@@ -278,7 +281,7 @@ fn rings_that_cannot_be_read_lose_the_queue_pair_and_say_so() {
     pair.run(&pair.write(1, 8, pair.to, pair.rkey));
     pair.a.ring(&pair.bench);
     pair.bench.settle();
-    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_FATAL, pair.a.qpn)]);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_FATAL.0, pair.a.qpn)]);
     assert_eq!(pair.a.state(&pair.bench), QPS_ERR);
 }
 
@@ -288,12 +291,12 @@ fn producer_indices_out_of_range_lose_the_queue_pair() {
     pair.bench.ram.store_u32(Gpa(pair.a.record), 17).unwrap();
     pair.a.ring(&pair.bench);
     pair.bench.settle();
-    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_FATAL, pair.a.qpn)]);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_FATAL.0, pair.a.qpn)]);
     let mut pair = Pair::new();
     pair.bench.ram.store_u32(Gpa(pair.b.record + 64), u32::MAX).unwrap();
     pair.run(&request(OP_SEND, 1, &[]));
     pair.cq_a.expect(&pair.bench, WC_REM_OP_ERR);
-    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_FATAL, pair.b.qpn)]);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_FATAL.0, pair.b.qpn)]);
 }
 
 #[test]

@@ -282,7 +282,7 @@ fn a_refused_remote_page_is_a_remote_access_error_and_others_do_not_notice() {
     assert_eq!((flushed.wr_id, flushed.flags), (50, CQE_RECEIVE));
     assert_eq!(
         pair.eq.drain(&pair.bench),
-        [(refault_abi::event::EVENT_QP, refault_abi::event::QP_EVENT_ACCESS_ERROR, pair.b.qpn)]
+        [(refault_abi::event::EVENT_QP, refault_abi::event::QP_EVENT_ACCESS_ERROR.0, pair.b.qpn)]
     );
     assert_eq!(pair.bench.probe.stages(), [Stage::Matched, Stage::Failed]);
     others[0].0.send(&pair.bench, &pair.write(3, 8, pair.to, pair.rkey));

@@ -48,7 +48,7 @@ fn region(pair: &Pair, start: u64, length: u64, access: AccessRights) -> u32 {
 #[test]
 fn what_was_written_is_in_the_file_when_the_flush_is_complete() {
     let (mut pair, file, key) = pair();
-    pair.a.prepare(&pair.bench, &SqWqe { flags: 0, ..pair.write(1, 5000, DISK + 100, key) });
+    pair.a.prepare(&pair.bench, &SqWqe { flags: WqeFlags::NONE, ..pair.write(1, 5000, DISK + 100, key) });
     pair.a.prepare(&pair.bench, &persist(DISK + 100, 5000, key));
     pair.a.prepare(&pair.bench, &pair.write(2, 8, pair.to, pair.rkey));
     pair.a.ring(&pair.bench);
@@ -94,7 +94,7 @@ fn memory_that_does_not_survive_says_so_and_is_visible_at_once() {
     pair.cq_a.expect(&pair.bench, WC_SUCCESS);
     pair.run(&persist(pair.to, 8, key));
     assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, CAUSE_NOT_PERSISTENT);
-    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_ACCESS_ERROR, pair.b.qpn)]);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_ACCESS_ERROR.0, pair.b.qpn)]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use refault_abi::codes::*;
 use refault_abi::command::*;
+use refault_abi::queue::WqeFlags;
 use refault_abi::regs::*;
 use refault_bus::pri::ResponseCode;
 use refault_bus::{Pasid, PrgIndex};
@@ -20,7 +21,7 @@ use crate::support::*;
 enum Act {
     Command {
         lane: usize,
-        opcode: u16,
+        opcode: CommandOpcode,
         body: Vec<u64>,
     },
     Send {
@@ -114,7 +115,7 @@ fn act() -> impl Strategy<Value = Act> {
         CMD_RESUME_FAULT,
         CMD_REVOKE_MR,
         CMD_STOP_CONTEXT,
-        0xff,
+        CommandOpcode(0xff),
     ]);
     let narrow = || word().prop_map(|word| word as u32);
     prop_oneof![
@@ -154,7 +155,7 @@ fn play(pair: &mut Pair, srq: &mut Option<Srq>, act: &Act) {
         }
         Act::Send { opcode, flags, num_sge, inline, words, lengths } => {
             let mut wqe = request(Opcode(*opcode), 1, &[]);
-            (wqe.flags, wqe.num_sge, wqe.inline_length) = (*flags, *num_sge, *inline);
+            (wqe.flags, wqe.num_sge, wqe.inline_length) = (WqeFlags(*flags), *num_sge, *inline);
             (wqe.remote_addr, wqe.rkey) = (words[0], words[1] as u32);
             if words[10] % 2 == 0 {
                 (wqe.remote_addr, wqe.rkey) = (pair.to + words[0] % BUFFER, pair.rkey);

@@ -14,7 +14,7 @@ fn pair(count: u16, period_us: u16) -> Pair {
     pair
 }
 
-fn modify(pair: &Pair, count: u16, period_us: u16) -> Result<(), u16> {
+fn modify(pair: &Pair, count: u16, period_us: u16) -> Result<(), CommandStatus> {
     let command = ModifyCq { cqn: pair.cq_a.cqn, count, period_us, reserved: 0 };
     pair.bench.command::<_, ObjectId>(CMD_MODIFY_CQ, &command).map(|_| ())
 }
@@ -167,7 +167,7 @@ fn a_queue_that_overruns_while_it_waits_raises_a_queue_error() {
     let mut pair = pair(60_000, 60_000);
     pair.cq_a.arm(&pair.bench, false);
     complete(&mut pair, 65);
-    let kinds: Vec<u8> = pair.eq.drain(&pair.bench).iter().map(|event| event.0).collect();
+    let kinds: Vec<_> = pair.eq.drain(&pair.bench).iter().map(|event| event.0).collect();
     assert!(kinds.contains(&EVENT_CQ_ERROR), "{kinds:?}");
     assert_eq!(pair.a.state(&pair.bench), QPS_ERR);
 }

@@ -111,7 +111,7 @@ fn after_an_on_demand_invalidation_nothing_lands_where_the_page_was() {
     }
     let stop = Arc::new(AtomicBool::new(false));
     let threads = spawn(pair.bench.take_workers(), &stop);
-    let urgent = |opcode: u16, body: &[u8]| {
+    let urgent = |opcode: CommandOpcode, body: &[u8]| {
         let token = pair.bench.post_command(1, opcode, body);
         let answered = || (0..4).map(|slot| pair.bench.response(1, slot)).find(|found| found.token == token);
         let deadline = Instant::now() + NET;
@@ -262,7 +262,7 @@ fn a_shared_queue_gives_each_request_to_one_queue_pair() {
         }
         for entry in cq.drain(bench) {
             assert_eq!(entry.status, WC_SUCCESS, "{entry:?}");
-            if entry.flags & CQE_RECEIVE == 0 {
+            if !entry.flags.contains(CQE_RECEIVE) {
                 let index = numbers.iter().position(|&qpn| qpn == entry.qpn).unwrap();
                 credits[index] += 1;
                 answered += 1;
@@ -276,7 +276,7 @@ fn a_shared_queue_gives_each_request_to_one_queue_pair() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(answered >= 6000, "{answered} datagrams in 30 s");
     // What was completed between the last look and the end.
-    let received = cq.drain(bench).into_iter().filter(|entry| entry.flags & CQE_RECEIVE != 0);
+    let received = cq.drain(bench).into_iter().filter(|entry| entry.flags.contains(CQE_RECEIVE));
     received.for_each(|entry| assert!(completed.insert(entry.wr_id)));
     assert!(completed.len() > 100, "{} arrived", completed.len());
     // What was posted is completed, still in the ring, or held by one of the queue pairs.

@@ -123,7 +123,7 @@ fn requests_found_together_share_the_doorbell_that_came_first() {
 #[test]
 fn failed_requests_are_sampled_too_and_without_a_completion_there_is_no_time_for_it() {
     let mut pair = pair(1);
-    let silent = SqWqe { flags: 0, ..pair.write(1, 8, pair.to, pair.rkey) };
+    let silent = SqWqe { flags: WqeFlags::NONE, ..pair.write(1, 8, pair.to, pair.rkey) };
     pair.run(&silent);
     let request = only(&pair);
     assert_eq!((request.status, request.written_ns, request.landed_ns), (WC_SUCCESS.0, None, Some(0)));

@@ -70,7 +70,7 @@ fn an_empty_queue_is_a_receiver_that_is_not_ready() {
 #[test]
 fn each_arming_of_the_limit_sends_one_event() {
     let (mut pair, mut srq) = pair();
-    let reached = [(EVENT_SRQ, SRQ_EVENT_LIMIT_REACHED, srq.srqn)];
+    let reached = [(EVENT_SRQ, SRQ_EVENT_LIMIT_REACHED.0, srq.srqn)];
     for index in 0..8 {
         srq.post(&pair.bench, index, &[sge(pair.to, 8, pair.rkey)]);
     }
@@ -106,9 +106,9 @@ fn an_index_out_of_range_loses_the_queue_and_the_queue_pairs_that_take_from_it()
     srq.publish(&pair.bench, 9);
     pair.run(&send(&pair, 1, 8));
     let events = pair.eq.drain(&pair.bench);
-    assert!(events.contains(&(EVENT_SRQ, SRQ_EVENT_ERROR, srq.srqn)), "{events:?}");
-    assert!(events.contains(&(EVENT_QP, QP_EVENT_FATAL, pair.b.qpn)), "{events:?}");
-    assert!(events.contains(&(EVENT_QP, QP_EVENT_LAST_WQE_REACHED, pair.b.qpn)), "{events:?}");
+    assert!(events.contains(&(EVENT_SRQ, SRQ_EVENT_ERROR.0, srq.srqn)), "{events:?}");
+    assert!(events.contains(&(EVENT_QP, QP_EVENT_FATAL.0, pair.b.qpn)), "{events:?}");
+    assert!(events.contains(&(EVENT_QP, QP_EVENT_LAST_WQE_REACHED.0, pair.b.qpn)), "{events:?}");
     pair.cq_a.expect(&pair.bench, WC_REM_OP_ERR);
     assert_eq!((pair.a.state(&pair.bench), pair.b.state(&pair.bench)), (QPS_ERR, QPS_ERR));
     // It stays lost, and says so once.
@@ -128,7 +128,7 @@ fn memory_that_is_gone_loses_the_queue_too() {
     pair.bench.iommu.invalidate(None, srq.address() & !0xfff, 12);
     pair.run(&send(&pair, 1, 8));
     pair.cq_a.expect(&pair.bench, WC_REM_OP_ERR);
-    assert!(pair.eq.drain(&pair.bench).contains(&(EVENT_SRQ, SRQ_EVENT_ERROR, srq.srqn)));
+    assert!(pair.eq.drain(&pair.bench).contains(&(EVENT_SRQ, SRQ_EVENT_ERROR.0, srq.srqn)));
     pair.bench.iommu.unblock_all();
 }
 
@@ -142,7 +142,7 @@ fn in_error_a_queue_pair_flushes_only_what_it_holds() {
     pair.b.to(&pair.bench, QPS_ERR);
     pair.bench.settle();
     assert_eq!(pair.cq_b.expect(&pair.bench, WC_WR_FLUSH_ERR).wr_id, 10);
-    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_LAST_WQE_REACHED, pair.b.qpn)]);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_LAST_WQE_REACHED.0, pair.b.qpn)]);
     pair.b.ring(&pair.bench);
     pair.bench.settle();
     assert!(pair.eq.drain(&pair.bench).is_empty() && pair.cq_b.drain(&pair.bench).is_empty());
@@ -150,7 +150,7 @@ fn in_error_a_queue_pair_flushes_only_what_it_holds() {
     pair.bench.iommu.answer(&late, ResponseCode::Success);
     pair.a.to(&pair.bench, QPS_ERR);
     pair.bench.settle();
-    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_LAST_WQE_REACHED, pair.a.qpn)]);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_LAST_WQE_REACHED.0, pair.a.qpn)]);
     pair.cq_a.expect(&pair.bench, WC_WR_FLUSH_ERR);
     assert_eq!((srq.consumer(&pair.bench), pair.bench.iommu.take_requests().len()), (1, 0));
     // After RESET it can be reported again.
@@ -158,7 +158,7 @@ fn in_error_a_queue_pair_flushes_only_what_it_holds() {
     pair.b.raise(&pair.bench, pair.a.qpn, QPS_RTS, PATIENT);
     pair.b.to(&pair.bench, QPS_ERR);
     pair.bench.settle();
-    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_LAST_WQE_REACHED, pair.b.qpn)]);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_LAST_WQE_REACHED.0, pair.b.qpn)]);
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn datagrams_are_received_through_it_in_its_own_domain() {
     pair.run(&to_b);
     let entry = pair.cq_b.expect(&pair.bench, WC_LOC_PROT_ERR);
     assert_eq!((entry.wr_id, entry.vendor_error), (11, CAUSE_KEY));
-    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_LAST_WQE_REACHED, pair.b.qpn)]);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_LAST_WQE_REACHED.0, pair.b.qpn)]);
     assert_eq!(pair.bench.id_command(CMD_DESTROY_PD, other), Err(STATUS_BUSY));
 }
 

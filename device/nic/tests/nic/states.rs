@@ -83,7 +83,7 @@ fn draining_finishes_the_request_at_hand_and_holds_the_rest() {
     pair.bench.iommu.answer(&request, ResponseCode::Success);
     pair.bench.settle();
     assert_eq!(pair.cq_a.expect(&pair.bench, WC_SUCCESS).wr_id, 1);
-    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_SQ_DRAINED, pair.a.qpn)]);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_SQ_DRAINED.0, pair.a.qpn)]);
     assert_eq!(pair.a.query(&pair.bench).draining, 0);
     // Drained: it still receives, and goes on where it stopped.
     pair.a.receive(&pair.bench, 5, &[]);

@@ -32,7 +32,7 @@ fn a_send_fills_the_receive_request_and_completes_both() {
     pair.run(&SqWqe { flags: WQE_SIGNALED | WQE_SOLICITED, ..wqe });
     let sent = pair.cq_a.expect(&pair.bench, WC_SUCCESS);
     let got = pair.cq_b.expect(&pair.bench, WC_SUCCESS);
-    assert_eq!((sent.wr_id, sent.flags), (6, 0));
+    assert_eq!((sent.wr_id, sent.flags), (6, CqeFlags::NONE));
     assert_eq!((got.wr_id, got.qpn, got.src_qpn), (5, pair.b.qpn, pair.a.qpn));
     assert_eq!((got.byte_len, got.imm, got.opcode), (1060, 0xabcd, OP_SEND_IMM));
     assert_eq!(got.flags, CQE_RECEIVE | CQE_WITH_IMM | CQE_SOLICITED);
@@ -105,7 +105,10 @@ fn unsignaled_requests_are_retired_by_the_next_completion() {
     let mut pair = Pair::new();
     for wr_id in 0..5 {
         let wqe = pair.write(wr_id, 64, pair.to, pair.rkey);
-        pair.a.prepare(&pair.bench, &SqWqe { flags: if wr_id == 3 { WQE_SIGNALED } else { 0 }, ..wqe });
+        pair.a.prepare(
+            &pair.bench,
+            &SqWqe { flags: if wr_id == 3 { WQE_SIGNALED } else { WqeFlags::NONE }, ..wqe },
+        );
     }
     pair.a.ring(&pair.bench);
     pair.bench.settle();
@@ -122,7 +125,7 @@ fn signal_all_reports_every_request() {
     pair.a.raise(&pair.bench, pair.b.qpn, QPS_RTS, PATIENT);
     pair.b.raise(&pair.bench, pair.a.qpn, QPS_RTS, PATIENT);
     let wqe = pair.write(1, 64, pair.to, pair.rkey);
-    pair.run(&SqWqe { flags: 0, ..wqe });
+    pair.run(&SqWqe { flags: WqeFlags::NONE, ..wqe });
     pair.cq_a.expect(&pair.bench, WC_SUCCESS);
 }
 

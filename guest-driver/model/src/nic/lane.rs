@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use refault_abi::command::{CMD_SLOT_SIZE, CommandRequest, CommandResponse, STATUS_OK};
+use refault_abi::command::{CMD_SLOT_SIZE, CommandOpcode, CommandRequest, CommandResponse, STATUS_OK};
 use refault_bus::Gpa;
 use refault_bus::sync::lock;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -34,7 +34,7 @@ struct LaneState {
 /// Identifies a command that was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
-    opcode: u16,
+    opcode: CommandOpcode,
     slot: u32,
     token: u32,
 }
@@ -72,7 +72,11 @@ impl CommandLane {
     /// # Panics
     ///
     /// If `body` is longer than a request.
-    pub fn send(&self, opcode: u16, body: &(impl IntoBytes + Immutable)) -> Result<Ticket, ModelError> {
+    pub fn send(
+        &self,
+        opcode: CommandOpcode,
+        body: &(impl IntoBytes + Immutable),
+    ) -> Result<Ticket, ModelError> {
         let mut state = lock(&self.state);
         let slot = state.producer % self.slots;
         let before = state.tokens.get(slot as usize).copied().unwrap_or(0);
@@ -118,7 +122,7 @@ impl CommandLane {
     /// [`ModelError::Command`] if the command failed; [`ModelError::Stuck`] on a timeout.
     pub fn execute<T: FromBytes>(
         &self,
-        opcode: u16,
+        opcode: CommandOpcode,
         body: &(impl IntoBytes + Immutable),
     ) -> Result<T, ModelError> {
         let ticket = self.pause.until("a free command slot", || match self.send(opcode, body) {

@@ -172,7 +172,7 @@ impl Driver {
     /// # Errors
     ///
     /// If the command fails.
-    pub fn destroy(&self, opcode: u16, id: u32) -> Result<(), ModelError> {
+    pub fn destroy(&self, opcode: CommandOpcode, id: u32) -> Result<(), ModelError> {
         self.lane0().execute::<[u8; 0]>(opcode, &object(id)).map(drop)
     }
 
@@ -255,7 +255,7 @@ impl Driver {
 
     pub(super) fn create(
         &self,
-        opcode: u16,
+        opcode: CommandOpcode,
         body: &(impl zerocopy::IntoBytes + zerocopy::Immutable),
     ) -> Result<u32, ModelError> {
         Ok(self.lane0().execute::<ObjectId>(opcode, body)?.id)

@@ -96,7 +96,7 @@ impl Front {
             Ok(body) => (STATUS_OK, body),
             Err(refused) => (refused.status(), [0; 15]),
         };
-        tracing::debug!(lane = place.lane, opcode = request.opcode, status, "command");
+        tracing::debug!(lane = place.lane, opcode = ?request.opcode, ?status, "command");
         let response = CommandResponse { token: request.token, status, reserved: 0, body };
         let at = Iova(place.iova.0.wrapping_add(size_of::<CommandRequest>() as u64));
         let mut port = self.engine.memory.port(worker);

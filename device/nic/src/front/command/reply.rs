@@ -1,8 +1,8 @@
 //! Responses to commands.
 
 use refault_abi::command::{
-    ObjectId, STATUS_BAD_MEMORY, STATUS_BAD_OPCODE, STATUS_BAD_PARAMETER, STATUS_BAD_STATE, STATUS_BUSY,
-    STATUS_NO_OBJECT, STATUS_NO_RESOURCES,
+    CommandStatus, ObjectId, STATUS_BAD_MEMORY, STATUS_BAD_OPCODE, STATUS_BAD_PARAMETER, STATUS_BAD_STATE,
+    STATUS_BUSY, STATUS_NO_OBJECT, STATUS_NO_RESOURCES,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -19,7 +19,7 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    pub(super) const fn status(self) -> u16 {
+    pub(super) const fn status(self) -> CommandStatus {
         match self {
             Self::BadOpcode => STATUS_BAD_OPCODE,
             Self::BadParameter => STATUS_BAD_PARAMETER,

@@ -106,14 +106,14 @@ impl Eq {
         let phase = !(self.consumer >> self.log) & 1;
         let mut entry = Eqe::new_zeroed();
         bench.ram.read(Gpa(at), entry.as_mut_bytes()).unwrap();
-        if entry.owner != phase || entry.kind == 0 {
+        if entry.owner != phase || entry.kind == EventKind::default() {
             return None;
         }
         self.consumer = self.consumer.wrapping_add(1);
         Some(entry)
     }
 
-    pub(crate) fn drain(&mut self, bench: &Bench) -> Vec<(u8, u8, u32)> {
+    pub(crate) fn drain(&mut self, bench: &Bench) -> Vec<(EventKind, u8, u32)> {
         std::iter::from_fn(|| self.poll(bench)).map(|e| (e.kind, e.code, e.number)).collect()
     }
 
@@ -201,7 +201,7 @@ impl Qp {
         bench.ram.store_u32(Gpa(self.record + 64), self.received).unwrap();
     }
 
-    pub(crate) fn modify(&self, bench: &Bench, change: &ModifyQp) -> Result<(), u16> {
+    pub(crate) fn modify(&self, bench: &Bench, change: &ModifyQp) -> Result<(), CommandStatus> {
         bench.command::<_, ObjectId>(CMD_MODIFY_QP, &ModifyQp { qpn: self.qpn, ..*change }).map(|_| ())
     }
 
@@ -251,7 +251,7 @@ impl Qp {
         self.query(bench).attributes.state
     }
 
-    pub(crate) fn destroy(&self, bench: &Bench) -> Result<(), u16> {
+    pub(crate) fn destroy(&self, bench: &Bench) -> Result<(), CommandStatus> {
         bench.id_command(CMD_DESTROY_QP, self.qpn)
     }
 }

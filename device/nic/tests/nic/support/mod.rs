@@ -311,7 +311,7 @@ impl Bench {
     }
 
     /// One command on lane 0, to its end.
-    pub(crate) fn command<Q, R>(&self, opcode: u16, request: &Q) -> Result<R, u16>
+    pub(crate) fn command<Q, R>(&self, opcode: CommandOpcode, request: &Q) -> Result<R, CommandStatus>
     where
         Q: IntoBytes + Immutable,
         R: FromBytes + KnownLayout + Immutable,
@@ -319,15 +319,20 @@ impl Bench {
         self.command_on(0, opcode, request)
     }
 
-    pub(crate) fn id_command(&self, opcode: u16, id: u32) -> Result<(), u16> {
+    pub(crate) fn id_command(&self, opcode: CommandOpcode, id: u32) -> Result<(), CommandStatus> {
         self.command::<_, ObjectId>(opcode, &ObjectId { id, reserved: 0 }).map(|_| ())
     }
 
-    pub(crate) fn urgent_command(&self, opcode: u16, id: u32) -> Result<(), u16> {
+    pub(crate) fn urgent_command(&self, opcode: CommandOpcode, id: u32) -> Result<(), CommandStatus> {
         self.command_on::<_, ObjectId>(1, opcode, &ObjectId { id, reserved: 0 }).map(|_| ())
     }
 
-    pub(crate) fn command_on<Q, R>(&self, lane: usize, opcode: u16, request: &Q) -> Result<R, u16>
+    pub(crate) fn command_on<Q, R>(
+        &self,
+        lane: usize,
+        opcode: CommandOpcode,
+        request: &Q,
+    ) -> Result<R, CommandStatus>
     where
         Q: IntoBytes + Immutable,
         R: FromBytes + KnownLayout + Immutable,
@@ -335,7 +340,7 @@ impl Bench {
         let token = self.post_command(lane, opcode, request.as_bytes());
         self.settle();
         let response = self.response(lane, self.indices[lane].get().wrapping_sub(1));
-        assert_eq!(response.token, token, "no answer to command {opcode:#x}");
+        assert_eq!(response.token, token, "no answer to command {opcode:?}");
         match response.status {
             STATUS_OK => Ok(R::read_from_prefix(response.body.as_bytes()).unwrap().0),
             status => Err(status),
@@ -343,7 +348,7 @@ impl Bench {
     }
 
     /// Writes a command and rings, without waiting.
-    pub(crate) fn post_command(&self, lane: usize, opcode: u16, body: &[u8]) -> u32 {
+    pub(crate) fn post_command(&self, lane: usize, opcode: CommandOpcode, body: &[u8]) -> u32 {
         let index = self.indices[lane].get();
         let token = self.token.get() + 1;
         self.token.set(token);

@@ -72,7 +72,7 @@ impl Srq {
         bench.ram.load_u32(Gpa(at)).unwrap()
     }
 
-    pub(crate) fn arm(&self, bench: &Bench, limit: u32) -> Result<(), u16> {
+    pub(crate) fn arm(&self, bench: &Bench, limit: u32) -> Result<(), CommandStatus> {
         let command = ArmSrq { srqn: self.srqn, limit };
         bench.command::<_, ObjectId>(CMD_ARM_SRQ, &command).map(|_| ())
     }
@@ -81,7 +81,7 @@ impl Srq {
         bench.command(CMD_QUERY_SRQ, &ObjectId { id: self.srqn, reserved: 0 }).unwrap()
     }
 
-    pub(crate) fn destroy(&self, bench: &Bench) -> Result<(), u16> {
+    pub(crate) fn destroy(&self, bench: &Bench) -> Result<(), CommandStatus> {
         bench.id_command(CMD_DESTROY_SRQ, self.srqn)
     }
 }

@@ -84,7 +84,7 @@ impl OnDemand {
         gpa
     }
 
-    pub(crate) fn invalidate(&self, bench: &Bench, start: u64, length: u64) -> Result<(), u16> {
+    pub(crate) fn invalidate(&self, bench: &Bench, start: u64, length: u64) -> Result<(), CommandStatus> {
         let command = InvalidateMr { key: self.key, reserved: 0, start, length };
         bench.command_on::<_, ObjectId>(1, CMD_INVALIDATE_MR, &command).map(|_| ())
     }
@@ -111,7 +111,7 @@ impl OnDemand {
 }
 
 /// Answers a page fault.
-pub(crate) fn resume(bench: &Bench, token: u32, answer: u32) -> Result<(), u16> {
+pub(crate) fn resume(bench: &Bench, token: u32, answer: u32) -> Result<(), CommandStatus> {
     let command = ResumeFault { token, answer, reserved: 0 };
     bench.command_on::<_, ObjectId>(1, CMD_RESUME_FAULT, &command).map(|_| ())
 }
