@@ -1,8 +1,8 @@
 //! Memory regions, translations and copies.
 //!
 //! A [`Port`] is access to memory under a worker's guard. `resolve` finds the memory behind a key, `page_table`
-//! and `on_demand` walk tables in guest memory, the port translates, and `copy` moves bytes between two scatter/gather
-//! lists. No translation outlives the guard.
+//! and `on_demand` find a page by walking tables in guest memory (`radix`), the port translates, and `copy` moves bytes
+//! between two scatter/gather lists. No translation outlives the guard.
 
 pub(crate) mod access;
 mod atc;
@@ -12,6 +12,7 @@ pub(crate) mod list;
 pub(crate) mod on_demand;
 pub(crate) mod page_table;
 pub(crate) mod port;
+mod radix;
 pub(crate) mod region;
 pub(crate) mod resolve;
 

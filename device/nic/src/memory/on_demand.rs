@@ -6,24 +6,21 @@
 
 use refault_abi::command::{ODP_MAX_LEVELS, ODP_PRESENT, ODP_TABLE, ODP_WRITABLE, PageTable};
 use refault_bus::Iova;
-use refault_bus::ats::Translation;
 
 use crate::cause::Cause;
 use crate::memory::access::{AccessError, Extent};
 use crate::memory::atc::Space;
 use crate::memory::port::Port;
+use crate::memory::radix::{Step, Tree};
 
-/// Entries of one table, as log2.
-const TABLE_BITS: u32 = 9;
 /// log2 of the size of a page that a word of the last level, or of the one before, names.
 const PAGE_SHIFTS: [u8; 2] = [12, 21];
 
 /// A checked table. `identity` is never used again for another one, so that walked pages can be cached by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OnDemandTable {
-    root: u64,
+    tree: Tree,
     identity: u64,
-    levels: u8,
 }
 
 impl OnDemandTable {
@@ -35,7 +32,7 @@ impl OnDemandTable {
             && pages == 0
             && page_shift == PAGE_SHIFTS[0]
             && (1..=ODP_MAX_LEVELS).contains(&levels);
-        valid.then_some(Self { root, identity, levels })
+        valid.then_some(Self { tree: Tree { root, levels }, identity })
     }
 
     /// Where the device TLB has the pages that were used recently.
@@ -45,7 +42,7 @@ impl OnDemandTable {
 
     /// Where the top table is.
     pub(crate) fn root(&self) -> Iova {
-        Iova(self.root)
+        Iova(self.tree.root)
     }
 }
 
@@ -64,17 +61,11 @@ impl Port<'_> {
         {
             return Ok(Some(Extent::of(hit, Iova(offset))));
         }
-        let start = offset & !0xfff;
-        let Some(iova) = self.walk_on_demand(table, start, write)? else { return Ok(None) };
-        let translated = self.translate(None, iova, write)?;
-        let page = Translation { gpa: translated.gpa, page_shift: 12, read: true, write };
-        if self.may_use_atc() {
-            self.shard().atc.remember(space, start, page);
-        }
-        Ok(Some(Extent::of(page, Iova(offset))))
+        let Some(iova) = self.walk_on_demand(table, offset & !0xfff, write)? else { return Ok(None) };
+        self.named_page(space, offset, iova, write).map(Some)
     }
 
-    /// The address of the 4 KiB page at `offset`: one load for each level.
+    /// The address of the 4 KiB page at `offset`; `None` as for [`Self::on_demand_page`].
     fn walk_on_demand(
         &mut self,
         table: &OnDemandTable,
@@ -82,34 +73,30 @@ impl Port<'_> {
         write: bool,
     ) -> Result<Option<Iova>, AccessError> {
         let index = offset >> PAGE_SHIFTS[0];
-        if index >> (TABLE_BITS * u32::from(table.levels)) != 0 {
+        if index >> table.tree.reach() != 0 {
             return Ok(None);
         }
         self.shard().stats.table_walks += 1;
-        let broken = Err(AccessError::Denied(Cause::NotMemory));
-        let mut at = table.root;
-        for level in (0..u32::from(table.levels)).rev() {
-            let entry = index >> (TABLE_BITS * level) & ((1 << TABLE_BITS) - 1);
-            let word = self.load_u64(None, Iova(at + entry * 8))?;
-            let address = word & !0xfff;
-            if word & ODP_TABLE != 0 && level > 0 {
-                at = address;
-                continue;
-            }
-            if word & ODP_PRESENT == 0 && word & ODP_TABLE == 0 {
-                return Ok(None);
-            }
-            let Some(&shift) = PAGE_SHIFTS.get(level as usize).filter(|_| word & ODP_TABLE == 0) else {
-                return broken;
-            };
-            if Iova(address).offset_in(shift) != 0 {
-                return broken;
-            }
-            let allowed = !write || word & ODP_WRITABLE != 0;
-            return Ok(allowed.then_some(Iova(address + Iova(offset).offset_in(shift))));
-        }
-        broken
+        let load = |at| self.load_u64(None, at);
+        table.tree.walk(index, load, |word, level| read_word(word, level, offset, write))
     }
+}
+
+/// What a word leads to on the way to the 4 KiB page at `offset`, with `level` levels below the word's own.
+fn read_word(word: u64, level: u8, offset: u64, write: bool) -> Result<Step<Option<Iova>>, Cause> {
+    let address = word & !0xfff;
+    if word & ODP_TABLE != 0 {
+        return Ok(Step::Table(address));
+    }
+    if word & ODP_PRESENT == 0 {
+        return Ok(Step::End(None));
+    }
+    let shift = *PAGE_SHIFTS.get(usize::from(level)).ok_or(Cause::NotMemory)?;
+    if Iova(address).offset_in(shift) != 0 {
+        return Err(Cause::NotMemory);
+    }
+    let allowed = !write || word & ODP_WRITABLE != 0;
+    Ok(Step::End(allowed.then_some(Iova(address + Iova(offset).offset_in(shift)))))
 }
 
 #[cfg(test)]

@@ -11,19 +11,18 @@ use crate::cause::Cause;
 use crate::memory::access::{AccessError, Extent};
 use crate::memory::atc::Space;
 use crate::memory::port::Port;
+use crate::memory::radix::{Step, Tree};
 
-/// Entries of one table, as log2.
-const TABLE_BITS: u32 = 9;
 /// Most levels of tables.
 const MAX_LEVELS: u8 = 3;
 
 /// A checked [`PageTable`]. `identity` is never used again for another one, so that walked pages can be cached by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pages {
-    root: u64,
+    /// Without levels, `root` is the first byte.
+    tree: Tree,
     identity: u64,
     pages: u32,
-    levels: u8,
     page_shift: u8,
 }
 
@@ -35,12 +34,13 @@ impl Pages {
             return None;
         }
         let alignment = if levels == 0 { page_shift } else { 12 };
-        let reach = if levels == 0 { u64::MAX } else { 1 << (TABLE_BITS * u32::from(levels)) };
+        let tree = Tree { root, levels };
+        let reach = if levels == 0 { u64::MAX } else { 1 << tree.reach() };
         let bytes = u64::from(pages) << page_shift;
         let contiguous = levels > 0 || root.checked_add(bytes).is_some();
         let valid =
             Iova(root).offset_in(alignment) == 0 && pages > 0 && u64::from(pages) <= reach && contiguous;
-        valid.then_some(Self { root, identity, pages, levels, page_shift })
+        valid.then_some(Self { tree, identity, pages, page_shift })
     }
 
     /// Where the device TLB has the pages that were used recently.
@@ -69,37 +69,45 @@ impl Port<'_> {
     /// The same for a page that was not used recently.
     #[inline(never)]
     fn walked_page(&mut self, pages: &Pages, offset: u64, write: bool) -> Result<Extent, AccessError> {
-        let start = offset & !0xfff;
-        let iova = self.walk(pages, start)?;
-        let translated = self.translate(None, iova, write)?;
-        let page = Translation { gpa: translated.gpa, page_shift: 12, read: true, write };
-        if self.may_use_atc() {
-            self.shard().atc.remember(pages.space(), start, page);
-        }
-        Ok(Extent::of(page, Iova(offset)))
+        let iova = self.walk(pages, offset & !0xfff)?;
+        self.named_page(pages.space(), offset, iova, write)
     }
 
-    /// The address of the 4 KiB page at `offset`: one load for each level.
+    /// The address of the 4 KiB page at `offset`.
     fn walk(&mut self, pages: &Pages, offset: u64) -> Result<Iova, AccessError> {
         if offset >= pages.bytes() {
             return Err(AccessError::Denied(Cause::Bounds));
         }
-        if pages.levels == 0 {
-            return Ok(Iova(pages.root + offset));
+        if pages.tree.levels == 0 {
+            return Ok(Iova(pages.tree.root + offset));
         }
         self.shard().stats.table_walks += 1;
         let index = offset >> pages.page_shift;
-        let mut table = pages.root;
-        for level in (0..u32::from(pages.levels)).rev() {
-            let entry = index >> (TABLE_BITS * level) & ((1 << TABLE_BITS) - 1);
-            table = self.load_u64(None, Iova(table + entry * 8))?;
-            if table & 0xfff != 0 {
-                return Err(AccessError::Denied(Cause::NotMemory));
-            }
-        }
+        let load = |at| self.load_u64(None, at);
+        let page = pages.tree.walk(index, load, |word, level| match level {
+            _ if word & 0xfff != 0 => Err(Cause::NotMemory),
+            0 => Ok(Step::End(Iova(word))),
+            _ => Ok(Step::Table(word)),
+        })?;
         let inside = Iova(offset).offset_in(pages.page_shift);
-        let page = Iova(table).checked_add(inside).ok_or(AccessError::Denied(Cause::NotMemory))?;
-        Ok(page)
+        page.checked_add(inside).ok_or(AccessError::Denied(Cause::NotMemory))
+    }
+
+    /// The memory at byte `offset` of what a table covers, given the address `iova` of its 4 KiB page. The device TLB
+    /// remembers it in `space`.
+    pub(super) fn named_page(
+        &mut self,
+        space: Space,
+        offset: u64,
+        iova: Iova,
+        write: bool,
+    ) -> Result<Extent, AccessError> {
+        let translated = self.translate(None, iova, write)?;
+        let page = Translation { gpa: translated.gpa, page_shift: 12, read: true, write };
+        if self.may_use_atc() {
+            self.shard().atc.remember(space, offset & !0xfff, page);
+        }
+        Ok(Extent::of(page, Iova(offset)))
     }
 
     /// Fills `buffer` from `offset`; both must lie in one 4 KiB page.
