@@ -4,8 +4,8 @@
 //! engine knows no other form.
 
 use refault_abi::codes::{
-    ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_READ,
-    ACCESS_REMOTE_WRITE, AccessRights, WcStatus,
+    ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC,
+    ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, AccessRights, WcStatus,
 };
 use refault_abi::event::{QpEvent, SrqEvent};
 
@@ -17,6 +17,15 @@ pub(crate) const MAX_MESSAGE: u64 = 1 << 31;
 pub(crate) const MAX_PIECES: usize = 4;
 /// Most bytes of inline data.
 pub(crate) const MAX_INLINE_BYTES: usize = 64;
+
+/// Rights that the device knows: to write locally, and those that its operations need. No region and no queue pair has
+/// another one, also if drivers have a name for it.
+pub(crate) const SUPPORTED_RIGHTS: AccessRights = ACCESS_LOCAL_WRITE
+    .union(ACCESS_REMOTE_WRITE)
+    .union(ACCESS_REMOTE_READ)
+    .union(ACCESS_REMOTE_ATOMIC)
+    .union(ACCESS_FLUSH_GLOBAL)
+    .union(ACCESS_FLUSH_PERSISTENT);
 
 /// Which end of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,6 +7,8 @@ use refault_abi::command::{
     QP_ATTR_RNR_RETRY, QP_ATTR_RQ_PSN, QP_ATTR_SQ_PSN, QP_ATTR_TIMEOUT,
 };
 
+use crate::verbs::SUPPORTED_RIGHTS;
+
 /// Attributes as set so far; all zero in RESET.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attributes {
@@ -79,7 +81,7 @@ impl Attributes {
             )+};
         }
         take! {
-            QP_ATTR_ACCESS => access if AccessRights::ALL.contains(change.access);
+            QP_ATTR_ACCESS => access if SUPPORTED_RIGHTS.contains(change.access);
             QP_ATTR_PKEY => pkey_index if change.pkey_index < limits.pkeys;
             QP_ATTR_PORT => port if change.port == 1;
             QP_ATTR_PATH_MTU => path_mtu if (1..=5).contains(&change.path_mtu);

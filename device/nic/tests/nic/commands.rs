@@ -172,6 +172,20 @@ fn a_table_that_loops_costs_one_bounded_walk() {
 }
 
 #[test]
+fn a_region_has_only_rights_that_the_device_knows() {
+    let bench = Bench::default();
+    let pd = bench.pd(bench.context(None));
+    let table = bench.table(0x10_0000, 0x1000, 0);
+    for bit in 0..u32::BITS {
+        let right = AccessRights(1 << bit);
+        let access = ACCESS_LOCAL_WRITE | right;
+        let command = CreateMr { length: 0x1000, table, pd, access, ..CreateMr::default() };
+        let known = (ALL_RIGHTS | FLUSH_RIGHTS).contains(right);
+        assert_eq!(create(&bench, CMD_CREATE_MR, &command).is_ok(), known, "{right:?}");
+    }
+}
+
+#[test]
 fn regions_that_make_no_sense_are_refused() {
     let bench = Bench::default();
     let context = bench.context(None);

@@ -1,6 +1,6 @@
 //! Memory regions.
 
-use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_WRITE, AccessRights};
+use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_WRITE};
 use refault_abi::command::{
     CreateMr, FAULT_REFUSED, FAULT_RESOLVED, InvalidateMr, MR_ODP, MR_PASID, MR_PINNED, ResumeFault,
 };
@@ -12,6 +12,7 @@ use crate::front::Front;
 use crate::memory::on_demand::OnDemandTable;
 use crate::memory::region::{Backing, Region};
 use crate::qp::answer::PageAnswer;
+use crate::verbs::SUPPORTED_RIGHTS;
 
 /// Bytes before the start of an on-demand region that its table may cover: less than a large page.
 const MOST_BEFORE: u32 = 2 << 20;
@@ -22,7 +23,7 @@ impl Front {
         let CreateMr { start, length, access, pd, .. } = *command;
         let remote_change = access.intersects(ACCESS_REMOTE_WRITE | ACCESS_REMOTE_ATOMIC);
         let sound =
-            AccessRights::ALL.contains(access) && (!remote_change || access.contains(ACCESS_LOCAL_WRITE));
+            SUPPORTED_RIGHTS.contains(access) && (!remote_change || access.contains(ACCESS_LOCAL_WRITE));
         // The end may be 2^64 itself.
         let fits = length == 0 || start.checked_add(length - 1).is_some();
         if !sound || !fits {
