@@ -1,6 +1,7 @@
 //! Configuration of a NIC.
 
 use refault_abi::regs::MAX_EQS;
+use refault_bus::bits::{low_u16, low_u32};
 use refault_bus::{Bdf, PrgIndex};
 
 /// What a responder does when a page of its memory is missing.
@@ -100,12 +101,12 @@ impl NicConfig {
         Self {
             workers: self.workers.clamp(1, 64),
             atc_entries: self.atc_entries.max(1),
-            page_request_credits: self.page_request_credits.clamp(1, PrgIndex::COUNT as u32),
-            page_fault_credits: self.page_fault_credits.clamp(1, PrgIndex::COUNT as u32),
+            page_request_credits: self.page_request_credits.clamp(1, low_u32(PrgIndex::COUNT as u64)),
+            page_fault_credits: self.page_fault_credits.clamp(1, low_u32(PrgIndex::COUNT as u64)),
             page_retry_limit: self.page_retry_limit.max(1),
             fault_window: self.fault_window.clamp(1, 64),
             lid: self.lid.max(1),
-            vectors: self.vectors.clamp(1, MAX_EQS as u16),
+            vectors: self.vectors.clamp(1, low_u16(MAX_EQS.into())),
             max_qp: self.max_qp.clamp(2, 1 << 14),
             max_cq: self.max_cq.clamp(1, 1 << 14),
             max_srq: self.max_srq.clamp(1, 1 << 14),

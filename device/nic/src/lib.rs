@@ -23,6 +23,14 @@
 //! `queue::completion` reports. A page that is missing goes through `fault`: to the IOMMU as a page request or, of a
 //! region with a table of its own, to the driver as an event.
 
+#![warn(
+    clippy::cast_lossless,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::missing_errors_doc
+)]
+
 mod cause;
 mod config;
 mod engine;

@@ -8,6 +8,7 @@ use refault_abi::codes::{
     ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, AccessRights, WcStatus,
 };
 use refault_abi::event::{QpEvent, SrqEvent};
+use refault_bus::bits::low_u8;
 
 use crate::cause::Cause;
 
@@ -63,7 +64,7 @@ impl Pieces {
     pub(crate) fn fill(&mut self, pieces: impl ExactSizeIterator<Item = Piece>) -> bool {
         let fits = pieces.len() <= MAX_PIECES;
         if fits {
-            self.count = pieces.len() as u8;
+            self.count = low_u8(pieces.len() as u64);
             self.list.iter_mut().zip(pieces).for_each(|(to, piece)| *to = piece);
         }
         fits

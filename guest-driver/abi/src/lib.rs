@@ -5,6 +5,7 @@
 //! little endian and naturally aligned; reserved fields are zero when written and ignored when read.
 //! `docs/nic.md` explains how the parts work together.
 #![no_std]
+#![warn(clippy::missing_errors_doc)]
 
 extern crate alloc;
 

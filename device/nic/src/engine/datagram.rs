@@ -6,6 +6,7 @@
 //! receive request stays with the receiver, for this datagram or another.
 
 use refault_abi::codes::{QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, WC_LOC_PROT_ERR, WC_LOC_QP_OP_ERR};
+use refault_bus::bits::{low_u16, low_u32};
 use refault_bus::sync::lock;
 
 use super::Engine;
@@ -158,7 +159,7 @@ impl Engine {
         let rights = Access::local_rights(true);
         let to = List { pieces: &pieces, pd: current.taken.pd, rights, write: true, end: End::Remote };
         let found = to.check(port).map_err(|cause| to.stopped(cause));
-        let found = found.and_then(|()| to.extents(port, length as u32));
+        let found = found.and_then(|()| to.extents(port, length as u64));
         found.map(Some).map_err(|stopped| match stopped.error {
             AccessError::Miss(_) => Trouble::Wait(stopped),
             AccessError::Denied(cause) => Trouble::Refused(Refusal::Receive(WC_LOC_PROT_ERR, Some(cause))),
@@ -168,7 +169,7 @@ impl Engine {
     /// The receiver's completion.
     fn datagram_completion(&self, request: &SendRequest, datagram: &Datagram<'_>) -> Completion {
         Completion {
-            length: datagram.packet.len() as u32,
+            length: low_u32(datagram.packet.len() as u64),
             opcode: request.opcode,
             immediate: request.immediate,
             solicited: request.solicited,
@@ -190,7 +191,7 @@ impl Engine {
         let packet = 12 + 8 + immediate + request.length.next_multiple_of(4) + 4;
         let mut grh = [0; GRH];
         grh[0] = 6 << 4;
-        grh[4..6].copy_from_slice(&(packet as u16).to_be_bytes());
+        grh[4..6].copy_from_slice(&low_u16(packet.into()).to_be_bytes());
         grh[6] = NEXT_HEADER;
         grh[7] = HOP_LIMIT;
         grh[8..24].copy_from_slice(&self.config.gid());
@@ -217,7 +218,7 @@ fn gather(port: &mut Port<'_>, setup: &Setup, message: &Message, payload: &mut [
     let rights = Access::local_rights(false);
     let from = List { pieces: request.pieces(), pd: setup.pd, rights, write: false, end: End::Local };
     from.check(port).map_err(|cause| from.stopped(cause))?;
-    let extents = from.extents(port, request.length)?;
+    let extents = from.extents(port, request.length.into())?;
     read_extents(port, payload, &extents).map_err(|error| from.stopped(error))
 }
 

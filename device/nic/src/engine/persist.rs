@@ -6,6 +6,7 @@
 
 use std::ops::ControlFlow;
 
+use refault_bus::bits::low_u32;
 use refault_bus::dma::GpaRange;
 
 use super::Engine;
@@ -51,7 +52,7 @@ impl Delivery<'_, '_> {
                 }
             }
             cursor.advance(extent.bytes);
-            bytes += extent.bytes as u32;
+            bytes += low_u32(extent.bytes);
         }
         if flush.persistent && bytes > 0 {
             return ControlFlow::Break(Outcome::Persist(bytes, extents.into()));
@@ -72,7 +73,7 @@ impl Delivery<'_, '_> {
             return ControlFlow::Break(Refusal::Access(Cause::Bounds).into());
         }
         request.remote_addr = start;
-        request.length = length as u32;
+        request.length = low_u32(length);
         ControlFlow::Continue(())
     }
 }

@@ -11,10 +11,10 @@ impl Front {
     /// A write to BAR 2. Doorbells of objects that do not exist, or belong to another page's context, are ignored.
     pub(super) fn doorbell_write(&self, offset: u64, data: &[u8]) {
         let Ok(value) = <[u8; 8]>::try_from(data) else { return };
+        let Ok(context) = u32::try_from(offset / DOORBELL_PAGE_SIZE) else { return };
         if !offset.is_multiple_of(DOORBELL_PAGE_SIZE) {
             return;
         }
-        let context = (offset / DOORBELL_PAGE_SIZE) as u32;
         let Engine { memory, workers, qps, cqs, events, .. } = &self.engine;
         let Doorbell { kind, number, argument } = Doorbell::decode(u64::from_le_bytes(value));
         match u64::from(kind) {

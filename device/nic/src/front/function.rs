@@ -6,6 +6,7 @@ use refault_abi::regs::{
     BAR0_SIZE, CONTROL_ENABLE, CONTROL_RESET, DOORBELL_PAGE_SIZE, EQ_ARM, MAX_EQS, PCI_DEVICE_ID,
     PCI_VENDOR_ID, REG_CMD0_DOORBELL, REG_CMD1_DOORBELL, REG_CONTROL, REG_EQ_DOORBELL,
 };
+use refault_bus::bits::low_u8;
 use refault_bus::irq::MsiSink;
 use refault_pci::caps::{ats, express, pasid, power, pri};
 use refault_pci::{ConfigEffect, Controls, Endpoint, Identity, MsixLayout};
@@ -94,7 +95,7 @@ impl Front {
         let time_ns = memory.fabric.now_ns();
         for (byte, at) in data.iter_mut().zip(offset..) {
             let word = self.registers.read(at & !3, time_ns, events.is_broken());
-            *byte = (word >> (at % 4 * 8)) as u8;
+            *byte = low_u8(u64::from(word) >> (at % 4 * 8));
         }
     }
 
@@ -117,11 +118,11 @@ impl Front {
             REG_CMD0_DOORBELL => self.ring_lane(0, value),
             REG_CMD1_DOORBELL => self.ring_lane(URGENT, value),
             REG_EQ_DOORBELL.. => {
-                let eqn = (offset - REG_EQ_DOORBELL) / 4;
-                if eqn < u64::from(MAX_EQS) {
+                let eqn = u32::try_from((offset - REG_EQ_DOORBELL) / 4);
+                if let Some(eqn) = eqn.ok().filter(|&eqn| eqn < MAX_EQS) {
                     let (consumer, arm) = (value & !EQ_ARM, value & EQ_ARM != 0);
                     let mut port = self.engine.memory.front_port();
-                    self.engine.events.doorbell(&mut port, eqn as u32, consumer, arm);
+                    self.engine.events.doorbell(&mut port, eqn, consumer, arm);
                 }
             }
             _ => self.registers.set_up_lane(offset, value),

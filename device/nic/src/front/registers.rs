@@ -8,6 +8,7 @@ use refault_abi::regs::{
     REG_CONTROL, REG_MAGIC, REG_STATUS, REG_TIME_NS, REG_VERSION, STATUS_FATAL, STATUS_READY,
 };
 use refault_bus::Iova;
+use refault_bus::bits::{high_u32, low_u32};
 use refault_bus::sync::lock;
 
 /// Upper halves of 64-bit registers.
@@ -120,14 +121,14 @@ impl Registers {
                 let ready = state.enabled && !fatal;
                 (u32::from(ready) * STATUS_READY) | (u32::from(fatal) * STATUS_FATAL)
             }
-            REG_CMD0_BASE => lane0.base as u32,
-            REG_CMD0_BASE_HIGH => (lane0.base >> 32) as u32,
+            REG_CMD0_BASE => low_u32(lane0.base),
+            REG_CMD0_BASE_HIGH => high_u32(lane0.base),
             REG_CMD0_LOG => lane0.log,
-            REG_CMD1_BASE => lane1.base as u32,
-            REG_CMD1_BASE_HIGH => (lane1.base >> 32) as u32,
+            REG_CMD1_BASE => low_u32(lane1.base),
+            REG_CMD1_BASE_HIGH => high_u32(lane1.base),
             REG_CMD1_LOG => lane1.log,
-            REG_TIME_NS => time_ns as u32,
-            REG_TIME_NS_HIGH => (time_ns >> 32) as u32,
+            REG_TIME_NS => low_u32(time_ns),
+            REG_TIME_NS_HIGH => high_u32(time_ns),
             _ => 0,
         }
     }

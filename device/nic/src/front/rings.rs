@@ -146,12 +146,13 @@ fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<(
     if !fits {
         return None;
     }
+    let length = u32::try_from(length).ok()?;
     request.operation = operation;
     request.signaled = wqe.flags.contains(WQE_SIGNALED);
     request.solicited = wqe.flags.contains(WQE_SOLICITED);
     let with_immediate = matches!(wqe.opcode, OP_SEND_IMM | OP_RDMA_WRITE_IMM);
     request.immediate = with_immediate.then_some(wqe.imm);
-    request.length = length as u32;
+    request.length = length;
     if inline {
         request.data = inline_data(wqe);
     } else if let Data::Pieces(pieces) = &mut request.data {
@@ -269,7 +270,8 @@ mod tests {
     }
 
     fn wqe(opcode: Opcode, lengths: &[u32]) -> SqWqe {
-        let mut wqe = SqWqe { opcode, num_sge: lengths.len() as u8, ..SqWqe::default() };
+        let num_sge = u8::try_from(lengths.len()).unwrap();
+        let mut wqe = SqWqe { opcode, num_sge, ..SqWqe::default() };
         for (sge, &length) in wqe.sge.iter_mut().zip(lengths) {
             sge.length = length;
         }
@@ -330,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_gid_lies_in_the_request_in_the_order_of_the_wire() {
-        let gid: [u8; 16] = std::array::from_fn(|at| at as u8);
+        let gid = *b"0123456789abcdef";
         let half = |from: usize| u64::from_le_bytes(gid[from..from + 8].try_into().unwrap());
         let wqe = SqWqe { compare_add: half(0), swap: half(8), ..SqWqe::default() };
         assert_eq!(destination(&wqe).gid, gid);

@@ -58,6 +58,11 @@ impl Extent {
         if bytes <= self.bytes { Ok(self) } else { Err(AccessError::Denied(Cause::Bounds)) }
     }
 
+    /// Its bytes, but `most` at most.
+    pub(crate) fn within(self, most: usize) -> usize {
+        usize::try_from(self.bytes).unwrap_or(most).min(most)
+    }
+
     /// The address `bytes` further on, which must lie inside.
     pub(crate) fn after(self, bytes: u64) -> Gpa {
         Gpa(self.gpa.0.wrapping_add(bytes))

@@ -16,6 +16,7 @@
 //! | 2^63 + identity | the table of an on-demand region | on-demand |
 
 use refault_bus::ats::{InvalidationRequest, Translation};
+use refault_bus::bits::low_u32;
 use refault_bus::tlb::Tlb;
 use refault_bus::{Gpa, Iova, Pasid};
 
@@ -239,7 +240,7 @@ const fn page_of_sector(at: u64) -> usize {
 /// begin at round addresses.
 fn set(space: Space, number: u64) -> usize {
     let start = (number >> 9 ^ space.0 << 42).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-    number.wrapping_add(start) as usize % SETS
+    low_u32(number.wrapping_add(start)) as usize % SETS
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Copying between two scatter/gather lists: translate both ends, copy, in one guarded step.
 
 use refault_bus::Gpa;
+use refault_bus::bits::{low_u16, low_u32};
 use refault_bus::dma::CopyPiece;
 
 use crate::cause::Cause;
@@ -26,7 +27,7 @@ fn copy_slowly(port: &Port<'_>, run: &CopyPiece, ends: (End, End)) -> Result<(),
         let (from, to) = (run.src.0.wrapping_add(done), run.dst.0.wrapping_add(done));
         let step = (0x1000 - (from & 0xfff)).min(0x1000 - (to & 0xfff)).min(run.len - done);
         if memory.copy(Gpa(from), Gpa(to), step).is_err() {
-            let readable = memory.read(Gpa(from), &mut [0; 0x1000][..step as usize]).is_ok();
+            let readable = memory.read(Gpa(from), &mut [0; 0x1000][..usize::from(low_u16(step))]).is_ok();
             let end = if readable { ends.1 } else { ends.0 };
             return Err(Stopped { end, error: AccessError::Denied(Cause::NotMemory) });
         }
@@ -36,7 +37,7 @@ fn copy_slowly(port: &Port<'_>, run: &CopyPiece, ends: (End, End)) -> Result<(),
 }
 
 /// Runs of one chunk: pages at different offsets make two runs of each, at most.
-const RUNS: usize = 2 * (COPY_CHUNK as usize >> 12) + 2;
+const RUNS: usize = 2 * low_u32(COPY_CHUNK >> 12) as usize + 2;
 
 /// What one step copies. All of it is translated first and copied then: a copy pushes what translation needs
 /// out of the processor's first-level cache.
@@ -181,14 +182,14 @@ fn copy_chunks(
         match obstacle {
             Some(stopped) if moved == 0 => return Err(stopped),
             None if moved < limit && planned > 0 && !port.is_wanted() => {}
-            _ => return Ok(moved as u32),
+            _ => return Ok(low_u32(moved)),
         }
     }
 }
 
 /// Writes `bytes` to the start of a list; all or nothing.
 pub(crate) fn scatter(port: &mut Port<'_>, bytes: &[u8], to: &List<'_>) -> Result<(), Stopped> {
-    let extents = to.extents(port, bytes.len() as u32)?;
+    let extents = to.extents(port, bytes.len() as u64)?;
     write_extents(port, bytes, &extents).map_err(|error| to.stopped(error))
 }
 
@@ -200,7 +201,7 @@ pub(crate) fn read_extents(
 ) -> Result<(), AccessError> {
     let mut rest = buffer;
     for extent in extents {
-        let (now, later) = rest.split_at_mut(rest.len().min(extent.bytes as usize));
+        let (now, later) = rest.split_at_mut(extent.within(rest.len()));
         port.fabric().memory.read(extent.gpa, now)?;
         rest = later;
     }
@@ -215,7 +216,7 @@ pub(crate) fn write_extents(
 ) -> Result<(), AccessError> {
     let mut rest = bytes;
     for extent in extents {
-        let (now, later) = rest.split_at(rest.len().min(extent.bytes as usize));
+        let (now, later) = rest.split_at(extent.within(rest.len()));
         port.fabric().memory.write(extent.gpa, now)?;
         rest = later;
     }

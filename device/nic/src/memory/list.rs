@@ -1,6 +1,7 @@
 //! Scatter/gather lists: where the bytes of a message are, piece by piece.
 
 use refault_abi::codes::AccessRights;
+use refault_bus::bits::low_u32;
 
 use crate::cause::Cause;
 use crate::memory::access::{AccessError, Extent, Stopped};
@@ -62,16 +63,16 @@ impl<'a> List<'a> {
     }
 
     /// The memory of the first `length` bytes, piece by piece.
-    pub(crate) fn extents(&self, port: &mut Port<'_>, length: u32) -> Result<Vec<Extent>, Stopped> {
+    pub(crate) fn extents(&self, port: &mut Port<'_>, length: u64) -> Result<Vec<Extent>, Stopped> {
         let mut extents = Vec::new();
         let mut cursor = self.at(0);
         let mut found = 0;
         while found < length {
             let extent = cursor.extent(port)?;
-            let bytes = extent.bytes.min(u64::from(length - found));
+            let bytes = extent.bytes.min(length - found);
             extents.push(Extent { bytes, ..extent });
             cursor.advance(bytes);
-            found += bytes as u32;
+            found += bytes;
         }
         port.note_translated();
         Ok(extents)
@@ -128,7 +129,7 @@ impl Cursor<'_, '_> {
 
     /// Moves on, by no more than the extent found last.
     pub(crate) fn advance(&mut self, bytes: u64) {
-        self.inside += bytes as u32;
+        self.inside += low_u32(bytes);
         self.skip();
     }
 

@@ -19,6 +19,7 @@ pub(crate) mod resolve;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use refault_bus::ats::InvalidationRequest;
+use refault_bus::bits::low_u8;
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::{AddressSpace, Iova};
 
@@ -149,5 +150,5 @@ impl Memory {
 
 /// log2 of the smallest naturally aligned block around a range.
 fn block_around(first: u64, last: u64) -> u8 {
-    (u64::BITS - (first ^ last).leading_zeros()).max(12) as u8
+    low_u8((u64::BITS - (first ^ last).leading_zeros()).max(12).into())
 }

@@ -5,6 +5,7 @@
 //! adds them here.
 
 use refault_abi::codes::{ACCESS_LOCAL_WRITE, AccessRights};
+use refault_bus::bits::low_u32;
 use refault_bus::{Iova, Pasid};
 
 use crate::cause::Cause;
@@ -145,7 +146,7 @@ impl Resolve for Port<'_> {
             Backing::OnDemand { shift, .. } => {
                 let inside = (start.wrapping_add(shift) & 0xfff).min(start - region.start);
                 let most = u64::from(window.pages + 1) << 12;
-                Ahead { pages: Vec::new(), bytes: (inside + rest).min(most) as u32 }
+                Ahead { pages: Vec::new(), bytes: low_u32((inside + rest).min(most)) }
             }
             Backing::Pinned { .. } => Ahead::default(),
         }
@@ -184,7 +185,7 @@ fn pages_behind(
             break;
         }
         match port.translate(Some(pasid), Iova(start.wrapping_add(ahead)), write) {
-            Err(AccessError::Miss(miss)) => missing.push((miss, window.at + ahead as u32)),
+            Err(AccessError::Miss(miss)) => missing.push((miss, window.at + low_u32(ahead))),
             Err(AccessError::Denied(_)) => break,
             Ok(_) => {}
         }

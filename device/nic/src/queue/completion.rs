@@ -200,7 +200,7 @@ impl CompletionQueue {
         }
         // An impossible consumer index counts as an old one: the driver gets an event, and looks.
         let unseen = published(self.producer, doorbell.consumer, self.setup.ring.log).unwrap_or(1);
-        let unseen_solicited = self.solicited_end.wrapping_sub(doorbell.consumer) as i32 > 0;
+        let unseen_solicited = self.solicited_end.wrapping_sub(doorbell.consumer).cast_signed() > 0;
         // Arming for any completion is not undone by arming for solicited ones.
         if self.armed != Armed::Next {
             self.armed = if doorbell.solicited { Armed::Solicited } else { Armed::Next };

@@ -76,11 +76,12 @@ impl<T> Table<T> {
         if free >= self.limit {
             return Err(Refused::NoResources);
         }
+        let id = u32::try_from(free).map_err(|_| Refused::NoResources)?;
         if free == self.slots.len() {
             self.slots.push(None);
         }
         self.slots[free] = Some(value);
-        Ok(free as u32)
+        Ok(id)
     }
 
     pub(crate) fn find(&mut self, id: u32) -> Result<&mut T, Refused> {
