@@ -113,7 +113,11 @@ impl Remapping {
         if request.pasid.is_none() && is_interrupt(request.iova.0) {
             return Ok(if is_plain { identity(request.iova) } else { Translation::NONE });
         }
-        let context = self.context(memory, request.requester)?;
+        let in_legacy_mode = match request.pasid {
+            Some(_) => FaultReason::PasidInLegacyMode,
+            None => FaultReason::RootMode,
+        };
+        let context = self.context(memory, request.requester, in_legacy_mode)?;
         if request.kind == RequestKind::Translation && !context.dte() {
             return Err(WalkFault::new(FaultReason::DeviceTlbDisabled, context.fpd()).into());
         }
@@ -148,7 +152,7 @@ impl Remapping {
         if !self.enabled {
             return Err(RemappingError::Disabled);
         }
-        let context = self.context(memory, request.requester)?;
+        let context = self.context(memory, request.requester, FaultReason::PageRequestInLegacyMode)?;
         if !context.pre() {
             return Err(WalkFault::new(FaultReason::PageRequestDisabled, context.fpd()).into());
         }
@@ -185,12 +189,17 @@ impl Remapping {
         self.walks
     }
 
-    /// The context entry of `requester`, from the cache or by a walk.
-    fn context(&mut self, memory: &dyn DmaMemory, requester: Bdf) -> Result<ContextEntry, WalkFault> {
+    /// The context entry of `requester`, from the cache or by a walk, which ends with `in_legacy_mode` if RTADDR says so.
+    fn context(
+        &mut self,
+        memory: &dyn DmaMemory,
+        requester: Bdf,
+        in_legacy_mode: FaultReason,
+    ) -> Result<ContextEntry, WalkFault> {
         if let Some(entry) = self.caches.context(requester) {
             return Ok(entry);
         }
-        let entry = context::walk(memory, self.root, requester)?;
+        let entry = context::walk(memory, self.root, requester, in_legacy_mode)?;
         self.caches.insert_context(requester, entry);
         Ok(entry)
     }
@@ -279,11 +288,10 @@ fn pass_through(request: &TranslationRequest) -> Result<Translation, FaultReason
     if request.iova.0 >> HOST_ADDRESS_WIDTH != 0 {
         return Err(FaultReason::BeyondHostWidth);
     }
-    match request.kind {
-        RequestKind::Untranslated if is_interrupt(request.iova.0) => Err(FaultReason::InterruptRange),
-        RequestKind::Translation if is_interrupt(request.iova.0) => Ok(Translation::NONE),
-        _ => Ok(Translation { write: request.write, ..identity(request.iova) }),
+    if is_interrupt(request.iova.0) {
+        return Err(FaultReason::InterruptRange);
     }
+    Ok(Translation { write: request.write, ..identity(request.iova) })
 }
 
 /// The largest block around `iova`, mapped to itself, that does not overlap the interrupt range.

@@ -6,8 +6,14 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum FaultReason {
     /// RTA.1
-    #[error("root table address register is not set to scalable mode")]
+    #[error("root table address register has a mode that is not supported")]
     RootMode,
+    /// RTA.2
+    #[error("request with PASID while the root table address register is set to legacy mode")]
+    PasidInLegacyMode,
+    /// RTA.3
+    #[error("page request while the root table address register is set to legacy mode")]
+    PageRequestInLegacyMode,
     /// SRT.1
     #[error("root entry is not in memory")]
     RootAccess,
@@ -115,6 +121,8 @@ impl FaultReason {
     pub const fn code(self) -> u8 {
         match self {
             Self::RootMode => 0x30,
+            Self::PasidInLegacyMode => 0x31,
+            Self::PageRequestInLegacyMode => 0x32,
             Self::RootAccess => 0x38,
             Self::RootNotPresent => 0x39,
             Self::RootReserved => 0x3a,
@@ -152,6 +160,8 @@ impl FaultReason {
         !matches!(
             self,
             Self::RootMode
+                | Self::PasidInLegacyMode
+                | Self::PageRequestInLegacyMode
                 | Self::RootAccess
                 | Self::RootNotPresent
                 | Self::RootReserved
@@ -164,7 +174,9 @@ impl FaultReason {
     /// The completion of an ATS translation request (columns "translation request" of table 30).
     pub const fn ats_answer(self) -> AtsAnswer {
         match self {
-            Self::RootNotPresent
+            Self::PasidInLegacyMode
+            | Self::PageRequestInLegacyMode
+            | Self::RootNotPresent
             | Self::ContextNotPresent
             | Self::DeviceTlbDisabled
             | Self::PasidDisabled

@@ -47,17 +47,24 @@ pub struct PasidEntryControl {
     /// AW, bits 4:2: second-stage width; ignored.
     #[bits(3)]
     pub aw: u8,
-    __: bool,
+    reserved: bool,
     /// PGTT, bits 8:6: translation type.
     #[bits(3)]
     pub pgtt: u8,
     /// SSADE, bit 9: second-stage accessed and dirty; ignored.
     pub ssade: bool,
     #[bits(2)]
-    __: u8,
+    reserved_high: u8,
     /// SSPTPTR, bits 63:12: second-stage root; ignored.
     #[bits(52)]
     pub second_stage: u64,
+}
+
+impl PasidEntryControl {
+    /// Whether a reserved bit is set.
+    pub const fn is_malformed(&self) -> bool {
+        self.reserved() || self.reserved_high() != 0
+    }
 }
 
 /// Second quadword of a PASID table entry, §9.6.
@@ -71,19 +78,15 @@ pub struct PasidEntryDomain {
     pub pwsnp: bool,
     /// PGSNP, bit 24: accesses snoop; ignored, they always do.
     pub pgsnp: bool,
-    /// CD and EMT, bits 26:25: memory type; ignored.
-    #[bits(2)]
-    pub memory_type: u8,
-    #[bits(5)]
-    reserved_high: u8,
-    /// PAT, bits 63:32; ignored.
-    pub pat: u32,
+    /// CD, EMTE, EMT, PWT and PCD, bits 31:25, and PAT, bits 63:32: memory types; reserved, because ECAP.MTS is clear.
+    #[bits(39)]
+    pub memory_type: u64,
 }
 
 impl PasidEntryDomain {
     /// Whether a reserved bit is set.
     pub const fn is_malformed(&self) -> bool {
-        self.reserved() != 0 || self.reserved_high() != 0
+        self.reserved() != 0 || self.memory_type() != 0
     }
 }
 

@@ -234,6 +234,9 @@ pub struct RootTableAddress {
     pub frame: u64,
 }
 
+/// TTM value of legacy mode, which is not supported.
+pub const MODE_LEGACY: u8 = 0b00;
+
 /// TTM value of scalable mode.
 pub const MODE_SCALABLE: u8 = 0b01;
 

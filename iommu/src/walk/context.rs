@@ -7,9 +7,10 @@ use super::{WalkFault, entry_at};
 use crate::fault::FaultReason;
 use crate::spec::beyond_host_width;
 use crate::spec::context::{CONTEXT_ENTRY_BYTES, ContextEntry, ROOT_ENTRY_BYTES, RootHalf};
-use crate::spec::registers::{MODE_SCALABLE, RootTableAddress};
+use crate::spec::registers::{MODE_LEGACY, MODE_SCALABLE, RootTableAddress};
 
-/// Reads the context entry of `requester`, present and well-formed.
+/// Reads the context entry of `requester`, present and well-formed. `in_legacy_mode` is the fault of the request if the
+/// root table is one of legacy mode.
 ///
 /// # Errors
 ///
@@ -18,10 +19,13 @@ pub(crate) fn walk(
     memory: &dyn DmaMemory,
     root: RootTableAddress,
     requester: Bdf,
+    in_legacy_mode: FaultReason,
 ) -> Result<ContextEntry, WalkFault> {
     // 1. The root table must be one of scalable mode.
-    if root.mode() != MODE_SCALABLE {
-        return Err(WalkFault::new(FaultReason::RootMode, false));
+    match root.mode() {
+        MODE_SCALABLE => {}
+        MODE_LEGACY => return Err(WalkFault::new(in_legacy_mode, false)),
+        _ => return Err(WalkFault::new(FaultReason::RootMode, false)),
     }
     // 2. The root entry of the bus: a scalable-mode one has two halves, for device numbers below 16 and from 16 (§9.2).
     if beyond_host_width(root.frame()) {

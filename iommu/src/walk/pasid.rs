@@ -77,7 +77,8 @@ fn decode(quads: [u64; 8], fpd: bool) -> Result<PasidEntry, WalkFault> {
     if !control.present() {
         return Err(WalkFault::new(FaultReason::PasidNotPresent, fpd));
     }
-    if domain.is_malformed() || first_stage.is_malformed() || rest.iter().any(|&quad| quad != 0) {
+    let malformed = control.is_malformed() || domain.is_malformed() || first_stage.is_malformed();
+    if malformed || rest.iter().any(|&quad| quad != 0) {
         return Err(WalkFault::new(FaultReason::PasidReserved, fpd));
     }
     let translation = match control.pgtt() {

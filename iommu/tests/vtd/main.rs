@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod concurrency;
+mod conditions;
 mod faults;
 mod invalidation;
 mod linux_bring_up;

@@ -22,7 +22,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub(crate) use device::Device;
 pub(crate) use memory::Interposed;
-pub(crate) use tables::{Pte, context, context_entry_at, map, pasid_entry_at, set_pasid_entry};
+pub(crate) use tables::{Pte, context, context_entry_at, edit, map, pasid_entry_at, set_pasid_entry};
 
 use descriptors::Raw;
 

@@ -64,3 +64,8 @@ pub(crate) fn map(guest: &Guest, root: u64, iova: Iova, gpa: u64, shift: u8, bit
     guest.store(at, gpa | Pte::PRESENT | large | bits);
     at
 }
+
+/// Changes one quadword of a table.
+pub(crate) fn edit(guest: &Guest, at: u64, change: impl Fn(u64) -> u64) {
+    guest.store(at, change(guest.load(at)));
+}
