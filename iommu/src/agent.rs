@@ -103,7 +103,7 @@ impl Iommu {
         self.respond_at_once(request, ResponseCode::InvalidRequest);
     }
 
-    /// Records `fault`, unless FPD or an earlier record of the requester keeps it out.
+    /// Records `fault`, unless FPD or an equal record keeps it out.
     fn record(&self, fault: WalkFault, record: &RemappingFault) {
         if !fault.is_recorded() {
             return;

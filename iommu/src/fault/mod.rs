@@ -95,12 +95,20 @@ struct Record {
     info: FaultRecordInfo,
 }
 
+impl Record {
+    /// What makes two faults the same one: page, requester, PASID and reason, and not whether it was a read or a write.
+    fn identity(&self) -> (u64, u16, Option<u32>, u8) {
+        let info = self.info;
+        (self.page, info.source(), info.pasid_present().then_some(info.pasid()), info.reason())
+    }
+}
+
 /// The outcome of [`FaultLog::record`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recorded {
     /// The fault has a record. The event's message, if it is to be sent now.
     Kept(Option<MsiMessage>),
-    /// Not recorded: the requester has an unserviced record.
+    /// Not recorded: an unserviced record says the same.
     Compressed,
     /// Not recorded: the next record is occupied, or an overflow stands.
     Overflowed,
@@ -123,14 +131,15 @@ pub(crate) struct FaultLog {
 }
 
 impl FaultLog {
-    /// Records `fault` (§7.2.1), unless an overflow is not cleared, its requester has an unserviced record, or the next
-    /// record is occupied, which is an overflow.
+    /// Records `fault` (§7.2.1), unless an overflow is not cleared, an unserviced record says the same, or the next
+    /// record is occupied, which is an overflow. Hardware may collapse all faults of a requester into one record; a unit
+    /// to debug drivers with keeps those that differ.
     pub(crate) fn record(&mut self, fault: &RemappingFault) -> Recorded {
         if self.overflow {
             return Recorded::Overflowed;
         }
-        let source = fault.requester.0;
-        if self.records.iter().any(|record| record.info.fault() && record.info.source() == source) {
+        let new = fault.record();
+        if self.records.iter().any(|old| old.info.fault() && old.identity() == new.identity()) {
             return Recorded::Compressed;
         }
         let unserviced = self.is_unserviced();
@@ -139,7 +148,7 @@ impl FaultLog {
             self.overflow = true;
             return Recorded::Overflowed;
         };
-        *slot = fault.record();
+        *slot = new;
         if !was_pending {
             self.first = self.next;
         }
