@@ -100,6 +100,7 @@ mod control;
 mod endpoints;
 pub mod fault;
 mod interrupt;
+mod interrupt_range;
 mod invalidation;
 mod invalidation_queue;
 mod page_request;

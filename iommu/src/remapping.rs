@@ -14,6 +14,7 @@ use rustc_hash::FxHashSet;
 
 use crate::cache::{Caches, Tag};
 use crate::fault::FaultReason;
+use crate::interrupt_range;
 use crate::spec::HOST_ADDRESS_WIDTH;
 use crate::spec::context::ContextEntry;
 use crate::spec::invalidation::PasidCacheScope;
@@ -24,9 +25,6 @@ use crate::walk::{WalkFault, context, first_stage, pasid};
 
 /// The PASID of requests without PASID: RID_PASID is zero, because ECAP.RPS is clear.
 const RID_PASID: Pasid = Pasid::truncated(0);
-
-/// The interrupt range, 0xfee0_0000..0xfef0_0000, as a number of 1 MiB blocks.
-const INTERRUPT_MEGABYTE: u64 = 0xfee;
 
 /// Bound of the set of untranslated uses, which a guest could otherwise grow without end. Once it is full, further uses
 /// are not added, and a flush drains all that are in it instead of those that match.
@@ -110,7 +108,7 @@ impl Remapping {
         }
         // Without PASID, writes to the interrupt range are interrupts and not translated (§3.14). A translation request
         // gets no rights there: a translated write would bypass the interrupt logic.
-        if request.pasid.is_none() && is_interrupt(request.iova.0) {
+        if request.pasid.is_none() && interrupt_range::contains(request.iova.0) {
             return Ok(if is_plain { identity(request.iova) } else { Translation::NONE });
         }
         let in_legacy_mode = match request.pasid {
@@ -241,13 +239,13 @@ impl Remapping {
             (true, RequestKind::Translation) => Permission::WriteIfAllowed,
             (true, RequestKind::Untranslated) => Permission::Write,
         };
-        let translation = first_stage::walk(memory, root, request.iova, permission)?;
-        // Refused and not cached: a write to such a page would be taken for an interrupt (SGN.8).
-        if overlaps_interrupts(&translation) {
-            return Err(FaultReason::InterruptRange);
+        let block = first_stage::walk(memory, root, request.iova, permission)?;
+        let part = interrupt_range::part_outside(block, request.iova);
+        // Only whole blocks are cached: a flush of one page of a block must take all of it, and so all of its parts.
+        if part == block {
+            self.caches.insert_translation(tag, request.iova, block);
         }
-        self.caches.insert_translation(tag, request.iova, translation);
-        Ok(translation)
+        Ok(part)
     }
 
     /// Adds a use; ignored when the set is full.
@@ -288,7 +286,7 @@ fn pass_through(request: &TranslationRequest) -> Result<Translation, FaultReason
     if request.iova.0 >> HOST_ADDRESS_WIDTH != 0 {
         return Err(FaultReason::BeyondHostWidth);
     }
-    if is_interrupt(request.iova.0) {
+    if interrupt_range::contains(request.iova.0) {
         return Err(FaultReason::InterruptRange);
     }
     Ok(Translation { write: request.write, ..identity(request.iova) })
@@ -296,18 +294,6 @@ fn pass_through(request: &TranslationRequest) -> Result<Translation, FaultReason
 
 /// The largest block around `iova`, mapped to itself, that does not overlap the interrupt range.
 fn identity(iova: Iova) -> Translation {
-    let clear = |shift: &u8| iova.0 >> shift != INTERRUPT_MEGABYTE << 20 >> shift;
-    let page_shift = [30, 21, 12].into_iter().find(clear).unwrap_or(12);
-    Translation { gpa: Gpa(iova.0).align_down(page_shift), page_shift, read: true, write: true }
-}
-
-/// Whether an address is in the interrupt range.
-const fn is_interrupt(address: u64) -> bool {
-    address >> 20 == INTERRUPT_MEGABYTE
-}
-
-/// Whether the block overlaps the interrupt range (SGN.8).
-const fn overlaps_interrupts(translation: &Translation) -> bool {
-    let shift = if translation.page_shift > 20 { translation.page_shift } else { 20 };
-    translation.gpa.0 >> shift == INTERRUPT_MEGABYTE << 20 >> shift
+    let block = Translation { gpa: Gpa(iova.0).align_down(30), page_shift: 30, read: true, write: true };
+    interrupt_range::part_outside(block, iova)
 }

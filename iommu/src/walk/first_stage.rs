@@ -5,6 +5,7 @@ use refault_bus::dma::{DmaMemory, Exchange};
 use refault_bus::{Gpa, Iova};
 
 use crate::fault::FaultReason;
+use crate::interrupt_range;
 use crate::spec::first_stage::{FirstStageEntry, LEVELS, level_shift};
 
 /// How often a walk starts again because a vCPU changed an entry after it was read and before it was marked. The
@@ -38,7 +39,8 @@ pub(crate) fn walk(
         return Err(FaultReason::NotCanonical);
     }
     for _ in 0..ATTEMPTS {
-        if let Some(translation) = WalkPath::read(memory, root, iova)?.grant(memory, permission)? {
+        let path = WalkPath::read(memory, root, iova)?;
+        if let Some(translation) = path.grant(memory, iova, permission)? {
             return Ok(translation);
         }
     }
@@ -55,6 +57,7 @@ pub(crate) const fn is_canonical(iova: Iova) -> bool {
 struct WalkPath {
     /// Address and value of each entry; those after the leaf are unused.
     entries: [(Gpa, FirstStageEntry); LEVELS as usize],
+    leaf: FirstStageEntry,
     /// Level of the leaf: 1 to 3.
     leaf_level: u8,
     /// Every entry allows writing.
@@ -65,6 +68,7 @@ impl WalkPath {
     fn read(memory: &dyn DmaMemory, root: Gpa, iova: Iova) -> Result<Self, FaultReason> {
         let mut path = Self {
             entries: [(root, FirstStageEntry::new()); LEVELS as usize],
+            leaf: FirstStageEntry::new(),
             leaf_level: 1,
             writable: true,
         };
@@ -88,7 +92,7 @@ impl WalkPath {
             path.writable &= entry.writable();
             *slot = (at, entry);
             if entry.is_leaf(level) {
-                path.leaf_level = level;
+                (path.leaf, path.leaf_level) = (entry, level);
                 break;
             }
             table = Gpa(entry.address(level));
@@ -99,19 +103,24 @@ impl WalkPath {
     /// Sets the accessed bit in every entry and, if write is granted, the dirty bit in the leaf; makes the
     /// translation of the leaf. `None` if an entry is no longer what was read: the caller walks again.
     ///
-    /// Rights are checked before the first mark, so a refused write leaves the tables as they were. Marks go in by
+    /// Rights and address are checked before the first mark, so a refused access leaves the tables as they were. Marks go in by
     /// compare-and-exchange: a plain store could bring back an entry that a vCPU has just cleared. They go in before
     /// the translation is used, because software that finds a page neither accessed nor dirty may reclaim it unread.
     fn grant(
         &self,
         memory: &dyn DmaMemory,
+        iova: Iova,
         permission: Permission,
     ) -> Result<Option<Translation>, FaultReason> {
         if permission == Permission::Write && !self.writable {
             return Err(FaultReason::WriteDenied);
         }
         let write = permission != Permission::Read && self.writable;
-        let mut leaf = FirstStageEntry::new();
+        let gpa = Gpa(self.leaf.address(self.leaf_level));
+        let block = Translation { gpa, page_shift: level_shift(self.leaf_level), read: true, write };
+        if interrupt_range::contains(block.gpa_of(iova).0) {
+            return Err(FaultReason::InterruptRange);
+        }
         for (&(at, entry), level) in self.entries.iter().zip((self.leaf_level..=LEVELS).rev()) {
             let dirty = entry.dirty() || (write && level == self.leaf_level);
             let marked = entry.with_accessed(true).with_dirty(dirty);
@@ -122,9 +131,7 @@ impl WalkPath {
                     Err(_) => return Err(FaultReason::AccessedDirty),
                 }
             }
-            leaf = entry;
         }
-        let gpa = Gpa(leaf.address(self.leaf_level));
-        Ok(Some(Translation { gpa, page_shift: level_shift(self.leaf_level), read: true, write }))
+        Ok(Some(block))
     }
 }

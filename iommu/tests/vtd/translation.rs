@@ -217,15 +217,41 @@ fn the_interrupt_range_without_pasid_is_not_translated() {
 
 #[test]
 fn nothing_translates_into_the_interrupt_range() {
-    for (gpa, shift) in [(0xfee0_0000, 12), (0xfee0_0000, 21), (0xc000_0000, 30)] {
+    // A page, and addresses inside larger pages that contain the range.
+    for (gpa, shift, offset) in
+        [(0xfee0_0000, 12, 0), (0xfee0_0000, 21, 0xf_f000), (0xc000_0000, 30, 0x3ee0_0000)]
+    {
         let guest = Guest::booted();
-        let iova = Iova(0x40_0000_0000);
-        map(&guest, guest.layout.user_tables, iova, gpa, shift, Pte::USER | Pte::WRITE);
+        let iova = Iova(0x40_0000_0000 + offset);
+        let leaf =
+            map(&guest, guest.layout.user_tables, iova.align_down(shift), gpa, shift, Pte::USER | Pte::WRITE);
         assert!(matches!(guest.ats(iova, true), Err(TranslationError::CompleterAbort { .. })));
         assert_eq!(guest.faults()[0].reason, 0x87);
         guest.service_faults();
         assert!(matches!(guest.dma(Some(PASID), iova, true), Err(TranslationError::Blocked { .. })));
         assert_eq!(guest.faults()[0].reason, 0x87);
+        assert_eq!(guest.load(leaf) & MARKS, 0, "a refused access marks nothing");
+    }
+}
+
+#[test]
+fn a_page_around_the_interrupt_range_translates_beside_it_and_its_parts_are_one_page_to_a_flush() {
+    let guest = Guest::booted();
+    let base = Iova(0x40_0000_0000);
+    let leaf = map(&guest, guest.layout.user_tables, base, 0xc000_0000, 30, Pte::USER | Pte::WRITE);
+    let parts = [(0, 21), (0x3edf_ffff, 21), (0x3ef0_0000, 12), (0x3fff_ffff, 21)];
+    for (offset, shift) in parts {
+        let iova = Iova(base.0 + offset);
+        for seen in [guest.ats(iova, true), guest.dma(Some(PASID), iova, true)] {
+            let seen = seen.unwrap();
+            assert_eq!((seen.gpa_of(iova), seen.page_shift), (Gpa(0xc000_0000 + offset), shift));
+        }
+    }
+    // The page goes, and the flush names a single address in it, which covers the page as on any TLB.
+    guest.store(leaf, 0);
+    guest.submit(&[d::piotlb(SVA_DOMAIN, PASID, base, 0)]);
+    for (offset, _) in parts {
+        assert_eq!(guest.ats(Iova(base.0 + offset), true), Ok(Translation::NONE));
     }
 }
 
