@@ -3,6 +3,7 @@
 
 use refault_bus::bits::{low_u8, low_u16};
 
+use crate::spec::HOST_ADDRESS_WIDTH;
 use crate::spec::registers::{Cap, Ecap, offset};
 
 /// VER: major version 6, minor 0. From major version 2, IOTLB invalidations always drain.
@@ -16,8 +17,8 @@ pub const FAULT_RECORDS: usize = 8;
 pub const CAP: Cap = Cap::new()
     // 65536 domains: all 16 bits of a domain id are compared.
     .with_nd(6)
-    // 48 bits: the range of 4-level first-stage tables.
-    .with_mgaw(47)
+    // What passes through is limited by the host address width; first-stage tables of 4 levels, by their own 48 bits.
+    .with_mgaw(HOST_ADDRESS_WIDTH - 1)
     .with_fro(low_u16(offset::FRCD / 16))
     .with_nfr(low_u8(FAULT_RECORDS as u64) - 1)
     // Page-selective invalidation with any mask.
@@ -58,7 +59,7 @@ mod tests {
 
     #[test]
     fn cap_and_ecap_are_exactly_these() {
-        assert_eq!(CAP.into_bits(), 0x81ff_0780_222f_0006);
+        assert_eq!(CAP.into_bits(), 0x81ff_0780_2233_0006);
         assert_eq!(ECAP.into_bits(), 0x0001_8d9a_2000_0f47);
     }
 

@@ -186,6 +186,13 @@ address! {
     Gpa
 }
 
+impl Gpa {
+    /// Width of an address in bits: the most that an x86 processor's page tables hold. So whatever frame a guest's
+    /// processor can name, a device can, and no guest is too large. A unit that walks those tables with fewer bits would
+    /// refuse entries that are valid to the processor.
+    pub const WIDTH: u8 = 52;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

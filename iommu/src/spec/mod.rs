@@ -9,8 +9,11 @@ pub mod page_request;
 pub mod pasid_entry;
 pub mod registers;
 
-/// Width of a physical address in bits: bits 63:52 of every table pointer are reserved.
-pub const HOST_ADDRESS_WIDTH: u32 = 52;
+use refault_bus::Gpa;
+
+/// HAW, the width of a physical address in bits, which the machine reports in its DMAR table too (§8.1). Bits of a table
+/// pointer beyond it are reserved. A first-stage entry has no such bits: its address ends at bit 51.
+pub const HOST_ADDRESS_WIDTH: u8 = Gpa::WIDTH;
 
 /// Whether the 4 KiB frame number of a pointer field exceeds the host address width.
 pub(crate) const fn beyond_host_width(frame: u64) -> bool {

@@ -10,7 +10,7 @@ use refault_tests::session::Session;
 
 use crate::support::*;
 
-/// An address beyond the 46 bits of host address that the unit supports.
+/// An address at which the machine has no memory.
 const NOWHERE: Gpa = Gpa(0x20_0000_0000);
 
 /// Damages tables of a process whose first target page is present, writes there, and returns the status and cause that

@@ -1,13 +1,11 @@
 //! DMAR: the one IOMMU, the functions behind it, and the address of its registers (VT-d 5.0, 8.1 and 8.3).
 
 use acpi_tables::sdt::Sdt;
-use refault_bus::Bdf;
+use refault_bus::{Bdf, Gpa};
 
 use super::table;
 use crate::memory::layout::IOMMU;
 
-/// Host address width minus one, in bits.
-const ADDRESS_WIDTH: u8 = 48 - 1;
 /// Type of a "DMA remapping hardware unit definition".
 const DRHD: u16 = 0;
 const DRHD_SIZE: u16 = 16;
@@ -33,7 +31,8 @@ pub fn dmar_for(functions: &[Bdf], registers: u64) -> Sdt {
 
 fn unit(flags: u8, functions: &[Bdf], registers: u64) -> Sdt {
     let mut dmar = table(*b"DMAR", 1);
-    dmar.append(ADDRESS_WIDTH);
+    // The host address width, minus one.
+    dmar.append(Gpa::WIDTH - 1);
     // Flags, and ten reserved bytes.
     dmar.append_slice(&[0; 11]);
     dmar.append(DRHD);

@@ -73,7 +73,7 @@ fn the_dmar_names_one_unit_for_everything() {
     let tables = Tables::new(1, true);
     let dmar = tables.find(b"DMAR").unwrap();
     assert_eq!(dmar.len(), 48 + 16);
-    assert_eq!((dmar[36], dmar[37]), (47, 0), "48 address bits, no interrupt remapping");
+    assert_eq!((dmar[36], dmar[37]), (51, 0), "52 address bits, no interrupt remapping");
     let unit = &dmar[48..];
     assert_eq!(unit[..8], [0, 0, 16, 0, 1, 0, 0, 0]);
     assert_eq!(u64::from_le_bytes(unit[8..].try_into().unwrap()), IOMMU.start);
