@@ -32,7 +32,7 @@ pub const CAP: Cap = Cap::new()
     // Setting the root table pointer flushes all caches.
     .with_esrtps(true);
 
-/// ECAP, §11.4.3. Clear: IR/EIM/MHMV (no interrupt remapping), SC, NEST, ERS, SRS, EAFS, DIT, VCS, SSADS, SSTS, RPS
+/// ECAP, §11.4.3. Clear: IR/EIM/MHMV (no interrupt remapping), NEST, ERS, SRS, EAFS, DIT, VCS, SSADS, SSTS, RPS
 /// (requests without PASID use PASID 0), PMS, ADMS, RPRIVS.
 pub const ECAP: Ecap = Ecap::new()
     // Walks read the memory that the vCPUs write; there is no cache in between.
@@ -40,6 +40,8 @@ pub const ECAP: Ecap = Ecap::new()
     .with_qi(true)
     .with_dt(true)
     .with_pt(true)
+    // Every access is snooped, so PGSNP of a PASID entry, which asks for that, can be set.
+    .with_sc(true)
     .with_iro(low_u16(offset::IVA / 16))
     .with_prs(true)
     .with_nwfs(true)
@@ -60,7 +62,7 @@ mod tests {
     #[test]
     fn cap_and_ecap_are_exactly_these() {
         assert_eq!(CAP.into_bits(), 0x81ff_0780_2233_0006);
-        assert_eq!(ECAP.into_bits(), 0x0001_8d9a_2000_0f47);
+        assert_eq!(ECAP.into_bits(), 0x0001_8d9a_2000_0fc7);
     }
 
     #[test]

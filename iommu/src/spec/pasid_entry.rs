@@ -76,7 +76,7 @@ pub struct PasidEntryDomain {
     reserved: u8,
     /// PWSNP, bit 23: walks snoop; ignored, they always do.
     pub pwsnp: bool,
-    /// PGSNP, bit 24: accesses snoop; ignored, they always do.
+    /// PGSNP, bit 24: accesses snoop; valid, because ECAP.SC is set, and ignored: they always do.
     pub pgsnp: bool,
     /// CD, EMTE, EMT, PWT and PCD, bits 31:25, and PAT, bits 63:32: memory types; reserved, because ECAP.MTS is clear.
     #[bits(39)]

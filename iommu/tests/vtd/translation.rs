@@ -177,6 +177,24 @@ fn requests_without_pasid_use_pasid_zero() {
 }
 
 #[test]
+fn snooping_can_be_turned_on_in_an_entry_in_use() {
+    // intel_pasid_setup_page_snoop_control, for a domain that VFIO or KVM wants coherent.
+    let guest = Guest::booted();
+    assert_ne!(guest.read64(reg::ECAP) & 1 << 7, 0, "PGSNP is a reserved bit without SC");
+    let leaf = guest.map_user(VA, 0x8000);
+    for pgtt in [1, 4] {
+        let entry = pasid_entry_at(&guest, PASID.get());
+        edit(&guest, entry, |low| low & !(7 << 6) | pgtt << 6);
+        edit(&guest, entry + 8, |domain| domain | 1 << 24);
+        guest.submit(&[d::pasid_cache(SVA_DOMAIN, PASID), d::piotlb_all(SVA_DOMAIN, PASID)]);
+        let expected = if pgtt == 1 { Gpa(0x8000) } else { Gpa(VA.0) };
+        assert_eq!(guest.dma(Some(PASID), VA, true).unwrap().gpa_of(VA), expected);
+    }
+    assert_eq!(guest.load(leaf) & MARKS, MARKS);
+    assert!(guest.faults().is_empty());
+}
+
+#[test]
 fn a_pass_through_entry_translates_to_itself() {
     let guest = Guest::booted();
     set_pasid_entry(&guest, 0, [0x109, 0x80_0001, 0]);
