@@ -1,12 +1,12 @@
 //! The device TLB (ATC) of one worker.
 //!
-//! Two layers: the tagged [`Tlb`], whose pages can be invalidated one by one, and before it a cache of recently used
-//! pages, which any invalidation of their kind of space empties at once by raising a generation. That cache also holds
-//! pages of queue rings and regions, named by the identity of their page table, so that a table is not walked again for
-//! every entry of a ring.
+//! Two layers: the tagged [`Tlb`], and before it a cache of recently used pages. That cache also holds pages of queue rings
+//! and regions, named by the identity of their page table, so that a table is not walked again for every entry of a ring.
 //!
-//! An address in the recency cache is a [`Space`] and a 64-bit offset. The space's value says its [`Kind`], and each
-//! kind has one generation:
+//! An address in the recency cache is a [`Space`] and a 64-bit offset. An invalidation for a process, or by the driver for
+//! an on-demand region, forgets what it covers there, and costs that much. An invalidation in the function's own space may
+//! concern any table, so it empties all that leads there, by raising a generation. The space's value says its [`Kind`],
+//! and each kind has one generation:
 //!
 //! | value | space | kind |
 //! |---|---|---|
@@ -23,8 +23,6 @@ use refault_bus::{Gpa, Iova, Pasid};
 /// Sets of the recency cache, a power of two; with two sectors of four pages each, 4096 pages in 64 KiB, which fit into
 /// a processor's second-level cache.
 const SETS: usize = 512;
-/// An invalidation of fewer sectors visits each of them; one of more empties their kind of space.
-const FEW_SECTORS: u64 = 64;
 /// log2 of the pages of a sector.
 const SECTOR: u32 = 2;
 /// log2 of the bytes of a sector.
@@ -90,6 +88,17 @@ impl Sector {
     fn is(&self, space: Space, number: u64, generation: u64) -> bool {
         self.number == number && self.space == space && self.generation == generation
     }
+
+    /// Forgets the blocks that overlap the bytes from `first` to `last`.
+    fn forget(&mut self, first: u64, last: u64) {
+        for (block, page) in self.blocks.iter_mut().zip(self.number << SECTOR..) {
+            let inside = (1 << (*block & SHIFT)) - 1;
+            let start = page << 12 & !inside;
+            if start <= last && start | inside >= first {
+                *block = 0;
+            }
+        }
+    }
 }
 
 const SHIFT: u64 = 0x3f;
@@ -114,13 +123,15 @@ pub(crate) struct Atc {
     recent: Box<[[Sector; 2]]>,
     /// By [`Kind`].
     generations: [u64; 3],
+    /// log2 of the largest block that was remembered, by [`Kind`].
+    largest: [u8; 3],
 }
 
 impl Atc {
     /// An empty cache of at most `entries` translations.
     pub(crate) fn new(entries: usize) -> Self {
         let recent = vec![[Sector::EMPTY; 2]; SETS].into();
-        Self { tlb: Tlb::new(entries), recent, generations: [0; 3] }
+        Self { tlb: Tlb::new(entries), recent, generations: [0; 3], largest: [12; 3] }
     }
 
     /// A recently used page.
@@ -147,6 +158,8 @@ impl Atc {
     /// Notes a page for [`Self::recent`].
     pub(crate) fn remember(&mut self, space: Space, at: u64, translation: Translation) {
         let (number, generation) = (at >> SECTOR_SHIFT, self.generations[space.kind() as usize]);
+        let largest = &mut self.largest[space.kind() as usize];
+        *largest = translation.page_shift.max(*largest);
         let Some(sectors) = self.recent.get_mut(set(space, number)) else { return };
         let known = sectors.iter().position(|sector| sector.is(space, number, generation));
         let way = known.unwrap_or_else(|| {
@@ -169,32 +182,42 @@ impl Atc {
 
     /// Forgets what `request` names. Without a PASID, "everything" means the process spaces too.
     pub(crate) fn invalidate(&mut self, request: &InvalidationRequest) {
-        match (request.pasid, request.everything()) {
-            (None, true) => return self.flush(),
-            (Some(pasid), true) => self.tlb.flush_tag(Some(pasid)),
-            (pasid, false) => self.tlb.flush_range(pasid, request.iova, request.size_shift),
+        let &InvalidationRequest { pasid, iova, size_shift } = request;
+        match (pasid, request.everything()) {
+            (None, true) => self.flush(),
+            (None, false) => {
+                self.tlb.flush_range(None, iova, size_shift);
+                self.raise(Kind::Own);
+            }
+            (Some(_), true) => {
+                self.tlb.flush_tag(pasid);
+                self.forget(Space::of(pasid), 0, u64::MAX);
+            }
+            (Some(_), false) => {
+                self.tlb.flush_range(pasid, iova, size_shift);
+                let first = iova.align_down(size_shift).0;
+                self.forget(Space::of(pasid), first, first | ((1 << size_shift) - 1));
+            }
         }
-        self.raise(Space::of(request.pasid).kind());
     }
 
-    /// Forgets what the table of an on-demand region said of the bytes from `first` to `last`.
-    pub(crate) fn forget_on_demand(&mut self, space: Space, first: u64, last: u64) {
-        let sectors = first >> SECTOR_SHIFT..=last >> SECTOR_SHIFT;
-        if sectors.end() - sectors.start() >= FEW_SECTORS {
-            return self.raise(Kind::OnDemand);
-        }
-        let generation = self.generations[Kind::OnDemand as usize];
-        for number in sectors {
-            let Some(ways) = self.recent.get_mut(set(space, number)) else { continue };
-            ways.iter_mut()
-                .filter(|sector| sector.is(space, number, generation))
-                .for_each(|sector| *sector = Sector::EMPTY);
+    /// Forgets the recently used blocks of `space` that overlap the bytes from `first` to `last`. The pages of such a block
+    /// may lie outside, by its size.
+    pub(crate) fn forget(&mut self, space: Space, first: u64, last: u64) {
+        let generation = self.generations[space.kind() as usize];
+        let around = (1 << self.largest[space.kind() as usize]) - 1;
+        for set in sets(space, first & !around, last | around) {
+            let sectors = self.recent.get_mut(set).into_iter().flatten();
+            sectors
+                .filter(|sector| sector.space == space && sector.generation == generation)
+                .for_each(|sector| sector.forget(first, last));
         }
     }
 
     /// Empties a kind of space. Emptying the function's own space empties on-demand ones too, whose tables lead there.
     fn raise(&mut self, kind: Kind) {
         self.generations[kind as usize] += 1;
+        self.largest[kind as usize] = 12;
         if kind == Kind::Own {
             self.generations[Kind::OnDemand as usize] += 1;
         }
@@ -234,6 +257,14 @@ impl RecentWalk<'_> {
 
 const fn page_of_sector(at: u64) -> usize {
     (at >> 12) as usize % (1 << SECTOR)
+}
+
+/// The sets in which the sectors of the bytes from `first` to `last` are: at most all of them.
+fn sets(space: Space, first: u64, last: u64) -> impl Iterator<Item = usize> {
+    let (first, last) = (first >> SECTOR_SHIFT, last >> SECTOR_SHIFT);
+    let all = last - first >= SETS as u64;
+    let numbers = if all { 0..=SETS as u64 - 1 } else { first..=last };
+    numbers.map(move |number| if all { number as usize } else { set(space, number) })
 }
 
 /// The set of a sector. Neighbouring sectors are spread evenly; where they begin is shuffled, because buffers tend to
@@ -304,8 +335,67 @@ mod tests {
         assert!(atc.recent(Space::of(Pasid::new(1)), 0x1000).is_some());
     }
 
+    /// Two pages and two parts of a 2 MiB block of two processes each.
+    fn two_processes() -> (Atc, [u64; 4]) {
+        let mut atc = Atc::new(64);
+        let pages = [0x1000, 0x2000, 0x40_3000, 0x5f_f000];
+        let spaces = [Pasid::new(1), Pasid::new(2)];
+        for (pasid, at) in spaces.into_iter().flat_map(|pasid| pages.map(|at| (pasid, at))) {
+            let large = Translation { page_shift: 21, ..page(0x80_0000) };
+            let block = if at < 0x40_0000 { page(at + 0x10_0000) } else { large };
+            atc.insert(pasid, Iova(at), block);
+            atc.remember(Space::of(pasid), at, block);
+        }
+        (atc, pages)
+    }
+
     #[test]
-    fn what_an_on_demand_table_said_is_forgotten_page_by_page_or_at_once() {
+    fn an_invalidation_for_a_process_forgets_what_it_covers_and_nothing_else() {
+        // Which of the pages stay.
+        for (iova, size_shift, stay) in [
+            (0x1000, 12, [false, true, true, true]),
+            (0x3000, 12, [true, true, true, true]),
+            (0x0, 14, [false, false, true, true]),
+            // One page of a large block takes the block, whichever of its parts were used.
+            (0x40_0000, 12, [true, true, false, false]),
+            (0x40_0000, 21, [true, true, false, false]),
+            (0x0, 21, [false, false, true, true]),
+            (0x0, 39, [false; 4]),
+            (0x8000_0000, 31, [true; 4]),
+            (0x0, 64, [false; 4]),
+        ] {
+            let (mut atc, pages) = two_processes();
+            atc.invalidate(&InvalidationRequest { pasid: Pasid::new(1), iova: Iova(iova), size_shift });
+            for (at, stays) in pages.into_iter().zip(stay) {
+                let found = |pasid| {
+                    let recent = atc.recent(Space::of(pasid), at).is_some();
+                    assert_eq!(atc.lookup(pasid, Iova(at)).is_some(), recent);
+                    recent
+                };
+                assert_eq!(found(Pasid::new(1)), stays, "{at:#x} after {iova:#x}, {size_shift}");
+                assert!(found(Pasid::new(2)), "{at:#x} of the other process after {iova:#x}, {size_shift}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_invalidation_visits_the_sets_it_covers_and_at_most_all_of_them() {
+        let space = Space::of(Pasid::new(1));
+        for (first, bytes, count) in [
+            (0x1000u64, 0x1000u64, 1),
+            (0x40_0000, 0x20_0000, 128),
+            (0x40_0000, 0x4000 * 512, 512),
+            (0, 1 << 48, 512),
+        ] {
+            assert_eq!(sets(space, first, first + bytes - 1).count(), count);
+        }
+        let mut all: Vec<_> = sets(space, 0, u64::MAX).collect();
+        all.dedup();
+        assert_eq!(all.len(), SETS);
+    }
+
+    #[test]
+    fn what_an_on_demand_table_said_is_forgotten_page_by_page() {
         let (space, other) = (Space::of_on_demand(1), Space::of_on_demand(2));
         for (last, neighbour_stays) in [(0x1fff, true), (u64::MAX, false)] {
             let mut atc = filled();
@@ -313,10 +403,10 @@ mod tests {
                 atc.remember(space, 0x1000, page(0x6000));
                 atc.remember(space, 0x10_0000, page(0x7000));
             }
-            atc.forget_on_demand(space, 0x1000, last);
+            atc.forget(space, 0x1000, last);
             assert_eq!(atc.recent(space, 0x1000), None);
             assert_eq!(atc.recent(space, 0x10_0000).is_some(), neighbour_stays);
-            assert_eq!(atc.recent(other, 0x1000).is_some(), neighbour_stays);
+            assert!(atc.recent(other, 0x1000).is_some(), "another region's");
             assert!(atc.recent(Space::of_table(7), 0x1000).is_some(), "queue rings stay");
             atc.remember(space, 0x1000, page(0x6000));
             atc.invalidate(&InvalidationRequest { pasid: None, iova: Iova(0x9000), size_shift: 12 });

@@ -124,7 +124,7 @@ impl Memory {
         };
         let space = table.space();
         let (first, last) = (first.wrapping_add(shift), last.wrapping_add(shift));
-        self.serve_invalidation(event, |shard| shard.atc.forget_on_demand(space, first, last));
+        self.serve_invalidation(event, |shard| shard.atc.forget(space, first, last));
     }
 
     fn serve_invalidation(&self, event: impl Fn(Stage) -> ProbeEvent, work: impl FnMut(&mut Shard)) {
