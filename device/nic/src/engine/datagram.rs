@@ -42,7 +42,7 @@ struct Datagram<'a> {
 impl Handover<'_, '_> {
     /// Sends the active request of a UD queue pair.
     pub(super) fn send_datagram(self) -> Outcome {
-        let Self { engine, port, requester } = self;
+        let Self { engine, port, requester, .. } = self;
         let Requester { setup, attributes, active: Some(message), .. } = requester else {
             return Outcome::Done;
         };

@@ -25,13 +25,16 @@ pub(super) struct Handover<'t, 'e> {
     pub(super) engine: &'e Engine,
     pub(super) port: &'t mut Port<'e>,
     pub(super) requester: &'t mut Requester,
+    /// Most bytes that a step may move.
+    pub(super) room: u32,
 }
 
 impl<'e> Turn<'e, '_> {
     /// The way to the responder.
     #[inline]
     pub(super) fn handover(&mut self) -> Handover<'_, 'e> {
-        Handover { engine: self.engine, port: &mut self.port, requester: self.requester }
+        let room = self.budget.room();
+        Handover { engine: self.engine, port: &mut self.port, requester: self.requester, room }
     }
 }
 
@@ -41,7 +44,7 @@ impl<'e> Handover<'_, 'e> {
         if self.requester.setup.is_datagram() {
             return self.send_datagram();
         }
-        let Self { engine, port, requester } = self;
+        let Self { engine, port, requester, room } = self;
         let Requester { setup, attributes, active: Some(message), .. } = requester else {
             return Outcome::Done;
         };
@@ -58,7 +61,7 @@ impl<'e> Handover<'_, 'e> {
             }
         }
         let ends = Ends { sender: setup, message, responder: &mut responder };
-        Delivery { engine, port, ends, peer }.advance()
+        Delivery { engine, port, ends, peer, room }.advance()
     }
 
     /// The request failed at the responder's end: the responder fails as if it had refused it.

@@ -23,9 +23,6 @@ use crate::qp::Qp;
 use crate::qp::requester::{Message, Requester, Wait};
 use crate::verbs::{End, Operation};
 
-/// Fewest bytes that a step takes from the turn's budget, however few it moved.
-const LEAST_STEP: u32 = 64 << 10;
-
 /// What [`Turn::next_request`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
@@ -144,24 +141,25 @@ impl Turn<'_, '_> {
         if self.budget.is_spent() {
             return ControlFlow::Break(Leave::End(TurnEnd::Again));
         }
+        let left = self.requester.active.as_ref().map_or(0, Message::left);
         let outcome = if self.requester.sampling.is_sampling() {
             self.deliver_sampled()
         } else {
             self.handover().deliver()
         };
-        self.react(outcome)
+        self.react(outcome, left)
     }
 
-    /// What an outcome means for the request and for the turn.
-    fn react(&mut self, outcome: Outcome) -> ControlFlow<Leave> {
+    /// What the outcome of a step means for the request, of which `left` bytes were to be moved, and for the turn.
+    fn react(&mut self, outcome: Outcome, left: u32) -> ControlFlow<Leave> {
         match outcome {
             Outcome::Done => {
-                self.budget.spend(1, 0);
+                self.budget.spend(left);
                 self.complete_request(WC_SUCCESS, None);
             }
             Outcome::Moved(bytes) => {
                 self.requester.rnr_retries = 0;
-                self.budget.spend(0, bytes.max(LEAST_STEP));
+                self.budget.spend(bytes);
                 note_progress(self.port.fabric(), self.requester);
             }
             Outcome::Persist(bytes, extents) => {

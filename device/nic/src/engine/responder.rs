@@ -25,6 +25,8 @@ pub(super) struct Delivery<'a, 'p> {
     pub(super) port: &'a mut Port<'p>,
     pub(super) ends: Ends<'a>,
     pub(super) peer: &'a Qp,
+    /// Most bytes that this step may move.
+    pub(super) room: u32,
 }
 
 /// Both ends of a message.
@@ -113,11 +115,11 @@ impl Delivery<'_, '_> {
         let piece = self.ends.message.request.remote();
         let from = self.ends.remote(&piece, false);
         self.check_remote(&from)?;
-        let (done, length) = (self.ends.message.done, self.ends.message.request.length);
-        if done == length {
+        let (done, left) = (self.ends.message.done, self.ends.message.left());
+        if left == 0 {
             return ControlFlow::Continue(());
         }
-        let moved = copy::copy(self.port, &from, &self.ends.local(true), done, length - done);
+        let moved = copy::copy(self.port, &from, &self.ends.local(true), done, left.min(self.room));
         self.moved(moved)
     }
 
@@ -149,13 +151,13 @@ impl Delivery<'_, '_> {
     /// Moves a chunk of the requester's data; goes on when all of it is moved.
     fn transfer(&mut self, to: &List<'_>) -> Step {
         let Ends { message, .. } = &self.ends;
-        let (done, length) = (message.done, message.request.length);
-        if done == length {
+        let (done, left) = (message.done, message.left());
+        if left == 0 {
             return ControlFlow::Continue(());
         }
         let moved = match message.request.inline() {
-            Some(bytes) => copy::scatter(self.port, bytes, to).map(|()| length),
-            None => copy::copy(self.port, &self.ends.local(false), to, done, length - done),
+            Some(bytes) => copy::scatter(self.port, bytes, to).map(|()| left),
+            None => copy::copy(self.port, &self.ends.local(false), to, done, left.min(self.room)),
         };
         self.moved(moved)
     }

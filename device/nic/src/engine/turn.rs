@@ -6,6 +6,7 @@ use refault_abi::event::{QP_EVENT_FATAL, QpEvent};
 use super::Engine;
 use crate::cause::Cause;
 use crate::fault::ask;
+use crate::memory::copy::COPY_CHUNK;
 use crate::memory::port::Port;
 use crate::observe::RequestStamps;
 use crate::qp::Qp;
@@ -14,12 +15,14 @@ use crate::verbs::Completion;
 
 /// Requests of one turn.
 pub(super) const REQUESTS_PER_TURN: u32 = 64;
-/// Payload bytes of one turn.
-const BYTES_PER_TURN: u32 = 1 << 20;
+/// Payload bytes of one turn: one chunk, so that other queue pairs and commands wait for no longer than an invalidation
+/// does.
+const BYTES_PER_TURN: u32 = COPY_CHUNK as u32;
+/// What a step costs, in bytes, whatever it moves: a turn of empty messages ends too.
+const STEP: u32 = BYTES_PER_TURN / REQUESTS_PER_TURN;
 
 /// What one turn may still do.
 pub(super) struct Budget {
-    requests: u32,
     bytes: u32,
     /// The send queue's producer index was read.
     pub(super) looked: bool,
@@ -27,18 +30,24 @@ pub(super) struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { requests: REQUESTS_PER_TURN, bytes: BYTES_PER_TURN, looked: false }
+        Self { bytes: BYTES_PER_TURN, looked: false }
     }
 }
 
 impl Budget {
-    pub(super) fn spend(&mut self, requests: u32, bytes: u32) {
-        self.requests = self.requests.saturating_sub(requests);
-        self.bytes = self.bytes.saturating_sub(bytes);
+    /// Charges a step that moved `bytes`.
+    pub(super) fn spend(&mut self, bytes: u32) {
+        self.bytes = self.bytes.saturating_sub(bytes.saturating_add(STEP));
     }
 
+    /// Most bytes that the next step may move.
+    pub(super) fn room(&self) -> u32 {
+        self.bytes
+    }
+
+    /// What is left does not pay for a step.
     pub(super) fn is_spent(&self) -> bool {
-        self.requests == 0 || self.bytes == 0
+        self.bytes < STEP
     }
 }
 

@@ -14,8 +14,6 @@ use crate::verbs::End;
 
 /// Most bytes copied before an invalidation that waits gets its turn.
 pub const COPY_CHUNK: u64 = 64 << 10;
-/// Most bytes copied in one step, if no invalidation waits.
-const BURST: u32 = 1 << 20;
 
 /// Copies page by page what could not be copied in one piece: the run may cross two pieces of memory, or one of its
 /// pages is not memory, and the end that it belongs to must be named.
@@ -155,7 +153,7 @@ pub(crate) fn copy(
     limit: u32,
 ) -> Result<u32, Stopped> {
     let mut plan = Plan { runs: std::mem::take(&mut port.shard().pieces) };
-    let copied = copy_chunks(port, (from, to), done, u64::from(limit.min(BURST)), &mut plan);
+    let copied = copy_chunks(port, (from, to), done, u64::from(limit), &mut plan);
     port.shard().pieces = plan.runs;
     copied
 }

@@ -24,6 +24,11 @@ impl Message {
     /// An empty message of which nothing is done.
     pub(crate) const NONE: Self =
         Self { request: SendRequest::NONE, done: 0, checked: false, receive_ticket: 0 };
+
+    /// Bytes that are still to be moved.
+    pub(crate) fn left(&self) -> u32 {
+        self.request.length - self.done
+    }
 }
 
 /// What a requester waits for before it looks at its request again.

@@ -18,3 +18,4 @@ mod shared_receive;
 mod states;
 mod support;
 mod transfers;
+mod turns;

@@ -294,6 +294,11 @@ impl Bench {
         while self.workers.borrow_mut()[index].poll() {}
     }
 
+    /// Lets one worker do one piece of work; `false` if it has none.
+    pub(crate) fn poll(&self, worker: usize) -> bool {
+        self.workers.borrow_mut()[worker].poll()
+    }
+
     /// Lets time pass.
     pub(crate) fn advance(&self, ns: u64) {
         self.clock.advance(ns);
