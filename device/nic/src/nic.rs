@@ -1,8 +1,9 @@
 //! The NIC and its workers: the public interface.
 //!
-//! Lock order, outermost first: control-plane objects; a requester; a worker's guard; a responder; a shared receive
-//! queue or a completion queue, never both; an event queue. Leaves, under which no other lock is taken: registers,
-//! region slots, timers, page requests and page faults. An invalidation takes guards alone, one after the other. While
+//! Lock order, outermost first: a command lane, lane 0 first; control-plane objects; a requester; a worker's guard; a
+//! responder; a shared receive queue or a completion queue, never both; an event queue. Leaves, under which no other
+//! lock is taken: registers, region slots, timers, page requests and page faults. Only a reset waits for a requester
+//! with the objects locked: a command does not, so that lane 1 need not wait for data. An invalidation takes guards alone, one after the other. While
 //! the IOMMU is called with a page request, nothing but a requester is held; while it is asked for a translation, a
 //! guard may be.
 
@@ -96,13 +97,21 @@ impl Worker {
         &self.receiver
     }
 
-    /// Does one piece of work. Never blocks for long, because copies are bounded and no page is waited for. The worker
-    /// for persistent memory is the exception: it waits for the host's storage.
+    /// Does one piece of work; commands and timers that are due come first. Never blocks for long, because copies are
+    /// bounded and no page is waited for. The worker for persistent memory is the exception: it waits for the host's
+    /// storage.
     pub fn process(&mut self, work: Work) {
+        self.expire();
         let front = &self.nic.front;
+        if work.0 == Task::Commands {
+            front.unqueue_commands();
+        }
+        if self.index == 0 {
+            front.serve_commands(self.index);
+        }
         match work.0 {
             Task::QueuePair(slot) => front.engine.turn(self.index, slot),
-            Task::Commands => front.serve_commands(self.index),
+            Task::Commands => {}
             Task::Moderate(cqn) => front.engine.start_moderation(self.index, cqn),
             Task::Persist(task) => front.engine.persist(task),
         }

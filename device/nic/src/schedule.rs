@@ -1,6 +1,7 @@
 //! The workers' queues and timers: which worker does what, and when.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use refault_bus::dma::GpaRange;
@@ -20,7 +21,7 @@ pub struct Work(pub(crate) Task);
 pub(crate) enum Task {
     /// The queue pair in this slot, whichever it is by then, may have something to do.
     QueuePair(u32),
-    /// A command lane may have something to do.
+    /// A command lane has something to do, and this wakes its worker.
     Commands,
     /// A completion queue waits for more completions, or for its deadline, before it sends an event.
     Moderate(u32),
@@ -42,7 +43,12 @@ struct Cell {
     sender: Sender<Work>,
     receiver: Receiver<Work>,
     timers: Mutex<Timers>,
+    /// The earliest deadline of `timers`, or [`NEVER`]: looked at before each piece of work.
+    next_ns: AtomicU64,
 }
+
+/// No deadline.
+const NEVER: u64 = u64::MAX;
 
 /// All workers' queues and timers. A timer's lock is a leaf.
 pub(crate) struct Workers {
@@ -56,7 +62,7 @@ impl Workers {
     pub(crate) fn new(count: usize) -> Self {
         let cell = |_| {
             let (sender, receiver) = unbounded();
-            Cell { sender, receiver, timers: Mutex::default() }
+            Cell { sender, receiver, timers: Mutex::default(), next_ns: AtomicU64::new(NEVER) }
         };
         Self { cells: (0..count).map(cell).collect(), persister: unbounded() }
     }
@@ -71,14 +77,19 @@ impl Workers {
         self.cells.get(worker).map_or(&self.persister.1, |cell| &cell.receiver)
     }
 
-    /// A worker's timers.
-    pub(crate) fn timers(&self, worker: usize) -> MutexGuard<'_, Timers> {
-        lock(&self.cells[worker].timers)
+    /// Sets or takes timers of a worker.
+    pub(crate) fn timers<R>(&self, worker: usize, work: impl FnOnce(&mut Timers) -> R) -> R {
+        let Cell { timers, next_ns, .. } = &self.cells[worker];
+        let mut timers = lock(timers);
+        let result = work(&mut timers);
+        next_ns.store(timers.next_ns().unwrap_or(NEVER), Ordering::Relaxed);
+        result
     }
 
     /// When a worker's next timer is due; `None` also for the worker for persistent memory, which has none.
     pub(crate) fn next_deadline_ns(&self, worker: usize) -> Option<u64> {
-        lock(&self.cells.get(worker)?.timers).next_ns()
+        let next_ns = self.cells.get(worker)?.next_ns.load(Ordering::Relaxed);
+        (next_ns != NEVER).then_some(next_ns)
     }
 
     /// The worker of a slot.
@@ -113,7 +124,7 @@ impl Workers {
 
     /// Queues a turn of queue pair `qpn` at `deadline_ns`.
     pub(crate) fn wake_at(&self, qpn: u32, deadline_ns: u64) {
-        self.timers(self.worker_of(slot_of(qpn))).qps.set(qpn, deadline_ns);
+        self.timers(self.worker_of(slot_of(qpn)), |timers| timers.qps.set(qpn, deadline_ns));
     }
 
     /// Gives waiters their answers, and queues their turns.

@@ -20,7 +20,7 @@ use crate::clock::WallClock;
 use crate::delays::{DelayedNic, DelayedSeams};
 use refault_timing::Timing;
 
-/// Most pieces of work between two checks of deadlines and of the stop signal.
+/// Most pieces of work between two looks at the stop signal.
 const BURST: u32 = 64;
 
 /// The configuration of a machine's devices, and what observes them.
@@ -159,7 +159,7 @@ fn connect_with_delays(
 }
 
 /// A worker's thread: sleeps until there is work, a deadline, or the stop signal. Under a steady stream of work it
-/// still checks the latter two after every [`BURST`].
+/// still looks at the stop signal after every [`BURST`]; deadlines come before each piece of work.
 fn work(mut worker: Worker, clock: &dyn Clock, stopped: &Receiver<()>) {
     loop {
         (0..BURST).take_while(|_| worker.poll()).for_each(drop);

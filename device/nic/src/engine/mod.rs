@@ -76,7 +76,7 @@ impl Engine {
     /// Starts the timer of a completion queue.
     pub(crate) fn start_moderation(&self, worker: usize, cqn: u32) {
         if let Some(deadline_ns) = self.cqs.watched(cqn) {
-            self.workers.timers(worker).cqs.set(cqn, deadline_ns);
+            self.workers.timers(worker, |timers| timers.cqs.set(cqn, deadline_ns));
         }
     }
 
@@ -97,12 +97,13 @@ impl Engine {
 
     /// Leaves a queue pair's slot empty.
     pub(crate) fn empty_qp(&self, qp: &Qp) {
-        let mut requester = lock(&qp.requester);
-        let mut responder = lock(&qp.responder);
-        self.reset_qp(qp, &mut requester, &mut responder);
-        requester.setup = Setup::default();
-        responder.setup = Setup::default();
-        qp.occupy(&Setup::default());
+        qp.requester.interrupt(|requester| {
+            let mut responder = lock(&qp.responder);
+            self.reset_qp(qp, requester, &mut responder);
+            requester.setup = Setup::default();
+            responder.setup = Setup::default();
+            qp.occupy(&Setup::default());
+        });
     }
 
     /// Both halves as after creation, in RESET.
@@ -158,21 +159,26 @@ impl Engine {
 
     /// Serves a worker's timers that are due.
     pub(crate) fn expire(&self, worker: usize) {
+        let Some(next) = self.workers.next_deadline_ns(worker) else { return };
         let now = self.memory.fabric.now_ns();
-        let due = || self.workers.timers(worker).qps.pop(now);
+        if next > now {
+            return;
+        }
+        let due = || self.workers.timers(worker, |timers| timers.qps.pop(now));
         while let Some(qpn) = due() {
             if let Some(qp) = self.qps.find(qpn) {
                 self.workers.schedule(qp);
             }
         }
-        let due = || self.workers.timers(worker).cqs.pop(now);
+        let due = || self.workers.timers(worker, |timers| timers.cqs.pop(now));
         while let Some(cqn) = due() {
             self.cqs.expire(&mut self.memory.port(worker), &self.events, cqn);
         }
-        let overdue = self.workers.timers(worker).page_requests_ns.is_some_and(|at| at <= now);
+        let overdue =
+            self.workers.timers(worker, |timers| timers.page_requests_ns.is_some_and(|at| at <= now));
         if overdue {
             let (closed, next) = self.faults.expire(now);
-            self.workers.timers(worker).page_requests_ns = next;
+            self.workers.timers(worker, |timers| timers.page_requests_ns = next);
             for closed in closed {
                 tracing::debug!(group = ?closed.group, page = ?closed.miss, "page request or fault timed out");
                 self.workers.wake(&self.qps, closed.wakeups);

@@ -7,7 +7,6 @@ use refault_abi::codes::{
     WC_SUCCESS,
 };
 use refault_abi::event::QP_EVENT_SQ_DRAINED;
-use refault_bus::sync::lock;
 
 use super::Engine;
 use super::outcome::{Leave, Outcome, Refusal, TurnEnd};
@@ -39,7 +38,7 @@ impl Engine {
     pub(crate) fn turn(&self, worker: usize, slot: u32) {
         let Some(qp) = self.qps.occupant(slot) else { return };
         qp.unmark_scheduled();
-        let mut requester = lock(&qp.requester);
+        let mut requester = qp.requester.enter();
         if requester.setup.qpn != 0 && self.run_turn(worker, qp, &mut requester) == TurnEnd::Again {
             self.workers.schedule(qp);
         }

@@ -137,7 +137,7 @@ impl Asker<'_> {
         trouble.noted = Some(miss);
         self.requester.wait = Wait::Credit { ticket, deadline_ns };
         if let Some(deadline_ns) = deadline_ns {
-            self.workers.timers(self.worker).qps.set(self.requester.setup.qpn, deadline_ns);
+            self.workers.wake_at(self.requester.setup.qpn, deadline_ns);
         }
     }
 
@@ -219,7 +219,7 @@ impl Asker<'_> {
         let &Asked { group, miss, at, deadline_ns } = asked;
         note_fault(self.requester, group, miss, at);
         if let Some(deadline_ns) = deadline_ns {
-            self.workers.timers(self.worker).watch_page_requests(deadline_ns);
+            self.workers.timers(self.worker, |timers| timers.watch_page_requests(deadline_ns));
         }
         record(&self.memory.fabric, Stage::PageRequest, Some(group), miss, self.requester.setup.qpn);
     }

@@ -19,16 +19,21 @@ use crate::engine::Engine;
 use crate::fabric::Fabric;
 use command::objects::Objects;
 pub(crate) use function::endpoint;
-use registers::Registers;
+use registers::{LANES, Registers};
 use rings::AbiRings;
 
 /// The front end, and the engine that it drives.
 pub(crate) struct Front {
     pub(crate) engine: Engine,
     registers: Registers,
+    /// Held for one command of the lane, from its request to its response.
+    lanes: [Mutex<()>; LANES],
+    /// Never held while a requester is waited for.
     objects: Mutex<Objects>,
+    /// A lane may have a command for worker 0.
+    commands_due: AtomicBool,
     /// [`crate::schedule::Task::Commands`] is in worker 0's queue.
-    commands_scheduled: AtomicBool,
+    commands_queued: AtomicBool,
 }
 
 impl Front {
@@ -37,7 +42,9 @@ impl Front {
         Self {
             registers: Registers::default(),
             objects: Mutex::new(Objects::new(&config)),
-            commands_scheduled: AtomicBool::new(false),
+            lanes: Default::default(),
+            commands_due: AtomicBool::new(false),
+            commands_queued: AtomicBool::new(false),
             engine: Engine::new(config, fabric, &AbiRings),
         }
     }
@@ -52,6 +59,8 @@ impl Front {
     /// Destroys every object. Nothing is in flight afterwards but page requests that were sent; late answers to them,
     /// and to page faults, are discarded.
     fn destroy_everything(&self) {
+        // One command is one step: the reset comes before it or after it.
+        let _lanes = self.lanes.each_ref().map(|lane| lock(lane));
         let mut objects = lock(&self.objects);
         self.registers.reset();
         let Engine { config, memory, qps, cqs, srqs, events, faults, .. } = &self.engine;

@@ -17,7 +17,7 @@ const REG_CMD1_BASE_HIGH: u64 = REG_CMD1_BASE + 4;
 const REG_TIME_NS_HIGH: u64 = REG_TIME_NS + 4;
 
 /// Command lanes.
-const LANES: usize = 2;
+pub(crate) const LANES: usize = 2;
 /// The lane whose commands never wait.
 pub(crate) const URGENT: usize = 1;
 
@@ -55,15 +55,13 @@ impl Registers {
         *lock(&self.0) = State::default();
     }
 
-    /// The next command of those lanes, in their order.
-    pub(crate) fn next_command(&self, lanes: &[usize]) -> Option<CommandPlace> {
+    /// The next command of a lane.
+    pub(crate) fn next_command(&self, lane: usize) -> Option<CommandPlace> {
         let state = lock(&self.0);
-        if !state.enabled || state.fatal {
+        let Lane { base, log, producer, consumer } = state.lanes[lane];
+        if !state.enabled || state.fatal || producer == consumer {
             return None;
         }
-        let waiting = |lane: &&usize| state.lanes[**lane].producer != state.lanes[**lane].consumer;
-        let lane = *lanes.iter().find(waiting)?;
-        let Lane { base, log, consumer, .. } = state.lanes[lane];
         let slot = u64::from(consumer & ((1 << log) - 1));
         let iova = Iova(base.wrapping_add(slot * u64::from(CMD_SLOT_SIZE)));
         Some(CommandPlace { lane, iova })

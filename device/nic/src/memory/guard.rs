@@ -1,7 +1,7 @@
 //! The guard: what makes translate-and-copy one step that an invalidation cannot split.
 //!
 //! A worker holds its guard while it translates and copies a bounded chunk. An invalidation passes through
-//! every guard in turn. A mutex that is released and taken again at once may never be handed over, and the guest waits
+//! every guard in turn. A requester is guarded likewise, between a worker's turns and commands. A mutex that is released and taken again at once may never be handed over, and the guest waits
 //! for invalidations with interrupts off. So an interrupter announces itself first; after its chunk a worker leaves the
 //! guard, and queues behind the interrupter on a second mutex.
 
@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 use refault_bus::sync::lock;
 
 /// State that one worker uses most of the time, and others may interrupt.
+#[derive(Debug, Default)]
 pub(crate) struct Guarded<T> {
     /// Interrupters that wait or are inside.
     wanted: AtomicU32,

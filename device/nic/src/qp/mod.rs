@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use refault_abi::codes::{QPS_ERR, QPS_RESET, QpState};
 
 use crate::ids::slot_of;
+use crate::memory::guard::Guarded;
 use crate::qp::answer::PageAnswer;
 use crate::qp::requester::Requester;
 use crate::qp::responder::Responder;
@@ -47,7 +48,8 @@ pub(crate) struct Qp {
     answer: AtomicU64,
     /// The first doorbell since the send queue was read: [`RUNG_UNWANTED`], [`RUNG_NOT_YET`], or its time.
     rung: AtomicU64,
-    pub(crate) requester: Mutex<Requester>,
+    /// Entered for a turn, and interrupted by commands, which do not wait for more than the turn at hand.
+    pub(crate) requester: Guarded<Requester>,
     pub(crate) responder: Mutex<Responder>,
 }
 

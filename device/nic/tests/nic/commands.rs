@@ -3,7 +3,6 @@
 use refault_abi::codes::*;
 use refault_abi::command::*;
 use refault_abi::queue::*;
-use refault_abi::regs::*;
 use refault_nic::NicConfig;
 use zerocopy::IntoBytes;
 
@@ -28,21 +27,6 @@ fn opcodes_belong_to_their_lane() {
     for opcode in [CMD_QUERY_DEVICE, CMD_CREATE_PD, CMD_DESTROY_QP, CommandOpcode(0x84)] {
         assert_eq!(bench.urgent_command(opcode, 0), Err(STATUS_BAD_OPCODE), "{opcode:?}");
     }
-}
-
-#[test]
-fn the_urgent_lane_goes_first() {
-    let bench = Bench::default();
-    let context = bench.context(None);
-    let (first, second) = (bench.read32(REG_MAGIC), bench.read32(REG_VERSION));
-    assert_ne!(first, second);
-    let pd = bench.pd(context);
-    let key = bench.pinned(pd, 0x10_0000, 0x10_0000, 64, AccessRights::NONE);
-    bench.post_command(0, CMD_DESTROY_MR, ObjectId { id: key, reserved: 0 }.as_bytes());
-    bench.post_command(1, CMD_REVOKE_MR, ObjectId { id: key, reserved: 0 }.as_bytes());
-    bench.settle();
-    // After the destruction there would be nothing to revoke.
-    assert_eq!(bench.response(1, 0).status, STATUS_OK);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod faults;
 mod flush;
 mod function;
 mod hostile;
+mod lanes;
 mod moderation;
 mod not_ready;
 mod on_demand;

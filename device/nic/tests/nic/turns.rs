@@ -1,10 +1,16 @@
-//! Whose turn it is: fair shares.
+//! Whose turn it is: fair shares, and commands and timers that wait for no data.
 
 use refault_abi::codes::*;
+use refault_abi::command::*;
+use refault_abi::queue::*;
 use refault_nic::{COPY_CHUNK, NicConfig};
+use zerocopy::IntoBytes;
 
 use crate::support::driver::*;
 use crate::support::*;
+
+/// Queue pairs that keep a worker busy.
+const BUSY: usize = 2000;
 
 /// One worker, and a pair of which nothing but the buffers is used.
 fn one_worker() -> Pair {
@@ -24,6 +30,23 @@ fn speaker(pair: &Pair) -> (Qp, Cq) {
 fn post_writes(pair: &Pair, qp: &mut Qp, length: u32) {
     (0..1 << LOG).for_each(|id| qp.prepare(&pair.bench, &pair.write(id, length, pair.to, pair.rkey)));
     qp.ring(&pair.bench);
+}
+
+/// [`BUSY`] queue pairs, each with a full ring of large writes.
+fn busy(pair: &Pair) {
+    let cq = Cq::new(&pair.bench, pair.context, pair.eq.eqn, 6);
+    // One buffer for all: the device only reads it.
+    let command = Qp::command(&pair.bench, pair.pd, [cq.cqn; 2], pair.eq.eqn, LOG);
+    let write = SqWqe { flags: WqeFlags(0), ..pair.write(1, BUFFER as u32, pair.to, pair.rkey) };
+    let qps: Vec<Qp> = (0..BUSY)
+        .map(|_| {
+            let mut qp = Qp::create(&pair.bench, pair.context, &command);
+            qp.raise(&pair.bench, qp.qpn, QPS_RTS, PATIENT);
+            (0..1 << LOG).for_each(|_| qp.prepare(&pair.bench, &write));
+            qp
+        })
+        .collect();
+    qps.iter().for_each(|qp| qp.ring(&pair.bench));
 }
 
 /// Pieces of work until `done`; fails if there are more than `limit`.
@@ -54,18 +77,16 @@ fn a_turn_moves_no_more_than_a_chunk() {
 
 #[test]
 fn messages_without_data_end_a_turn_too() {
+    const POSTED: u32 = 100;
     let pair = one_worker();
-    let (mut first, mut first_cq) = speaker(&pair);
-    let (mut second, mut second_cq) = speaker(&pair);
-    let log = 1 << LOG;
-    for qp in [&mut first, &mut second] {
-        (0..log).for_each(|id| qp.prepare(&pair.bench, &pair.write(id, 0, pair.to, pair.rkey)));
-        qp.ring(&pair.bench);
-    }
-    // Sixteen requests are few enough for one turn each.
-    (0..2).for_each(|_| assert!(pair.bench.poll(0)));
-    let done = [first_cq.drain(&pair.bench).len(), second_cq.drain(&pair.bench).len()];
-    assert_eq!(done, [log as usize; 2]);
+    let cq = Cq::new(&pair.bench, pair.context, pair.eq.eqn, 7);
+    let command = Qp::command(&pair.bench, pair.pd, [cq.cqn; 2], pair.eq.eqn, 7);
+    let (mut cq, mut qp) = (cq, Qp::create(&pair.bench, pair.context, &command));
+    qp.raise(&pair.bench, qp.qpn, QPS_RTS, PATIENT);
+    (0..POSTED.into()).for_each(|id| qp.prepare(&pair.bench, &pair.write(id, 0, pair.to, pair.rkey)));
+    qp.ring(&pair.bench);
+    let turn = |cq: &mut Cq| pair.bench.poll(0).then(|| cq.drain(&pair.bench).len());
+    assert_eq!([turn(&mut cq), turn(&mut cq), turn(&mut cq)], [Some(64), Some(36), None]);
 }
 
 #[test]
@@ -86,4 +107,40 @@ fn small_messages_get_their_share_beside_large_ones() {
         small.send(&pair.bench, &pair.write(1, 4096, pair.to, pair.rkey));
         turns_until(&pair, 5, || cq.poll(&pair.bench).is_some());
     }
+}
+
+#[test]
+fn a_command_waits_for_one_turn_however_many_queue_pairs_are_busy() {
+    let pair = one_worker();
+    let (qp, _) = speaker(&pair);
+    busy(&pair);
+    let id = |id: u32| ObjectId { id, reserved: 0 };
+    let verbs = [
+        (CMD_QUERY_DEVICE, id(0)),
+        (CMD_QUERY_QP, id(qp.qpn)),
+        (CMD_CREATE_PD, id(pair.context)),
+        (CMD_DESTROY_QP, id(qp.qpn)),
+        (CMD_DESTROY_MR, id(pair.process)),
+    ];
+    for (opcode, body) in verbs {
+        assert!(pair.bench.poll(0), "the queue pairs are busy");
+        let token = pair.bench.post_command(0, opcode, body.as_bytes());
+        turns_until(&pair, 1, || (0..4).any(|slot| pair.bench.response(0, slot).token == token));
+    }
+}
+
+#[test]
+fn a_timer_waits_for_one_turn_however_many_queue_pairs_are_busy() {
+    let pair = one_worker();
+    let (mut qp, mut cq) = speaker(&pair);
+    qp.send(&pair.bench, &request(OP_SEND, 1, &[pair.source(0, 8)]));
+    pair.bench.settle();
+    let deadline_ns = pair.bench.next_deadline_ns().unwrap();
+    busy(&pair);
+    qp.receive(&pair.bench, 2, &[sge(pair.to, 8, pair.rkey)]);
+    pair.bench.clock.advance(deadline_ns);
+    assert!(pair.bench.poll(0));
+    assert_eq!(pair.bench.next_deadline_ns(), None, "the timer was not looked at");
+    // Its queue pair waits for its turn like all others.
+    turns_until(&pair, BUSY + 1, || cq.drain(&pair.bench).len() == 2);
 }

@@ -2,6 +2,7 @@
 
 use refault_abi::command::CreateContext;
 use refault_bus::Pasid;
+use refault_bus::sync::lock;
 
 use super::objects::{Context, Objects, Pd};
 use super::reply::{DONE, Refused, Reply, created};
@@ -33,8 +34,8 @@ impl Front {
 
     /// Everything of the context stops: its queue pairs go to ERR, and when this is answered no access of
     /// theirs, or to their memory, is in flight. Page requests that were sent stay open until answered.
-    pub(super) fn stop_context(&self, objects: &mut Objects, id: u32) -> Reply {
-        objects.contexts.find(id)?.stopped = true;
+    pub(super) fn stop_context(&self, id: u32) -> Reply {
+        lock(&self.objects).contexts.find(id)?.stopped = true;
         let Engine { memory, qps, .. } = &self.engine;
         qps.iter().filter(|qp| qp.context() == id).for_each(|qp| self.engine.fail_qp(qp, false));
         memory.pass_guards();

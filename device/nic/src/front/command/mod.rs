@@ -28,7 +28,6 @@ use crate::front::Front;
 use crate::front::registers::{CommandPlace, URGENT};
 use crate::memory::access::AccessError;
 use crate::schedule::Task;
-use objects::Objects;
 use reply::{Refused, Reply, body, reply};
 
 /// Commands executed before other work gets its turn.
@@ -44,17 +43,24 @@ pub(crate) const PKEYS: u16 = 1;
 pub(crate) const GIDS: u8 = 1;
 
 impl Front {
-    /// Queues a look at the command lanes for worker 0, unless one is queued already.
+    /// Has worker 0 look at the command lanes before anything else it does.
     pub(super) fn schedule_commands(&self) {
-        if !self.commands_scheduled.swap(true, Ordering::SeqCst) {
+        self.commands_due.store(true, Ordering::SeqCst);
+        if !self.commands_queued.swap(true, Ordering::SeqCst) {
             self.engine.workers.send(0, Task::Commands);
         }
     }
 
+    /// [`Task::Commands`] was taken from worker 0's queue.
+    pub(crate) fn unqueue_commands(&self) {
+        self.commands_queued.store(false, Ordering::SeqCst);
+    }
+
     /// Executes what waits in the command lanes: lane 1 first, always.
     pub(crate) fn serve_commands(&self, worker: usize) {
-        self.commands_scheduled.swap(false, Ordering::SeqCst);
-        if self.serve_some(worker, &[URGENT, 0]) {
+        let due =
+            self.commands_due.load(Ordering::Relaxed) && self.commands_due.swap(false, Ordering::SeqCst);
+        if due && self.serve_some(worker, &[URGENT, 0]) {
             self.schedule_commands();
         }
     }
@@ -67,31 +73,32 @@ impl Front {
         }
     }
 
-    /// Executes a bounded number of commands; whether there may be more.
+    /// Executes a bounded number of commands of the lanes, the first lane first; whether there may be more.
     fn serve_some(&self, worker: usize, lanes: &[usize]) -> bool {
-        for _ in 0..COMMANDS_PER_TURN {
-            // One command is one step: a reset comes before it or after it.
-            let mut objects = lock(&self.objects);
-            let Some(place) = self.registers.next_command(lanes).filter(|_| !self.engine.events.is_broken())
-            else {
-                return false;
-            };
-            if let Err(error) = self.serve(worker, &mut objects, place) {
-                if let Some(number) = self.engine.memory.fabric.ring_warnings.admit() {
-                    let CommandPlace { lane, iova } = place;
-                    tracing::warn!(number, lane, slot = ?iova, ?error, "a command ring cannot be reached");
-                }
-                self.registers.set_fatal();
-                return false;
-            }
-        }
-        true
+        let serve_next = || lanes.iter().any(|&lane| self.serve_next(worker, lane));
+        (0..COMMANDS_PER_TURN).all(|_| serve_next())
     }
 
-    fn serve(&self, worker: usize, objects: &mut Objects, place: CommandPlace) -> Result<(), AccessError> {
+    /// Executes the next command of a lane; `false` if there is none.
+    fn serve_next(&self, worker: usize, lane: usize) -> bool {
+        let _lane = lock(&self.lanes[lane]);
+        let place = self.registers.next_command(lane).filter(|_| !self.engine.events.is_broken());
+        let Some(place) = place else { return false };
+        let served = self.serve(worker, place);
+        if let Err(error) = &served {
+            if let Some(number) = self.engine.memory.fabric.ring_warnings.admit() {
+                let CommandPlace { lane, iova } = place;
+                tracing::warn!(number, lane, slot = ?iova, ?error, "a command ring cannot be reached");
+            }
+            self.registers.set_fatal();
+        }
+        served.is_ok()
+    }
+
+    fn serve(&self, worker: usize, place: CommandPlace) -> Result<(), AccessError> {
         let mut request = CommandRequest::new_zeroed();
         self.engine.memory.port(worker).read(None, place.iova, request.as_mut_bytes())?;
-        let result = self.execute(worker, objects, place.lane, &request);
+        let result = self.execute(worker, place.lane, &request);
         let (status, body) = match result {
             Ok(body) => (STATUS_OK, body),
             Err(refused) => (refused.status(), [0; 15]),
@@ -106,34 +113,35 @@ impl Front {
         port.publish(rest, &response.as_bytes()[4..], at, request.token)
     }
 
-    fn execute(&self, worker: usize, objects: &mut Objects, lane: usize, request: &CommandRequest) -> Reply {
+    fn execute(&self, worker: usize, lane: usize, request: &CommandRequest) -> Reply {
         let b = &request.body;
         let id = || body::<ObjectId>(b).map(|object| object.id);
+        let objects = || lock(&self.objects);
         match (lane, request.opcode) {
             (1, CMD_REVOKE_MR) => self.revoke_mr(id()?),
-            (1, CMD_STOP_CONTEXT) => self.stop_context(objects, id()?),
+            (1, CMD_STOP_CONTEXT) => self.stop_context(id()?),
             (1, CMD_INVALIDATE_MR) => self.invalidate_mr(&body(b)?),
             (1, CMD_RESUME_FAULT) => self.resume_fault(&body(b)?),
             (0, CMD_QUERY_DEVICE) => reply(&self.caps()),
-            (0, CMD_CREATE_EQ) => self.create_eq(worker, objects, &body(b)?),
-            (0, CMD_DESTROY_EQ) => self.destroy_eq(objects, id()?),
-            (0, CMD_CREATE_CONTEXT) => self.create_context(objects, &body(b)?),
-            (0, CMD_DESTROY_CONTEXT) => self.destroy_context(objects, id()?),
-            (0, CMD_CREATE_PD) => self.create_pd(objects, id()?),
-            (0, CMD_DESTROY_PD) => self.destroy_pd(objects, id()?),
-            (0, CMD_CREATE_MR) => self.create_mr(worker, objects, &body(b)?),
-            (0, CMD_DESTROY_MR) => self.destroy_mr(objects, id()?),
-            (0, CMD_CREATE_CQ) => self.create_cq(worker, objects, &body(b)?),
-            (0, CMD_DESTROY_CQ) => self.destroy_cq(objects, id()?),
+            (0, CMD_CREATE_EQ) => self.create_eq(worker, &mut objects(), &body(b)?),
+            (0, CMD_DESTROY_EQ) => self.destroy_eq(&mut objects(), id()?),
+            (0, CMD_CREATE_CONTEXT) => self.create_context(&mut objects(), &body(b)?),
+            (0, CMD_DESTROY_CONTEXT) => self.destroy_context(&mut objects(), id()?),
+            (0, CMD_CREATE_PD) => self.create_pd(&mut objects(), id()?),
+            (0, CMD_DESTROY_PD) => self.destroy_pd(&mut objects(), id()?),
+            (0, CMD_CREATE_MR) => self.create_mr(worker, &mut objects(), &body(b)?),
+            (0, CMD_DESTROY_MR) => self.destroy_mr(id()?),
+            (0, CMD_CREATE_CQ) => self.create_cq(worker, &mut objects(), &body(b)?),
+            (0, CMD_DESTROY_CQ) => self.destroy_cq(&mut objects(), id()?),
             (0, CMD_MODIFY_CQ) => self.modify_cq(worker, &body(b)?),
-            (0, CMD_CREATE_QP) => self.create_qp(worker, objects, &body(b)?),
-            (0, CMD_MODIFY_QP) => self.modify_qp(objects, &body(b)?),
+            (0, CMD_CREATE_QP) => self.create_qp(worker, &mut objects(), &body(b)?),
+            (0, CMD_MODIFY_QP) => self.modify_qp(&body(b)?),
             (0, CMD_QUERY_QP) => self.query_qp(id()?),
-            (0, CMD_CREATE_SRQ) => self.create_srq(worker, objects, &body(b)?),
-            (0, CMD_DESTROY_SRQ) => self.destroy_srq(objects, id()?),
+            (0, CMD_CREATE_SRQ) => self.create_srq(worker, &mut objects(), &body(b)?),
+            (0, CMD_DESTROY_SRQ) => self.destroy_srq(&mut objects(), id()?),
             (0, CMD_ARM_SRQ) => self.arm_srq(worker, &body(b)?),
             (0, CMD_QUERY_SRQ) => self.query_srq(id()?),
-            (0, CMD_DESTROY_QP) => self.destroy_qp(objects, id()?),
+            (0, CMD_DESTROY_QP) => self.destroy_qp(id()?),
             _ => Err(Refused::BadOpcode),
         }
     }

@@ -4,6 +4,7 @@ use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE
 use refault_abi::command::{
     CreateMr, FAULT_REFUSED, FAULT_RESOLVED, InvalidateMr, MR_ODP, MR_PASID, MR_PINNED, ResumeFault,
 };
+use refault_bus::sync::lock;
 
 use super::objects::{MrRecord, Objects};
 use super::reply::{DONE, Refused, Reply, created};
@@ -85,10 +86,12 @@ impl Front {
     }
 
     /// When this is answered no access through the region is in flight.
-    pub(super) fn destroy_mr(&self, objects: &mut Objects, key: u32) -> Reply {
-        let MrRecord { pd, eqn } = objects.mrs.remove(key)?;
+    pub(super) fn destroy_mr(&self, key: u32) -> Reply {
+        let MrRecord { pd, eqn } = *lock(&self.objects).mrs.find(key)?;
         self.engine.memory.regions.update(key, |_| None);
         self.engine.memory.forget_region(key);
+        let mut objects = lock(&self.objects);
+        objects.mrs.remove(key)?;
         objects.pds.find(pd)?.users -= 1;
         if let Some(eqn) = eqn {
             self.engine.forget_faults(key, eqn);

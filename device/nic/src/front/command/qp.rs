@@ -9,6 +9,7 @@ use super::objects::{Objects, QpRecord};
 use super::reply::{DONE, Refused, Reply, created, reply};
 use super::{GIDS, MAX_RD_ATOMIC, PKEYS};
 use crate::front::Front;
+use crate::qp::Qp;
 use crate::qp::attributes::{Attributes, Limits};
 use crate::qp::requester::Requester;
 use crate::qp::responder::Responder;
@@ -44,11 +45,11 @@ impl Front {
             objects.qps.remove(qpn)?;
             return Err(Refused::NoResources);
         };
-        let mut requester = lock(&qp.requester);
-        let mut responder = lock(&qp.responder);
-        *requester = Requester { setup, ..Default::default() };
-        *responder = Responder { setup, ..Default::default() };
-        qp.occupy(&setup);
+        qp.requester.interrupt(|requester| {
+            *requester = Requester { setup, ..Default::default() };
+            *lock(&qp.responder) = Responder { setup, ..Default::default() };
+            qp.occupy(&setup);
+        });
         objects.pds.find(pd)?.users += 1;
         objects.cqs.find(send_cq)?.users += 1;
         objects.cqs.find(recv_cq)?.users += 1;
@@ -81,13 +82,36 @@ impl Front {
         Ok(WorkRings { pages, rq_offset, record_offset, log_sq, log_rq })
     }
 
-    pub(super) fn modify_qp(&self, objects: &mut Objects, command: &ModifyQp) -> Reply {
+    pub(super) fn modify_qp(&self, command: &ModifyQp) -> Reply {
         let qp = self.engine.qps.find(command.qpn).ok_or(Refused::NoObject)?;
-        let mut requester = lock(&qp.requester);
+        let stopped = self.is_stopped(qp.context())?;
+        let change = qp.requester.interrupt(|requester| self.change_qp(qp, requester, command, stopped))?;
+        // It may have been in RESET while its context was stopped.
+        if self.is_stopped(qp.context())? {
+            self.engine.fail_qp(qp, false);
+        }
+        if let Change::Ready { peer } = change {
+            self.wake_peer(peer);
+        }
+        self.engine.workers.schedule(qp);
+        DONE
+    }
+
+    /// Whether a context's queue pairs stay in ERR or RESET.
+    fn is_stopped(&self, context: u32) -> Result<bool, Refused> {
+        Ok(lock(&self.objects).contexts.find(context)?.stopped)
+    }
+
+    fn change_qp(
+        &self,
+        qp: &Qp,
+        requester: &mut Requester,
+        command: &ModifyQp,
+        stopped: bool,
+    ) -> Result<Change, Refused> {
         let mut responder = lock(&qp.responder);
         let from = qp.state();
         let to = if command.mask & QP_ATTR_STATE != 0 { command.state } else { from };
-        let stopped = objects.contexts.find(requester.setup.context)?.stopped;
         let live = !matches!(to, QPS_RESET | QPS_ERR);
         if !may_change(requester.setup.kind, from, to, command.mask) || stopped && live {
             return Err(Refused::BadState);
@@ -97,25 +121,21 @@ impl Front {
             .with(&decode(command), command.mask, &LIMITS)
             .ok_or(Refused::BadParameter)?;
         match to {
-            QPS_RESET => self.engine.reset_qp(qp, &mut requester, &mut responder),
+            QPS_RESET => self.engine.reset_qp(qp, requester, &mut responder),
             // If its state has changed, it changed to ERR.
             QPS_ERR => drop(qp.change_state(from, QPS_ERR)),
             _ if !qp.change_state(from, to) => return Err(Refused::BadState),
-            _ => apply(&attributes, &mut requester, &mut responder),
+            _ => apply(&attributes, requester, &mut responder),
         }
         requester.draining |= (from, to) == (QPS_RTS, QPS_SQD);
         let connected = !requester.setup.is_datagram();
-        drop((requester, responder));
-        if connected && (from, to) == (QPS_INIT, QPS_RTR) {
-            self.wake_peer(&attributes);
-        }
-        self.engine.workers.schedule(qp);
-        DONE
+        let ready = connected && (from, to) == (QPS_INIT, QPS_RTR);
+        Ok(if ready { Change::Ready { peer: attributes.dest_qpn } } else { Change::Other })
     }
 
     /// A requester that found this queue pair not ready may try again now.
-    fn wake_peer(&self, attributes: &Attributes) {
-        if let Some(peer) = self.engine.qps.find(attributes.dest_qpn) {
+    fn wake_peer(&self, qpn: u32) {
+        if let Some(peer) = self.engine.qps.find(qpn) {
             peer.nudge();
             self.engine.workers.schedule(peer);
         }
@@ -123,23 +143,25 @@ impl Front {
 
     pub(super) fn query_qp(&self, qpn: u32) -> Reply {
         let qp = self.engine.qps.find(qpn).ok_or(Refused::NoObject)?;
-        let requester = lock(&qp.requester);
-        let responder = lock(&qp.responder);
-        reply(&QpSnapshot {
-            attributes: encode(&requester.attributes, qpn, qp.state()),
-            sq_consumer: requester.consumer,
-            rq_consumer: responder.consumer,
-            draining: u32::from(requester.draining),
-            reserved: 0,
+        qp.requester.interrupt(|requester| {
+            let responder = lock(&qp.responder);
+            reply(&QpSnapshot {
+                attributes: encode(&requester.attributes, qpn, qp.state()),
+                sq_consumer: requester.consumer,
+                rq_consumer: responder.consumer,
+                draining: u32::from(requester.draining),
+                reserved: 0,
+            })
         })
     }
 
     /// When this is answered nothing more is read, written or completed for the queue pair: its own work is done with
     /// its requester locked, its peer's with its responder locked.
-    pub(super) fn destroy_qp(&self, objects: &mut Objects, qpn: u32) -> Reply {
+    pub(super) fn destroy_qp(&self, qpn: u32) -> Reply {
         let qp = self.engine.qps.find(qpn).ok_or(Refused::NoObject)?;
-        let QpRecord { pd, cqs, eqn, srqn } = objects.qps.remove(qpn)?;
         self.engine.empty_qp(qp);
+        let mut objects = lock(&self.objects);
+        let QpRecord { pd, cqs, eqn, srqn } = objects.qps.remove(qpn)?;
         self.engine
             .events
             .forget(eqn, |event| matches!(event, Event::QueuePair { qpn: of, .. } if *of == qpn));
@@ -153,6 +175,15 @@ impl Front {
         *objects.eqs.find(eqn)? -= 1;
         DONE
     }
+}
+
+/// What a command changed.
+enum Change {
+    /// The queue pair answers its peer from now on.
+    Ready {
+        peer: u32,
+    },
+    Other,
 }
 
 /// The context of a queue pair that may be created. Its queues must belong to the same one.

@@ -1,6 +1,7 @@
 //! A machine around the NIC: memory, a scripted IOMMU, a clock that tests move, and a driver's steps.
 
 pub(crate) mod driver;
+pub(crate) mod hooked;
 pub(crate) mod iommu;
 pub(crate) mod shared;
 pub(crate) mod table;
@@ -25,6 +26,7 @@ use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use driver::*;
+use hooked::{Hooked, Hooks};
 use iommu::ScriptedIommu;
 
 /// Bytes of guest memory, in two regions side by side.
@@ -91,6 +93,7 @@ impl Recorder {
 pub(crate) struct Bench {
     pub(crate) nic: Arc<Nic>,
     pub(crate) ram: GuestRam,
+    pub(crate) hooks: Arc<Hooks>,
     pub(crate) iommu: Arc<ScriptedIommu>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) interrupts: Arc<Interrupts>,
@@ -98,10 +101,13 @@ pub(crate) struct Bench {
     workers: RefCell<Vec<Worker>>,
     next: Cell<u64>,
     lanes: [u64; 2],
+    /// log2 of their slots.
+    logs: [Cell<u32>; 2],
     indices: [Cell<u32>; 2],
     token: Cell<u32>,
 }
 
+/// log2 of a command lane's slots: few, so that the rings wrap.
 const LOG_SLOTS: u32 = 2;
 
 impl Default for Bench {
@@ -145,9 +151,10 @@ impl Bench {
         let clock = Arc::new(ManualClock::default());
         let interrupts = Arc::new(Interrupts::default());
         let probe = Arc::new(Recorder::default());
+        let hooks = Arc::new(Hooks::default());
         let nic = Nic::new(
             config,
-            Arc::new(ram.clone()),
+            Arc::new(Hooked { ram: ram.clone(), hooks: hooks.clone() }),
             iommu.clone(),
             interrupts.clone(),
             clock.clone(),
@@ -158,13 +165,15 @@ impl Bench {
         Self {
             nic,
             ram,
+            hooks,
             iommu,
             clock,
             interrupts,
             probe,
             workers,
             next: Cell::new(0x10_0000),
-            lanes: [0x1000, 0x2000],
+            lanes: [0x1000, 0x8000],
+            logs: [Cell::new(LOG_SLOTS), Cell::new(LOG_SLOTS)],
             indices: [Cell::new(0), Cell::new(0)],
             token: Cell::new(0),
         }
@@ -221,10 +230,16 @@ impl Bench {
         self.nic.config_write(offset, &value.to_le_bytes());
     }
 
+    /// Enables the device with a lane of 64 slots.
+    pub(crate) fn enable_with_long_lane(&self, lane: usize) {
+        self.logs[lane].set(6);
+        self.enable();
+    }
+
     pub(crate) fn enable(&self) {
         for (lane, base, log) in [(0, REG_CMD0_BASE, REG_CMD0_LOG), (1, REG_CMD1_BASE, REG_CMD1_LOG)] {
             self.nic.bar_write(0, base, &self.lanes[lane].to_le_bytes());
-            self.write32(log, LOG_SLOTS);
+            self.write32(log, self.logs[lane].get());
             self.indices[lane].set(0);
         }
         self.write32(REG_CONTROL, CONTROL_ENABLE);
@@ -354,22 +369,38 @@ impl Bench {
 
     /// Writes a command and rings, without waiting.
     pub(crate) fn post_command(&self, lane: usize, opcode: CommandOpcode, body: &[u8]) -> u32 {
+        let token = self.prepare_command(lane, opcode, body);
+        self.ring_lane(lane)();
+        token
+    }
+
+    /// What rings a lane, on whatever thread.
+    pub(crate) fn ring_lane(&self, lane: usize) -> impl FnOnce() + Send + use<> {
+        let (nic, producer) = (self.nic.clone(), self.indices[lane].get());
+        let doorbell = [REG_CMD0_DOORBELL, REG_CMD1_DOORBELL][lane];
+        move || nic.bar_write(0, doorbell, &producer.to_le_bytes())
+    }
+
+    /// Address of a command's slot.
+    pub(crate) fn command_at(&self, lane: usize, index: u32) -> u64 {
+        self.lanes[lane] + u64::from(index % (1 << self.logs[lane].get())) * u64::from(CMD_SLOT_SIZE)
+    }
+
+    /// Writes a command.
+    pub(crate) fn prepare_command(&self, lane: usize, opcode: CommandOpcode, body: &[u8]) -> u32 {
         let index = self.indices[lane].get();
         let token = self.token.get() + 1;
         self.token.set(token);
         let mut request = CommandRequest { opcode, token, ..CommandRequest::default() };
         request.body.as_mut_bytes()[..body.len()].copy_from_slice(body);
-        let at = self.lanes[lane] + u64::from(index % (1 << LOG_SLOTS)) * u64::from(CMD_SLOT_SIZE);
-        self.ram.write(Gpa(at), request.as_bytes()).unwrap();
+        self.ram.write(Gpa(self.command_at(lane, index)), request.as_bytes()).unwrap();
         self.indices[lane].set(index.wrapping_add(1));
-        self.write32([REG_CMD0_DOORBELL, REG_CMD1_DOORBELL][lane], self.indices[lane].get());
         token
     }
 
     pub(crate) fn response(&self, lane: usize, index: u32) -> CommandResponse {
-        let at = self.lanes[lane] + u64::from(index % (1 << LOG_SLOTS)) * u64::from(CMD_SLOT_SIZE) + 128;
         let mut response = CommandResponse::new_zeroed();
-        self.ram.read(Gpa(at), response.as_mut_bytes()).unwrap();
+        self.ram.read(Gpa(self.command_at(lane, index) + 128), response.as_mut_bytes()).unwrap();
         response
     }
 
