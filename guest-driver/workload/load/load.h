@@ -83,7 +83,4 @@ uint64_t load_churn_stop(struct load_churn *churn);
 /* Runs all requests of the file. */
 void load_run(struct load *load, const struct load_options *options);
 
-/* Sends a line to the host. */
-void load_notify(const struct load_options *options, const char *fmt, ...) PRINTF(2, 3);
-
 #endif

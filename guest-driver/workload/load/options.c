@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <termios.h>
-#include <unistd.h>
 
 #include "load.h"
 
@@ -97,23 +93,4 @@ void load_options_parse(struct load_options *options, int argc, char **argv)
 	if (optind != argc)
 		die("unexpected argument %s", argv[optind]);
 	check(options);
-}
-
-void load_notify(const struct load_options *options, const char *fmt, ...)
-{
-	int fd = options->control ? open(options->control, O_WRONLY | O_NOCTTY | O_CLOEXEC) : -1;
-	char line[256];
-	va_list args;
-	int length;
-
-	va_start(args, fmt);
-	length = vsnprintf(line, sizeof(line), fmt, args);
-	va_end(args);
-	if (options->control && (fd < 0 || write(fd, line, (size_t)length) != length))
-		die("%s: %s", options->control, strerror(errno));
-	/* The host must see the line before anything that follows. */
-	if (fd >= 0)
-		tcdrain(fd);
-	if (fd >= 0)
-		close(fd);
 }

@@ -12,6 +12,10 @@
 #include <unistd.h>
 
 #include "load.h"
+#include "notify.h"
+
+/* A host that takes longer than this does not answer at all. */
+#define ANSWER_MS	60000
 
 /* A place for one request of a queue pair. */
 struct slot {
@@ -228,11 +232,12 @@ static void write_results(const struct run *run)
 void load_run(struct load *load, const struct load_options *options)
 {
 	struct run run = { .load = load, .options = options };
+	struct host host = { options->control, ANSWER_MS };
 	struct load_churn *churn;
 
 	read_requests(&run);
 	set_up(&run);
-	load_notify(options, "load-begin\n");
+	host_notify(&host, "load-begin");
 	churn = load_churn_start(load);
 	run.start_ns = run.due_ns = now_ns();
 	while (run.totals.completed < run.request_count) {
@@ -243,7 +248,7 @@ void load_run(struct load *load, const struct load_options *options)
 	run.totals.churned = load_churn_stop(churn);
 	run.totals.checked = load->checked;
 	run.totals.wrong = load->wrong;
-	load_notify(options, "load-end\n");
+	host_notify(&host, "load-end");
 	write_results(&run);
 	printf("%llu requests, %llu checked, %llu wrong, %llu changes to memory\n",
 	       (unsigned long long)run.totals.completed, (unsigned long long)load->checked,

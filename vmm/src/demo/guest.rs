@@ -47,7 +47,10 @@ pub(super) fn streams(folder: &Path, view: Arc<Mutex<View>>) -> Result<Streams> 
         output: Box::new(SharedFile(output.clone())),
         errors: Box::new(SharedFile(output)),
         log: vec![Box::new(create(names::SERIAL)?)],
-        control: Box::new(move |line| lock(&view).take(line)),
+        control: Box::new(move |line| {
+            lock(&view).take(line);
+            false
+        }),
     })
 }
 

@@ -77,6 +77,13 @@ pub(super) fn feed(
     });
 }
 
+/// Sends lines of the control channel back to the guest, from a thread of its own: the guest may never read them.
+pub(super) fn answer(lines: Receiver<String>, handle: MachineHandle) {
+    std::thread::spawn(move || {
+        lines.iter().for_each(|line| handle.inject(2, format!("{line}\n").as_bytes()));
+    });
+}
+
 /// Sends the guest later sizes of its terminal, once its init can take them.
 pub(super) fn resize(sizes: Receiver<(u16, u16)>, handle: MachineHandle, credit: Arc<Credit>) {
     std::thread::spawn(move || {

@@ -14,7 +14,7 @@ use super::options::RunArgs;
 use super::output::Verdicts;
 use super::output::streams::{stdout, streams};
 use super::recorded::{FinishedRun, RecordedRun};
-use super::{Backend, RunEnd, Spec};
+use super::{Backend, ControlListener, RunEnd, Spec};
 use refault_guest::GuestImage;
 use refault_guest::kernel_tree::TreeKernel;
 use refault_hosts::{choice::Chosen, nested::inside};
@@ -101,18 +101,19 @@ fn devices(args: &RunArgs, experiment: Option<&GuestExperiment>) -> (IommuConfig
     (device.iommu(), NicConfig { sample_every: args.nic.config().sample_every, ..device.nic() })
 }
 
-/// Handles lines of the control channel: a scenario's program marks its begin and end, other lines are shown.
-fn listener(
-    experiment: Option<&GuestExperiment>,
-    recorder: Option<Arc<Recorder>>,
-) -> Box<dyn FnMut(&str) + Send> {
-    let show = |line: &str| note(&format!("guest: {line}"));
-    let (Some(experiment), Some(recorder)) = (experiment, recorder) else { return Box::new(show) };
-    let (name, mode) = (experiment.scenario.name.clone(), experiment.scenario.device.mode.name());
-    Box::new(move |line| match line {
-        BEGIN => recorder.begin(&name, mode),
-        END => recorder.end(),
-        other => show(other),
+/// Handles lines of the control channel: a scenario's program marks its begin and end, and waits until they have been
+/// handled; other lines are shown. Those of a program that was started by hand are shown, too, and it waits as well.
+fn listener(experiment: Option<&GuestExperiment>, recorder: Option<Arc<Recorder>>) -> ControlListener {
+    let names = experiment
+        .map(|experiment| (experiment.scenario.name.clone(), experiment.scenario.device.mode.name()));
+    let scenario = recorder.zip(names);
+    Box::new(move |line| {
+        match (line, &scenario) {
+            (BEGIN, Some((recorder, (name, mode)))) => recorder.begin(name, mode),
+            (END, Some((recorder, _))) => recorder.end(),
+            _ => note(&format!("guest: {line}")),
+        }
+        matches!(line, BEGIN | END)
     })
 }
 

@@ -1,14 +1,14 @@
 //! One guest from its plan to its end.
 
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, sync_channel};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 
-use super::any_machine::{AnyMachine, feed, resize};
+use super::any_machine::{AnyMachine, answer, feed, resize};
 use super::collect;
 use super::options::parse::Out;
-use super::output::{Ends, GuestStatus, INPUT_WINDOW, Outputs, PortState, ending};
+use super::output::{ANSWERS, Ends, GuestStatus, INPUT_WINDOW, Outputs, PortState, ending};
 use super::plan::MachinePlan;
 use super::watchdog::{RunEvent, Watchdog};
 use super::{RunEnd, Spec, Streams};
@@ -38,13 +38,15 @@ pub fn run(
     let _orderly = end_on_signal(&handle, &stopped, &ends)?;
     let credit = Arc::new(Credit::new(INPUT_WINDOW));
     let (watch, events) = Watchdog::new(spec.timeout);
+    let (answers, answered) = sync_channel(ANSWERS);
     let consoles = match plan.relayed {
-        true => outputs.relayed(&state, &credit, &handle, plan.token.clone(), notifier(&events)),
+        true => outputs.relayed(&state, &credit, &handle, plan.token.clone(), answers, notifier(&events)),
         false => outputs.plain(&state, &handle),
     };
     let machine = AnyMachine::new(spec, plan.config.clone(), consoles, devices)?;
     let hand = handle.get_or_init(|| machine.handle()).clone();
     input.into_iter().for_each(|input| feed(input, hand.clone(), Arc::clone(&credit), plan.relayed));
+    answer(answered, hand.clone());
     sizes.into_iter().for_each(|sizes| resize(sizes, hand.clone(), Arc::clone(&credit)));
     if stopped.get().is_some() {
         // The signal came before there was a machine to stop.

@@ -108,6 +108,10 @@ pub struct Streams {
     pub errors: Box<dyn Write + Send>,
     /// Copies of the kernel's log.
     pub log: Vec<Box<dyn Write + Send>>,
-    /// Called with every line that a program writes to /dev/refault-control in the guest.
-    pub control: Box<dyn FnMut(&str) + Send>,
+    /// Lines that a program writes to /dev/refault-control in the guest.
+    pub control: ControlListener,
 }
+
+/// Called with every line of the control channel. True if the line is to be sent back, because its program waits until it
+/// has been handled.
+pub type ControlListener = Box<dyn FnMut(&str) -> bool + Send>;

@@ -27,7 +27,7 @@ pub(super) use limits::limits;
 /// Paths of requests and results in the guest.
 const REQUESTS: &str = "/refault-requests";
 const RESULTS: &str = "/refault-results";
-/// Lines of the guest's program on the control channel.
+/// Lines of the guest's program on the control channel. It goes on when they are sent back.
 pub(super) const BEGIN: &str = "load-begin";
 pub(super) const END: &str = "load-end";
 /// Bits of a request's flags: see `guest-driver/workload/load/load.h`.

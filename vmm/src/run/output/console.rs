@@ -1,12 +1,13 @@
 //! The guest's three serial ports: the kernel's log, the command's streams, the control lines.
 
 use std::io::{self, Write};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use refault_bus::sync::lock;
 
-use crate::run::guest_log;
 use crate::run::watchdog::RunEvent;
+use crate::run::{ControlListener, guest_log};
 use refault_guest::relay::{Credit, Decoder, Frame};
 use refault_os::output_queue::OutputQueue;
 
@@ -20,6 +21,8 @@ const HALTED: &str = "reboot: System halted";
 const LINE_MAX: usize = 64 << 10;
 /// Bytes of input in flight to the guest: its serial driver drops what does not fit its buffers.
 pub(crate) const INPUT_WINDOW: usize = 4096;
+/// Control lines that wait to be sent back; further ones are not.
+pub(crate) const ANSWERS: usize = 16;
 
 /// What the guest has reported on its control port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -189,7 +192,9 @@ pub(crate) struct ControlPort {
     pub(crate) state: Arc<PortState>,
     pub(crate) line: Vec<u8>,
     pub(crate) credit: Arc<Credit>,
-    pub(crate) listener: Box<dyn FnMut(&str) + Send>,
+    pub(crate) listener: ControlListener,
+    /// Lines that the listener wants sent back. Another thread sends them: the port cannot be written while it is read.
+    pub(crate) answers: SyncSender<String>,
     /// Prefix of init's own lines, which no other program knows.
     pub(crate) token: String,
     /// Called when the guest has booted, and when it has reported the exit status.
@@ -202,7 +207,11 @@ impl ControlPort {
         match ours {
             Some(ours) => self.take_own(ours),
             None if line.is_empty() => {}
-            None => (self.listener)(line),
+            None if (self.listener)(line) => {
+                // Full only if the guest does not read what it asked for.
+                let _ = self.answers.try_send(line.to_owned());
+            }
+            None => {}
         }
     }
 
@@ -245,6 +254,7 @@ impl Write for ControlPort {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::sync_channel;
 
     use super::*;
 
@@ -258,7 +268,11 @@ mod tests {
             state: Arc::clone(state),
             line: Vec::new(),
             credit: Arc::new(Credit::new(0)),
-            listener: Box::new(move |line| lines.lock().expect("not poisoned").push(line.to_string())),
+            listener: Box::new(move |line| {
+                lines.lock().expect("not poisoned").push(line.to_string());
+                line.ends_with('?')
+            }),
+            answers: sync_channel(ANSWERS).0,
             token: "7f".into(),
             notify: Box::new(move |event| {
                 ended.fetch_add(usize::from(event == RunEvent::CommandEnded), Ordering::Relaxed);
@@ -278,6 +292,26 @@ mod tests {
         assert_eq!(state.status().exit, Some(42));
         assert!(state.status().collect_failed);
         assert_eq!(ended.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_line_is_sent_back_once_it_is_handled_if_its_program_waits() {
+        let (state, ended) = (Arc::default(), Arc::default());
+        let (lines, (answers, answered)) = (Arc::default(), sync_channel(ANSWERS));
+        let mut port = ControlPort { answers, ..control(&state, &lines, &ended) };
+        port.write_all(b"begin?\nprogress\n7f ready?\nend?\n").expect("never fails");
+        assert_eq!(answered.try_iter().collect::<Vec<_>>(), ["begin?", "end?"]);
+        assert_eq!(*lines.lock().expect("not poisoned"), ["begin?", "progress", "end?"]);
+    }
+
+    #[test]
+    fn a_guest_that_reads_no_answers_delays_nothing() {
+        let (state, lines, ended) = (Arc::default(), Arc::default(), Arc::default());
+        let (answers, answered) = sync_channel(ANSWERS);
+        let mut port = ControlPort { answers, ..control(&state, &lines, &ended) };
+        port.write_all(&b"begin?\n".repeat(10 * ANSWERS)).expect("never fails");
+        assert_eq!(lines.lock().expect("not poisoned").len(), 10 * ANSWERS);
+        assert_eq!(answered.try_iter().count(), ANSWERS);
     }
 
     #[test]

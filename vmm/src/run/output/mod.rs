@@ -5,6 +5,6 @@ mod outlets;
 pub(super) mod streams;
 mod verdicts;
 
-pub(super) use self::console::{GuestStatus, INPUT_WINDOW, PortState};
+pub(super) use self::console::{ANSWERS, GuestStatus, INPUT_WINDOW, PortState};
 pub(super) use self::outlets::{Ends, Outputs, ending};
 pub(super) use self::verdicts::Verdicts;

@@ -1,9 +1,11 @@
 //! Where the guest's serial ports write, and waiting until all is written.
 
 use std::io::Write;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
 
 use super::console::{ControlPort, LogPort, PortState, StreamPort};
+use crate::run::ControlListener;
 use crate::run::watchdog::RunEvent;
 use refault_guest::relay::{Credit, Decoder};
 use refault_machine::config::ExitReason;
@@ -16,7 +18,7 @@ pub(crate) struct Outputs {
     output: OutputQueue,
     errors: OutputQueue,
     log: Vec<OutputQueue>,
-    control: Box<dyn FnMut(&str) + Send>,
+    control: ControlListener,
 }
 
 /// Handles to the outlets, for any thread.
@@ -44,7 +46,7 @@ impl Outputs {
         output: Box<dyn Write + Send>,
         errors: Box<dyn Write + Send>,
         log: Vec<Box<dyn Write + Send>>,
-        control: Box<dyn FnMut(&str) + Send>,
+        control: ControlListener,
         state: &Arc<PortState>,
         handle: &Arc<OnceLock<MachineHandle>>,
     ) -> Self {
@@ -68,13 +70,14 @@ impl Outputs {
         Ends(self.log.iter().chain([&self.output, &self.errors]).cloned().collect())
     }
 
-    /// Consoles of a guest with our init: log, streams, control lines.
+    /// Consoles of a guest with our init: log, streams, control lines. `answers` takes the lines to send back.
     pub(crate) fn relayed(
         self,
         state: &Arc<PortState>,
         credit: &Arc<Credit>,
         handle: &Arc<OnceLock<MachineHandle>>,
         token: String,
+        answers: SyncSender<String>,
         notify: impl Fn(RunEvent) + Send + 'static,
     ) -> Consoles {
         let streams = StreamPort {
@@ -90,6 +93,7 @@ impl Outputs {
             line: Vec::new(),
             credit: Arc::clone(credit),
             listener: self.control,
+            answers,
             token,
             notify: Box::new(notify),
         };
@@ -139,7 +143,7 @@ mod tests {
             let sink = || Box::new(std::io::sink()) as Box<dyn Write + Send>;
             let full = || Box::new(Full) as Box<dyn Write + Send>;
             let (output, log) = if bare { (full(), sink()) } else { (sink(), full()) };
-            let outputs = Outputs::new(output, sink(), vec![log], Box::new(|_| {}), &state, &handle);
+            let outputs = Outputs::new(output, sink(), vec![log], Box::new(|_| false), &state, &handle);
             let ends = outputs.ends();
             let mut consoles = outputs.plain(&state, &handle);
             consoles.outputs[0].write_all(b"a line of the console\n").expect("it is on its way");

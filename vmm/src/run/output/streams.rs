@@ -9,8 +9,8 @@ use std::sync::mpsc::Receiver;
 use anyhow::{Context, Result};
 
 use super::Verdicts;
-use crate::run::Streams;
 use crate::run::options::RunArgs;
+use crate::run::{ControlListener, Streams};
 use refault_guest::relay::Escape;
 use refault_hosts::nested::{inside, terminal_sizes};
 use refault_os::stop;
@@ -22,7 +22,7 @@ use refault_os::terminal::{self, Keys};
 /// A stream or the terminal cannot be used, or the file of --serial-log cannot be written.
 pub(crate) fn streams(
     args: &RunArgs,
-    control: Box<dyn FnMut(&str) + Send>,
+    control: ControlListener,
     verdicts: Option<&Arc<Verdicts>>,
 ) -> Result<Streams> {
     let (keys, terminal) = (Keys::new().context("cannot use standard input")?, args.terminal());
