@@ -1,5 +1,5 @@
 //! The operating system services that refault uses: messages, the user's terminal, signals, child processes, host programs,
-//! and the speed of the machine. Nothing here knows about guests or devices.
+//! the sandbox, and the speed of the machine. Nothing here knows about guests or devices.
 
 #![warn(
     clippy::missing_errors_doc,
@@ -13,10 +13,12 @@ pub mod confined;
 pub mod message;
 pub mod output_queue;
 pub mod process;
+pub mod sandbox;
 pub mod sigbus;
 pub mod signals;
 pub mod speed;
 pub mod stop;
+pub mod syscalls;
 pub mod terminal;
 pub mod tools;
 

@@ -1,14 +1,16 @@
 //! Messages to the user on standard error. Text from the guest in them cannot move the cursor or change colours.
 
 use std::io::{self, Write};
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::output_queue::OutputQueue;
 use super::terminal;
 
-/// Errors are ignored: a closed standard error is no reason to stop.
-static ERRORS: LazyLock<OutputQueue> = LazyLock::new(|| OutputQueue::new(io::stderr(), |_| {}));
+/// The queue, once there was a message. Errors are ignored: a closed standard error is no reason to stop.
+static ERRORS: Mutex<Option<OutputQueue>> = Mutex::new(None);
+static LIMITED: AtomicBool = AtomicBool::new(false);
 
 /// Prints steps with the seconds elapsed since it was created.
 #[derive(Clone, Debug)]
@@ -37,7 +39,33 @@ pub fn note(text: &str) {
 
 /// From now on a stalled reader of standard error delays nothing.
 pub fn limit_waits() {
-    ERRORS.limit_waits();
+    LIMITED.store(true, Ordering::Relaxed);
+    errors().limit_waits();
+}
+
+/// Starts the thread that writes messages, before one needs it.
+pub(crate) fn start() {
+    drop(errors());
+}
+
+/// Ends that thread when all is written; the next message starts another.
+pub(crate) fn end() {
+    let queue = ERRORS.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(queue) = queue {
+        queue.finish();
+    }
+}
+
+fn errors() -> OutputQueue {
+    let mut errors = ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
+    let new = || {
+        let queue = OutputQueue::new(io::stderr(), |_| {});
+        if LIMITED.load(Ordering::Relaxed) {
+            queue.limit_waits();
+        }
+        queue
+    };
+    errors.get_or_insert_with(new).clone()
 }
 
 /// Escapes control characters, except tabs and line ends.
@@ -73,7 +101,7 @@ pub struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut errors = ERRORS.clone();
+        let mut errors = errors();
         errors.write_all(bytes)?;
         errors.finish();
         Ok(bytes.len())

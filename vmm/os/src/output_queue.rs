@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::signals;
+use super::syscalls::{ThreadKind, confine};
 
 /// Bytes queued at most; writers with more wait.
 const CAPACITY: usize = 256 << 10;
@@ -54,6 +55,7 @@ impl OutputQueue {
             // This thread may be older than the one that waits for signals. If the system refused here, it also refused
             // there, where the error is reported.
             let _ = signals::block();
+            confine(ThreadKind::Output);
             own.serve(to, failed);
         });
         Self(inner)
