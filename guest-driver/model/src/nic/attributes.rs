@@ -1,7 +1,12 @@
 //! States and attributes of queue pairs.
 
 use refault_abi::codes::{ACCESS_LOCAL_WRITE, AccessRights, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS};
-use refault_abi::command::*;
+use refault_abi::command::{
+    CMD_MODIFY_QP, CMD_QUERY_QP, ModifyQp, QP_ATTR_ACCESS, QP_ATTR_AV, QP_ATTR_DEST_QPN,
+    QP_ATTR_MAX_DEST_RD_ATOMIC, QP_ATTR_MAX_RD_ATOMIC, QP_ATTR_MIN_RNR_TIMER, QP_ATTR_PATH_MTU, QP_ATTR_PKEY,
+    QP_ATTR_PORT, QP_ATTR_QKEY, QP_ATTR_RETRY, QP_ATTR_RNR_RETRY, QP_ATTR_RQ_PSN, QP_ATTR_SQ_PSN,
+    QP_ATTR_STATE, QP_ATTR_TIMEOUT, QpSnapshot,
+};
 
 use crate::ModelError;
 use crate::nic::objects::object;

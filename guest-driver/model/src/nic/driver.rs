@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use refault_abi::command::{CMD_QUERY_DEVICE, DeviceCaps};
-use refault_abi::regs::*;
+use refault_abi::regs::{
+    ABI_VERSION, CONTROL_ENABLE, CONTROL_RESET, MAGIC_VALUE, REG_CMD0_BASE, REG_CMD0_DOORBELL, REG_CMD0_LOG,
+    REG_CMD1_BASE, REG_CMD1_DOORBELL, REG_CMD1_LOG, REG_CONTROL, REG_MAGIC, REG_STATUS, REG_VERSION,
+    STATUS_READY,
+};
 
 use crate::nic::{Buffer, CommandLane, Config, DmaDomain};
 use crate::registers::RegisterWindow;

@@ -1,7 +1,11 @@
 //! Creation and destruction of the device's objects.
 
 use refault_abi::codes::{AccessRights, QPT_RC, QpKind};
-use refault_abi::command::*;
+use refault_abi::command::{
+    CMD_CREATE_CONTEXT, CMD_CREATE_CQ, CMD_CREATE_EQ, CMD_CREATE_MR, CMD_CREATE_PD, CMD_CREATE_QP,
+    CMD_MODIFY_CQ, CMD_REVOKE_MR, CMD_STOP_CONTEXT, CommandOpcode, CreateContext, CreateCq, CreateEq,
+    CreateMr, CreateQp, MR_PASID, MR_PINNED, ModifyCq, ObjectId, PageTable,
+};
 use refault_abi::doorbell::Doorbell;
 use refault_abi::regs::DOORBELL_PAGE_SIZE;
 use refault_bus::{Iova, Pasid};

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use refault_abi::codes::AccessRights;
-use refault_abi::command::*;
+use refault_abi::command::{
+    CMD_CREATE_MR, CMD_DESTROY_MR, CMD_INVALIDATE_MR, CMD_RESUME_FAULT, CreateMr, FAULT_REFUSED,
+    FAULT_RESOLVED, InvalidateMr, MR_ODP, ODP_PRESENT, ODP_TABLE, ODP_WRITABLE, PageTable, ResumeFault,
+    STATUS_NO_OBJECT,
+};
 use refault_abi::event::{EVENT_PAGE_FAULT, Eqe, FAULT_WRITE};
 use refault_bus::sync::lock;
 use refault_bus::{Gpa, Iova};

@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use refault_abi::command::*;
+use refault_abi::command::{ArmSrq, CMD_ARM_SRQ, CMD_CREATE_SRQ, CMD_QUERY_SRQ, CreateSrq, SrqState};
 use refault_abi::queue::{RQ_WQE_SIZE, RqWqe, SrqDoorbellRecord};
 use refault_bus::Gpa;
 use zerocopy::IntoBytes;

@@ -1,6 +1,9 @@
 //! Constructors of work requests.
 
-use refault_abi::codes::*;
+use refault_abi::codes::{
+    FLUSH_RANGE, OP_ATOMIC_WRITE, OP_COMPARE_SWAP, OP_FETCH_ADD, OP_FLUSH, OP_RDMA_READ, OP_RDMA_WRITE,
+    OP_SEND, Opcode,
+};
 use refault_abi::queue::{MAX_INLINE, RqWqe, Sge, SqWqe, WQE_INLINE, WQE_SIGNALED};
 use refault_bus::Iova;
 use zerocopy::IntoBytes;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, AccessRights};
-use refault_abi::command::*;
+use refault_abi::command::CMD_DESTROY_QP;
 use refault_bus::{Iova, Pasid};
 use refault_model::nic::{
     Buffer, CompletionQueue, Context, Driver, EventQueue, MemoryRegion, OnDemandRegion, QueuePair,

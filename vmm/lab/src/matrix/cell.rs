@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use refault_abi::codes::*;
+use refault_abi::codes::{
+    CAUSE_BLOCKED, CAUSE_BOUNDS, CAUSE_KEY, CAUSE_NONE, CAUSE_PAGE_REFUSED, CAUSE_PAGE_RETRIES,
+    CAUSE_PAGE_TIMEOUT, CAUSE_REVOKED, CAUSE_RIGHTS,
+};
 use refault_model::dax::{Errno, FsError};
 
 use super::operation::FileOperation;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use refault_abi::codes::{CAUSE_NONE, WC_SUCCESS, WC_WR_FLUSH_ERR, WcStatus};
-use refault_abi::command::*;
+use refault_abi::command::CMD_DESTROY_QP;
 use refault_bus::{Iova, Pasid};
 use refault_model::memory::FRAME;
 use refault_model::nic::{

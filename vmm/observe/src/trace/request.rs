@@ -1,6 +1,9 @@
 //! Sampled requests: records of each from doorbell to completion, and durations of the steps.
 
-use refault_abi::codes::*;
+use refault_abi::codes::{
+    OP_ATOMIC_WRITE, OP_COMPARE_SWAP, OP_FETCH_ADD, OP_FLUSH, OP_RDMA_READ, OP_RDMA_WRITE, OP_RDMA_WRITE_IMM,
+    OP_SEND, OP_SEND_IMM, Opcode,
+};
 use refault_bus::probe::RequestEvent;
 
 use super::durations::Durations;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use refault_abi::codes::*;
+use refault_abi::codes::{CAUSE_PAGE_REFUSED, CAUSE_REVOKED};
 use refault_model::dax::Errno;
 
 use crate::matrix::table::{self, word};
