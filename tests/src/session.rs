@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use refault_abi::command::*;
+use refault_abi::command::{
+    CMD_DESTROY_CONTEXT, CMD_DESTROY_CQ, CMD_DESTROY_EQ, CMD_DESTROY_MR, CMD_DESTROY_PD, CMD_DESTROY_QP,
+};
 use refault_abi::queue::{Cqe, SqWqe};
 use refault_bus::{Iova, Pasid};
 use refault_model::Process;

@@ -1,6 +1,9 @@
 //! A guest's mistakes, on purpose or not, in the tables that the IOMMU reads for the NIC.
 
-use refault_abi::codes::*;
+use refault_abi::codes::{
+    CAUSE_BLOCKED, CAUSE_NOT_MEMORY, CAUSE_PAGE_REFUSED, CAUSE_PAGE_RETRIES, QPS_ERR, WC_LOC_PROT_ERR,
+    WC_REM_ACCESS_ERR, WC_SUCCESS, WcStatus,
+};
 use refault_bus::{Gpa, Iova};
 use refault_model::memory::FRAME;
 use refault_model::paging::{PageSize, PageTableEntry, Rights};

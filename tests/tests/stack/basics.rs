@@ -1,6 +1,8 @@
 //! One DMA, end to end: the table of docs/architecture.md, row by row.
 
-use refault_abi::codes::*;
+use refault_abi::codes::{
+    CAUSE_NONE, CAUSE_PAGE_REFUSED, WC_LOC_PROT_ERR, WC_REM_ACCESS_ERR, WC_SUCCESS, WC_WR_FLUSH_ERR,
+};
 use refault_bus::Iova;
 use refault_bus::probe::Stage;
 use refault_model::memory::FRAME;

@@ -4,7 +4,7 @@ use pcics::capabilities::CapabilityKind;
 use pcics::extended_capabilities::ExtendedCapabilityKind;
 use pcics::{Capabilities, DDR_OFFSET, ECS_OFFSET, ExtendedCapabilities, Header};
 use refault_abi::command::CAP_PASID;
-use refault_abi::regs::*;
+use refault_abi::regs::{PCI_DEVICE_ID, PCI_VENDOR_ID};
 use refault_model::ModelError;
 use refault_model::nic::Driver;
 use refault_pci::PciFunction;

@@ -3,7 +3,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use refault_abi::codes::*;
+use refault_abi::codes::{CAUSE_PAGE_REFUSED, WC_REM_ACCESS_ERR};
 use refault_bus::pri::ResponseCode;
 use refault_bus::probe::Stage;
 use refault_bus::{Gpa, Iova};

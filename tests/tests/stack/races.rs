@@ -5,7 +5,10 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use refault_abi::codes::*;
+use refault_abi::codes::{
+    ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, AccessRights,
+    CAUSE_REVOKED, WC_REM_ACCESS_ERR, WC_SUCCESS,
+};
 use refault_abi::command::{CMD_REVOKE_MR, ObjectId};
 use refault_bus::pri::ResponseCode;
 use refault_bus::probe::Stage;

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
+use refault_abi::codes::{
+    ACCESS_LOCAL_WRITE, ACCESS_REMOTE_WRITE, CAUSE_KEY, CAUSE_NONE, CAUSE_PAGE_FAILURE, CAUSE_PAGE_TIMEOUT,
+    WC_REM_ACCESS_ERR, WC_WR_FLUSH_ERR,
+};
+use refault_abi::command::{CMD_DESTROY_MR, CMD_DESTROY_QP};
 use refault_bus::Iova;
 use refault_bus::pri::ResponseCode;
 use refault_model::memory::FRAME;

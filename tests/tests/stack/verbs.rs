@@ -1,8 +1,10 @@
 //! Datagrams, shared receive queues, FLUSH, ATOMIC WRITE and moderation through the IOMMU, with faults.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::event::*;
+use refault_abi::codes::{
+    CAUSE_NOT_PERSISTENT, FLUSH_GLOBAL, FLUSH_PERSISTENT, QPT_UD, WC_REM_ACCESS_ERR, WC_SUCCESS,
+};
+use refault_abi::command::{CAP_FLUSH_PERSISTENT, CMD_DESTROY_QP, CMD_DESTROY_SRQ};
+use refault_abi::event::{EVENT_COMPLETION, EVENT_SRQ, SRQ_EVENT_LIMIT_REACHED};
 use refault_abi::queue::CQE_RECEIVE;
 use refault_bus::Iova;
 use refault_bus::clock::Clock;

@@ -1,8 +1,18 @@
 //! Commands with wrong handles, sizes and states, and the records of objects.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::queue::*;
+use refault_abi::codes::{
+    ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_WRITE, AccessRights, CAUSE_NOT_MEMORY,
+    WC_REM_ACCESS_ERR, WC_SUCCESS,
+};
+use refault_abi::command::{
+    CMD_CREATE_CONTEXT, CMD_CREATE_CQ, CMD_CREATE_EQ, CMD_CREATE_MR, CMD_CREATE_PD, CMD_CREATE_QP,
+    CMD_DESTROY_CONTEXT, CMD_DESTROY_CQ, CMD_DESTROY_EQ, CMD_DESTROY_MR, CMD_DESTROY_PD, CMD_DESTROY_QP,
+    CMD_INVALIDATE_MR, CMD_QUERY_DEVICE, CMD_QUERY_QP, CMD_RESUME_FAULT, CMD_REVOKE_MR, CMD_STOP_CONTEXT,
+    CommandOpcode, CommandStatus, CreateContext, CreateCq, CreateEq, CreateMr, CreateQp, DeviceCaps,
+    MR_PASID, ObjectId, PageTable, STATUS_BAD_MEMORY, STATUS_BAD_OPCODE, STATUS_BAD_PARAMETER, STATUS_BUSY,
+    STATUS_NO_OBJECT, STATUS_NO_RESOURCES,
+};
+use refault_abi::queue::CQE_SIZE;
 use refault_nic::NicConfig;
 use zerocopy::IntoBytes;
 

@@ -1,9 +1,18 @@
 //! UD queue pairs: what arrives, what is dropped, and what their errors do.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::event::*;
-use refault_abi::queue::*;
+use refault_abi::codes::{
+    CAUSE_KEY, CAUSE_NONE, CAUSE_PAGE_REFUSED, OP_FETCH_ADD, OP_RDMA_WRITE, OP_SEND_IMM, QPS_ERR, QPS_INIT,
+    QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, QPT_UD, QpKind, WC_LOC_LEN_ERR, WC_LOC_PROT_ERR,
+    WC_LOC_QP_OP_ERR, WC_SUCCESS, WC_WR_FLUSH_ERR,
+};
+use refault_abi::command::{
+    CMD_CREATE_QP, CreateQp, FAULT_RESOLVED, ModifyQp, ObjectId, QP_ATTR_QKEY, QP_ATTR_STATE,
+    STATUS_BAD_PARAMETER, STATUS_BAD_STATE,
+};
+use refault_abi::event::FAULT_WRITE;
+use refault_abi::queue::{
+    CQE_GRH, CQE_RECEIVE, CQE_SOLICITED, CQE_WITH_IMM, SqWqe, WQE_INLINE, WQE_SIGNALED, WQE_SOLICITED,
+};
 use refault_bus::pri::ResponseCode;
 use refault_bus::probe::Stage;
 use refault_nic::{NicConfig, RemoteFaults};

@@ -1,9 +1,18 @@
 //! Errors: what each does to its request, its queue pair and its peer.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::event::*;
-use refault_abi::queue::*;
+use refault_abi::codes::{
+    ACCESS_REMOTE_READ, CAUSE_ALIGNMENT, CAUSE_BLOCKED, CAUSE_BOUNDS, CAUSE_KEY, CAUSE_NONE,
+    CAUSE_NOT_MEMORY, CAUSE_REVOKED, CAUSE_RIGHTS, OP_FETCH_ADD, OP_RDMA_READ, OP_RDMA_WRITE,
+    OP_RDMA_WRITE_IMM, OP_SEND, Opcode, QPS_ERR, QPS_RTR, QPS_RTS, WC_LOC_LEN_ERR, WC_LOC_PROT_ERR,
+    WC_LOC_QP_OP_ERR, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR, WC_REM_OP_ERR, WC_RETRY_EXC_ERR,
+    WC_RNR_RETRY_EXC_ERR, WC_SUCCESS, WC_WR_FLUSH_ERR, WcStatus,
+};
+use refault_abi::command::{CMD_DESTROY_CQ, CMD_DESTROY_MR, CMD_REVOKE_MR, ModifyQp};
+use refault_abi::event::{
+    EVENT_CQ_ERROR, EVENT_QP, QP_EVENT_ACCESS_ERROR, QP_EVENT_COMMUNICATION_ESTABLISHED, QP_EVENT_FATAL,
+    QP_EVENT_REQUEST_ERROR,
+};
+use refault_abi::queue::{SqWqe, WqeFlags};
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
 

@@ -1,8 +1,8 @@
 //! Completion and event queues: arming, interrupts, overflow.
 
-use refault_abi::codes::*;
-use refault_abi::event::*;
-use refault_abi::queue::*;
+use refault_abi::codes::{OP_SEND, QPS_ERR, QPS_RTS, WC_SUCCESS};
+use refault_abi::event::EVENT_COMPLETION;
+use refault_abi::queue::{SqWqe, WQE_SIGNALED, WQE_SOLICITED};
 
 use crate::support::driver::*;
 use crate::support::*;

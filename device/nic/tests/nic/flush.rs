@@ -3,10 +3,19 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::event::*;
-use refault_abi::queue::*;
+use refault_abi::codes::{
+    ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC,
+    ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, AccessRights, CAUSE_ALIGNMENT, CAUSE_BOUNDS, CAUSE_NONE,
+    CAUSE_NOT_PERSISTENT, CAUSE_REVOKED, CAUSE_RIGHTS, FLUSH_GLOBAL, FLUSH_PERSISTENT, FLUSH_RANGE,
+    OP_ATOMIC_WRITE, OP_FLUSH, QPS_ERR, QPS_RTS, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR, WC_SUCCESS,
+    WC_WR_FLUSH_ERR,
+};
+use refault_abi::command::{
+    CAP_FLUSH_PERSISTENT, CMD_CREATE_MR, CMD_QUERY_DEVICE, CMD_REVOKE_MR, CreateMr, DeviceCaps,
+    FAULT_RESOLVED, MR_PASID, ModifyQp, ODP_PRESENT, ObjectId,
+};
+use refault_abi::event::{EVENT_QP, QP_EVENT_ACCESS_ERROR};
+use refault_abi::queue::{SqWqe, WQE_INLINE, WQE_SIGNALED, WqeFlags};
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
 use refault_bus::pri::ResponseCode;

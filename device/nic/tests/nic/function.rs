@@ -1,8 +1,14 @@
 //! The PCI function: registers, config space, resets.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::regs::*;
+use refault_abi::codes::WC_SUCCESS;
+use refault_abi::command::{
+    CAP_ATOMIC_GLOBAL, CAP_ODP, CAP_PASID, CMD_MAX_LOG_SLOTS, CMD_QUERY_DEVICE, CMD_QUERY_QP, DeviceCaps,
+    ObjectId, QpSnapshot, STATUS_NO_OBJECT,
+};
+use refault_abi::regs::{
+    ABI_VERSION, CONTROL_ENABLE, CONTROL_RESET, MAGIC_VALUE, MAX_EQS, REG_CMD0_DOORBELL, REG_CMD1_BASE,
+    REG_CMD1_LOG, REG_CONTROL, REG_MAGIC, REG_STATUS, REG_TIME_NS, REG_VERSION, STATUS_FATAL,
+};
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
 use refault_bus::pri::ResponseCode;

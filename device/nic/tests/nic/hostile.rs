@@ -2,10 +2,16 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use refault_abi::codes::*;
-use refault_abi::command::*;
+use refault_abi::codes::{Opcode, QPS_RTS, QPT_UD, WC_SUCCESS};
+use refault_abi::command::{
+    CMD_ARM_SRQ, CMD_CREATE_CONTEXT, CMD_CREATE_CQ, CMD_CREATE_EQ, CMD_CREATE_MR, CMD_CREATE_PD,
+    CMD_CREATE_QP, CMD_CREATE_SRQ, CMD_DESTROY_CONTEXT, CMD_DESTROY_CQ, CMD_DESTROY_EQ, CMD_DESTROY_MR,
+    CMD_DESTROY_PD, CMD_DESTROY_QP, CMD_DESTROY_SRQ, CMD_INVALIDATE_MR, CMD_MODIFY_CQ, CMD_MODIFY_QP,
+    CMD_QUERY_DEVICE, CMD_QUERY_QP, CMD_QUERY_SRQ, CMD_RESUME_FAULT, CMD_REVOKE_MR, CMD_STOP_CONTEXT,
+    CommandOpcode, CreateQp, ModifyCq, ModifyQp, ObjectId, QP_ATTR_STATE,
+};
 use refault_abi::queue::WqeFlags;
-use refault_abi::regs::*;
+use refault_abi::regs::{MAGIC_VALUE, REG_MAGIC};
 use refault_bus::pri::ResponseCode;
 use refault_bus::{Pasid, PrgIndex};
 use refault_pci::PciFunction;

@@ -5,8 +5,11 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
+use refault_abi::codes::{AccessRights, OP_RDMA_WRITE};
+use refault_abi::command::{
+    CMD_DESTROY_MR, CMD_DESTROY_QP, CMD_QUERY_QP, CMD_RESUME_FAULT, CMD_REVOKE_MR, CMD_STOP_CONTEXT,
+    CommandRequest, ObjectId, STATUS_NO_OBJECT, STATUS_OK,
+};
 use refault_bus::Gpa;
 use refault_nic::NicConfig;
 use zerocopy::IntoBytes;

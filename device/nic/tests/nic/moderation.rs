@@ -1,8 +1,10 @@
 //! Completion queues that report several completions with one event.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::event::*;
+use refault_abi::codes::QPS_ERR;
+use refault_abi::command::{
+    CMD_DESTROY_CQ, CMD_MODIFY_CQ, CommandStatus, ModifyCq, ObjectId, STATUS_NO_OBJECT,
+};
+use refault_abi::event::{EVENT_COMPLETION, EVENT_CQ_ERROR, EVENT_QP};
 
 use crate::support::driver::*;
 use crate::support::*;

@@ -1,7 +1,7 @@
 //! A responder that sends an RNR NAK when a page of its memory is missing, instead of stalling the request.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
+use refault_abi::codes::{OP_RDMA_WRITE, WC_RNR_RETRY_EXC_ERR, WC_SUCCESS};
+use refault_abi::command::{FAULT_REFUSED, FAULT_RESOLVED, ModifyQp};
 use refault_bus::pri::ResponseCode;
 use refault_nic::{NicConfig, RemoteFaults};
 

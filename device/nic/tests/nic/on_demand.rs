@@ -1,10 +1,17 @@
 //! On-demand regions: holes are faults, answers resume, invalidations win.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::event::*;
-use refault_abi::queue::*;
-use refault_abi::regs::*;
+use refault_abi::codes::{
+    CAUSE_BOUNDS, CAUSE_KEY, CAUSE_NOT_MEMORY, CAUSE_PAGE_REFUSED, CAUSE_PAGE_TIMEOUT, CAUSE_REVOKED,
+    OP_FETCH_ADD, OP_RDMA_READ, OP_RDMA_WRITE, QPS_RTS, WC_LOC_PROT_ERR, WC_REM_ACCESS_ERR, WC_SUCCESS,
+};
+use refault_abi::command::{
+    CMD_CREATE_MR, CMD_DESTROY_EQ, CMD_DESTROY_MR, CMD_REVOKE_MR, CreateMr, FAULT_REFUSED, FAULT_RESOLVED,
+    ODP_PRESENT, ODP_TABLE, ODP_WRITABLE, ObjectId, PageTable, STATUS_BAD_MEMORY, STATUS_BAD_PARAMETER,
+    STATUS_BUSY, STATUS_NO_OBJECT,
+};
+use refault_abi::event::FAULT_WRITE;
+use refault_abi::queue::SqWqe;
+use refault_abi::regs::{CONTROL_RESET, REG_CONTROL};
 use refault_bus::dma::DmaMemory;
 use refault_bus::probe::Stage;
 use refault_bus::{AddressSpace, Gpa, Iova};

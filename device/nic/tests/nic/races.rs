@@ -5,10 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
+use refault_abi::codes::{ACCESS_LOCAL_WRITE, FLUSH_PERSISTENT, OP_FLUSH, OP_RDMA_READ, QPT_UD, WC_SUCCESS};
+use refault_abi::command::{
+    CMD_DESTROY_MR, CMD_INVALIDATE_MR, CMD_MODIFY_CQ, CMD_RESUME_FAULT, CommandOpcode, CreateQp,
+    FAULT_RESOLVED, InvalidateMr, ModifyCq, ModifyQp, ODP_PRESENT, ODP_WRITABLE, ObjectId, ResumeFault,
+    STATUS_OK,
+};
 use refault_abi::doorbell::{DOORBELL_SQ, Doorbell};
-use refault_abi::queue::*;
+use refault_abi::queue::{CQE_RECEIVE, SqWqe};
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
 use refault_bus::pri::ResponseCode;

@@ -1,8 +1,8 @@
 //! Sampled requests: which requests are sampled, and that each row is stamped when it is passed.
 
-use refault_abi::codes::*;
+use refault_abi::codes::{OP_RDMA_WRITE, WC_REM_ACCESS_ERR, WC_SUCCESS};
 use refault_abi::command::FAULT_RESOLVED;
-use refault_abi::queue::*;
+use refault_abi::queue::{SqWqe, WqeFlags};
 use refault_bus::pri::ResponseCode;
 use refault_bus::probe::{RequestEvent, Translator};
 use refault_nic::NicConfig;

@@ -2,8 +2,11 @@
 
 use std::collections::HashSet;
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
+use refault_abi::codes::{QPS_ERR, QPS_RTS, WC_REM_ACCESS_ERR, WC_SUCCESS};
+use refault_abi::command::{
+    CMD_CREATE_MR, CMD_DESTROY_MR, CMD_QUERY_DEVICE, CMD_STOP_CONTEXT, CreateMr, DeviceCaps, MR_PASID,
+    ObjectId, STATUS_NO_RESOURCES,
+};
 
 use crate::support::driver::*;
 use crate::support::*;

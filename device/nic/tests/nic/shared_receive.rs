@@ -1,9 +1,17 @@
 //! Shared receive queues: the order of requests, limits, errors, and queue pairs that are destroyed with a request.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::event::*;
-use refault_abi::queue::*;
+use refault_abi::codes::{
+    ACCESS_LOCAL_WRITE, CAUSE_KEY, OP_SEND, QPS_ERR, QPS_RESET, QPS_RTS, QPT_UD, WC_LOC_PROT_ERR,
+    WC_REM_OP_ERR, WC_SUCCESS, WC_WR_FLUSH_ERR,
+};
+use refault_abi::command::{
+    CMD_CREATE_QP, CMD_CREATE_SRQ, CMD_DESTROY_PD, CMD_QUERY_SRQ, CreateQp, CreateSrq, ModifyQp, ObjectId,
+    STATUS_BAD_PARAMETER, STATUS_BUSY, STATUS_NO_OBJECT, SrqState,
+};
+use refault_abi::event::{
+    EVENT_QP, EVENT_SRQ, QP_EVENT_FATAL, QP_EVENT_LAST_WQE_REACHED, SRQ_EVENT_ERROR, SRQ_EVENT_LIMIT_REACHED,
+};
+use refault_abi::queue::{Cqe, SqWqe};
 use refault_bus::pri::ResponseCode;
 
 use crate::support::driver::*;

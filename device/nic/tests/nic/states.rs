@@ -1,8 +1,16 @@
 //! The queue pair's life: transitions, draining, reset, destruction.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::event::*;
+use refault_abi::codes::{
+    ACCESS_REMOTE_READ, OP_SEND, QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, QpState,
+    WC_RETRY_EXC_ERR, WC_SUCCESS, WC_WR_FLUSH_ERR,
+};
+use refault_abi::command::{
+    CMD_CREATE_MR, CMD_CREATE_QP, CMD_QUERY_QP, CMD_STOP_CONTEXT, CreateMr, MR_PASID, ModifyQp, ObjectId,
+    QP_ATTR_ACCESS, QP_ATTR_MAX_RD_ATOMIC, QP_ATTR_PKEY, QP_ATTR_PORT, QP_ATTR_RETRY, QP_ATTR_RNR_RETRY,
+    QP_ATTR_SQ_PSN, QP_ATTR_STATE, QP_ATTR_TIMEOUT, QpSnapshot, STATUS_BAD_PARAMETER, STATUS_BAD_STATE,
+    STATUS_NO_OBJECT,
+};
+use refault_abi::event::{EVENT_QP, QP_EVENT_SQ_DRAINED};
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
 use refault_bus::pri::ResponseCode;

@@ -1,8 +1,14 @@
 //! Every operation, and what its completions say.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::queue::*;
+use refault_abi::codes::{
+    OP_COMPARE_SWAP, OP_FETCH_ADD, OP_RDMA_READ, OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, OP_SEND_IMM,
+    QPS_RTS, WC_SUCCESS,
+};
+use refault_abi::command::{CMD_CREATE_MR, CreateMr, CreateQp, MR_PINNED, ObjectId};
+use refault_abi::queue::{
+    CQE_RECEIVE, CQE_SOLICITED, CQE_WITH_IMM, CqeFlags, SqWqe, WQE_INLINE, WQE_SIGNALED, WQE_SOLICITED,
+    WqeFlags,
+};
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
 

@@ -1,8 +1,10 @@
 //! Whose turn it is: fair shares, and commands and timers that wait for no data.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::queue::*;
+use refault_abi::codes::{OP_SEND, QPS_RTS};
+use refault_abi::command::{
+    CMD_CREATE_PD, CMD_DESTROY_MR, CMD_DESTROY_QP, CMD_QUERY_DEVICE, CMD_QUERY_QP, ObjectId,
+};
+use refault_abi::queue::{SqWqe, WqeFlags};
 use refault_nic::{COPY_CHUNK, NicConfig};
 use zerocopy::IntoBytes;
 

@@ -1,10 +1,19 @@
 //! Queues as a driver keeps them.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::doorbell::*;
-use refault_abi::event::*;
-use refault_abi::queue::*;
+use refault_abi::codes::{
+    ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, AccessRights, Opcode, QPS_INIT, QPS_RESET,
+    QPS_RTR, QPS_RTS, QpState, WcStatus,
+};
+use refault_abi::command::{
+    CMD_CREATE_CQ, CMD_CREATE_EQ, CMD_CREATE_QP, CMD_DESTROY_QP, CMD_MODIFY_QP, CMD_QUERY_QP, CommandStatus,
+    CreateCq, CreateEq, CreateQp, ModifyQp, ObjectId, QP_ATTR_ACCESS, QP_ATTR_AV, QP_ATTR_DEST_QPN,
+    QP_ATTR_MAX_DEST_RD_ATOMIC, QP_ATTR_MAX_RD_ATOMIC, QP_ATTR_MIN_RNR_TIMER, QP_ATTR_PATH_MTU, QP_ATTR_PKEY,
+    QP_ATTR_PORT, QP_ATTR_RETRY, QP_ATTR_RNR_RETRY, QP_ATTR_RQ_PSN, QP_ATTR_SQ_PSN, QP_ATTR_STATE,
+    QP_ATTR_TIMEOUT, QpSnapshot,
+};
+use refault_abi::doorbell::{DOORBELL_CQ_ARM, DOORBELL_CQ_ARM_SOLICITED, DOORBELL_SQ};
+use refault_abi::event::{EQE_SIZE, Eqe, EventKind};
+use refault_abi::queue::{CQE_SIZE, Cqe, OWNER_PHASE, RqWqe, Sge, SqWqe, WQE_SIGNALED};
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
 use zerocopy::{FromZeros, IntoBytes};

@@ -10,11 +10,21 @@ use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::sync::{Arc, Mutex};
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
+use refault_abi::codes::{
+    ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC,
+    ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, AccessRights, OP_RDMA_WRITE, QPS_RTS,
+};
+use refault_abi::command::{
+    CMD_CREATE_CONTEXT, CMD_CREATE_MR, CMD_CREATE_PD, CMD_DESTROY_CQ, CMD_DESTROY_MR, CMD_DESTROY_PD,
+    CMD_SLOT_SIZE, CommandOpcode, CommandRequest, CommandResponse, CommandStatus, CreateContext, CreateMr,
+    MR_PASID, MR_PINNED, ModifyQp, ObjectId, PageTable, STATUS_OK,
+};
 use refault_abi::doorbell::Doorbell;
 use refault_abi::queue::{Sge, SqWqe};
-use refault_abi::regs::*;
+use refault_abi::regs::{
+    CONTROL_ENABLE, REG_CMD0_BASE, REG_CMD0_DOORBELL, REG_CMD0_LOG, REG_CMD1_BASE, REG_CMD1_DOORBELL,
+    REG_CMD1_LOG, REG_CONTROL, REG_STATUS, STATUS_READY,
+};
 use refault_bus::clock::ManualClock;
 use refault_bus::dma::{DmaMemory, GuestRam};
 use refault_bus::irq::{MsiMessage, MsiSink};

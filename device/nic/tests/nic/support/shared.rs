@@ -2,9 +2,12 @@
 
 use std::mem::offset_of;
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::queue::*;
+use refault_abi::codes::{OP_SEND, QPS_INIT, QPS_RTR, QPS_RTS};
+use refault_abi::command::{
+    ArmSrq, CMD_ARM_SRQ, CMD_CREATE_SRQ, CMD_DESTROY_SRQ, CMD_QUERY_SRQ, CommandStatus, CreateSrq, ModifyQp,
+    ObjectId, QP_ATTR_PKEY, QP_ATTR_PORT, QP_ATTR_QKEY, QP_ATTR_SQ_PSN, QP_ATTR_STATE, SrqState,
+};
+use refault_abi::queue::{RQ_WQE_SIZE, RqWqe, Sge, SqWqe, SrqDoorbellRecord};
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
 use zerocopy::IntoBytes;

@@ -1,8 +1,11 @@
 //! An on-demand region and its driver: a table with holes, faults taken from the event queue, answers.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
-use refault_abi::event::*;
+use refault_abi::codes::{CAUSE_PAGE_REFUSED, WC_REM_ACCESS_ERR, WcStatus};
+use refault_abi::command::{
+    CMD_CREATE_MR, CMD_DESTROY_MR, CMD_INVALIDATE_MR, CMD_RESUME_FAULT, CommandStatus, CreateMr,
+    InvalidateMr, MR_ODP, ODP_PRESENT, ODP_TABLE, ODP_WRITABLE, ObjectId, PageTable, ResumeFault,
+};
+use refault_abi::event::{EVENT_PAGE_FAULT, Eqe};
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
 
