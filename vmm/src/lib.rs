@@ -2,6 +2,15 @@
 //! it has only `refault lab` and `refault report`, and needs no KVM.
 
 #![warn(clippy::missing_errors_doc)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_lossless,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 pub mod cli;
 #[cfg(feature = "guests")]

@@ -1,6 +1,7 @@
 //! An experiment's setup and results, for its report.
 
 use refault_nic::RemoteFaults;
+use refault_observe::numbers::whole;
 use refault_observe::report::units::{bytes, count, duration, percent_of, plural, short};
 use refault_observe::report::{
     ExperimentReport, FactGroup, HandlerFigures, Published, RequestFigures, TimeBase,
@@ -35,7 +36,8 @@ pub fn experiment(scenario: &Scenario, outcome: &ExperimentOutcome) -> Experimen
             handlers: u64::from(scenario.guest.handlers),
             faults: handlers.faults,
             prefetched: handlers.prefetched,
-            mean_wait_ns: (handlers.wait_ns / u128::from(handlers.faults.max(1))) as u64,
+            mean_wait_ns: u64::try_from(handlers.wait_ns / u128::from(handlers.faults.max(1)))
+                .unwrap_or(u64::MAX),
             busy_ns: u64::try_from(handlers.busy_ns).unwrap_or(u64::MAX),
             most_outstanding: handlers.most_outstanding,
         }),
@@ -55,7 +57,7 @@ pub fn paper(scenario: &Scenario, figures: &Figures) -> Vec<Published> {
         what: figure.what(),
         published_ns: figure.ns,
         source: format!("{} ({})", preset.source, preset.certainty()),
-        measured_ns: figures.real(&figure.figure).round() as u64,
+        measured_ns: whole(figures.real(&figure.figure).round()),
     });
     compared.collect()
 }
@@ -179,7 +181,7 @@ fn timing(scenario: &Scenario) -> Vec<(&'static str, String)> {
 }
 
 fn in_words(delay: &Delay) -> String {
-    let ns = |ns: f64| duration(ns.round() as u64);
+    let ns = |ns: f64| duration(whole(ns.round()));
     let mean = ns(delay.mean());
     match delay {
         Delay::Constant(always) => format!("{}, always", duration(*always)),

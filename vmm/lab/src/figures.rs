@@ -2,8 +2,11 @@
 
 use hdrhistogram::Histogram;
 
+use refault_bus::bits::index;
+
 use super::outcome::ExperimentOutcome;
 use super::scenario::Scenario;
+use refault_observe::numbers::whole;
 use refault_observe::trace::FaultOutcome;
 
 /// The value of a figure.
@@ -176,6 +179,6 @@ fn ratio(part: f64, whole: f64) -> f64 {
 
 /// A quantile of sorted values (nearest rank); zero if there are none.
 fn quantile(sorted: &[u64], share: f64) -> u64 {
-    let rank = (share * sorted.len() as f64).ceil() as usize;
+    let rank = index(whole((share * sorted.len() as f64).ceil()));
     sorted.get(rank.max(1) - 1).copied().unwrap_or(0)
 }

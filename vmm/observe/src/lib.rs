@@ -2,8 +2,18 @@
 //! ([`summary`]) and report ([`report`]) into its folder ([`folder`]).
 
 #![warn(clippy::missing_errors_doc)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_lossless,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 pub mod folder;
+pub mod numbers;
 pub mod report;
 pub mod save;
 pub mod summary;

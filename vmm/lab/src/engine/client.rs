@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, AccessRights};
 use refault_abi::command::CMD_DESTROY_QP;
+use refault_bus::bits::{index, low_u8};
 use refault_bus::{Iova, Pasid};
 use refault_model::nic::{
     Buffer, CompletionQueue, Context, Driver, EventQueue, MemoryRegion, OnDemandRegion, QueuePair,
@@ -206,7 +207,7 @@ fn pin(
         let leaf = process.fault_at(Iova(SOURCE.0 + at), true)?;
         driver.domain().map(leaf.gpa, size.bytes())
     };
-    let pages = (0..bytes).step_by(size.bytes() as usize).map(page).collect::<Result<Vec<_>, _>>()?;
+    let pages = (0..bytes).step_by(index(size.bytes())).map(page).collect::<Result<Vec<_>, _>>()?;
     let (table, tables) = page_table(driver.memory(), driver.domain(), &pages, size)?;
     Ok((driver.register_pinned(pd, SOURCE, bytes, table)?, tables))
 }
@@ -238,5 +239,5 @@ impl Connection {
 
 /// log2 of the smallest ring that holds `count` entries.
 fn log2(count: u32) -> u8 {
-    count.max(2).next_power_of_two().trailing_zeros() as u8
+    low_u8(count.max(2).next_power_of_two().trailing_zeros().into())
 }

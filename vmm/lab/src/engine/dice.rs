@@ -3,6 +3,7 @@
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
+use refault_observe::numbers::whole;
 use refault_timing::sample::unit_interval;
 
 /// A purpose of random numbers.
@@ -42,7 +43,7 @@ pub(super) fn one_of(dice: &mut Pcg64Mcg, count: u64) -> u64 {
 
 /// Exponential gap in nanoseconds between independent events with a mean rate of `per_second`.
 pub(super) fn gap_ns(dice: &mut Pcg64Mcg, per_second: f64) -> u64 {
-    (-libm::log(1.0 - unit_interval(dice)) * 1e9 / per_second) as u64
+    whole(-libm::log(1.0 - unit_interval(dice)) * 1e9 / per_second)
 }
 
 #[cfg(test)]

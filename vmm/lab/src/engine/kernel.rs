@@ -13,6 +13,7 @@ use refault_model::paging::PageSize;
 use refault_model::process::FaultHandlers;
 use refault_model::vtd::{Answer, QueuedRequest, RemappingUnit};
 use refault_model::{ModelError, Process};
+use refault_observe::numbers::whole;
 
 use super::agenda::SimEvent;
 use super::client::Client;
@@ -177,7 +178,7 @@ impl GuestKernel {
         let timing = &self.timeline.timing;
         let major = happens(&mut self.dice, self.setup.major_share);
         let duration = self.timeline.draw(if major { &timing.major } else { &timing.minor });
-        let locked_ns = (duration as f64 * self.setup.locked_share) as u64;
+        let locked_ns = whole(duration as f64 * self.setup.locked_share);
         self.outcome.faults += 1;
         self.outcome.wait_ns += u128::from(self.timeline.now_ns() - fault.arrived_ns);
         self.outcome.busy_ns += u128::from(duration);

@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use rand_pcg::Pcg64Mcg;
 use refault_abi::codes::WC_SUCCESS;
 use refault_bus::Iova;
+use refault_bus::bits::low_u32;
 use refault_model::nic::work;
 use refault_model::paging::{PageSize, Rights};
 use refault_model::{ModelError, Process};
@@ -115,7 +116,7 @@ impl LoadGenerator {
     pub(super) fn collect(&mut self) -> Result<(), ModelError> {
         while let Some(entry) = self.client.completions.poll()? {
             let seen = entry.timestamp_ns + self.timeline.draw(&self.timeline.timing.completion);
-            let (client, slot) = (self.client.number, entry.wr_id as u32);
+            let (client, slot) = (self.client.number, low_u32(entry.wr_id));
             let success = entry.status == WC_SUCCESS;
             self.timeline.schedule_at(seen, SimEvent::Completion { client, slot, success });
         }

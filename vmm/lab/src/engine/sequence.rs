@@ -2,6 +2,8 @@
 
 use rand_pcg::Pcg64Mcg;
 
+use refault_bus::bits::{index, low_u32};
+
 use super::dice::one_of;
 use crate::scenario::{Load, Pattern};
 use refault_timing::sample::unit_interval;
@@ -70,9 +72,9 @@ fn zipf(count: u64, theta: f64, dice: &mut Pcg64Mcg) -> Kind {
         sum
     });
     let sums = sums.collect();
-    let mut order: Vec<u32> = (0..count as u32).collect();
+    let mut order: Vec<u32> = (0..low_u32(count)).collect();
     for last in (1..order.len()).rev() {
-        order.swap(last, one_of(dice, last as u64 + 1) as usize);
+        order.swap(last, index(one_of(dice, last as u64 + 1)));
     }
     Kind::Zipf { sums, order }
 }

@@ -1,6 +1,7 @@
 //! One cell: a program streams verified requests into a registered file, the operation happens in between, and every byte
 //! is checked afterwards.
 
+use refault_bus::bits::index;
 use refault_model::scheduler::Scheduler;
 
 use super::cell::{Cell, Ending, RequestCounts};
@@ -117,7 +118,7 @@ fn stream(
     for page in 0..pages {
         for &access in kinds {
             testbed.program.recover()?;
-            testbed.program.post(page as usize, access, page)?;
+            testbed.program.post(index(page), access, page)?;
             testbed.simulation.act();
             let done = testbed.program.drain()?;
             for done in &done {

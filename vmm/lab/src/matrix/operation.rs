@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use refault_bus::bits::index;
 use refault_model::dax::{DaxFs, FileId, FsError};
 
 use super::contents::{PageCandidates, WRITTEN, WordOwner, page_of, written};
@@ -149,7 +150,7 @@ impl FileOperation {
         match self {
             Self::Truncate => {
                 fs.truncate(data, TRUNCATED)?;
-                testbed.reference.edit(FileRole::Data, |pages| pages.truncate(TRUNCATED as usize));
+                testbed.reference.edit(FileRole::Data, |pages| pages.truncate(index(TRUNCATED)));
                 testbed.reuse_freed_blocks(FILE)
             }
             Self::Punch => {
@@ -166,7 +167,7 @@ impl FileOperation {
             }
             Self::Insert => {
                 fs.insert(data, MIDDLE.start, INSERTED)?;
-                let at = MIDDLE.start as usize;
+                let at = index(MIDDLE.start);
                 let hole = || (0..INSERTED).map(|_| PageCandidates::zeroes());
                 testbed.reference.edit(FileRole::Data, |pages| drop(pages.splice(at..at, hole())));
                 testbed.reuse_freed_blocks(FILE)
@@ -205,14 +206,14 @@ impl FileOperation {
 }
 
 fn indices(pages: &Range<u64>) -> Range<usize> {
-    pages.start as usize..pages.end as usize
+    index(pages.start)..index(pages.end)
 }
 
 /// Another program writes a page by write(2).
 fn write(testbed: &mut Testbed, fs: &DaxFs, data: FileId, page: u64) -> Result<(), FsError> {
     let bytes = written(BY_OTHERS, page);
     fs.write(data, page, WRITTEN.start as u64, &bytes)?;
-    testbed.reference.edit(FileRole::Data, |pages| pages[page as usize].write(WRITTEN.start, &bytes));
+    testbed.reference.edit(FileRole::Data, |pages| pages[index(page)].write(WRITTEN.start, &bytes));
     Ok(())
 }
 

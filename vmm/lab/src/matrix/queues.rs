@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use refault_abi::codes::{CAUSE_NONE, WC_SUCCESS, WC_WR_FLUSH_ERR, WcStatus};
 use refault_abi::command::CMD_DESTROY_QP;
+use refault_bus::bits::low_u32;
 use refault_bus::{Iova, Pasid};
 use refault_model::memory::FRAME;
 use refault_model::nic::{
@@ -126,11 +127,11 @@ impl QueueSet {
             PageAccess::Write(version) => {
                 let bytes = written(version, page);
                 self.process.write(buffer, &bytes)?;
-                let piece = work::piece(buffer, bytes.len() as u32, self.local.key);
+                let piece = work::piece(buffer, low_u32(bytes.len() as u64), self.local.key);
                 work::rdma_write(id, piece, Iova(target.0 + WRITTEN.start as u64), rkey)
             }
             PageAccess::Read => {
-                let piece = work::piece(buffer, PAGE as u32, self.local.key);
+                let piece = work::piece(buffer, low_u32(PAGE as u64), self.local.key);
                 work::rdma_read(id, piece, target, rkey)
             }
         };

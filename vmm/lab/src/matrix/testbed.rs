@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use refault_bus::bits::index;
 use refault_model::dax::{DaxFs, FileId, FsError, NoRule};
 use refault_model::policy::Policy;
 use refault_model::scheduler::Scheduler;
@@ -44,7 +45,7 @@ impl Reference {
     }
 
     pub(super) fn page(&mut self, role: FileRole, page: u64) -> Option<&mut PageCandidates> {
-        self.0.get_mut(&role)?.get_mut(page as usize)
+        self.0.get_mut(&role)?.get_mut(index(page))
     }
 
     pub(super) fn copy(&mut self, from: FileRole, to: FileRole) {
@@ -118,7 +119,7 @@ impl Testbed {
         // A punched hole must behave like pages that were never written.
         fs.punch(data, HOLE)?;
         reference.edit(FileRole::Data, |pages| {
-            pages[HOLE.start as usize..HOLE.end as usize].fill(PageCandidates::zeroes());
+            pages[index(HOLE.start)..index(HOLE.end)].fill(PageCandidates::zeroes());
         });
         files.insert(FileRole::Data, data);
         let bystander = make(&fs, &mut reference, (FileRole::Bystander, WordOwner::Bystander), 4)?;

@@ -1,5 +1,6 @@
 //! Validates TOML into a [`Scenario`]: ranges, defaults, and constraints between keys.
 
+use refault_bus::bits::{low_u8, low_u32};
 use refault_nic::RemoteFaults;
 use refault_timing::fields::Fields;
 use refault_timing::tree::{Node, TomlTable, Value};
@@ -123,7 +124,7 @@ fn region(fields: &Fields<'_>, page: u64) -> Result<u64, TextError> {
 fn message(fields: &Fields<'_>, region: u64) -> Result<u32, TextError> {
     let bytes = fields.size("message", 1..=MAX_MESSAGE, 4096)?;
     if bytes <= region {
-        return Ok(bytes as u32);
+        return Ok(low_u32(bytes));
     }
     let what = format!("is {}, larger than the region of {}", show_size(bytes), show_size(region));
     Err(fields.error("message", &what, "write a smaller message, or a larger load.region"))
@@ -214,13 +215,13 @@ fn device(root: &TomlTable, node: &Node) -> Result<Device, TextError> {
     Ok(Device {
         mode: fields.choice("mode", &MODES, TranslationMode::Pasid)?,
         credits: fields.count("credits", 1..=512, 256)?,
-        page_request_order: fields.count("page_request_order", 0..=7, 4)? as u8,
+        page_request_order: low_u8(fields.count("page_request_order", 0..=7, 4)?.into()),
         atc_entries: fields.count("atc_entries", 1..=1 << 20, 8192)? as usize,
         iotlb_entries: fields.count("iotlb_entries", 1..=1 << 20, 8192)? as usize,
         workers: fields.count("workers", 1..=64, 1)? as usize,
         fault_window: fields.count("fault_window", 1..=64, 8)?,
         remote_faults,
-        min_rnr_timer: fields.count("min_rnr_timer", 0..=31, 1)? as u8,
+        min_rnr_timer: low_u8(fields.count("min_rnr_timer", 0..=31, 1)?.into()),
         fault_timeout_ns: fields.duration("fault_timeout", 1000..=LONGEST_NS)?,
     })
 }

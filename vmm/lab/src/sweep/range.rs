@@ -1,6 +1,7 @@
 //! The values of an axis from one number, size or duration to another.
 
 use super::axis::show;
+use refault_observe::numbers::{integer, whole};
 use refault_timing::fields::Fields;
 use refault_timing::text::TextError;
 use refault_timing::tree::{Node, Value};
@@ -42,10 +43,10 @@ impl Quantity {
 
     fn value(self, number: f64) -> Value {
         match self {
-            Self::Integer => Value::Integer(number.round() as i128),
+            Self::Integer => Value::Integer(integer(number.round())),
             Self::Real => Value::Float(decimal(number)),
-            Self::Duration => Value::Text(units::show_duration(number.round() as u64)),
-            Self::Size => Value::Text(units::show_size(number.round() as u64)),
+            Self::Duration => Value::Text(units::show_duration(whole(number.round()))),
+            Self::Size => Value::Text(units::show_size(whole(number.round()))),
         }
     }
 }

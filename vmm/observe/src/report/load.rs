@@ -142,7 +142,8 @@ pub(super) fn digest(records: &Records) -> Digest {
         let span = records.scenarios.get(usize::from(fault.scenario));
         let (name, mode) = span.map_or(("", ""), |span| (span.name.as_str(), span.mode.as_str()));
         let number = labels.number(&faults::plain(name), &faults::plain(mode));
-        digest.fault(&FaultRecord { scenario: number as u16, ..fault });
+        let scenario = u16::try_from(number).unwrap_or(u16::MAX);
+        digest.fault(&FaultRecord { scenario, ..fault });
     }
     records.invalidations.iter().for_each(|one| digest.invalidation(one));
     records.requests.iter().for_each(|one| digest.request(one));

@@ -1,5 +1,7 @@
 //! Formats numbers for people: three significant digits and a unit.
 
+use crate::numbers::whole;
+
 /// A duration: `740 ns`, `12.3 µs`, `4.56 ms`, `1.20 s`.
 pub fn duration(ns: u64) -> String {
     match ns {
@@ -11,11 +13,11 @@ pub fn duration(ns: u64) -> String {
 
 /// A duration in seconds: `8.25 s`, `2 min 31 s`.
 pub fn seconds(seconds: f64) -> String {
-    let whole = seconds.max(0.0).round() as u64;
-    if whole < 100 {
-        return duration((seconds.max(0.0) * 1e9) as u64);
+    let rounded = whole(seconds.round());
+    if rounded < 100 {
+        return duration(whole(seconds * 1e9));
     }
-    format!("{}\u{a0}min {}\u{a0}s", whole / 60, whole % 60)
+    format!("{}\u{a0}min {}\u{a0}s", rounded / 60, rounded % 60)
 }
 
 /// An amount of data: `512 B`, `64.0 MiB`.
@@ -31,7 +33,7 @@ pub fn bytes_per_second(amount: u64, seconds: f64) -> String {
     if seconds <= 0.0 {
         return "–".into();
     }
-    format!("{}/s", bytes((amount as f64 / seconds) as u64))
+    format!("{}/s", bytes(whole(amount as f64 / seconds)))
 }
 
 /// A count, in groups of three digits: `1 234 567`.
@@ -62,7 +64,8 @@ pub fn percent(part: u64, whole: u64) -> String {
 /// As [`percent`], for sums that exceed 64 bits.
 pub fn percent_wide(part: u128, whole: u128) -> String {
     let shift = (128 - whole.leading_zeros()).saturating_sub(60);
-    percent((part >> shift) as u64, (whole >> shift) as u64)
+    let narrow = |sum: u128| u64::try_from(sum >> shift).unwrap_or(u64::MAX);
+    percent(narrow(part), narrow(whole))
 }
 
 /// A round share between 0 and 1: `75 %`, `0.01 %`.
@@ -74,12 +77,12 @@ pub fn percent_of(share: f64) -> String {
 /// A round duration on an axis up to `max`, in the unit that suits the whole axis: `0`, `250 µs`, `1.5 ms`.
 pub fn tick(ns: u64, max: u64) -> String {
     let (unit, name) = match max {
-        0..2_000 => (1, "ns"),
-        2_000..2_000_000 => (1_000, "µs"),
-        2_000_000..2_000_000_000 => (1_000_000, "ms"),
-        _ => (1_000_000_000, "s"),
+        0..2_000 => (1.0, "ns"),
+        2_000..2_000_000 => (1e3, "µs"),
+        2_000_000..2_000_000_000 => (1e6, "ms"),
+        _ => (1e9, "s"),
     };
-    if ns == 0 { "0".into() } else { format!("{}\u{a0}{name}", ns as f64 / unit as f64) }
+    if ns == 0 { "0".into() } else { format!("{}\u{a0}{name}", ns as f64 / unit) }
 }
 
 /// `one fault`, `7 faults`.
@@ -133,8 +136,8 @@ impl FigureUnit {
     /// Formats a value with its unit.
     pub fn format(self, value: f64) -> String {
         match self {
-            Self::Ns => duration(value.max(0.0).round() as u64),
-            Self::Bytes => bytes(value.max(0.0) as u64),
+            Self::Ns => duration(whole(value.round())),
+            Self::Bytes => bytes(whole(value)),
             Self::Megabytes => format!("{}\u{a0}MB/s", short(value)),
             Self::PerSecond => format!("{}/s", short(value)),
             Self::Share => format!("{}\u{a0}%", short(value * 100.0)),

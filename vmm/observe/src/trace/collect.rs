@@ -182,7 +182,7 @@ impl Collector {
             }
             None => 0,
         };
-        self.current = index as u16;
+        self.current = u16::try_from(index).unwrap_or(u16::MAX);
     }
 
     pub(super) fn end(&mut self, at: u64) {

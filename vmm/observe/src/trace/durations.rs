@@ -66,7 +66,7 @@ impl Durations {
 
     /// Mean, rounded down; zero if empty.
     pub(crate) fn mean(&self) -> u64 {
-        (self.sum / u128::from(self.count().max(1))) as u64
+        u64::try_from(self.sum / u128::from(self.count().max(1))).unwrap_or(u64::MAX)
     }
 
     /// Exact minimum; zero if empty.

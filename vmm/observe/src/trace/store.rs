@@ -1,5 +1,6 @@
 //! A compact store of fault records: 72 bytes each, so 100,000 of them take 7 MiB.
 
+use refault_bus::bits::low_u32;
 use refault_bus::{AddressSpace, Iova, Pasid, PrgIndex};
 
 use super::record::{FaultOutcome, FaultRecord, StageTimes};
@@ -175,10 +176,10 @@ impl Distance {
 
     fn new(ns: u64) -> Self {
         if ns < u64::from(Self::COARSE) {
-            return Self(ns as u32);
+            return Self(low_u32(ns));
         }
         let coarse = (ns >> 10).min(u64::from(Self::COARSE) - 2);
-        Self(coarse as u32 | Self::COARSE)
+        Self(low_u32(coarse) | Self::COARSE)
     }
 
     fn ns(self) -> Option<u64> {

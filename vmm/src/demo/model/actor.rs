@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use refault_bus::Iova;
+use refault_bus::bits::index;
 use refault_model::Process;
 use refault_model::dax::{DaxFs, FileId, FsError};
 use refault_model::paging::Rights;
@@ -92,7 +93,7 @@ impl Actor for FileActor {
         let (began, version) = (self.tick(), Some((Owner::Target, self.next)));
         self.next += 1;
         self.in_flight.insert(slot, (message, version, began));
-        if let Some(page) = self.stage.as_mut().and_then(|stage| stage.ledger.get_mut(message as usize)) {
+        if let Some(page) = self.stage.as_mut().and_then(|stage| stage.ledger.get_mut(index(message))) {
             page.begin(version);
         }
         bytes(version, message)
@@ -102,7 +103,7 @@ impl Actor for FileActor {
         let now = self.tick();
         let Some((message, version, began)) = self.in_flight.remove(&slot) else { return };
         let Some(stage) = &mut self.stage else { return };
-        if let Some(page) = stage.ledger.get_mut(message as usize) {
+        if let Some(page) = stage.ledger.get_mut(index(message)) {
             page.end(version, began, now, success);
         }
         if success {
@@ -159,7 +160,7 @@ impl Stage {
         let (file, pages) = (self.target, self.fs.size(self.target)?);
         for number in 0..pages {
             let found = self.fs.read(file, number)?;
-            let wrong = self.ledger[number as usize].wrong(number, &found);
+            let wrong = self.ledger[index(number)].wrong(number, &found);
             self.count(wrong);
         }
         Ok(())
@@ -191,10 +192,10 @@ impl Stage {
 
     /// The block of each page, none for a hole.
     fn places(&self) -> Result<Vec<Option<u64>>> {
-        let mut places = vec![None; self.fs.size(self.target)? as usize];
+        let mut places = vec![None; index(self.fs.size(self.target)?)];
         for extent in self.fs.extents(self.target)? {
             for page in 0..extent.pages {
-                places[(extent.page + page) as usize] = Some(extent.block.0 + page);
+                places[index(extent.page + page)] = Some(extent.block.0 + page);
             }
         }
         Ok(places)

@@ -24,6 +24,7 @@ use super::view::View;
 use refault_lab::engine::{self, run_with_actor};
 use refault_lab::outcome::ExperimentOutcome;
 use refault_lab::scenario::{self, Arrival, Device, Guest, Load, Pattern, Scenario};
+use refault_observe::numbers::whole;
 use refault_observe::summary::RunResult as Verdict;
 use refault_observe::trace::{FaultRecord, FaultSummary, Records, ScenarioSpan};
 use refault_os::speed::Speed;
@@ -135,7 +136,7 @@ fn one(args: &DemoArgs, subject: &Subject) -> Result<ModelRow> {
             remark: remark.into(),
         });
     }
-    let steps = (STEPS * scale(args)).ceil().max(2.0) as u32;
+    let steps = u32::try_from(whole((STEPS * scale(args)).ceil().max(2.0))).unwrap_or(u32::MAX);
     let script = script(&subject.scenario, steps).context("no script for that scenario")?;
     let board = Arc::new(Mutex::new(GuestCounters::default()));
     let actor = FileActor::new(script, PAGES, board.clone());
@@ -200,7 +201,7 @@ fn scenario_of(args: &DemoArgs, subject: &Subject) -> Result<Scenario> {
 /// Appends a scenario's faults to those of earlier ones, on one timeline.
 fn append(records: &mut Records, subject: &Subject, outcome: &ExperimentOutcome) {
     let origin = records.scenarios.last().map_or(0, |span| span.end);
-    let scenario = records.scenarios.len() as u16;
+    let scenario = u16::try_from(records.scenarios.len()).unwrap_or(u16::MAX);
     let (name, mode) = (subject.scenario.clone(), subject.label());
     let end = origin + outcome.load.duration_ns;
     records.scenarios.push(ScenarioSpan { name, mode, begin: origin, end });

@@ -1,5 +1,6 @@
 //! The scenarios' operations on the file, as in the programs of a real guest (guest-driver/workload).
 
+use refault_bus::bits::index;
 use refault_model::dax::FileId;
 
 use super::actor::{Result, Stage, new_file};
@@ -117,7 +118,7 @@ impl Script for Exchange {
         stage.fs.exchange(stage.target, *donor, range.clone())?;
         let now = stage.now();
         for page in range {
-            stage.ledger[page as usize].exchange(&mut pages[page as usize], now);
+            stage.ledger[index(page)].exchange(&mut pages[index(page)], now);
         }
         Ok(step(&mut self.left, stage))
     }
@@ -164,7 +165,7 @@ impl Script for Punch {
         let (count, now) = (range.end - range.start, stage.now());
         stage.fs.punch(stage.target, range.clone())?;
         for page in range {
-            stage.ledger[page as usize].replace(None, now);
+            stage.ledger[index(page)].replace(None, now);
         }
         self.reuser = Some(Reuser::new(stage, self.left, count)?);
         Ok(step(&mut self.left, stage))
@@ -187,7 +188,7 @@ impl Script for Truncate {
         let (rest, now) = (pages - pages / 4, stage.now());
         if let Some(reuser) = self.reuser.take() {
             stage.fs.truncate(stage.target, pages)?;
-            stage.ledger[rest as usize..].iter_mut().for_each(|page| page.replace(None, now));
+            stage.ledger[index(rest)..].iter_mut().for_each(|page| page.replace(None, now));
             reuser.retire(stage)?;
             return Ok(step(&mut self.left, stage));
         }

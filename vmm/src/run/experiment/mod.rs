@@ -148,7 +148,7 @@ fn encode(request: &LoadRequest) -> [u8; 16] {
     let flags = if request.write { WRITE } else { 0 } | if request.cold { COLD } else { 0 };
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&request.gap_ns.to_le_bytes());
-    bytes[8..12].copy_from_slice(&(request.message as u32).to_le_bytes());
+    bytes[8..12].copy_from_slice(&u32::try_from(request.message).unwrap_or(u32::MAX).to_le_bytes());
     bytes[12..].copy_from_slice(&flags.to_le_bytes());
     bytes
 }

@@ -1,6 +1,7 @@
 //! Histogram of fault latency, divided by component.
 
 use super::svg::{CountAxis, Drawing, Frame, TimeAxis};
+use crate::numbers::whole;
 use crate::report::digest::bins::LogBins;
 use crate::report::digest::{Group, LatencyBar, PARTS};
 use crate::report::units::{duration, percent, plural};
@@ -40,7 +41,7 @@ fn divided(out: &mut Drawing, y: &CountAxis, (left, right): (f64, f64), bar: &La
 }
 
 fn tip((from, to): (f64, f64), bar: &LatencyBar) -> String {
-    let (from, to) = (duration(from as u64), duration(to as u64));
+    let (from, to) = (duration(whole(from)), duration(whole(to)));
     let mut tip = format!("{} of {from} to {to}", plural(bar.faults, "fault", "faults"));
     for (part, &sum) in PARTS.iter().zip(&bar.parts) {
         if sum > 0 {

@@ -1,6 +1,7 @@
 //! Distributions as curves: the share that took no longer than a time and, on a logarithmic axis, the share that took longer.
 
 use super::svg::{Drawing, Frame, TimeAxis};
+use crate::numbers::exponent;
 use crate::report::digest::bins::LogBins;
 use crate::report::units::{duration, percent_of};
 use crate::trace::Durations;
@@ -112,7 +113,7 @@ impl Shares {
     fn draw(&self, frame: &Frame, out: &mut Drawing) {
         let ticks: Vec<f64> = match *self {
             Self::Done => vec![0.0, 0.25, 0.5, 0.75, 1.0],
-            Self::Left { decades } => (0..=decades as i32).map(|nines| 1.0 - 10f64.powi(-nines)).collect(),
+            Self::Left { decades } => (0..=exponent(decades)).map(|nines| 1.0 - 10f64.powi(-nines)).collect(),
         };
         for done in ticks {
             let y = self.height(frame, done);

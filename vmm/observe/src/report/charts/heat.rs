@@ -1,6 +1,9 @@
 //! A heat map: a figure over two axes.
 
+use refault_bus::bits::{index, low_u8};
+
 use super::svg::{Drawing, Frame};
+use crate::numbers::whole;
 use crate::report::units::FigureUnit;
 
 /// The colour map cividis, from low to high (Nuñez, Anderton and Renslow 2018): its lightness increases evenly, and it looks
@@ -160,9 +163,9 @@ impl Scale {
 /// The colour of a share from 0 to 1.
 fn colour(share: f64) -> String {
     let place = share.clamp(0.0, 1.0) * (COLOURS.len() - 1) as f64;
-    let low = (place as usize).min(COLOURS.len() - 2);
+    let low = index(whole(place)).min(COLOURS.len() - 2);
     let mix = |from: u8, to: u8| {
-        (f64::from(from) + (place - low as f64) * (f64::from(to) - f64::from(from))).round() as u8
+        low_u8(whole((f64::from(from) + (place - low as f64) * (f64::from(to) - f64::from(from))).round()))
     };
     let (from, to) = (COLOURS[low], COLOURS[low + 1]);
     format!("#{:02x}{:02x}{:02x}", mix(from.0, to.0), mix(from.1, to.1), mix(from.2, to.2))

@@ -1,6 +1,9 @@
 //! A line chart: figures over one axis.
 
+use refault_bus::bits::index;
+
 use super::svg::{CountAxis, Drawing, Frame};
+use crate::numbers::{exponent, whole};
 use crate::report::markup::Text;
 use crate::report::units::FigureUnit;
 
@@ -109,12 +112,12 @@ impl Height {
         let (low, high) =
             values.fold((f64::MAX, 0.0f64), |(low, high), value| (low.min(value), high.max(value)));
         if low > 0.0 && high / low > 20.0 {
-            let (low, high) = (low.log10().floor() as i32, high.log10().ceil() as i32);
+            let (low, high) = (exponent(low.log10().floor()), exponent(high.log10().ceil()));
             return Self::Log { frame: *frame, low, high };
         }
         // Counts thousandths of the next power of ten, because ticks are integers and shares are not.
-        let per_count = 10f64.powi(high.max(1e-9).log10().ceil() as i32 - 3);
-        let steps = (high / per_count).ceil().max(1.0) as u64;
+        let per_count = 10f64.powi(exponent(high.max(1e-9).log10().ceil()) - 3);
+        let steps = whole((high / per_count).ceil().max(1.0));
         Self::Linear { axis: CountAxis::new(frame.top, frame.y_end(), steps), per_count, steps }
     }
 
@@ -138,7 +141,7 @@ impl Height {
             }
             Self::Linear { per_count, steps, .. } => {
                 let step = crate::report::digest::bins::nice_step(steps.div_ceil(5).max(1));
-                for tick in (0..=steps.div_ceil(step) * step).step_by(step as usize) {
+                for tick in (0..=steps.div_ceil(step) * step).step_by(index(step)) {
                     self.tick(out, frame, unit, tick as f64 * per_count);
                 }
                 ""

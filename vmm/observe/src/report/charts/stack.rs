@@ -1,6 +1,7 @@
 //! The mean fault by segment, in the order of the path, one bar for each group of faults.
 
 use super::svg::{Drawing, Frame, LinearTime};
+use crate::numbers;
 use crate::report::digest::Group;
 use crate::report::markup::Text;
 use crate::report::units::{duration, percent};
@@ -39,8 +40,8 @@ fn bar(out: &mut Drawing, x: &LinearTime, top: f64, name: &str, group: &Group) {
     for (place, segment, class) in order() {
         let mean = group.mean_of(place);
         if mean > 0.0 {
-            let share = percent(mean as u64, whole);
-            let tip = format!("{name}\n{segment}: mean {}, {share}", duration(mean as u64));
+            let share = percent(numbers::whole(mean), whole);
+            let tip = format!("{name}\n{segment}: mean {}, {share}", duration(numbers::whole(mean)));
             out.group("cell", &tip, |out| out.rect(&class, (x.x(at), top), (x.x(at + mean), top + 18.0)));
         }
         at += mean;

@@ -2,6 +2,9 @@
 
 use std::fmt::{self, Display, Write};
 
+use refault_bus::bits::index;
+
+use crate::numbers::{integer, whole};
 use crate::report::digest::bins::nice_step;
 use crate::report::markup::Text;
 use crate::report::units;
@@ -141,7 +144,7 @@ impl LinearTime {
     /// Draws ticks, labels, grid and title.
     pub(in crate::report) fn draw(&self, out: &mut Drawing, title: &str) {
         let bottom = self.frame.y_end();
-        for tick in (0..=self.max).step_by(self.step.max(1) as usize) {
+        for tick in (0..=self.max).step_by(index(self.step.max(1))) {
             let x = self.x(tick as f64);
             out.line(if tick == 0 { "axis" } else { "grid" }, (x, self.frame.top), (x, bottom));
             out.text("tick mid", x, bottom + 17.0, &units::tick(tick, self.max));
@@ -163,7 +166,7 @@ pub(in crate::report) struct CountAxis {
 impl CountAxis {
     /// From zero to at least `max`, between two heights.
     pub(in crate::report) fn new(top: f64, bottom: f64, max: u64) -> Self {
-        let wanted = ((bottom - top) / 45.0).clamp(2.0, 6.0) as u64;
+        let wanted = whole(((bottom - top) / 45.0).clamp(2.0, 6.0));
         let step = nice_step(max.div_ceil(wanted).max(1));
         Self { top, bottom, step, max: max.max(1).div_ceil(step) * step }
     }
@@ -175,7 +178,7 @@ impl CountAxis {
 
     /// Draws ticks, labels, grid and title.
     pub(in crate::report) fn draw(&self, frame: &Frame, out: &mut Drawing, title: &str) {
-        for tick in (0..=self.max).step_by(self.step.max(1) as usize) {
+        for tick in (0..=self.max).step_by(index(self.step.max(1))) {
             let y = self.y(tick as f64);
             out.line(if tick == 0 { "axis" } else { "grid" }, (frame.left, y), (frame.x_end(), y));
             out.text("tick end", frame.left - 8.0, y + 4.0, &units::count(tick));
@@ -257,7 +260,7 @@ pub(in crate::report) struct N(pub(in crate::report) f64);
 
 impl Display for N {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tenths = (self.0 * 10.0).round() as i64;
+        let tenths = integer((self.0 * 10.0).round());
         match tenths % 10 {
             0 => write!(f, "{}", tenths / 10),
             _ => write!(f, "{:.1}", tenths as f64 / 10.0),

@@ -1,6 +1,7 @@
 //! The run over time: faults resolved, faults open, and invalidations.
 
 use super::svg::{CountAxis, Drawing, Frame};
+use crate::numbers::whole;
 use crate::report::digest::Digest;
 use crate::report::digest::bins::nice_step;
 use crate::report::digest::series::{Interval, TimeSeries};
@@ -80,7 +81,7 @@ impl Time<'_> {
         let values: Vec<f64> =
             self.series.steps.iter().map(|step| (track.value)(step, self.series.step)).collect();
         let most = values.iter().copied().fold(0.0, f64::max);
-        let y = CountAxis::new(top, bottom, most.ceil() as u64);
+        let y = CountAxis::new(top, bottom, whole(most.ceil()));
         y.draw(&self.frame, out, track.title);
         let corners = values.iter().enumerate().flat_map(|(place, &value)| {
             [(self.x(place as f64), y.y(value)), (self.x(place as f64 + 1.0), y.y(value))]
@@ -143,7 +144,7 @@ impl Time<'_> {
             units::tick(at, self.series.begin(self.series.steps.len())),
             duration(length),
             count(step.ended),
-            count(rate(step.ended, length).round() as u64),
+            count(whole(rate(step.ended, length).round())),
             step.open_ns as f64 / length as f64
         );
         if step.invalidated > 0 {

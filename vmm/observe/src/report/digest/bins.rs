@@ -1,36 +1,40 @@
 //! Bins of a logarithmic axis, and round steps of a linear one.
 
+use refault_bus::bits::index;
+
+use crate::numbers::whole;
+
 /// Equal bins of a logarithmic axis: `per_decade` of them between powers of ten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::report) struct LogBins {
-    per_decade: i32,
+    per_decade: usize,
     /// Index of the first bin, counted from 1 ns.
-    first: i32,
+    first: usize,
     pub(in crate::report) len: usize,
 }
 
 impl LogBins {
     /// Bins from the decade of `min` to the decade of `max`, in nanoseconds.
-    pub(in crate::report) fn around(min: u64, max: u64, per_decade: i32) -> Self {
-        let decade = |ns: u64| ns.max(1).ilog10() as i32;
+    pub(in crate::report) fn around(min: u64, max: u64, per_decade: usize) -> Self {
+        let decade = |ns: u64| ns.max(1).ilog10() as usize;
         let (low, high) = (decade(min), decade(max) + 1);
-        Self { per_decade, first: low * per_decade, len: ((high - low) * per_decade) as usize }
+        Self { per_decade, first: low * per_decade, len: (high - low) * per_decade }
     }
 
     /// The bin of a value; values beyond the axis go to the outermost bins.
     pub(in crate::report) fn bin(&self, ns: u64) -> usize {
-        let place = ((ns.max(1) as f64).log10() * f64::from(self.per_decade)).floor() as i32 - self.first;
-        (place.max(0) as usize).min(self.len.saturating_sub(1))
+        let number = index(whole((ns.max(1) as f64).log10() * self.per_decade as f64));
+        number.saturating_sub(self.first).min(self.len.saturating_sub(1))
     }
 
     /// Index of a bin counted from 1 ns.
     pub(in crate::report) fn number_of(&self, bin: usize) -> usize {
-        (self.first + bin as i32).max(0) as usize
+        self.first + bin
     }
 
     /// The lower edge of a bin, in nanoseconds.
     pub(in crate::report) fn edge(&self, bin: usize) -> f64 {
-        10f64.powf(f64::from(self.first + bin as i32) / f64::from(self.per_decade))
+        10f64.powf((self.first + bin) as f64 / self.per_decade as f64)
     }
 }
 
@@ -56,7 +60,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_value_lies_between_the_edges_of_its_bin(ns in 1u64..1 << 50, low in 1u64..1 << 40, per in 1i32..20) {
+        fn a_value_lies_between_the_edges_of_its_bin(ns in 1u64..1 << 50, low in 1u64..1 << 40, per in 1usize..20) {
             let bins = LogBins::around(low.min(ns), low.max(ns), per);
             let bin = bins.bin(ns);
             prop_assert!(bin < bins.len);

@@ -34,10 +34,10 @@ pub(in crate::report) const fn component(segment: usize) -> Component {
 }
 
 /// Bars per decade of latency.
-pub(in crate::report) const PER_DECADE: i32 = 12;
+pub(in crate::report) const PER_DECADE: usize = 12;
 
 /// Decades with bars: from a nanosecond to three hours.
-const DECADES: i32 = 13;
+const DECADES: u32 = 13;
 
 /// The statistics of a run.
 #[derive(Clone, Debug)]
@@ -151,7 +151,7 @@ impl Default for Group {
             total: Durations::new(),
             parts: std::array::from_fn(|_| Durations::new()),
             segments: std::array::from_fn(|_| Durations::new()),
-            bars: vec![LatencyBar::default(); (PER_DECADE * DECADES) as usize],
+            bars: vec![LatencyBar::default(); PER_DECADE * DECADES as usize],
             others: [0; 3],
         }
     }
@@ -211,7 +211,7 @@ impl Group {
 
     /// The bins of [`Self::bars`].
     fn every_bar() -> LogBins {
-        LogBins::around(1, 10u64.pow(DECADES as u32) - 1, PER_DECADE)
+        LogBins::around(1, 10u64.pow(DECADES) - 1, PER_DECADE)
     }
 
     /// The bar over a bin of `bins`, which must have [`PER_DECADE`] bins per decade.

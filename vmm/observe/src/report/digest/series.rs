@@ -1,5 +1,7 @@
 //! Counts over time in bounded memory: intervals grow with the covered time span.
 
+use refault_bus::bits::index;
+
 use crate::trace::{FaultOutcome, FaultRecord};
 
 /// Most intervals. Once reached, there are always at least a fifth as many.
@@ -62,7 +64,7 @@ impl TimeSeries {
     }
 
     fn place(&self, at: u64) -> usize {
-        (at / self.step - self.first) as usize
+        index(at / self.step - self.first)
     }
 
     /// Extends the series to a time span.
@@ -76,7 +78,7 @@ impl TimeSeries {
             if last - first < MAX_STEPS {
                 let before = if self.steps.is_empty() { 0 } else { self.first - first };
                 self.steps.splice(0..0, (0..before).map(|_| Interval::default()));
-                self.steps.resize((last - first + 1) as usize, Interval::default());
+                self.steps.resize(index(last - first + 1), Interval::default());
                 self.first = first;
                 return;
             }
@@ -90,7 +92,7 @@ impl TimeSeries {
         let first = self.first / factor;
         let mut steps: Vec<Interval> = Vec::new();
         for (step, number) in self.steps.iter().zip(self.first..) {
-            let place = (number / factor - first) as usize;
+            let place = index(number / factor - first);
             steps.resize(steps.len().max(place + 1), Interval::default());
             steps[place].ended += step.ended;
             steps[place].open_ns += step.open_ns;

@@ -118,7 +118,7 @@ impl<'a> Row<'a> {
         let mut row = Self { line, columns, text, ends: [0; MAX_FIELDS], fields: 0 };
         let commas = text.iter().enumerate().filter(|&(_, &byte)| byte == b',').map(|(at, _)| at);
         for (end, at) in row.ends.iter_mut().zip(commas.chain([text.len()])) {
-            *end = at as u32;
+            *end = u32::try_from(at).unwrap_or(u32::MAX);
             row.fields += 1;
         }
         row

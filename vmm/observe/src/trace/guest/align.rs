@@ -5,6 +5,8 @@
 //! pair cuts by a half-plane. The only assumptions are that both clocks run at constant rates, and that no effect precedes
 //! its cause. If the polygon becomes empty, one assumption is violated.
 
+use crate::numbers::integer;
+
 /// Largest relative difference of the clocks' rates.
 const DRIFT: f64 = 1e-3;
 /// Vertices closer than this, in nanoseconds, are merged: the precision of `f64` for these numbers.
@@ -87,7 +89,7 @@ impl ClockLines {
     /// The range of offsets in the middle of the span, in nanoseconds.
     pub(super) fn offsets_ns(&self) -> Option<(i64, i64)> {
         let all = || self.corners.iter().map(|corner| corner.0);
-        let whole = |offset: f64| i64::try_from(self.base + offset as i128).unwrap_or(i64::MAX);
+        let whole = |offset: f64| i64::try_from(self.base + integer(offset)).unwrap_or(i64::MAX);
         let (low, high) = (all().reduce(f64::min)?, all().reduce(f64::max)?);
         Some((whole(low.floor()), whole(high.ceil())))
     }
@@ -128,18 +130,18 @@ impl ClockLine {
     /// Converts a guest time; zero if it is before the recorder's start.
     pub(super) fn recorder(&self, guest: u64) -> u64 {
         let at = (i128::from(guest) - i128::from(self.middle)) as f64 / self.half;
-        let offset = self.base + (self.offset + at * self.rise).round() as i128;
+        let offset = self.base + integer((self.offset + at * self.rise).round());
         u64::try_from(i128::from(guest) + offset).unwrap_or(0)
     }
 
     /// The recorder's lead in the middle of the span, in nanoseconds.
     pub(super) fn offset_ns(&self) -> i64 {
-        i64::try_from(self.base + self.offset.round() as i128).unwrap_or(i64::MAX)
+        i64::try_from(self.base + integer(self.offset.round())).unwrap_or(i64::MAX)
     }
 
     /// How much faster the recorder's clock runs, in parts per billion.
     pub(super) fn drift_ppb(&self) -> i64 {
-        (1e9 * self.rise / self.half) as i64
+        i64::try_from(integer(1e9 * self.rise / self.half)).unwrap_or(i64::MAX)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Events of the guest's kernel, decoded.
 
+use refault_bus::bits::low_u32;
 use refault_bus::{AddressSpace, Pasid, PrgIndex};
 
 use super::format::Format;
@@ -54,7 +55,7 @@ impl GuestEvent {
             "fault_handled" => (GuestStep::Handled, Some(of_region()?)),
             _ => return None,
         };
-        let thread = field("common_pid")? as u32;
+        let thread = low_u32(field("common_pid")?);
         let page = field("address").map(|address| address & !0xfff);
         Some(Self { at, thread, step, fault, page })
     }

@@ -5,6 +5,7 @@ use super::episode::{Episode, episodes};
 use super::event::FaultKey;
 use super::load::{GuestTrace, Reading};
 use super::{Clocks, GuestSegment, GuestStages};
+use crate::numbers::whole;
 use crate::trace::durations::Durations;
 use crate::trace::{FaultRecord, Records, SEGMENTS};
 
@@ -66,7 +67,7 @@ impl Merge {
         let any = || ClockLines::near(span, (first.before, first.device), FAR);
         let by_readings = any().with(readings.iter().flat_map(Reading::known));
         let coarse = by_readings.center().ok_or("readings of the clocks contradict each other")?;
-        let slack = by_readings.uncertainty().unwrap_or(FAR) as u64 + 1;
+        let slack = whole(by_readings.uncertainty().unwrap_or(FAR)) + 1;
         let mut matcher = Matcher { taken: vec![false; episodes.len()], episodes, line: coarse, slack };
         let pairs: Vec<_> = records.faults.iter().map(|fault| matcher.pair(&fault)).collect();
         let known = || pairs.iter().flatten().flat_map(Pair::known);
@@ -78,7 +79,7 @@ impl Merge {
         let clocks = Clocks {
             offset_ns: line.offset_ns(),
             drift_ppb: line.drift_ppb(),
-            uncertainty_ns: uncertainty.ceil() as u64,
+            uncertainty_ns: whole(uncertainty.ceil()),
             readings: readings.len() as u64,
             by_readings: by_readings.offsets_ns().unwrap_or_default(),
             by_causality: by_causality.offsets_ns().unwrap_or_default(),
