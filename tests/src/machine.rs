@@ -69,20 +69,20 @@ impl Default for MachineSetup {
 }
 
 impl MachineSetup {
-    fn rig(&self, clock: Arc<dyn Clock>, probe: Arc<dyn Probe>) -> rig::MachineSetup {
-        rig::MachineSetup {
+    fn rig(&self, clock: Arc<dyn Clock>, probe: Arc<dyn Probe>) -> rig::ModelMachineSetup {
+        rig::ModelMachineSetup {
             own_space: if self.translated { OwnSpace::Translated } else { OwnSpace::PassThrough },
             page_request_order: self.page_request_order,
             vectors: NIC_VECTORS,
             pause: if self.short_waits { short_pause } else { pause },
-            ..rig::MachineSetup::new(self.nic.clone(), clock, probe)
+            ..rig::ModelMachineSetup::new(self.nic.clone(), clock, probe)
         }
     }
 }
 
-/// A machine as [`rig::Machine`] brings it up, with what tests inspect.
+/// A machine as [`rig::ModelMachine`] brings it up, with what tests inspect.
 pub struct Machine {
-    machine: rig::Machine,
+    machine: rig::ModelMachine,
     /// The recorded stages, unless the setup has a probe of its own.
     pub trace: Arc<Trace>,
     /// The NIC's clock, unless the setup has one of its own.
@@ -93,15 +93,15 @@ pub struct Machine {
 }
 
 impl Deref for Machine {
-    type Target = rig::Machine;
+    type Target = rig::ModelMachine;
 
-    fn deref(&self) -> &rig::Machine {
+    fn deref(&self) -> &rig::ModelMachine {
         &self.machine
     }
 }
 
 impl DerefMut for Machine {
-    fn deref_mut(&mut self) -> &mut rig::Machine {
+    fn deref_mut(&mut self) -> &mut rig::ModelMachine {
         &mut self.machine
     }
 }
@@ -126,7 +126,7 @@ impl Machine {
         let platform = Platform::new(setup.memory, setup.iommu, probe.clone()).expect("guest memory");
         let hooks = Hooks::default();
         let seams: &dyn Seams = if setup.hooked { &hooks } else { &rig::Direct };
-        let machine = rig::Machine::new(platform, setup.rig(device_clock, probe), seams);
+        let machine = rig::ModelMachine::new(platform, setup.rig(device_clock, probe), seams);
         let machine = machine.expect("the machine comes up");
         Self { machine, trace, clock, hooked: hooks.0.into_inner(), processes: Processes::default() }
     }

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 use refault_vfio_user::RequestError;
 use refault_vfio_user::connection::Connection;
-use refault_vfio_user::function::{CONFIG, Function};
+use refault_vfio_user::function::{CONFIG, VfioUserFunction};
 use refault_vfio_user::request::{DmaMap, DmaUnmap, RegionAccess};
 use refault_vfio_user::session::serve;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -44,7 +44,7 @@ impl Anything {
     }
 }
 
-impl Function for Anything {
+impl VfioUserFunction for Anything {
     fn region_size(&self, index: u32) -> u64 {
         match index {
             0 => BAR_SIZE,

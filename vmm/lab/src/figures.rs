@@ -20,7 +20,7 @@ pub enum Figure {
 
 /// The type of a figure, for typed tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FigureKind {
     /// [`Figure::Whole`].
     Whole,
     /// [`Figure::Real`].
@@ -28,42 +28,46 @@ pub enum Kind {
 }
 
 /// Name, type and meaning of each figure, in the order of the columns.
-pub const FIGURES: [(&str, Kind, &str); 35] = [
-    ("completed", Kind::Whole, "requests that succeeded"),
-    ("failed", Kind::Whole, "requests that failed"),
-    ("bytes", Kind::Whole, "payload bytes of those that succeeded"),
-    ("duration_ns", Kind::Whole, "first arrival to last completion"),
-    ("requests_per_s", Kind::Real, "successful requests divided by the duration"),
-    ("mb_per_s", Kind::Real, "their payload, in 10^6 bytes per second"),
-    ("latency_mean_ns", Kind::Real, "arrival to completion of a request"),
-    ("latency_p50_ns", Kind::Whole, "its median; quantiles of requests are accurate to three digits"),
-    ("latency_p95_ns", Kind::Whole, "95 %"),
-    ("latency_p99_ns", Kind::Whole, "99 %"),
-    ("latency_p999_ns", Kind::Whole, "99.9 %"),
-    ("latency_max_ns", Kind::Whole, "the longest"),
-    ("faults", Kind::Whole, "faults of the device that ended in a copy"),
-    ("faults_coalesced", Kind::Whole, "accesses that joined another queue pair's fault"),
-    ("faults_failed", Kind::Whole, "faults that failed or were abandoned"),
-    ("page_requests", Kind::Whole, "page requests, or page fault events, sent"),
-    ("fault_mean_ns", Kind::Real, "miss to copy of a fault"),
-    ("fault_p50_ns", Kind::Whole, "its median; quantiles of faults are exact"),
-    ("fault_p95_ns", Kind::Whole, "95 %"),
-    ("fault_p99_ns", Kind::Whole, "99 %"),
-    ("fault_p999_ns", Kind::Whole, "99.9 %"),
-    ("fault_max_ns", Kind::Whole, "the longest"),
-    ("device_mean_ns", Kind::Real, "the device's part of a fault"),
-    ("iommu_mean_ns", Kind::Real, "the IOMMU's part"),
-    ("guest_mean_ns", Kind::Real, "the guest's part"),
-    ("again_mean_ns", Kind::Real, "rounds that ended with the page gone again"),
-    ("handled", Kind::Whole, "faults that the guest handled"),
-    ("prefetched", Kind::Whole, "pages that handlers prefetched"),
-    ("handler_wait_mean_ns", Kind::Real, "arrival at the handlers to the start of handling"),
-    ("handler_busy_mean_ns", Kind::Real, "a handler's time for a fault"),
-    ("handler_utilisation", Kind::Real, "share of the handlers' time in which they were busy"),
-    ("handler_most_outstanding", Kind::Whole, "most faults that waited or were being handled at one time"),
-    ("faults_open_mean", Kind::Real, "faults in flight, averaged over time"),
-    ("invalidations", Kind::Whole, "invalidations that the device completed"),
-    ("records_dropped", Kind::Whole, "faults that did not fit into the records: in no fault figure"),
+pub const FIGURES: [(&str, FigureKind, &str); 35] = [
+    ("completed", FigureKind::Whole, "requests that succeeded"),
+    ("failed", FigureKind::Whole, "requests that failed"),
+    ("bytes", FigureKind::Whole, "payload bytes of those that succeeded"),
+    ("duration_ns", FigureKind::Whole, "first arrival to last completion"),
+    ("requests_per_s", FigureKind::Real, "successful requests divided by the duration"),
+    ("mb_per_s", FigureKind::Real, "their payload, in 10^6 bytes per second"),
+    ("latency_mean_ns", FigureKind::Real, "arrival to completion of a request"),
+    ("latency_p50_ns", FigureKind::Whole, "its median; quantiles of requests are accurate to three digits"),
+    ("latency_p95_ns", FigureKind::Whole, "95 %"),
+    ("latency_p99_ns", FigureKind::Whole, "99 %"),
+    ("latency_p999_ns", FigureKind::Whole, "99.9 %"),
+    ("latency_max_ns", FigureKind::Whole, "the longest"),
+    ("faults", FigureKind::Whole, "faults of the device that ended in a copy"),
+    ("faults_coalesced", FigureKind::Whole, "accesses that joined another queue pair's fault"),
+    ("faults_failed", FigureKind::Whole, "faults that failed or were abandoned"),
+    ("page_requests", FigureKind::Whole, "page requests, or page fault events, sent"),
+    ("fault_mean_ns", FigureKind::Real, "miss to copy of a fault"),
+    ("fault_p50_ns", FigureKind::Whole, "its median; quantiles of faults are exact"),
+    ("fault_p95_ns", FigureKind::Whole, "95 %"),
+    ("fault_p99_ns", FigureKind::Whole, "99 %"),
+    ("fault_p999_ns", FigureKind::Whole, "99.9 %"),
+    ("fault_max_ns", FigureKind::Whole, "the longest"),
+    ("device_mean_ns", FigureKind::Real, "the device's part of a fault"),
+    ("iommu_mean_ns", FigureKind::Real, "the IOMMU's part"),
+    ("guest_mean_ns", FigureKind::Real, "the guest's part"),
+    ("again_mean_ns", FigureKind::Real, "rounds that ended with the page gone again"),
+    ("handled", FigureKind::Whole, "faults that the guest handled"),
+    ("prefetched", FigureKind::Whole, "pages that handlers prefetched"),
+    ("handler_wait_mean_ns", FigureKind::Real, "arrival at the handlers to the start of handling"),
+    ("handler_busy_mean_ns", FigureKind::Real, "a handler's time for a fault"),
+    ("handler_utilisation", FigureKind::Real, "share of the handlers' time in which they were busy"),
+    (
+        "handler_most_outstanding",
+        FigureKind::Whole,
+        "most faults that waited or were being handled at one time",
+    ),
+    ("faults_open_mean", FigureKind::Real, "faults in flight, averaged over time"),
+    ("invalidations", FigureKind::Whole, "invalidations that the device completed"),
+    ("records_dropped", FigureKind::Whole, "faults that did not fit into the records: in no fault figure"),
 ];
 
 /// The figures of an outcome, in the order of [`FIGURES`].

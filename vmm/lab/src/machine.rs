@@ -9,7 +9,7 @@ use refault_abi::command::{
 use refault_model::ModelError;
 use refault_model::nic::PageFaultQueue;
 use refault_rig::machine::platform::Platform;
-use refault_rig::machine::{self as rig, MachineSetup, NIC_VECTOR, Seams};
+use refault_rig::machine::{ModelMachine, ModelMachineSetup, NIC_VECTOR, Seams};
 
 /// MSI-X vector of page faults of on-demand regions.
 const PAGE_FAULTS: u16 = 1;
@@ -17,24 +17,24 @@ const PAGE_FAULTS: u16 = 1;
 pub const PAGE_FAULT_VECTOR: u8 = NIC_VECTOR + 1;
 
 /// A machine that has been brought up.
-pub struct Machine {
-    machine: rig::Machine,
+pub struct LabMachine {
+    machine: ModelMachine,
     /// Event queue of page faults of on-demand regions.
     pub faults: Arc<PageFaultQueue>,
 }
 
-impl Machine {
+impl LabMachine {
     /// Brings up a machine on which 2^`log_faults` page faults can be outstanding.
     ///
     /// # Errors
     /// Memory is full.
     pub(crate) fn new(
         platform: Platform,
-        setup: MachineSetup,
+        setup: ModelMachineSetup,
         seams: &dyn Seams,
         log_faults: u8,
     ) -> Result<Self, ModelError> {
-        let machine = rig::Machine::new(platform, setup, seams)?;
+        let machine = ModelMachine::new(platform, setup, seams)?;
         let faults = PageFaultQueue::new(&machine.driver, PAGE_FAULTS, log_faults)?;
         Ok(Self { machine, faults })
     }
@@ -63,10 +63,10 @@ pub(crate) struct ProgramObjects {
     pub(crate) context: u32,
 }
 
-impl Deref for Machine {
-    type Target = rig::Machine;
+impl Deref for LabMachine {
+    type Target = ModelMachine;
 
-    fn deref(&self) -> &rig::Machine {
+    fn deref(&self) -> &ModelMachine {
         &self.machine
     }
 }

@@ -8,7 +8,7 @@ use std::io::{stderr, stdout};
 use std::path::PathBuf;
 
 use refault_machine::config::{CpuModel, ExitReason, MachineConfig, PmemBacking, PmemConfig};
-use refault_machine::{Consoles, Devices, Machine};
+use refault_machine::{Consoles, Devices, KvmMachine};
 
 fn main() -> anyhow::Result<()> {
     let start = std::time::Instant::now();
@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<()> {
         },
     };
     let consoles = Consoles { outputs: [Box::new(stdout()), Box::new(stderr()), Box::new(std::io::sink())] };
-    let machine = Machine::new(config, consoles, |_| Ok(Devices::default()))?;
+    let machine = KvmMachine::new(config, consoles, |_| Ok(Devices::default()))?;
     eprintln!("built after {} ms", start.elapsed().as_millis());
     let reason = machine.run()?;
     eprintln!("ended after {} ms: {reason:?}", start.elapsed().as_millis());

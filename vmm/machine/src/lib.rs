@@ -25,4 +25,4 @@ pub mod memory;
 pub mod pci_host;
 pub mod serial;
 
-pub use machine::{Consoles, Devices, Machine, MachineHandle, MachineParts, SerialInput};
+pub use machine::{Consoles, Devices, KvmMachine, MachineHandle, MachineParts, SerialInput};

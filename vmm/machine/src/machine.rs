@@ -55,7 +55,7 @@ pub struct Devices {
 }
 
 /// A machine, ready to run.
-pub struct Machine {
+pub struct KvmMachine {
     cpus: Arc<Cpus>,
     memory: Arc<GuestMemoryMmap>,
     ram: Vec<Range<u64>>,
@@ -113,7 +113,7 @@ impl MachineHandle {
     }
 }
 
-impl Machine {
+impl KvmMachine {
     /// Builds a machine. `devices` is called once, with the parts from which to build the devices.
     ///
     /// # Errors

@@ -11,11 +11,11 @@ use super::{Backend, Spec};
 use refault_guest::relay::{Credit, Frame, pump_input};
 use refault_hosts::qemu;
 use refault_machine::config::{ExitReason, MachineConfig};
-use refault_machine::{Consoles, Devices, Machine, MachineHandle, MachineParts};
+use refault_machine::{Consoles, Devices, KvmMachine, MachineHandle, MachineParts};
 
 /// Our own machine, or QEMU's.
 pub(super) enum AnyMachine {
-    Kvm(Machine),
+    Kvm(KvmMachine),
     Qemu(Box<qemu::QemuMachine>),
 }
 
@@ -28,7 +28,7 @@ impl AnyMachine {
     ) -> Result<Self> {
         Ok(match &spec.backend {
             Backend::Kvm => {
-                Self::Kvm(Machine::new(config, consoles, devices)?.with_debug(&spec.extras.debug)?)
+                Self::Kvm(KvmMachine::new(config, consoles, devices)?.with_debug(&spec.extras.debug)?)
             }
             Backend::Qemu(emulator) => Self::Qemu(Box::new(qemu::QemuMachine::new(
                 emulator.clone(),

@@ -10,7 +10,7 @@ use crate::request::{DmaMap, DmaUnmap, RegionAccess};
 pub const CONFIG: u32 = 7;
 
 /// A PCI function. The session calls it from one thread; accesses lie inside their region.
-pub trait Function: Send + Sync {
+pub trait VfioUserFunction: Send + Sync {
     /// Size of a region in bytes: 0 to 5 are the BARs, [`CONFIG`] is config space. Zero if there is no such region.
     fn region_size(&self, index: u32) -> u64;
 

@@ -14,7 +14,7 @@
 //! | [`request`] | a client's requests: strict parsing into [`Request`](request::Request) |
 //! | [`reply`] | replies to the client, and the server's own requests |
 //! | [`connection`] | messages and file descriptors on a socket |
-//! | [`function`] | the interface of a device: the trait [`Function`](function::Function) |
+//! | [`function`] | the interface of a device: the trait [`VfioUserFunction`](function::VfioUserFunction) |
 //! | [`session`] | one client from its first message to its last |
 //!
 //! The crate `vfio_user` on crates.io does the same for devices whose only interrupts are MSI-X. It has no requests from

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::RequestError;
 use crate::connection::{Connection, ConnectionError, Message};
-use crate::function::{CONFIG, Function};
+use crate::function::{CONFIG, VfioUserFunction};
 use crate::reply;
 use crate::request::{self, IrqAction, IrqData, RegionAccess, Request, SetIrqs};
 
@@ -35,7 +35,7 @@ pub enum SessionError {
 ///
 /// # Errors
 /// The client does not speak the protocol, or the connection failed.
-pub fn serve(connection: &Connection, function: &dyn Function) -> Result<(), SessionError> {
+pub fn serve(connection: &Connection, function: &dyn VfioUserFunction) -> Result<(), SessionError> {
     let mut greeted = false;
     while let Some(message) = connection.receive()? {
         if message.reply {
@@ -69,7 +69,7 @@ pub fn serve(connection: &Connection, function: &dyn Function) -> Result<(), Ses
 
 /// Performs a request and returns the payload of the reply.
 fn handle(
-    function: &dyn Function,
+    function: &dyn VfioUserFunction,
     request: Request<'_>,
     fds: Vec<OwnedFd>,
     posted: bool,
@@ -116,13 +116,13 @@ fn single_fd(mut fds: Vec<OwnedFd>) -> Result<Option<OwnedFd>, RequestError> {
 
 /// Whether an access lies inside its region. Config space takes any length, a BAR only what a CPU can access in one
 /// instruction.
-fn check_bounds(function: &dyn Function, access: RegionAccess) -> Result<(), RequestError> {
+fn check_bounds(function: &dyn VfioUserFunction, access: RegionAccess) -> Result<(), RequestError> {
     let RegionAccess { region, offset, count } = access;
     let fits = offset + u64::from(count) <= function.region_size(region);
     if fits && (region == CONFIG || count <= 8) { Ok(()) } else { Err(RequestError::Invalid) }
 }
 
-fn irq_count(function: &dyn Function, index: u32) -> u32 {
+fn irq_count(function: &dyn VfioUserFunction, index: u32) -> u32 {
     match index {
         MSIX => function.vectors(),
         ERROR_KIND => 1,
@@ -130,7 +130,7 @@ fn irq_count(function: &dyn Function, index: u32) -> u32 {
     }
 }
 
-fn set_irqs(function: &dyn Function, set: SetIrqs, fds: Vec<OwnedFd>) -> Result<(), RequestError> {
+fn set_irqs(function: &dyn VfioUserFunction, set: SetIrqs, fds: Vec<OwnedFd>) -> Result<(), RequestError> {
     let SetIrqs { index, start, count, data, action } = set;
     let available = irq_count(function, index);
     if index >= reply::IRQ_KINDS || start + count > available {

@@ -2,7 +2,7 @@
 //! by vfio-user ([`crate::serve`]).
 //!
 //! A [`QemuMachine`] here is built from the same configuration and used in the same way as our own
-//! ([`refault_machine::Machine`]).
+//! ([`refault_machine::KvmMachine`]).
 
 mod arguments;
 mod debug;

@@ -19,7 +19,7 @@ use anyhow::{Result, anyhow};
 use refault_bus::Bdf;
 use refault_pci::PciFunction;
 use refault_vfio_user::connection::Connection;
-use refault_vfio_user::function::Function;
+use refault_vfio_user::function::VfioUserFunction;
 use refault_vfio_user::session::{SessionError, serve};
 
 use self::discovery::IommuDiscovery;
@@ -47,7 +47,7 @@ pub struct FunctionSlot {
     /// which sends no requests.
     pub bdf: Option<Bdf>,
     owner: usize,
-    function: Arc<dyn Function>,
+    function: Arc<dyn VfioUserFunction>,
     ram: Arc<ClientRam>,
     interrupts: Arc<Interrupts>,
     taken: AtomicBool,
@@ -83,7 +83,7 @@ impl ClientMachine {
         Ok(slots)
     }
 
-    fn served(&self, owner: usize, function: Arc<dyn PciFunction>) -> Arc<dyn Function> {
+    fn served(&self, owner: usize, function: Arc<dyn PciFunction>) -> Arc<dyn VfioUserFunction> {
         let (ram, interrupts) = (self.ram.clone(), self.interrupts.clone());
         Arc::new(ServedFunction { owner, function, ram, interrupts, discovery: self.discovery.clone() })
     }
@@ -93,7 +93,7 @@ impl ClientMachine {
         owner: usize,
         name: String,
         bdf: Option<Bdf>,
-        function: Arc<dyn Function>,
+        function: Arc<dyn VfioUserFunction>,
     ) -> FunctionSlot {
         let (ram, interrupts) = (self.ram.clone(), self.interrupts.clone());
         FunctionSlot { name, bdf, owner, function, ram, interrupts, taken: AtomicBool::new(false) }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use refault_bus::bits::{high_u32, low_u8, low_u16, low_u32};
 use refault_pci::PciFunction;
 use refault_vfio_user::RequestError;
-use refault_vfio_user::function::{CONFIG, Function};
+use refault_vfio_user::function::{CONFIG, VfioUserFunction};
 use refault_vfio_user::request::{DmaMap, DmaUnmap, RegionAccess};
 
 use super::discovery::IommuDiscovery;
@@ -49,7 +49,7 @@ impl ServedFunction {
     }
 }
 
-impl Function for ServedFunction {
+impl VfioUserFunction for ServedFunction {
     fn region_size(&self, index: u32) -> u64 {
         let bars = self.function.endpoint().bars();
         match index {

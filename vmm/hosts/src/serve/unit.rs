@@ -15,7 +15,7 @@ use refault_iommu::REGISTER_WINDOW;
 use refault_pci::caps::express;
 use refault_pci::{Endpoint, Identity};
 use refault_vfio_user::RequestError;
-use refault_vfio_user::function::{CONFIG, Function};
+use refault_vfio_user::function::{CONFIG, VfioUserFunction};
 use refault_vfio_user::request::{DmaMap, DmaUnmap, RegionAccess};
 
 use super::discovery::IommuDiscovery;
@@ -108,7 +108,7 @@ impl IommuFunction {
     }
 }
 
-impl Function for IommuFunction {
+impl VfioUserFunction for IommuFunction {
     fn region_size(&self, index: u32) -> u64 {
         match index {
             CONFIG => CONFIG_SIZE,

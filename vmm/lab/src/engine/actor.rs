@@ -7,7 +7,7 @@ use refault_model::Process;
 use refault_model::dax::FsError;
 
 use super::EngineError;
-use crate::machine::Machine;
+use crate::machine::LabMachine;
 
 /// What happens to the program after the actor has acted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub trait Actor {
     /// The file system of the model failed.
     fn map(
         &mut self,
-        machine: &Machine,
+        machine: &LabMachine,
         process: &Arc<Process>,
         at: refault_bus::Iova,
     ) -> Result<(), FsError>;

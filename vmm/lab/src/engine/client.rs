@@ -14,7 +14,7 @@ use refault_model::nic::{
 use refault_model::paging::{PageSize, Rights};
 use refault_model::{ModelError, Process};
 
-use crate::machine::{Machine, ProgramObjects};
+use crate::machine::{LabMachine, ProgramObjects};
 use crate::scenario::{Device, Load, TranslationMode};
 
 /// The PASID of programs.
@@ -81,7 +81,7 @@ pub(super) struct Connection {
 impl Client {
     /// Creates the resources for a process that has the target mapped, with `sources` local buffers.
     pub(super) fn open(
-        machine: &Machine,
+        machine: &LabMachine,
         setup: &Load,
         device: &Device,
         process: Arc<Process>,
@@ -165,7 +165,7 @@ impl Client {
     /// queues and regions, and unmap all memory. `refuse` answers the page requests that are still queued.
     pub(super) fn kill(
         &mut self,
-        machine: &Machine,
+        machine: &LabMachine,
         refuse: &mut dyn FnMut() -> Result<(), ModelError>,
     ) -> Result<(), ModelError> {
         let driver = &machine.driver;
@@ -197,7 +197,7 @@ impl Client {
 
 /// Registers the local buffers with pinned pages.
 fn pin(
-    machine: &Machine,
+    machine: &LabMachine,
     process: &Process,
     pd: u32,
     bytes: u64,

@@ -19,7 +19,7 @@ use super::agenda::SimEvent;
 use super::client::Client;
 use super::dice::{Stream, dice, happens};
 use super::timeline::Timeline;
-use crate::machine::Machine;
+use crate::machine::LabMachine;
 use crate::outcome::HandlerOutcome;
 use crate::scenario::{Guest, Scenario};
 
@@ -70,7 +70,7 @@ impl GuestKernel {
     pub(super) fn new(
         timeline: Arc<Timeline>,
         scenario: &Scenario,
-        machine: &Machine,
+        machine: &LabMachine,
         client: &Client,
         probe: Arc<dyn Probe>,
     ) -> Self {

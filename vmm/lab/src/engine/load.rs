@@ -19,7 +19,7 @@ use super::client::{Client, Connection, RequestSlot, SOURCE, TARGET};
 use super::dice::{Stream, dice, gap_ns};
 use super::requests::RequestStream;
 use super::timeline::Timeline;
-use crate::machine::Machine;
+use crate::machine::LabMachine;
 use crate::outcome::LoadOutcome;
 use crate::scenario::{Arrival, Device, Load, Scenario};
 
@@ -49,7 +49,7 @@ impl LoadGenerator {
     /// Creates the program and its resources. Takes no virtual time.
     pub(super) fn new(
         timeline: Arc<Timeline>,
-        machine: &Machine,
+        machine: &LabMachine,
         scenario: &Scenario,
         mut actor: Option<Box<dyn Actor>>,
     ) -> Result<Self, EngineError> {
@@ -139,7 +139,7 @@ impl LoadGenerator {
     }
 
     /// Reconnects a queue pair after an error.
-    pub(super) fn reconnect(&mut self, pair: usize, machine: &Machine) -> Result<(), ModelError> {
+    pub(super) fn reconnect(&mut self, pair: usize, machine: &LabMachine) -> Result<(), ModelError> {
         self.client.pairs[pair].reconnect(&machine.driver)
     }
 
@@ -154,7 +154,7 @@ impl LoadGenerator {
     /// Kills the program and starts another; requests in flight count as failed.
     pub(super) fn kill(
         &mut self,
-        machine: &Machine,
+        machine: &LabMachine,
         refuse: &mut dyn FnMut() -> Result<(), ModelError>,
     ) -> Result<(), EngineError> {
         // Completions that the program has not seen yet count as lost, too.
@@ -268,7 +268,7 @@ impl LoadGenerator {
 
 /// Starts a program with the target mapped.
 fn start(
-    machine: &Machine,
+    machine: &LabMachine,
     setup: &Load,
     device: &Device,
     actor: Option<&mut (dyn Actor + 'static)>,

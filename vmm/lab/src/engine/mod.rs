@@ -33,10 +33,10 @@ use timeline::Timeline;
 
 use super::outcome::ExperimentOutcome;
 use super::scenario::Scenario;
-use crate::machine::{Machine, PAGE_FAULT_VECTOR};
+use crate::machine::{LabMachine, PAGE_FAULT_VECTOR};
 use refault_observe::report::DeviceCounters;
 use refault_observe::trace::{FaultSummary, Recorder};
-use refault_rig::machine::MachineSetup;
+use refault_rig::machine::ModelMachineSetup;
 use refault_rig::machine::platform::PAGE_REQUEST_VECTOR;
 use refault_rig::machine::platform::Platform;
 
@@ -96,7 +96,7 @@ struct Engine {
     name: String,
     mode: String,
     timeline: Arc<Timeline>,
-    machine: Machine,
+    machine: LabMachine,
     recorder: Arc<Recorder>,
     workers: Vec<Station>,
     load: LoadGenerator,
@@ -123,8 +123,9 @@ impl Engine {
         let device = &scenario.device;
         let platform = Platform::new(memory_bytes(scenario) + of_actor, device.iommu(), probe.clone())?;
         let page_request_order = device.page_request_order;
-        let setup = MachineSetup { page_request_order, ..MachineSetup::new(device.nic(), clock, probe) };
-        let machine = Machine::new(platform, setup, &TimedSeams(timeline.clone()), LOG_PAGE_FAULTS)?;
+        let setup =
+            ModelMachineSetup { page_request_order, ..ModelMachineSetup::new(device.nic(), clock, probe) };
+        let machine = LabMachine::new(platform, setup, &TimedSeams(timeline.clone()), LOG_PAGE_FAULTS)?;
         let interrupted = Arc::downgrade(&timeline);
         machine.interrupts.listen(move |vector| {
             if let Some(timeline) = interrupted.upgrade().filter(|timeline| timeline.is_live()) {
@@ -285,7 +286,7 @@ impl Engine {
     /// Does work that takes no virtual time but needs a running NIC, such as commands: lends the workers to the machine.
     fn at_once<R>(
         &mut self,
-        work: impl FnOnce(&mut LoadGenerator, &mut GuestKernel, &Timeline, &Machine) -> R,
+        work: impl FnOnce(&mut LoadGenerator, &mut GuestKernel, &Timeline, &LabMachine) -> R,
     ) -> R {
         let Self { timeline, machine, load, guest, workers: stations, .. } = self;
         let times: Vec<_> = stations.iter().map(|station| (station.busy_until, station.expires)).collect();
@@ -324,7 +325,7 @@ impl Engine {
 }
 
 /// Refuses all outstanding page requests: the program that faulted is dead.
-fn refuse(guest: &mut GuestKernel, timeline: &Timeline, machine: &Machine) -> Result<(), ModelError> {
+fn refuse(guest: &mut GuestKernel, timeline: &Timeline, machine: &LabMachine) -> Result<(), ModelError> {
     use refault_bus::ats::{AtsEndpoint, TranslationAgent};
     for event in timeline.take_traffic() {
         match event {

@@ -12,7 +12,7 @@ use refault_model::vtd::Answer;
 use refault_model::{ModelError, Process};
 use refault_nic::NicConfig;
 use refault_rig::machine::platform::{PAGE_REQUEST_VECTOR, Platform};
-use refault_rig::machine::{Direct, MachineSetup, POLLS_MAX, Processes};
+use refault_rig::machine::{Direct, ModelMachineSetup, POLLS_MAX, Processes};
 
 use crate::machine::{self, PAGE_FAULT_VECTOR};
 
@@ -29,7 +29,7 @@ const LOG_PAGE_FAULTS: u8 = 6;
 
 /// A machine, brought up in Linux's order.
 pub(super) struct CellMachine {
-    machine: machine::Machine,
+    machine: machine::LabMachine,
     /// Guest-physical range of the filesystem's memory.
     pub(super) persistent: Range<u64>,
     pub(super) clock: Arc<ManualClock>,
@@ -38,9 +38,9 @@ pub(super) struct CellMachine {
 }
 
 impl Deref for CellMachine {
-    type Target = machine::Machine;
+    type Target = machine::LabMachine;
 
-    fn deref(&self) -> &machine::Machine {
+    fn deref(&self) -> &machine::LabMachine {
         &self.machine
     }
 }
@@ -52,9 +52,12 @@ impl CellMachine {
         let persistent = platform.memory.allocate(PERSISTENT, 12)?;
         let persistent = persistent.0..persistent.0 + PERSISTENT;
         let nic = NicConfig { workers: 1, vectors: NIC_VECTORS, ..NicConfig::default() };
-        let setup =
-            MachineSetup { own_space, vectors: NIC_VECTORS, ..MachineSetup::new(nic, clock.clone(), probe) };
-        let machine = machine::Machine::new(platform, setup, &Direct, LOG_PAGE_FAULTS)?;
+        let setup = ModelMachineSetup {
+            own_space,
+            vectors: NIC_VECTORS,
+            ..ModelMachineSetup::new(nic, clock.clone(), probe)
+        };
+        let machine = machine::LabMachine::new(platform, setup, &Direct, LOG_PAGE_FAULTS)?;
         let (processes, served) = (Processes::default(), AtomicU64::new(0));
         Ok(Self { machine, persistent, clock, processes, served })
     }

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use refault_machine::config::{CpuModel, ExitReason, MachineConfig};
-use refault_machine::{Consoles, Devices, Machine, MachineHandle};
+use refault_machine::{Consoles, Devices, KvmMachine, MachineHandle};
 
 /// Address where payloads are loaded and entered.
 const ENTRY: u64 = 0x10_0000;
@@ -123,7 +123,7 @@ pub fn start(payload: Payload) -> Option<Running> {
     };
     let outputs: [Output; 3] = Default::default();
     let consoles = Consoles { outputs: outputs.clone().map(|output| Box::new(output) as Box<_>) };
-    let machine = Machine::new(config, consoles, |_| Ok(Devices::default())).unwrap();
+    let machine = KvmMachine::new(config, consoles, |_| Ok(Devices::default())).unwrap();
     let handle = machine.handle();
     if payload.stopped {
         handle.stop();

@@ -46,7 +46,7 @@ pub enum OwnSpace {
 }
 
 /// The configuration of a machine, besides its [`Platform`].
-pub struct MachineSetup {
+pub struct ModelMachineSetup {
     /// The NIC.
     pub nic: NicConfig,
     /// How the NIC's own accesses reach memory.
@@ -63,7 +63,7 @@ pub struct MachineSetup {
     pub pause: fn(&Workers) -> Pause,
 }
 
-impl MachineSetup {
+impl ModelMachineSetup {
     /// A machine with this NIC, otherwise configured as by Linux.
     pub fn new(nic: NicConfig, clock: Arc<dyn Clock>, probe: Arc<dyn Probe>) -> Self {
         Self {
@@ -79,7 +79,7 @@ impl MachineSetup {
 }
 
 /// A running machine.
-pub struct Machine {
+pub struct ModelMachine {
     /// Guest memory.
     pub memory: Arc<GuestMemory>,
     /// The same memory as the host maps it.
@@ -102,12 +102,12 @@ pub struct Machine {
     endpoint: Arc<dyn AtsEndpoint>,
 }
 
-impl Machine {
+impl ModelMachine {
     /// Plugs a NIC into the platform and brings both up, with the decorators of `seams` between the parts.
     ///
     /// # Errors
     /// The model guest is out of a resource, such as memory.
-    pub fn new(platform: Platform, setup: MachineSetup, seams: &dyn Seams) -> Result<Self, ModelError> {
+    pub fn new(platform: Platform, setup: ModelMachineSetup, seams: &dyn Seams) -> Result<Self, ModelError> {
         let Platform { memory, iommu, interrupts, .. } = &platform;
         let nic = Nic::new(
             setup.nic.clone(),
@@ -127,7 +127,7 @@ impl Machine {
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn reboot(self, setup: &MachineSetup) -> Result<Self, ModelError> {
+    pub fn reboot(self, setup: &ModelMachineSetup) -> Result<Self, ModelError> {
         let Self { ram, iommu, interrupts, nic, workers, endpoint, .. } = self;
         nic.reset();
         nic.endpoint().reset();
@@ -141,7 +141,7 @@ impl Machine {
         nic: Arc<Nic>,
         endpoint: Arc<dyn AtsEndpoint>,
         workers: Workers,
-        setup: &MachineSetup,
+        setup: &ModelMachineSetup,
     ) -> Result<Self, ModelError> {
         let pause = (setup.pause)(&workers);
         let page_request_order = setup.page_request_order;

@@ -13,7 +13,7 @@ use super::ledger::{Owner, PAGE, Page, Version, bytes};
 use super::script::Script;
 use crate::demo::protocol::GuestCounters;
 use refault_lab::engine::actor::{Actor, Next};
-use refault_lab::machine::Machine;
+use refault_lab::machine::LabMachine;
 
 /// Size of the filesystem, in files of the target's size.
 const FILES: u64 = 5;
@@ -70,7 +70,7 @@ impl Actor for FileActor {
         FILES * self.pages * PAGE as u64
     }
 
-    fn map(&mut self, machine: &Machine, process: &Arc<Process>, at: Iova) -> Result<()> {
+    fn map(&mut self, machine: &LabMachine, process: &Arc<Process>, at: Iova) -> Result<()> {
         if self.stage.is_none() {
             let bytes = self.memory_bytes();
             let start = machine.memory.allocate(bytes, 12)?.0;

@@ -9,7 +9,7 @@ use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 
 use super::table::TableFiles;
-use refault_lab::figures::{FIGURES, Kind};
+use refault_lab::figures::{FIGURES, FigureKind};
 
 /// Name of the file.
 pub const ARROW: &str = "table.arrow";
@@ -47,11 +47,11 @@ impl TableFiles<'_> {
         let columns = FIGURES.iter().enumerate().map(|(column, (name, kind, meaning))| {
             let cells = rows.iter().map(|row| row.get(column).copied().unwrap_or_default());
             let (data, array): (_, ArrayRef) = match kind {
-                Kind::Whole => {
+                FigureKind::Whole => {
                     let numbers = cells.map(|cell| cell.parse::<u64>().unwrap_or_default());
                     (DataType::UInt64, Arc::new(UInt64Array::from_iter_values(numbers)))
                 }
-                Kind::Real => {
+                FigureKind::Real => {
                     let numbers = cells.map(|cell| cell.parse::<f64>().unwrap_or_default());
                     (DataType::Float64, Arc::new(Float64Array::from_iter_values(numbers)))
                 }

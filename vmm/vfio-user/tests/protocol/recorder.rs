@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
 use refault_vfio_user::RequestError;
-use refault_vfio_user::function::{CONFIG, Function};
+use refault_vfio_user::function::{CONFIG, VfioUserFunction};
 use refault_vfio_user::request::{DATA_MAX, DmaMap, DmaUnmap, RegionAccess};
 
 pub(crate) const BAR_SIZE: u64 = 0x1000;
@@ -50,7 +50,7 @@ impl Recorder {
     }
 }
 
-impl Function for Recorder {
+impl VfioUserFunction for Recorder {
     fn region_size(&self, index: u32) -> u64 {
         match index {
             0 => BAR_SIZE,
