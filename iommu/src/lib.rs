@@ -89,8 +89,7 @@
     clippy::cast_lossless,
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    clippy::missing_errors_doc
+    clippy::cast_sign_loss
 )]
 
 mod agent;

@@ -1,7 +1,6 @@
 //! The `refault` command: one module for each subcommand, on top of the other crates. Without the feature `guests`
 //! it has only `refault lab` and `refault report`, and needs no KVM.
 
-#![warn(clippy::missing_errors_doc)]
 #![cfg_attr(
     not(test),
     warn(

@@ -46,12 +46,7 @@
 //! # }
 //! ```
 
-#![warn(
-    clippy::missing_errors_doc,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_lossless
-)]
+#![warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_lossless)]
 
 pub mod dax;
 pub mod error;

@@ -1,6 +1,5 @@
 //! The guest image: Debian's userland and kernel as packaged, our driver, and the archives to boot them.
 
-#![warn(clippy::missing_errors_doc)]
 #![cfg_attr(
     not(test),
     warn(

@@ -1,7 +1,6 @@
 //! The hosts other than our own VMM: stock QEMU, connected to our devices by vfio-user, and our VMM inside a machine that
 //! QEMU emulates; and the choice between the three.
 
-#![warn(clippy::missing_errors_doc)]
 #![cfg_attr(
     not(test),
     warn(

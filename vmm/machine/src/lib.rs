@@ -2,7 +2,6 @@
 //! Its only devices are those that every PC has; NIC and IOMMU are connected through the traits of [`refault_bus`] and
 //! [`refault_pci`].
 
-#![warn(clippy::missing_errors_doc)]
 #![cfg_attr(
     not(test),
     warn(

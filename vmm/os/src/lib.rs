@@ -1,12 +1,7 @@
 //! The operating system services that refault uses: messages, the user's terminal, signals, child processes, host programs,
 //! the sandbox, and the speed of the machine. Nothing here knows about guests or devices.
 
-#![warn(
-    clippy::missing_errors_doc,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_lossless
-)]
+#![warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_lossless)]
 
 pub mod bug;
 pub mod confined;

@@ -1,7 +1,6 @@
 //! NIC, IOMMU and memory put together: for a real guest ([`wiring`], with [`delays`] on request), and with a model
 //! guest that drives them ([`machine`]). [`paced`] has the decorators for steps that take time.
 
-#![warn(clippy::missing_errors_doc)]
 #![warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_lossless)]
 
 pub mod clock;

@@ -21,12 +21,7 @@
 //! the server to the client, keeps its socket private, and reads at least 16 bytes at a time, so that in a burst of
 //! messages file descriptors end up with the wrong message.
 
-#![warn(
-    clippy::missing_errors_doc,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_lossless
-)]
+#![warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_lossless)]
 
 pub mod connection;
 pub mod function;
