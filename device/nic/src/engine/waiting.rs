@@ -71,9 +71,10 @@ impl Turn<'_, '_> {
                 }
                 waited
             }
-            Wait::Until { deadline_ns } if self.qp.take_nudge() || is_past(deadline_ns) => Waited::Over,
-            Wait::Peer if self.qp.take_nudge() => Waited::Over,
-            Wait::Until { .. } | Wait::Peer => Waited::NotYet,
+            Wait::Until { deadline_ns } if is_past(deadline_ns) => Waited::Over,
+            Wait::Until { .. } => Waited::NotYet,
+            // Whoever had this turn queued, only the peer's own state counts: the request is handed over once more.
+            Wait::Peer => Waited::Over,
         };
         if !matches!(waited, Waited::NotYet | Waited::NotReady) {
             self.engine.end_wait(self.requester);

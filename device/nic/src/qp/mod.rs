@@ -42,8 +42,6 @@ pub(crate) struct Qp {
     scheduled: AtomicBool,
     /// The event of the fatal error that took it to ERR is still to be sent.
     fatal: AtomicBool,
-    /// The peer became ready: try again before the deadline.
-    nudged: AtomicBool,
     /// Last answer to a wait of this slot: `ticket << 3 | code`. Tickets only grow.
     answer: AtomicU64,
     /// The first doorbell since the send queue was read: [`RUNG_UNWANTED`], [`RUNG_NOT_YET`], or its time.
@@ -77,7 +75,6 @@ impl Qp {
         self.context.store(setup.context, Ordering::Release);
         self.send_cq.store(setup.send_cq, Ordering::Release);
         self.recv_cq.store(setup.recv_cq, Ordering::Release);
-        self.nudged.store(false, Ordering::Release);
         self.fatal.store(false, Ordering::Release);
         // The first request is sampled, if any is.
         self.rung.store(RUNG_NOT_YET, Ordering::Release);
@@ -140,14 +137,6 @@ impl Qp {
         } else if self.rung.load(Ordering::Relaxed) == RUNG_UNWANTED {
             self.rung.store(RUNG_NOT_YET, Ordering::Relaxed);
         }
-    }
-
-    pub(crate) fn nudge(&self) {
-        self.nudged.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn take_nudge(&self) -> bool {
-        self.nudged.load(Ordering::Relaxed) && self.nudged.swap(false, Ordering::AcqRel)
     }
 
     /// Leaves the answer to the wait with `ticket`, unless a later wait was answered already.

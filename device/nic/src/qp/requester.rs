@@ -43,9 +43,9 @@ pub(crate) enum Wait {
     NotReady { ticket: u64, deadline_ns: u64 },
     /// A credit to ask for a page, until the deadline if there is one.
     Credit { ticket: u64, deadline_ns: Option<u64> },
-    /// A deadline.
+    /// A deadline, and nothing else: of a pause between page requests, of the transport timer, of an RNR NAK.
     Until { deadline_ns: u64 },
-    /// The peer to get ready.
+    /// The peer to get ready, which has a turn queued.
     Peer,
     /// That many bytes more of a FLUSH to be persistent.
     Persistence { ticket: u64, bytes: u32 },

@@ -183,6 +183,22 @@ fn without_a_receive_request_the_sender_waits_for_the_receiver_s_timer_and_gives
 }
 
 #[test]
+fn a_doorbell_does_not_end_a_wait_for_a_receive_request() {
+    let impatient = ModifyQp { rnr_retry: 1, min_rnr_timer: 1, ..PATIENT };
+    // B gets ready when A is so already.
+    let mut pair = Pair::with(impatient);
+    pair.run(&request(OP_SEND, 1, &[pair.source(0, 8)]));
+    pair.run(&request(OP_SEND, 2, &[pair.source(0, 8)]));
+    assert_eq!((pair.bench.nic.stats().rnr_waits, pair.cq_a.drain(&pair.bench).len()), (1, 0));
+    for id in 0..2 {
+        pair.b.receive(&pair.bench, id, &[sge(pair.to, 8, pair.rkey)]);
+    }
+    pair.bench.advance(10_000);
+    let statuses: Vec<_> = pair.cq_a.drain(&pair.bench).iter().map(|entry| entry.status).collect();
+    assert_eq!(statuses, [WC_SUCCESS; 2]);
+}
+
+#[test]
 fn a_receive_request_in_time_ends_the_wait_and_rnr_retry_7_waits_forever() {
     let mut pair = Pair::new();
     pair.run(&request(OP_SEND, 1, &[pair.source(0, 8)]));

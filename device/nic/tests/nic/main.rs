@@ -10,6 +10,7 @@ mod function;
 mod hostile;
 mod lanes;
 mod moderation;
+mod neighbours;
 mod not_ready;
 mod on_demand;
 mod races;

@@ -85,13 +85,15 @@ impl Front {
     pub(super) fn modify_qp(&self, command: &ModifyQp) -> Reply {
         let qp = self.engine.qps.find(command.qpn).ok_or(Refused::NoObject)?;
         let stopped = self.is_stopped(qp.context())?;
-        let change = qp.requester.interrupt(|requester| self.change_qp(qp, requester, command, stopped))?;
+        let ready_for =
+            qp.requester.interrupt(|requester| self.change_qp(qp, requester, command, stopped))?;
         // It may have been in RESET while its context was stopped.
         if self.is_stopped(qp.context())? {
             self.engine.fail_qp(qp, false);
         }
-        if let Change::Ready { peer } = change {
-            self.wake_peer(peer);
+        // A requester that waits for this queue pair without a limit looks again, if it is one.
+        if let Some(peer) = ready_for.and_then(|peer| self.engine.qps.find(peer)) {
+            self.engine.workers.schedule(peer);
         }
         self.engine.workers.schedule(qp);
         DONE
@@ -102,13 +104,14 @@ impl Front {
         Ok(lock(&self.objects).contexts.find(context)?.stopped)
     }
 
+    /// Returns the number of the peer that it answers from now on, if it did not before.
     fn change_qp(
         &self,
         qp: &Qp,
         requester: &mut Requester,
         command: &ModifyQp,
         stopped: bool,
-    ) -> Result<Change, Refused> {
+    ) -> Result<Option<u32>, Refused> {
         let mut responder = lock(&qp.responder);
         let from = qp.state();
         let to = if command.mask & QP_ATTR_STATE != 0 { command.state } else { from };
@@ -129,16 +132,7 @@ impl Front {
         }
         requester.draining |= (from, to) == (QPS_RTS, QPS_SQD);
         let connected = !requester.setup.is_datagram();
-        let ready = connected && (from, to) == (QPS_INIT, QPS_RTR);
-        Ok(if ready { Change::Ready { peer: attributes.dest_qpn } } else { Change::Other })
-    }
-
-    /// A requester that found this queue pair not ready may try again now.
-    fn wake_peer(&self, qpn: u32) {
-        if let Some(peer) = self.engine.qps.find(qpn) {
-            peer.nudge();
-            self.engine.workers.schedule(peer);
-        }
+        Ok((connected && (from, to) == (QPS_INIT, QPS_RTR)).then_some(attributes.dest_qpn))
     }
 
     pub(super) fn query_qp(&self, qpn: u32) -> Reply {
@@ -175,15 +169,6 @@ impl Front {
         *objects.eqs.find(eqn)? -= 1;
         DONE
     }
-}
-
-/// What a command changed.
-enum Change {
-    /// The queue pair answers its peer from now on.
-    Ready {
-        peer: u32,
-    },
-    Other,
 }
 
 /// The context of a queue pair that may be created. Its queues must belong to the same one.

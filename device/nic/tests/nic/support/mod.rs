@@ -3,6 +3,7 @@
 pub(crate) mod driver;
 pub(crate) mod hooked;
 pub(crate) mod iommu;
+pub(crate) mod neighbour;
 pub(crate) mod shared;
 pub(crate) mod table;
 

@@ -1,0 +1,128 @@
+//! Two processes: what they may do for each other, and not to each other.
+
+use refault_abi::codes::*;
+use refault_abi::command::*;
+use refault_bus::pri::ResponseCode;
+
+use crate::support::driver::*;
+use crate::support::neighbour::*;
+use crate::support::*;
+
+const HEAP: u64 = 0x7f00_0000_0000;
+
+/// Retries are few and their waits short.
+const IMPATIENT: ModifyQp =
+    ModifyQp { timeout: 1, retry_count: 1, rnr_retry: 1, min_rnr_timer: 1, ..PATIENT };
+/// Its transport timer, and the delay of its RNR NAKs.
+const TIMEOUT_NS: u64 = 8192;
+const RNR_DELAY_NS: u64 = 10_000;
+
+/// From RESET to RTR again and again, with a destination of its own choice.
+fn pester(bench: &Bench, qp: &Qp, destination: u32) {
+    for _ in 0..10 {
+        qp.to(bench, QPS_RESET);
+        qp.raise(bench, destination, QPS_RTR, PATIENT);
+        bench.settle();
+    }
+}
+
+#[test]
+fn a_write_into_another_process_faults_there() {
+    let mut pair = Pair::unconnected(Bench::default());
+    let neighbour = Neighbour::connected(&pair, PATIENT);
+    pair.run(&pair.write(1, 8, HEAP, neighbour.process));
+    let asked = pair.bench.iommu.take_requests()[0];
+    assert_eq!((asked.pasid.map(|pasid| pasid.get()), asked.page.0), (Some(NEIGHBOUR), HEAP));
+    let gpa = pair.bench.allocate(0x1000);
+    pair.bench.iommu.map(NEIGHBOUR, HEAP, gpa, true);
+    pair.bench.iommu.answer(&asked, ResponseCode::Success);
+    pair.bench.settle();
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    assert_eq!(pair.bench.bytes(gpa, 8), pair.bench.bytes(pair.from, 8));
+}
+
+#[test]
+fn the_keys_of_one_process_are_none_of_the_other_s() {
+    let mut pair = Pair::unconnected(Bench::default());
+    let neighbour = Neighbour::connected(&pair, PATIENT);
+    // The sender's own key is not the receiver's.
+    pair.run(&pair.write(1, 8, pair.to, pair.rkey));
+    assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, CAUSE_KEY);
+    assert_eq!(neighbour.qp.state(&pair.bench), QPS_ERR);
+    assert_eq!(pair.b.state(&pair.bench), QPS_RESET);
+}
+
+#[test]
+fn a_process_that_is_stopped_is_a_peer_that_does_not_answer_and_nothing_lands_there() {
+    let mut pair = Pair::unconnected(Bench::default());
+    let neighbour = Neighbour::connected(&pair, ModifyQp { timeout: 1, retry_count: 0, ..PATIENT });
+    pair.run(&pair.write(1, 0x2000, HEAP, neighbour.process));
+    let asked = pair.bench.iommu.take_requests()[0];
+    pair.bench.urgent_command(CMD_STOP_CONTEXT, neighbour.context).unwrap();
+    let gpa = pair.bench.allocate(0x1000);
+    pair.bench.iommu.map(NEIGHBOUR, HEAP, gpa, true);
+    pair.bench.iommu.answer(&asked, ResponseCode::Success);
+    pair.bench.settle();
+    pair.bench.advance(TIMEOUT_NS);
+    pair.cq_a.expect(&pair.bench, WC_RETRY_EXC_ERR);
+    assert_eq!(pair.bench.bytes(gpa, 8), [0; 8]);
+    assert!(pair.bench.iommu.take_requests().is_empty());
+}
+
+#[test]
+fn another_process_does_not_end_a_wait_for_a_receive_request() {
+    let mut pair = Pair::with(IMPATIENT);
+    let stranger = Neighbour::new(&pair.bench, pair.eq.eqn);
+    pair.run(&request(OP_SEND, 1, &[pair.source(0, 8)]));
+    pester(&pair.bench, &stranger.qp, pair.a.qpn);
+    pair.a.ring(&pair.bench);
+    pair.bench.advance(RNR_DELAY_NS - 1);
+    assert_eq!((pair.bench.nic.stats().rnr_waits, pair.cq_a.drain(&pair.bench).len()), (1, 0));
+    pair.b.receive(&pair.bench, 5, &[sge(pair.to, 8, pair.rkey)]);
+    pair.bench.advance(1);
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+}
+
+#[test]
+fn another_process_does_not_end_a_wait_for_the_peer() {
+    let mut pair = Pair::unconnected(Bench::default());
+    let stranger = Neighbour::new(&pair.bench, pair.eq.eqn);
+    pair.a.raise(&pair.bench, pair.b.qpn, QPS_RTS, IMPATIENT);
+    pair.run(&pair.write(1, 8, pair.to, pair.rkey));
+    pester(&pair.bench, &stranger.qp, pair.a.qpn);
+    // The transport timer runs to its end, even for the peer itself.
+    pair.b.raise(&pair.bench, pair.a.qpn, QPS_RTS, IMPATIENT);
+    pair.bench.advance(TIMEOUT_NS - 1);
+    assert_eq!((pair.bench.nic.stats().transport_retries, pair.cq_a.drain(&pair.bench).len()), (1, 0));
+    pair.bench.advance(1);
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+}
+
+#[test]
+fn another_process_is_not_taken_for_a_peer_that_is_waited_for_without_a_limit() {
+    let mut pair = Pair::unconnected(Bench::default());
+    let stranger = Neighbour::new(&pair.bench, pair.eq.eqn);
+    pair.a.raise(&pair.bench, pair.b.qpn, QPS_RTS, ModifyQp { timeout: 0, ..IMPATIENT });
+    pair.run(&pair.write(1, 8, pair.to, pair.rkey));
+    pester(&pair.bench, &stranger.qp, pair.a.qpn);
+    assert!(pair.cq_a.drain(&pair.bench).is_empty());
+    pair.b.raise(&pair.bench, pair.a.qpn, QPS_RTR, IMPATIENT);
+    pair.bench.settle();
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+}
+
+#[test]
+fn a_page_is_waited_for_whoever_knocks() {
+    let mut pair = Pair::new();
+    let stranger = Neighbour::new(&pair.bench, pair.eq.eqn);
+    // As often as it takes for the device to pause between page requests.
+    pair.run(&pair.write(1, 8, HEAP, pair.process));
+    let mut requests = 0;
+    while let Some(asked) = pair.bench.iommu.take_requests().first() {
+        requests += 1;
+        pair.bench.iommu.answer(asked, ResponseCode::Success);
+        pair.bench.settle();
+    }
+    pester(&pair.bench, &stranger.qp, pair.a.qpn);
+    assert!(pair.bench.iommu.take_requests().is_empty(), "the pause after {requests} requests was cut short");
+}
