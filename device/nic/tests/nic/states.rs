@@ -218,3 +218,29 @@ fn a_receiver_that_starts_anew_gets_the_message_from_its_beginning() {
     assert_eq!(pair.cq_b.expect(&pair.bench, WC_SUCCESS).wr_id, 6);
     assert_eq!(pair.bench.bytes(pair.to, 0x2000), pair.bench.bytes(pair.from, 0x2000));
 }
+
+#[test]
+fn a_queue_pair_that_goes_on_before_it_is_drained_is_not_draining() {
+    let mut pair = Pair::new();
+    pair.run(&pair.write(1, 8, HEAP, pair.process));
+    let asked = pair.bench.iommu.take_requests()[0];
+    pair.a.to(&pair.bench, QPS_SQD);
+    assert_eq!(pair.a.query(&pair.bench).draining, 1);
+    pair.a.to(&pair.bench, QPS_RTS);
+    assert_eq!(pair.a.query(&pair.bench).draining, 0);
+    pair.a.to(&pair.bench, QPS_SQD);
+    // An attribute that changes meanwhile is no reason to forget the event.
+    let change = ModifyQp { mask: QP_ATTR_TIMEOUT, timeout: 3, ..ModifyQp::default() };
+    pair.a.modify(&pair.bench, &change).unwrap();
+    assert!(pair.eq.drain(&pair.bench).is_empty());
+    pair.map_page(HEAP, true);
+    pair.bench.iommu.answer(&asked, ResponseCode::Success);
+    pair.bench.settle();
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_SQ_DRAINED.0, pair.a.qpn)]);
+    pair.a.to(&pair.bench, QPS_RTS);
+    // Each time in SQD has an event of its own.
+    pair.a.to(&pair.bench, QPS_SQD);
+    pair.bench.settle();
+    assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_SQ_DRAINED.0, pair.a.qpn)]);
+}

@@ -130,7 +130,7 @@ impl Front {
             _ if !qp.change_state(from, to) => return Err(Refused::BadState),
             _ => apply(&attributes, requester, &mut responder),
         }
-        requester.draining |= (from, to) == (QPS_RTS, QPS_SQD);
+        requester.draining = to == QPS_SQD && (requester.draining || from == QPS_RTS);
         let connected = !requester.setup.is_datagram();
         Ok((connected && (from, to) == (QPS_INIT, QPS_RTR)).then_some(attributes.dest_qpn))
     }
