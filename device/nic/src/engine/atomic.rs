@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use refault_bus::Gpa;
-use refault_bus::dma::Exchange;
+use refault_bus::dma::{Exchange, MemoryError};
 
 use super::outcome::{Outcome, Refusal, Step, step};
 use super::responder::Delivery;
@@ -27,11 +27,20 @@ impl Delivery<'_, '_> {
         let found = step(word.extents(self.port, 8))?;
         let result = step(self.ends.local(true).extents(self.port, 8))?;
         let Some(word_at) = found.first() else { return ControlFlow::Continue(()) };
-        let old = self.change_word(word_at.gpa)?;
-        let written = copy::write_extents(self.port, &old.to_le_bytes(), &result);
-        step(written.map_err(|error| Stopped { end: End::Local, error }))?;
-        self.ends.message.done = 8;
-        ControlFlow::Continue(())
+        let mut old = step(self.port.fabric().memory.load_u64(word_at.gpa).map_err(not_memory))?;
+        for _ in 0..ATOMIC_TRIES {
+            // Before the word changes: a result that cannot be written must leave the word as it was.
+            let written = copy::write_extents(self.port, &old.to_le_bytes(), &result);
+            step(written.map_err(|error| Stopped { end: End::Local, error }))?;
+            match self.change_word(word_at.gpa, old)? {
+                Exchange::Stored => {
+                    self.ends.message.done = 8;
+                    return ControlFlow::Continue(());
+                }
+                Exchange::Found(other) => old = other,
+            }
+        }
+        ControlFlow::Break(Outcome::Contended)
     }
 
     /// ATOMIC WRITE (InfiniBand 1.5, annex A19): a reader sees all of the word or nothing of it.
@@ -67,29 +76,19 @@ impl Delivery<'_, '_> {
         ControlFlow::Continue(())
     }
 
-    /// Changes a word in one step that no processor of the guest can split. Returns the old value.
-    fn change_word(&self, at: Gpa) -> Step<u64> {
-        let memory = &self.port.fabric().memory;
-        let not_memory = |_| Stopped { end: End::Remote, error: Cause::NotMemory.into() };
-        let addend = match self.ends.message.request.operation {
-            Operation::CompareSwap { expected, new } => {
-                let seen = step(memory.compare_exchange_u64(at, expected, new).map_err(not_memory))?;
-                return ControlFlow::Continue(match seen {
-                    Exchange::Stored => expected,
-                    Exchange::Found(other) => other,
-                });
-            }
-            Operation::FetchAdd { addend } => addend,
-            _ => 0,
+    /// Changes a word that was `old`, in one step that no processor of the guest can split, unless it has changed since.
+    fn change_word(&self, at: Gpa, old: u64) -> Step<Exchange> {
+        let new = match self.ends.message.request.operation {
+            Operation::CompareSwap { expected, new } if expected == old => new,
+            Operation::FetchAdd { addend } => old.wrapping_add(addend),
+            // A comparison that failed changes nothing.
+            _ => return ControlFlow::Continue(Exchange::Stored),
         };
-        let mut current = step(memory.load_u64(at).map_err(not_memory))?;
-        for _ in 0..ATOMIC_TRIES {
-            let sum = current.wrapping_add(addend);
-            match step(memory.compare_exchange_u64(at, current, sum).map_err(not_memory))? {
-                Exchange::Stored => return ControlFlow::Continue(current),
-                Exchange::Found(other) => current = other,
-            }
-        }
-        ControlFlow::Break(Outcome::Contended)
+        step(self.port.fabric().memory.compare_exchange_u64(at, old, new).map_err(not_memory))
     }
+}
+
+/// The remote word is not memory.
+fn not_memory(_: MemoryError) -> Stopped {
+    Stopped { end: End::Remote, error: Cause::NotMemory.into() }
 }

@@ -342,3 +342,17 @@ fn a_revoked_or_destroyed_region_fails_what_is_half_way_through() {
         assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, cause);
     }
 }
+
+#[test]
+fn an_atomic_whose_result_has_no_memory_leaves_the_word_as_it_was() {
+    for opcode in [OP_FETCH_ADD, OP_COMPARE_SWAP] {
+        let mut pair = Pair::new();
+        pair.bench.iommu.map(PASID, 0x5000, 1 << 40, true);
+        let wqe = request(opcode, 1, &[sge(0x5000, 8, pair.process)]);
+        let wqe = SqWqe { remote_addr: pair.to, rkey: pair.rkey, compare_add: 0, swap: 9, ..wqe };
+        pair.bench.ram.store_u64(Gpa(pair.to), 0).unwrap();
+        let wqe = if opcode == OP_FETCH_ADD { SqWqe { compare_add: 5, ..wqe } } else { wqe };
+        pair.fails(&wqe, WC_LOC_PROT_ERR, CAUSE_NOT_MEMORY);
+        assert_eq!(pair.bench.ram.load_u64(Gpa(pair.to)).unwrap(), 0);
+    }
+}
