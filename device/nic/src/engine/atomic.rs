@@ -21,6 +21,7 @@ impl Delivery<'_, '_> {
     pub(super) fn atomic(&mut self) -> Step {
         self.check_local(true)?;
         self.check_aligned()?;
+        self.check_resources()?;
         let piece = self.ends.message.request.remote();
         let word = self.ends.remote(&piece, true);
         self.check_remote(&word)?;

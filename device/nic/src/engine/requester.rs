@@ -222,10 +222,14 @@ impl Turn<'_, '_> {
 
     /// Fetches the next request.
     fn fetch(&mut self) -> Next {
-        let Requester { setup, consumer, active, sampling, .. } = &mut *self.requester;
+        let Requester { setup, attributes, consumer, active, sampling, .. } = &mut *self.requester;
         let request = &mut active.insert(Message::NONE).request;
         let (layout, is_datagram) = (self.engine.layout, setup.is_datagram());
         match layout.send_request(&mut self.port, &setup.rings, *consumer, is_datagram, request) {
+            Ok(true) if request.operation.fetches() && attributes.max_rd_atomic == 0 => {
+                self.complete_request(WC_LOC_QP_OP_ERR, None);
+                Next::Changed
+            }
             Ok(true) => {
                 if sampling.is_near() {
                     self.sample();

@@ -112,6 +112,7 @@ impl Delivery<'_, '_> {
     /// RDMA READ: from the remote region into the requester's list.
     fn read(&mut self) -> Step {
         self.check_local(true)?;
+        self.check_resources()?;
         let piece = self.ends.message.request.remote();
         let from = self.ends.remote(&piece, false);
         self.check_remote(&from)?;
@@ -132,6 +133,14 @@ impl Delivery<'_, '_> {
         step(local.check(self.port).map_err(|cause| local.stopped(cause)))?;
         // Other operations have a remote end to check.
         self.ends.message.checked = self.ends.message.request.operation == Operation::Send;
+        ControlFlow::Continue(())
+    }
+
+    /// Checks that the peer takes reads and atomics at all (InfiniBand 1.4, 9.7.5.2: invalid request).
+    pub(super) fn check_resources(&self) -> Step {
+        if self.ends.responder.max_dest_rd_atomic == 0 {
+            return ControlFlow::Break(Refusal::Request(Cause::Rights).into());
+        }
         ControlFlow::Continue(())
     }
 

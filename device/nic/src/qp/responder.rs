@@ -21,6 +21,8 @@ pub(crate) struct Responder {
     /// ACCESS_REMOTE_* and ACCESS_FLUSH_* that incoming requests may use.
     pub(crate) access: AccessRights,
     pub(crate) min_rnr_timer: u8,
+    /// Reads and atomics in flight that it takes: it does them one by one, if any.
+    pub(crate) max_dest_rd_atomic: u8,
     /// UD: the Q_Key that datagrams must have.
     pub(crate) qkey: u32,
     /// Index of the next receive request.

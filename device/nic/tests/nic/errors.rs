@@ -2,10 +2,10 @@
 
 use refault_abi::codes::{
     ACCESS_REMOTE_READ, CAUSE_ALIGNMENT, CAUSE_BLOCKED, CAUSE_BOUNDS, CAUSE_KEY, CAUSE_NONE,
-    CAUSE_NOT_MEMORY, CAUSE_REVOKED, CAUSE_RIGHTS, OP_FETCH_ADD, OP_RDMA_READ, OP_RDMA_WRITE,
-    OP_RDMA_WRITE_IMM, OP_SEND, Opcode, QPS_ERR, QPS_RTR, QPS_RTS, WC_LOC_LEN_ERR, WC_LOC_PROT_ERR,
-    WC_LOC_QP_OP_ERR, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR, WC_REM_OP_ERR, WC_RETRY_EXC_ERR,
-    WC_RNR_RETRY_EXC_ERR, WC_SUCCESS, WC_WR_FLUSH_ERR, WcStatus,
+    CAUSE_NOT_MEMORY, CAUSE_REVOKED, CAUSE_RIGHTS, OP_COMPARE_SWAP, OP_FETCH_ADD, OP_RDMA_READ,
+    OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, Opcode, QPS_ERR, QPS_RTR, QPS_RTS, WC_LOC_LEN_ERR,
+    WC_LOC_PROT_ERR, WC_LOC_QP_OP_ERR, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR, WC_REM_OP_ERR,
+    WC_RETRY_EXC_ERR, WC_RNR_RETRY_EXC_ERR, WC_SUCCESS, WC_WR_FLUSH_ERR, WcStatus,
 };
 use refault_abi::command::{CMD_DESTROY_CQ, CMD_DESTROY_MR, CMD_REVOKE_MR, ModifyQp};
 use refault_abi::event::{
@@ -340,6 +340,42 @@ fn a_revoked_or_destroyed_region_fails_what_is_half_way_through() {
         pair.bench.settle();
         let cause = if revoke { CAUSE_REVOKED } else { CAUSE_KEY };
         assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR).vendor_error, cause);
+    }
+}
+
+/// A READ, a COMPARE AND SWAP and a FETCH AND ADD of 8 bytes.
+fn fetches(pair: &Pair) -> [SqWqe; 3] {
+    [OP_RDMA_READ, OP_COMPARE_SWAP, OP_FETCH_ADD].map(|opcode| {
+        let wqe = request(opcode, 1, &[sge(pair.from, 8, pair.lkey)]);
+        SqWqe { remote_addr: pair.to, rkey: pair.rkey, compare_add: 0, swap: 9, ..wqe }
+    })
+}
+
+#[test]
+fn a_queue_pair_without_room_for_reads_and_atomics_sends_none() {
+    for which in 0..3 {
+        let mut pair = Pair::unconnected(Bench::default());
+        pair.a.raise(&pair.bench, pair.b.qpn, QPS_RTS, ModifyQp { max_rd_atomic: 0, ..PATIENT });
+        pair.b.raise(&pair.bench, pair.a.qpn, QPS_RTS, PATIENT);
+        pair.run(&pair.write(7, 8, pair.to + 64, pair.rkey));
+        pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+        let wqe = fetches(&pair)[which];
+        pair.fails(&wqe, WC_LOC_QP_OP_ERR, CAUSE_NONE);
+        assert_eq!(pair.b.state(&pair.bench), QPS_RTS);
+        assert_eq!(pair.bench.bytes(pair.to, 8), [0; 8]);
+    }
+}
+
+#[test]
+fn a_queue_pair_without_room_for_reads_and_atomics_takes_none() {
+    for which in 0..3 {
+        let mut pair = Pair::unconnected(Bench::default());
+        pair.a.raise(&pair.bench, pair.b.qpn, QPS_RTS, PATIENT);
+        pair.b.raise(&pair.bench, pair.a.qpn, QPS_RTS, ModifyQp { max_dest_rd_atomic: 0, ..PATIENT });
+        let wqe = fetches(&pair)[which];
+        pair.fails(&wqe, WC_REM_INV_REQ_ERR, CAUSE_RIGHTS);
+        assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_REQUEST_ERROR.0, pair.b.qpn)]);
+        assert_eq!(pair.bench.bytes(pair.to, 8), [0; 8]);
     }
 }
 

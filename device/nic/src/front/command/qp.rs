@@ -202,6 +202,7 @@ fn apply(attributes: &Attributes, requester: &mut Requester, responder: &mut Res
     responder.access = attributes.access;
     responder.qkey = attributes.qkey;
     responder.min_rnr_timer = attributes.min_rnr_timer;
+    responder.max_dest_rd_atomic = attributes.max_dest_rd_atomic;
 }
 
 /// The attributes of a command, whether its mask names them or not.
