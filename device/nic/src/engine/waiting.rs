@@ -31,8 +31,8 @@ pub(super) enum Waited {
 impl Engine {
     /// Ends the requester's wait. If it waited for a credit, the credit goes to the next in the queue.
     pub(super) fn end_wait(&self, requester: &mut Requester) {
-        if let Wait::Credit { ticket, .. } = std::mem::take(&mut requester.wait) {
-            self.faults.leave_queue(ticket);
+        if let Wait::Credit { place, .. } = std::mem::take(&mut requester.wait) {
+            self.faults.leave_queue(place);
             self.workers.wake(&self.qps, self.faults.next_waiters());
         }
     }
@@ -56,9 +56,9 @@ impl Turn<'_, '_> {
                 Waited::NotYet => Waited::NotReady,
                 waited => waited,
             },
-            Wait::Credit { ticket, deadline_ns } => match answered(ticket) {
+            Wait::Credit { ticket, place, deadline_ns } => match answered(ticket) {
                 Waited::NotYet
-                    if deadline_ns.is_some_and(is_past) && self.engine.faults.leave_queue(ticket) =>
+                    if deadline_ns.is_some_and(is_past) && self.engine.faults.leave_queue(place) =>
                 {
                     Waited::Failed(Cause::PageTimeout)
                 }

@@ -13,7 +13,7 @@ use crate::memory::Memory;
 use crate::memory::access::PageMiss;
 use crate::memory::resolve::Ahead;
 use crate::qp::answer::{Waiter, Wakeup};
-use crate::qp::requester::{Faulted, PageTrouble, Requester, Wait};
+use crate::qp::requester::{Faulted, PageTrouble, Queued, Requester, Wait};
 use crate::queue::event::EventQueues;
 use crate::schedule::Workers;
 use crate::verbs::{End, Event, PageFault};
@@ -83,7 +83,9 @@ impl Asker<'_> {
         // Parked before the page is asked for: the answer may be there before the call returns.
         self.requester.wait = Wait::Page { ticket };
         let waiter = Waiter { qpn: self.requester.setup.qpn, ticket };
-        let (claim, ask) = self.claim(miss, waiter, deadline_ns);
+        let before = self.requester.trouble.queued.filter(|queued| queued.miss == miss);
+        let place = before.map_or(ticket, |queued| queued.place);
+        let (claim, ask) = self.claim(miss, waiter, place, deadline_ns);
         self.record_miss(miss, claim);
         let at = self.requester.active.as_ref().map_or(0, |message| message.done);
         let wakeups = match claim {
@@ -93,7 +95,7 @@ impl Asker<'_> {
                 Vec::new()
             }
             Claim::NoCredit => {
-                self.wait_for_credit(ticket, miss, deadline_ns);
+                self.wait_for_credit(ticket, Queued { miss, place }, deadline_ns);
                 return Ok(Vec::new());
             }
         };
@@ -103,12 +105,12 @@ impl Asker<'_> {
         Ok(wakeups)
     }
 
-    fn claim(&self, miss: PageMiss, waiter: Waiter, deadline_ns: Option<u64>) -> (Claim, Ask) {
+    fn claim(&self, miss: PageMiss, waiter: Waiter, place: u64, deadline_ns: Option<u64>) -> (Claim, Ask) {
         let Faults { requests, events, .. } = self.faults;
         if miss.space.pasid().is_some() {
-            (requests.claim(&self.memory.fabric.endpoint, miss, waiter, deadline_ns), Ask::Request)
+            (requests.claim(&self.memory.fabric.endpoint, miss, waiter, place, deadline_ns), Ask::Request)
         } else {
-            let (claim, token) = events.claim(miss, waiter, deadline_ns);
+            let (claim, token) = events.claim(miss, waiter, place, deadline_ns);
             (claim, Ask::Event { token })
         }
     }
@@ -131,11 +133,11 @@ impl Asker<'_> {
     }
 
     /// The page could not be asked for: waits for a credit.
-    fn wait_for_credit(&mut self, ticket: u64, miss: PageMiss, deadline_ns: Option<u64>) {
+    fn wait_for_credit(&mut self, ticket: u64, queued: Queued, deadline_ns: Option<u64>) {
         let trouble = &mut self.requester.trouble;
         trouble.asked = trouble.asked.saturating_sub(1);
-        trouble.noted = Some(miss);
-        self.requester.wait = Wait::Credit { ticket, deadline_ns };
+        trouble.queued = Some(queued);
+        self.requester.wait = Wait::Credit { ticket, place: queued.place, deadline_ns };
         if let Some(deadline_ns) = deadline_ns {
             self.workers.wake_at(self.requester.setup.qpn, deadline_ns);
         }
@@ -144,14 +146,14 @@ impl Asker<'_> {
     /// Records the miss, once for each fault. It was recorded before if this request prefetched the page, or had to
     /// wait for a credit.
     fn record_miss(&mut self, miss: PageMiss, claim: Claim) {
+        let queued = self.requester.trouble.queued.take();
         let faulted = &self.requester.faulted;
         let own = |group| faulted.iter().any(|fault| fault.group == group && fault.miss == miss);
-        let recorded =
-            self.requester.trouble.noted == Some(miss) || matches!(claim, Claim::Joined(group) if own(group));
+        let recorded = queued.is_some_and(|queued| queued.miss == miss)
+            || matches!(claim, Claim::Joined(group) if own(group));
         if !recorded {
             self.record_new_miss(miss);
         }
-        self.requester.trouble.noted = None;
     }
 
     fn record_new_miss(&mut self, miss: PageMiss) {

@@ -29,10 +29,17 @@ impl PageFaults {
         Self(Mutex::new(State { outstanding, uses: vec![0; PrgIndex::COUNT].into() }))
     }
 
-    /// Claims a page for `waiter`; with the token if the driver must be asked now.
-    pub(super) fn claim(&self, miss: PageMiss, waiter: Waiter, deadline_ns: Option<u64>) -> (Claim, u32) {
+    /// Claims a page for `waiter`, or a place among those that wait for a credit; with the token if the driver must be
+    /// asked now.
+    pub(super) fn claim(
+        &self,
+        miss: PageMiss,
+        waiter: Waiter,
+        place: u64,
+        deadline_ns: Option<u64>,
+    ) -> (Claim, u32) {
         let mut state = self.lock();
-        let claim = state.outstanding.claim(miss, waiter, deadline_ns);
+        let claim = state.outstanding.claim(miss, waiter, place, deadline_ns);
         let Claim::New(slot) = claim else { return (claim, 0) };
         let uses = &mut state.uses[usize::from(slot.get())];
         *uses = (*uses + 1) & (u32::MAX >> TOKEN_SLOT_BITS);
@@ -60,8 +67,8 @@ impl PageFaults {
     }
 
     /// Takes a waiter out of the queue for credits; `false` if it is not there.
-    pub(super) fn leave_queue(&self, ticket: u64) -> bool {
-        self.lock().outstanding.leave_queue(ticket)
+    pub(super) fn leave_queue(&self, place: u64) -> bool {
+        self.lock().outstanding.leave_queue(place)
     }
 
     /// Wakes the next waiter for a credit, if there is a credit.

@@ -74,8 +74,8 @@ impl Faults {
     }
 
     /// Takes a waiter out of the queues for credits; `false` if it is in neither.
-    pub(crate) fn leave_queue(&self, ticket: u64) -> bool {
-        self.requests.leave_queue(ticket) || self.events.leave_queue(ticket)
+    pub(crate) fn leave_queue(&self, place: u64) -> bool {
+        self.requests.leave_queue(place) || self.events.leave_queue(place)
     }
 
     /// For each kind that has a free credit, wakes the next waiter for one.

@@ -37,15 +37,16 @@ impl PageRequests {
         self.lock().awaits(|miss| miss.space == AddressSpace::Process(pasid))
     }
 
-    /// Claims a page for `waiter`.
+    /// Claims a page for `waiter`, or a place among those that wait for a credit.
     pub(super) fn claim(
         &self,
         endpoint: &Endpoint,
         miss: PageMiss,
         waiter: Waiter,
+        place: u64,
         deadline_ns: Option<u64>,
     ) -> Claim {
-        self.tracking_busy(endpoint, |outstanding| outstanding.claim(miss, waiter, deadline_ns))
+        self.tracking_busy(endpoint, |outstanding| outstanding.claim(miss, waiter, place, deadline_ns))
     }
 
     /// Claims a page that will be needed soon, if credits are plentiful and no waiter needs one.
@@ -75,8 +76,8 @@ impl PageRequests {
     }
 
     /// Takes a waiter out of the queue for credits; `false` if it is not there.
-    pub(super) fn leave_queue(&self, ticket: u64) -> bool {
-        self.lock().leave_queue(ticket)
+    pub(super) fn leave_queue(&self, place: u64) -> bool {
+        self.lock().leave_queue(place)
     }
 
     /// Wakes the next waiter for a credit, if there is a credit.

@@ -6,10 +6,10 @@
 //! another page's. Slots are used in turn, so that a late answer to a request from before a reset rarely finds its slot
 //! in use.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use refault_bus::PrgIndex;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::cause::Cause;
 use crate::ids::slot_of;
@@ -103,11 +103,8 @@ pub(crate) struct Outstanding {
     /// Most slots in use at once.
     pub(crate) credits: u32,
     by_page: FxHashMap<PageMiss, PrgIndex>,
-    /// Waiters for a credit, in order.
-    queue: VecDeque<Waiter>,
-    /// Slots of queue pairs that were woken out of the queue and have not claimed yet: one that then gets no credit
-    /// keeps its place.
-    woken: FxHashSet<u32>,
+    /// Waiters for a credit, by their places. One that was woken in vain comes back to the place it had.
+    queue: BTreeMap<u64, Waiter>,
     pub(crate) stats: WaitStats,
 }
 
@@ -120,8 +117,7 @@ impl Outstanding {
             outstanding: 0,
             credits,
             by_page: FxHashMap::default(),
-            queue: VecDeque::new(),
-            woken: FxHashSet::default(),
+            queue: BTreeMap::new(),
             stats: WaitStats::default(),
         }
     }
@@ -136,8 +132,14 @@ impl Outstanding {
         self.slots.iter().filter_map(Slot::miss).any(like)
     }
 
-    /// Claims a page for `waiter`.
-    pub(crate) fn claim(&mut self, miss: PageMiss, waiter: Waiter, deadline_ns: Option<u64>) -> Claim {
+    /// Claims a page for `waiter`. If there is no credit, it waits for one at `place`: the ticket of its first wait.
+    pub(crate) fn claim(
+        &mut self,
+        miss: PageMiss,
+        waiter: Waiter,
+        place: u64,
+        deadline_ns: Option<u64>,
+    ) -> Claim {
         if let Some(&group) = self.by_page.get(&miss)
             && let Slot::Open { waiters, .. } = &mut self.slots[usize::from(group.get())]
         {
@@ -145,15 +147,9 @@ impl Outstanding {
             self.stats.joined += 1;
             return Claim::Joined(group);
         }
-        let woken = self.woken.remove(&slot_of(waiter.qpn));
         let index = if self.outstanding < self.credits { self.free_slot() } else { None };
         let Some(index) = index else {
-            self.queue.retain(|other| slot_of(other.qpn) != slot_of(waiter.qpn));
-            if woken {
-                self.queue.push_front(waiter);
-            } else {
-                self.queue.push_back(waiter);
-            }
+            self.queue.insert(place, waiter);
             return Claim::NoCredit;
         };
         Claim::New(self.open(index, miss, deadline_ns, Some(waiter)))
@@ -219,10 +215,8 @@ impl Outstanding {
     }
 
     /// Takes a waiter out of the queue for credits; `false` if it is not there (any more).
-    pub(crate) fn leave_queue(&mut self, ticket: u64) -> bool {
-        let before = self.queue.len();
-        self.queue.retain(|waiter| waiter.ticket != ticket);
-        self.queue.len() != before
+    pub(crate) fn leave_queue(&mut self, place: u64) -> bool {
+        self.queue.remove(&place).is_some()
     }
 
     /// Wakes the next waiter for a credit, if there is a credit.
@@ -255,8 +249,8 @@ impl Outstanding {
     /// Forgets every slot, credit and place in the queue. All waiters retry.
     pub(crate) fn reset(&mut self) -> Vec<Wakeup> {
         let mut wakeups = self.forget(|_| true);
-        wakeups.extend(self.queue.drain(..).map(|waiter| (waiter, PageAnswer::Retry)));
-        self.woken.clear();
+        let queue = std::mem::take(&mut self.queue);
+        wakeups.extend(queue.into_values().map(|waiter| (waiter, PageAnswer::Retry)));
         wakeups
     }
 
@@ -302,8 +296,7 @@ impl Outstanding {
 
     /// Wakes the first in the queue.
     fn wake_next(&mut self) -> Option<Wakeup> {
-        let waiter = self.queue.pop_front()?;
-        self.woken.insert(slot_of(waiter.qpn));
+        let (_, waiter) = self.queue.pop_first()?;
         Some((waiter, PageAnswer::Retry))
     }
 }
@@ -322,12 +315,17 @@ mod tests {
         Waiter { qpn, ticket: u64::from(qpn) }
     }
 
+    /// Claims a page; the queue pairs' places are in the order of their numbers.
+    fn claim(unit: &mut Outstanding, page: u64, qpn: u32) -> Claim {
+        unit.claim(miss(page), waiter(qpn), qpn.into(), None)
+    }
+
     #[test]
     fn a_waiter_for_a_credit_is_woken_before_the_waiters_of_the_page() {
         let mut unit = Outstanding::new(1);
-        let Claim::New(group) = unit.claim(miss(1), waiter(1), None) else { panic!("a credit") };
-        assert_eq!(unit.claim(miss(2), waiter(2), None), Claim::NoCredit);
-        assert_eq!(unit.claim(miss(3), waiter(3), None), Claim::NoCredit);
+        let Claim::New(group) = claim(&mut unit, 1, 1) else { panic!("a credit") };
+        assert_eq!(claim(&mut unit, 2, 2), Claim::NoCredit);
+        assert_eq!(claim(&mut unit, 3, 3), Claim::NoCredit);
         let closed = unit.answer(group, PageAnswer::Retry, |_| true).unwrap();
         let order: Vec<_> = closed.wakeups.iter().map(|(waiter, _)| waiter.qpn).collect();
         assert_eq!(order, [2, 1]);
@@ -336,19 +334,19 @@ mod tests {
     #[test]
     fn a_refusal_fails_the_asker_and_joined_waiters_retry() {
         let mut unit = Outstanding::new(2);
-        let Claim::New(group) = unit.claim(miss(1), waiter(1), None) else { panic!("a credit") };
-        assert_eq!(unit.claim(miss(1), waiter(2), None), Claim::Joined(group));
+        let Claim::New(group) = claim(&mut unit, 1, 1) else { panic!("a credit") };
+        assert_eq!(claim(&mut unit, 1, 2), Claim::Joined(group));
         let refusal = PageAnswer::Failed(Cause::PageRefused);
         let closed = unit.answer(group, refusal, |_| true).unwrap();
         assert_eq!(closed.wakeups, [(waiter(1), refusal), (waiter(2), PageAnswer::Retry)]);
         // A prefetched page has no asker: all its waiters have joined.
         let group = unit.prefetch(miss(2), None).unwrap();
-        unit.claim(miss(2), waiter(3), None);
+        claim(&mut unit, 2, 3);
         let closed = unit.answer(group, refusal, |_| true).unwrap();
         assert_eq!(closed.wakeups, [(waiter(3), PageAnswer::Retry)]);
         // The whole interface failed: no retry can help.
-        let Claim::New(group) = unit.claim(miss(3), waiter(1), None) else { panic!("a credit") };
-        unit.claim(miss(3), waiter(2), None);
+        let Claim::New(group) = claim(&mut unit, 3, 1) else { panic!("a credit") };
+        claim(&mut unit, 3, 2);
         let failure = PageAnswer::Failed(Cause::PageFailure);
         let closed = unit.answer(group, failure, |_| true).unwrap();
         assert!(closed.wakeups.iter().all(|(_, answer)| *answer == failure));
@@ -357,15 +355,20 @@ mod tests {
     #[test]
     fn a_waiter_woken_in_vain_keeps_its_place_in_the_queue() {
         let mut unit = Outstanding::new(1);
-        let Claim::New(group) = unit.claim(miss(1), waiter(1), None) else { panic!("a credit") };
+        let Claim::New(group) = claim(&mut unit, 1, 1) else { panic!("a credit") };
         for qpn in [2, 3] {
-            assert_eq!(unit.claim(miss(qpn.into()), waiter(qpn), None), Claim::NoCredit);
+            assert_eq!(claim(&mut unit, qpn.into(), qpn), Claim::NoCredit);
         }
         unit.answer(group, PageAnswer::Retry, |_| true).unwrap();
         // Another queue pair was faster than the one that was woken.
-        assert!(matches!(unit.claim(miss(4), waiter(4), None), Claim::New(_)));
-        assert_eq!(unit.claim(miss(2), waiter(2), None), Claim::NoCredit);
-        let order: Vec<_> = unit.queue.iter().map(|waiter| waiter.qpn).collect();
+        assert!(matches!(claim(&mut unit, 4, 4), Claim::New(_)));
+        assert_eq!(claim(&mut unit, 2, 2), Claim::NoCredit);
+        let order: Vec<_> = unit.queue.values().map(|waiter| waiter.qpn).collect();
         assert_eq!(order, [2, 3]);
+        // One that found its page, and comes for another, is the last.
+        unit.leave_queue(2);
+        assert_eq!(unit.claim(miss(5), Waiter { qpn: 2, ticket: 9 }, 9, None), Claim::NoCredit);
+        let order: Vec<_> = unit.queue.values().map(|waiter| waiter.qpn).collect();
+        assert_eq!(order, [3, 2]);
     }
 }

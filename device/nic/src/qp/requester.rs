@@ -41,8 +41,8 @@ pub(crate) enum Wait {
     Page { ticket: u64 },
     /// The same, after an RNR NAK for the responder's page: no retry before the deadline.
     NotReady { ticket: u64, deadline_ns: u64 },
-    /// A credit to ask for a page, until the deadline if there is one.
-    Credit { ticket: u64, deadline_ns: Option<u64> },
+    /// A credit to ask for a page, at a place in the queue for them, until the deadline if there is one.
+    Credit { ticket: u64, place: u64, deadline_ns: Option<u64> },
     /// A deadline, and nothing else: of a pause between page requests, of the transport timer, of an RNR NAK.
     Until { deadline_ns: u64 },
     /// The peer to get ready, which has a turn queued.
@@ -70,7 +70,15 @@ pub(crate) struct PageTrouble {
     /// It has waited, and tries once more before it asks again.
     pub(crate) backed_off: bool,
     /// A page whose miss was recorded, and that could not be asked for yet.
-    pub(crate) noted: Option<PageMiss>,
+    pub(crate) queued: Option<Queued>,
+}
+
+/// A page that waits for a credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Queued {
+    pub(crate) miss: PageMiss,
+    /// Its place among those that wait, kept until it is asked for.
+    pub(crate) place: u64,
 }
 
 /// The sending half.
