@@ -15,6 +15,17 @@ pub enum RemoteFaults {
     Rnr,
 }
 
+/// What becomes of a datagram when a page of its receiver is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DatagramFaults {
+    /// It is dropped, and the page asked for: the next one may arrive. The sender never waits for a receiver
+    /// (InfiniBand 1.4, 9.8).
+    #[default]
+    Drop,
+    /// Its sender waits until the page is present.
+    Hold,
+}
+
 /// Configuration of a NIC: its place on the bus, its limits and its timeouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicConfig {
@@ -36,8 +47,10 @@ pub struct NicConfig {
     pub page_retry_limit: u32,
     /// Pages that a request asks for at once on a miss, the missing one included; 1 to 64.
     pub fault_window: u32,
-    /// What a responder does when a page of its memory is missing.
+    /// What a connected responder does when a page of its memory is missing.
     pub remote_faults: RemoteFaults,
+    /// What becomes of a datagram when a page of its receiver is missing.
+    pub datagram_faults: DatagramFaults,
     /// One request in this many of each queue pair, its first included, is sampled from doorbell to completion and
     /// reported to the probe; zero for none.
     pub sample_every: u32,
@@ -73,6 +86,7 @@ impl Default for NicConfig {
             page_retry_limit: 2048,
             fault_window: 8,
             remote_faults: RemoteFaults::Stall,
+            datagram_faults: DatagramFaults::Drop,
             sample_every: 1024,
             node_guid: 0x0200_5246_4c54_0001,
             lid: 1,

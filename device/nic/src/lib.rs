@@ -49,7 +49,7 @@ mod stats;
 mod timers;
 mod verbs;
 
-pub use config::{NicConfig, RemoteFaults};
+pub use config::{DatagramFaults, NicConfig, RemoteFaults};
 pub use memory::copy::COPY_CHUNK;
 pub use nic::{Nic, Worker};
 pub use schedule::Work;

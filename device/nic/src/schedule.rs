@@ -131,7 +131,7 @@ impl Workers {
     pub(crate) fn wake(&self, qps: &QueuePairs, wakeups: impl IntoIterator<Item = Wakeup>) {
         for (waiter, answer) in wakeups {
             if let Some(qp) = qps.find(waiter.qpn) {
-                qp.leave_answer(waiter.ticket, answer);
+                qp.leave_answer(waiter.half, waiter.ticket, answer);
                 self.schedule(qp);
             }
         }

@@ -45,6 +45,8 @@ pub struct NicStats {
     pub transport_retries: u64,
     /// Datagrams that were not received.
     pub datagrams_dropped: u64,
+    /// Of these, because a page of the receiver was missing.
+    pub datagrams_dropped_on_fault: u64,
 }
 
 /// The counters under a worker's guard.
@@ -61,6 +63,7 @@ pub(crate) struct ShardStats {
     pub(crate) rnr_waits: u64,
     pub(crate) transport_retries: u64,
     pub(crate) datagrams_dropped: u64,
+    pub(crate) datagrams_dropped_on_fault: u64,
 }
 
 impl NicStats {
@@ -77,5 +80,6 @@ impl NicStats {
         self.rnr_waits += shard.rnr_waits;
         self.transport_retries += shard.transport_retries;
         self.datagrams_dropped += shard.datagrams_dropped;
+        self.datagrams_dropped_on_fault += shard.datagrams_dropped_on_fault;
     }
 }

@@ -10,6 +10,7 @@ use refault_bus::Iova;
 use refault_bus::clock::Clock;
 use refault_model::memory::FRAME;
 use refault_model::nic::work;
+use refault_nic::{DatagramFaults, NicConfig};
 use refault_tests::machine::MachineSetup;
 
 use crate::support::*;
@@ -20,7 +21,8 @@ const GRH: u64 = 40;
 
 #[test]
 fn datagrams_into_a_shared_receive_queue_fault_pages_in() {
-    let (machine, mut session) = ready(MachineSetup::default());
+    let nic = NicConfig { datagram_faults: DatagramFaults::Hold, ..MachineSetup::default().nic };
+    let (machine, mut session) = ready(MachineSetup { nic, ..MachineSetup::default() });
     let driver = &machine.driver;
     let mut srq = driver.create_shared_receive_queue(session.pd, session.events.number(), 3).unwrap();
     let create = || {

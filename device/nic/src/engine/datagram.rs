@@ -1,18 +1,22 @@
 //! Datagrams: what a UD queue pair sends.
 //!
 //! A datagram is no longer than a packet, so it is copied whole in one guarded step, after both ends were translated.
-//! Its sender gets no acknowledgement: a datagram that is not received is dropped. But if a page is missing at the
-//! receiver, the sender waits for it, because this device has no packet buffer to keep the datagram in. Meanwhile the
-//! receive request stays with the receiver, for this datagram or another.
+//! Its sender gets no acknowledgement: a datagram that is not received is dropped. So is one whose receiver misses a
+//! page, which is then asked for: the receiver's fault is no concern of the sender, which may have others to talk to.
+//! The receive request stays with the receiver, for a later datagram. [`DatagramFaults::Hold`] has the sender wait.
+//!
+//! [`DatagramFaults::Hold`]: crate::config::DatagramFaults::Hold
 
-use refault_abi::codes::{QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, WC_LOC_PROT_ERR, WC_LOC_QP_OP_ERR};
+use refault_abi::codes::{QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, WC_LOC_PROT_ERR, WC_LOC_QP_OP_ERR, WC_SUCCESS};
 use refault_bus::bits::{low_u16, low_u32};
 use refault_bus::sync::lock;
 
 use super::Engine;
 use super::handover::Handover;
 use super::outcome::{Outcome, Refusal};
+use super::turn::Turn;
 use crate::cause::Cause;
+use crate::fault::ask::settle;
 use crate::memory::access::{AccessError, Extent, Stopped};
 use crate::memory::copy::{read_extents, write_extents};
 use crate::memory::list::List;
@@ -69,16 +73,29 @@ impl Handover<'_, '_> {
         Outcome::Done
     }
 
-    /// The receiver's page that a datagram waited for will not come: the receive request fails, if it is still the
-    /// same one, and the datagram is dropped.
-    pub(super) fn drop_datagram(self, cause: Cause) {
-        self.port.shard().stats.datagrams_dropped += 1;
+    /// The receiver's page that a datagram needs will not come: its receive request fails.
+    pub(super) fn lose_receive(self, cause: Cause) {
         let Some(message) = &self.requester.active else { return };
         let Some(peer) = self.engine.qps.find(message.request.destination.qpn) else { return };
-        let mut responder = lock(&peer.responder);
-        if responder.current.is_some_and(|current| current.ticket == message.receive_ticket) {
-            let refusal = Refusal::Receive(WC_LOC_PROT_ERR, Some(cause));
-            self.engine.fail_responder(self.port, peer, &mut responder, refusal);
+        self.engine.lose_receive(self.port, peer, message.receive_ticket, cause);
+    }
+}
+
+impl Turn<'_, '_> {
+    /// The receiver's page is missing: the datagram is sent, and does not arrive.
+    pub(super) fn drop_datagram(&mut self) {
+        self.port.shard().stats.datagrams_dropped += 1;
+        self.port.shard().stats.datagrams_dropped_on_fault += 1;
+        self.budget.spend(0);
+        // Its pages are not copied.
+        settle(self.port.fabric(), self.requester, false);
+        self.complete_request(WC_SUCCESS, None);
+    }
+
+    /// Fails the queue pair's own receive request if a page that was asked for on its behalf will not come.
+    pub(super) fn heed_lost_receive(&mut self) {
+        if let Some((ticket, cause)) = self.qp.take_lost_receive() {
+            self.engine.lose_receive(&mut self.port, self.qp, ticket, cause);
         }
     }
 }
@@ -89,6 +106,15 @@ impl Engine {
         let Destination { qpn, lid, has_grh, gid, .. } = *destination;
         let here = lid == self.config.lid && (!has_grh || gid == self.config.gid());
         self.qps.find(qpn).filter(|_| here)
+    }
+
+    /// A page of the receive request with that ticket will not come: it fails, if it is still the current one.
+    fn lose_receive(&self, port: &mut Port<'_>, peer: &Qp, ticket: u64, cause: Cause) {
+        let mut responder = lock(&peer.responder);
+        if responder.current.is_some_and(|current| current.ticket == ticket) {
+            let refusal = Refusal::Receive(WC_LOC_PROT_ERR, Some(cause));
+            self.fail_responder(port, peer, &mut responder, refusal);
+        }
     }
 
     /// Puts a datagram, its GRH in front, into the receiver's memory. Returns whether it was received.

@@ -16,7 +16,7 @@ use super::turn::Turn;
 use crate::cause::Cause;
 use crate::memory::access::Extent;
 use crate::memory::resolve::Resolve;
-use crate::qp::answer::{PageAnswer, Waiter};
+use crate::qp::answer::{Half, PageAnswer, Waiter};
 use crate::qp::requester::Wait;
 use crate::schedule::Persist;
 use crate::verbs::{End, Flush, MAX_MESSAGE};
@@ -119,7 +119,7 @@ impl Engine {
                 PageAnswer::Failed(Cause::NotPersistent)
             }
         };
-        self.workers.wake(&self.qps, [(Waiter { qpn, ticket }, answer)]);
+        self.workers.wake(&self.qps, [(Waiter { qpn, half: Half::Requester, ticket }, answer)]);
     }
 }
 

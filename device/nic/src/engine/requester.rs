@@ -13,12 +13,13 @@ use super::outcome::{Leave, Outcome, Refusal, TurnEnd};
 use super::turn::{Budget, Turn};
 use super::waiting::Waited;
 use crate::cause::Cause;
-use crate::config::RemoteFaults;
+use crate::config::{DatagramFaults, RemoteFaults};
 use crate::fault::ahead;
-use crate::fault::ask::{Asker, note_progress, settle};
+use crate::fault::ask::{Asker, note_progress};
 use crate::memory::access::{AccessError, PageMiss, Stopped};
 use crate::memory::resolve::Ahead;
 use crate::qp::Qp;
+use crate::qp::answer::{Half, Waiter};
 use crate::qp::requester::{Message, Requester, Wait};
 use crate::verbs::{End, Operation};
 
@@ -56,6 +57,15 @@ impl Engine {
             };
             // No guard is held while a page is asked for: the answer may come from inside.
             drop(turn);
+            if end == End::Remote && self.drops_datagrams(requester) {
+                let asked = self.ask_for_receiver(worker, requester, miss);
+                let mut turn = Turn::enter(self, worker, qp, requester, &mut budget);
+                match asked {
+                    Ok(()) => turn.drop_datagram(),
+                    Err(cause) => turn.fail_access(end, cause),
+                }
+                continue;
+            }
             match self.ask(worker, requester, end, miss, ahead) {
                 Err(cause) => {
                     Turn::enter(self, worker, qp, requester, &mut budget).fail_access(end, cause);
@@ -79,7 +89,27 @@ impl Engine {
         miss: PageMiss,
         ahead: Ahead,
     ) -> Result<(), Cause> {
-        let asker = Asker {
+        let asked = self.asker(worker, requester).ask(end, miss, ahead)?;
+        self.workers.wake(&self.qps, asked);
+        Ok(())
+    }
+
+    fn ask_for_receiver(
+        &self,
+        worker: usize,
+        requester: &mut Requester,
+        miss: PageMiss,
+    ) -> Result<(), Cause> {
+        let Some(message) = &requester.active else { return Ok(()) };
+        let (qpn, ticket) = (message.request.destination.qpn, message.receive_ticket);
+        let receiver = Waiter { qpn, half: Half::Responder, ticket };
+        let asked = self.asker(worker, requester).ask_for_receiver(miss, receiver)?;
+        self.workers.wake(&self.qps, asked);
+        Ok(())
+    }
+
+    fn asker<'a>(&'a self, worker: usize, requester: &'a mut Requester) -> Asker<'a> {
+        Asker {
             faults: &self.faults,
             config: &self.config,
             memory: &self.memory,
@@ -87,9 +117,12 @@ impl Engine {
             workers: &self.workers,
             worker,
             requester,
-        };
-        self.workers.wake(&self.qps, asker.ask(end, miss, ahead)?);
-        Ok(())
+        }
+    }
+
+    /// Whether the sender goes on when a page of its receiver is missing.
+    fn drops_datagrams(&self, requester: &Requester) -> bool {
+        requester.setup.is_datagram() && self.config.datagram_faults == DatagramFaults::Drop
     }
 
     /// Whether the responder, whose page was asked for, sends an RNR NAK instead of holding the request.
@@ -102,6 +135,9 @@ impl Engine {
 impl Turn<'_, '_> {
     /// Works until the guard must be left.
     fn run(&mut self) -> Leave {
+        if self.requester.setup.is_datagram() {
+            self.heed_lost_receive();
+        }
         loop {
             if let ControlFlow::Break(leave) = self.step() {
                 return leave;
@@ -254,10 +290,8 @@ impl Turn<'_, '_> {
         match (end, operation) {
             (End::Local, _) => self.complete_request(WC_LOC_PROT_ERR, Some(cause)),
             (End::Remote, _) if self.requester.setup.is_datagram() => {
-                self.handover().drop_datagram(cause);
-                // The datagram is sent; its pages are not copied.
-                settle(self.port.fabric(), self.requester, false);
-                self.complete_request(WC_SUCCESS, None);
+                self.handover().lose_receive(cause);
+                self.drop_datagram();
             }
             (End::Remote, Some(Operation::Send)) => {
                 self.fail_refused(Refusal::Receive(WC_LOC_PROT_ERR, Some(cause)));

@@ -12,7 +12,7 @@ use crate::fault::waits::Claim;
 use crate::memory::Memory;
 use crate::memory::access::PageMiss;
 use crate::memory::resolve::Ahead;
-use crate::qp::answer::{Waiter, Wakeup};
+use crate::qp::answer::{Half, Waiter, Wakeup};
 use crate::qp::requester::{Faulted, PageTrouble, Queued, Requester, Wait};
 use crate::queue::event::EventQueues;
 use crate::schedule::Workers;
@@ -66,23 +66,16 @@ impl Asker<'_> {
     ///
     /// The page will not come: the request fails with this cause.
     pub(crate) fn ask(mut self, end: End, miss: PageMiss, ahead: Ahead) -> Result<Vec<Wakeup>, Cause> {
-        let by_request = miss.space.pasid().is_some();
-        let endpoint = &self.memory.fabric.endpoint;
-        if by_request && !endpoint.controls().pri() {
-            return Err(Cause::Blocked);
-        }
-        if by_request && endpoint.pri_response_failure() {
-            return Err(Cause::PageFailure);
-        }
+        self.check_interface(miss)?;
         let now_ns = self.memory.fabric.now_ns();
         if self.back_off(end, now_ns)? {
             return Ok(Vec::new());
         }
         let ticket = self.faults.ticket();
-        let deadline_ns = self.config.page_request_timeout_ns.map(|timeout| now_ns.saturating_add(timeout));
+        let deadline_ns = self.deadline(now_ns);
         // Parked before the page is asked for: the answer may be there before the call returns.
         self.requester.wait = Wait::Page { ticket };
-        let waiter = Waiter { qpn: self.requester.setup.qpn, ticket };
+        let waiter = Waiter { qpn: self.requester.setup.qpn, half: Half::Requester, ticket };
         let before = self.requester.trouble.queued.filter(|queued| queued.miss == miss);
         let place = before.map_or(ticket, |queued| queued.place);
         let (claim, ask) = self.claim(miss, waiter, place, deadline_ns);
@@ -103,6 +96,43 @@ impl Asker<'_> {
             self.prefetch(miss, at, deadline_ns);
         }
         Ok(wakeups)
+    }
+
+    /// Asks for a page of a datagram's receiver, on the receiver's behalf, and parks nobody. If credits are short it does
+    /// not: the next datagram asks again. Returns waiters to wake.
+    ///
+    /// # Errors
+    ///
+    /// The page will not come: the receive request fails with this cause.
+    pub(crate) fn ask_for_receiver(mut self, miss: PageMiss, receiver: Waiter) -> Result<Vec<Wakeup>, Cause> {
+        self.check_interface(miss)?;
+        let deadline_ns = self.deadline(self.memory.fabric.now_ns());
+        let Faults { requests, events, .. } = self.faults;
+        let found = if miss.space.pasid().is_some() {
+            let group = requests.prefetch(&self.memory.fabric.endpoint, miss, deadline_ns, Some(receiver));
+            group.map(|group| (group, Ask::Request))
+        } else {
+            let fault = events.prefetch(miss, deadline_ns, receiver);
+            fault.map(|(group, token)| (group, Ask::Event { token }))
+        };
+        let Some((group, ask)) = found else { return Ok(Vec::new()) };
+        self.record_new_miss(miss);
+        Ok(self.send(ask, &Asked { group, miss, at: 0, deadline_ns }, &Ahead::default()))
+    }
+
+    /// Whether the page can be asked for at all.
+    fn check_interface(&self, miss: PageMiss) -> Result<(), Cause> {
+        let endpoint = &self.memory.fabric.endpoint;
+        match miss.space.pasid() {
+            Some(_) if !endpoint.controls().pri() => Err(Cause::Blocked),
+            Some(_) if endpoint.pri_response_failure() => Err(Cause::PageFailure),
+            _ => Ok(()),
+        }
+    }
+
+    /// When a page that is asked for now is given up.
+    fn deadline(&self, now_ns: u64) -> Option<u64> {
+        self.config.page_request_timeout_ns.map(|timeout| now_ns.saturating_add(timeout))
     }
 
     fn claim(&self, miss: PageMiss, waiter: Waiter, place: u64, deadline_ns: Option<u64>) -> (Claim, Ask) {
@@ -127,7 +157,7 @@ impl Asker<'_> {
 
     fn prefetch(&mut self, miss: PageMiss, at: u32, deadline_ns: Option<u64>) {
         let endpoint = &self.memory.fabric.endpoint;
-        let Some(group) = self.faults.requests.prefetch(endpoint, miss, deadline_ns) else { return };
+        let Some(group) = self.faults.requests.prefetch(endpoint, miss, deadline_ns, None) else { return };
         self.record_new_miss(miss);
         self.send_request(&Asked { group, miss, at, deadline_ns });
     }

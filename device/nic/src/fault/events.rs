@@ -19,6 +19,17 @@ struct State {
     uses: Box<[u32]>,
 }
 
+impl State {
+    /// The token of a slot that was taken.
+    fn new_token(&mut self, slot: PrgIndex) -> u32 {
+        let uses = &mut self.uses[usize::from(slot.get())];
+        *uses = (*uses + 1) & (u32::MAX >> TOKEN_SLOT_BITS);
+        // Zero is no token.
+        *uses = (*uses).max(1);
+        *uses << TOKEN_SLOT_BITS | u32::from(slot.get())
+    }
+}
+
 /// The page-fault unit.
 pub(crate) struct PageFaults(Mutex<State>);
 
@@ -40,12 +51,20 @@ impl PageFaults {
     ) -> (Claim, u32) {
         let mut state = self.lock();
         let claim = state.outstanding.claim(miss, waiter, place, deadline_ns);
-        let Claim::New(slot) = claim else { return (claim, 0) };
-        let uses = &mut state.uses[usize::from(slot.get())];
-        *uses = (*uses + 1) & (u32::MAX >> TOKEN_SLOT_BITS);
-        // Zero is no token.
-        *uses = (*uses).max(1);
-        (claim, *uses << TOKEN_SLOT_BITS | u32::from(slot.get()))
+        let token = if let Claim::New(slot) = claim { state.new_token(slot) } else { 0 };
+        (claim, token)
+    }
+
+    /// Claims a page for the next of its kind, if credits are plentiful and no waiter needs one; with the token.
+    pub(super) fn prefetch(
+        &self,
+        miss: PageMiss,
+        deadline_ns: Option<u64>,
+        asker: Waiter,
+    ) -> Option<(PrgIndex, u32)> {
+        let mut state = self.lock();
+        let slot = state.outstanding.prefetch(miss, deadline_ns, Some(asker))?;
+        Some((slot, state.new_token(slot)))
     }
 
     /// Closes the fault that a token names; `None` if it names none.

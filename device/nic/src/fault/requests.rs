@@ -49,14 +49,16 @@ impl PageRequests {
         self.tracking_busy(endpoint, |outstanding| outstanding.claim(miss, waiter, place, deadline_ns))
     }
 
-    /// Claims a page that will be needed soon, if credits are plentiful and no waiter needs one.
+    /// Claims a page that will be needed soon, if credits are plentiful and no waiter needs one, for `asker` if that is
+    /// to be told.
     pub(super) fn prefetch(
         &self,
         endpoint: &Endpoint,
         miss: PageMiss,
         deadline_ns: Option<u64>,
+        asker: Option<Waiter>,
     ) -> Option<PrgIndex> {
-        self.tracking_busy(endpoint, |outstanding| outstanding.prefetch(miss, deadline_ns))
+        self.tracking_busy(endpoint, |outstanding| outstanding.prefetch(miss, deadline_ns, asker))
     }
 
     /// Closes the group that a response names, by index and PASID; `None` if it names none.

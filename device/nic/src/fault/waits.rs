@@ -65,9 +65,9 @@ struct Waiters {
 }
 
 impl Waiters {
-    /// Adds a waiter. A queue pair waits once: it replaces an earlier waiter of its slot.
+    /// Adds a waiter. Half a queue pair waits once: it replaces an earlier waiter of its slot.
     fn join(&mut self, waiter: Waiter) {
-        let same = |other: &Waiter| slot_of(other.qpn) == slot_of(waiter.qpn);
+        let same = |other: &Waiter| slot_of(other.qpn) == slot_of(waiter.qpn) && other.half == waiter.half;
         self.asker.take_if(|asker| same(asker));
         match self.joined.iter_mut().find(|other| same(other)) {
             Some(before) => *before = waiter,
@@ -155,14 +155,20 @@ impl Outstanding {
         Claim::New(self.open(index, miss, deadline_ns, Some(waiter)))
     }
 
-    /// Claims a page that will be needed soon, if credits are plentiful and no waiter needs one.
-    pub(crate) fn prefetch(&mut self, miss: PageMiss, deadline_ns: Option<u64>) -> Option<PrgIndex> {
+    /// Claims a page that will be needed soon, if credits are plentiful and no waiter needs one. `asker` is told how it
+    /// went, if there is one.
+    pub(crate) fn prefetch(
+        &mut self,
+        miss: PageMiss,
+        deadline_ns: Option<u64>,
+        asker: Option<Waiter>,
+    ) -> Option<PrgIndex> {
         let spare = self.outstanding < self.credits / 2 && self.queue.is_empty();
         if !spare || self.by_page.contains_key(&miss) {
             return None;
         }
         let index = self.free_slot()?;
-        Some(self.open(index, miss, deadline_ns, None))
+        Some(self.open(index, miss, deadline_ns, asker))
     }
 
     /// Closes a slot with its answer; `None` if there is no such slot, or its page does not fit the answer.
@@ -306,13 +312,14 @@ mod tests {
     use refault_bus::{AddressSpace, Iova};
 
     use super::*;
+    use crate::qp::answer::Half;
 
     fn miss(page: u64) -> PageMiss {
         PageMiss { space: AddressSpace::Region(1), page: Iova(page << 12), write: true }
     }
 
     fn waiter(qpn: u32) -> Waiter {
-        Waiter { qpn, ticket: u64::from(qpn) }
+        Waiter { qpn, half: Half::Requester, ticket: u64::from(qpn) }
     }
 
     /// Claims a page; the queue pairs' places are in the order of their numbers.
@@ -340,7 +347,7 @@ mod tests {
         let closed = unit.answer(group, refusal, |_| true).unwrap();
         assert_eq!(closed.wakeups, [(waiter(1), refusal), (waiter(2), PageAnswer::Retry)]);
         // A prefetched page has no asker: all its waiters have joined.
-        let group = unit.prefetch(miss(2), None).unwrap();
+        let group = unit.prefetch(miss(2), None, None).unwrap();
         claim(&mut unit, 2, 3);
         let closed = unit.answer(group, refusal, |_| true).unwrap();
         assert_eq!(closed.wakeups, [(waiter(3), PageAnswer::Retry)]);
@@ -367,7 +374,7 @@ mod tests {
         assert_eq!(order, [2, 3]);
         // One that found its page, and comes for another, is the last.
         unit.leave_queue(2);
-        assert_eq!(unit.claim(miss(5), Waiter { qpn: 2, ticket: 9 }, 9, None), Claim::NoCredit);
+        assert_eq!(unit.claim(miss(5), Waiter { ticket: 9, ..waiter(2) }, 9, None), Claim::NoCredit);
         let order: Vec<_> = unit.queue.values().map(|waiter| waiter.qpn).collect();
         assert_eq!(order, [3, 2]);
     }

@@ -2,10 +2,20 @@
 
 use crate::cause::Cause;
 
-/// A queue pair that waits, and the ticket that its answer must bear.
+/// The half of a queue pair that waits. Each waits for one answer at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    /// The requester, parked with its request.
+    Requester,
+    /// The responder of a datagram queue pair: its receive request needs a page, and only a failure matters.
+    Responder,
+}
+
+/// Who waits, and the ticket that the answer must bear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waiter {
     pub(crate) qpn: u32,
+    pub(crate) half: Half,
     pub(crate) ticket: u64,
 }
 

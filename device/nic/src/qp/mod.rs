@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use refault_abi::codes::{QPS_ERR, QPS_RESET, QpState};
 
+use crate::cause::Cause;
 use crate::ids::slot_of;
 use crate::memory::guard::Guarded;
-use crate::qp::answer::PageAnswer;
+use crate::qp::answer::{Half, PageAnswer};
 use crate::qp::requester::Requester;
 use crate::qp::responder::Responder;
 use crate::qp::setup::Setup;
@@ -42,8 +43,8 @@ pub(crate) struct Qp {
     scheduled: AtomicBool,
     /// The event of the fatal error that took it to ERR is still to be sent.
     fatal: AtomicBool,
-    /// Last answer to a wait of this slot: `ticket << 3 | code`. Tickets only grow.
-    answer: AtomicU64,
+    /// Last answer to a wait of each half of this slot: `ticket << 3 | code`. Tickets only grow.
+    answers: [AtomicU64; 2],
     /// The first doorbell since the send queue was read: [`RUNG_UNWANTED`], [`RUNG_NOT_YET`], or its time.
     rung: AtomicU64,
     /// Entered for a turn, and interrupted by commands, which do not wait for more than the turn at hand.
@@ -139,15 +140,28 @@ impl Qp {
         }
     }
 
-    /// Leaves the answer to the wait with `ticket`, unless a later wait was answered already.
-    pub(crate) fn leave_answer(&self, ticket: u64, answer: PageAnswer) {
-        self.answer.fetch_max(ticket << 3 | answer.bits(), Ordering::AcqRel);
+    /// Leaves the answer to the wait with `ticket`, unless a later wait of that half was answered already.
+    pub(crate) fn leave_answer(&self, half: Half, ticket: u64, answer: PageAnswer) {
+        self.answers[half as usize].fetch_max(ticket << 3 | answer.bits(), Ordering::AcqRel);
     }
 
-    /// The answer to the wait with `ticket`, if it is there.
+    /// The answer to the requester's wait with `ticket`, if it is there.
     pub(crate) fn answer(&self, ticket: u64) -> Option<PageAnswer> {
-        let left = self.answer.load(Ordering::Acquire);
+        let left = self.answers[Half::Requester as usize].load(Ordering::Acquire);
         (left >> 3 == ticket).then(|| PageAnswer::from_bits(left))
+    }
+
+    /// Takes the news that a page of a receive request will not come: the request's ticket, and the cause.
+    pub(crate) fn take_lost_receive(&self) -> Option<(u64, Cause)> {
+        let left = &self.answers[Half::Responder as usize];
+        if left.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let left = left.swap(0, Ordering::AcqRel);
+        match PageAnswer::from_bits(left) {
+            PageAnswer::Retry => None,
+            PageAnswer::Failed(cause) => Some((left >> 3, cause)),
+        }
     }
 }
 
@@ -185,17 +199,17 @@ mod tests {
     use refault_abi::codes::QPS_SQD;
 
     use super::*;
-    use crate::cause::Cause;
 
     #[test]
     fn a_late_answer_does_not_replace_a_newer_one() {
         let qp = Qp::default();
-        qp.leave_answer(7, PageAnswer::Retry);
-        qp.leave_answer(6, PageAnswer::Failed(Cause::PageRefused));
+        qp.leave_answer(Half::Requester, 7, PageAnswer::Retry);
+        qp.leave_answer(Half::Requester, 6, PageAnswer::Failed(Cause::PageRefused));
         assert_eq!(qp.answer(6), None);
         assert_eq!(qp.answer(7), Some(PageAnswer::Retry));
-        qp.leave_answer(8, PageAnswer::Failed(Cause::PageTimeout));
+        qp.leave_answer(Half::Requester, 8, PageAnswer::Failed(Cause::PageTimeout));
         assert_eq!(qp.answer(8), Some(PageAnswer::Failed(Cause::PageTimeout)));
+        assert_eq!(qp.take_lost_receive(), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use refault_abi::codes::{
     WC_LOC_QP_OP_ERR, WC_SUCCESS, WC_WR_FLUSH_ERR,
 };
 use refault_abi::command::{
-    CMD_CREATE_QP, CreateQp, FAULT_RESOLVED, ModifyQp, ObjectId, QP_ATTR_QKEY, QP_ATTR_STATE,
+    CMD_CREATE_QP, CreateQp, FAULT_REFUSED, FAULT_RESOLVED, ModifyQp, ObjectId, QP_ATTR_QKEY, QP_ATTR_STATE,
     STATUS_BAD_PARAMETER, STATUS_BAD_STATE,
 };
 use refault_abi::event::FAULT_WRITE;
@@ -15,7 +15,7 @@ use refault_abi::queue::{
 };
 use refault_bus::pri::ResponseCode;
 use refault_bus::probe::Stage;
-use refault_nic::{NicConfig, RemoteFaults};
+use refault_nic::{DatagramFaults, NicConfig, RemoteFaults};
 
 use crate::support::driver::*;
 use crate::support::shared::*;
@@ -43,6 +43,11 @@ fn pair_on(config: NicConfig) -> Pair {
 
 fn pair() -> Pair {
     pair_on(NicConfig::default())
+}
+
+/// The same, with senders that wait for the receiver's pages.
+fn held() -> Pair {
+    pair_on(NicConfig { datagram_faults: DatagramFaults::Hold, ..NicConfig::default() })
 }
 
 fn to_b(pair: &Pair, wr_id: u64, length: u32) -> SqWqe {
@@ -218,9 +223,10 @@ fn transitions_of_connected_queue_pairs_are_none_of_theirs() {
 }
 
 #[test]
-fn a_page_that_is_missing_at_either_end_is_waited_for() {
+fn a_page_that_is_missing_at_either_end_is_waited_for_on_request() {
     for remote_faults in [RemoteFaults::Stall, RemoteFaults::Rnr] {
-        let mut pair = pair_on(NicConfig { remote_faults, ..NicConfig::default() });
+        let datagram_faults = DatagramFaults::Hold;
+        let mut pair = pair_on(NicConfig { remote_faults, datagram_faults, ..NicConfig::default() });
         pair.b.receive(&pair.bench, 5, &[sge(HEAP + 0xff0, 0x100, pair.process)]);
         pair.run(&datagram(1, &[sge(HEAP + 0x5000, 100, pair.process)], pair.b.qpn, QKEY));
         let mut pages = Vec::new();
@@ -244,7 +250,7 @@ fn a_page_that_is_missing_at_either_end_is_waited_for() {
 
 #[test]
 fn a_receive_request_that_a_stalled_datagram_needs_may_serve_another() {
-    let mut pair = pair();
+    let mut pair = held();
     let mut region = OnDemand::new(&pair.bench, pair.pd, HEAP, 1 << 20);
     pair.b.receive(&pair.bench, 5, &[sge(HEAP, 0x100, region.key)]);
     pair.run(&to_b(&pair, 1, 100));
@@ -269,7 +275,7 @@ fn a_receive_request_that_a_stalled_datagram_needs_may_serve_another() {
 
 #[test]
 fn a_page_that_is_refused_to_the_receiver_is_its_error_not_the_senders() {
-    let mut pair = pair();
+    let mut pair = held();
     pair.b.receive(&pair.bench, 5, &[sge(HEAP, 0x100, pair.process)]);
     pair.run(&to_b(&pair, 1, 100));
     let request = pair.bench.iommu.take_requests()[0];
@@ -285,7 +291,7 @@ fn a_page_that_is_refused_to_the_receiver_is_its_error_not_the_senders() {
 
 #[test]
 fn a_late_refusal_does_not_fail_a_newer_receive_request() {
-    let mut pair = pair();
+    let mut pair = held();
     pair.b.receive(&pair.bench, 5, &[sge(HEAP, 0x100, pair.process)]);
     pair.run(&to_b(&pair, 1, 100));
     let late = pair.bench.iommu.take_requests()[0];
@@ -319,4 +325,125 @@ fn a_receiver_whose_request_is_nonsense_fails_and_the_datagram_is_dropped() {
     let seen: Vec<_> = entries.iter().map(|e| (e.wr_id, e.status, e.vendor_error)).collect();
     assert_eq!(seen, [(5, WC_LOC_PROT_ERR, CAUSE_KEY), (6, WC_WR_FLUSH_ERR, CAUSE_NONE)]);
     assert_eq!(pair.b.state(&pair.bench), QPS_ERR);
+}
+
+#[test]
+fn a_datagram_whose_receiver_misses_a_page_is_dropped_and_a_later_one_arrives() {
+    for on_demand in [false, true] {
+        let mut pair = pair();
+        let mut region = OnDemand::new(&pair.bench, pair.pd, HEAP, 1 << 20);
+        let key = if on_demand { region.key } else { pair.process };
+        pair.b.receive(&pair.bench, 5, &[sge(HEAP, 0x100, key)]);
+        // The page is asked for once, however many datagrams miss it.
+        for id in 1..4 {
+            pair.run(&to_b(&pair, id, 100));
+            assert_eq!(pair.cq_a.expect(&pair.bench, WC_SUCCESS).wr_id, id);
+        }
+        let stats = pair.bench.nic.stats();
+        assert_eq!((stats.datagrams_dropped, stats.datagrams_dropped_on_fault), (3, 3));
+        assert_eq!(stats.page_requests + stats.page_faults, 1);
+        let gpa = if on_demand {
+            let fault = region.fault(&pair.bench);
+            assert_eq!((fault.address, fault.code), (HEAP, FAULT_WRITE));
+            let gpa = region.fill(&pair.bench, HEAP, true);
+            resume(&pair.bench, fault.token, FAULT_RESOLVED).unwrap();
+            gpa
+        } else {
+            let asked = pair.bench.iommu.take_requests()[0];
+            assert!(asked.write);
+            let gpa = pair.map_page(HEAP, true);
+            pair.bench.iommu.answer(&asked, ResponseCode::Success);
+            gpa
+        };
+        pair.bench.settle();
+        assert!(pair.cq_b.drain(&pair.bench).is_empty(), "what was dropped stays dropped");
+        pair.run(&to_b(&pair, 4, 50));
+        pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+        let got = pair.cq_b.expect(&pair.bench, WC_SUCCESS);
+        assert_eq!((got.wr_id, got.byte_len), (5, 90));
+        assert_eq!(pair.bench.bytes(gpa + 40, 50), pair.bench.bytes(pair.from, 50));
+        // Every fault that was recorded has an end.
+        let stages = pair.bench.probe.stages();
+        let count = |stage| stages.iter().filter(|&&other| other == stage).count();
+        assert_eq!((count(Stage::Miss), count(Stage::Failed), count(Stage::Copied)), (1, 1, 0));
+    }
+}
+
+#[test]
+fn a_receiver_that_misses_pages_holds_up_no_one_else_of_its_sender_s() {
+    let mut pair = pair();
+    let command = Qp::command(&pair.bench, pair.pd, [pair.cq_b.cqn; 2], pair.eq.eqn, LOG);
+    let mut other = Qp::create(&pair.bench, pair.context, &CreateQp { kind: QPT_UD, ..command });
+    raise_datagram(&pair.bench, &other, QKEY);
+    pair.b.receive(&pair.bench, 5, &[sge(HEAP, 0x100, pair.process)]);
+    other.receive(&pair.bench, 6, &[sge(pair.to, 0x100, pair.rkey)]);
+    pair.a.prepare(&pair.bench, &to_b(&pair, 1, 100));
+    pair.a.prepare(&pair.bench, &datagram(2, &[pair.source(0, 100)], other.qpn, QKEY));
+    pair.a.ring(&pair.bench);
+    pair.bench.settle();
+    assert_eq!(pair.cq_b.expect(&pair.bench, WC_SUCCESS).wr_id, 6);
+    assert_eq!(pair.cq_a.drain(&pair.bench).len(), 2);
+}
+
+#[test]
+fn a_page_that_is_refused_after_the_datagram_was_dropped_is_the_receiver_s_error() {
+    for on_demand in [false, true] {
+        let mut pair = pair();
+        let mut region = OnDemand::new(&pair.bench, pair.pd, HEAP, 1 << 20);
+        let key = if on_demand { region.key } else { pair.process };
+        pair.b.receive(&pair.bench, 5, &[sge(HEAP, 0x100, key)]);
+        pair.run(&to_b(&pair, 1, 100));
+        pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+        if on_demand {
+            resume(&pair.bench, region.fault(&pair.bench).token, FAULT_REFUSED).unwrap();
+        } else {
+            let asked = pair.bench.iommu.take_requests()[0];
+            pair.bench.iommu.answer(&asked, ResponseCode::InvalidRequest);
+        }
+        pair.bench.settle();
+        let entry = pair.cq_b.expect(&pair.bench, WC_LOC_PROT_ERR);
+        assert_eq!((entry.wr_id, entry.vendor_error), (5, CAUSE_PAGE_REFUSED));
+        assert_eq!((pair.a.state(&pair.bench), pair.b.state(&pair.bench)), (QPS_RTS, QPS_ERR));
+    }
+}
+
+#[test]
+fn a_late_refusal_of_a_dropped_datagram_s_page_does_not_fail_a_newer_receive_request() {
+    let mut pair = pair();
+    pair.b.receive(&pair.bench, 5, &[sge(HEAP, 0x100, pair.process)]);
+    pair.run(&to_b(&pair, 1, 100));
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    let late = pair.bench.iommu.take_requests()[0];
+    // The page came by another way, and the request is used up.
+    pair.map_page(HEAP, true);
+    pair.run(&to_b(&pair, 2, 100));
+    pair.cq_b.expect(&pair.bench, WC_SUCCESS);
+    pair.b.receive(&pair.bench, 6, &[sge(pair.to, 60, pair.rkey)]);
+    // Too long: the receiver takes its request, and keeps it.
+    pair.run(&to_b(&pair, 3, 30));
+    assert!(pair.cq_b.drain(&pair.bench).is_empty());
+    pair.bench.iommu.answer(&late, ResponseCode::InvalidRequest);
+    pair.bench.settle();
+    assert_eq!(pair.b.state(&pair.bench), QPS_RTS);
+    pair.run(&to_b(&pair, 4, 20));
+    assert_eq!(pair.cq_b.expect(&pair.bench, WC_SUCCESS).wr_id, 6);
+}
+
+/// A queue pair that waits for a page of its own, and whose receive request needs the same one.
+#[test]
+fn both_halves_of_a_queue_pair_may_want_the_same_page() {
+    let mut pair = pair();
+    pair.b.receive(&pair.bench, 5, &[sge(HEAP, 0x100, pair.process)]);
+    pair.run(&to_b(&pair, 1, 100));
+    let asked = pair.bench.iommu.take_requests()[0];
+    // B misses for reading what its receive request misses for writing.
+    pair.b.send(&pair.bench, &datagram(2, &[sge(HEAP, 8, pair.process)], pair.a.qpn, QKEY));
+    pair.bench.settle();
+    let own = pair.bench.iommu.take_requests()[0];
+    pair.map_page(HEAP, true);
+    for request in [own, asked] {
+        pair.bench.iommu.answer(&request, ResponseCode::Success);
+        pair.bench.settle();
+    }
+    assert_eq!(pair.cq_b.expect(&pair.bench, WC_SUCCESS).wr_id, 2);
 }

@@ -1,7 +1,7 @@
 //! Options of the NIC.
 
 use anyhow::Result;
-use refault_nic::{NicConfig, RemoteFaults};
+use refault_nic::{DatagramFaults, NicConfig, RemoteFaults};
 
 use refault_rig::delays::NamedTiming;
 
@@ -15,6 +15,16 @@ enum Responder {
     Rnr,
 }
 
+/// What becomes of a datagram when its receiver's memory is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Receiver {
+    /// It is dropped, and the page requested for the next one.
+    #[default]
+    Drop,
+    /// Its sender waits until the page is present.
+    Hold,
+}
+
 /// Options of the NIC.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "NIC")]
@@ -22,6 +32,9 @@ pub struct NicArgs {
     /// What a responder does when its memory is missing
     #[arg(long, value_enum, default_value_t)]
     remote_faults: Responder,
+    /// What becomes of a datagram when its receiver's memory is missing
+    #[arg(long, value_enum, default_value_t)]
+    datagram_faults: Receiver,
     /// Page requests that can be outstanding
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=512))]
     page_requests: u32,
@@ -52,6 +65,10 @@ impl NicArgs {
             remote_faults: match self.remote_faults {
                 Responder::Stall => RemoteFaults::Stall,
                 Responder::Rnr => RemoteFaults::Rnr,
+            },
+            datagram_faults: match self.datagram_faults {
+                Receiver::Drop => DatagramFaults::Drop,
+                Receiver::Hold => DatagramFaults::Hold,
             },
             page_request_credits: self.page_requests,
             page_fault_credits: self.page_faults,
@@ -105,11 +122,11 @@ mod tests {
         for line in [["--page-faults", "0"], ["--page-faults", "513"], ["--remote-faults", "drop"]] {
             assert!(Line::try_parse_from(["run", line[0], line[1]]).is_err(), "{line:?}");
         }
-        let line = ["run", "--remote-faults", "rnr", "--fault-timeout", "2"];
+        let line = ["run", "--remote-faults", "rnr", "--datagram-faults", "hold", "--fault-timeout", "2"];
         let config = Line::try_parse_from(line).expect("valid").nic.config();
         assert_eq!(
-            (config.remote_faults, config.page_request_timeout_ns),
-            (RemoteFaults::Rnr, Some(2_000_000_000))
+            (config.remote_faults, config.datagram_faults, config.page_request_timeout_ns),
+            (RemoteFaults::Rnr, DatagramFaults::Hold, Some(2_000_000_000))
         );
     }
 }
