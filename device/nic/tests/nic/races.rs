@@ -5,16 +5,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use refault_abi::codes::{ACCESS_LOCAL_WRITE, FLUSH_PERSISTENT, OP_FLUSH, OP_RDMA_READ, QPT_UD, WC_SUCCESS};
+use refault_abi::codes::{
+    ACCESS_LOCAL_WRITE, FLUSH_PERSISTENT, OP_FLUSH, OP_RDMA_READ, QPS_RESET, QPS_RTS, QPT_UD,
+    WC_REM_ACCESS_ERR, WC_SUCCESS,
+};
 use refault_abi::command::{
-    CMD_DESTROY_MR, CMD_INVALIDATE_MR, CMD_MODIFY_CQ, CMD_RESUME_FAULT, CommandOpcode, CreateQp,
-    FAULT_RESOLVED, InvalidateMr, ModifyCq, ModifyQp, ODP_PRESENT, ODP_WRITABLE, ObjectId, ResumeFault,
-    STATUS_OK,
+    CMD_DESTROY_MR, CMD_INVALIDATE_MR, CMD_MODIFY_CQ, CMD_MODIFY_QP, CMD_RESUME_FAULT, CommandOpcode,
+    CommandResponse, CreateQp, FAULT_RESOLVED, InvalidateMr, ModifyCq, ModifyQp, ODP_PRESENT, ODP_WRITABLE,
+    ObjectId, QP_ATTR_STATE, ResumeFault, STATUS_OK,
 };
 use refault_abi::doorbell::{DOORBELL_SQ, Doorbell};
 use refault_abi::queue::{CQE_RECEIVE, SqWqe};
-use refault_bus::Gpa;
-use refault_bus::dma::DmaMemory;
 use refault_bus::pri::ResponseCode;
 use refault_nic::{NicConfig, Worker};
 use refault_pci::PciFunction;
@@ -163,35 +164,114 @@ fn after_an_on_demand_invalidation_nothing_lands_where_the_page_was() {
     assert!(moves >= 50 && faults >= 100, "{moves} moves, {faults} faults");
 }
 
+/// Rounds in which a test's two sides must have met, and may fail to.
+const MEETINGS: u32 = 5;
+
+/// Repeats `round` until it has returned `true` often enough: what was to happen meanwhile did.
+fn until_met(mut round: impl FnMut() -> bool) {
+    let deadline = Instant::now() + NET;
+    let mut met = 0;
+    while met < MEETINGS {
+        assert!(Instant::now() < deadline, "the two sides met {met} times in {NET:?}");
+        met += u32::from(round());
+    }
+}
+
+/// Executes a command while the workers run on their threads.
+fn execute(bench: &Bench, opcode: CommandOpcode, body: &[u8]) -> CommandResponse {
+    let token = bench.post_command(0, opcode, body);
+    let deadline = Instant::now() + NET;
+    loop {
+        let mut responses = (0..4).map(|slot| bench.response(0, slot));
+        if let Some(answer) = responses.find(|response| response.token == token) {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "no answer to {opcode:?}");
+        thread::yield_now();
+    }
+}
+
+/// A pair in whose ring 16 writes of 64 KiB were begun, and its workers' threads.
+fn stream(stop: &Arc<AtomicBool>) -> (Pair, Vec<thread::JoinHandle<()>>) {
+    let mut pair = Pair::new();
+    for id in 0..1 << LOG {
+        pair.a.prepare(&pair.bench, &pair.write(id, 0x1_0000, pair.to, pair.rkey));
+    }
+    let threads = spawn(pair.bench.take_workers(), stop);
+    pair.a.ring(&pair.bench);
+    let deadline = Instant::now() + NET;
+    while pair.cq_a.poll(&pair.bench).is_none() {
+        assert!(Instant::now() < deadline, "the first write takes for ever");
+        thread::yield_now();
+    }
+    (pair, threads)
+}
+
 /// Destroying a region while writes go through it: when the command is answered, nothing more lands.
 #[test]
 fn a_destroyed_region_is_silent_when_the_command_is_answered() {
-    let mut pair = Pair::new();
+    until_met(|| {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut pair, threads) = stream(&stop);
+        let key = ObjectId { id: pair.rkey, reserved: 0 };
+        assert_eq!(execute(&pair.bench, CMD_DESTROY_MR, key.as_bytes()).status, STATUS_OK);
+        let marker = [0xdd; 0x1_0000];
+        pair.bench.fill(pair.to, &marker);
+        // All that is left of the stream ends.
+        let deadline = Instant::now() + NET;
+        let mut ends = Vec::new();
+        while ends.len() + 1 < 1 << LOG && Instant::now() < deadline {
+            ends.extend(pair.cq_a.drain(&pair.bench).into_iter().map(|entry| entry.status));
+            thread::yield_now();
+        }
+        assert_eq!(ends.len() + 1, 1 << LOG);
+        assert!(pair.bench.bytes(pair.to, 0x1_0000) == marker);
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        ends.contains(&WC_REM_ACCESS_ERR)
+    });
+}
+
+/// A queue pair writes to another one, which is reset and connected anew again and again. Its requests wait for the peer
+/// without a limit, so it must notice each time that the peer is ready.
+#[test]
+fn a_peer_that_is_reset_again_and_again_is_noticed_each_time() {
+    const WRITES: usize = 8;
+    let config = NicConfig { workers: 3, ..NicConfig::default() };
+    let forever = ModifyQp { timeout: 0, ..PATIENT };
+    let mut pair = Pair::on(Bench::new(config), forever);
+    let reset = ModifyQp { qpn: pair.b.qpn, mask: QP_ATTR_STATE, state: QPS_RESET, ..ModifyQp::default() };
+    let changes = [vec![reset], pair.b.steps(pair.a.qpn, QPS_RTS, forever)].concat();
     let stop = Arc::new(AtomicBool::new(false));
-    let key = pair.rkey;
-    let marker = [0xdd; 0x1_0000];
-    for _ in 0..10 {
-        pair.a.prepare(&pair.bench, &pair.write(1, 0x1_0000, pair.to, key));
-    }
     let threads = spawn(pair.bench.take_workers(), &stop);
-    pair.a.ring(&pair.bench);
-    let token = pair.bench.post_command(0, CMD_DESTROY_MR, ObjectId { id: key, reserved: 0 }.as_bytes());
-    let index = (0..4).find(|&slot| pair.bench.response(0, slot).token + 4 == token + 4).unwrap_or(0);
-    let answered = || (0..4).any(|slot| pair.bench.response(0, slot).token == token);
-    let deadline = Instant::now() + NET;
-    while !answered() && Instant::now() < deadline {
-        thread::yield_now();
+    for _ in 0..20 {
+        until_met(|| {
+            for id in 0..WRITES as u64 {
+                pair.a.prepare(&pair.bench, &pair.write(id, 0x1_0000, pair.to, pair.rkey));
+            }
+            pair.a.ring(&pair.bench);
+            assert_eq!(execute(&pair.bench, CMD_MODIFY_QP, changes[0].as_bytes()).status, STATUS_OK);
+            let mut done = pair.cq_a.drain(&pair.bench).len();
+            let was_busy = done < WRITES;
+            for change in &changes[1..] {
+                assert_eq!(execute(&pair.bench, CMD_MODIFY_QP, change.as_bytes()).status, STATUS_OK);
+            }
+            let deadline = Instant::now() + NET;
+            while done < WRITES {
+                assert!(Instant::now() < deadline, "the peer was not noticed");
+                let entries = pair.cq_a.drain(&pair.bench);
+                assert!(entries.iter().all(|entry| entry.status == WC_SUCCESS), "{entries:?}");
+                done += entries.len();
+                thread::yield_now();
+            }
+            was_busy
+        });
     }
-    assert!(answered(), "slot {index}");
-    pair.bench.fill(pair.to, &marker);
-    thread::sleep(Duration::from_millis(20));
-    assert!(pair.bench.bytes(pair.to, 0x1_0000) == marker);
     stop.store(true, Ordering::Relaxed);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// Queue pairs that write to each other from several workers, in both directions, while one of them is reset
-/// again and again: every waiter is woken in the end.
+/// Queue pairs that write to each other from several workers, in both directions.
 #[test]
 fn peers_on_different_workers_do_not_block_one_another() {
     let config = NicConfig { workers: 3, fault_window: 1, ..NicConfig::default() };
@@ -333,28 +413,28 @@ fn a_reset_under_all_kinds_of_traffic_ends_and_nothing_lands_afterwards() {
     }
 }
 
-/// Function-level resets from another thread while workers are busy.
+/// A function-level reset while a worker is busy, and doorbells ring on another thread.
 #[test]
 fn a_reset_under_load_ends_and_nothing_lands_afterwards() {
-    let mut pair = Pair::new();
-    let stop = Arc::new(AtomicBool::new(false));
-    for _ in 0..16 {
-        pair.a.prepare(&pair.bench, &pair.write(1, 0x1_0000, pair.to, pair.rkey));
-    }
-    let threads = spawn(pair.bench.take_workers(), &stop);
-    pair.a.ring(&pair.bench);
-    let value = Doorbell { kind: DOORBELL_SQ as u8, number: pair.a.qpn, argument: 0 }.encode();
-    thread::scope(|scope| {
-        let nic = &pair.bench.nic;
-        let page = u64::from(pair.context) << 12;
-        scope.spawn(move || (0..1000).for_each(|_| nic.bar_write(2, page, &value.to_le_bytes())));
-        nic.reset();
+    until_met(|| {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut pair, threads) = stream(&stop);
+        let value = Doorbell { kind: DOORBELL_SQ as u8, number: pair.a.qpn, argument: 0 }.encode();
+        thread::scope(|scope| {
+            let nic = &pair.bench.nic;
+            let page = u64::from(pair.context) << 12;
+            scope.spawn(move || (0..1000).for_each(|_| nic.bar_write(2, page, &value.to_le_bytes())));
+            nic.reset();
+        });
+        let marker = [0xcc; 0x1_0000];
+        pair.bench.fill(pair.to, &marker);
+        let done = 1 + pair.cq_a.drain(&pair.bench).len();
+        // As long as what was under way would take at the least.
+        thread::sleep(Duration::from_millis(5));
+        assert!(pair.bench.bytes(pair.to, 0x1_0000) == marker);
+        assert!(pair.cq_a.drain(&pair.bench).is_empty(), "a completion after the reset");
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        done < 1 << LOG
     });
-    let marker = [0xcc; 0x1_0000];
-    pair.bench.fill(pair.to, &marker);
-    thread::sleep(Duration::from_millis(20));
-    assert!(pair.bench.bytes(pair.to, 0x1_0000) == marker);
-    stop.store(true, Ordering::Relaxed);
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    let _ = pair.bench.ram.load_u32(Gpa(0));
 }
