@@ -5,8 +5,8 @@ use refault_bus::bits::low_u32;
 
 use crate::cause::Cause;
 use crate::memory::access::{AccessError, Extent, Stopped};
-use crate::memory::atc::Space;
 use crate::memory::port::Port;
+use crate::memory::recent::Space;
 use crate::memory::resolve::{Access, Ahead, Resolve, Shortcut, Window};
 use crate::verbs::{End, Piece};
 

@@ -13,6 +13,7 @@ pub(crate) mod on_demand;
 pub(crate) mod page_table;
 pub(crate) mod port;
 mod radix;
+mod recent;
 pub(crate) mod region;
 pub(crate) mod resolve;
 

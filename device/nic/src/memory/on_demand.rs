@@ -9,9 +9,9 @@ use refault_bus::Iova;
 
 use crate::cause::Cause;
 use crate::memory::access::{AccessError, Extent};
-use crate::memory::atc::Space;
 use crate::memory::port::Port;
 use crate::memory::radix::{Step, Tree};
+use crate::memory::recent::Space;
 
 /// log2 of the size of a page that a word of the last level, or of the one before, names.
 const PAGE_SHIFTS: [u8; 2] = [12, 21];

@@ -9,9 +9,9 @@ use refault_bus::ats::Translation;
 
 use crate::cause::Cause;
 use crate::memory::access::{AccessError, Extent};
-use crate::memory::atc::Space;
 use crate::memory::port::Port;
 use crate::memory::radix::{Step, Tree};
+use crate::memory::recent::Space;
 
 /// Most levels of tables.
 const MAX_LEVELS: u8 = 3;

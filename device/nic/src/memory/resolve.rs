@@ -10,8 +10,8 @@ use refault_bus::{Iova, Pasid};
 
 use crate::cause::Cause;
 use crate::memory::access::{AccessError, Extent, PageMiss};
-use crate::memory::atc::Space;
 use crate::memory::port::Port;
+use crate::memory::recent::Space;
 use crate::memory::region::{Backing, Region};
 
 /// One access to a region: all that the checks need.
