@@ -7,6 +7,7 @@ mod conditions;
 mod faults;
 mod invalidation;
 mod linux_bring_up;
+mod oracle;
 mod page_requests;
 mod support;
 mod translation;
