@@ -2,7 +2,6 @@
 
 use refault_bus::AddressSpace;
 use refault_bus::ats::{RequestKind, Translation, TranslationAgent, TranslationError, TranslationRequest};
-use refault_bus::irq::MsiMessage;
 use refault_bus::pri::{PageGroupResponse, PageRequest, ResponseCode};
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::sync::lock;
@@ -30,19 +29,14 @@ impl TranslationAgent for Iommu {
         if let Err(error) = admitted {
             return self.refuse_page(&request, error);
         }
-        let enqueued = lock(&self.page_requests).enqueue(&*self.memory, &request);
+        let enqueued = self.enqueue(&request);
         match enqueued {
-            Enqueued::Queued(message) => {
-                self.counters.page_requests_queued.increment();
-                self.probe_stage(Stage::Queued, &request);
-                self.signal_page_request(message, &request);
-            }
-            Enqueued::Overflow(message) => {
+            Enqueued::Queued { .. } => self.counters.page_requests_queued.increment(),
+            Enqueued::Overflow { .. } => {
                 self.counters.page_requests_overflowed.increment();
                 if let Some(count) = self.warnings.overflow.admit() {
                     tracing::warn!(count, "page request queue overflow: {} must retry", request.requester);
                 }
-                self.signal_page_request(message, &request);
                 // The request is lost, yet the response is Success (table 31): the device translates again, still finds
                 // no page, and sends another request. Any other code would fail the access.
                 self.respond_at_once(&request, ResponseCode::Success);
@@ -108,12 +102,11 @@ impl Iommu {
         if !fault.is_recorded() {
             return;
         }
-        let recorded = lock(&self.faults).record(record);
+        let recorded = lock(&self.faults).record(record, &*self.msi);
         match recorded {
-            Recorded::Kept(message) => {
+            Recorded::Kept => {
                 self.counters.faults_recorded.increment();
                 tracing::debug!("fault recorded: {record}");
-                self.signal(message);
             }
             Recorded::Compressed => self.counters.faults_compressed.increment(),
             Recorded::Overflowed => self.counters.faults_overflowed.increment(),
@@ -130,12 +123,20 @@ impl Iommu {
         }
     }
 
-    fn signal_page_request(&self, message: Option<MsiMessage>, request: &PageRequest) {
-        if message.is_some() {
+    /// Writes an admitted request into its queue, and raises the event if need be.
+    fn enqueue(&self, request: &PageRequest) -> Enqueued {
+        let mut queue = lock(&self.page_requests);
+        let enqueued = queue.enqueue(&*self.memory, request);
+        if matches!(enqueued, Enqueued::Queued { .. }) {
+            self.probe_stage(Stage::Queued, request);
+        }
+        if let Enqueued::Queued { raise: true } | Enqueued::Overflow { raise: true } = enqueued
+            && queue.event.raise(&*self.msi)
+        {
             self.counters.page_request_interrupts.increment();
-            self.signal(message);
             self.probe_stage(Stage::Interrupt, request);
         }
+        enqueued
     }
 
     /// Reports a stage of the request to the probe.

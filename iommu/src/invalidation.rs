@@ -47,9 +47,7 @@ impl Iommu {
         }
         if let Err(error) = self.run_ring(&ring) {
             ring.stopped = true;
-            // Unlocked before the event: no lock is held while the interrupt sink is called.
-            drop(ring);
-            self.stop_queue(error);
+            self.report(error);
         }
     }
 
@@ -97,7 +95,7 @@ impl Iommu {
     }
 
     /// Reports an error that stopped the queue: FSTS.IQE, IQERCD and the fault event.
-    fn stop_queue(&self, error: QueueError) {
+    fn report(&self, error: QueueError) {
         self.counters.queue_errors.increment();
         if let Some(count) = self.warnings.queue.admit() {
             tracing::warn!(
@@ -105,8 +103,7 @@ impl Iommu {
                 "guest invalidation queue stopped: {error}; it waits for FSTS.IQE to be cleared"
             );
         }
-        let message = lock(&self.faults).queue_stopped(error);
-        self.signal(message);
+        lock(&self.faults).queue_stopped(error, &*self.msi);
     }
 
     fn execute(&self, descriptor: InvalidationDescriptor) {
@@ -176,8 +173,7 @@ impl Iommu {
             tracing::warn!(count, "invalidation wait status lost: {error}");
         }
         if wait.interrupt {
-            let message = lock(&self.completion).complete();
-            self.signal(message);
+            lock(&self.completion).complete(&*self.msi);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use refault_bus::irq::MsiMessage;
+use refault_bus::irq::MsiSink;
 use refault_bus::sync::lock;
 
 use crate::interrupt::EventRegisters;
@@ -57,9 +57,9 @@ impl InvalidationQueue {
         self.address.load(Ordering::Relaxed)
     }
 
-    /// Writes IQA. It takes effect when the queue is next enabled.
-    pub(crate) fn set_address(&self, value: u64) {
-        self.address.store(value, Ordering::Relaxed);
+    /// Changes IQA. It takes effect when the queue is next enabled.
+    pub(crate) fn update_address(&self, change: impl Fn(u64) -> u64) {
+        self.address.update(Ordering::Relaxed, Ordering::Relaxed, change);
     }
 
     /// Writes IQT. Bits that are not part of an offset read as zero.
@@ -114,8 +114,10 @@ impl Completion {
         }
     }
 
-    /// Completes a wait descriptor with IF. Returns the message to send, unless an earlier completion is not serviced.
-    pub(crate) fn complete(&mut self) -> Option<MsiMessage> {
-        if std::mem::replace(&mut self.complete, true) { None } else { self.event.raise() }
+    /// Completes a wait descriptor with IF. Raises the event, unless an earlier completion is not serviced.
+    pub(crate) fn complete(&mut self, msi: &dyn MsiSink) {
+        if !std::mem::replace(&mut self.complete, true) {
+            self.event.raise(msi);
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
-use refault_bus::irq::MsiMessage;
 use refault_bus::pri::PageRequest;
 
 use crate::interrupt::EventRegisters;
@@ -14,13 +13,13 @@ const ENTRY_BYTES: u64 = PAGE_REQUEST_BYTES as u64;
 /// Offset bits of PQH and PQT: 18:5.
 const OFFSET_BITS: u64 = 0x7_ffe0;
 
-/// The outcome of [`PageRequestQueue::enqueue`], with the event's message if it is to be sent now.
+/// The outcome of [`PageRequestQueue::enqueue`], and whether it calls for the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Enqueued {
     /// The request is in the queue, and the tail has moved past it.
-    Queued(Option<MsiMessage>),
+    Queued { raise: bool },
     /// Dropped: the ring is full, or an earlier overflow is not cleared.
-    Overflow(Option<MsiMessage>),
+    Overflow { raise: bool },
     /// Dropped: there is no queue, or it is not in memory.
     Unusable,
 }
@@ -38,21 +37,22 @@ pub(crate) struct PageRequestQueue {
 
 impl PageRequestQueue {
     /// Writes `request` into the ring. Every request sets PPR, not only the last of a group: to drain a PASID, Linux
-    /// waits until its handler has taken every entry, and the handler runs only on an event.
+    /// waits until its handler has taken every entry, and the handler runs only on an event. The event is not called for
+    /// while a condition stands that has raised it: its handler will find both (§7.5).
     pub(crate) fn enqueue(&mut self, memory: &dyn DmaMemory, request: &PageRequest) -> Enqueued {
         if self.address.into_bits() == 0 {
             return Enqueued::Unusable;
         }
         // Until software clears PRO every request is dropped, even if there is room again.
         if self.status.pro() {
-            return Enqueued::Overflow(None);
+            return Enqueued::Overflow { raise: false };
         }
-        let unserviced = self.is_unserviced();
+        let raise = !self.is_unserviced();
         let next = (self.tail + ENTRY_BYTES) & self.offset_mask();
         // One slot stays empty, because a full ring would look like an empty one.
         if next == self.head & self.offset_mask() {
             self.status.set_pro(true);
-            return Enqueued::Overflow(self.raise(unserviced));
+            return Enqueued::Overflow { raise };
         }
         let at = Gpa(self.address.frame() << 12).checked_add(self.tail & self.offset_mask());
         // The entry before the tail: a guest that reads the new tail finds the entry complete.
@@ -61,7 +61,7 @@ impl PageRequestQueue {
         }
         self.tail = next;
         self.status.set_ppr(true);
-        Enqueued::Queued(self.raise(unserviced))
+        Enqueued::Queued { raise }
     }
 
     /// PQH.
@@ -111,11 +111,6 @@ impl PageRequestQueue {
 
     fn is_unserviced(&self) -> bool {
         self.status.ppr() || self.status.pro()
-    }
-
-    /// Raises the event, unless a condition that is not serviced has done so: its handler will find both (§7.5).
-    fn raise(&mut self, unserviced: bool) -> Option<MsiMessage> {
-        if unserviced { None } else { self.event.raise() }
     }
 
     /// Mask of the offset of an entry in a ring of 2^PQS pages.

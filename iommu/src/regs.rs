@@ -1,24 +1,24 @@
 //! The register page: reads of registers, and the effects of writes.
 //!
-//! Registers are accessed in 32-bit words. Software must use naturally aligned accesses of 4 or 8 bytes (§11.2). A read
-//! of any other shape returns the bytes of the words that it covers; a write of any other shape is ignored.
+//! Software must use naturally aligned accesses of 4 or 8 bytes (§11.2). A read of any other shape returns the bytes of
+//! the registers that it covers; a write of any other shape is ignored. A register of 64 bits is read and written as a
+//! whole by an access of 8 bytes: page requests go to the queue that PQA names while it is being moved.
 
 use refault_bus::bits::{low_u8, low_u32};
-use refault_bus::irq::MsiMessage;
 use refault_bus::mmio::MmioDevice;
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::sync::lock;
 use refault_bus::{AddressSpace, Iova};
 
-use crate::caps::{CAP, ECAP, VERSION};
+use crate::caps::{CAP, ECAP, FAULT_RECORDS, VERSION};
 use crate::spec::registers::{
     FaultStatus, GlobalCommand, PageRequestStatus, RootTableAddress, offset as reg,
 };
 use crate::unit::{Iommu, REGISTER_WINDOW};
 
-/// Bit 63 of CCMD (ICC) and IOTLB (IVT), here of the upper word: starts an invalidation, which is complete when the
-/// write returns. So the bit always reads as zero.
-const START: u32 = 1 << 31;
+/// Bit 63 of CCMD (ICC) and IOTLB (IVT): starts an invalidation, which is complete when the write returns. So the bit
+/// always reads as zero.
+const START: u64 = 1 << 63;
 
 /// CCMD as read: the last invalidation was performed as a global one (CAIG, bits 60:59).
 const CCMD_DONE: u64 = 1 << 59;
@@ -26,28 +26,52 @@ const CCMD_DONE: u64 = 1 << 59;
 /// IOTLB as read: the last invalidation was performed as a global one (IAIG, bits 58:57).
 const IOTLB_DONE: u64 = 1 << 57;
 
-/// First byte after each register or block of more than one 32-bit word, by the name of its first.
-mod end {
-    use super::reg;
-    use crate::caps::FAULT_RECORDS;
+/// The registers as quadwords. A register of 32 bits is half of one, and named by the offset of its quadword here.
+mod quad {
+    use super::{FAULT_RECORDS, reg};
 
-    pub(super) const CAP: u64 = reg::CAP + 8;
-    pub(super) const ECAP: u64 = reg::ECAP + 8;
-    pub(super) const RTADDR: u64 = reg::RTADDR + 8;
-    pub(super) const CCMD: u64 = reg::CCMD + 8;
-    pub(super) const FECTL: u64 = reg::FECTL + EVENT_BLOCK_BYTES;
-    pub(super) const IQA: u64 = reg::IQA + 8;
-    pub(super) const IECTL: u64 = reg::IECTL + EVENT_BLOCK_BYTES;
-    pub(super) const IQERCD: u64 = reg::IQERCD + 8;
-    pub(super) const PQH: u64 = reg::PQH + 8;
-    pub(super) const PQT: u64 = reg::PQT + 8;
-    pub(super) const PQA: u64 = reg::PQA + 8;
-    pub(super) const PECTL: u64 = reg::PECTL + EVENT_BLOCK_BYTES;
-    pub(super) const IOTLB: u64 = reg::IOTLB + 8;
-    pub(super) const FRCD: u64 = reg::FRCD + FAULT_RECORDS as u64 * 16;
+    pub(super) const VERSION: u64 = reg::VERSION;
+    pub(super) const COMMAND_AND_STATUS: u64 = reg::GCMD;
+    pub(super) const FSTS: u64 = reg::FSTS - 4;
+    pub(super) const ICS: u64 = reg::ICS - 4;
+    pub(super) const PRS: u64 = reg::PRS - 4;
 
-    /// An event block: control, data, address and upper address, 32 bits each.
-    const EVENT_BLOCK_BYTES: u64 = 16;
+    /// End of an event block: control, data, address and upper address, 32 bits each.
+    pub(super) const FECTL_END: u64 = reg::FECTL + 16;
+    pub(super) const IECTL_END: u64 = reg::IECTL + 16;
+    pub(super) const PECTL_END: u64 = reg::PECTL + 16;
+    pub(super) const FRCD_END: u64 = reg::FRCD + FAULT_RECORDS as u64 * 16;
+}
+
+/// A write to a quadword: all of it, or one half.
+#[derive(Clone, Copy)]
+struct Written {
+    value: u64,
+    /// The bits that are written; the others are zero in `value`.
+    mask: u64,
+}
+
+impl Written {
+    /// The register after the write.
+    const fn into(self, register: u64) -> u64 {
+        register & !self.mask | self.value
+    }
+
+    /// The lower half, if it is written.
+    fn low(self) -> Option<u32> {
+        (low_u32(self.mask) != 0).then_some(low_u32(self.value))
+    }
+
+    /// The upper half, if it is written.
+    fn high(self) -> Option<u32> {
+        Self { value: self.value >> 32, mask: self.mask >> 32 }.low()
+    }
+
+    /// Both halves that are written, each with the offset of its first byte in the quadword.
+    fn halves(self) -> impl Iterator<Item = (u64, u32)> {
+        let (low, high) = (self.low().map(|value| (0, value)), self.high().map(|value| (4, value)));
+        low.into_iter().chain(high)
+    }
 }
 
 impl MmioDevice for Iommu {
@@ -56,129 +80,163 @@ impl MmioDevice for Iommu {
     }
 
     fn read(&self, offset: u64, data: &mut [u8]) {
-        let mut word = [0; 4];
+        let mut quad = [0; 8];
         for (index, byte) in (0u64..).zip(data.iter_mut()) {
             let at = offset.wrapping_add(index);
-            let in_word = usize::from(low_u8(at) % 4);
-            if index == 0 || in_word == 0 {
-                word = self.read_word(at & !3).to_le_bytes();
+            let in_quad = usize::from(low_u8(at) % 8);
+            if index == 0 || in_quad == 0 {
+                quad = self.read_quad(at & !7).to_le_bytes();
             }
-            *byte = word[in_word];
+            *byte = quad[in_quad];
         }
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        let (words, rest) = data.as_chunks::<4>();
-        let shape_fits = matches!(data.len(), 4 | 8) && rest.is_empty();
-        if !shape_fits || !offset.is_multiple_of(data.len() as u64) || offset >= REGISTER_WINDOW {
-            if let Some(count) = self.warnings.access.admit() {
-                tracing::warn!(
-                    count,
-                    "ignored a write of {} bytes at IOMMU register {offset:#x}",
-                    data.len()
-                );
+        let written = match *data {
+            [a, b, c, d] => {
+                let shift = offset % 8 * 8;
+                let value = u64::from(u32::from_le_bytes([a, b, c, d]));
+                Some(Written { value: value << shift, mask: u64::from(u32::MAX) << shift })
             }
-            return;
-        }
-        for (at, word) in (offset..).step_by(4).zip(words) {
-            self.write_word(at, u32::from_le_bytes(*word));
+            [a, b, c, d, e, f, g, h] => {
+                let value = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+                Some(Written { value, mask: u64::MAX })
+            }
+            _ => None,
+        };
+        match written.filter(|_| offset.is_multiple_of(data.len() as u64) && offset < REGISTER_WINDOW) {
+            Some(written) => self.write_quad(offset & !7, written),
+            None => {
+                if let Some(count) = self.warnings.access.admit() {
+                    tracing::warn!(
+                        count,
+                        "ignored a write of {} bytes at IOMMU register {offset:#x}",
+                        data.len()
+                    );
+                }
+            }
         }
     }
 }
 
 impl Iommu {
-    /// The 32-bit word at `at`, which is aligned; zero where there is no register.
-    fn read_word(&self, at: u64) -> u32 {
-        let wide = |base: u64, value: u64| low_u32(value >> ((at - base) * 8));
+    /// The quadword at `at`, which is aligned; zero where there is no register.
+    fn read_quad(&self, at: u64) -> u64 {
+        let upper = |value: u32| u64::from(value) << 32;
         match at {
-            reg::VERSION => VERSION,
-            reg::CAP..end::CAP => wide(reg::CAP, CAP.into_bits()),
-            reg::ECAP..end::ECAP => wide(reg::ECAP, ECAP.into_bits()),
-            reg::GSTS => self.global_status().into_bits(),
-            reg::RTADDR..end::RTADDR => wide(reg::RTADDR, lock(&self.control).root),
-            reg::CCMD..end::CCMD => wide(reg::CCMD, CCMD_DONE),
-            reg::FSTS => lock(&self.faults).status().into_bits(),
-            reg::FECTL..end::FECTL => lock(&self.faults).event.read(at - reg::FECTL),
-            reg::IQH => self.queue.head(),
-            reg::IQT => self.queue.tail(),
-            reg::IQA..end::IQA => wide(reg::IQA, self.queue.address()),
-            reg::ICS => u32::from(lock(&self.completion).is_complete()),
-            reg::IECTL..end::IECTL => lock(&self.completion).event.read(at - reg::IECTL),
-            reg::IQERCD..end::IQERCD => wide(reg::IQERCD, lock(&self.faults).queue_error().into_bits()),
-            reg::PQH..end::PQH => wide(reg::PQH, lock(&self.page_requests).head()),
-            reg::PQT..end::PQT => wide(reg::PQT, lock(&self.page_requests).tail()),
-            reg::PQA..end::PQA => wide(reg::PQA, lock(&self.page_requests).address()),
-            reg::PRS => lock(&self.page_requests).status().into_bits(),
-            reg::PECTL..end::PECTL => lock(&self.page_requests).event.read(at - reg::PECTL),
-            reg::IOTLB..end::IOTLB => wide(reg::IOTLB, IOTLB_DONE),
-            reg::FRCD..end::FRCD => lock(&self.faults).read_record(at - reg::FRCD),
+            quad::VERSION => u64::from(VERSION),
+            reg::CAP => CAP.into_bits(),
+            reg::ECAP => ECAP.into_bits(),
+            quad::COMMAND_AND_STATUS => upper(self.global_status().into_bits()),
+            reg::RTADDR => lock(&self.control).root,
+            reg::CCMD => CCMD_DONE,
+            quad::FSTS => upper(lock(&self.faults).status().into_bits()),
+            reg::FECTL..quad::FECTL_END => lock(&self.faults).event.read(at - reg::FECTL),
+            reg::IQH => u64::from(self.queue.head()),
+            reg::IQT => u64::from(self.queue.tail()),
+            reg::IQA => self.queue.address(),
+            quad::ICS => upper(u32::from(lock(&self.completion).is_complete())),
+            reg::IECTL..quad::IECTL_END => lock(&self.completion).event.read(at - reg::IECTL),
+            reg::IQERCD => lock(&self.faults).queue_error().into_bits(),
+            reg::PQH => lock(&self.page_requests).head(),
+            reg::PQT => lock(&self.page_requests).tail(),
+            reg::PQA => lock(&self.page_requests).address(),
+            quad::PRS => upper(lock(&self.page_requests).status().into_bits()),
+            reg::PECTL..quad::PECTL_END => lock(&self.page_requests).event.read(at - reg::PECTL),
+            reg::IOTLB => IOTLB_DONE,
+            reg::FRCD..quad::FRCD_END => lock(&self.faults).read_record(at - reg::FRCD),
             _ => 0,
         }
     }
 
-    /// Writes the 32-bit word at `at`, which is aligned. A 64-bit write comes as two, the lower word first, so that the
-    /// command bit in the upper word of CCMD and IOTLB takes effect last.
-    fn write_word(&self, at: u64, value: u32) {
+    /// Writes the quadword at `at`, which is aligned, or half of it.
+    fn write_quad(&self, at: u64, written: Written) {
         match at {
-            reg::GCMD => self.command(GlobalCommand::from_bits(value)),
-            reg::RTADDR..end::RTADDR => {
-                let mut control = lock(&self.control);
-                control.root = replace_half(control.root, at - reg::RTADDR, value);
-            }
-            reg::CCMD_HI if value & START != 0 => lock(&self.remapping).flush_contexts(None),
-            reg::FSTS => {
-                let resumed = lock(&self.faults).clear_status(FaultStatus::from_bits(value));
-                if resumed {
-                    self.resume_queue();
+            quad::COMMAND_AND_STATUS => {
+                if let Some(command) = written.low() {
+                    self.command(GlobalCommand::from_bits(command));
                 }
             }
-            reg::FECTL..end::FECTL => {
-                let message = lock(&self.faults).event.write(at - reg::FECTL, value);
-                self.signal(message);
+            reg::RTADDR => {
+                let mut control = lock(&self.control);
+                control.root = written.into(control.root);
             }
-            reg::IQT => self.set_queue_tail(value),
-            reg::IQA..end::IQA => {
-                self.queue.set_address(replace_half(self.queue.address(), at - reg::IQA, value));
+            reg::CCMD if written.value & START != 0 => lock(&self.remapping).flush_contexts(None),
+            quad::FSTS => {
+                if let Some(status) = written.high() {
+                    let resumed = lock(&self.faults).clear_status(FaultStatus::from_bits(status));
+                    if resumed {
+                        self.resume_queue();
+                    }
+                }
             }
-            reg::ICS => lock(&self.completion).clear(value),
-            reg::IECTL..end::IECTL => {
-                let message = lock(&self.completion).event.write(at - reg::IECTL, value);
-                self.signal(message);
+            reg::FECTL..quad::FECTL_END => {
+                let mut faults = lock(&self.faults);
+                written.halves().for_each(|(half, value)| {
+                    faults.event.write(at - reg::FECTL + half, value, &*self.msi);
+                });
             }
-            reg::PQH..end::PECTL => self.write_page_requests(at, value),
-            reg::IOTLB_HI if value & START != 0 => self.flush_domain(None),
-            reg::FRCD..end::FRCD => lock(&self.faults).write_record(at - reg::FRCD, value),
+            reg::IQT => {
+                if let Some(tail) = written.low() {
+                    self.set_queue_tail(tail);
+                }
+            }
+            reg::IQA => self.queue.update_address(|address| written.into(address)),
+            quad::ICS => {
+                if let Some(status) = written.high() {
+                    lock(&self.completion).clear(status);
+                }
+            }
+            reg::IECTL..quad::IECTL_END => {
+                let mut completion = lock(&self.completion);
+                written.halves().for_each(|(half, value)| {
+                    completion.event.write(at - reg::IECTL + half, value, &*self.msi);
+                });
+            }
+            reg::PQH..quad::PECTL_END => self.write_page_requests(at, written),
+            reg::IOTLB if written.value & START != 0 => self.flush_domain(None),
+            reg::FRCD..quad::FRCD_END => {
+                let mut faults = lock(&self.faults);
+                written.halves().for_each(|(half, value)| faults.write_record(at - reg::FRCD + half, value));
+            }
             _ => {}
         }
     }
 
-    /// Writes a word of the registers from PQH to PEUADDR.
-    fn write_page_requests(&self, at: u64, value: u32) {
+    /// Writes a quadword of the registers from PQH to PEUADDR, or half of it.
+    fn write_page_requests(&self, at: u64, written: Written) {
         let mut queue = lock(&self.page_requests);
         match at {
-            reg::PQH => queue.set_head(u64::from(value)),
-            reg::PQT => queue.set_tail(u64::from(value)),
-            reg::PQA..end::PQA => {
-                let address = replace_half(queue.address(), at - reg::PQA, value);
+            reg::PQH => {
+                let head = written.into(queue.head());
+                queue.set_head(head);
+            }
+            reg::PQT => {
+                let tail = written.into(queue.tail());
+                queue.set_tail(tail);
+            }
+            reg::PQA => {
+                let address = written.into(queue.address());
                 queue.set_address(address);
             }
-            reg::PRS => queue.clear_status(PageRequestStatus::from_bits(value)),
-            reg::PECTL.. => {
-                let message = queue.event.write(at - reg::PECTL, value);
-                drop(queue);
-                self.signal_latched_page_request(message);
+            quad::PRS => {
+                if let Some(status) = written.high() {
+                    queue.clear_status(PageRequestStatus::from_bits(status));
+                }
             }
+            reg::PECTL.. => written.halves().for_each(|(half, value)| {
+                if queue.event.write(at - reg::PECTL + half, value, &*self.msi) {
+                    self.note_latched_page_request();
+                }
+            }),
             _ => {}
         }
     }
 
-    /// Sends the page request event that an unmask released, and reports it. Which requests raised it is not known.
-    fn signal_latched_page_request(&self, message: Option<MsiMessage>) {
-        if message.is_some() {
-            self.counters.page_request_interrupts.increment();
-            self.signal(message);
-            self.probe.record(&ProbeEvent::new(Stage::Interrupt, AddressSpace::Function, Iova(0)));
-        }
+    /// Reports the page request event that an unmask has sent. Which requests raised it is not known.
+    fn note_latched_page_request(&self) {
+        self.counters.page_request_interrupts.increment();
+        self.probe.record(&ProbeEvent::new(Stage::Interrupt, AddressSpace::Function, Iova(0)));
     }
 
     /// The value of GSTS.
@@ -214,10 +272,4 @@ impl Iommu {
             self.enable_queue(command.qie());
         }
     }
-}
-
-/// `old` with the 32-bit word at byte `offset` (0 or 4) replaced.
-const fn replace_half(old: u64, offset: u64, value: u32) -> u64 {
-    let shift = offset * 8;
-    (old & !(0xffff_ffff << shift)) | ((value as u64) << shift)
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use refault_bus::ats::AtsEndpoint;
 use refault_bus::dma::DmaMemory;
-use refault_bus::irq::{MsiMessage, MsiSink};
+use refault_bus::irq::MsiSink;
 use refault_bus::probe::Probe;
 use refault_bus::sync::lock;
 use refault_bus::warn::WarnLimit;
@@ -40,7 +40,7 @@ impl Default for IommuConfig {
 /// A VT-d remapping unit in scalable mode.
 pub struct Iommu {
     pub(crate) memory: Arc<dyn DmaMemory>,
-    msi: Arc<dyn MsiSink>,
+    pub(crate) msi: Arc<dyn MsiSink>,
     pub(crate) probe: Arc<dyn Probe>,
     pub(crate) endpoints: Endpoints,
     pub(crate) control: Mutex<Control>,
@@ -108,13 +108,6 @@ impl Iommu {
     pub fn statistics(&self) -> Statistics {
         let walks = lock(&self.remapping).walks();
         Statistics { walks, ..self.counters.snapshot() }
-    }
-
-    /// Sends an interrupt message, if there is one. No leaf lock may be held: the sink is code of the machine.
-    pub(crate) fn signal(&self, message: Option<MsiMessage>) {
-        if let Some(message) = message {
-            self.msi.signal(message);
-        }
     }
 }
 

@@ -9,7 +9,8 @@ pub struct MsiMessage {
     pub data: u32,
 }
 
-/// The receiver of interrupts. Senders hold locks while they call it, so it must not block or call back into them.
+/// The receiver of interrupts. Senders hold locks while they call it, so it must not block or call back into them: a guest
+/// that masks an interrupt and reads the mask back must find the message sent, or not get it.
 pub trait MsiSink: Send + Sync {
     /// Delivers one message. A message that addresses nothing is dropped, as on a real machine.
     fn signal(&self, message: MsiMessage);

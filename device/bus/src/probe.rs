@@ -128,7 +128,8 @@ impl Translator {
     }
 }
 
-/// A receiver of events. Called on the fault path by several threads, so it must not block.
+/// A receiver of events. Called on the fault path by several threads, some of which hold locks of their device, so it must
+/// not block or call back into the device.
 pub trait Probe: Send + Sync {
     /// Records one event at the current time.
     fn record(&self, event: &ProbeEvent);

@@ -3,8 +3,8 @@
 mod reason;
 
 use refault_bus::ats::{RequestKind, TranslationRequest};
-use refault_bus::bits::{low_u8, low_u32};
-use refault_bus::irq::MsiMessage;
+use refault_bus::bits::low_u8;
+use refault_bus::irq::MsiSink;
 use refault_bus::pri::PageRequest;
 use refault_bus::{Bdf, Iova, Pasid};
 use thiserror::Error;
@@ -106,8 +106,8 @@ impl Record {
 /// The outcome of [`FaultLog::record`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recorded {
-    /// The fault has a record. The event's message, if it is to be sent now.
-    Kept(Option<MsiMessage>),
+    /// The fault has a record.
+    Kept,
     /// Not recorded: an unserviced record says the same.
     Compressed,
     /// Not recorded: the next record is occupied, or an overflow stands.
@@ -134,7 +134,7 @@ impl FaultLog {
     /// Records `fault` (§7.2.1), unless an overflow is not cleared, an unserviced record says the same, or the next
     /// record is occupied, which is an overflow. Hardware may collapse all faults of a requester into one record; a unit
     /// to debug drivers with keeps those that differ.
-    pub(crate) fn record(&mut self, fault: &RemappingFault) -> Recorded {
+    pub(crate) fn record(&mut self, fault: &RemappingFault, msi: &dyn MsiSink) -> Recorded {
         if self.overflow {
             return Recorded::Overflowed;
         }
@@ -153,14 +153,15 @@ impl FaultLog {
             self.first = self.next;
         }
         self.next = (self.next + 1) % FAULT_RECORDS;
-        Recorded::Kept(self.raise(unserviced))
+        self.raise(unserviced, msi);
+        Recorded::Kept
     }
 
-    /// Sets IQE: the invalidation queue stopped. Returns the event's message, if it is to be sent now.
-    pub(crate) fn queue_stopped(&mut self, error: QueueError) -> Option<MsiMessage> {
+    /// Sets IQE: the invalidation queue stopped.
+    pub(crate) fn queue_stopped(&mut self, error: QueueError, msi: &dyn MsiSink) {
         let unserviced = self.is_unserviced();
         self.queue_error = Some(error);
-        self.raise(unserviced)
+        self.raise(unserviced, msi);
     }
 
     /// Starts again at the first record: translation and interrupt remapping are both off (§7.2.1).
@@ -192,11 +193,10 @@ impl FaultLog {
         InvalidationQueueError::new().with_info(self.queue_error.map_or(0, QueueError::code))
     }
 
-    /// Reads the 32-bit word at byte `offset` of the record registers.
-    pub(crate) fn read_record(&self, offset: u64) -> u32 {
+    /// Reads the quadword at byte `offset` of the record registers.
+    pub(crate) fn read_record(&self, offset: u64) -> u64 {
         let Some(record) = self.records.get(index_at(offset)) else { return 0 };
-        let quad = if offset % 16 < 8 { record.page } else { record.info.into_bits() };
-        low_u32(quad >> (offset % 8 * 8))
+        if offset % 16 < 8 { record.page } else { record.info.into_bits() }
     }
 
     /// Writes the 32-bit word at byte `offset` of the record registers: clears F if it is written as one (RW1C).
@@ -217,8 +217,10 @@ impl FaultLog {
     }
 
     /// Raises the event, unless an unserviced condition has done so: its handler will find both (§7.3).
-    fn raise(&mut self, unserviced: bool) -> Option<MsiMessage> {
-        if unserviced { None } else { self.event.raise() }
+    fn raise(&mut self, unserviced: bool, msi: &dyn MsiSink) {
+        if !unserviced {
+            self.event.raise(msi);
+        }
     }
 
     /// Clears a pending event once every condition is serviced.

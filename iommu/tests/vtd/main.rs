@@ -4,11 +4,13 @@
 mod bad_input;
 mod concurrency;
 mod conditions;
+mod events;
 mod faults;
 mod invalidation;
 mod linux_bring_up;
 mod oracle;
 mod page_requests;
+mod registers;
 mod support;
 mod translation;
 mod walk_against_reference;

@@ -80,12 +80,21 @@ const LOW_BYTES: u64 = 16 << 20;
 pub(crate) const HOLE: u64 = 0xc000_0000;
 const HIGH_BASE: u64 = 0x1_0000_0000;
 
+type Hook = Box<dyn Fn(&MsiMessage) + Send + Sync>;
+
+/// Keeps the interrupt messages, and can run a hook while one is sent.
 #[derive(Default)]
-pub(crate) struct Messages(Mutex<Vec<MsiMessage>>);
+pub(crate) struct Messages {
+    sent: Mutex<Vec<MsiMessage>>,
+    hook: Mutex<Option<Hook>>,
+}
 
 impl MsiSink for Messages {
     fn signal(&self, message: MsiMessage) {
-        self.0.lock().unwrap().push(message);
+        if let Some(hook) = &*self.hook.lock().unwrap() {
+            hook(&message);
+        }
+        self.sent.lock().unwrap().push(message);
     }
 }
 
@@ -348,7 +357,12 @@ impl Guest {
     }
 
     pub(crate) fn messages(&self) -> Vec<MsiMessage> {
-        std::mem::take(&mut *self.messages.0.lock().unwrap())
+        std::mem::take(&mut *self.messages.sent.lock().unwrap())
+    }
+
+    /// Runs `hook` while a message is being sent, before it counts as sent.
+    pub(crate) fn on_signal(&self, hook: impl Fn(&MsiMessage) + Send + Sync + 'static) {
+        *self.messages.hook.lock().unwrap() = Some(Box::new(hook));
     }
 
     pub(crate) fn events(&self) -> MutexGuard<'_, Vec<ProbeEvent>> {
