@@ -25,11 +25,10 @@ impl TranslationAgent for Iommu {
 
     fn page_request(&self, request: PageRequest) {
         self.counters.page_requests.increment();
-        let admitted = lock(&self.remapping).admit(&*self.memory, &request);
-        if let Err(error) = admitted {
-            return self.refuse_page(&request, error);
-        }
-        let enqueued = self.enqueue(&request);
+        let enqueued = match self.enqueue(&request) {
+            Ok(enqueued) => enqueued,
+            Err(error) => return self.refuse_page(&request, error),
+        };
         match enqueued {
             Enqueued::Queued { .. } => self.counters.page_requests_queued.increment(),
             Enqueued::Overflow { .. } => {
@@ -123,9 +122,19 @@ impl Iommu {
         }
     }
 
-    /// Writes an admitted request into its queue, and raises the event if need be.
-    fn enqueue(&self, request: &PageRequest) -> Enqueued {
+    /// Checks a request against the tables, writes it into its queue, and raises the event if need be.
+    ///
+    /// The queue is locked before the tables are unlocked: once the entry that admitted the request has been invalidated,
+    /// whoever locks the queue finds the request in it.
+    ///
+    /// # Errors
+    ///
+    /// The tables do not allow the request.
+    fn enqueue(&self, request: &PageRequest) -> Result<Enqueued, RemappingError> {
+        let mut remapping = lock(&self.remapping);
+        remapping.admit(&*self.memory, request)?;
         let mut queue = lock(&self.page_requests);
+        drop(remapping);
         let enqueued = queue.enqueue(&*self.memory, request);
         if matches!(enqueued, Enqueued::Queued { .. }) {
             self.probe_stage(Stage::Queued, request);
@@ -136,7 +145,7 @@ impl Iommu {
             self.counters.page_request_interrupts.increment();
             self.probe_stage(Stage::Interrupt, request);
         }
-        enqueued
+        Ok(enqueued)
     }
 
     /// Reports a stage of the request to the probe.

@@ -161,8 +161,9 @@ impl Iommu {
     fn complete(&self, wait: InvalidationWait) {
         self.counters.waits.increment();
         if wait.drain {
-            // PD: page requests received so far must be in their queue before the status is written (§6.5.2.9). They
-            // are written under this lock, so once it can be taken they are.
+            // PD: page requests received so far must be in their queue before the status is written (§6.5.2.9). A request
+            // keeps one of these locks, taken in this order, from its check to its entry.
+            drop(lock(&self.remapping));
             drop(lock(&self.page_requests));
         }
         // The status after all effects: store_u32 releases, so a vCPU that sees the status sees them.

@@ -80,9 +80,10 @@
 //!
 //! 1. While an endpoint is called, only the queue lock is held, and neither `translate` nor `page_request` takes it: an
 //!    endpoint waits for its workers, which may be inside either.
-//! 2. The last four are leaves: while one of them is held, no other lock is taken and no endpoint is called. The
-//!    interrupt sink and the probe are, which neither block nor call back: an event's message must be out before its
-//!    registers can be masked and read back.
+//! 2. The last four are leaves: while one of them is held, no other lock is taken and no endpoint is called, with one
+//!    exception: a page request locks its queue before it unlocks the tables that admitted it. The interrupt sink and
+//!    the probe are called, which neither block nor call back: an event's message must be out before its registers can
+//!    be masked and read back.
 //!
 //! Section numbers are those of the VT-d architecture specification, revision 5.1.
 

@@ -28,6 +28,12 @@ pub trait Pace: Send + Sync + 'static {
     /// Sends a page group response to the NIC.
     fn response(&self, nic: &Arc<dyn AtsEndpoint>, response: PageGroupResponse);
 
+    /// Delivers the page requests in flight.
+    fn push_page_requests(&self) {}
+
+    /// Delivers the page group responses in flight.
+    fn push_responses(&self) {}
+
     /// The NIC has processed an invalidation that began at `start_ns`.
     fn invalidation(&self, start_ns: u64) {
         let _ = start_ns;
@@ -85,9 +91,18 @@ impl<P: Pace> AtsEndpoint for PacedEndpoint<P> {
         self.nic.requester()
     }
 
+    /// On PCI Express an invalidation does not overtake responses, nor its completion page requests, and the kernel relies
+    /// on that when it drains an address space: a request left in flight would be taken for one of the next owner. Single
+    /// pages end no address space, and their invalidations, which are many, let delayed messages take their time.
     fn invalidate(&self, request: InvalidationRequest) {
         let start_ns = self.pace.start_ns();
+        if request.everything() {
+            self.pace.push_responses();
+        }
         self.nic.invalidate(request);
+        if request.everything() {
+            self.pace.push_page_requests();
+        }
         self.pace.invalidation(start_ns);
     }
 

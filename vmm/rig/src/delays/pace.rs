@@ -117,6 +117,14 @@ impl Pace for WallPace {
         self.responses.send(way.saturating_add(wake), Box::new(move || nic.page_group_response(response)));
     }
 
+    fn push_page_requests(&self) {
+        self.page_requests.flush();
+    }
+
+    fn push_responses(&self) {
+        self.responses.flush();
+    }
+
     /// The guest waits with interrupts off for an invalidation, so it is delayed in place.
     fn invalidation(&self, start_ns: u64) {
         self.pause(start_ns, self.durations.of(|timing| &timing.invalidation));

@@ -24,6 +24,8 @@ const NEVER: u64 = 3_600_000 * MS;
 enum Arrived {
     PageRequest,
     Response,
+    /// An invalidation of everything.
+    Everything,
     Interrupt(u32),
     Doorbell(u64),
     Reset,
@@ -56,7 +58,11 @@ impl AtsEndpoint for FarEnd {
         Bdf::new(0, 3, 0)
     }
 
-    fn invalidate(&self, _request: InvalidationRequest) {}
+    fn invalidate(&self, request: InvalidationRequest) {
+        if request.everything() {
+            self.record(Arrived::Everything);
+        }
+    }
 
     fn page_group_response(&self, _response: PageGroupResponse) {
         self.record(Arrived::Response);
@@ -218,6 +224,28 @@ fn a_reset_leaves_no_message_of_the_device_in_flight() {
     std::thread::sleep(Duration::from_millis(400));
     bench.expect(Arrived::Reset);
     bench.nothing_more();
+}
+
+#[test]
+fn messages_do_not_outlive_the_address_space_that_they_belong_to() {
+    let bench = bench(|timing| {
+        for step in ["page_request", "response_message"] {
+            *timing.step_mut(step).unwrap() = Delay::Constant(NEVER);
+        }
+    });
+    let endpoint = bench.nic.endpoint().upgrade().unwrap();
+    let invalidate = |size_shift| {
+        endpoint.invalidate(InvalidationRequest { pasid: None, iova: Iova(0), size_shift });
+    };
+    bench.request_page();
+    bench.respond();
+    // A page that is taken away may be asked for all the same.
+    invalidate(12);
+    bench.nothing_more();
+    // An address space that ends: the response comes before the invalidation, the request before its completion.
+    invalidate(64);
+    let arrived: Vec<_> = bench.arrivals.try_iter().map(|(arrived, _)| arrived).collect();
+    assert_eq!(arrived, [Arrived::Response, Arrived::Everything, Arrived::PageRequest]);
 }
 
 #[test]
