@@ -72,9 +72,8 @@ impl Caches {
     /// Flushes the context entries of requesters that equal `device` in the bits of its mask, or all (§6.5.2.1). PASID
     /// entries that were reached through them go too: they came from the old directory.
     pub(crate) fn flush_contexts(&mut self, device: Option<(Bdf, u16)>) {
-        let matches = |bdf: &Bdf| device.is_none_or(|(Bdf(source), mask)| (bdf.0 ^ source) & mask == 0);
-        self.contexts.retain(|requester, _| !matches(requester));
-        self.pasid_entries.retain(|(requester, _), _| !matches(requester));
+        self.contexts.retain(|&requester, _| !is_named(device, requester));
+        self.pasid_entries.retain(|&(requester, _), _| !is_named(device, requester));
     }
 
     /// Flushes PASID entries (§6.5.2.2).
@@ -108,4 +107,9 @@ impl Caches {
         self.pasid_entries.clear();
         self.iotlb.flush_all();
     }
+}
+
+/// Whether a context-cache invalidation of `device`, with its mask, or of all, names `requester`.
+pub(crate) fn is_named(device: Option<(Bdf, u16)>, requester: Bdf) -> bool {
+    device.is_none_or(|(Bdf(source), mask)| (requester.0 ^ source) & mask == 0)
 }

@@ -1,7 +1,7 @@
 //! Global control of the unit: the state of GCMD, GSTS and RTADDR (§11.4.4, §11.4.5).
 
 /// What the commands written to GCMD have set.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Control {
     /// RTADDR as written; the walks use the value that SRTP latched.
     pub(crate) root: u64,

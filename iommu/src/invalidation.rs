@@ -10,9 +10,8 @@ use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::sync::lock;
 use refault_bus::{AddressSpace, Bdf, Gpa, Iova};
 
-use crate::cache::Tag;
+use crate::cache::{Tag, is_named};
 use crate::invalidation_queue::Ring;
-use crate::remapping::UntranslatedUse;
 use crate::spec::invalidation::{
     DESCRIPTOR_BYTES, InvalidationDescriptor, InvalidationWait, QueueError, decode,
 };
@@ -21,31 +20,31 @@ use crate::unit::Iommu;
 impl Iommu {
     /// Enables or disables the queue, after a change of GCMD.QIE. The head returns to zero. A queue that had stopped
     /// runs again although FSTS.IQE stays set: a kernel started by kexec enables the queue without reading FSTS.
-    pub(crate) fn enable_queue(&self, enable: bool) {
-        self.queue.enable(enable);
-        self.run_queue();
+    pub(crate) fn enable_queue(&self, ring: &mut Ring, enable: bool) {
+        self.queue.enable(ring, enable);
+        self.run_queue(ring);
     }
 
     /// Writes IQT, and executes up to it.
     pub(crate) fn set_queue_tail(&self, value: u32) {
         self.queue.set_tail(value);
-        self.run_queue();
+        self.run_queue(&mut lock(&self.queue.ring));
     }
 
     /// Continues from the head, after software has repaired the descriptor there and cleared FSTS.IQE.
     pub(crate) fn resume_queue(&self) {
-        lock(&self.queue.ring).stopped = false;
-        self.run_queue();
+        let mut ring = lock(&self.queue.ring);
+        ring.stopped = false;
+        self.run_queue(&mut ring);
     }
 
     /// Executes descriptors from the head to the present tail. Their number is bounded by the ring, so a guest that
     /// keeps writing the tail on another vCPU cannot keep this one here.
-    fn run_queue(&self) {
-        let mut ring = lock(&self.queue.ring);
+    fn run_queue(&self, ring: &mut Ring) {
         if !self.queue.is_enabled() || ring.stopped {
             return;
         }
-        if let Err(error) = self.run_ring(&ring) {
+        if let Err(error) = self.run_ring(ring) {
             ring.stopped = true;
             self.report(error);
         }
@@ -110,7 +109,7 @@ impl Iommu {
         match descriptor {
             InvalidationDescriptor::ContextCache { device } => {
                 self.counters.context_invalidations.increment();
-                lock(&self.remapping).flush_contexts(device);
+                self.flush_contexts(device);
             }
             InvalidationDescriptor::PasidCache(scope) => {
                 self.counters.pasid_cache_invalidations.increment();
@@ -122,9 +121,8 @@ impl Iommu {
             }
             InvalidationDescriptor::PasidIotlb { did, pasid, block } => {
                 self.counters.pasid_iotlb_invalidations.increment();
-                // First flushed, then drained: an access that starts in between walks the new tables.
                 let users = lock(&self.remapping).flush_tag(Tag { did, pasid }, block);
-                self.drain(&users, block.unwrap_or((Iova(0), 64)));
+                self.drain(&users);
             }
             InvalidationDescriptor::DeviceTlb { device, request } => {
                 self.counters.device_tlb_invalidations.increment();
@@ -135,19 +133,17 @@ impl Iommu {
         }
     }
 
-    /// IOTLB invalidation of one domain or of all, by a descriptor or by the register.
-    pub(crate) fn flush_domain(&self, did: Option<u16>) {
-        let users = lock(&self.remapping).flush_domain(did);
-        self.drain(&users, (Iova(0), 64));
+    /// Context-cache invalidation of all devices, or of those that equal one in the bits of a mask. Entries that a
+    /// device's cached translations came through may be gone, so the device is emptied.
+    pub(crate) fn flush_contexts(&self, device: Option<(Bdf, u16)>) {
+        lock(&self.remapping).flush_contexts(device);
+        self.empty_devices(|requester| is_named(device, requester));
     }
 
-    /// Waits for untranslated accesses through a mapping that was just flushed (CAP.DRD, CAP.DWD): it has each device
-    /// invalidate the block, which returns when its accesses have landed. Accesses translated by a device's own TLB are
-    /// drained by the device-TLB invalidation that the guest sends for them.
-    fn drain(&self, users: &[UntranslatedUse], (iova, size_shift): (Iova, u8)) {
-        for user in users {
-            self.invalidate(user.requester, InvalidationRequest { pasid: user.pasid, iova, size_shift });
-        }
+    /// IOTLB invalidation of one domain or of all.
+    pub(crate) fn flush_domain(&self, did: Option<u16>) {
+        let users = lock(&self.remapping).flush_domain(did);
+        self.drain(&users);
     }
 
     /// Has the device invalidate, and waits for it. A device that is not attached has nothing cached: complete at once.

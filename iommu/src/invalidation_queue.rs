@@ -4,7 +4,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use refault_bus::irq::MsiSink;
-use refault_bus::sync::lock;
 
 use crate::interrupt::EventRegisters;
 use crate::spec::registers::InvalidationQueueAddress;
@@ -21,6 +20,7 @@ pub(crate) struct InvalidationQueue {
     head: AtomicU32,
     tail: AtomicU32,
     enabled: AtomicBool,
+    /// Held by whatever invalidates or waits for devices: this queue, commands, register-based invalidation.
     pub(crate) ring: Mutex<Ring>,
 }
 
@@ -73,8 +73,7 @@ impl InvalidationQueue {
     }
 
     /// Sets GSTS.QIES, returns the head to zero and latches IQA. An earlier error does not keep the queue stopped.
-    pub(crate) fn enable(&self, enable: bool) {
-        let mut ring = lock(&self.ring);
+    pub(crate) fn enable(&self, ring: &mut Ring, enable: bool) {
         self.enabled.store(enable, Ordering::Relaxed);
         self.head.store(0, Ordering::Relaxed);
         ring.address = InvalidationQueueAddress::from_bits(self.address());
@@ -82,8 +81,7 @@ impl InvalidationQueue {
     }
 
     /// Resets all registers to their values after power-on.
-    pub(crate) fn reset(&self) {
-        let mut ring = lock(&self.ring);
+    pub(crate) fn reset(&self, ring: &mut Ring) {
         self.enabled.store(false, Ordering::Relaxed);
         self.address.store(0, Ordering::Relaxed);
         self.head.store(0, Ordering::Relaxed);

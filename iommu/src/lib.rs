@@ -71,7 +71,7 @@
 //!
 //! | lock | guards | taken by |
 //! |---|---|---|
-//! | queue | execution of the invalidation queue | register writes |
+//! | queue | execution of the invalidation queue, and all else that waits for devices | register writes, reset |
 //! | control | GCMD, GSTS and RTADDR | register accesses |
 //! | remapping | root pointer, context and PASID cache, IOTLB, and every walk | translations, page requests, register writes |
 //! | page requests | the page request queue and its event | page requests, register accesses |
@@ -98,6 +98,7 @@ mod agent;
 mod cache;
 pub mod caps;
 mod control;
+mod drain;
 mod endpoints;
 pub mod fault;
 mod interrupt;

@@ -161,7 +161,10 @@ impl Iommu {
                 let mut control = lock(&self.control);
                 control.root = written.into(control.root);
             }
-            reg::CCMD if written.value & START != 0 => lock(&self.remapping).flush_contexts(None),
+            reg::CCMD if written.value & START != 0 => {
+                let _one_at_a_time = lock(&self.queue.ring);
+                self.flush_contexts(None);
+            }
             quad::FSTS => {
                 if let Some(status) = written.high() {
                     let resumed = lock(&self.faults).clear_status(FaultStatus::from_bits(status));
@@ -194,7 +197,10 @@ impl Iommu {
                 });
             }
             reg::PQH..quad::PECTL_END => self.write_page_requests(at, written),
-            reg::IOTLB if written.value & START != 0 => self.flush_domain(None),
+            reg::IOTLB if written.value & START != 0 => {
+                let _one_at_a_time = lock(&self.queue.ring);
+                self.flush_domain(None);
+            }
             reg::FRCD..quad::FRCD_END => {
                 let mut faults = lock(&self.faults);
                 written.halves().for_each(|(half, value)| faults.write_record(at - reg::FRCD + half, value));
@@ -248,28 +254,28 @@ impl Iommu {
             .with_qie(self.queue.is_enabled())
     }
 
-    /// Performs a command written to GCMD. It is complete on return, so the next read of GSTS shows it.
+    /// Performs a command written to GCMD. It is complete on return, and GSTS shows it from when all accesses through the
+    /// old tables have landed (§11.4.4.1). No other command or invalidation is performed meanwhile.
     ///
-    /// The root table pointer first: translation must not be turned on with the old tables. The queue last and without
-    /// the control lock: enabling it may execute descriptors, which wait for devices.
+    /// The root table pointer is set with translation, which must not be turned on with the old tables. The queue is last:
+    /// enabling it may execute descriptors.
     fn command(&self, command: GlobalCommand) {
-        {
+        let mut ring = lock(&self.queue.ring);
+        let control = *lock(&self.control);
+        if command.srtp() || command.te() != control.enabled {
+            let root = command.srtp().then(|| RootTableAddress::from_bits(control.root));
+            lock(&self.remapping).configure(root, command.te());
+            self.empty_devices(|_| true);
             let mut control = lock(&self.control);
-            if command.srtp() {
-                lock(&self.remapping).set_root(RootTableAddress::from_bits(control.root));
-                control.root_set = true;
-            }
-            if command.te() != control.enabled {
-                control.enabled = command.te();
-                lock(&self.remapping).set_enabled(command.te());
-            }
+            control.root_set |= command.srtp();
+            control.enabled = command.te();
         }
         // With translation off, the next fault goes to the first record again (§7.2.1).
         if !command.te() {
             lock(&self.faults).rewind();
         }
         if command.qie() != self.queue.is_enabled() {
-            self.enable_queue(command.qie());
+            self.enable_queue(&mut ring, command.qie());
         }
     }
 }

@@ -6,11 +6,12 @@
 //! walk: once the invalidation has completed, the guest may free its page tables, and a walk still in flight would set
 //! accessed bits in memory that is used for something else.
 
+use std::collections::BTreeSet;
+
 use refault_bus::ats::{RequestKind, Translation, TranslationRequest};
 use refault_bus::dma::DmaMemory;
 use refault_bus::pri::PageRequest;
 use refault_bus::{Bdf, Gpa, Iova, Pasid};
-use rustc_hash::FxHashSet;
 
 use crate::cache::{Caches, Tag};
 use crate::fault::FaultReason;
@@ -25,18 +26,6 @@ use crate::walk::{WalkFault, context, first_stage, pasid};
 
 /// The PASID of requests without PASID: RID_PASID is zero, because ECAP.RPS is clear.
 const RID_PASID: Pasid = Pasid::truncated(0);
-
-/// Bound of the set of untranslated uses, which a guest could otherwise grow without end. Once it is full, further uses
-/// are not added, and a flush drains all that are in it instead of those that match.
-const UNTRANSLATED_LIMIT: usize = 4096;
-
-/// A requester that made untranslated accesses to an address space, and must be drained when that is invalidated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct UntranslatedUse {
-    pub(crate) tag: Tag,
-    pub(crate) requester: Bdf,
-    pub(crate) pasid: Option<Pasid>,
-}
 
 /// Why a request is neither translated nor queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,36 +48,30 @@ pub(crate) struct Remapping {
     enabled: bool,
     root: RootTableAddress,
     caches: Caches,
-    /// Uses since the last flush of each tag. A use is added before its translation is returned, under the same lock as
-    /// a flush: a flush that comes after it finds it here.
-    untranslated: FxHashSet<UntranslatedUse>,
+    /// Who made untranslated accesses since the last flush of the IOTLB, of whatever part: a flush that names other
+    /// mappings waits for more than it must, but the set is no larger than the number of devices. A requester is added
+    /// before its translation is returned, under the same lock as a flush: a flush that comes after it finds it here.
+    untranslated: BTreeSet<Bdf>,
     /// First-stage walks so far.
     walks: u64,
 }
 
 impl Remapping {
     pub(crate) fn new(caches: Caches) -> Self {
-        let (root, untranslated) = (RootTableAddress::new(), FxHashSet::default());
+        let (root, untranslated) = (RootTableAddress::new(), BTreeSet::new());
         Self { enabled: false, root, caches, untranslated, walks: 0 }
     }
 
     /// Resets to translation off, no root table, empty caches.
     pub(crate) fn reset(&mut self) {
-        self.enabled = false;
-        self.root = RootTableAddress::new();
-        self.caches.flush_all();
-        self.untranslated.clear();
+        self.configure(Some(RootTableAddress::new()), false);
     }
 
-    /// Turns translation on or off, and flushes all caches.
-    pub(crate) fn set_enabled(&mut self, enabled: bool) {
+    /// Sets the root table, if there is a new one, and turns translation on or off. Flushes everything that was read before
+    /// (CAP.ESRTPS).
+    pub(crate) fn configure(&mut self, root: Option<RootTableAddress>, enabled: bool) {
+        self.root = root.unwrap_or(self.root);
         self.enabled = enabled;
-        self.caches.flush_all();
-    }
-
-    /// Sets the root table, and flushes everything read through the old one (CAP.ESRTPS).
-    pub(crate) fn set_root(&mut self, root: RootTableAddress) {
-        self.root = root;
         self.caches.flush_all();
     }
 
@@ -103,6 +86,7 @@ impl Remapping {
         request: &TranslationRequest,
     ) -> Result<Translation, RemappingError> {
         let is_plain = request.kind == RequestKind::Untranslated && request.pasid.is_none();
+        // Not noted: whoever turns translation on waits for all devices.
         if !self.enabled {
             return if is_plain { Ok(identity(request.iova)) } else { Err(RemappingError::Disabled) };
         }
@@ -123,11 +107,7 @@ impl Remapping {
         let entry = self.pasid_entry(memory, context, request.requester, pasid)?;
         let tag = Tag { did: entry.did, pasid };
         if request.kind == RequestKind::Untranslated {
-            self.add_untranslated(UntranslatedUse {
-                tag,
-                requester: request.requester,
-                pasid: request.pasid,
-            });
+            self.untranslated.insert(request.requester);
         }
         let translated = match entry.translation {
             TranslationType::PassThrough => pass_through(request),
@@ -170,16 +150,17 @@ impl Remapping {
         self.caches.flush_pasid_entries(scope);
     }
 
-    /// IOTLB invalidation of one domain or of all. Returns the untranslated uses to drain.
-    pub(crate) fn flush_domain(&mut self, did: Option<u16>) -> Vec<UntranslatedUse> {
+    /// IOTLB invalidation of one domain or of all. Returns the requesters to drain, which are noted again with their next
+    /// untranslated access.
+    pub(crate) fn flush_domain(&mut self, did: Option<u16>) -> BTreeSet<Bdf> {
         self.caches.flush_domain(did);
-        self.take_untranslated(|tag| did.is_none_or(|did| did == tag.did))
+        std::mem::take(&mut self.untranslated)
     }
 
-    /// IOTLB invalidation in one address space. Returns the untranslated uses to drain.
-    pub(crate) fn flush_tag(&mut self, tag: Tag, block: Option<(Iova, u8)>) -> Vec<UntranslatedUse> {
+    /// IOTLB invalidation in one address space. Returns the requesters to drain; see [`Self::flush_domain`].
+    pub(crate) fn flush_tag(&mut self, tag: Tag, block: Option<(Iova, u8)>) -> BTreeSet<Bdf> {
         self.caches.flush_tag(tag, block);
-        self.take_untranslated(|used| used == tag)
+        std::mem::take(&mut self.untranslated)
     }
 
     /// Number of first-stage walks so far.
@@ -246,27 +227,6 @@ impl Remapping {
             self.caches.insert_translation(tag, request.iova, block);
         }
         Ok(part)
-    }
-
-    /// Adds a use; ignored when the set is full.
-    fn add_untranslated(&mut self, used: UntranslatedUse) {
-        if self.untranslated.len() < UNTRANSLATED_LIMIT {
-            self.untranslated.insert(used);
-        }
-    }
-
-    /// Removes and returns the uses of the tags that match. The next use is added again.
-    fn take_untranslated(&mut self, matches: impl Fn(Tag) -> bool) -> Vec<UntranslatedUse> {
-        if self.untranslated.is_empty() {
-            return Vec::new();
-        }
-        let everything = self.untranslated.len() >= UNTRANSLATED_LIMIT;
-        let taken: Vec<_> =
-            self.untranslated.iter().filter(|used| everything || matches(used.tag)).copied().collect();
-        taken.iter().for_each(|used| {
-            self.untranslated.remove(used);
-        });
-        taken
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
 
+use refault_bus::Bdf;
 use refault_bus::ats::AtsEndpoint;
 use refault_bus::dma::DmaMemory;
 use refault_bus::irq::MsiSink;
@@ -87,19 +88,23 @@ impl Iommu {
         }
     }
 
-    /// Attaches a device: invalidations and page group responses for its requester ID go to it from now on. A device
-    /// attached later with the same ID takes its place.
-    pub fn attach(&self, endpoint: Weak<dyn AtsEndpoint>) {
-        self.endpoints.attach(endpoint);
+    /// Attaches a device: invalidations and page group responses for `requester` go to it from now on. A device attached
+    /// later with the same ID takes its place. The device may still be under construction.
+    pub fn attach(&self, requester: Bdf, endpoint: Weak<dyn AtsEndpoint>) {
+        self.endpoints.attach(requester, endpoint);
     }
 
-    /// Machine reset: registers and caches return to the state after power-on. Devices stay attached, and statistics
-    /// continue.
+    /// Machine reset: registers and caches return to the state after power-on, and devices forget what they have cached.
+    /// On return no access through the old tables is in flight, and no command or invalidation of the old guest. Devices
+    /// stay attached, and statistics continue.
     pub fn reset(&self) {
-        *lock(&self.control) = Control::default();
-        self.queue.reset();
-        *lock(&self.completion) = Completion::default();
+        let mut ring = lock(&self.queue.ring);
         lock(&self.remapping).reset();
+        // From here on requests are refused without a record. What earlier ones have left behind is cleared below.
+        self.empty_devices(|_| true);
+        self.queue.reset(&mut ring);
+        *lock(&self.control) = Control::default();
+        *lock(&self.completion) = Completion::default();
         *lock(&self.page_requests) = PageRequestQueue::default();
         *lock(&self.faults) = FaultLog::default();
     }

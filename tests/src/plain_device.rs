@@ -23,7 +23,7 @@ impl PlainDevice {
         let (responses, invalidations) = (Mutex::default(), Mutex::default());
         let device = Arc::new(Self { requester, iommu: iommu.clone(), responses, invalidations });
         let endpoint: Weak<dyn AtsEndpoint> = Arc::<Self>::downgrade(&device);
-        iommu.attach(endpoint);
+        iommu.attach(requester, endpoint);
         device
     }
 
@@ -68,13 +68,11 @@ impl PlainDevice {
 }
 
 impl AtsEndpoint for PlainDevice {
-    fn requester(&self) -> Bdf {
-        self.requester
-    }
-
     fn invalidate(&self, request: InvalidationRequest) {
         self.invalidations.lock().unwrap_or_else(PoisonError::into_inner).push(request);
     }
+
+    fn drain(&self) {}
 
     fn page_group_response(&self, response: PageGroupResponse) {
         self.responses.lock().unwrap_or_else(PoisonError::into_inner).push(response);

@@ -42,6 +42,7 @@ fn bound() -> Bound {
     let process = Process::new(platform.memory.clone()).unwrap();
     process.map_area(BASE, 64 * FRAME, Rights::Write, PageSize::Small);
     process.bind(&function, PASID).unwrap();
+    device.take_invalidations();
     Bound { platform, unit, device, function, process }
 }
 

@@ -137,13 +137,15 @@ impl InvalidationRequest {
 
 /// A device with a translation cache, as the IOMMU sees it.
 pub trait AtsEndpoint: Send + Sync {
-    /// Requester ID of the function.
-    fn requester(&self) -> Bdf;
-
     /// Discards translations. Returns when every access that used them has landed: the return *is* the invalidation
     /// completion. Must not wait for a page request, because the guest waits for this with interrupts off and could
     /// not handle one. Works in every state of the device.
     fn invalidate(&self, request: InvalidationRequest);
+
+    /// Returns when every untranslated access that the IOMMU has translated so far has landed. No message of PCI Express: a
+    /// root complex drains such accesses itself, but here they do not pass through it. What holds for
+    /// [`Self::invalidate`] holds here.
+    fn drain(&self);
 
     /// Delivers the response to a page request group. A response that matches no open group is ignored.
     fn page_group_response(&self, response: PageGroupResponse);

@@ -165,12 +165,12 @@ impl PciFunction for Nic {
 }
 
 impl AtsEndpoint for Nic {
-    fn requester(&self) -> Bdf {
-        self.front.engine.config.bdf
-    }
-
     fn invalidate(&self, request: InvalidationRequest) {
         self.front.engine.memory.invalidate(&request);
+    }
+
+    fn drain(&self) {
+        self.front.engine.memory.pass_guards();
     }
 
     fn page_group_response(&self, response: PageGroupResponse) {

@@ -156,31 +156,38 @@ fn flushes_for_a_device_that_is_not_there_complete() {
 fn flushes_work_with_translation_off() {
     let guest = stale();
     guest.clear_command(reg::TE);
+    guest.device.invalidations();
     assert!(guest.submit(&[d::iotlb_global(), d::device_tlb(NIC, d::EVERYTHING, true)]));
     assert_eq!(guest.device.invalidations().len(), 1);
 }
 
 #[test]
 fn untranslated_users_of_a_mapping_are_waited_for_when_it_goes() {
-    let guest = Guest::booted();
-    guest.map_user(VA, 0x8000);
-    guest.dma(Some(PASID), VA, true).unwrap();
-    // Flushes of others: nothing to wait for.
-    guest.submit(&[d::piotlb_all(SVA_DOMAIN, Pasid::truncated(2)), d::iotlb_domain(DMA_DOMAIN)]);
-    assert!(guest.device.invalidations().is_empty());
-    guest.submit(&[d::piotlb(SVA_DOMAIN, PASID, VA, 0)]);
-    let waited = InvalidationRequest { pasid: Some(PASID), iova: VA, size_shift: 12 };
-    assert_eq!(guest.device.invalidations(), [waited]);
-    // Drained once, until there is a new access.
-    guest.submit(&[d::iotlb_global()]);
-    assert!(guest.device.invalidations().is_empty());
-    guest.dma(Some(PASID), VA, true).unwrap();
-    guest.submit(&[d::iotlb_global()]);
-    assert_eq!(guest.device.invalidations().len(), 1);
-    // Accesses through the device's own TLB are not drained.
-    guest.ats(VA, true).unwrap();
-    guest.submit(&[d::iotlb_global()]);
-    assert!(guest.device.invalidations().is_empty());
+    let flushes = [
+        d::piotlb(SVA_DOMAIN, PASID, VA, 0),
+        d::piotlb_all(SVA_DOMAIN, PASID),
+        d::iotlb_domain(SVA_DOMAIN),
+        d::iotlb_global(),
+    ];
+    for flush in flushes {
+        let guest = Guest::booted();
+        guest.map_user(VA, 0x8000);
+        guest.submit(&[flush]);
+        assert_eq!(guest.device.drains(), 0, "{flush:x?}: there was no access");
+        guest.dma(Some(PASID), VA, true).unwrap();
+        guest.submit(&[flush]);
+        assert_eq!(guest.device.drains(), 1, "{flush:x?}");
+        // Drained once, until there is a new access.
+        guest.submit(&[flush]);
+        assert_eq!(guest.device.drains(), 0, "{flush:x?}");
+        guest.dma(Some(PASID), VA, true).unwrap();
+        guest.submit(&[flush]);
+        assert_eq!(guest.device.drains(), 1, "{flush:x?}");
+        // Accesses through the device's own TLB are not drained, and it keeps its translations.
+        guest.ats(VA, true).unwrap();
+        guest.submit(&[flush]);
+        assert_eq!((guest.device.drains(), guest.device.invalidations().len()), (0, 0), "{flush:x?}");
+    }
 }
 
 #[test]

@@ -53,6 +53,8 @@ fn bring_up(guest: &mut Guest) {
     assert!(guest.ats(VA, false).is_err());
     guest.set_command(reg::TE);
     assert_eq!(guest.read32(reg::GSTS), reg::TE | reg::SRTP | reg::QIE);
+    // The device was emptied with the new root table, the context flush, and translation.
+    assert!(guest.device.invalidations().iter().all(InvalidationRequest::everything));
     // 8. The device's DMA now uses PASID 0. Linux sets accessed and dirty in leaves of the DMA domain in advance.
     let preset = Pte::USER | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY;
     map(guest, guest.layout.dma_tables, Iova(0xffff_f000), 0x5000, 12, preset);

@@ -4,6 +4,7 @@
 mod bad_input;
 mod concurrency;
 mod conditions;
+mod devices;
 mod drains;
 mod events;
 mod faults;

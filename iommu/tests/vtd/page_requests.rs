@@ -254,29 +254,3 @@ fn unsolicited_responses_are_forwarded_or_dropped() {
     assert_eq!((statistics.page_group_responses, statistics.page_group_responses_lost), (2, 1));
     assert_eq!(guest.read32(reg::FSTS), 0);
 }
-
-#[test]
-fn a_device_attached_later_takes_the_place_of_one_with_its_id() {
-    let guest = Guest::booted();
-    let second = Arc::new(Device::new(NIC));
-    let endpoint: Arc<dyn refault_bus::ats::AtsEndpoint> = second.clone();
-    guest.iommu.attach(Arc::downgrade(&endpoint));
-    guest.submit(&[d::device_tlb(NIC, d::EVERYTHING, true)]);
-    assert_eq!((guest.device.invalidations().len(), second.invalidations().len()), (0, 1));
-    // And when it is gone, there is none.
-    drop((second, endpoint));
-    assert!(guest.submit(&[d::device_tlb(NIC, d::EVERYTHING, true)]));
-    assert!(guest.device.invalidations().is_empty());
-}
-
-#[test]
-fn a_device_may_be_attached_while_it_is_being_made() {
-    let guest = Guest::booted();
-    let late = Bdf(0x0020);
-    let made = Arc::new_cyclic(|weak: &std::sync::Weak<Device>| {
-        guest.iommu.attach(weak.clone());
-        Device::new(late)
-    });
-    guest.submit(&[d::device_tlb(late, d::EVERYTHING, true), d::device_tlb(NIC, d::EVERYTHING, true)]);
-    assert_eq!((made.invalidations().len(), guest.device.invalidations().len()), (1, 1));
-}

@@ -4,6 +4,7 @@ mod bad_input;
 mod basics;
 mod bring_up;
 mod hostile;
+mod isolation;
 mod properties;
 mod races;
 mod storms;

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
+use refault_bus::Gpa;
 use refault_bus::ats::{
     AtsEndpoint, InvalidationRequest, Translation, TranslationAgent, TranslationError, TranslationRequest,
 };
 use refault_bus::dma::{CopyPiece, DmaMemory, MemoryError};
 use refault_bus::layer::MemoryLayer;
 use refault_bus::pri::{PageGroupResponse, PageRequest};
-use refault_bus::{Bdf, Gpa};
 
 /// How the steps between the parts take their time. A message is delivered later, and its sender does not wait. Every other
 /// step has taken its time when the call returns.
@@ -87,10 +87,6 @@ impl<P: Pace> PacedEndpoint<P> {
 }
 
 impl<P: Pace> AtsEndpoint for PacedEndpoint<P> {
-    fn requester(&self) -> Bdf {
-        self.nic.requester()
-    }
-
     /// On PCI Express an invalidation does not overtake responses, nor its completion page requests, and the kernel relies
     /// on that when it drains an address space: a request left in flight would be taken for one of the next owner. Single
     /// pages end no address space, and their invalidations, which are many, let delayed messages take their time.
@@ -104,6 +100,10 @@ impl<P: Pace> AtsEndpoint for PacedEndpoint<P> {
             self.pace.push_page_requests();
         }
         self.pace.invalidation(start_ns);
+    }
+
+    fn drain(&self) {
+        self.nic.drain();
     }
 
     fn page_group_response(&self, response: PageGroupResponse) {

@@ -126,7 +126,7 @@ fn connect(ram: Arc<dyn DmaMemory>, msi: Arc<dyn MsiSink>, options: DeviceOption
     let plugged = |config| {
         let nic = Nic::new(config, ram.clone(), agent.clone(), msi.clone(), clock.clone(), probe.clone());
         let endpoint: Arc<dyn AtsEndpoint> = nic.clone();
-        iommu.attach(Arc::downgrade(&endpoint) as Weak<dyn AtsEndpoint>);
+        iommu.attach(nic.bdf(), Arc::downgrade(&endpoint) as Weak<dyn AtsEndpoint>);
         nic
     };
     let nics: Vec<_> = [nic].into_iter().chain(more_nics).map(plugged).collect();
@@ -150,7 +150,7 @@ fn connect_with_delays(
         let memory = root.memory(ram.clone());
         let nic = Nic::new(config, memory, root.agent(), seams.interrupts(), clock.clone(), probe.clone());
         let delayed = root.nic(nic.clone(), nic.clone())?;
-        connected.iommu.attach(delayed.endpoint());
+        connected.iommu.attach(nic.bdf(), delayed.endpoint());
         connected.functions.push(delayed.function.clone());
         connected.nics.push(nic);
         connected.delayed.push(delayed);

@@ -8,9 +8,7 @@ mod tables;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use refault_bus::ats::{
-    AtsEndpoint, RequestKind, Translation, TranslationAgent, TranslationError, TranslationRequest,
-};
+use refault_bus::ats::{RequestKind, Translation, TranslationAgent, TranslationError, TranslationRequest};
 use refault_bus::dma::{DmaMemory, GuestRam};
 use refault_bus::irq::{MsiMessage, MsiSink};
 use refault_bus::mmio::MmioDevice;
@@ -152,9 +150,7 @@ impl Guest {
         let (messages, events) = (Arc::<Messages>::default(), Arc::<Events>::default());
         let iommu =
             Arc::new(Iommu::new(IommuConfig::default(), wrap(ram.clone()), messages.clone(), events.clone()));
-        let device = Arc::new(Device::new(NIC));
-        let endpoint: Arc<dyn AtsEndpoint> = device.clone();
-        iommu.attach(Arc::downgrade(&endpoint));
+        let device = Device::attach(&iommu, NIC);
         Self {
             ram,
             iommu,
@@ -184,6 +180,7 @@ impl Guest {
         guest.enable_page_requests();
         guest.program_event(reg::FECTL, FAULT_MSI);
         guest.set_command(reg::TE);
+        guest.device.invalidations();
     }
 
     /// Boots again with memory cleared, whatever it held before.

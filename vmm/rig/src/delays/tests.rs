@@ -54,15 +54,13 @@ impl TranslationAgent for FarEnd {
 }
 
 impl AtsEndpoint for FarEnd {
-    fn requester(&self) -> Bdf {
-        Bdf::new(0, 3, 0)
-    }
-
     fn invalidate(&self, request: InvalidationRequest) {
         if request.everything() {
             self.record(Arrived::Everything);
         }
     }
+
+    fn drain(&self) {}
 
     fn page_group_response(&self, _response: PageGroupResponse) {
         self.record(Arrived::Response);
@@ -138,7 +136,7 @@ impl Bench {
 
     fn request_page(&self) {
         self.agent.page_request(PageRequest {
-            requester: self.far.requester(),
+            requester: self.far.bdf(),
             pasid: None,
             page: Iova(0),
             read: true,
@@ -269,7 +267,7 @@ fn calls_that_return_a_result_are_delayed_up_to_the_limit() {
         start.elapsed()
     };
     let request = |kind| TranslationRequest {
-        requester: bench.far.requester(),
+        requester: bench.far.bdf(),
         pasid: None,
         iova: Iova(0),
         write: false,

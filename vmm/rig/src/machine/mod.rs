@@ -118,7 +118,7 @@ impl ModelMachine {
             setup.probe.clone(),
         );
         let endpoint = seams.endpoint(nic.clone());
-        iommu.attach(Arc::downgrade(&endpoint));
+        iommu.attach(nic.bdf(), Arc::downgrade(&endpoint));
         let workers = Workers::of(&nic);
         Self::boot(platform, nic, endpoint, workers, &setup)
     }
