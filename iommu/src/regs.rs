@@ -11,20 +11,42 @@ use refault_bus::sync::lock;
 use refault_bus::{AddressSpace, Iova};
 
 use crate::caps::{CAP, ECAP, FAULT_RECORDS, VERSION};
+use crate::control::Control;
 use crate::spec::registers::{
     FaultStatus, GlobalCommand, PageRequestStatus, RootTableAddress, offset as reg,
 };
 use crate::unit::{Iommu, REGISTER_WINDOW};
 
-/// Bit 63 of CCMD (ICC) and IOTLB (IVT): starts an invalidation, which is complete when the write returns. So the bit
-/// always reads as zero.
+/// Bit 63 of CCMD (ICC) and IOTLB (IVT): starts an invalidation, and is clear again when it is complete.
 const START: u64 = 1 << 63;
 
-/// CCMD as read: the last invalidation was performed as a global one (CAIG, bits 60:59).
-const CCMD_DONE: u64 = 1 << 59;
+/// A register that invalidates: CCMD or IOTLB.
+#[derive(Clone, Copy)]
+struct Invalidator {
+    register: fn(&mut Control) -> &mut u64,
+    /// The field with the granularity that software requests; zero is reserved.
+    requested: u64,
+    /// The field with that at which the invalidation was performed; zero if it was not.
+    performed: u64,
+    /// The value of that field for a global one.
+    global: u64,
+}
 
-/// IOTLB as read: the last invalidation was performed as a global one (IAIG, bits 58:57).
-const IOTLB_DONE: u64 = 1 << 57;
+/// CCMD: CIRG is bits 62:61, CAIG bits 60:59.
+const CCMD: Invalidator = Invalidator {
+    register: |control| &mut control.context_command,
+    requested: 0b11 << 61,
+    performed: 0b11 << 59,
+    global: 1 << 59,
+};
+
+/// IOTLB: IIRG is bits 61:60, IAIG bits 58:57.
+const IOTLB: Invalidator = Invalidator {
+    register: |control| &mut control.iotlb_command,
+    requested: 0b11 << 60,
+    performed: 0b11 << 57,
+    global: 1 << 57,
+};
 
 /// The registers as quadwords. A register of 32 bits is half of one, and named by the offset of its quadword here.
 mod quad {
@@ -129,7 +151,7 @@ impl Iommu {
             reg::ECAP => ECAP.into_bits(),
             quad::COMMAND_AND_STATUS => upper(self.global_status().into_bits()),
             reg::RTADDR => lock(&self.control).root,
-            reg::CCMD => CCMD_DONE,
+            reg::CCMD => lock(&self.control).context_command,
             quad::FSTS => upper(lock(&self.faults).status().into_bits()),
             reg::FECTL..quad::FECTL_END => lock(&self.faults).event.read(at - reg::FECTL),
             reg::IQH => u64::from(self.queue.head()),
@@ -143,7 +165,7 @@ impl Iommu {
             reg::PQA => lock(&self.page_requests).address(),
             quad::PRS => upper(lock(&self.page_requests).status().into_bits()),
             reg::PECTL..quad::PECTL_END => lock(&self.page_requests).event.read(at - reg::PECTL),
-            reg::IOTLB => IOTLB_DONE,
+            reg::IOTLB => lock(&self.control).iotlb_command,
             reg::FRCD..quad::FRCD_END => lock(&self.faults).read_record(at - reg::FRCD),
             _ => 0,
         }
@@ -161,10 +183,7 @@ impl Iommu {
                 let mut control = lock(&self.control);
                 control.root = written.into(control.root);
             }
-            reg::CCMD if written.value & START != 0 => {
-                let _one_at_a_time = lock(&self.queue.ring);
-                self.flush_contexts(None);
-            }
+            reg::CCMD => self.invalidate_by_register(written, CCMD, || self.flush_contexts(None)),
             quad::FSTS => {
                 if let Some(status) = written.high() {
                     let resumed = lock(&self.faults).clear_status(FaultStatus::from_bits(status));
@@ -197,16 +216,34 @@ impl Iommu {
                 });
             }
             reg::PQH..quad::PECTL_END => self.write_page_requests(at, written),
-            reg::IOTLB if written.value & START != 0 => {
-                let _one_at_a_time = lock(&self.queue.ring);
-                self.flush_domain(None);
-            }
+            reg::IOTLB => self.invalidate_by_register(written, IOTLB, || self.flush_domain(None)),
             reg::FRCD..quad::FRCD_END => {
                 let mut faults = lock(&self.faults);
                 written.halves().for_each(|(half, value)| faults.write_record(at - reg::FRCD + half, value));
             }
             _ => {}
         }
+    }
+
+    /// Writes CCMD or IOTLB. If that starts an invalidation, performs a global one, whatever was requested.
+    fn invalidate_by_register(&self, written: Written, invalidator: Invalidator, flush: impl Fn()) {
+        let Invalidator { register, requested, performed, global } = invalidator;
+        let _one_at_a_time = lock(&self.queue.ring);
+        let update = |change: &dyn Fn(u64) -> u64| {
+            let mut control = lock(&self.control);
+            let register = register(&mut control);
+            *register = change(*register);
+            *register
+        };
+        let command = update(&|old| written.into(old) & !performed);
+        if command & START == 0 {
+            return;
+        }
+        let is_reserved = command & requested == 0;
+        if !is_reserved {
+            flush();
+        }
+        update(&|old| old & !START | if is_reserved { 0 } else { global });
     }
 
     /// Writes a quadword of the registers from PQH to PEUADDR, or half of it.
@@ -270,7 +307,7 @@ impl Iommu {
             control.root_set |= command.srtp();
             control.enabled = command.te();
         }
-        // With translation off, the next fault goes to the first record again (§7.2.1).
+        // With translation off, faults are recorded from the first record on again (§7.2.1).
         if !command.te() {
             lock(&self.faults).rewind();
         }

@@ -164,9 +164,12 @@ impl FaultLog {
         self.raise(unserviced, msi);
     }
 
-    /// Starts again at the first record: translation and interrupt remapping are both off (§7.2.1).
+    /// Starts again at the first record: translation and interrupt remapping are both off (§7.2.1). Not while a record is
+    /// pending: software walks the records from FRI on, and would not come to one before it.
     pub(crate) fn rewind(&mut self) {
-        self.next = 0;
+        if !self.is_pending() {
+            self.next = 0;
+        }
     }
 
     /// FSTS.

@@ -56,6 +56,20 @@ fn the_ring_continues_and_fri_names_the_first_record() {
 }
 
 #[test]
+fn pending_records_are_not_overtaken_when_translation_is_turned_off() {
+    let guest = Guest::booted();
+    stray(&guest, 1);
+    guest.service_faults();
+    stray(&guest, 2);
+    guest.clear_command(reg::TE);
+    guest.set_command(reg::TE);
+    // It comes after the pending record, where software finds it.
+    stray(&guest, 3);
+    assert_eq!(guest.read32(reg::FSTS), 1 << 8 | 0b10);
+    assert_eq!((guest.service_faults(), guest.read32(reg::FSTS)), (2, 0));
+}
+
+#[test]
 fn a_fault_that_equals_a_pending_one_gets_no_record_of_its_own() {
     let guest = Guest::booted();
     let fault = |iova, write| guest.dma(Some(PASID), Iova(iova), write).unwrap_err();

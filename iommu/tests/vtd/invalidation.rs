@@ -56,6 +56,32 @@ fn iotlb_flushes_take_exactly_what_they_name() {
 }
 
 #[test]
+fn all_bits_of_a_domain_id_are_compared() {
+    let domain = 0x5aa5;
+    let guest = Guest::booted();
+    set_pasid_entry(&guest, PASID.get(), [0x49, 0x80_0000 | u64::from(domain), guest.layout.user_tables]);
+    let leaf = guest.map_user(VA, 0x8000);
+    guest.ats(VA, true).unwrap();
+    guest.store(leaf, 0x9000 | Pte::PRESENT | Pte::USER | Pte::WRITE);
+    guest.store(pasid_entry_at(&guest, PASID.get()), 0);
+    for bit in 0..16 {
+        let other = domain ^ 1 << bit;
+        let flushes = [
+            d::iotlb_domain(other),
+            d::piotlb_all(other, PASID),
+            d::piotlb(other, PASID, VA, 0),
+            d::pasid_cache_domain(other),
+            d::pasid_cache(other, PASID),
+        ];
+        assert!(guest.submit(&flushes) && is_stale(&guest), "bit {bit}");
+    }
+    guest.submit(&[d::iotlb_domain(domain)]);
+    assert_eq!(guest.ats(VA, true).unwrap().gpa, Gpa(0x9000));
+    guest.submit(&[d::pasid_cache_domain(domain)]);
+    assert_eq!(guest.ats(VA, true), Ok(Translation::NONE));
+}
+
+#[test]
 fn a_flush_of_kernel_addresses_is_accepted() {
     // iommu_sva_invalidate_kva_range with the masks that a randomised PAGE_OFFSET gives.
     for mask in 33..=35 {

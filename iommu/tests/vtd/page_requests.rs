@@ -105,6 +105,33 @@ fn a_full_queue_overflows_answers_success_and_recovers() {
 }
 
 #[test]
+fn a_ring_of_every_size_is_filled_to_its_end_and_no_further() {
+    for size in 0..8 {
+        let guest = Guest::booted();
+        let (base, bytes) = (guest.pages(1 << size), 0x1000u64 << size);
+        let end = guest.page();
+        assert_eq!(end, base + bytes);
+        guest.write64(reg::PQA, base | size);
+        // All entries but the last, which stays empty.
+        let entries = bytes / 32;
+        (1..entries).for_each(|_| guest.ask(VA, true, 1));
+        assert_eq!((guest.read64(reg::PQT), guest.read32(reg::PRS)), (bytes - 32, 0b01), "size {size}");
+        guest.ask(VA, true, 1);
+        assert_eq!((guest.read64(reg::PQT), guest.read32(reg::PRS)), (bytes - 32, 0b11), "size {size}");
+        assert!((0..entries - 1).all(|index| guest.load(base + index * 32) != 0), "size {size}");
+        assert_eq!(guest.load(base + bytes - 32), 0, "size {size}");
+        // Room again: the last entry, then the first.
+        guest.write64(reg::PQH, bytes - 32);
+        guest.write32(reg::PRS, 0b11);
+        guest.store(base, 0);
+        (0..2).for_each(|_| guest.ask(VA, true, 1));
+        assert_eq!(guest.read64(reg::PQT), 32, "size {size}");
+        let written = [base + bytes - 32, base, end].map(|at| guest.load(at) != 0);
+        assert_eq!(written, [true, true, false], "size {size}");
+    }
+}
+
+#[test]
 fn an_overflow_with_nothing_pending_is_an_event_of_its_own() {
     let guest = Guest::booted();
     for index in 0..2047 {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use crate::support::descriptors as d;
 use crate::support::*;
 
 /// Writes of a race, which goes on until there were so many. A write in two halves is seen torn within a few thousand.
@@ -44,5 +45,95 @@ fn a_64_bit_write_is_seen_whole() {
             let seen = guest.read64(register);
             assert!(values.contains(&seen), "register {register:#x}: {seen:#x}");
         });
+    }
+}
+
+#[test]
+fn commands_that_are_not_supported_are_ignored_and_never_shown_as_done() {
+    let guest = Guest::booted();
+    guest.map_user(VA, 0x8000);
+    let on = reg::TE | reg::QIE;
+    // CFI, SIRTP, IRE, WBF, EAFL, SFL, and bits that are reserved.
+    for bit in (0..=25).chain(27..=29) {
+        guest.write32(reg::GCMD, on | 1 << bit);
+        assert_eq!(guest.read32(reg::GSTS), on | reg::SRTP, "bit {bit}");
+        assert!(guest.ats(VA, true).unwrap().write && guest.submit(&[d::iotlb_global()]), "bit {bit}");
+    }
+}
+
+#[test]
+fn setting_the_root_table_empties_every_cache() {
+    // What is changed behind the back of each cache, the highest level last.
+    let changes: [(&str, fn(&Guest)); 3] = [
+        ("IOTLB", |guest| {
+            guest.map_user(VA, 0x9000);
+        }),
+        ("PASID cache", |guest| guest.store(pasid_entry_at(guest, PASID.get()), 0)),
+        ("context cache", |guest| guest.store(context_entry_at(guest, NIC), 0)),
+    ];
+    for (cache, change) in changes {
+        let guest = Guest::booted();
+        guest.map_user(VA, 0x8000);
+        let before = guest.ats(VA, true);
+        change(&guest);
+        assert_eq!(guest.ats(VA, true), before, "it comes from the {cache}");
+        guest.set_root();
+        assert_ne!(guest.ats(VA, true), before, "{cache}");
+    }
+}
+
+#[test]
+fn invalidation_by_register_is_global_at_every_granularity_but_the_reserved_one() {
+    // Register, position of the requested granularity and of the performed one.
+    for (register, requested, performed) in [(reg::CCMD, 61, 59), (reg::IOTLB, 60, 57)] {
+        for (granularity, queue) in [0u64, 1, 2, 3].into_iter().flat_map(|g| [(g, true), (g, false)]) {
+            let guest = Guest::booted();
+            assert_eq!(guest.read64(register), 0, "after reset");
+            if !queue {
+                guest.clear_command(reg::QIE);
+            }
+            guest.map_user(VA, 0x8000);
+            let before = guest.ats(VA, true);
+            if register == reg::CCMD {
+                guest.store(context_entry_at(&guest, NIC), 0);
+            } else {
+                guest.map_user(VA, 0x9000);
+            }
+            let done = u64::from(granularity != 0);
+            // The command bit is in the upper half, which is written last.
+            guest.write32(register, 0x1234);
+            guest.write32(register + 4, (1 << 31) | (granularity << (requested - 32)) as u32);
+            assert_eq!(guest.ats(VA, true) != before, granularity != 0, "{register:#x}, {granularity}");
+            let shown = granularity << requested | done << performed | 0x1234;
+            assert_eq!(guest.read64(register), shown, "{register:#x}, {granularity}");
+            // Without the command bit nothing is performed.
+            guest.write64(register, 3 << requested);
+            assert_eq!(guest.read64(register), 3 << requested);
+        }
+    }
+}
+
+#[test]
+fn a_queue_of_every_size_is_used_to_its_end_and_no_further() {
+    for size in 0..8 {
+        let guest = Guest::booted();
+        let (base, bytes, status) = (guest.pages(1 << size), 0x1000u32 << size, guest.page());
+        guest.clear_command(reg::QIE);
+        guest.write32(reg::IQT, 0);
+        guest.write64(reg::IQA, base | 1 << 11 | size);
+        guest.set_command(reg::QIE);
+        // Fences up to the last descriptor, which is a wait; then the tail wraps.
+        let last = u64::from(bytes) - 32;
+        (0..last).step_by(32).for_each(|at| guest.store(base + at, d::fence()[0]));
+        (0..2).for_each(|quad| guest.store(base + last + quad * 8, d::wait(status)[quad as usize]));
+        guest.write32(reg::IQT, last as u32);
+        assert_eq!((guest.read32(reg::IQH), guest.load(status)), (last as u32, 0), "size {size}");
+        guest.write32(reg::IQT, 0);
+        assert_eq!((guest.read32(reg::IQH), guest.load(status)), (0, 2), "size {size}");
+        // The largest size uses every bit of the register.
+        if size < 7 {
+            guest.write32(reg::IQT, bytes);
+            assert_eq!((guest.read32(reg::IQH), guest.read64(reg::IQER) & 0xf), (0, 1), "size {size}");
+        }
     }
 }
