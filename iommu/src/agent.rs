@@ -112,9 +112,11 @@ impl Iommu {
         }
     }
 
-    /// Responds to a group from inside its page request. Only the last request of a group is responded to.
+    /// Responds to a group from inside its page request. Only the last request of a group is responded to, and a stop
+    /// marker not at all.
     fn respond_at_once(&self, request: &PageRequest, code: ResponseCode) {
         if request.last
+            && !request.is_stop_marker()
             && let Some(endpoint) = self.endpoints.find(request.requester)
         {
             let response = PageGroupResponse { pasid: request.pasid, group: request.group, code };

@@ -22,6 +22,14 @@ pub struct PageRequest {
     pub group: PrgIndex,
 }
 
+impl PageRequest {
+    /// Whether this is a stop marker (PCIe 6.0, 10.4.1.2): the last message for a PASID that the device stops to use. It asks
+    /// for no page and gets no response.
+    pub const fn is_stop_marker(&self) -> bool {
+        self.last && !self.read && !self.write && self.pasid.is_some()
+    }
+}
+
 /// The operating system's response to one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageGroupResponse {

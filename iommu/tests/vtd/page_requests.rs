@@ -281,3 +281,28 @@ fn unsolicited_responses_are_forwarded_or_dropped() {
     assert_eq!((statistics.page_group_responses, statistics.page_group_responses_lost), (2, 1));
     assert_eq!(guest.read32(reg::FSTS), 0);
 }
+
+#[test]
+fn a_stop_marker_is_queued_and_never_answered() {
+    let marker = PageRequest { read: false, ..page_request(VA, false, 3) };
+    let guest = Guest::booted();
+    guest.iommu.page_request(marker);
+    let [[low, high, ..]] = guest.take_page_requests()[..] else { panic!("one request") };
+    assert_eq!((low >> 16 & 0xffff, high & 0b111), (u64::from(NIC.0), 0b100), "LPIG without R and W");
+    // Refused by the tables, without a queue, and lost to an overflow.
+    guest.store(pasid_entry_at(&guest, PASID.get()), 0x48);
+    guest.submit(&[d::pasid_cache(SVA_DOMAIN, PASID)]);
+    guest.iommu.page_request(marker);
+    assert!(codes(&guest).is_empty());
+    let guest = Guest::booted();
+    guest.write64(reg::PQA, HOLE);
+    guest.iommu.page_request(marker);
+    assert!(codes(&guest).is_empty());
+    guest.write64(reg::PQA, guest.layout.requests);
+    for index in 0..128 {
+        guest.ask(page(index), false, index);
+    }
+    assert_eq!(codes(&guest), [ResponseCode::Success], "the queue is full");
+    guest.iommu.page_request(marker);
+    assert!(codes(&guest).is_empty());
+}
