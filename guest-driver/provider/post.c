@@ -162,6 +162,18 @@ static int post_one_recv(struct refault_qp *qp, const struct ibv_recv_wr *wr)
 	return err;
 }
 
+/*
+ * Whether the NIC, maybe because of the peer, has taken the queue pair to the
+ * error state. The NIC writes this and then reads the producer index: with the
+ * fence, either it sees what was just published, or we see this.
+ */
+static bool nic_flushes(struct refault_qp *qp)
+{
+	atomic_thread_fence(memory_order_seq_cst);
+	return atomic_load_explicit((_Atomic __le32 *)&qp->record->in_error,
+				    memory_order_relaxed) != 0;
+}
+
 int refault_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr,
 		      struct ibv_recv_wr **bad_wr)
 {
@@ -181,7 +193,8 @@ int refault_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr,
 		*bad_wr = wr;
 	publish_producer(&qp->record->rq_producer, qp->rq.head);
 	/* Receives need a doorbell only to be flushed in the error state. */
-	if (ibqp->state == IBV_QPS_ERR || atomic_load(&qp->failed))
+	if (ibqp->state == IBV_QPS_ERR || atomic_load(&qp->failed) ||
+	    nic_flushes(qp))
 		ring_doorbell(to_context(ibqp->context), REFAULT_DOORBELL_SQ,
 			      ibqp->qp_num, 0);
 	pthread_spin_unlock(&qp->rq.lock);

@@ -199,6 +199,7 @@ static void qp_reset(struct refault_qp *qp)
 	atomic_store(&qp->failed, false);
 	qp->record->sq_producer = 0;
 	qp->record->rq_producer = 0;
+	qp->record->in_error = 0;
 	cq_unlock_pair(send_cq, recv_cq);
 }
 

@@ -158,7 +158,7 @@ layouts! { QUEUE_LAYOUTS:
         pub owner: u32,
     }
 
-    /// Doorbell record of a queue pair, written by the driver.
+    /// Doorbell record of a queue pair, written by the driver but for one word.
     pub struct QpDoorbellRecord[128] {
         /// Send producer index.
         pub sq_producer: u32,
@@ -166,8 +166,10 @@ layouts! { QUEUE_LAYOUTS:
         pub reserved0: [u32; 15],
         /// Receive producer index.
         pub rq_producer: u32,
+        /// The device writes 1 in ERR: receive requests need the send doorbell from now on, to be flushed.
+        pub in_error: u32,
         /// Zero.
-        pub reserved1: [u32; 15],
+        pub reserved1: [u32; 14],
     }
 
     /// Doorbell record of a shared receive queue.

@@ -293,12 +293,13 @@ struct refault_cqe {
 };
 _Static_assert(sizeof(struct refault_cqe) == 64, "refault_cqe");
 
-/* Doorbell record of a queue pair, written by the driver. */
+/* Doorbell record of a queue pair, written by the driver but for one word. */
 struct refault_qp_doorbell_record {
 	__le32 sq_producer; /* Send producer index. */
 	__le32 reserved0[15]; /* Zero: the two indices lie in cache lines of their own. */
 	__le32 rq_producer; /* Receive producer index. */
-	__le32 reserved1[15]; /* Zero. */
+	__le32 in_error; /* The device writes 1 in ERR: receive requests need the send doorbell from now on, to be flushed. */
+	__le32 reserved1[14]; /* Zero. */
 };
 _Static_assert(sizeof(struct refault_qp_doorbell_record) == 128, "refault_qp_doorbell_record");
 

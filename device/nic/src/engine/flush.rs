@@ -18,6 +18,10 @@ impl Turn<'_, '_> {
         if self.requester.lost {
             return TurnEnd::Idle;
         }
+        if !std::mem::replace(&mut self.requester.noted_error, true) {
+            // Before the rings are read. If it fails, so does that.
+            let _ = self.engine.layout.note_error(&mut self.port, &self.requester.setup.rings);
+        }
         let shared = self.requester.setup.srqn != 0;
         let flushed = self.flush_send().and_then(|sent| match sent {
             REQUESTS_PER_TURN.. => Some(sent),

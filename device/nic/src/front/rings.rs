@@ -1,6 +1,7 @@
 //! The rings' layouts: send and receive requests are decoded here, completions and events encoded.
 
 use std::mem::offset_of;
+use std::sync::atomic::{Ordering, fence};
 
 use refault_abi::codes::{
     CAUSE_NONE, FLUSH_GLOBAL, FLUSH_PERSISTENT, FLUSH_RANGE, OP_ATOMIC_WRITE, OP_COMPARE_SWAP, OP_FETCH_ADD,
@@ -28,6 +29,7 @@ use crate::verbs::{
 
 /// Byte offsets in doorbell records.
 const RQ_PRODUCER: u64 = offset_of!(QpDoorbellRecord, rq_producer) as u64;
+const QP_IN_ERROR: u64 = offset_of!(QpDoorbellRecord, in_error) as u64;
 const SRQ_CONSUMER: u64 = offset_of!(SrqDoorbellRecord, consumer) as u64;
 
 /// The layouts of `refault-abi`.
@@ -56,6 +58,13 @@ impl RingLayout for AbiRings {
         port.pages_load_u32(&rings.pages, u64::from(rings.record_offset) + RQ_PRODUCER)
     }
 
+    fn note_error(&self, port: &mut Port<'_>, rings: &WorkRings) -> Result<(), AccessError> {
+        store(port, &rings.pages, u64::from(rings.record_offset) + QP_IN_ERROR, 1)?;
+        // The driver publishes its index and then reads the word: one of the two sees the other's store.
+        fence(Ordering::SeqCst);
+        Ok(())
+    }
+
     fn receive_request(
         &self,
         port: &mut Port<'_>,
@@ -77,9 +86,7 @@ impl RingLayout for AbiRings {
         index: u32,
     ) -> Result<ReceiveRequest, AccessError> {
         let request = read_receive(port, &ring.pages, entry(index, ring.log, RQ_WQE_SIZE))?;
-        let record = u64::from(ring.record_offset) + SRQ_CONSUMER;
-        let record = port.page(&ring.pages, record, true)?.holding(4)?;
-        port.fabric().memory.store_u32(record.gpa, index.wrapping_add(1))?;
+        store(port, &ring.pages, u64::from(ring.record_offset) + SRQ_CONSUMER, index.wrapping_add(1))?;
         Ok(request)
     }
 
@@ -111,6 +118,12 @@ impl RingLayout for AbiRings {
         let bytes = &eqe.as_bytes()[..EQE_SIZE as usize - 4];
         port.pages_publish(&ring.pages, entry(index, ring.log, EQE_SIZE), bytes, phase(index, ring.log))
     }
+}
+
+/// Publishes a word of a doorbell record.
+fn store(port: &mut Port<'_>, pages: &Pages, offset: u64, value: u32) -> Result<(), AccessError> {
+    let word = port.page(pages, offset, true)?.holding(4)?;
+    Ok(port.fabric().memory.store_u32(word.gpa, value)?)
 }
 
 /// Byte offset of entry `index` in a ring of `1 << log` entries of `size` bytes.

@@ -64,6 +64,10 @@ pub(crate) trait RingLayout: Send + Sync {
     /// The driver's producer index of a receive queue.
     fn receive_producer(&self, port: &mut Port<'_>, rings: &WorkRings) -> Result<u32, AccessError>;
 
+    /// Tells the driver that receive requests need a doorbell from now on. Those it has published are seen by a later
+    /// look at its index.
+    fn note_error(&self, port: &mut Port<'_>, rings: &WorkRings) -> Result<(), AccessError>;
+
     /// How many receive requests wait behind `consumer`.
     fn receives_waiting(
         &self,

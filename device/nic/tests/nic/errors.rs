@@ -3,7 +3,7 @@
 use refault_abi::codes::{
     ACCESS_REMOTE_READ, CAUSE_ALIGNMENT, CAUSE_BLOCKED, CAUSE_BOUNDS, CAUSE_KEY, CAUSE_NONE,
     CAUSE_NOT_MEMORY, CAUSE_REVOKED, CAUSE_RIGHTS, OP_COMPARE_SWAP, OP_FETCH_ADD, OP_RDMA_READ,
-    OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, Opcode, QPS_ERR, QPS_RTR, QPS_RTS, WC_LOC_LEN_ERR,
+    OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, Opcode, QPS_ERR, QPS_RESET, QPS_RTR, QPS_RTS, WC_LOC_LEN_ERR,
     WC_LOC_PROT_ERR, WC_LOC_QP_OP_ERR, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR, WC_REM_OP_ERR,
     WC_RETRY_EXC_ERR, WC_RNR_RETRY_EXC_ERR, WC_SUCCESS, WC_WR_FLUSH_ERR, WcStatus,
 };
@@ -12,7 +12,7 @@ use refault_abi::event::{
     EVENT_CQ_ERROR, EVENT_QP, QP_EVENT_ACCESS_ERROR, QP_EVENT_COMMUNICATION_ESTABLISHED, QP_EVENT_FATAL,
     QP_EVENT_REQUEST_ERROR,
 };
-use refault_abi::queue::{SqWqe, WqeFlags};
+use refault_abi::queue::{QpDoorbellRecord, SqWqe, WqeFlags};
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
 
@@ -391,4 +391,31 @@ fn an_atomic_whose_result_has_no_memory_leaves_the_word_as_it_was() {
         pair.fails(&wqe, WC_LOC_PROT_ERR, CAUSE_NOT_MEMORY);
         assert_eq!(pair.bench.ram.load_u64(Gpa(pair.to)).unwrap(), 0);
     }
+}
+
+#[test]
+fn a_receiver_whose_peer_broke_it_is_told_to_ring_for_what_it_posts() {
+    let mut pair = Pair::new();
+    let word = Gpa(pair.b.record + std::mem::offset_of!(QpDoorbellRecord, in_error) as u64);
+    let told = |pair: &Pair| pair.bench.ram.load_u32(word).unwrap();
+    pair.b.receive(&pair.bench, 5, &[]);
+    pair.run(&pair.write(1, 8, pair.to, pair.rkey));
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    assert_eq!(told(&pair), 0);
+    pair.fails(&pair.write(1, 8, pair.to, pair.rkey ^ 2), WC_REM_ACCESS_ERR, CAUSE_KEY);
+    // What was posted before needs no doorbell, what is posted from now on does.
+    assert_eq!((pair.cq_b.expect(&pair.bench, WC_WR_FLUSH_ERR).wr_id, told(&pair)), (5, 1));
+    pair.b.receive(&pair.bench, 6, &[]);
+    pair.b.ring(&pair.bench);
+    pair.bench.settle();
+    assert_eq!(pair.cq_b.expect(&pair.bench, WC_WR_FLUSH_ERR).wr_id, 6);
+    // It is told once: in RESET the record is the driver's again.
+    pair.b.to(&pair.bench, QPS_RESET);
+    pair.bench.ram.write(Gpa(pair.b.record), &[0; 128]).unwrap();
+    pair.b.received = 0;
+    pair.a.to(&pair.bench, QPS_RESET);
+    pair.b.raise(&pair.bench, pair.a.qpn, QPS_RTS, PATIENT);
+    assert_eq!(told(&pair), 0);
+    pair.b.to(&pair.bench, QPS_ERR);
+    assert_eq!(told(&pair), 1);
 }
