@@ -117,12 +117,11 @@ static void silent_host_rules(void)
 
 static void other_path_rules(void)
 {
-	struct host none = { NULL, 1000 }, file = { "/tmp/refault-notify-XXXXXX", 1000 };
 	char path[] = "/tmp/refault-notify-XXXXXX", text[32] = "";
+	struct host none = { NULL, 1000 }, file = { path, 1000 };
 	int fd = mkstemp(path);
 
 	expect(!host_notify(&none, "load-begin") && none.wait_ms, "without a host nobody is notified");
-	file.path = path;
 	expect(!host_notify(&file, "load-begin") && file.wait_ms, "a file does not answer, and is not asked to");
 	expect(read(fd, text, sizeof(text) - 1) == 11 && !strcmp(text, "load-begin\n"), "but has the line");
 	close(fd);
