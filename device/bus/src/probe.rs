@@ -1,4 +1,4 @@
-//! Observation of the path of a DMA. Row numbers are those of the table "One DMA" in docs/architecture.md.
+//! Observation of the path of a DMA. Rows are those of the table "One DMA" in docs/architecture.md.
 //!
 //! Every fault is observed: NIC and IOMMU report each [`Stage`] of it to a [`Probe`], which adds the time. Requests are
 //! only sampled: the device takes the times itself, with the clock that it has for timeouts, and reports them in one
@@ -6,35 +6,35 @@
 
 use crate::{AddressSpace, Iova, PrgIndex};
 
-/// The stages of a fault. All but those of row 12 are visible from outside the guest.
+/// The stages of a fault. All but those of row *handling* are visible from outside the guest.
 ///
 /// A fault takes one of two ways: a page request through the IOMMU, or a page fault event of an on-demand region from
 /// the NIC to its driver. Each stage exists in both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stage {
-    /// Row 9: the page is missing, or lacks the right; the fault begins.
+    /// Row *miss*: the page is missing, or lacks the right; the fault begins.
     Miss,
-    /// Row 10: a credit is taken and the page request leaves the device. Or: a token is taken for a page fault.
+    /// Row *park*: a credit is taken and the page request leaves the device. Or: a token is taken for a page fault.
     PageRequest,
-    /// Row 11: the entry is in the page request queue. Or: in the event queue.
+    /// Row *queue*: the entry is in the page request queue. Or: in the event queue.
     Queued,
-    /// Row 11: the interrupt was sent. Missing if an earlier one is still pending.
+    /// Row *queue*: the interrupt was sent. Missing if an earlier one is still pending.
     Interrupt,
-    /// Row 12, seen by the guest: its page request thread took the entry from the queue.
+    /// Row *handling*, seen by the guest: its page request thread took the entry from the queue.
     Taken,
-    /// Row 12, seen by the guest: a handler began to handle the fault.
+    /// Row *handling*, seen by the guest: a handler began to handle the fault.
     Handling,
-    /// Row 12, seen by the guest: the page is in the table, the response is still to be sent.
+    /// Row *handling*, seen by the guest: the page is in the table, the response is still to be sent.
     Handled,
-    /// Row 13: the guest's page group response was read from the invalidation queue. Or: its resume command from the
+    /// Row *answer*: the guest's page group response was read from the invalidation queue. Or: its resume command from the
     /// command lane.
     Response,
-    /// Row 14: the device matched the group, or the token, and returned the credit.
+    /// Row *match*: the device matched the group, or the token, and returned the credit.
     Matched,
-    /// Row 15: the access was translated again and copied; end of the fault.
+    /// Row *copy*: the access was translated again and copied; end of the fault.
     Copied,
-    /// In place of row 15: the guest refused the page, or the device gave up, and the access fails; end of the fault.
+    /// In place of row *copy*: the guest refused the page, or the device gave up, and the access fails; end of the fault.
     Failed,
     /// An invalidation request arrived at the device.
     Invalidate,
@@ -72,7 +72,7 @@ impl ProbeEvent {
 /// request did not reach are `None`.
 ///
 /// A queue pair works on one request at a time: its faults between [`Self::fetched_ns`] and [`Self::end_ns`] belong to
-/// this request, and have rows 9 to 14.
+/// this request, and have rows *miss* to *match*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestEvent {
     /// Number of the queue pair that posted it.
@@ -87,20 +87,20 @@ pub struct RequestEvent {
     pub bytes: u32,
     /// Number of page faults.
     pub faults: u32,
-    /// Row 2: the first doorbell since the device last read the queue. `None` if the device was still reading the queue
-    /// and found the request without one.
+    /// Row *doorbell*: the first doorbell since the device last read the queue. `None` if the device was still reading the
+    /// queue and found the request without one.
     pub doorbell_ns: Option<u64>,
-    /// Row 4: the request was read and decoded.
+    /// Row *fetch*: the request was read and decoded.
     pub fetched_ns: u64,
-    /// Rows 6 to 8: the first bytes were translated at both ends.
+    /// Rows *check* to *walk*: the first bytes were translated at both ends.
     pub translated_ns: Option<u64>,
     /// Source of these translations; `None` if there were none.
     pub translator: Option<Translator>,
-    /// Row 15: all bytes have landed, and the peer is notified.
+    /// Row *copy*: all bytes have landed, and the peer is notified.
     pub landed_ns: Option<u64>,
-    /// Row 16: the completion entry is in memory. `None` if the request asked for no completion.
+    /// Row *completion*: the completion entry is in memory. `None` if the request asked for no completion.
     pub written_ns: Option<u64>,
-    /// Row 16: an interrupt was raised for the completion.
+    /// Row *completion*: an interrupt was raised for the completion.
     pub interrupted: bool,
     /// The device has finished the request.
     pub end_ns: u64,

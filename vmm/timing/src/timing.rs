@@ -36,12 +36,12 @@ impl Delay {
 /// Declares [`Timing`] with one delay for each step, and the list of step names.
 macro_rules! timing {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// The duration of each step of a DMA. Row numbers refer to the table "One DMA, from doorbell to completion" in
+        /// The duration of each step of a DMA. Rows are those of the table "One DMA, from doorbell to completion" in
         /// `docs/architecture.md`. Every step but the copying itself has a distribution.
         #[derive(Clone, Debug, PartialEq)]
         pub struct Timing {
             $($(#[doc = $doc])+ pub $name: Delay,)+
-            /// Row 15: copy rate of each engine of the device, in bytes per microsecond.
+            /// Row *copy*: copy rate of each engine of the device, in bytes per microsecond.
             pub bytes_per_us: u64,
         }
 
@@ -68,38 +68,38 @@ macro_rules! timing {
 }
 
 timing! {
-    /// Rows 1 to 3: from the doorbell until the device looks at the queue.
+    /// Rows *post* to *schedule*: from the doorbell until the device looks at the queue.
     doorbell,
-    /// Row 4: the request is fetched and decoded.
+    /// Row *fetch*: the request is fetched and decoded.
     fetch,
-    /// Rows 7 and 8: a translation that misses the device TLB: request, page table walk and reply. Or: a walk of the
-    /// on-demand region's own table.
+    /// Rows *lookup* and *walk*: a translation that misses the device TLB: request, page table walk and reply. Or: a walk
+    /// of the on-demand region's own table.
     translation,
-    /// Row 10: the page request travels to the IOMMU. Or: the page fault event travels to the driver's memory.
+    /// Row *park*: the page request travels to the IOMMU. Or: the page fault event travels to the driver's memory.
     page_request,
-    /// Row 11: the entry is written to the page request queue. Or: to the NIC's event queue.
+    /// Row *queue*: the entry is written to the page request queue. Or: to the NIC's event queue.
     queue_write,
-    /// Row 11: from the interrupt message to the first instruction of its handler.
+    /// Row *queue*: from the interrupt message to the first instruction of its handler.
     interrupt,
-    /// Row 12: the handler's thread wakes and takes the entry.
+    /// Row *handling*: the handler's thread wakes and takes the entry.
     wake,
-    /// Row 12: a fault whose page is in memory is handled, except for the table update.
+    /// Row *handling*: a fault whose page is in memory is handled, except for the table update.
     minor,
-    /// Row 12: a fault whose page is not in memory is handled, except for the table update.
+    /// Row *handling*: a fault whose page is not in memory is handled, except for the table update.
     major,
-    /// Row 12: each additional page that is mapped with a fault.
+    /// Row *handling*: each additional page that is mapped with a fault.
     next_page,
-    /// Row 12: the page table is updated. Or: the on-demand region's table.
+    /// Row *handling*: the page table is updated. Or: the on-demand region's table.
     table_update,
-    /// Row 13: the response descriptor is written, and read by the IOMMU. Or: the resume command, by the device.
+    /// Row *answer*: the response descriptor is written, and read by the IOMMU. Or: the resume command, by the device.
     response,
-    /// Rows 13 and 14: the response travels to the device.
+    /// Rows *answer* and *match*: the response travels to the device.
     response_message,
-    /// Rows 14 and 15: until the parked queue pair runs again.
+    /// Rows *match* and *copy*: until the parked queue pair runs again.
     device_wake,
-    /// Row 15: fixed cost of a copy, for each contiguous piece.
+    /// Row *copy*: fixed cost of a copy, for each contiguous piece.
     copy,
-    /// Row 16: from the completion entry until the program sees it.
+    /// Row *completion*: from the completion entry until the program sees it.
     completion,
     /// An invalidation, from its descriptor to its completion, without the wait for copies in flight.
     invalidation,

@@ -1,7 +1,7 @@
-//! `requests.csv`: one line per sampled request, with all rows of its path.
+//! `requests.csv`: one line per sampled request, with all rows of its path (the table "One DMA" in docs/architecture.md).
 //!
-//! Rows 9 to 14, for a missing page, are those of the request's first fault, if that was kept. `faults` is their number;
-//! `faults.csv` has all of them, with the same `qpn` and a `miss_ns` between `fetched_ns` and `end_ns`.
+//! Rows *miss* to *match*, for a missing page, are those of the request's first fault, if that was kept. `faults` is
+//! their number; `faults.csv` has all of them, with the same `qpn` and a `miss_ns` between `fetched_ns` and `end_ns`.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
@@ -23,26 +23,20 @@ pub const REQUEST_COLUMNS: [(&str, &str); 26] = [
     ("bytes", "bytes of the message"),
     ("translator", "what answered the first translation: device-tlb, iommu or table (the region's own)"),
     ("faults", "pages that were missing"),
-    (
-        "doorbell_ns",
-        "row 2: the first doorbell since the device last read the queue; empty if none was needed",
-    ),
-    ("fetched_ns", "row 4: the device had read and decoded it"),
-    ("miss_ns", "row 9: its first page was missing; this and the next eight are empty if none was"),
-    ("page_request_ns", "row 10: the page request, or the page fault, left the device"),
-    ("queued_ns", "row 11: its entry was in the queue"),
-    ("fault_interrupt_ns", "row 11: the interrupt for it was sent; empty if one was pending already"),
-    (
-        "taken_ns",
-        "row 12: the guest's thread took the entry; empty, like the next two, without the guest's account",
-    ),
-    ("handling_ns", "row 12: a handler in the guest began work on the fault"),
-    ("handled_ns", "row 12: the page was in the page table, or in the region's"),
-    ("response_ns", "row 13: the guest's answer was read"),
-    ("matched_ns", "row 14: the device matched it"),
-    ("translated_ns", "rows 6 to 8: its first bytes were translated at both ends"),
-    ("landed_ns", "row 15: all bytes had landed; empty if it failed"),
-    ("written_ns", "row 16: its completion entry was in memory; empty if it requested none"),
+    ("doorbell_ns", "the first doorbell since the device last read the queue; empty if none was needed"),
+    ("fetched_ns", "the device had read and decoded it"),
+    ("miss_ns", "its first page was missing; this and the next eight are empty if none was"),
+    ("page_request_ns", "the page request, or the page fault, left the device"),
+    ("queued_ns", "its entry was in the queue"),
+    ("fault_interrupt_ns", "the interrupt for it was sent; empty if one was pending already"),
+    ("taken_ns", "the guest's thread took the entry; empty, like the next two, without the guest's account"),
+    ("handling_ns", "a handler in the guest began work on the fault"),
+    ("handled_ns", "the page was in the page table, or in the region's"),
+    ("response_ns", "the guest's answer was read"),
+    ("matched_ns", "the device matched it"),
+    ("translated_ns", "its first bytes were translated at both ends"),
+    ("landed_ns", "all bytes had landed; empty if it failed"),
+    ("written_ns", "its completion entry was in memory; empty if it requested none"),
     ("interrupted", "1 if an interrupt was raised for it"),
     ("end_ns", "the device finished it"),
     ("total_ns", "doorbell (or fetched) to end"),
