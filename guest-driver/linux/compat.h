@@ -148,6 +148,7 @@ static inline int refault_copy_in(struct ib_udata *udata, void *to,
 	memset(to, 0, size);
 	return ib_copy_from_udata(to, udata, min(size, udata->inlen));
 }
+
 #define ib_copy_validate_udata_in(udata, to, last) \
 	refault_copy_in(udata, &(to), sizeof(to), offsetofend(typeof(to), last))
 

@@ -75,6 +75,7 @@ struct refault_odp {
 	/* The region is being deregistered: stop bringing pages in. */
 	bool leaving;
 
+	/* Held to change links between tables. */
 	struct mutex tables_lock;
 	struct refault_odp_table *top;
 	u8 levels;

@@ -234,8 +234,7 @@ static struct refault_odp_part *refault_child_get(struct refault_odp *odp,
 		child = refault_child_find(odp,
 					   address >> REFAULT_CHILD_SHIFT);
 		if (!child)
-			child = refault_child_make(
-				odp, ALIGN_DOWN(address, REFAULT_CHILD_BYTES));
+			child = refault_child_make(odp, ALIGN_DOWN(address, REFAULT_CHILD_BYTES));
 	} while (child == ERR_PTR(-EAGAIN));
 	return child;
 }

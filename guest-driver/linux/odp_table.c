@@ -79,11 +79,7 @@ void refault_odp_tables_free(struct refault_odp *odp)
 
 /*
  * Links @below into @table at @offset, or clears the link if NULL. Call with
- * tables_lock held.
- *
- * There are two observers. The release makes the new table's contents visible
- * to lockless walks of refault_odp_table_below(); dma_wmb() makes its zeroed
- * words visible to the NIC before the word that links it.
+ * tables_lock held. There are two observers: lockless walks and the NIC.
  */
 void refault_odp_table_set(struct refault_odp_table *table, u64 offset,
 			   unsigned int level, struct refault_odp_table *below)
@@ -91,7 +87,9 @@ void refault_odp_table_set(struct refault_odp_table *table, u64 offset,
 	unsigned int index = refault_index(offset, level);
 	u64 word = below ? below->dma | REFAULT_ODP_TABLE : 0;
 
+	/* The new table's contents, before a walk of refault_odp_table_below() finds it. */
 	smp_store_release(&table->below[index], below);
+	/* Its zeroed words, before the NIC sees the word that links it. */
 	dma_wmb();
 	WRITE_ONCE(table->words[index], cpu_to_le64(word));
 }
