@@ -254,7 +254,10 @@ static void refault_lane_free(struct refault_dev *dev, struct refault_lane *lane
 	lane->slots = NULL;
 }
 
-/* Sets up both lanes and enables the NIC, which must have been reset. */
+/*
+ * Sets up both lanes and enables the NIC, which must have been reset. On error,
+ * free what there is with refault_cmd_free().
+ */
 int refault_cmd_init(struct refault_dev *dev)
 {
 	int ret;
@@ -268,24 +271,18 @@ int refault_cmd_init(struct refault_dev *dev)
 				REFAULT_REG_CMD1_LOG,
 				REFAULT_REG_CMD1_DOORBELL);
 	if (ret)
-		goto err_free;
+		return ret;
 
 	writel(REFAULT_CONTROL_ENABLE, dev->regs + REFAULT_REG_CONTROL);
 	ret = refault_await(dev, REFAULT_REG_STATUS, REFAULT_STATUS_READY,
 			    REFAULT_STATUS_READY);
-	if (ret) {
+	if (ret)
 		dev_err(&dev->pdev->dev, "did not become ready (status %#x)\n",
 			readl(dev->regs + REFAULT_REG_STATUS));
-		goto err_free;
-	}
-	return 0;
-
-err_free:
-	refault_cmd_free(dev);
 	return ret;
 }
 
-/* Frees both lanes. The NIC must have been reset, or its DMA disabled. */
+/* Frees both lanes. The NIC must have been silenced. */
 void refault_cmd_free(struct refault_dev *dev)
 {
 	refault_lane_free(dev, &dev->lane1);

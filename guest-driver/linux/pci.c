@@ -1,251 +1,160 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * PCI driver: probe and remove, reset, and taking a broken NIC out of service.
+ * PCI driver: probe and remove, and what makes the function lose its state:
+ * function-level reset, error recovery, system sleep. For the latter the NIC is
+ * taken out of service, and a new one into service when it is over. Processes
+ * that had it open get IB_EVENT_DEVICE_FATAL, and may open it again.
  */
 
-#include <linux/delay.h>
 #include <linux/module.h>
+#include <linux/pm.h>
 
 #include "refault.h"
 
-/* Register reads before a timeout; cmd.c says why not seconds. */
-#define REFAULT_AWAIT_LOOKS 50000
+/* What stays while the function has a driver. Drvdata of the function. */
+struct refault_function {
+	void __iomem *regs;
+	struct refault_dev *dev;	/* NULL while out of service. */
+};
 
-/**
- * refault_die() - Take the NIC out of service: no more DMA, no more commands.
- * @dev: the NIC
- * @why: the reason, for the log
- *
- * May be called from any context, and more than once. Destroying objects still
- * works afterwards: with bus mastering off the NIC cannot access their memory,
- * so they are just freed.
- */
-void refault_die(struct refault_dev *dev, const char *why)
+static int refault_map(struct pci_dev *pdev, struct refault_function *function)
 {
-	struct ib_event event = {
-		.device = &dev->ibdev,
-		.element.port_num = 1,
-		.event = IB_EVENT_DEVICE_FATAL,
-	};
-
-	if (test_and_set_bit(REFAULT_DEAD, &dev->state))
-		return;
-
-	pci_clear_master(dev->pdev);
-	dev_err(&dev->pdev->dev,
-		"%s; out of service until the driver is bound again\n", why);
-	if (test_bit(REFAULT_REGISTERED, &dev->state))
-		ib_dispatch_event(&event);
-}
-
-/**
- * refault_await() - Wait until bits of a register have a value. Sleeps.
- * @dev: the NIC
- * @offset: REFAULT_REG_*
- * @mask: the bits to compare
- * @value: the value to wait for
- *
- * Return: 0 or -ETIMEDOUT.
- */
-int refault_await(struct refault_dev *dev, unsigned int offset, u32 mask,
-		  u32 value)
-{
-	unsigned int looks;
-
-	for (looks = 0; looks < REFAULT_AWAIT_LOOKS; looks++) {
-		if ((readl(dev->regs + offset) & mask) == value)
-			return 0;
-		usleep_range(50, 200);
-	}
-	return -ETIMEDOUT;
-}
-
-/* Destroys all of the NIC's objects and stops its DMA. */
-static int refault_reset(struct refault_dev *dev)
-{
-	int ret;
-
-	writel(REFAULT_CONTROL_RESET, dev->regs + REFAULT_REG_CONTROL);
-	ret = refault_await(dev, REFAULT_REG_CONTROL, REFAULT_CONTROL_RESET, 0);
-	if (ret)
-		dev_err(&dev->pdev->dev, "reset did not complete (control %#x)\n",
-			readl(dev->regs + REFAULT_REG_CONTROL));
-	return ret;
-}
-
-static int refault_check_identity(struct refault_dev *dev)
-{
-	u32 magic = readl(dev->regs + REFAULT_REG_MAGIC);
-	u32 version = readl(dev->regs + REFAULT_REG_VERSION);
-
-	if (magic != REFAULT_MAGIC_VALUE)
-		return dev_err_probe(&dev->pdev->dev, -ENODEV,
-				     "not a refault NIC: magic %#x instead of %#x\n",
-				     magic, REFAULT_MAGIC_VALUE);
-	if (version != REFAULT_ABI_VERSION)
-		return dev_err_probe(&dev->pdev->dev, -ENODEV,
-				     "the NIC has ABI version %u, but this driver is for version %u\n",
-				     version, REFAULT_ABI_VERSION);
-	return 0;
-}
-
-static int refault_map(struct refault_dev *dev)
-{
-	struct pci_dev *pdev = dev->pdev;
-	int ret;
-
 	if (pci_resource_len(pdev, 0) < REFAULT_BAR0_SIZE ||
 	    pci_resource_len(pdev, 2) < REFAULT_DOORBELL_PAGE_SIZE)
 		return dev_err_probe(&pdev->dev, -ENODEV,
 				     "BAR 0 or BAR 2 is too small\n");
 
-	dev->regs = pcim_iomap_region(pdev, 0, REFAULT_DRV_NAME);
-	if (IS_ERR(dev->regs))
-		return PTR_ERR(dev->regs);
-	ret = pcim_request_region(pdev, 2, REFAULT_DRV_NAME);
-	if (ret)
-		return ret;
+	function->regs = pcim_iomap_region(pdev, 0, REFAULT_DRV_NAME);
+	if (IS_ERR(function->regs))
+		return PTR_ERR(function->regs);
+	return pcim_request_region(pdev, 2, REFAULT_DRV_NAME);
+}
 
-	dev->doorbells = pci_resource_start(pdev, 2);
-	dev->doorbell_pages = pci_resource_len(pdev, 2) /
-			      REFAULT_DOORBELL_PAGE_SIZE;
+static int refault_function_up(struct pci_dev *pdev)
+{
+	struct refault_function *function = pci_get_drvdata(pdev);
+	struct refault_dev *dev = refault_up(pdev, function->regs);
+
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	function->dev = dev;
 	return 0;
 }
 
-/* Resets the NIC, starts its command lanes and event queues. */
-static int refault_start(struct refault_dev *dev)
+static void refault_function_down(struct pci_dev *pdev)
 {
-	int ret;
+	struct refault_function *function = pci_get_drvdata(pdev);
 
-	pci_set_master(dev->pdev);
-	ret = refault_reset(dev);
-	if (ret)
-		return ret;
-	ret = refault_cmd_init(dev);
-	if (ret)
-		return ret;
-	ret = refault_cmd(dev, REFAULT_CMD_QUERY_DEVICE, NULL, 0, &dev->caps,
-			  sizeof(dev->caps));
-	if (ret)
-		goto err_cmd;
-	ret = refault_faults_init(dev);
-	if (ret)
-		goto err_cmd;
-	ret = refault_eqs_init(dev);
-	if (ret)
-		goto err_faults;
-	return 0;
-
-err_faults:
-	refault_faults_free(dev);
-err_cmd:
-	refault_reset(dev);
-	refault_cmd_free(dev);
-	return ret;
+	if (function->dev)
+		refault_down(function->dev);
+	function->dev = NULL;
 }
 
-static void refault_stop(struct refault_dev *dev)
+static void refault_function_up_again(struct pci_dev *pdev)
 {
-	refault_eqs_free(dev);
-	refault_faults_free(dev);
-	if (!refault_is_dead(dev))
-		refault_reset(dev);
-	pci_clear_master(dev->pdev);
-	refault_cmd_free(dev);
-}
+	int ret = refault_function_up(pdev);
 
-static struct refault_dev *refault_alloc(struct pci_dev *pdev)
-{
-	struct refault_dev *dev = ib_alloc_device(refault_dev, ibdev);
-
-	if (!dev)
-		return NULL;
-	dev->pdev = pdev;
-	mutex_init(&dev->lane0_lock);
-	spin_lock_init(&dev->lane1_lock);
-	xa_init(&dev->contexts);
-	xa_init(&dev->cqs);
-	xa_init(&dev->qps);
-	xa_init(&dev->srqs);
-	xa_init(&dev->mrs);
-	pci_set_drvdata(pdev, dev);
-	return dev;
+	if (ret)
+		dev_err(&pdev->dev, "cannot be taken into service again: %pe\n",
+			ERR_PTR(ret));
 }
 
 static int refault_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
-	struct refault_dev *dev;
+	struct refault_function *function;
 	int ret;
 
-	dev = refault_alloc(pdev);
-	if (!dev)
+	function = devm_kzalloc(&pdev->dev, sizeof(*function), GFP_KERNEL);
+	if (!function)
 		return -ENOMEM;
-
+	pci_set_drvdata(pdev, function);
 	ret = pcim_enable_device(pdev);
 	if (ret)
-		goto err_dealloc;
-	ret = refault_map(dev);
+		return ret;
+	ret = refault_map(pdev, function);
 	if (ret)
-		goto err_dealloc;
-	ret = refault_check_identity(dev);
-	if (ret)
-		goto err_dealloc;
+		return ret;
 
 	/* The NIC has no addressing limit, and no limit on segment length. */
 	ret = dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(64));
 	if (ret)
-		goto err_dealloc;
+		return ret;
 	dma_set_max_seg_size(&pdev->dev, UINT_MAX);
-
-	ret = refault_start(dev);
-	if (ret)
-		goto err_dealloc;
-	ret = refault_device_register(dev);
-	if (ret)
-		goto err_stop;
-	return 0;
-
-err_stop:
-	refault_stop(dev);
-err_dealloc:
-	ib_dealloc_device(&dev->ibdev);
-	return ret;
-}
-
-static void refault_remove(struct pci_dev *pdev)
-{
-	struct refault_dev *dev = pci_get_drvdata(pdev);
-
-	refault_stop_contexts(dev);
-	refault_device_unregister(dev);
-	refault_stop(dev);
-	ib_dealloc_device(&dev->ibdev);
+	return refault_function_up(pdev);
 }
 
 /* Shutdown or kexec: DMA must not continue into the next kernel. */
 static void refault_shutdown(struct pci_dev *pdev)
 {
-	struct refault_dev *dev = pci_get_drvdata(pdev);
+	struct refault_function *function = pci_get_drvdata(pdev);
 
-	if (refault_is_dead(dev))
-		return;
-	refault_reset(dev);
-	set_bit(REFAULT_DEAD, &dev->state);
-	pci_clear_master(pdev);
+	if (function->dev)
+		refault_silence(function->dev);
 }
 
-/* Stop the NIC before a function-level reset destroys objects in use. */
+/* A function-level reset destroys the NIC's objects, so we do it before. */
 static void refault_reset_prepare(struct pci_dev *pdev)
 {
-	struct refault_dev *dev = pci_get_drvdata(pdev);
+	dev_info(&pdev->dev, "out of service: the function is being reset\n");
+	refault_function_down(pdev);
+}
 
-	if (!refault_is_dead(dev))
-		refault_reset(dev);
-	refault_die(dev, "the function is being reset");
+static pci_ers_result_t refault_error_detected(struct pci_dev *pdev,
+					       pci_channel_state_t state)
+{
+	struct refault_function *function = pci_get_drvdata(pdev);
+
+	if (state == pci_channel_io_normal)
+		return PCI_ERS_RESULT_CAN_RECOVER;
+	/* The NIC cannot be asked any more. */
+	if (function->dev)
+		refault_die(function->dev, "PCI reports an error");
+	refault_function_down(pdev);
+	return state == pci_channel_io_frozen ? PCI_ERS_RESULT_NEED_RESET :
+						PCI_ERS_RESULT_DISCONNECT;
+}
+
+static pci_ers_result_t refault_slot_reset(struct pci_dev *pdev)
+{
+	pci_restore_state(pdev);
+	return PCI_ERS_RESULT_RECOVERED;
+}
+
+/* After a reset or an error that needed one; otherwise it is still up. */
+static void refault_recovered(struct pci_dev *pdev)
+{
+	struct refault_function *function = pci_get_drvdata(pdev);
+
+	if (!function->dev)
+		refault_function_up_again(pdev);
 }
 
 static const struct pci_error_handlers refault_err_handlers = {
+	.error_detected = refault_error_detected,
+	.slot_reset = refault_slot_reset,
+	.resume = refault_recovered,
 	.reset_prepare = refault_reset_prepare,
+	.reset_done = refault_recovered,
+};
+
+/*
+ * The function loses its state in D3cold. Not ->suspend() and ->resume(): the
+ * ib_device is a child, which cannot come and go in between.
+ */
+static int refault_pm_prepare(struct device *device)
+{
+	refault_function_down(to_pci_dev(device));
+	return 0;
+}
+
+static void refault_pm_complete(struct device *device)
+{
+	refault_recovered(to_pci_dev(device));
+}
+
+static const struct dev_pm_ops refault_pm_ops = {
+	.prepare = pm_sleep_ptr(refault_pm_prepare),
+	.complete = pm_sleep_ptr(refault_pm_complete),
 };
 
 static const struct pci_device_id refault_pci_ids[] = {
@@ -258,9 +167,10 @@ static struct pci_driver refault_pci_driver = {
 	.name = REFAULT_DRV_NAME,
 	.id_table = refault_pci_ids,
 	.probe = refault_probe,
-	.remove = refault_remove,
+	.remove = refault_function_down,
 	.shutdown = refault_shutdown,
 	.err_handler = &refault_err_handlers,
+	.driver.pm = &refault_pm_ops,
 };
 
 static int __init refault_init(void)

@@ -51,7 +51,7 @@ struct refault_eq {
 };
 
 enum refault_state_bit {
-	/* The NIC gets no more commands, and bus mastering is off. */
+	/* The NIC was silenced: no DMA is in flight, it gets no more commands. */
 	REFAULT_DEAD,
 	/* The ib_device is registered: events can be dispatched. */
 	REFAULT_REGISTERED,
@@ -68,6 +68,7 @@ struct refault_dev {
 	phys_addr_t doorbells;
 	u64 doorbell_pages;
 	unsigned long state;
+	spinlock_t silence_lock;	/* Held until REFAULT_DEAD is true. */
 	struct refault_device_caps caps;
 
 	struct mutex lane0_lock;	/* Serialises lane 0. */
@@ -233,10 +234,16 @@ static inline struct refault_eq *refault_async_eq(struct refault_dev *dev)
 	return &dev->eqs[0];
 }
 
-/* pci.c */
+/* reset.c */
+bool refault_silence(struct refault_dev *dev);
 void refault_die(struct refault_dev *dev, const char *why);
 int refault_await(struct refault_dev *dev, unsigned int offset, u32 mask,
 		  u32 value);
+int refault_reset(struct refault_dev *dev);
+
+/* start.c */
+struct refault_dev *refault_up(struct pci_dev *pdev, void __iomem *regs);
+void refault_down(struct refault_dev *dev);
 
 /* device.c */
 extern const struct attribute_group refault_attr_group;

@@ -12,15 +12,20 @@ pingpong() {
     wait $!
 }
 traffic() {
-    ibv_rc_pingpong -g 0 -n 1000000 -O >/dev/null 2>&1 &
+    ibv_rc_pingpong -g 0 -n 100000000 -O >/dev/null 2>&1 &
     server=$!
     sleep 1
-    ibv_rc_pingpong -g 0 -n 1000000 -O localhost >/dev/null 2>&1 &
+    ibv_rc_pingpong -g 0 -n 100000000 -O localhost >/dev/null 2>&1 &
     client=$!
-    sleep 1
+    for tries in $(seq 600); do
+        test "$(rdma resource show qp | grep -c 'state RTS')" -eq 2 && return
+        sleep 0.1
+    done
+    echo "no traffic"
+    return 1
 }
 kill_traffic() {
-    kill -9 $client $server
+    kill -9 $client $server 2>/dev/null || true
     wait || true
 }
 "#;
@@ -61,14 +66,25 @@ fn unbind_unload_and_kill(mode: &str) {
         done
         test -z \"$(rdma resource show qp | grep -v kernel)\"
         test -z \"$(rdma resource show mr)\"
+        traffic
         echo $device >/sys/bus/pci/drivers/refault_rdma/unbind
         test ! -e /sys/class/infiniband/refault_0
+        kill_traffic
         echo $device >/sys/bus/pci/drivers/refault_rdma/bind
         pingpong -g 0 -n 50 -O
+        traffic
+        echo 1 >/sys/bus/pci/devices/$device/remove
+        test ! -e /sys/class/infiniband/refault_0
+        kill_traffic
+        echo 1 >/sys/bus/pci/rescan
+        pingpong -g 0 -n 50 -O
+        traffic
         rmmod refault_rdma
+        kill_traffic
         depmod
         modprobe refault_rdma
         pingpong -g 0 -n 50 -O
+        rmmod refault_rdma
         echo all done"
     );
     let (said, _) = script(2, &["--env", &format!("REFAULT_ODP_MODE={mode}")], &text);
@@ -77,29 +93,48 @@ fn unbind_unload_and_kill(mode: &str) {
 }
 
 #[test]
-fn a_reset_and_bus_mastering_off_under_traffic_end_it_and_a_rebind_restores_it() {
+fn resets_sleep_and_switches_in_configuration_space_under_traffic_do_no_lasting_harm() {
     let text = format!(
         "{PINGPONG}
         device=$(basename $(dirname $(ls -d /sys/bus/pci/devices/*/infiniband)))
         rebind() {{
             echo $device >/sys/bus/pci/drivers/refault_rdma/unbind
             echo $device >/sys/bus/pci/drivers/refault_rdma/bind
+        }}
+        works() {{
+            kill_traffic
             pingpong -g 0 -n 50 -O
+            REFAULT_ODP_MODE=odp pingpong -g 0 -n 50 -O
         }}
         traffic
         echo 1 >/sys/bus/pci/devices/$device/reset
-        kill_traffic || true
-        rebind
+        works
+        traffic
+        echo devices >/sys/power/pm_test
+        echo freeze >/sys/power/state
+        works
         traffic
         setpci -s $device COMMAND=0:4
-        sleep 1
-        kill_traffic || true
+        kill_traffic
+        echo 1 >/sys/bus/pci/devices/$device/reset
+        works
+        traffic
+        setpci -s $device COMMAND=0:4
+        kill_traffic
         rebind
+        works
+        traffic
+        setpci -s $device COMMAND=0:2
+        kill_traffic
+        setpci -s $device COMMAND=2:2
+        rebind
+        works
         echo all done"
     );
-    let (said, _) = script(2, &[], &text);
+    let (said, log) = script(2, &[], &text);
     assert_eq!(said.status, 0, "{said:#?}");
     assert!(said.stdout.contains("all done"), "{said:#?}");
+    assert_eq!(log.matches("out of service until it is reset or bound again").count(), 3, "{log}");
 }
 
 #[test]
