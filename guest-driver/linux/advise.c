@@ -202,7 +202,7 @@ int refault_advise_mr(struct ib_pd *ibpd,
 	ret = refault_bring_for(advice, &how);
 	if (ret)
 		return ret;
-	if (current->mm != to_rucontext(attrs->context)->mm)
+	if (current->mm != to_rucontext(attrs->context)->bond->mm)
 		return -EPERM;
 	prefetch = kvzalloc(struct_size(prefetch, list, num_sge), GFP_KERNEL);
 	if (!prefetch)

@@ -6,21 +6,14 @@
  * PASID the context still works, but has no such regions.
  *
  * Teardown order: stop the context, so that no queue pair starts new work;
- * destroy its objects; destroy the context on the NIC; unbind the PASID.
+ * destroy its objects; then, in bond.c, destroy the context on the NIC and
+ * unbind the PASID.
  */
 
-#include <linux/delay.h>
 #include <linux/iommu.h>
-#include <linux/sched/mm.h>
 #include <rdma/uverbs_types.h>
 
 #include "refault.h"
-
-/*
- * The kernel must answer all page requests of the process before its context
- * can be destroyed, and a filesystem may be slow. Each try takes 1 to 2 ms.
- */
-#define REFAULT_DESTROY_TRIES 60000
 
 static const char *refault_no_pasid_reason(struct refault_dev *dev, int err)
 {
@@ -40,32 +33,15 @@ static const char *refault_no_pasid_reason(struct refault_dev *dev, int err)
 	}
 }
 
-/* Binds the calling process to a PASID, or logs once why it cannot. */
-static void refault_bind_mm(struct refault_dev *dev,
-			    struct refault_ucontext *uctx)
+/* Logs once why contexts have no PASID. */
+static void refault_log_no_pasid(struct refault_dev *dev, int err)
 {
-	struct iommu_sva *sva = ERR_PTR(REFAULT_HAVE_SVA ? -ENODEV : -EOPNOTSUPP);
-
-	if (REFAULT_HAVE_SVA && refault_has_pasid(dev))
-		sva = iommu_sva_bind_device(&dev->pdev->dev, current->mm);
-	if (!IS_ERR(sva)) {
-		uctx->sva = sva;
-		uctx->pasid = iommu_sva_get_pasid(sva);
+	if (test_and_set_bit(REFAULT_NO_PASID_LOGGED, &dev->state))
 		return;
-	}
-	if (!test_and_set_bit(REFAULT_NO_PASID_LOGGED, &dev->state))
-		dev_warn(&dev->pdev->dev,
-			 "no PASID mode, on-demand regions %s: %s (%pe)\n",
-			 refault_odp_by_table(dev) ? "use the NIC's table" :
-						     "are refused",
-			 refault_no_pasid_reason(dev, PTR_ERR(sva)), sva);
-}
-
-static void refault_unbind_mm(struct refault_ucontext *uctx)
-{
-	if (uctx->sva)
-		iommu_sva_unbind_device(uctx->sva);
-	uctx->sva = NULL;
+	dev_warn(&dev->pdev->dev, "no PASID mode, on-demand regions %s: %s (%pe)\n",
+		 refault_odp_by_table(dev) ? "use the NIC's table" :
+					     "are refused",
+		 refault_no_pasid_reason(dev, err), ERR_PTR(err));
 }
 
 /* Makes the context's doorbell page available to mmap(). */
@@ -73,15 +49,16 @@ static int refault_offer_doorbell(struct refault_dev *dev,
 				  struct refault_ucontext *uctx)
 {
 	struct refault_mmap_entry *entry;
+	u32 id = uctx->bond->id;
 	int ret;
 
-	if (uctx->id >= dev->doorbell_pages)
+	if (id >= dev->doorbell_pages)
 		return -EIO;
 	entry = kzalloc_obj(*entry);
 	if (!entry)
 		return -ENOMEM;
 	entry->address = dev->doorbells +
-			 (phys_addr_t)uctx->id * REFAULT_DOORBELL_PAGE_SIZE;
+			 (phys_addr_t)id * REFAULT_DOORBELL_PAGE_SIZE;
 	ret = rdma_user_mmap_entry_insert(&uctx->ibucontext,
 					  &entry->rdma_entry, PAGE_SIZE);
 	if (ret) {
@@ -92,16 +69,18 @@ static int refault_offer_doorbell(struct refault_dev *dev,
 	return 0;
 }
 
-static int refault_create_context(struct refault_dev *dev,
-				  struct refault_ucontext *uctx)
+static int refault_create_context(struct refault_bond *bond)
 {
 	struct refault_create_context cmd = {
-		.pasid = cpu_to_le32(uctx->pasid),
-		.has_pasid = cpu_to_le32(!!uctx->sva),
+		.pasid = cpu_to_le32(bond->pasid),
+		.has_pasid = cpu_to_le32(!!bond->sva),
 	};
+	int ret;
 
-	return refault_cmd_create(dev, REFAULT_CMD_CREATE_CONTEXT, &cmd,
-				  sizeof(cmd), &uctx->id);
+	ret = refault_cmd_create(bond->dev, REFAULT_CMD_CREATE_CONTEXT, &cmd,
+				 sizeof(cmd), &bond->id);
+	bond->on_nic = !ret;
+	return ret;
 }
 
 static int refault_respond_context(struct refault_ucontext *uctx,
@@ -111,8 +90,9 @@ static int refault_respond_context(struct refault_ucontext *uctx,
 	struct refault_uverbs_context resp = {
 		.doorbell_offset = cpu_to_le64(offset),
 		.doorbell_length = cpu_to_le32(PAGE_SIZE),
-		.flags = cpu_to_le32(uctx->sva ? REFAULT_UVERBS_CONTEXT_PASID : 0),
-		.pasid = cpu_to_le32(uctx->pasid),
+		.flags = cpu_to_le32(uctx->bond->sva ?
+				     REFAULT_UVERBS_CONTEXT_PASID : 0),
+		.pasid = cpu_to_le32(uctx->bond->pasid),
 	};
 
 	return ib_respond_udata(udata, resp);
@@ -123,21 +103,25 @@ int refault_alloc_ucontext(struct ib_ucontext *ibucontext,
 {
 	struct refault_ucontext *uctx = to_rucontext(ibucontext);
 	struct refault_dev *dev = to_rdev(ibucontext->device);
-	int ret;
+	struct refault_bond *bond;
+	int ret, no_pasid;
 
 	ret = ib_is_udata_in_empty(udata);
 	if (ret)
 		return ret;
 
-	mmgrab(current->mm);
-	uctx->mm = current->mm;
-	refault_bind_mm(dev, uctx);
-	ret = refault_create_context(dev, uctx);
+	bond = refault_bond_make(dev, &no_pasid);
+	if (!bond)
+		return -ENOMEM;
+	if (no_pasid)
+		refault_log_no_pasid(dev, no_pasid);
+	uctx->bond = bond;
+	ret = refault_create_context(bond);
 	if (ret)
-		goto err_unbind;
-	ret = xa_err(xa_store(&dev->contexts, uctx->id, uctx, GFP_KERNEL));
+		goto err_leave;
+	ret = xa_err(xa_store(&dev->contexts, bond->id, uctx, GFP_KERNEL));
 	if (ret)
-		goto err_destroy;
+		goto err_leave;
 	ret = refault_offer_doorbell(dev, uctx);
 	if (ret)
 		goto err_erase;
@@ -149,12 +133,9 @@ int refault_alloc_ucontext(struct ib_ucontext *ibucontext,
 err_doorbell:
 	rdma_user_mmap_entry_remove(&uctx->doorbell->rdma_entry);
 err_erase:
-	xa_erase(&dev->contexts, uctx->id);
-err_destroy:
-	refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_CONTEXT, uctx->id);
-err_unbind:
-	refault_unbind_mm(uctx);
-	mmdrop(uctx->mm);
+	xa_erase(&dev->contexts, bond->id);
+err_leave:
+	refault_bond_leave(bond);
 	return ret;
 }
 
@@ -171,27 +152,6 @@ static void refault_stop_context(struct refault_dev *dev, u32 id)
 				     ERR_PTR(ret));
 }
 
-/*
- * Destroying a context fails with -EBUSY until the kernel has answered every
- * page request of the process. The PASID must not be unbound before that: if
- * the process has already exited, the IOMMU driver of 7.2 does not drain the
- * page requests on unbind. (The exit cleared the present bit of the PASID
- * entry, and the unbind then takes the entry for one that was drained.) It
- * would free requests that its workers are still handling.
- */
-static int refault_destroy_context(struct refault_dev *dev, u32 id)
-{
-	unsigned int tries;
-	int ret;
-
-	for (tries = 1;; tries++) {
-		ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_CONTEXT, id);
-		if (ret != -EBUSY || tries == REFAULT_DESTROY_TRIES)
-			return ret;
-		usleep_range(1000, 2000);
-	}
-}
-
 void refault_dealloc_ucontext(struct ib_ucontext *ibucontext)
 {
 	struct refault_ucontext *uctx = to_rucontext(ibucontext);
@@ -199,12 +159,8 @@ void refault_dealloc_ucontext(struct ib_ucontext *ibucontext)
 
 	rdma_user_mmap_entry_remove(&uctx->doorbell->rdma_entry);
 	/* Before the NIC can reuse the id: see refault_stop_contexts(). */
-	xa_erase(&dev->contexts, uctx->id);
-	/* The address space must stay bound while the NIC may use it. */
-	if (refault_destroy_context(dev, uctx->id))
-		refault_die(dev, "a context could not be destroyed");
-	refault_unbind_mm(uctx);
-	mmdrop(uctx->mm);
+	xa_erase(&dev->contexts, uctx->bond->id);
+	refault_bond_leave(uctx->bond);
 }
 
 #ifdef REFAULT_HAVE_UFILE_CLEANUP
@@ -218,7 +174,7 @@ void refault_ufile_hw_cleanup(struct ib_uverbs_file *ufile)
 	struct ib_ucontext *ibucontext = ufile->ucontext;
 
 	refault_stop_context(to_rdev(ibucontext->device),
-			     to_rucontext(ibucontext)->id);
+			     to_rucontext(ibucontext)->bond->id);
 }
 #endif
 

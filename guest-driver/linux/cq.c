@@ -81,7 +81,7 @@ int refault_create_cq(struct ib_cq *ibcq, const struct ib_cq_init_attr *attr,
 	if (ret)
 		return ret;
 	cq->eq = refault_comp_eq(dev, attr->comp_vector);
-	ret = refault_cmd_create_cq(dev, cq, &req, uctx->id);
+	ret = refault_cmd_create_cq(dev, cq, &req, uctx->bond->id);
 	if (ret)
 		goto err_unpin;
 	ret = xa_err(xa_store(&dev->cqs, cq->cqn, cq, GFP_KERNEL));

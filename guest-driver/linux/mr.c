@@ -138,7 +138,7 @@ struct ib_mr *refault_reg_user_mr(struct ib_pd *ibpd, u64 start, u64 length,
 	if (!uctx || dmah || access & IB_ACCESS_MW_BIND)
 		return ERR_PTR(-EOPNOTSUPP);
 	/* A forked child inherits the file, but not the bound address space. */
-	if (current->mm != uctx->mm)
+	if (current->mm != uctx->bond->mm)
 		return ERR_PTR(-EPERM);
 	if (!length)
 		return ERR_PTR(-EINVAL);

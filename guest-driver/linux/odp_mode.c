@@ -59,7 +59,7 @@ bool refault_odp_by_table(const struct refault_dev *dev)
 static bool refault_pasid_serves(const struct refault_ucontext *uctx,
 				 const struct refault_mr *mr, u64 address)
 {
-	return uctx->sva && mr->start == address;
+	return uctx->bond->sva && mr->start == address;
 }
 
 /**
@@ -91,7 +91,7 @@ int refault_choose_mode(struct refault_dev *dev,
 	if (mode == REFAULT_ODP_MODE_TABLE)
 		return refault_has_odp(dev) ? REFAULT_MR_ODP : -EOPNOTSUPP;
 
-	if (!uctx->sva && !test_and_set_bit(REFAULT_PASID_REFUSED, &dev->state))
+	if (!uctx->bond->sva && !test_and_set_bit(REFAULT_PASID_REFUSED, &dev->state))
 		dev_err(&dev->pdev->dev,
 			"on-demand regions in PASID mode are refused: the context of %s[%d] has no PASID\n",
 			current->comm, task_tgid_nr(current));

@@ -17,7 +17,7 @@ int refault_alloc_pd(struct ib_pd *ibpd, struct ib_udata *udata)
 	ret = ib_no_udata_io(udata);
 	if (ret)
 		return ret;
-	context = (struct refault_object_id){ .id = cpu_to_le32(uctx->id) };
+	context = (struct refault_object_id){ .id = cpu_to_le32(uctx->bond->id) };
 	return refault_cmd_create(dev, REFAULT_CMD_CREATE_PD, &context,
 				  sizeof(context), &to_rpd(ibpd)->id);
 }

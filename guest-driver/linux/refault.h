@@ -8,10 +8,14 @@
 #ifndef REFAULT_H
 #define REFAULT_H
 
+#include <linux/completion.h>
 #include <linux/llist.h>
+#include <linux/mmu_notifier.h>
 #include <linux/pci.h>
 #include <linux/spinlock.h>
 #include <linux/mutex.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
 #include <linux/xarray.h>
 #include <rdma/ib_umem.h>
 #include <rdma/ib_verbs.h>
@@ -87,6 +91,11 @@ struct refault_dev {
 	struct workqueue_struct *fault_wq;
 	struct workqueue_struct *odp_wq;	/* Prefetch and cleanup. */
 
+	/* Bonds whose files were closed; see bond.c. */
+	struct workqueue_struct *bond_wq;
+	wait_queue_head_t leave_wait;
+	atomic_t leaving;
+
 	/* Objects by the number or key that the NIC gave them. */
 	struct xarray contexts;
 	struct xarray cqs;
@@ -111,15 +120,26 @@ struct refault_mmap_entry {
 	phys_addr_t address;
 };
 
+/* What a context has on the NIC and in the IOMMU; see bond.c. */
+struct refault_bond {
+	struct refault_dev *dev;
+	struct mm_struct *mm;	/* mmgrab(): the pointer is not reused. */
+	struct iommu_sva *sva;	/* NULL: no PASID. */
+	u32 pasid;
+	bool on_nic;		/* The NIC has a context with this id. */
+	u32 id;
+
+	struct mmu_notifier notifier;	/* Only with a PASID. */
+	struct completion released;	/* The process' memory is going. */
+	struct delayed_work leave;
+	int pause;
+};
+
 /* An open device file: a doorbell page, and a PASID where there are any. */
 struct refault_ucontext {
 	struct ib_ucontext ibucontext;
 	struct refault_mmap_entry *doorbell;
-	/* mmgrab() keeps the pointer from being reused; it is only compared. */
-	struct mm_struct *mm;
-	struct iommu_sva *sva;	/* NULL: no PASID. */
-	u32 pasid;
-	u32 id;
+	struct refault_bond *bond;
 };
 
 struct refault_pd {
@@ -275,6 +295,12 @@ int refault_pin_ring(struct refault_dev *dev, u64 address, u64 length,
 		     struct ib_umem **umem, struct refault_pbl *pbl);
 void refault_unpin_ring(struct refault_dev *dev, struct ib_umem *umem,
 			struct refault_pbl *pbl);
+
+/* bond.c */
+struct refault_bond *refault_bond_make(struct refault_dev *dev, int *no_pasid);
+void refault_bond_leave(struct refault_bond *bond);
+int refault_bonds_init(struct refault_dev *dev);
+void refault_bonds_free(struct refault_dev *dev);
 
 /* context.c */
 int refault_alloc_ucontext(struct ib_ucontext *ibucontext,

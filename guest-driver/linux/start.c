@@ -39,9 +39,12 @@ static int refault_start(struct refault_dev *dev)
 			  sizeof(dev->caps));
 	if (ret)
 		goto err_cmd;
-	ret = refault_faults_init(dev);
+	ret = refault_bonds_init(dev);
 	if (ret)
 		goto err_cmd;
+	ret = refault_faults_init(dev);
+	if (ret)
+		goto err_bonds;
 	ret = refault_eqs_init(dev);
 	if (ret)
 		goto err_faults;
@@ -49,6 +52,8 @@ static int refault_start(struct refault_dev *dev)
 
 err_faults:
 	refault_faults_free(dev);
+err_bonds:
+	refault_bonds_free(dev);
 err_cmd:
 	refault_silence(dev);
 	refault_cmd_free(dev);
@@ -57,6 +62,7 @@ err_cmd:
 
 static void refault_stop(struct refault_dev *dev)
 {
+	refault_bonds_free(dev);
 	refault_silence(dev);
 	refault_eqs_free(dev);
 	refault_faults_free(dev);
@@ -78,6 +84,7 @@ static struct refault_dev *refault_alloc(struct pci_dev *pdev,
 	mutex_init(&dev->lane0_lock);
 	spin_lock_init(&dev->lane1_lock);
 	spin_lock_init(&dev->silence_lock);
+	init_waitqueue_head(&dev->leave_wait);
 	xa_init(&dev->contexts);
 	xa_init(&dev->cqs);
 	xa_init(&dev->qps);
@@ -122,7 +129,8 @@ err_dealloc:
  * refault_down() - Take the NIC out of service and free it.
  * @dev: the NIC
  *
- * Processes that have it open keep a device file whose calls fail.
+ * Processes that have it open keep a device file whose calls fail. Waits until
+ * the kernel has handled all of their page faults.
  */
 void refault_down(struct refault_dev *dev)
 {

@@ -7,6 +7,7 @@ mod driver;
 mod ends;
 mod experiment;
 mod flush;
+mod harm;
 mod lab;
 mod misbehave;
 mod nested;

@@ -1,0 +1,34 @@
+//! What one process does, or what happens to it, harms no other process that uses the NIC.
+
+use crate::support::script;
+
+/// The file system is thawed only after everybody has got on, so a wait for the page would end in no pass.
+const FROZEN: &str = r#"
+device=$(basename $(dirname $(ls -d /sys/bus/pci/devices/*/infiniband)))
+driver=/sys/bus/pci/drivers/refault_rdma
+# While the page is missing the driver must not go, but afterwards it must.
+leave() {
+    rm -f /tmp/gone
+    refault-frozen "($1; echo gone >/tmp/gone) & sleep 2; test ! -e /tmp/gone"
+    for tries in $(seq 600); do test -e /tmp/gone && return; sleep 0.1; done
+    return 1
+}
+for mode in pasid odp; do
+    export REFAULT_ODP_MODE=$mode
+    refault-frozen
+    leave "echo $device >$driver/unbind"
+    echo $device >$driver/bind
+    refault-frozen
+    leave "rmmod refault_rdma"
+    depmod
+    modprobe refault_rdma
+done
+echo all done
+"#;
+
+#[test]
+fn a_page_on_a_frozen_file_system_holds_up_only_its_own_requests() {
+    let (said, _) = script(2, &[], FROZEN);
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert!(said.stdout.contains("all done") && !said.stdout.contains("NOT OK"), "{said:#?}");
+}
