@@ -204,7 +204,8 @@ int refault_advise_mr(struct ib_pd *ibpd,
 		return ret;
 	if (current->mm != to_rucontext(attrs->context)->bond->mm)
 		return -EPERM;
-	prefetch = kvzalloc(struct_size(prefetch, list, num_sge), GFP_KERNEL);
+	prefetch = kvzalloc(struct_size(prefetch, list, num_sge),
+			    GFP_KERNEL_ACCOUNT);
 	if (!prefetch)
 		return -ENOMEM;
 	INIT_WORK(&prefetch->work, refault_prefetch_work);

@@ -92,7 +92,7 @@ static int refault_prepare_odp_mr(struct refault_dev *dev,
 static void refault_release_mr(struct refault_dev *dev, struct refault_mr *mr)
 {
 	if (mr->odp)
-		refault_odp_destroy(mr->odp);
+		refault_odp_leave(mr->odp);
 	refault_pbl_free(dev, &mr->pbl);
 	ib_umem_release(mr->umem);
 	kfree(mr);
@@ -120,6 +120,8 @@ static int refault_create_mr(struct refault_dev *dev, struct refault_mr *mr,
 		return ret;
 	mr->ibmr.lkey = key;
 	mr->ibmr.rkey = key;
+	if (mr->odp)
+		mr->odp->key = key;
 	ret = xa_err(xa_store(&dev->mrs, key, mr, GFP_KERNEL));
 	if (ret && refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_MR, key))
 		refault_die(dev, "a memory region could not be destroyed");
@@ -146,7 +148,7 @@ struct ib_mr *refault_reg_user_mr(struct ib_pd *ibpd, u64 start, u64 length,
 	if (ret)
 		return ERR_PTR(ret);
 
-	mr = kzalloc_obj(*mr);
+	mr = kzalloc_obj(*mr, GFP_KERNEL_ACCOUNT);
 	if (!mr)
 		return ERR_PTR(-ENOMEM);
 	mr->start = virt_addr;

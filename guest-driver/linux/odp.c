@@ -12,15 +12,46 @@
  * notifier takes it out again.
  */
 
+#include <linux/memcontrol.h>
+#include <linux/sched/mm.h>
+
 #include "odp.h"
 
+static void refault_odp_release_umem(struct refault_odp *odp)
+{
+	if (odp->anchor)
+		ib_umem_odp_release(odp->anchor);
+	else
+		refault_umem_release(odp->whole.umem);
+}
+
+/* Frees a region that has no users. */
+static void refault_odp_free(struct refault_odp *odp)
+{
+	struct refault_dev *dev = odp->dev;
+
+	refault_children_free(odp);
+	refault_odp_release_umem(odp);
+	refault_odp_tables_free(odp);
+	kfree(odp);
+	atomic_dec(&dev->num_odps);
+	wake_up_all(&dev->leave_wait);
+}
+
+static void refault_odp_free_work(struct work_struct *work)
+{
+	refault_odp_free(container_of(work, struct refault_odp, free));
+}
+
 static void refault_odp_init(struct refault_odp *odp, struct refault_dev *dev,
-			     struct refault_mr *mr)
+			     const struct refault_mr *mr, u64 address)
 {
 	odp->dev = dev;
-	odp->mr = mr;
+	odp->start = mr->start;
+	odp->length = mr->length;
+	odp->first = address;
 	refcount_set(&odp->users, 1);
-	init_completion(&odp->unused);
+	INIT_WORK(&odp->free, refault_odp_free_work);
 	mutex_init(&odp->tables_lock);
 	xa_init(&odp->children);
 	odp->whole.odp = odp;
@@ -34,19 +65,17 @@ static int refault_odp_sparse(struct refault_odp *odp, int access)
 		return PTR_ERR(odp->anchor);
 	odp->base = ALIGN_DOWN(odp->first, REFAULT_CHILD_BYTES);
 	odp->levels = REFAULT_ODP_MAX_LEVELS;
-	odp->mr->pbl.first_offset = odp->first - odp->base;
 	return 0;
 }
 
 /* The table starts at the first page, with as few levels as will do. */
-static int refault_odp_whole(struct refault_odp *odp, u64 address, int access)
+static int refault_odp_whole(struct refault_odp *odp, int access)
 {
-	struct refault_mr *mr = odp->mr;
 	struct ib_umem_odp *umem;
 	u64 bytes;
 
-	umem = ib_umem_odp_get(&odp->dev->ibdev, address, mr->length, access,
-			       &refault_odp_notifier_ops);
+	umem = ib_umem_odp_get(&odp->dev->ibdev, odp->first, odp->length,
+			       access, &refault_odp_notifier_ops);
 	if (IS_ERR(umem))
 		return PTR_ERR(umem);
 	umem->private = &odp->whole;
@@ -61,7 +90,6 @@ static int refault_odp_whole(struct refault_odp *odp, u64 address, int access)
 		return -EFBIG;
 	}
 	odp->base = ib_umem_start(umem);
-	mr->pbl.first_offset = address - odp->base;
 	return 0;
 }
 
@@ -69,14 +97,6 @@ static int refault_odp_whole(struct refault_odp *odp, u64 address, int access)
 static bool refault_is_sparse(const struct refault_mr *mr, int access)
 {
 	return mr->length > REFAULT_WHOLE_BYTES && !(access & IB_ACCESS_HUGETLB);
-}
-
-static void refault_odp_release_umem(struct refault_odp *odp)
-{
-	if (odp->anchor)
-		ib_umem_odp_release(odp->anchor);
-	else
-		refault_umem_release(odp->whole.umem);
 }
 
 /**
@@ -96,11 +116,10 @@ int refault_odp_create(struct refault_dev *dev, struct refault_mr *mr,
 	struct refault_odp *odp;
 	int ret;
 
-	odp = kzalloc_obj(*odp);
+	odp = kzalloc_obj(*odp, GFP_KERNEL_ACCOUNT);
 	if (!odp)
 		return -ENOMEM;
-	refault_odp_init(odp, dev, mr);
-	odp->first = address;
+	refault_odp_init(odp, dev, mr, address);
 	if (refault_is_implicit(mr, address))
 		ret = mr->start ? -EINVAL : refault_odp_sparse(odp, access);
 	else if (mr->length > le64_to_cpu(dev->caps.max_mr_size))
@@ -108,7 +127,7 @@ int refault_odp_create(struct refault_dev *dev, struct refault_mr *mr,
 	else if (refault_is_sparse(mr, access))
 		ret = refault_odp_sparse(odp, access);
 	else
-		ret = refault_odp_whole(odp, address, access);
+		ret = refault_odp_whole(odp, access);
 	if (ret)
 		goto err_free;
 	odp->top = refault_odp_table_alloc(odp, odp->levels - 1 >
@@ -117,8 +136,10 @@ int refault_odp_create(struct refault_dev *dev, struct refault_mr *mr,
 		ret = -ENOMEM;
 		goto err_release;
 	}
+	atomic_inc(&dev->num_odps);
 	mr->mode = REFAULT_MR_ODP;
 	mr->odp = odp;
+	mr->pbl.first_offset = odp->first - odp->base;
 	mr->pbl.table.root = cpu_to_le64(odp->top->dma);
 	mr->pbl.table.levels = odp->levels;
 	mr->pbl.table.page_shift = PAGE_SHIFT;
@@ -132,21 +153,18 @@ err_free:
 }
 
 /**
- * refault_odp_destroy() - Undo refault_odp_create().
+ * refault_odp_leave() - Undo refault_odp_create(), now or later.
  * @odp: of a region that was destroyed on the NIC and removed from dev->mrs
  *
- * Waits for those who looked it up before. They stop at the next chunk, as a
- * prefetch may cover gigabytes.
+ * Those who looked it up before may still be using it. They stop at the next
+ * chunk, as a prefetch may cover gigabytes; but the kernel may take for ever to
+ * bring a page in, and then the last of them frees it.
  */
-void refault_odp_destroy(struct refault_odp *odp)
+void refault_odp_leave(struct refault_odp *odp)
 {
 	WRITE_ONCE(odp->leaving, true);
-	refault_odp_put(odp);
-	wait_for_completion(&odp->unused);
-	refault_children_free(odp);
-	refault_odp_release_umem(odp);
-	refault_odp_tables_free(odp);
-	kfree(odp);
+	if (refcount_dec_and_test(&odp->users))
+		refault_odp_free(odp);
 }
 
 /* The on-demand region with @key, or NULL. Release with refault_odp_put(). */
@@ -165,10 +183,19 @@ struct refault_odp *refault_odp_get(struct refault_dev *dev, u32 key)
 	return odp;
 }
 
+/* May be called from the MMU notifier, which cannot free the region itself. */
 void refault_odp_put(struct refault_odp *odp)
 {
 	if (refcount_dec_and_test(&odp->users))
-		complete(&odp->unused);
+		queue_work(odp->dev->odp_wq, &odp->free);
+}
+
+/* The process' control group pays for tables, also if a work item needs them. */
+static struct mem_cgroup *refault_odp_payer(const struct refault_odp *odp)
+{
+	const struct ib_umem_odp *umem = odp->anchor ?: odp->whole.umem;
+
+	return get_mem_cgroup_from_mm(umem->umem.owning_mm);
 }
 
 /**
@@ -184,16 +211,24 @@ void refault_odp_put(struct refault_odp *odp)
 int refault_odp_bring(struct refault_odp *odp, u64 address, u64 length,
 		      enum refault_bring how, u64 *pages)
 {
-	const struct refault_mr *mr = odp->mr;
-	u64 offset = address - mr->start;
+	u64 offset = address - odp->start;
+	struct mem_cgroup *payer, *former;
+	int ret;
 
 	if (!length)
 		return 0;
-	if (offset >= mr->length)
+	if (offset >= odp->length)
 		return -EFAULT;
-	length = min(length, mr->length - offset);
+	length = min(length, odp->length - offset);
 	address = odp->first + offset;
+	payer = refault_odp_payer(odp);
+	former = set_active_memcg(payer);
 	if (odp->anchor)
-		return refault_children_bring(odp, address, length, how, pages);
-	return refault_part_bring(&odp->whole, address, length, how, pages);
+		ret = refault_children_bring(odp, address, length, how, pages);
+	else
+		ret = refault_part_bring(&odp->whole, address, length, how,
+					 pages);
+	set_active_memcg(former);
+	mem_cgroup_put(payer);
+	return ret;
 }

@@ -68,11 +68,14 @@ struct refault_odp_part {
 /* The on-demand side of a memory region. */
 struct refault_odp {
 	struct refault_dev *dev;
-	struct refault_mr *mr;
+	/* Of the region, which may go first. */
+	u64 start;
+	u64 length;
+	u32 key;
 	/* One reference of the region, one per user that found it by key. */
 	refcount_t users;
-	struct completion unused;
-	/* The region is being deregistered: stop bringing pages in. */
+	struct work_struct free;
+	/* The NIC does not know the region any more: bring no pages in. */
 	bool leaving;
 
 	/* Held to change links between tables. */
@@ -154,7 +157,7 @@ enum refault_break refault_next_break(void);
 /* odp.c */
 int refault_odp_create(struct refault_dev *dev, struct refault_mr *mr,
 		       u64 address, int access);
-void refault_odp_destroy(struct refault_odp *odp);
+void refault_odp_leave(struct refault_odp *odp);
 struct refault_odp *refault_odp_get(struct refault_dev *dev, u32 key);
 void refault_odp_put(struct refault_odp *odp);
 int refault_odp_bring(struct refault_odp *odp, u64 address, u64 length,

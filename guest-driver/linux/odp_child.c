@@ -148,7 +148,7 @@ static struct refault_odp_part *refault_child_alloc(struct refault_odp *odp,
 {
 	struct refault_odp_part *child;
 
-	child = kzalloc_obj(*child);
+	child = kzalloc_obj(*child, GFP_KERNEL_ACCOUNT);
 	if (!child)
 		return ERR_PTR(-ENOMEM);
 	child->odp = odp;

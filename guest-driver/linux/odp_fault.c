@@ -185,11 +185,15 @@ err_free:
 	return -ENOMEM;
 }
 
-/* Waits for all work. There are no regions or event queues any more. */
+/*
+ * Waits for all work. There are no regions or event queues any more, but faults
+ * and advice may still be using what regions have left behind.
+ */
 void refault_faults_free(struct refault_dev *dev)
 {
 	if (!dev->faults)
 		return;
+	wait_event(dev->leave_wait, !atomic_read(&dev->num_odps));
 	destroy_workqueue(dev->fault_wq);
 	destroy_workqueue(dev->odp_wq);
 	kvfree(dev->faults);

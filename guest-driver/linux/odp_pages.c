@@ -233,17 +233,19 @@ int refault_part_bring(struct refault_odp_part *part, u64 address, u64 length,
  */
 void refault_odp_forget(struct refault_odp *odp, u64 address, u64 length)
 {
-	const struct refault_mr *mr = odp->mr;
 	u64 start = max(address, odp->first);
 	/* The implicit region's length is U64_MAX, one byte short of 2^64. */
-	u64 left = min(address + length - start, mr->length - (start - odp->first));
+	u64 left = min(address + length - start, odp->length - (start - odp->first));
 	struct refault_invalidate_mr cmd = {
-		.key = cpu_to_le32(mr->ibmr.lkey),
-		.start = cpu_to_le64(mr->start + (start - odp->first)),
+		.key = cpu_to_le32(odp->key),
+		.start = cpu_to_le64(odp->start + (start - odp->first)),
 		.length = cpu_to_le64(left),
 	};
 	int ret;
 
+	/* The NIC may know another region by the key. */
+	if (READ_ONCE(odp->leaving))
+		return;
 	ret = refault_cmd_atomic(odp->dev, REFAULT_CMD_INVALIDATE_MR, &cmd,
 				 sizeof(cmd));
 	/* -ENOENT: the region was destroyed, so the NIC does not access it. */

@@ -27,16 +27,18 @@ struct refault_odp_table *refault_odp_table_alloc(struct refault_odp *odp,
 	struct device *dev = &odp->dev->pdev->dev;
 	struct refault_odp_table *table;
 
-	table = kzalloc_obj(*table);
+	table = kzalloc_obj(*table, GFP_KERNEL_ACCOUNT);
 	if (!table)
 		return NULL;
 	if (of_tables) {
 		table->below = kzalloc_objs(*table->below,
-					    REFAULT_WORDS_PER_TABLE);
+					    REFAULT_WORDS_PER_TABLE,
+					    GFP_KERNEL_ACCOUNT);
 		if (!table->below)
 			goto err_free;
 	}
-	table->words = dma_alloc_coherent(dev, SZ_4K, &table->dma, GFP_KERNEL);
+	table->words = dma_alloc_coherent(dev, SZ_4K, &table->dma,
+					  GFP_KERNEL_ACCOUNT);
 	if (!table->words)
 		goto err_free;
 	atomic_inc(&odp->num_tables);

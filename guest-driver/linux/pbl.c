@@ -51,7 +51,8 @@ static int refault_alloc_tables(struct refault_dev *dev,
 		total += entries;
 	} while (entries > 1);
 
-	pbl->tables = kvcalloc(total, sizeof(*pbl->tables), GFP_KERNEL);
+	pbl->tables = kvcalloc(total, sizeof(*pbl->tables),
+			       GFP_KERNEL_ACCOUNT);
 	if (!pbl->tables)
 		return -ENOMEM;
 	while (pbl->num_tables < total) {
@@ -59,7 +60,8 @@ static int refault_alloc_tables(struct refault_dev *dev,
 
 		table->entries = dma_alloc_coherent(&dev->pdev->dev,
 						    REFAULT_TABLE_BYTES,
-						    &table->dma, GFP_KERNEL);
+						    &table->dma,
+						    GFP_KERNEL_ACCOUNT);
 		if (!table->entries)
 			return -ENOMEM;
 		pbl->num_tables++;

@@ -90,10 +90,11 @@ struct refault_dev {
 	struct llist_head spare_faults;
 	struct workqueue_struct *fault_wq;
 	struct workqueue_struct *odp_wq;	/* Prefetch and cleanup. */
+	atomic_t num_odps;
 
 	/* Bonds whose files were closed; see bond.c. */
 	struct workqueue_struct *bond_wq;
-	wait_queue_head_t leave_wait;
+	wait_queue_head_t leave_wait;	/* Also for the last of num_odps. */
 	atomic_t leaving;
 
 	/* Objects by the number or key that the NIC gave them. */
