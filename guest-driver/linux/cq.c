@@ -72,6 +72,9 @@ int refault_create_cq(struct ib_cq *ibcq, const struct ib_cq_init_attr *attr,
 	ret = ib_copy_validate_udata_in(udata, req, reserved);
 	if (ret)
 		return ret;
+	/* Zero, so that it can have a meaning one day. */
+	if (req.reserved)
+		return -EOPNOTSUPP;
 	ret = refault_check_cq(attr, &req);
 	if (ret)
 		return ret;

@@ -13,6 +13,11 @@ const struct ib_device_ops refault_dev_ops = {
 	.driver_id = RDMA_DRIVER_UNKNOWN,
 	.uverbs_abi_ver = REFAULT_UVERBS_ABI_VERSION,
 #ifdef REFAULT_HAVE_ROBUST_UDATA
+	/*
+	 * Every verb checks its udata, but for those that destroy: user space
+	 * cannot pass any to them. They get that of the creation if the core
+	 * undoes one, and must not fail then.
+	 */
 	.uverbs_robust_udata = 1,
 #endif
 

@@ -16,7 +16,8 @@ static int refault_check_qp_attr(const struct ib_qp_init_attr *attr)
 		return -EOPNOTSUPP;
 	if (attr->create_flags)
 		return -EOPNOTSUPP;
-	if (cap->max_send_sge > REFAULT_MAX_SGE)
+	if (cap->max_send_sge > REFAULT_MAX_SGE ||
+	    cap->max_inline_data > REFAULT_MAX_INLINE)
 		return -EINVAL;
 	/* With an SRQ the receive capabilities are ignored. */
 	if (!attr->srq && cap->max_recv_sge > REFAULT_MAX_SGE)
@@ -91,10 +92,7 @@ static int refault_cmd_destroy_qp(struct refault_dev *dev, struct refault_qp *qp
 	return 0;
 }
 
-/*
- * Returns the actual capabilities: at least those that were requested, except
- * for max_inline_data.
- */
+/* Returns the actual capabilities: at least those that were requested. */
 static void refault_set_cap(struct refault_qp *qp, struct ib_qp_init_attr *attr,
 			    const struct refault_uverbs_create_qp *req)
 {
@@ -125,6 +123,9 @@ int refault_create_qp(struct ib_qp *ibqp, struct ib_qp_init_attr *attr,
 	ret = ib_copy_validate_udata_in(udata, req, reserved);
 	if (ret)
 		return ret;
+	/* Zero, so that it can have a meaning one day. */
+	if (req.reserved)
+		return -EOPNOTSUPP;
 	ret = refault_check_qp_rings(attr, &req);
 	if (ret)
 		return ret;

@@ -86,6 +86,9 @@ int refault_create_srq(struct ib_srq *ibsrq, struct ib_srq_init_attr *attr,
 	ret = ib_copy_validate_udata_in(udata, req, reserved);
 	if (ret)
 		return ret;
+	/* Zero, so that it can have a meaning one day. */
+	if (req.reserved)
+		return -EOPNOTSUPP;
 	ret = refault_check_srq(attr, &req);
 	if (ret)
 		return ret;

@@ -47,7 +47,8 @@ static int qp_check_attr(const struct ibv_qp_init_attr_ex *attr)
 	if (!(attr->comp_mask & IBV_QP_INIT_ATTR_PD))
 		return EINVAL;
 	if (cap->max_send_wr > 1U << REFAULT_MAX_LOG_WQES ||
-	    cap->max_send_sge > REFAULT_MAX_SGE)
+	    cap->max_send_sge > REFAULT_MAX_SGE ||
+	    cap->max_inline_data > REFAULT_MAX_INLINE)
 		return EINVAL;
 	/* With an SRQ the receive capabilities are ignored. */
 	if (!attr->srq && (cap->max_recv_wr > 1U << REFAULT_MAX_LOG_WQES ||
@@ -132,7 +133,7 @@ struct ibv_qp *refault_create_qp_ex(struct ibv_context *context,
 	err = qp_alloc_buffer(qp, attr);
 	if (err)
 		goto err_free;
-	/* Returns the actual capabilities in attr->cap; inline may be less. */
+	/* Returns the actual capabilities in attr->cap. */
 	err = qp_create_command(qp, context, attr);
 	if (err)
 		goto err_buffer;

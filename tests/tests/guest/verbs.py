@@ -220,6 +220,17 @@ def shared_receive_queue():
     assert srq.query().srq_limit == 8
 
 
+def inline_data():
+    cq = CQ(context, 8)
+
+    def queue_pair(size):
+        return QP(pd, QPInitAttr(qp_type=e.IBV_QPT_RC, scq=cq, rcq=cq, cap=QPCap(max_inline_data=size)))
+
+    refused("65 bytes inline", lambda: queue_pair(65), errno.EINVAL)
+    attr, _ = queue_pair(64).query(e.IBV_QP_CAP)
+    assert attr.cap.max_inline_data == 64, attr.cap.max_inline_data
+
+
 def extended_queue_pair(kind, ops, cq):
     init = QPInitAttrEx(qp_type=kind, scq=cq, rcq=cq, pd=pd, cap=QPCap(max_send_wr=4, max_recv_wr=4),
                         comp_mask=e.IBV_QP_INIT_ATTR_PD | e.IBV_QP_INIT_ATTR_SEND_OPS_FLAGS, send_ops_flags=ops)
@@ -297,7 +308,7 @@ LID = context.query_port(1).lid
 pd = PD(context)
 failed = False
 for check in [connected_transitions, datagram_transitions, bad_values, address_handles, shared_receive_queue,
-              extended_posting, extended_polling]:
+              inline_data, extended_posting, extended_polling]:
     try:
         check()
         print(f"{check.__name__}: as it must be", flush=True)
