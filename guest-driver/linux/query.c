@@ -12,13 +12,19 @@
 /* Completion timestamps count nanoseconds. */
 #define REFAULT_CLOCK_KHZ 1000000
 
+/*
+ * Regions may be registered if the NIC can translate any. But programs are told
+ * so only if a region that asks for no mode gets one that works here.
+ */
 static void refault_query_odp(struct refault_dev *dev,
 			      struct ib_device_attr *attr)
 {
-	/* Only the mode with a table is always available; PASID may not be. */
 	if (!refault_has_odp(dev))
 		return;
 	attr->kernel_cap_flags |= IBK_ON_DEMAND_PAGING;
+	if (!refault_odp_by_table(dev) &&
+	    !(REFAULT_HAVE_SVA && refault_has_pasid(dev)))
+		return;
 	attr->odp_caps.general_caps = IB_ODP_SUPPORT | IB_ODP_SUPPORT_IMPLICIT;
 	attr->odp_caps.per_transport_caps.rc_odp_caps =
 		IB_ODP_SUPPORT_SEND | IB_ODP_SUPPORT_RECV |

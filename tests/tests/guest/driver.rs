@@ -148,6 +148,15 @@ fn without_an_iommu_regions_are_pinned_or_translated_by_the_nic_and_pasid_mode_i
         for attempt in 1 2 3; do
             if ibv_rc_pingpong -g 0 -n 50 -O; then exit 1; fi
         done
+        unset REFAULT_ODP_MODE
+        ibv_devinfo -v | grep ODP_SUPPORT_IMPLICIT
+        rmmod refault_rdma
+        depmod
+        modprobe refault_rdma odp_mode=pasid
+        if ibv_devinfo -v | grep ODP_SUPPORT; then exit 1; fi
+        if ibv_rc_pingpong -g 0 -n 50 -O; then exit 1; fi
+        REFAULT_ODP_MODE=odp refault-faults
+        pingpong -g 0 -n 50
         echo all done"
     );
     let (said, log) = script(1, &["--append", "intel_iommu=off"], &text);
@@ -201,12 +210,12 @@ fn on_a_kernel_without_sva_the_nic_translates_and_pasid_mode_is_refused_in_one_l
         rmmod refault_rdma
         depmod
         modprobe refault_rdma odp_mode=pasid
+        if ibv_devinfo -v | grep ODP_SUPPORT; then exit 1; fi
         for attempt in 1 2 3; do
-            if ibv_rc_pingpong -g 0 -n 50 -O; then exit 1; fi
+            if refault-faults; then exit 1; fi
         done
         pingpong -g 0 -n 50
-        export REFAULT_ODP_MODE=odp
-        pingpong -g 0 -n 50 -O
+        REFAULT_ODP_MODE=odp refault-odp-check
         rmmod refault_rdma
         echo all done"
     );
