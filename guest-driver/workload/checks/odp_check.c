@@ -3,6 +3,8 @@
  * What on-demand regions promise, one check at a time: reads that allocate nothing, pages of 2 MiB, memory that comes
  * and goes under an implicit region, addresses other than the process', refusals. Prints a line for each; exits with 1
  * if one does not hold. Concurrency is left to refault-storm.
+ *
+ *   refault-odp-check [CGROUP]	the folder of its control group: also checks who pays
  */
 #include "common/verbs.h"
 #include "common/small_pages.h"
@@ -19,6 +21,7 @@
 #define AREAS		24
 #define ROUNDS		8
 #define ATTEMPTS	8
+#define PIECES		256
 
 static struct verbs_port port;
 static struct ibv_cq *cq;
@@ -261,9 +264,36 @@ static bool is_present(const unsigned char *page)
 	return entry >> 63;
 }
 
+/* How far advice, which is followed in order, has been followed by now. */
+static size_t present_bytes(const unsigned char *at, size_t bytes)
+{
+	size_t from = 0, to = bytes / BLOCK;
+
+	while (from < to) {
+		size_t middle = (from + to) / 2;
+
+		if (is_present(at + middle * BLOCK))
+			from = middle + 1;
+		else
+			to = middle;
+	}
+	return from * BLOCK;
+}
+
+/* Time for advice that was not cancelled to get on. */
+static bool stands_still(const unsigned char *at, size_t bytes)
+{
+	size_t before;
+
+	sleep_ms(200);
+	before = present_bytes(at, bytes);
+	sleep_ms(200);
+	return before < bytes && present_bytes(at, bytes) == before;
+}
+
 /*
- * A region is deregistered while advice for it is being followed, which cancels the rest. Advice is followed in order,
- * so the last page shows it. On a busy machine all of it may be followed before, but not each time.
+ * A region is deregistered while advice for it is being followed, which cancels the rest soon. On a busy machine all of
+ * it may be followed before, but not each time.
  */
 static void check_unfinished_advice(void)
 {
@@ -281,7 +311,7 @@ static void check_unfinished_advice(void)
 		sge.lkey = mr->lkey;
 		if (ibv_advise_mr(port.pd, IBV_ADVISE_MR_ADVICE_PREFETCH, 0, &sge, 1) || ibv_dereg_mr(mr))
 			die("a region cannot be advised about, or not deregistered");
-		cut = !is_present(at + bytes - BLOCK);
+		cut = stands_still(at, bytes);
 		munmap(at, bytes);
 	}
 	check(cut, "deregistering a region cancels its unfinished advice");
@@ -335,7 +365,45 @@ static void check_write_only(void)
 	munmap(at, BLOCK);
 }
 
-int main(void)
+/* Bytes that the kernel keeps for the control group, without the processes' page tables. */
+static long kernel_bytes(const char *group)
+{
+	long value, kernel = -1, tables = 0;
+	char path[300], name[100];
+	FILE *stat;
+
+	snprintf(path, sizeof(path), "%s/memory.stat", group);
+	stat = fopen(path, "r");
+	while (stat && fscanf(stat, "%99s %ld", name, &value) == 2) {
+		if (!strcmp(name, "kernel"))
+			kernel = value;
+		if (!strcmp(name, "pagetables"))
+			tables = value;
+	}
+	if (!stat || kernel < 0)
+		die("%s cannot be read", path);
+	fclose(stat);
+	return kernel - tables;
+}
+
+/* Each piece of 2 MiB costs a table of 4 KiB, and the process gets the zero page for it, which costs nothing. */
+static void check_cost(struct ibv_mr *all, const char *group)
+{
+	size_t bytes = PIECES * HUGE_BLOCK;
+	unsigned char *at = map(NULL, bytes, MAP_NORESERVE);
+	long before = kernel_bytes(group);
+	bool right = true;
+
+	if (!at || ask_for_small_pages(at, bytes))
+		die("no memory");
+	for (size_t i = 0; i < bytes; i += HUGE_BLOCK)
+		right &= get(all, (uintptr_t)at + i, 0);
+	check(right && kernel_bytes(group) - before >= (long)(PIECES * BLOCK),
+	      "the process' control group pays for its tables");
+	munmap(at, bytes);
+}
+
+int main(int argc, char **argv)
 {
 	struct ibv_mr *all;
 
@@ -360,6 +428,8 @@ int main(void)
 	check_long_region(1UL << 41, "a region of 2 TiB, used at both ends and in its middle");
 	check_long_region(1UL << 46, "a region of 64 TiB, in the same way");
 	check_write_only();
+	if (argc > 1)
+		check_cost(all, argv[1]);
 
 	for (int i = 0; i < 2; i++)
 		ibv_destroy_qp(qps[i]);

@@ -170,7 +170,11 @@ fn without_an_iommu_regions_are_pinned_or_translated_by_the_nic_and_pasid_mode_i
 fn on_demand_regions_of_the_nic_keep_their_promises() {
     let text = "
         echo 4 >/proc/sys/vm/nr_hugepages
-        refault-odp-check
+        mkdir /tmp/groups
+        mount -t cgroup2 none /tmp/groups
+        echo +memory >/tmp/groups/cgroup.subtree_control
+        mkdir /tmp/groups/check
+        sh -c 'echo $$ >/tmp/groups/check/cgroup.procs; exec refault-odp-check /tmp/groups/check'
         refault-unmap-cost
         test -z \"$(rdma resource show mr)\"
         ip link set lo up
