@@ -32,3 +32,34 @@ fn a_page_on_a_frozen_file_system_holds_up_only_its_own_requests() {
     assert_eq!(said.status, 0, "{said:#?}");
     assert!(said.stdout.contains("all done") && !said.stdout.contains("NOT OK"), "{said:#?}");
 }
+
+/// Their number depends on the time that the first five take. That they die is no trouble, so the kernel is told not to
+/// log it.
+const HOSTILE: &str = r#"
+echo 0 >/proc/sys/debug/exception-trace
+now() { cut -d. -f1 /proc/uptime; }
+begin=$(now)
+refault-hostile 5
+took=$(($(now) - begin))
+count=100
+test $took -gt 2 && count=30
+test $took -gt 10 && count=10
+for mode in pasid odp; do
+    REFAULT_ODP_MODE=$mode refault-hostile $count
+done
+for tries in $(seq 600); do
+    test -z "$(rdma resource show mr)$(rdma resource show qp | grep -v kernel)" && break
+    sleep 0.1
+done
+test -z "$(rdma resource show mr)"
+rmmod refault_rdma
+echo all done
+"#;
+
+#[test]
+fn hostile_processes_harm_only_themselves() {
+    let (said, _) = script(2, &[], HOSTILE);
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert!(said.stdout.contains("all done"), "{said:#?}");
+    assert_eq!(said.stdout.matches("rounds=").count(), 3, "{said:#?}");
+}
