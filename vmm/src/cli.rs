@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use refault_observe::report;
 use refault_os::bug::FAILED;
 use refault_os::message::{Stderr, note};
+use refault_os::sandbox::hint;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -51,6 +52,9 @@ pub fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             note(&format!("{error:#}"));
+            if let Some(hint) = hint(&error) {
+                note(hint);
+            }
             ExitCode::from(FAILED)
         }
     }

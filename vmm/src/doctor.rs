@@ -11,6 +11,7 @@ use refault_guest::cache::{CACHE_VARIABLE, location};
 use refault_guest::image::newest;
 use refault_hosts::qemu::Emulator;
 use refault_machine::kvm::probe::{KvmStatus, probe};
+use refault_os::sandbox::Support;
 use refault_os::tools::{IMAGE_TOOLS, ROOTLESS_TOOLS, Tool, install_line, is_root, missing};
 
 /// Free space that building the image needs at its peak, in MiB.
@@ -54,7 +55,7 @@ pub fn doctor() -> Result<u8> {
     let mut findings =
         vec![kvm(&verdict), emulation(&verdict, Emulator::cached().and_then(|qemu| qemu.version().ok()))];
     findings.extend(tools(missing(IMAGE_TOOLS), missing(ROOTLESS_TOOLS), is_root()));
-    findings.extend([mirror(Mirror::find()), cache(), image()]);
+    findings.extend([sandbox(Support::of_this_kernel()), mirror(Mirror::find()), cache(), image()]);
     for finding in &findings {
         println!("{finding}");
     }
@@ -94,6 +95,16 @@ fn tools(lacking: Vec<Tool>, rootless: Vec<Tool>, root: bool) -> Vec<Finding> {
         (false, true) => finding(Grade::Note, "image tools", format!("{line} (done when needed)")),
         (false, false) => finding(Grade::Bad, "image tools", format!("as root: {line}")),
     }]
+}
+
+fn sandbox(support: Support) -> Finding {
+    match support.missing() {
+        None => {
+            let text = format!("seccomp, and Landlock with ABI {}", support.landlock);
+            finding(Grade::Good, "sandbox", text)
+        }
+        Some(missing) => finding(Grade::Note, "sandbox", missing),
+    }
 }
 
 fn mirror(found: Result<Mirror>) -> Finding {
@@ -178,6 +189,16 @@ mod tests {
         let findings = [kvm(&verdict), emulation(&verdict, None)];
         assert!(findings.iter().all(|finding| finding.grade < Grade::Bad));
         assert!(conclusion(&findings, &verdict).contains("QEMU"));
+    }
+
+    #[test]
+    fn a_kernel_without_a_sandbox_does_not_prevent_guests() {
+        let found = |landlock, seccomp| sandbox(Support { landlock, seccomp });
+        assert_eq!(found(4, true).grade, Grade::Good);
+        for lacking in [found(0, true), found(7, false)] {
+            assert_eq!(lacking.grade, Grade::Note, "{lacking}");
+            assert!(lacking.text.contains("it needs"), "{lacking}");
+        }
     }
 
     #[test]

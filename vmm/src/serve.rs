@@ -14,12 +14,14 @@ use crate::devices;
 use crate::run::DeviceRecords;
 use crate::run::options::device::NicArgs;
 use crate::run::options::parse::Size;
+use crate::run::sandbox::SandboxArgs;
 use refault_hosts::serve::arguments::{self, MachineSize};
 use refault_hosts::serve::{ClientMachine, DMAR_FILE, FunctionSlot, dmar};
 use refault_observe::report::TimeBase;
 use refault_observe::trace::Recorder;
 use refault_os::message::note;
-use refault_os::{signals, stop};
+use refault_os::syscalls::Programs;
+use refault_os::{sandbox, signals, stop};
 use refault_rig::clock::WallClock;
 use refault_rig::wiring::DeviceOptions;
 
@@ -60,6 +62,8 @@ pub struct ServeArgs {
     /// Record the device's faults: report.html, faults.csv, trace.json and counters.json are written to this folder at the end
     #[arg(long, value_name = "DIR")]
     trace: Option<PathBuf>,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// Serves until a signal ends it.
@@ -72,8 +76,11 @@ pub fn execute(args: &ServeArgs) -> Result<u8> {
         args.trace.is_none() || args.nics == 1,
         "--trace records the faults of a single NIC: leave out --nics"
     );
-    signals::block().context("cannot hold signals back")?;
     let timing = args.nic.timing()?;
+    if args.print_args.is_none() {
+        args.enter_sandbox()?;
+    }
+    signals::block().context("cannot hold signals back")?;
     let clock = Arc::new(WallClock::new());
     let recorder = args.trace.as_ref().map(|_| Recorder::new(clock.clone(), Recorder::DEFAULT_BOUND));
     let probe: Arc<dyn Probe> = match &recorder {
@@ -130,6 +137,16 @@ impl ServeArgs {
             }
         };
         (config(0), (1..self.nics).map(config).collect())
+    }
+
+    /// Its own folder, and that of the records.
+    fn enter_sandbox(&self) -> Result<()> {
+        let Some(mut grants) = self.sandbox.grants() else { return Ok(()) };
+        for folder in [Some(&self.folder), self.trace.as_ref()].into_iter().flatten() {
+            let made = grants.write_folder(folder);
+            made.with_context(|| format!("cannot make folder {}", folder.display()))?;
+        }
+        sandbox::enter(&grants, Programs::Never)
     }
 
     fn lines(&self, slots: &[Arc<FunctionSlot>]) -> Result<Vec<String>> {

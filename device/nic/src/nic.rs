@@ -92,6 +92,11 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// Whether this is the worker that writes persistent memory out.
+    pub fn is_for_storage(&self) -> bool {
+        self.index >= self.nic.front.engine.workers.count()
+    }
+
     /// Where work arrives. Only work and the deadline wake a worker.
     pub fn receiver(&self) -> &Receiver<Work> {
         &self.receiver

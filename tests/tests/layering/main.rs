@@ -22,7 +22,7 @@ const CRATES: [(&str, &str, &[&str]); 18] = [
     ("refault-vfio-user", "vmm/vfio-user", &[]),
     ("refault-os", "vmm/os", &[]),
     ("refault-timing", "vmm/timing", &[]),
-    ("refault-rig", "vmm/rig", &["bus", "pci", "nic", "iommu", "abi", "model", "timing"]),
+    ("refault-rig", "vmm/rig", &["bus", "pci", "nic", "iommu", "abi", "model", "os", "timing"]),
     ("refault-observe", "vmm/observe", &["bus", "nic", "iommu", "abi", "os", "rig"]),
     ("refault-lab", "vmm/lab", &["bus", "nic", "iommu", "abi", "model", "timing", "rig", "observe"]),
     ("refault-machine", "vmm/machine", &["bus", "pci", "abi", "os"]),

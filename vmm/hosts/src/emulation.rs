@@ -1,6 +1,8 @@
 //! Machines whose CPUs QEMU emulates: the CPU model, and the frequency of their time stamp counter.
 #![expect(unsafe_code, reason = "reading the counter is an intrinsic that the language calls unsafe")]
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::{Duration, Instant};
 
 /// The CPU model for QEMU to emulate: everything that it supports, without five-level page tables, which refault's IOMMU
@@ -8,10 +10,21 @@ use std::time::{Duration, Instant};
 /// not use them copy memory four times as fast.
 pub const EMULATED_CPU: &str = "max,la57=off,erms=off,fsrm=off,fzrm=off,fsrs=off,fsrc=off";
 
+/// QEMU's own filters for system calls: none that starts a program, raises privileges or is obsolete. A guest needs none of
+/// these, whatever devices it has.
+pub(crate) const SANDBOX: [&str; 2] = ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"];
+
 /// Long enough that the time for reading both clocks, some 100 ns, does not matter.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// Attempts to read both clocks without an interruption in between.
 const TRIES: usize = 20;
+
+/// A comma inside a value of a `key=value` option must be doubled.
+pub(crate) fn doubled_commas(text: &OsStr) -> OsString {
+    let doubled =
+        text.as_bytes().iter().flat_map(|byte| std::iter::repeat_n(*byte, if *byte == b',' { 2 } else { 1 }));
+    OsString::from_vec(doubled.collect())
+}
 
 /// The frequency of this machine's time stamp counter in kHz; `None` if there is no such counter.
 ///

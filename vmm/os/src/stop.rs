@@ -7,6 +7,7 @@ use std::sync::{Mutex, Once, PoisonError};
 use libc::c_int;
 
 use super::message::{limit_waits, note};
+use super::syscalls::{ThreadKind, confine};
 use super::{signals, terminal};
 
 /// Signals that ask the program to end.
@@ -56,6 +57,7 @@ impl GracefulStop {
         signals::block()?;
         LISTENING.call_once(|| {
             std::thread::spawn(|| {
+                confine(ThreadKind::Other);
                 loop {
                     let stop = wait();
                     match ending().take() {

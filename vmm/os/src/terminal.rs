@@ -11,6 +11,7 @@ use rustix::process::getpgrp;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
 
 use super::signals;
+use super::syscalls::{ThreadKind, confine};
 
 /// The settings from before raw mode; `None` outside it.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
@@ -32,6 +33,7 @@ pub fn sizes(mut known: (u16, u16)) -> io::Result<Receiver<(u16, u16)>> {
     signals::block()?;
     let (sender, sizes) = sync_channel(1);
     std::thread::spawn(move || {
+        confine(ThreadKind::Other);
         loop {
             if signals::wait(&[libc::SIGWINCH, libc::SIGCONT]) == libc::SIGCONT && is_raw() && in_foreground()
             {

@@ -14,6 +14,7 @@ use refault_bus::mmio::MmioDevice;
 use refault_bus::probe::{NoProbe, Probe};
 use refault_iommu::{Iommu, IommuConfig};
 use refault_nic::{Nic, NicConfig, Worker};
+use refault_os::syscalls::{ThreadKind, confine};
 use refault_pci::PciFunction;
 
 use crate::clock::WallClock;
@@ -161,6 +162,7 @@ fn connect_with_delays(
 /// A worker's thread: sleeps until there is work, a deadline, or the stop signal. Under a steady stream of work it
 /// still looks at the stop signal after every [`BURST`]; deadlines come before each piece of work.
 fn work(mut worker: Worker, clock: &dyn Clock, stopped: &Receiver<()>) {
+    confine(if worker.is_for_storage() { ThreadKind::Storage } else { ThreadKind::Device });
     loop {
         (0..BURST).take_while(|_| worker.poll()).for_each(drop);
         worker.expire();

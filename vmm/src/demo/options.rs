@@ -10,6 +10,7 @@ use clap::builder::PossibleValuesParser;
 use crate::run::options::device::NicArgs;
 use crate::run::options::host::HostArgs;
 use crate::run::options::parse::Size;
+use crate::run::sandbox::SandboxArgs;
 
 /// Folder of the runs, below the current one.
 pub const RUNS: &str = "target/refault";
@@ -115,6 +116,9 @@ pub struct DemoArgs {
     /// What runs the guest
     #[command(flatten)]
     pub host: HostArgs,
+    /// What the process may do
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
     /// Consider the run hung, and stop it, after this time [default: four budgets and ten minutes]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,

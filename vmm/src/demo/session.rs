@@ -27,6 +27,7 @@ use refault_observe::report;
 use refault_observe::report::verdicts::VerdictArgs;
 use refault_observe::summary::{RunResult, RunSetup, RunSummary};
 use refault_os::message::note;
+use refault_os::sandbox::Grants;
 
 /// Passes the folder of the run to refault in an emulated machine.
 const FOLDER_VARIABLE: &str = "REFAULT_DEMO_FOLDER";
@@ -134,6 +135,14 @@ fn nested(args: &DemoArgs, image: &GuestImage, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The folder of the run, which is renamed at the end, and the file of --junit.
+fn grants(args: &DemoArgs, folder: &Path) -> Option<Grants> {
+    let mut grants = args.sandbox.grants()?;
+    grants.write(if inside() { folder } else { &args.out });
+    args.junit.iter().for_each(|file| grants.write(file));
+    Some(grants)
+}
+
 /// Runs the guest with the devices in this process, and writes the run's files into `folder`.
 fn in_this_process(args: &DemoArgs, folder: &Path, live: bool, backend: Backend) -> Result<()> {
     let start = Instant::now();
@@ -141,6 +150,7 @@ fn in_this_process(args: &DemoArgs, folder: &Path, live: bool, backend: Backend)
     let mut recorded = RecordedRun::new(IommuConfig::default(), args.nic.config(), timing);
     let view = Arc::new(Mutex::new(View::new(recorded.record(), live)));
     let mut spec = spec(args, SeriesArgs::default().image()?, backend);
+    spec.sandbox = grants(args, folder);
     if args.guest_stages {
         recorded.request_stages(&mut spec)?;
     }

@@ -12,6 +12,7 @@ use refault_guest::relay::{Credit, Frame, pump_input};
 use refault_hosts::qemu;
 use refault_machine::config::{ExitReason, MachineConfig};
 use refault_machine::{Consoles, Devices, KvmMachine, MachineHandle, MachineParts};
+use refault_os::syscalls::{ThreadKind, confine};
 
 /// Our own machine, or QEMU's.
 pub(super) enum AnyMachine {
@@ -30,13 +31,11 @@ impl AnyMachine {
             Backend::Kvm => {
                 Self::Kvm(KvmMachine::new(config, consoles, devices)?.with_debug(&spec.extras.debug)?)
             }
-            Backend::Qemu(emulator) => Self::Qemu(Box::new(qemu::QemuMachine::new(
-                emulator.clone(),
-                config,
-                spec.extras.clone(),
-                consoles,
-                devices,
-            )?)),
+            Backend::Qemu(emulator) => {
+                let (emulator, extras) = (emulator.clone(), spec.extras.clone());
+                let machine = qemu::QemuMachine::new(emulator, config, extras, consoles, devices)?;
+                Self::Qemu(Box::new(machine.confined(spec.sandbox.is_some())))
+            }
         })
     }
 
@@ -63,6 +62,7 @@ pub(super) fn feed(
     relayed: bool,
 ) {
     std::thread::spawn(move || {
+        confine(ThreadKind::Other);
         if relayed {
             pump_input(input, &credit, |frame: &Frame| {
                 handle.inject(1, &frame.encode());
@@ -87,6 +87,7 @@ pub(super) fn answer(lines: Receiver<String>, handle: MachineHandle) {
 /// Sends the guest later sizes of its terminal, once its init can take them.
 pub(super) fn resize(sizes: Receiver<(u16, u16)>, handle: MachineHandle, credit: Arc<Credit>) {
     std::thread::spawn(move || {
+        confine(ThreadKind::Other);
         if credit.wait_open() {
             sizes.iter().for_each(|(columns, rows)| handle.inject(1, &Frame::Size(columns, rows).encode()));
         }

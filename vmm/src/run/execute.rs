@@ -72,6 +72,7 @@ fn in_this_process(
         experiment.prepare(&mut spec)?;
         note(&limits(&experiment.scenario));
     }
+    spec.sandbox = args.grants(experiment.as_ref())?;
     let (iommu, nic) = devices(args, experiment.as_ref());
     let mut recorded = RecordedRun::new(iommu, nic, timing);
     if args.wants_stages() {

@@ -18,21 +18,22 @@ use refault_machine::memory::pmem;
 use refault_machine::{Devices, MachineHandle, MachineParts};
 use refault_os::stop::{GracefulStop, StopSignal};
 
-/// Runs a guest to its end. `devices` builds the devices on its PCI bus.
+/// Runs a guest to its end, as planned. `devices` builds the devices on its PCI bus.
 ///
 /// # Errors
 /// The guest cannot be built, a stream breaks, or a requested file cannot be brought out. A command that fails and a
 /// guest that crashes are not errors: see [`RunEnd`].
-pub fn run(
+pub(super) fn run(
     spec: &Spec,
+    plan: &MachinePlan,
     streams: Streams,
     devices: impl FnOnce(&MachineParts) -> Result<Devices>,
 ) -> Result<RunEnd> {
-    let plan = MachinePlan::new(spec)?;
     let handle = Arc::new(OnceLock::new());
     let stopped = Arc::new(OnceLock::new());
     let state = Arc::<PortState>::default();
     let Streams { input, sizes, output, errors, log, control } = streams;
+    let sizes = sizes.map(|start| start()).transpose().context("cannot watch the terminal")?;
     let outputs = Outputs::new(output, errors, log, control, &state, &handle);
     let ends = outputs.ends();
     let _orderly = end_on_signal(&handle, &stopped, &ends)?;
@@ -74,7 +75,7 @@ pub fn run(
         findings: state.findings(),
     };
     if end.status.is_some() {
-        bring_out(&plan, &spec.out, &status)?;
+        bring_out(plan, &spec.out, &status)?;
     }
     Ok(end)
 }

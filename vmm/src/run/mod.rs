@@ -14,11 +14,12 @@ pub mod options;
 mod output;
 mod plan;
 mod recorded;
+pub mod sandbox;
 pub mod stages;
 mod watchdog;
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -26,7 +27,6 @@ use std::time::Duration;
 pub(crate) use self::device_records::DeviceRecords;
 pub use self::end::{FAILED, LATE_CRASH, NO_STATUS, RunEnd, TIMED_OUT, WARNED};
 pub use self::execute::execute;
-pub use self::lifecycle::run;
 pub use self::options::RunArgs;
 use self::options::parse::{Add, Out, Pmem};
 pub(crate) use self::recorded::RecordedRun;
@@ -34,6 +34,7 @@ use refault_guest::GuestImage;
 use refault_guest::kernel_tree::TreeKernel;
 use refault_hosts::qemu::{Emulator, Extras};
 use refault_machine::config::CpuModel;
+use refault_os::sandbox::Grants;
 
 /// What the guest runs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,14 +95,19 @@ pub struct Spec {
     pub verbose: bool,
     /// Trace the guest's fault handling, with this many KiB for each CPU's events: see [`stages`].
     pub trace_kib: Option<u64>,
+    /// Run it in the sandbox. The machine's own files are granted besides these.
+    pub sandbox: Option<Grants>,
 }
+
+/// Starts to watch the size of a terminal.
+pub type SizeChanges = Box<dyn FnOnce() -> io::Result<Receiver<(u16, u16)>>>;
 
 /// Where a guest's streams go.
 pub struct Streams {
     /// Standard input of the command.
     pub input: Option<Box<dyn Read + Send>>,
-    /// Later sizes of its terminal, as columns and rows.
-    pub sizes: Option<Receiver<(u16, u16)>>,
+    /// Later sizes of its terminal, as columns and rows. Called in the sandbox, since it starts a thread.
+    pub sizes: Option<SizeChanges>,
     /// Its standard output.
     pub output: Box<dyn Write + Send>,
     /// Its standard error.

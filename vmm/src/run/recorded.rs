@@ -6,10 +6,14 @@ use anyhow::Result;
 use refault_bus::probe::{NoProbe, Probe};
 use refault_iommu::{Iommu, IommuConfig};
 use refault_nic::{Nic, NicConfig};
+use tempfile::TempDir;
 
 use super::device_records::DeviceRecords;
+use super::lifecycle::run;
+use super::plan::MachinePlan;
+use super::sandbox::enter;
 use super::stages::Stages;
-use super::{RunEnd, Spec, Streams, run};
+use super::{RunEnd, Spec, Streams};
 use crate::devices;
 use refault_observe::report::TimeBase;
 use refault_observe::trace::Recorder;
@@ -35,6 +39,7 @@ pub(crate) struct FinishedRun {
     timing: Option<NamedTiming>,
     time: TimeBase,
     devices: Option<(Arc<Nic>, Arc<Iommu>)>,
+    _scratch: Option<TempDir>,
 }
 
 impl RecordedRun {
@@ -58,10 +63,10 @@ impl RecordedRun {
         Ok(())
     }
 
-    /// Runs the guest to its end.
+    /// Runs the guest to its end, in the sandbox if the specification says so: this process stays in it.
     ///
     /// # Errors
-    /// The devices cannot be built, or as [`run`].
+    /// The machine or the devices cannot be built, or as [`run`].
     pub(crate) fn run(self, spec: &Spec, streams: Streams) -> Result<FinishedRun> {
         let Self { clock, recorder, stages, iommu, nic, timing } = self;
         let probe: Arc<dyn Probe> = match &recorder {
@@ -70,15 +75,25 @@ impl RecordedRun {
         };
         let delays = timing.as_ref().map(|named| named.timing.clone());
         let options = DeviceOptions { iommu, nic, clock, probe, timing: delays, ..DeviceOptions::default() };
+        let plan = MachinePlan::new(spec)?;
+        let scratch = enter(spec, &plan.config)?;
         let mut wired = None;
-        let end = run(spec, streams, |parts| {
+        let end = run(spec, &plan, streams, |parts| {
             let (devices, keep) = devices::build(parts, options)?;
             wired = Some(keep);
             Ok(devices)
         });
         // Ends the NIC's threads, before the records are taken.
         let devices = wired.map(|wired: Wired| (wired.nic.clone(), wired.iommu.clone()));
-        Ok(FinishedRun { end: end?, recorder, stages, timing, time: spec.backend.time(), devices })
+        Ok(FinishedRun {
+            end: end?,
+            recorder,
+            stages,
+            timing,
+            time: spec.backend.time(),
+            devices,
+            _scratch: scratch,
+        })
     }
 }
 
@@ -88,7 +103,7 @@ impl FinishedRun {
     /// # Errors
     /// As [`DeviceRecords::take`].
     pub(crate) fn take_records(self) -> Result<(RunEnd, Option<DeviceRecords>)> {
-        let Self { end, recorder, stages, timing, time, devices } = self;
+        let Self { end, recorder, stages, timing, time, devices, _scratch } = self;
         let (Some(recorder), Some((nic, iommu))) = (recorder, devices) else { return Ok((end, None)) };
         let records = DeviceRecords::take((&nic, &iommu), &recorder, stages.as_ref(), timing, time)?;
         Ok((end, Some(records)))

@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use refault_machine::MachineHandle;
+use refault_os::syscalls::{ThreadKind, confine};
 
 /// Time to power off after the command's end: this, and [`GRACE_BOOTS`] times the boot time.
 const GRACE: Duration = Duration::from_secs(20);
@@ -44,7 +45,10 @@ impl Watchdog {
         ask: impl Fn() + Send + 'static,
         hurry: impl Fn() + Send + 'static,
     ) -> JoinHandle<bool> {
-        std::thread::spawn(move || self.wait(|| handle.stop(), ask, hurry))
+        std::thread::spawn(move || {
+            confine(ThreadKind::Other);
+            self.wait(|| handle.stop(), ask, hurry)
+        })
     }
 
     fn wait(&self, stop: impl Fn(), ask: impl Fn(), hurry: impl Fn()) -> bool {

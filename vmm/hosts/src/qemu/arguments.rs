@@ -1,6 +1,6 @@
 //! QEMU's command line for a machine of ours.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::emulation::{EMULATED_CPU, tsc_khz};
+use crate::emulation::{EMULATED_CPU, doubled_commas, tsc_khz};
 use crate::memory_row::{MemoryRow, ONE_NODE};
 use crate::serve::FunctionSlot;
 use crate::serve::arguments::device;
@@ -86,12 +86,4 @@ pub(super) fn add(
 fn kernel_arguments() -> String {
     let clock = tsc_khz().map(|khz| format!(" tsc_early_khz={khz} tsc=reliable")).unwrap_or_default();
     format!(" {ONE_NODE} no_timer_check{clock}")
-}
-
-/// A comma inside a value of a `key=value` option must be doubled.
-pub(super) fn doubled_commas(text: &OsStr) -> OsString {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let doubled =
-        text.as_bytes().iter().flat_map(|byte| std::iter::repeat_n(*byte, if *byte == b',' { 2 } else { 1 }));
-    OsString::from_vec(doubled.collect())
 }

@@ -104,6 +104,23 @@ impl Emulator {
         command
     }
 
+    /// The folders of its program, libraries and firmware.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let program = std::fs::canonicalize(&self.program).unwrap_or_else(|_| self.program.clone());
+        match (&self.modules, program.parent()) {
+            (Some(modules), _) => modules.ancestors().skip(4).take(1).map(Path::to_path_buf).collect(),
+            (None, Some(folder)) => {
+                [Some(folder), folder.parent()].into_iter().flatten().map(Path::to_path_buf).collect()
+            }
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// Whether it was built with filters for its own system calls. Debian's is.
+    pub(super) fn has_sandbox(&self) -> bool {
+        self.modules.is_some() || self.ask(&["-sandbox", "on", "-version"]).is_ok()
+    }
+
     /// Its version, as in `11.1.3`.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::arguments::doubled_commas;
+use crate::emulation::doubled_commas;
 use refault_machine::debug::Debug;
 
 /// PCI slots of these devices, away from the NICs, which count up from 3, and from the IOMMU at 0x1e.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,7 @@ use super::emulator::Emulator;
 use super::extras::Extras;
 use super::monitor::Monitor;
 use super::serial::UnconnectedPort;
+use crate::emulation::SANDBOX;
 use crate::memory_row::MemoryRow;
 use crate::serve::{ClientMachine, DMAR_FILE, FunctionSlot, dmar};
 use refault_bus::sync::lock;
@@ -25,7 +27,9 @@ use refault_machine::config::{ExitReason, MachineConfig};
 use refault_machine::control::Exit;
 use refault_machine::memory::pmem;
 use refault_machine::{Consoles, Devices, MachineHandle, MachineParts, SerialInput};
+use refault_os::message::note;
 use refault_os::process::die_with_parent;
+use refault_os::syscalls;
 
 /// How long QEMU may take to connect to its sockets.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -44,6 +48,7 @@ pub struct QemuMachine {
     ports: [UnconnectedPort; 3],
     exit: Arc<Exit>,
     handle: MachineHandle,
+    confined: bool,
     /// Persistent memory files, locked as long as the machine lives.
     _pmem: Vec<pmem::Backing>,
 }
@@ -71,7 +76,13 @@ impl QemuMachine {
         let (ports, inputs) = ([first.0, second.0, third.0], [first.1, second.1, third.1]);
         let inputs = inputs.map(|input| Arc::new(input) as Arc<dyn SerialInput>);
         let handle = MachineHandle::new(exit.clone(), inputs);
-        Ok(Self { emulator, config, extras, row, slots, ports, exit, handle, _pmem: pmem })
+        Ok(Self { emulator, config, extras, row, slots, ports, exit, handle, confined: false, _pmem: pmem })
+    }
+
+    /// Lets QEMU filter its own system calls, too.
+    #[must_use]
+    pub fn confined(self, confined: bool) -> Self {
+        Self { confined, ..self }
     }
 
     /// A handle for this machine.
@@ -102,6 +113,13 @@ impl QemuMachine {
         let functions: Vec<_> = self.slots.iter().map(|slot| listen(&slot.name)).collect::<Result<_>>()?;
 
         let mut command = self.emulator.command();
+        match self.confined && self.emulator.has_sandbox() {
+            true => drop(command.args(SANDBOX)),
+            false if self.confined => {
+                note("this QEMU was built without -sandbox: its own system calls are not filtered")
+            }
+            false => {}
+        }
         let files = Files { initrd: &initrd, dmar: &table };
         arguments::add(&mut command, &self.config, &self.row, &self.slots, &sockets, &files)?;
         self.extras.add(&mut command);
@@ -208,6 +226,8 @@ impl Qemu {
     fn start(command: &mut std::process::Command) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = die_with_parent(command, libc::SIGKILL).spawn().context("cannot start QEMU")?;
+        // It was the last program.
+        syscalls::seal()?;
         let messages = Arc::<Mutex<Vec<u8>>>::default();
         if let Some(mut stderr) = child.stderr.take() {
             let kept = messages.clone();
@@ -240,7 +260,13 @@ impl Qemu {
     /// Waits for its end and describes it: an exit status or a signal.
     fn wait(&self) -> String {
         while !self.ends_within(Duration::MAX) {}
-        self.lock().try_wait().ok().flatten().map_or_else(String::new, |status| status.to_string())
+        let status = self.lock().try_wait().ok().flatten();
+        match status {
+            Some(status) if status.signal() == Some(libc::SIGSYS) => {
+                format!("{status}: its sandbox refused a system call, see --no-sandbox")
+            }
+            status => status.map_or_else(String::new, |status| status.to_string()),
+        }
     }
 
     /// Waits for its end for at most `limit`; returns whether it ended.

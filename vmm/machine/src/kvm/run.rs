@@ -15,6 +15,7 @@ use crate::bus_map::BusMap;
 use crate::config::ExitReason;
 use crate::control::Exit;
 use crate::debug::traps::VcpuStop;
+use refault_os::syscalls::{ThreadKind, confine};
 
 /// The threads of a running machine.
 pub struct Threads(Arc<Cpus>);
@@ -31,6 +32,7 @@ impl Threads {
             let name = format!("vcpu{index}");
             let (cpus, bus, exit) = (cpus.clone(), bus.clone(), exit.clone());
             let body = move || {
+                confine(ThreadKind::Vcpu);
                 let _unwinding = Unwinding { exit: &exit, cpus: &cpus, index };
                 while cpus.enter(index) {
                     let Some(mut vcpu) = cpus.vcpu(index) else { break };

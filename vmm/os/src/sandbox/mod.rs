@@ -11,6 +11,8 @@ mod limits;
 #[cfg(test)]
 mod tests;
 
+use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -21,6 +23,9 @@ use crate::syscalls::{self, Programs};
 
 /// How often, at intervals of a millisecond, to look whether an ended thread is gone.
 const PATIENCE: usize = 5000;
+
+/// Whether this process has entered.
+static ENTERED: AtomicBool = AtomicBool::new(false);
 
 /// What this kernel offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +72,19 @@ pub fn enter(grants: &Grants, programs: Programs) -> Result<()> {
     if support.seccomp {
         syscalls::enter(grants.listens(), programs).context("sandbox: seccomp")?;
     }
+    ENTERED.store(true, Ordering::Relaxed);
     // While this thread can: later, a message may come from one that cannot start threads.
     message::start();
     Ok(())
+}
+
+/// What to add to an error's message if the sandbox may be the reason.
+pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    let refused = |error: &io::Error| error.kind() == ErrorKind::PermissionDenied;
+    let refused = error.chain().any(|cause| cause.downcast_ref().is_some_and(refused));
+    (refused && ENTERED.load(Ordering::Relaxed)).then_some(
+        "the sandbox lets refault use only the files that its options name; --no-sandbox turns it off",
+    )
 }
 
 /// Waits for the end of the thread that writes messages.

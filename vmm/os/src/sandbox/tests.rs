@@ -297,6 +297,18 @@ fn messages_are_written_before_and_after() {
 }
 
 #[test]
+fn an_error_inside_has_a_hint_and_one_outside_has_none() {
+    if !supported() {
+        return;
+    }
+    let error =
+        || anyhow::Error::new(fs::read("/etc/passwd").expect_err("not granted")).context("cannot read");
+    let (status, _) = confined(&Grants::default(), Programs::Never, || hint(&error()).is_some());
+    assert_eq!(status, FINE);
+    assert_eq!(hint(&anyhow::Error::new(io::Error::from(ErrorKind::PermissionDenied))), None);
+}
+
+#[test]
 fn a_kernel_that_lacks_something_is_told_how_to_get_it() {
     let missing = |landlock, seccomp| Support { landlock, seccomp }.missing();
     assert_eq!(missing(1, true), None);

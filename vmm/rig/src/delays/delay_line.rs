@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use refault_bus::sync::lock;
+use refault_os::syscalls::{ThreadKind, confine};
 
 /// How long before a message is due the thread stops sleeping and spins: a sleep may end this much too late.
 const SPIN: Duration = Duration::from_micros(80);
@@ -38,7 +39,10 @@ impl<T: Send + 'static> DelayLine<T> {
         let waiting = Mutex::new(Waiting { messages: VecDeque::new(), stopped: false });
         let shared = Arc::new(Shared { waiting, changed: Condvar::new(), deliver: Box::new(deliver) });
         let line = shared.clone();
-        let thread = thread::Builder::new().name(format!("delay-{name}")).spawn(move || line.run());
+        let thread = thread::Builder::new().name(format!("delay-{name}")).spawn(move || {
+            confine(ThreadKind::Device);
+            line.run();
+        });
         Ok(Self { shared, thread: Some(thread.context("cannot start a thread for delays")?) })
     }
 

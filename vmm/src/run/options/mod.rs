@@ -11,7 +11,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use self::device::NicArgs;
 use self::extras::ExtraArgs;
@@ -21,6 +21,7 @@ use self::series::SeriesArgs;
 use super::Spec;
 use super::experiment::GuestExperiment;
 use super::plan::region;
+use super::sandbox::SandboxArgs;
 use crate::lab::read_file;
 use refault_guest::GuestImage;
 use refault_guest::kernel::config::Use;
@@ -28,6 +29,7 @@ use refault_guest::kernel_tree::TreeKernel;
 use refault_lab::scenario::Scenario;
 use refault_machine::config::{CpuModel, PmemConfig};
 use refault_observe::report::verdicts::VerdictArgs;
+use refault_os::sandbox::Grants;
 use refault_os::terminal;
 
 /// Passes the size of our terminal to refault in an emulated machine, as COLUMNSxROWS.
@@ -89,6 +91,8 @@ pub struct RunArgs {
     pub(super) host: HostArgs,
     #[command(flatten)]
     pub(super) extras: ExtraArgs,
+    #[command(flatten)]
+    pub(super) sandbox: SandboxArgs,
     /// CPU that the guest sees
     #[arg(long, value_enum, default_value_t)]
     pub(super) cpu_model: CpuModel,
@@ -163,6 +167,17 @@ impl RunArgs {
             Path::new(SCENARIOS).join(format!("scenario-{}", experiment.scenario.name))
         };
         self.trace.clone().or_else(|| experiment.map(named))
+    }
+
+    /// The files that are written at the end; `None` without a sandbox.
+    pub(super) fn grants(&self, experiment: Option<&GuestExperiment>) -> Result<Option<Grants>> {
+        let Some(mut grants) = self.sandbox.grants() else { return Ok(None) };
+        if let Some(folder) = self.folder(experiment) {
+            let made = grants.write_folder(&folder);
+            made.with_context(|| format!("cannot make folder {}", folder.display()))?;
+        }
+        self.verdicts.junit.iter().for_each(|file| grants.write(file));
+        Ok(Some(grants))
     }
 
     pub(super) fn spec(&self, image: Option<GuestImage>) -> Spec {

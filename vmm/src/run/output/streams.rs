@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::Verdicts;
 use crate::run::options::RunArgs;
-use crate::run::{ControlListener, Streams};
+use crate::run::{ControlListener, SizeChanges, Streams};
 use refault_guest::relay::Escape;
 use refault_hosts::nested::{inside, terminal_sizes};
 use refault_os::stop;
@@ -32,7 +32,7 @@ pub(crate) fn streams(
             Some(_) if !inside() => Box::new(Escape::new(keys, stop::terminate)),
             _ => Box::new(keys),
         }),
-        sizes: terminal.map(size_changes).transpose().context("cannot watch the terminal")?,
+        sizes: terminal.map(|known| Box::new(move || size_changes(known)) as SizeChanges),
         output: match verdicts {
             Some(verdicts) => verdicts.watch(output, args.verdicts.ktap),
             None => output,
