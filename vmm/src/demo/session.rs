@@ -130,6 +130,9 @@ fn nested(args: &DemoArgs, image: &GuestImage, folder: &Path) -> Result<()> {
     if live() {
         nested.environment.push((LIVE_VARIABLE.into(), "1".into()));
     }
+    if let Some(grants) = grants(args, folder) {
+        nested.confine(grants, [folder])?;
+    }
     let status = nested.run(None)?;
     anyhow::ensure!(status == Some(0), "the run inside the emulated machine failed");
     Ok(())

@@ -12,14 +12,20 @@ use refault_guest::{GuestImage, IMAGE_VARIABLE};
 use refault_hosts::nested::Nested;
 use refault_machine::memory::pmem;
 use refault_os::message::note;
+use refault_os::sandbox::Grants;
 use refault_os::stop::{self, GracefulStop};
 use refault_os::terminal::{self, RawMode};
 
 /// Runs refault with the same arguments in an emulated machine, and returns its exit status.
 pub(super) fn nested(args: &RunArgs, image: &GuestImage, tree: Option<&TreeKernel>) -> Result<u8> {
     let mut nested = machine(args, image, tree)?;
+    let grants = grants(args)?;
     // The files stay locked while the emulated machine uses them.
     let locks = nested.lent.iter().map(pmem::open).collect::<Result<Vec<_>, _>>()?;
+    if let Some(grants) = grants {
+        let writable = grants.clone();
+        nested.confine(grants, writable.writable())?;
+    }
     let _orderly = GracefulStop::begin(|stop| stop::exit(stop)).context("cannot hold signals back")?;
     let size = args.terminal();
     nested.escape = size.is_some();
@@ -39,6 +45,17 @@ pub(super) fn nested(args: &RunArgs, image: &GuestImage, tree: Option<&TreeKerne
             Ok(TIMED_OUT)
         }
     }
+}
+
+/// What is written in the emulated machine: records, files from the guest, logs and cores; `None` without a sandbox.
+fn grants(args: &RunArgs) -> Result<Option<Grants>> {
+    let Some(mut grants) = args.grants(args.experiment()?.as_ref())? else { return Ok(None) };
+    let files = args.out.iter().map(|out| &out.host).chain(args.extras.dump()).chain(&args.serial_log);
+    for path in files {
+        let made = grants.write_at(path);
+        made.with_context(|| format!("cannot make the folder of {}", path.display()))?;
+    }
+    Ok(Some(grants))
 }
 
 fn machine(args: &RunArgs, image: &GuestImage, tree: Option<&TreeKernel>) -> Result<Nested> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::exports::mount_all;
 use super::first_cpu::leave_first_cpu;
 use super::start_cpus::start_cpus;
 use super::terminal_sizes;
@@ -24,18 +25,20 @@ use refault_os::message::note;
 /// Exit status when the program cannot be started: that of refault's own failures.
 const CANNOT_RUN: i32 = 125;
 
-/// What to run: program, folder and environment.
+/// What to run: program, folder, environment, and where it may write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NestedJob {
     pub(super) folder: PathBuf,
     /// The program and its arguments.
     pub(super) arguments: Vec<OsString>,
     pub(super) environment: Vec<(OsString, OsString)>,
+    /// Folders of the host that it may write, in the order of their shares.
+    pub(super) writable: Vec<PathBuf>,
 }
 
 impl NestedJob {
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, arguments: Vec::new(), environment: Vec::new() }
+        Self { folder, arguments: Vec::new(), environment: Vec::new(), writable: Vec::new() }
     }
 
     /// Encodes it as records that end with NUL, which no argument can contain; the first letter of each is its kind.
@@ -49,6 +52,7 @@ impl NestedJob {
         record(b'd', &[self.folder.as_os_str()]);
         self.arguments.iter().for_each(|argument| record(b'a', &[argument]));
         self.environment.iter().for_each(|(name, value)| record(b'e', &[name, value]));
+        self.writable.iter().for_each(|folder| record(b'w', &[folder.as_os_str()]));
         bytes
     }
 
@@ -59,6 +63,7 @@ impl NestedJob {
             match record.split_first() {
                 None => {}
                 Some((b'd', folder)) => job.folder = text(folder).into(),
+                Some((b'w', folder)) => job.writable.push(text(folder).into()),
                 Some((b'a', argument)) => job.arguments.push(text(argument)),
                 Some((b'e', pair)) => {
                     let mut parts = pair.splitn(2, |byte| *byte == b'=');
@@ -112,6 +117,7 @@ fn port_path() -> Result<PathBuf> {
 }
 
 fn run(job: &NestedJob, incoming: Incoming, port: &Channel) -> Result<i32> {
+    mount_all(&job.writable)?;
     let (program, arguments) =
         job.arguments.split_first().ok_or_else(|| anyhow!("a job without a program"))?;
     let mut command = Command::new(program);
@@ -221,6 +227,7 @@ mod tests {
         let mut job = NestedJob::new("/some where".into());
         job.arguments = vec!["/bin/x".into(), "".into(), "a=b c\n".into(), OsString::from_vec(vec![0xff, 1])];
         job.environment = vec![("A".into(), "1=2".into()), ("B".into(), "".into())];
+        job.writable = vec!["/some where".into()];
         assert_eq!(NestedJob::decode(&job.encode()).expect("valid"), job);
     }
 

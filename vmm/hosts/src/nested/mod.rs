@@ -1,7 +1,9 @@
 //! The same command in a nested machine: QEMU emulates a machine whose CPU has AMD SVM, its Linux loads kvm-amd, mounts the
-//! host's root folder as its own, and runs this very program there with the same arguments.
+//! host's root folder as its own, read-only, and runs this very program there with the same arguments.
 
 mod agent;
+mod environment;
+mod exports;
 mod first_cpu;
 mod qemu;
 mod start_cpus;
@@ -22,15 +24,19 @@ use anyhow::{Context, Result, bail};
 
 use self::agent::NestedJob;
 pub use self::agent::serve as serve_agent;
+use self::environment::passed_on;
+use self::exports::Exports;
 use self::qemu::OuterQemu;
 use self::streams::OwnStreams;
 pub use self::terminal_sizes::terminal_sizes;
-use crate::emulation::tsc_khz;
+use crate::emulation::{SANDBOX, tsc_khz};
 use crate::memory_row::{MemoryRow, ONE_NODE};
 use refault_bus::sync::lock;
 use refault_guest::relay::{Credit, Decoder, Escape, Frame, PAYLOAD_MAX, pump_input};
-use refault_machine::config::{PMEM_ALIGN, PmemConfig};
+use refault_machine::config::{PMEM_ALIGN, PmemBacking, PmemConfig};
+use refault_os::sandbox::{self, Grants};
 use refault_os::stop;
+use refault_os::syscalls::{self, Programs};
 use refault_os::terminal::Keys;
 use refault_os::tools::{EMULATION_TOOLS, require};
 
@@ -49,8 +55,11 @@ const OUTER_CPU: &str = "max,la57=off,erms=off,fsrm=off";
 const KERNEL_HZ: u64 = 250;
 /// The nested kernel's command line: nothing else runs there, so mitigations and searches for hardware are off. Its other
 /// CPUs are started later, see [`start_cpus`].
-const CMDLINE: &str = "maxcpus=1 console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr lsm= audit=0 rodata=off \
+const CMDLINE: &str = "maxcpus=1 console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr lsm=landlock audit=0 rodata=off \
                        tsc=reliable no_timer_check cryptomgr.notests edd=off";
+
+/// Why QEMU is needed, for messages.
+const PURPOSE: &str = "running without hardware virtualization";
 
 /// Whether this process runs inside a nested machine.
 pub fn inside() -> bool {
@@ -79,8 +88,11 @@ pub struct Nested {
     /// Files that are memory of the nested machine, so that writes reach the files at once. Its kernel does not cache them,
     /// so nothing is lost when it is killed.
     pub lent: Vec<PmemConfig>,
+    /// What the nested machine may write of the host's files.
+    exports: Exports,
     /// The keyboard belongs to the guest, so the user needs an escape key.
     pub escape: bool,
+    confined: bool,
     /// New sizes of the user's terminal, in columns and rows.
     pub sizes: Option<Receiver<(u16, u16)>>,
 }
@@ -104,9 +116,34 @@ impl Nested {
             command,
             environment: Vec::new(),
             lent: Vec::new(),
+            exports: Exports::All,
+            confined: false,
             escape: false,
             sizes: None,
         })
+    }
+
+    /// Confines this process and QEMU for good: `grants` names what they may write, `writable` what of that the nested machine
+    /// may. It reads all that the user may read. Call it before there are threads.
+    ///
+    /// # Errors
+    /// QEMU is missing, or as [`sandbox::enter`].
+    pub fn confine<'a>(
+        &mut self,
+        mut grants: Grants,
+        writable: impl IntoIterator<Item = &'a Path>,
+    ) -> Result<()> {
+        self.exports = Exports::of(writable);
+        // Installs it if need be, which is not possible later.
+        require(EMULATION_TOOLS, PURPOSE)?;
+        grants.execute("/");
+        for file in &self.lent {
+            if let PmemBacking::Shared(path) = &file.backing {
+                grants.write(path);
+            }
+        }
+        self.confined = true;
+        sandbox::enter(&grants, Programs::UntilSealed)
     }
 
     /// Runs to the end with our standard streams, and returns the exit status of the program inside. `None` if the time
@@ -116,10 +153,12 @@ impl Nested {
     /// QEMU is missing, the machine ends before the program (the message quotes its console), or our output cannot be
     /// written.
     pub fn run(mut self, limit: Option<Duration>) -> Result<Option<i32>> {
-        require(EMULATION_TOOLS, "running without hardware virtualization")?;
+        require(EMULATION_TOOLS, PURPOSE)?;
         let program = this_program()?;
         let job = self.job()?;
         let mut machine = OuterQemu::start(&mut self.qemu(&program))?;
+        // It was the last program.
+        syscalls::seal()?;
         let (input, output) = machine.channel()?;
         let input = Arc::new(Mutex::new(input));
         let credit = Arc::new(Credit::new(WINDOW));
@@ -163,7 +202,8 @@ impl Nested {
     fn job(&self) -> Result<Vec<u8>> {
         let mut job = NestedJob::new(std::env::current_dir().context("cannot find the current folder")?);
         job.arguments = self.command.clone();
-        job.environment = std::env::vars_os().collect();
+        job.writable = self.exports.folders().to_vec();
+        job.environment = passed_on(std::env::vars_os());
         // In memory, so that a killed run leaves no files on the host.
         job.environment.push(("TMPDIR".into(), "/dev/shm".into()));
         job.environment.push((NESTED.into(), "1".into()));
@@ -193,7 +233,10 @@ impl Nested {
         let memory = format!("{ONE_NODE}{}", row.command_line());
         let program = hex(program.as_os_str());
         command.arg("-append").arg(format!("{CMDLINE}{clock} {memory} refault.program={program}"));
-        command.args(["-virtfs", "local,path=/,mount_tag=root,security_model=none,multidevs=remap"]);
+        self.exports.add(&mut command);
+        if self.confined {
+            command.args(SANDBOX);
+        }
         command.args(["-chardev", "stdio,id=relay,signal=off", "-device", "virtio-serial-pci"]);
         command.args(["-device", "virtserialport,chardev=relay,name=refault"]);
         command

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow};
 
 use refault_bus::sync::lock;
 use refault_os::process::die_with_parent;
+use refault_os::syscalls::{ThreadKind, confine};
 
 /// Bytes of the nested machine's console kept for error messages.
 const CONSOLE_KEPT: usize = 8 << 10;
@@ -25,7 +26,10 @@ impl OuterQemu {
         let console = Arc::new(Mutex::new(Vec::new()));
         if let Some(mut stderr) = child.stderr.take() {
             let kept = Arc::clone(&console);
-            std::thread::spawn(move || keep_tail(&mut stderr, &kept));
+            std::thread::spawn(move || {
+                confine(ThreadKind::Other);
+                keep_tail(&mut stderr, &kept);
+            });
         }
         Ok(Self { child: Arc::new(Mutex::new(child)), console })
     }

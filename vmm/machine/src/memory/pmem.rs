@@ -129,9 +129,10 @@ fn claim(path: &Path, size: u64) -> Result<File, Unfit> {
     ready.map(|()| file)
 }
 
-/// Reopens a file that this process has created and locked.
+/// Opens a file that this machine was lent as memory. Its name is only for writing that memory out, which needs no right to
+/// write the file.
 fn reopen(path: &Path, size: u64) -> Result<File, Unfit> {
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(closed)?;
+    let file = File::open(path).map_err(closed)?;
     check(&file.metadata().map_err(Unfit::Closed)?, size)?;
     Ok(file)
 }

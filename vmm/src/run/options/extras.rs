@@ -120,6 +120,11 @@ impl ExtraArgs {
         }
     }
 
+    /// The file for cores.
+    pub(crate) fn dump(&self) -> Option<&PathBuf> {
+        self.dump.as_ref()
+    }
+
     fn gdb_port(&self) -> Option<u16> {
         self.gdb.or_else(|| self.gdb_wait.then(|| GDB_PORT.parse().ok())?)
     }
