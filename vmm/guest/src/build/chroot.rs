@@ -1,6 +1,9 @@
 //! Folders that hold a whole Debian system, and programs that run inside them. Each program has a mount namespace
-//! of its own, so nothing stays mounted. Users other than root map themselves to root in a user namespace; every
-//! file in such a folder belongs to the user who built it.
+//! of its own, so nothing stays mounted. None is root on this machine: users other than root map themselves to root in a user
+//! namespace, and own every file in such a folder; root becomes nobody, who owns only the files to be written.
+//!
+//! Where root builds, packages are installed by root all the same, because mmdebstrap refuses a user namespace to root. Their
+//! scripts are signed by Debian; what runs later may be the user's own driver.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,9 +22,14 @@ const KERNEL_PACKAGES: &str = "linux-headers-* linux-kbuild-* linux-compiler-* p
 /// The folder for work in progress, as seen from inside.
 pub(crate) const SCRATCH: &str = "refault-build";
 
-/// Mounts the host's devices and processes, which compilers use, while one program runs.
+/// Mounts the host's devices and processes, which compilers use, while one program runs. The first argument is a folder inside,
+/// for root's version.
 const ENTER: &str =
-    "mount --rbind /dev \"$0/dev\" && mount --rbind /proc \"$0/proc\" && exec chroot \"$0\" \"$@\"";
+    "mount --rbind /dev \"$0/dev\" && mount --rbind /proc \"$0/proc\" && shift && exec chroot \"$0\" \"$@\"";
+/// The same as nobody, without privileges and ways to get them; the folder becomes nobody's.
+const ENTER_AS_NOBODY: &str = "mount --rbind /dev \"$0/dev\" && mount --rbind /proc \"$0/proc\" &&
+    { [ ! -e \"$0/$1\" ] || chown -Rh 65534:65534 \"$0/$1\"; } && shift &&
+    exec chroot \"$0\" setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --bounding-set=-all -- \"$@\"";
 
 /// A Debian system in a folder.
 #[derive(Clone, Debug)]
@@ -87,14 +95,23 @@ impl Chroot {
         Ok(folder)
     }
 
-    /// A program of the system, with the system's root folder as its root and a minimal environment.
+    /// A program of the system, with the system's root folder as its root and a minimal environment. It writes in [`SCRATCH`].
     pub(crate) fn command(&self, program: &str) -> Command {
+        self.command_writing(SCRATCH, program)
+    }
+
+    /// As [`Self::command`], for a program that writes in another folder of the system.
+    pub(crate) fn command_writing(&self, folder: &str, program: &str) -> Command {
         let mut command = Command::new("unshare");
-        if !is_root() {
-            command.args(["--user", "--map-root-user"]);
-        }
-        command.args(["--mount", "sh", "-c", ENTER]).arg(&self.folder);
-        command.arg(program).env_clear();
+        let enter = match is_root() {
+            true => ENTER_AS_NOBODY,
+            false => {
+                command.args(["--user", "--map-root-user"]);
+                ENTER
+            }
+        };
+        command.args(["--mount", "sh", "-c", enter]).arg(&self.folder);
+        command.arg(folder).arg(program).env_clear();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C").env("HOME", "/");
         command
     }

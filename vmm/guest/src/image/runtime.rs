@@ -87,7 +87,7 @@ fn add_modules(build: &Build, kernel: &Kernel, chroot: &Chroot) -> Result<()> {
         }
         fs::write(path, &module.image)?;
     }
-    build.logged.run(chroot.command("depmod").arg(&kernel.release))
+    build.logged.run(chroot.command_writing("usr/lib/modules", "depmod").arg(&kernel.release))
 }
 
 /// Adds the tests of the installed bindings, from the source that these were built from. They are precompiled,
@@ -102,7 +102,7 @@ fn add_tests(build: &Build, version: &str, chroot: &Chroot, work: &Path) -> Resu
             .with_context(|| format!("cannot copy {}", file.display()))?;
     }
     let how = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", VERBS_TESTS.1];
-    build.logged.run(chroot.command("python3").args(how))?;
+    build.logged.run(chroot.command_writing(VERBS_TESTS.1, "python3").args(how))?;
     crate::cache::remove(&source)
 }
 
