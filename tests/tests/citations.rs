@@ -1,5 +1,5 @@
-//! Checks that what is cited exists: the tests of docs/iommu-features.md, the paths in every page, and the rows of "One DMA"
-//! in docs/architecture.md, which pages and comments cite by name. So whatever is renamed or removed is noticed.
+//! Checks that what is cited exists: the tests of two pages, the paths in every page, and the rows of "One DMA" in
+//! docs/architecture.md, which pages and comments cite by name. So whatever is renamed or removed is noticed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,19 +7,24 @@ use std::path::{Path, PathBuf};
 /// Folders with tests that the page may cite.
 const FOLDERS: [&str; 5] = ["iommu", "device", "guest-driver", "vmm", "tests"];
 
+/// Pages that say which test shows what, and how many they cite at least.
+const PAGES: [(&str, usize); 2] = [("docs/iommu-features.md", 30), ("docs/threat-model.md", 15)];
+
 #[test]
-fn every_test_that_the_iommu_page_cites_exists() {
-    let page = read(&root().join("docs/iommu-features.md"));
+fn every_test_that_a_page_cites_exists() {
     let sources: Vec<PathBuf> = FOLDERS.iter().flat_map(|folder| sources(&root().join(folder))).collect();
     let functions: BTreeSet<String> = sources.iter().flat_map(|path| functions(&read(path))).collect();
-    let cited = cited(&page);
-    assert!(cited.len() > 30, "the page cites tests, and they are recognised: {cited:?}");
     let exists = |name: &str| match name.strip_suffix(".rs") {
         Some(_) => sources.iter().any(|path| path.ends_with(name)),
         None => functions.contains(name),
     };
-    let missing: Vec<&str> = cited.into_iter().filter(|name| !exists(name)).collect();
-    assert!(missing.is_empty(), "docs/iommu-features.md cites what does not exist: {missing:#?}");
+    for (name, least) in PAGES {
+        let page = read(&root().join(name));
+        let cited = cited(&page);
+        assert!(cited.len() > least, "{name} cites tests, and they are recognised: {cited:?}");
+        let missing: Vec<&str> = cited.into_iter().filter(|name| !exists(name)).collect();
+        assert!(missing.is_empty(), "{name} cites what does not exist: {missing:#?}");
+    }
 }
 
 #[test]
