@@ -13,6 +13,7 @@ mod misbehave;
 mod nested;
 mod pmem;
 mod run;
+mod sandbox;
 mod serve;
 mod slowed;
 mod stages;

@@ -102,6 +102,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for a line of its output.
     pub(crate) fn await_line(&mut self, wanted: &str) {
         let mut line = String::new();
