@@ -48,11 +48,10 @@ pub(super) fn worker(kind: ThreadKind, programs: Programs) -> Result<Vec<BpfProg
     }
     // These fail rather than end the process. When it gives memory back, the C library tries to read a setting in /proc; and
     // it starts threads with signals blocked, so that SIGSYS could not be handled.
-    rules.extend(always(calls! { SYS_openat SYS_clone SYS_clone3 }));
-    let files = failing(always(calls! { SYS_openat }), libc::EACCES)?;
-    let threads = failing(always(calls! { SYS_clone SYS_clone3 }), libc::EPERM)?;
+    let failing_calls = always(calls! { SYS_openat SYS_clone SYS_clone3 });
+    rules.extend(failing_calls.clone());
     // The stricter filter comes last, for it forbids to install another.
-    Ok(vec![files, threads, only(rules)?])
+    Ok(vec![failing(failing_calls, libc::EACCES)?, only(rules)?])
 }
 
 /// The filters of a process that starts no programs.
