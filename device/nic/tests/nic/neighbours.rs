@@ -1,7 +1,9 @@
 //! Two processes: what they may do for each other, and not to each other.
 
-use refault_abi::codes::*;
-use refault_abi::command::*;
+use refault_abi::codes::{
+    CAUSE_KEY, OP_SEND, QPS_ERR, QPS_RESET, QPS_RTR, QPS_RTS, WC_REM_ACCESS_ERR, WC_RETRY_EXC_ERR, WC_SUCCESS,
+};
+use refault_abi::command::{CMD_STOP_CONTEXT, ModifyQp};
 use refault_bus::pri::ResponseCode;
 
 use crate::support::driver::*;

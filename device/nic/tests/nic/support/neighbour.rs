@@ -1,6 +1,6 @@
 //! A second process.
 
-use refault_abi::codes::*;
+use refault_abi::codes::QPS_RTS;
 use refault_abi::command::ModifyQp;
 
 use super::driver::{Cq, Qp};
