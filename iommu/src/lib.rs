@@ -72,7 +72,7 @@
 //! | lock | guards | taken by |
 //! |---|---|---|
 //! | queue | execution of the invalidation queue, and all else that waits for devices | register writes, reset |
-//! | control | GCMD, GSTS and RTADDR | register accesses |
+//! | control | GCMD, GSTS, RTADDR, CCMD and IOTLB | register accesses, reset |
 //! | remapping | root pointer, context and PASID cache, IOTLB, and every walk | translations, page requests, register writes |
 //! | page requests | the page request queue and its event | page requests, register accesses |
 //! | faults | the fault records, queue errors and their event | all of these |
