@@ -17,7 +17,8 @@ use crate::verbs::Completion;
 pub(super) const REQUESTS_PER_TURN: u32 = 64;
 /// Payload bytes of one turn: one chunk, so that other queue pairs and commands wait for no longer than an invalidation
 /// does.
-const BYTES_PER_TURN: u32 = COPY_CHUNK as u32;
+const BYTES_PER_TURN: u32 = 64 << 10;
+const _: () = assert!(BYTES_PER_TURN as u64 == COPY_CHUNK);
 /// What a step costs, in bytes, whatever it moves: a turn of empty messages ends too.
 const STEP: u32 = BYTES_PER_TURN / REQUESTS_PER_TURN;
 
