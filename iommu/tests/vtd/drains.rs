@@ -18,11 +18,12 @@ use crate::support::*;
 /// Time that a faulty unit gets to show its fault; it decides no verdict on a right one.
 const PAUSE: Duration = Duration::from_millis(100);
 
+type Hook = Box<dyn FnOnce() + Send>;
+
 /// Runs a hook inside the next write of a page request.
-#[derive(Clone)]
 struct Trap {
     ram: Arc<GuestRam>,
-    hook: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+    hook: Arc<Mutex<Option<Hook>>>,
 }
 
 impl MemoryLayer for Trap {
@@ -42,7 +43,7 @@ impl MemoryLayer for Trap {
 #[test]
 fn a_drain_waits_for_requests_that_the_tables_have_admitted() {
     for invalidation in [Some(d::pasid_cache_global()), None] {
-        let hook = Arc::<Mutex<_>>::default();
+        let hook = Arc::<Mutex<Option<Hook>>>::default();
         let trap = hook.clone();
         let mut guest = Guest::powered_with(|ram| Arc::new(Trap { ram, hook: trap }));
         guest.boot();
@@ -69,7 +70,7 @@ fn a_drain_waits_for_requests_that_the_tables_have_admitted() {
 /// An invalidation of all address spaces, with which the unit empties a device.
 const EVERYTHING: InvalidationRequest = InvalidationRequest { pasid: None, iova: Iova(0), size_shift: 64 };
 
-/// Turns translation off or on, or sets the root table.
+/// What the guest has the unit do.
 type Command = fn(&Guest);
 
 #[test]
@@ -103,8 +104,8 @@ fn a_command_is_done_when_every_device_has_been_emptied() {
 #[test]
 fn a_context_flush_empties_the_devices_that_it_names() {
     let other = Bdf(NIC.0 + 2);
-    let by_register: fn(&Guest) = |guest| guest.write64(reg::CCMD, 1 << 63 | 1 << 61);
-    let cases: [(fn(&Guest), bool, bool); 5] = [
+    let by_register: Command = |guest| guest.write64(reg::CCMD, 1 << 63 | 1 << 61);
+    let cases: [(Command, bool, bool); 5] = [
         (|guest| guest.submit_raw(&[d::context_device(NIC, 0)]), true, false),
         (|guest| guest.submit_raw(&[d::context_device(Bdf(NIC.0 + 2), 0)]), false, true),
         // The function mask drops bits 1:0.

@@ -63,8 +63,9 @@ fn commands_that_are_not_supported_are_ignored_and_never_shown_as_done() {
 
 #[test]
 fn setting_the_root_table_empties_every_cache() {
+    type Change = fn(&Guest);
     // What is changed behind the back of each cache, the highest level last.
-    let changes: [(&str, fn(&Guest)); 3] = [
+    let changes: [(&str, Change); 3] = [
         ("IOTLB", |guest| {
             guest.map_user(VA, 0x9000);
         }),
