@@ -80,6 +80,7 @@ pub(super) fn feed(
 /// Sends lines of the control channel back to the guest, from a thread of its own: the guest may never read them.
 pub(super) fn answer(lines: Receiver<String>, handle: MachineHandle) {
     std::thread::spawn(move || {
+        confine(ThreadKind::Other);
         lines.iter().for_each(|line| handle.inject(2, format!("{line}\n").as_bytes()));
     });
 }
