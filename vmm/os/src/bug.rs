@@ -2,8 +2,7 @@
 
 use super::terminal;
 
-/// Exit status when refault itself failed, so that nothing is known about the guest.
-pub const FAILED: u8 = 125;
+pub use crate::FAILED;
 
 /// Makes the first panic of any thread end the program with a message.
 pub fn exit_on_panic() {

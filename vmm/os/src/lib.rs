@@ -17,6 +17,9 @@ pub mod syscalls;
 pub mod terminal;
 pub mod tools;
 
+/// Exit status when refault itself failed, so that nothing is known about the guest.
+pub const FAILED: u8 = 125;
+
 /// The command line of this process as a user would type it, `refault` first.
 pub fn command_line() -> String {
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());

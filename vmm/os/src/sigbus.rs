@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::{c_int, c_void, siginfo_t};
 
-use crate::bug::FAILED;
+use crate::FAILED;
 
 const LAST_WORDS: [&[u8]; 2] = [
     b"refault: ",

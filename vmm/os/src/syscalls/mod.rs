@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result};
 use seccompiler::{BpfProgram, apply_filter};
 
-use crate::bug::FAILED;
+use crate::FAILED;
 
 /// The filters of this process, once it has entered.
 static ENTERED: OnceLock<Filters> = OnceLock::new();

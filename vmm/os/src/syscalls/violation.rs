@@ -6,7 +6,7 @@ use std::cell::Cell;
 use libc::{c_int, c_void, siginfo_t};
 
 use super::lists::name_of;
-use crate::bug::FAILED;
+use crate::FAILED;
 
 /// Offset of `si_syscall` in the kernel's siginfo (include/uapi/asm-generic/siginfo.h, `_sigsys`).
 const SI_SYSCALL: usize = 24;
