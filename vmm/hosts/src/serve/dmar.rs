@@ -120,7 +120,7 @@ mod tests {
         let table = table(&[NIC]);
         assert_eq!((table.len(), sum(&table)), (72, 0));
         assert_eq!(table[..8], *b"DMAR\x48\0\0\0");
-        assert_eq!(table[36..38], [47, 0], "address width, no flags: no interrupt remapping");
+        assert_eq!(table[36..38], [51, 0], "an address width of 52 bits, no flags: no interrupt remapping");
         assert_eq!(table[48..56], [0, 0, 24, 0, 0, 0, 0, 0], "one unit, only of what it names");
         assert_eq!(table[56..64], PLACEHOLDER.to_le_bytes());
         assert_eq!(table[64..], [1, 8, 0, 0, 0, 0, 0x10, 0], "an endpoint at 00:10.0");
