@@ -36,6 +36,10 @@ impl<T: Default> Slab<T> {
     }
 }
 
+/// Free slots that are kept before the first of them is used again. Each one comes back with another variant, so a number
+/// comes back after this many times the number of variants.
+const RESTING: usize = 1024;
+
 /// Gives out slot numbers together with a variant that differs from the slot's last one, so that a stale
 /// number of a destroyed object does not name its successor.
 #[derive(Debug)]
@@ -52,15 +56,13 @@ impl Numbers {
         Self { limit, next: 0, variants, free: VecDeque::new() }
     }
 
-    /// A free slot and its variant. The slot that has been free longest comes first.
+    /// A free slot and its variant: a fresh slot, until enough have been used; then the one that has been free longest.
     pub(crate) fn take(&mut self) -> Option<(u32, u32)> {
-        if let Some(free) = self.free.pop_front() {
-            return Some(free);
-        }
-        (self.next < self.limit).then(|| {
+        if self.next < self.limit && self.free.len() < RESTING {
             self.next += 1;
-            (self.next - 1, 1)
-        })
+            return Some((self.next - 1, 1));
+        }
+        self.free.pop_front()
     }
 
     /// Takes a slot back.
@@ -71,6 +73,12 @@ impl Numbers {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
 
     #[test]
@@ -80,6 +88,33 @@ mod tests {
             assert_eq!(numbers.take(), Some((0, variant)));
             assert_eq!(numbers.take(), None);
             numbers.give_back(0, variant);
+        }
+    }
+
+    proptest! {
+        /// However objects come and go, a number comes back after at least [`RESTING`] others for each of the variants
+        /// but one; or, where there are not as many slots, after as many as were free.
+        #[test]
+        fn a_number_is_not_given_out_again_soon(
+            (limit, most) in prop_oneof![Just((4096, 64)), Just((4096, 3000)), Just((8, 4))],
+            destroy in vec(any::<Index>(), 20_000),
+        ) {
+            const VARIANTS: u32 = 7;
+            let apart = RESTING.min((limit - most) as usize) * (VARIANTS as usize - 1);
+            let mut numbers = Numbers::new(limit, VARIANTS);
+            let (mut live, mut last) = (Vec::new(), HashMap::new());
+            for (now, destroy) in destroy.into_iter().enumerate() {
+                if live.len() == most as usize {
+                    let (index, variant) = live.swap_remove(destroy.index(live.len()));
+                    numbers.give_back(index, variant);
+                }
+                let number = numbers.take().expect("a free slot");
+                if let Some(before) = last.insert(number, now) {
+                    prop_assert!(now - before >= apart, "{number:?} at {before} and {now}");
+                }
+                live.push(number);
+            }
+            prop_assert!(numbers.next as usize <= most as usize + RESTING, "memory for {} objects", numbers.next);
         }
     }
 

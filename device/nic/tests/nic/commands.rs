@@ -40,6 +40,18 @@ fn opcodes_belong_to_their_lane() {
 }
 
 #[test]
+fn a_key_that_was_destroyed_names_nothing_for_a_long_time() {
+    let bench = Bench::default();
+    let pd = bench.pd(bench.context(Some(PASID)));
+    let mut keys = std::collections::HashSet::new();
+    for _ in 0..2000 {
+        let key = bench.process(pd, AccessRights::NONE);
+        assert!(keys.insert(key), "{key:#x} after {} others", keys.len());
+        bench.id_command(CMD_DESTROY_MR, key).unwrap();
+    }
+}
+
+#[test]
 fn a_ring_works_all_the_way_round() {
     let bench = Bench::default();
     for _ in 0..11 {
