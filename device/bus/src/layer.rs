@@ -80,8 +80,8 @@ impl<L: MemoryLayer> DmaMemory for L {
         self.behind().has_persistent()
     }
 
-    fn is_persistent(&self, gpa: Gpa, len: u64) -> bool {
-        self.behind().is_persistent(gpa, len)
+    fn persistent_region(&self, gpa: Gpa, len: u64) -> Option<GpaRange> {
+        self.behind().persistent_region(gpa, len)
     }
 
     fn persist(&self, ranges: &[GpaRange]) -> Result<(), PersistError> {

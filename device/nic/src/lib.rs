@@ -46,6 +46,7 @@ mod queue;
 mod schedule;
 mod slab;
 mod stats;
+mod storage;
 mod timers;
 mod verbs;
 

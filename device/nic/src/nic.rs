@@ -1,11 +1,12 @@
 //! The NIC and its workers: the public interface.
 //!
-//! Lock order, outermost first: a command lane, lane 0 first; control-plane objects; a requester; a worker's guard; a
-//! responder; a shared receive queue or a completion queue, never both; an event queue. Leaves, under which no other
-//! lock is taken: registers, region slots, timers, page requests and page faults. Only a reset waits for a requester
-//! with the objects locked: a command does not, so that lane 1 need not wait for data. An invalidation takes guards alone, one after the other. While
-//! the IOMMU is called with a page request, nothing but a requester is held; while it is asked for a translation, a
-//! guard may be.
+//! Lock order, outermost first: a command lane, lane 0 first; control-plane objects; a requester; a worker's guard;
+//! a responder; a shared receive queue or a completion queue, never both; an event queue. Leaves, under which no
+//! other lock is taken: registers, region slots, timers, page requests and page faults, what waits for storage.
+//! Only a reset waits for a requester with the objects locked: a command does not, so that lane 1 need not wait for
+//! data. An invalidation takes guards alone, one after the other. While the IOMMU is called with a page request,
+//! nothing is held but a requester and the worker's own lock for asking, which comes before its guard; while it is
+//! asked for a translation, a guard may be.
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use crate::fabric::Fabric;
 use crate::front::{Front, endpoint};
 use crate::schedule::{Task, Work};
 use crate::stats::NicStats;
+use crate::storage::StorageStats;
 
 /// The RDMA-like NIC.
 ///
@@ -76,6 +78,8 @@ impl Nic {
         let mut stats = NicStats::default();
         self.front.engine.faults.add_stats(&mut stats);
         self.front.engine.memory.add_stats(&mut stats);
+        let StorageStats { writes, joined, abandoned } = self.front.engine.workers.storage.stats();
+        (stats.flush_writes, stats.flushes_joined, stats.flushes_abandoned) = (writes, joined, abandoned);
         stats
     }
 }
@@ -118,7 +122,7 @@ impl Worker {
             Task::QueuePair(slot) => front.engine.turn(self.index, slot),
             Task::Commands => {}
             Task::Moderate(cqn) => front.engine.start_moderation(self.index, cqn),
-            Task::Persist(task) => front.engine.persist(task),
+            Task::Persist => front.engine.persist(),
         }
     }
 

@@ -8,8 +8,9 @@ use refault_bus::dma::GpaRange;
 use refault_bus::sync::lock;
 
 use crate::ids::slot_of;
-use crate::qp::answer::Wakeup;
+use crate::qp::answer::{Waiter, Wakeup};
 use crate::qp::{Qp, QueuePairs};
+use crate::storage::Storage;
 use crate::timers::Timers;
 
 /// A piece of work for a worker.
@@ -25,17 +26,8 @@ pub(crate) enum Task {
     Commands,
     /// A completion queue waits for more completions, or for its deadline, before it sends an event.
     Moderate(u32),
-    /// Memory must be made persistent.
-    Persist(Persist),
-}
-
-/// Memory to make persistent, and the queue pair that waits for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Persist {
-    pub(crate) qpn: u32,
-    pub(crate) ticket: u64,
-    /// Address and bytes.
-    pub(crate) ranges: Vec<GpaRange>,
+    /// A region of persistent memory has its turn to be written out.
+    Persist,
 }
 
 /// What a worker has outside its guard.
@@ -53,8 +45,9 @@ const NEVER: u64 = u64::MAX;
 /// All workers' queues and timers. A timer's lock is a leaf.
 pub(crate) struct Workers {
     cells: Box<[Cell]>,
-    /// To the worker that makes memory persistent.
+    /// To the worker that makes memory persistent: a task for each turn of `storage`.
     persister: (Sender<Work>, Receiver<Work>),
+    pub(crate) storage: Storage,
 }
 
 impl Workers {
@@ -64,7 +57,7 @@ impl Workers {
             let (sender, receiver) = unbounded();
             Cell { sender, receiver, timers: Mutex::default(), next_ns: AtomicU64::new(NEVER) }
         };
-        Self { cells: (0..count).map(cell).collect(), persister: unbounded() }
+        Self { cells: (0..count).map(cell).collect(), persister: unbounded(), storage: Storage::default() }
     }
 
     /// Workers that have queue pairs.
@@ -103,10 +96,12 @@ impl Workers {
         let _ = self.cells[worker].sender.send(Work(task));
     }
 
-    /// Queues memory to be made persistent.
-    pub(crate) fn persist(&self, task: Persist) {
-        // The receiver lives as long as the sender.
-        let _ = self.persister.0.send(Work(Task::Persist(task)));
+    /// Has a region of persistent memory written out for `waiter`.
+    pub(crate) fn persist(&self, waiter: Waiter, region: GpaRange) {
+        if self.storage.wait(waiter, region) {
+            // The receiver lives as long as the sender.
+            let _ = self.persister.0.send(Work(Task::Persist));
+        }
     }
 
     /// Queues a turn of `qp`, unless one is queued already.

@@ -39,6 +39,12 @@ pub struct NicStats {
     pub page_fault_answers_unexpected: u64,
     /// Page faults that timed out.
     pub page_fault_timeouts: u64,
+    /// Write-outs of persistent memory, for FLUSH.
+    pub flush_writes: u64,
+    /// FLUSH requests that shared the write-out of another one.
+    pub flushes_joined: u64,
+    /// FLUSH requests whose queue pair was reset, or failed, before the write-out began.
+    pub flushes_abandoned: u64,
     /// Waits after an RNR NAK.
     pub rnr_waits: u64,
     /// Retries because no responder answered.

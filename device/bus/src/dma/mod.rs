@@ -15,7 +15,7 @@ use crate::Gpa;
 pub use ram::GuestRam;
 
 /// A range of guest-physical addresses. Prints as `base+len`, both in hex.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GpaRange {
     /// First address.
     pub base: Gpa,
@@ -107,9 +107,10 @@ pub trait DmaMemory: Send + Sync {
         false
     }
 
-    /// Whether all of the range is persistent memory: what is in it when [`Self::persist`] is called survives.
-    fn is_persistent(&self, _gpa: Gpa, _len: u64) -> bool {
-        false
+    /// The persistent memory region that all of a range lies in, if there is one: what is in it when [`Self::persist`] is
+    /// called survives. To persist any part of a region costs as much as to persist all of it.
+    fn persistent_region(&self, _gpa: Gpa, _len: u64) -> Option<GpaRange> {
+        None
     }
 
     /// Makes everything written to the ranges so far durable. Blocks until the host's storage has it.

@@ -131,8 +131,11 @@ impl DmaMemory for GuestRam {
         self.0.iter().any(|region| durable_file(region).is_some())
     }
 
-    fn is_persistent(&self, gpa: Gpa, len: u64) -> bool {
-        self.slice(gpa, len).is_ok() && self.file_of(gpa).is_some()
+    fn persistent_region(&self, gpa: Gpa, len: u64) -> Option<GpaRange> {
+        self.slice(gpa, len).ok()?;
+        let region = self.0.find_region(GuestAddress(gpa.0))?;
+        durable_file(region)?;
+        Some(GpaRange { base: Gpa(region.start_addr().0), len: region.len() })
     }
 
     /// Each file is synced once, as a whole: for the kernel, data stored through a shared mapping is data written to
@@ -203,10 +206,14 @@ mod tests {
         let regions = [(GuestAddress(0), 0x4000, None), (GuestAddress(0x4000), 0x4000, Some(backed))];
         let shared = GuestRam::new(Arc::new(GuestMemoryMmap::from_ranges_with_files(regions).unwrap()));
         assert!(shared.has_persistent() && !ram().has_persistent());
-        assert!(shared.is_persistent(Gpa(0x4000), 0x4000));
-        assert!(!shared.is_persistent(Gpa(0x3fff), 2) && !shared.is_persistent(Gpa(0x7fff), 2));
-        shared.write(Gpa(0x5000), b"refault").unwrap();
         let range = |base, len| GpaRange { base: Gpa(base), len };
+        for (base, len) in [(0x4000, 0x4000), (0x7fff, 1)] {
+            assert_eq!(shared.persistent_region(Gpa(base), len), Some(range(0x4000, 0x4000)));
+        }
+        for (base, len) in [(0x3fff, 2), (0x7fff, 2), (0x3000, 1)] {
+            assert_eq!(shared.persistent_region(Gpa(base), len), None);
+        }
+        shared.write(Gpa(0x5000), b"refault").unwrap();
         shared.persist(&[range(0x5000, 7), range(0x4000, 1)]).unwrap();
         let mut back = [0; 7];
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut back, 0x1000).unwrap();

@@ -3,9 +3,10 @@
 use std::ops::ControlFlow;
 
 use refault_abi::codes::{WC_LOC_LEN_ERR, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR, WC_REM_OP_ERR, WcStatus};
+use refault_bus::dma::GpaRange;
 
 use crate::cause::Cause;
-use crate::memory::access::{Extent, PageMiss, Stopped};
+use crate::memory::access::{PageMiss, Stopped};
 use crate::verbs::End;
 
 /// What a step of a request has done: what an acknowledgement, or its absence, would say to the requester.
@@ -25,8 +26,8 @@ pub(super) enum Outcome {
     TooLong,
     /// NAK: the responder refuses.
     Refused(Refusal),
-    /// That many bytes more of a FLUSH were found in these places, and must be made persistent.
-    Persist(u32, Box<[Extent]>),
+    /// That many bytes more of a FLUSH were found in this region, and must be made persistent.
+    Persist(u32, GpaRange),
     /// Another processor keeps changing the word of an atomic.
     Contended,
 }

@@ -14,16 +14,13 @@ use super::outcome::{Outcome, Refusal, Step, step};
 use super::responder::Delivery;
 use super::turn::Turn;
 use crate::cause::Cause;
-use crate::memory::access::Extent;
 use crate::memory::resolve::Resolve;
 use crate::qp::answer::{Half, PageAnswer, Waiter};
 use crate::qp::requester::Wait;
-use crate::schedule::Persist;
 use crate::verbs::{End, Flush, MAX_MESSAGE};
 
-/// Most bytes and most pieces of memory of one step.
+/// Most bytes of one step.
 const STEP: u32 = 64 << 20;
-const PIECES: usize = 256;
 
 impl Delivery<'_, '_> {
     /// One step of a FLUSH.
@@ -36,7 +33,7 @@ impl Delivery<'_, '_> {
         self.check_remote(&range)?;
         let (done, length) = (self.ends.message.done, self.ends.message.request.length);
         let mut cursor = range.at(done);
-        let (mut bytes, mut extents) = (0, Vec::new());
+        let (mut bytes, mut region) = (0, None);
         while bytes < (length - done).min(STEP) && (bytes == 0 || !self.port.is_wanted()) {
             let extent = match cursor.extent(self.port) {
                 Ok(extent) => extent,
@@ -44,18 +41,18 @@ impl Delivery<'_, '_> {
                 Err(_) => break,
             };
             if flush.persistent {
-                if !self.port.fabric().memory.is_persistent(extent.gpa, extent.bytes) {
-                    return ControlFlow::Break(Refusal::Access(Cause::NotPersistent).into());
-                }
-                if !add(&mut extents, extent) {
+                let found = self.port.fabric().memory.persistent_region(extent.gpa, extent.bytes);
+                let found = step(found.ok_or(Refusal::Access(Cause::NotPersistent)))?;
+                // A queue pair waits for one region at a time.
+                if *region.get_or_insert(found) != found {
                     break;
                 }
             }
             cursor.advance(extent.bytes);
             bytes += low_u32(extent.bytes);
         }
-        if flush.persistent && bytes > 0 {
-            return ControlFlow::Break(Outcome::Persist(bytes, extents.into()));
+        if let Some(region) = region {
+            return ControlFlow::Break(Outcome::Persist(bytes, region));
         }
         self.ends.message.done += bytes;
         if self.ends.message.done < length {
@@ -78,39 +75,24 @@ impl Delivery<'_, '_> {
     }
 }
 
-/// Adds a piece of memory, joined to the one before if they are neighbours; `false` if there is no room.
-fn add(extents: &mut Vec<Extent>, extent: Extent) -> bool {
-    if let Some(last) = extents.last_mut()
-        && last.after(last.bytes) == extent.gpa
-    {
-        last.bytes += extent.bytes;
-        return true;
-    }
-    let room = extents.len() < PIECES;
-    if room {
-        extents.push(extent);
-    }
-    room
-}
-
 impl Turn<'_, '_> {
-    /// Parks the requester until these parts of its FLUSH are persistent.
-    pub(super) fn wait_for_persistence(&mut self, bytes: u32, extents: &[Extent]) {
+    /// Parks the requester until this region, which has parts of its FLUSH, is persistent.
+    pub(super) fn wait_for_persistence(&mut self, bytes: u32, region: GpaRange) {
         let ticket = self.engine.faults.ticket();
         // If it fails, the responder's memory has failed.
         self.requester.trouble.end = End::Remote;
         self.requester.wait = Wait::Persistence { ticket, bytes };
-        let range = |extent: &Extent| GpaRange { base: extent.gpa, len: extent.bytes };
-        let ranges: Vec<GpaRange> = extents.iter().map(range).collect();
-        self.engine.workers.persist(Persist { qpn: self.requester.setup.qpn, ticket, ranges });
+        let waiter = Waiter { qpn: self.requester.setup.qpn, half: Half::Requester, ticket };
+        self.engine.workers.persist(waiter, region);
     }
 }
 
 impl Engine {
-    /// Writes memory out, and wakes the queue pair that waits for it. No lock is held, because this may take long.
-    pub(crate) fn persist(&self, task: Persist) {
-        let Persist { qpn, ticket, ranges } = task;
-        let answer = match self.memory.fabric.memory.persist(&ranges) {
+    /// Writes out the region whose turn it is, and wakes all that wait for it. No lock is held, because this may take
+    /// long.
+    pub(crate) fn persist(&self) {
+        let Some((region, waiters)) = self.workers.storage.next() else { return };
+        let answer = match self.memory.fabric.memory.persist(&[region]) {
             Ok(()) => PageAnswer::Retry,
             Err(error) => {
                 if let Some(number) = self.memory.fabric.ring_warnings.admit() {
@@ -119,23 +101,6 @@ impl Engine {
                 PageAnswer::Failed(Cause::NotPersistent)
             }
         };
-        self.workers.wake(&self.qps, [(Waiter { qpn, half: Half::Requester, ticket }, answer)]);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use refault_bus::Gpa;
-
-    use super::*;
-
-    #[test]
-    fn neighbours_are_one_piece_and_pieces_are_bounded() {
-        let mut extents = Vec::new();
-        let page = |number: u64| Extent { gpa: Gpa(number << 12), bytes: 0x1000 };
-        assert!(add(&mut extents, page(1)) && add(&mut extents, page(2)) && add(&mut extents, page(9)));
-        assert_eq!(extents, [Extent { gpa: Gpa(0x1000), bytes: 0x2000 }, page(9)]);
-        let added = (0..1000).filter(|&number| add(&mut extents, page(20 + 2 * number))).count();
-        assert_eq!((added, extents.len()), (PIECES - 2, PIECES));
+        self.workers.wake(&self.qps, waiters.into_iter().map(|waiter| (waiter, answer)));
     }
 }

@@ -197,9 +197,9 @@ impl Turn<'_, '_> {
                 self.budget.spend(bytes);
                 note_progress(self.port.fabric(), self.requester);
             }
-            Outcome::Persist(bytes, extents) => {
+            Outcome::Persist(bytes, region) => {
                 note_progress(self.port.fabric(), self.requester);
-                self.wait_for_persistence(bytes, &extents);
+                self.wait_for_persistence(bytes, region);
                 return ControlFlow::Break(Leave::End(TurnEnd::Idle));
             }
             Outcome::Contended => return ControlFlow::Break(Leave::End(TurnEnd::Again)),

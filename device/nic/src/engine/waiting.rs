@@ -29,11 +29,16 @@ pub(super) enum Waited {
 }
 
 impl Engine {
-    /// Ends the requester's wait. If it waited for a credit, the credit goes to the next in the queue.
+    /// Ends the requester's wait. If it waited for a credit, the credit goes to the next in the queue; if for the host's
+    /// storage, nothing is written out for it any more.
     pub(super) fn end_wait(&self, requester: &mut Requester) {
-        if let Wait::Credit { place, .. } = std::mem::take(&mut requester.wait) {
-            self.faults.leave_queue(place);
-            self.workers.wake(&self.qps, self.faults.next_waiters());
+        match std::mem::take(&mut requester.wait) {
+            Wait::Credit { place, .. } => {
+                self.faults.leave_queue(place);
+                self.workers.wake(&self.qps, self.faults.next_waiters());
+            }
+            Wait::Persistence { .. } => self.workers.storage.leave(requester.setup.qpn),
+            _ => {}
         }
     }
 }

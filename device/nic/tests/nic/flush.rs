@@ -7,8 +7,8 @@ use refault_abi::codes::{
     ACCESS_FLUSH_GLOBAL, ACCESS_FLUSH_PERSISTENT, ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC,
     ACCESS_REMOTE_READ, ACCESS_REMOTE_WRITE, AccessRights, CAUSE_ALIGNMENT, CAUSE_BOUNDS, CAUSE_NONE,
     CAUSE_NOT_PERSISTENT, CAUSE_REVOKED, CAUSE_RIGHTS, FLUSH_GLOBAL, FLUSH_PERSISTENT, FLUSH_RANGE,
-    OP_ATOMIC_WRITE, OP_FLUSH, QPS_ERR, QPS_RTS, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR, WC_SUCCESS,
-    WC_WR_FLUSH_ERR,
+    OP_ATOMIC_WRITE, OP_FLUSH, QPS_ERR, QPS_RESET, QPS_RTS, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR,
+    WC_SUCCESS, WC_WR_FLUSH_ERR,
 };
 use refault_abi::command::{
     CAP_FLUSH_PERSISTENT, CMD_CREATE_MR, CMD_QUERY_DEVICE, CMD_REVOKE_MR, CreateMr, DeviceCaps,
@@ -201,6 +201,70 @@ fn a_queue_pair_that_fails_does_not_wait_for_the_disk() {
     let entries = pair.cq_a.drain(&pair.bench);
     assert_eq!(entries.iter().map(|e| e.status).collect::<Vec<_>>(), [WC_WR_FLUSH_ERR]);
     assert_eq!(pair.b.state(&pair.bench), QPS_RTS);
+}
+
+/// Queue pairs connected to themselves, each with a FLUSH that waits for the worker of the storage.
+fn flushing(pair: &Pair, key: u32, count: usize) -> Vec<(Qp, Cq)> {
+    let qp = |_| {
+        let cq = Cq::new(&pair.bench, pair.context, pair.eq.eqn, 4);
+        let command = Qp::command(&pair.bench, pair.pd, [cq.cqn; 2], pair.eq.eqn, LOG);
+        let mut qp = Qp::create(&pair.bench, pair.context, &command);
+        qp.raise(&pair.bench, qp.qpn, QPS_RTS, OPEN);
+        qp.send(&pair.bench, &persist(DISK, 64, key));
+        pair.bench.settle();
+        (qp, cq)
+    };
+    (0..count).map(qp).collect()
+}
+
+#[test]
+fn flushes_of_one_file_share_a_write_out() {
+    const MANY: usize = 20;
+    let (pair, _file, key) = pair();
+    let mut storage = pair.bench.take_storage();
+    let mut qps = flushing(&pair, key, MANY);
+    while storage.poll() {}
+    pair.bench.settle();
+    assert_eq!(pair.bench.hooks.write_outs(), 1);
+    for (_, cq) in &mut qps {
+        cq.expect(&pair.bench, WC_SUCCESS);
+    }
+    let stats = pair.bench.nic.stats();
+    assert_eq!((stats.flush_writes, stats.flushes_joined), (1, MANY as u64 - 1));
+}
+
+#[test]
+fn a_queue_pair_that_is_reset_again_and_again_holds_up_no_flush() {
+    const RESETS: u64 = 100;
+    let (mut pair, _file, key) = pair();
+    let mut storage = pair.bench.take_storage();
+    for _ in 0..RESETS {
+        pair.run(&persist(DISK, 64, key));
+        pair.a.to(&pair.bench, QPS_RESET);
+        pair.a.sent = 0;
+        pair.bench.fill(pair.a.record, &[0; 128]);
+        pair.a.raise(&pair.bench, pair.b.qpn, QPS_RTS, OPEN);
+    }
+    assert!(storage.receiver().len() <= 1, "{} wait", storage.receiver().len());
+    let (_, mut cq) = flushing(&pair, key, 1).remove(0);
+    storage.poll();
+    pair.bench.settle();
+    cq.expect(&pair.bench, WC_SUCCESS);
+    while storage.poll() {}
+    assert_eq!((pair.bench.hooks.write_outs(), pair.bench.nic.stats().flushes_abandoned), (1, RESETS));
+    assert!(pair.cq_a.drain(&pair.bench).is_empty());
+}
+
+#[test]
+fn nothing_is_written_out_when_nobody_waits_any_more() {
+    let (mut pair, _file, key) = pair();
+    let mut storage = pair.bench.take_storage();
+    pair.run(&persist(DISK, 64, key));
+    pair.a.to(&pair.bench, QPS_ERR);
+    pair.bench.settle();
+    while storage.poll() {}
+    assert_eq!(pair.bench.hooks.write_outs(), 0);
+    pair.cq_a.expect(&pair.bench, WC_WR_FLUSH_ERR);
 }
 
 #[test]

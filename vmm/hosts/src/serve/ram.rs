@@ -276,9 +276,12 @@ impl DmaMemory for ClientRam {
         self.persistent
     }
 
-    fn is_persistent(&self, gpa: Gpa, len: u64) -> bool {
+    fn persistent_region(&self, gpa: Gpa, len: u64) -> Option<GpaRange> {
         let reachable = self.reachable();
-        !reachable.is_volatile(gpa) && GuestRam::new(reachable.memory.clone()).is_persistent(gpa, len)
+        if reachable.is_volatile(gpa) {
+            return None;
+        }
+        GuestRam::new(reachable.memory.clone()).persistent_region(gpa, len)
     }
 
     /// Holds no lock during disk writes: the file stays the same when its memory is unmapped.

@@ -1,6 +1,6 @@
 //! Guest memory that calls a test back.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use refault_bus::Gpa;
@@ -12,6 +12,7 @@ pub(crate) struct Hooks {
     before_copy: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     watched: Mutex<Option<Gpa>>,
     was_read: AtomicBool,
+    write_outs: AtomicU64,
 }
 
 impl Hooks {
@@ -23,6 +24,11 @@ impl Hooks {
     /// Notes a read that begins at `gpa`.
     pub(crate) fn watch(&self, gpa: Gpa) {
         *self.watched.lock().unwrap() = Some(gpa);
+    }
+
+    /// How often persistent memory was written out.
+    pub(crate) fn write_outs(&self) -> u64 {
+        self.write_outs.load(Ordering::Acquire)
     }
 
     /// Whether what is watched was read.
@@ -85,11 +91,12 @@ impl DmaMemory for Hooked {
         self.ram.has_persistent()
     }
 
-    fn is_persistent(&self, gpa: Gpa, len: u64) -> bool {
-        self.ram.is_persistent(gpa, len)
+    fn persistent_region(&self, gpa: Gpa, len: u64) -> Option<GpaRange> {
+        self.ram.persistent_region(gpa, len)
     }
 
     fn persist(&self, ranges: &[GpaRange]) -> Result<(), PersistError> {
+        self.hooks.write_outs.fetch_add(1, Ordering::AcqRel);
         self.ram.persist(ranges)
     }
 }

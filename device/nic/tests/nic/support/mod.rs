@@ -349,6 +349,11 @@ impl Bench {
     {
         self.command_on(0, opcode, request)
     }
+    /// Hands the last worker over: in benches with persistent memory, the one that writes it out.
+    pub(crate) fn take_storage(&self) -> Worker {
+        self.workers.borrow_mut().pop().unwrap()
+    }
+
 
     pub(crate) fn id_command(&self, opcode: CommandOpcode, id: u32) -> Result<(), CommandStatus> {
         self.command::<_, ObjectId>(opcode, &ObjectId { id, reserved: 0 }).map(|_| ())

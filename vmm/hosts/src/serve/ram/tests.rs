@@ -229,7 +229,7 @@ fn a_read_only_range_never_changes_its_file() {
     give(&ram, NIC, map, &File::open(file.path()).unwrap()).unwrap();
     assert_eq!(byte(&ram, 1), Some(8));
     let _ = ram.write(Gpa(PAGE), b"refault");
-    assert!(!ram.is_persistent(Gpa(PAGE), 1));
+    assert_eq!(ram.persistent_region(Gpa(PAGE), 1), None);
     drop(ram);
     assert_eq!(std::fs::read(file.path()).unwrap()[PAGE as usize..], [8; PAGE as usize]);
 }
@@ -264,10 +264,12 @@ fn only_named_files_survive_the_machine() {
     give(&ram, NIC, pages(2, 2), disk.as_file()).unwrap();
     give(&ram, NIC, pages(4, 2), &nameless).unwrap();
     assert!(ram.has_persistent());
-    assert!(ram.is_persistent(Gpa(2 * PAGE), 2 * PAGE));
-    assert!(!ram.is_persistent(Gpa(0), 1), "a memfd is gone with QEMU");
-    assert!(!ram.is_persistent(Gpa(4 * PAGE), 1), "and so is a file that was unlinked");
-    assert!(!ram.is_persistent(Gpa(2 * PAGE), 2 * PAGE + 1) && !ram.is_persistent(Gpa(6 * PAGE), 1));
+    let disk_at = |page| GpaRange { base: Gpa(page * PAGE), len: 2 * PAGE };
+    assert_eq!(ram.persistent_region(Gpa(2 * PAGE), 2 * PAGE), Some(disk_at(2)));
+    assert_eq!(ram.persistent_region(Gpa(0), 1), None, "a memfd is gone with QEMU");
+    assert_eq!(ram.persistent_region(Gpa(4 * PAGE), 1), None, "and so is a file that was unlinked");
+    assert_eq!(ram.persistent_region(Gpa(2 * PAGE), 2 * PAGE + 1), None);
+    assert_eq!(ram.persistent_region(Gpa(6 * PAGE), 1), None);
     let word = |page| GpaRange { base: Gpa(page * PAGE), len: 8 };
     ram.persist(&[word(2), word(3)]).unwrap();
     for page in [0, 4, 6] {
@@ -276,7 +278,7 @@ fn only_named_files_survive_the_machine() {
     }
     ram.unmap(NIC, gone(0, 2)).unwrap();
     give(&ram, NIC, pages(0, 2), disk.as_file()).unwrap();
-    assert!(ram.is_persistent(Gpa(0), PAGE), "what was there before does not count");
+    assert_eq!(ram.persistent_region(Gpa(0), PAGE), Some(disk_at(0)), "what was there before does not count");
 }
 
 /// The reader holds the lock until the unmap is seen waiting for it: a waiting writer makes the lock refuse another reader.
