@@ -39,6 +39,9 @@ pub struct NicConfig {
     pub page_request_credits: u32,
     /// Outstanding page faults of on-demand regions, 1 to 512.
     pub page_fault_credits: u32,
+    /// Whether processes share these credits: each may hold as many as it leaves free, and the last quarter is for those
+    /// that hold none. Without it, one process may take all.
+    pub credit_quota: bool,
     /// Timeout of page requests and page faults, in nanoseconds of the NIC's clock; `None` for none, the default,
     /// because a clock cannot distinguish a guest that never answers from one that hardly gets to run.
     pub page_request_timeout_ns: Option<u64>,
@@ -82,6 +85,7 @@ impl Default for NicConfig {
             atc_entries: 8192,
             page_request_credits: 256,
             page_fault_credits: 256,
+            credit_quota: true,
             page_request_timeout_ns: None,
             page_retry_limit: 2048,
             fault_window: 8,

@@ -39,6 +39,13 @@ pub struct NicStats {
     pub page_fault_answers_unexpected: u64,
     /// Page faults that timed out.
     pub page_fault_timeouts: u64,
+    /// Waits for a credit to request a page.
+    pub page_credit_waits: u64,
+    /// Of these, because the process had its share of credits, while others were free.
+    pub page_quota_waits: u64,
+    /// Page requests and page faults that were called off before they left: the context was stopped, or a switch in
+    /// configuration space turned off.
+    pub page_requests_called_off: u64,
     /// Write-outs of persistent memory, for FLUSH.
     pub flush_writes: u64,
     /// FLUSH requests that shared the write-out of another one.

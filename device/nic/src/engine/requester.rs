@@ -15,7 +15,8 @@ use super::waiting::Waited;
 use crate::cause::Cause;
 use crate::config::{DatagramFaults, RemoteFaults};
 use crate::fault::ahead;
-use crate::fault::ask::{Asker, note_progress};
+use crate::fault::ask::{Ask, Asker, note_progress};
+use crate::fault::send::Sender;
 use crate::memory::access::{AccessError, PageMiss, Stopped};
 use crate::memory::resolve::Ahead;
 use crate::qp::Qp;
@@ -50,74 +51,38 @@ impl Engine {
         let mut budget = Budget::default();
         loop {
             let mut turn = Turn::enter(self, worker, qp, requester, &mut budget);
-            let (end, miss, ahead) = match turn.run() {
+            let (end, asks) = match turn.run() {
                 Leave::End(end) => return end,
                 Leave::StepAside => continue,
-                Leave::Ask(end, miss) => (end, miss, turn.pages_ahead(end)),
+                Leave::Ask(end, miss) => match turn.claim(worker, end, miss) {
+                    Ok(asks) => (end, asks),
+                    Err(cause) => {
+                        turn.fail_access(end, cause);
+                        continue;
+                    }
+                },
             };
             // No guard is held while a page is asked for: the answer may come from inside.
             drop(turn);
+            self.send(worker, &asks);
             if end == End::Remote && self.drops_datagrams(requester) {
-                let asked = self.ask_for_receiver(worker, requester, miss);
-                let mut turn = Turn::enter(self, worker, qp, requester, &mut budget);
-                match asked {
-                    Ok(()) => turn.drop_datagram(),
-                    Err(cause) => turn.fail_access(end, cause),
-                }
+                Turn::enter(self, worker, qp, requester, &mut budget).drop_datagram();
                 continue;
             }
-            match self.ask(worker, requester, end, miss, ahead) {
-                Err(cause) => {
-                    Turn::enter(self, worker, qp, requester, &mut budget).fail_access(end, cause);
-                }
-                Ok(()) if self.answers_not_ready(requester, end) => {
-                    let mut turn = Turn::enter(self, worker, qp, requester, &mut budget);
-                    if turn.wait_until_ready().is_break() {
-                        return TurnEnd::Idle;
-                    }
-                }
-                Ok(()) => return TurnEnd::Idle,
+            if !self.answers_not_ready(requester, end) {
+                return TurnEnd::Idle;
+            }
+            if Turn::enter(self, worker, qp, requester, &mut budget).wait_until_ready().is_break() {
+                return TurnEnd::Idle;
             }
         }
     }
 
-    fn ask(
-        &self,
-        worker: usize,
-        requester: &mut Requester,
-        end: End,
-        miss: PageMiss,
-        ahead: Ahead,
-    ) -> Result<(), Cause> {
-        let asked = self.asker(worker, requester).ask(end, miss, ahead)?;
-        self.workers.wake(&self.qps, asked);
-        Ok(())
-    }
-
-    fn ask_for_receiver(
-        &self,
-        worker: usize,
-        requester: &mut Requester,
-        miss: PageMiss,
-    ) -> Result<(), Cause> {
-        let Some(message) = &requester.active else { return Ok(()) };
-        let (qpn, ticket) = (message.request.destination.qpn, message.receive_ticket);
-        let receiver = Waiter { qpn, half: Half::Responder, ticket };
-        let asked = self.asker(worker, requester).ask_for_receiver(miss, receiver)?;
-        self.workers.wake(&self.qps, asked);
-        Ok(())
-    }
-
-    fn asker<'a>(&'a self, worker: usize, requester: &'a mut Requester) -> Asker<'a> {
-        Asker {
-            faults: &self.faults,
-            config: &self.config,
-            memory: &self.memory,
-            events: &self.events,
-            workers: &self.workers,
-            worker,
-            requester,
-        }
+    /// Asks for pages that were claimed.
+    fn send(&self, worker: usize, asks: &[Ask]) {
+        let Self { faults, memory, events, .. } = self;
+        let sender = Sender { faults, memory, events, worker };
+        asks.iter().for_each(|ask| self.workers.wake(&self.qps, sender.send(ask)));
     }
 
     /// Whether the sender goes on when a page of its receiver is missing.
@@ -305,6 +270,23 @@ impl Turn<'_, '_> {
         self.handover().refuse(refusal);
         let (status, cause) = refusal.seen_by_requester();
         self.complete_request(status, cause);
+    }
+
+    /// Claims a page that is missing, on behalf of the requester or of a datagram's receiver. Returns what must be asked
+    /// for when the guard is left.
+    fn claim(&mut self, worker: usize, end: End, miss: PageMiss) -> Result<Vec<Ask>, Cause> {
+        let drops = end == End::Remote && self.engine.drops_datagrams(self.requester);
+        let ahead = if drops { Ahead::default() } else { self.pages_ahead(end) };
+        let Engine { faults, config, workers, .. } = self.engine;
+        let fabric = self.port.fabric();
+        let asker = Asker { faults, config, fabric, workers, worker, requester: self.requester };
+        if !drops {
+            return asker.claim(end, miss, ahead);
+        }
+        let Some(message) = &asker.requester.active else { return Ok(Vec::new()) };
+        let (qpn, ticket) = (message.request.destination.qpn, message.receive_ticket);
+        let receiver = Waiter { qpn, half: Half::Responder, ticket };
+        asker.claim_for_receiver(miss, receiver).map(Vec::from_iter)
     }
 
     /// What the active request needs beyond the missing page.

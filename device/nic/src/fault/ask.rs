@@ -1,22 +1,19 @@
-//! Asking for the pages of a request, and parking it.
+//! Claiming the pages of a request, and parking it. They are asked for when the guard is left: [`super::send`].
 
-use refault_bus::pri::PageRequest;
+use refault_bus::PrgIndex;
 use refault_bus::probe::{ProbeEvent, Stage};
-use refault_bus::{AddressSpace, PrgIndex};
 
 use crate::cause::Cause;
 use crate::config::NicConfig;
 use crate::fabric::Fabric;
 use crate::fault::Faults;
 use crate::fault::waits::Claim;
-use crate::memory::Memory;
 use crate::memory::access::PageMiss;
 use crate::memory::resolve::Ahead;
-use crate::qp::answer::{Half, Waiter, Wakeup};
+use crate::qp::answer::{Half, Place, Waiter};
 use crate::qp::requester::{Faulted, PageTrouble, Queued, Requester, Wait};
-use crate::queue::event::EventQueues;
 use crate::schedule::Workers;
-use crate::verbs::{End, Event, PageFault};
+use crate::verbs::End;
 
 /// Requests for a page without progress before the device pauses between them.
 const PROMPT: u32 = 4;
@@ -29,45 +26,47 @@ const KEPT_FAULTED: usize = 8;
 
 /// How a page is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ask {
+pub(crate) enum Means {
     /// By a page request to the IOMMU.
     Request,
-    /// By an event to the driver, which answers with this token.
-    Event { token: u32 },
+    /// By an event to the driver, which answers with this token; bytes from the missing one on that are needed.
+    Event { token: u32, bytes: u32 },
 }
 
-/// A page to ask for.
+/// A claimed page that must be asked for.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
-    group: PrgIndex,
-    miss: PageMiss,
-    /// Byte of the message that is first on the page.
-    at: u32,
-    deadline_ns: Option<u64>,
+pub(crate) struct Ask {
+    pub(crate) means: Means,
+    pub(crate) group: PrgIndex,
+    pub(crate) miss: PageMiss,
+    /// The queue pair that needs it.
+    pub(crate) qpn: u32,
+    /// The miss was not recorded before.
+    pub(crate) is_new: bool,
 }
 
-/// Asks for pages on behalf of a requester.
+/// Claims pages on behalf of a requester.
 ///
-/// The requester is locked, but no guard is held: the IOMMU may answer from inside a page request.
+/// The requester is locked, and the guard under which a page was found missing is held: so whoever changes what pages may
+/// be asked for, and passes the guards, finds every page claimed that could be before.
 pub(crate) struct Asker<'a> {
     pub(crate) faults: &'a Faults,
     pub(crate) config: &'a NicConfig,
-    pub(crate) memory: &'a Memory,
-    pub(crate) events: &'a EventQueues,
+    pub(crate) fabric: &'a Fabric,
     pub(crate) workers: &'a Workers,
     pub(crate) worker: usize,
     pub(crate) requester: &'a mut Requester,
 }
 
 impl Asker<'_> {
-    /// Asks for the page that is missing, and for those ahead, and parks the requester. Returns waiters to wake.
+    /// Claims the page that is missing, and those ahead, and parks the requester. Returns what must be asked for.
     ///
     /// # Errors
     ///
     /// The page will not come: the request fails with this cause.
-    pub(crate) fn ask(mut self, end: End, miss: PageMiss, ahead: Ahead) -> Result<Vec<Wakeup>, Cause> {
+    pub(crate) fn claim(mut self, end: End, miss: PageMiss, ahead: Ahead) -> Result<Vec<Ask>, Cause> {
         self.check_interface(miss)?;
-        let now_ns = self.memory.fabric.now_ns();
+        let now_ns = self.fabric.now_ns();
         if self.back_off(end, now_ns)? {
             return Ok(Vec::new());
         }
@@ -76,53 +75,64 @@ impl Asker<'_> {
         // Parked before the page is asked for: the answer may be there before the call returns.
         self.requester.wait = Wait::Page { ticket };
         let waiter = Waiter { qpn: self.requester.setup.qpn, half: Half::Requester, ticket };
-        let before = self.requester.trouble.queued.filter(|queued| queued.miss == miss);
-        let place = before.map_or(ticket, |queued| queued.place);
-        let (claim, ask) = self.claim(miss, waiter, place, deadline_ns);
-        self.record_miss(miss, claim);
+        let before = self.requester.trouble.queued.take();
+        let before = before.filter(|queued| queued.miss == miss);
+        let place = before.map_or(Place { owner: miss.owner, since: ticket }, |queued| queued.place);
+        let (claim, means) = self.claim_page(miss, waiter, place, deadline_ns, ahead.bytes);
+        let is_new = before.is_none() && self.is_new(miss, claim);
+        if is_new {
+            self.requester.sampling.count_fault();
+        }
         let at = self.requester.active.as_ref().map_or(0, |message| message.done);
-        let wakeups = match claim {
-            Claim::New(group) => self.send(ask, &Asked { group, miss, at, deadline_ns }, &ahead),
+        let mut asks = Vec::new();
+        match claim {
+            Claim::New(group) => {
+                self.note_claimed(group, miss, at, deadline_ns);
+                asks.push(Ask { means, group, miss, qpn: waiter.qpn, is_new });
+            }
             Claim::Joined(group) => {
+                self.record_miss(miss, is_new);
                 note_fault(self.requester, group, miss, at);
-                Vec::new()
             }
             Claim::NoCredit => {
+                self.record_miss(miss, is_new);
                 self.wait_for_credit(ticket, Queued { miss, place }, deadline_ns);
-                return Ok(Vec::new());
+                return Ok(asks);
             }
-        };
-        for (miss, at) in ahead.pages {
-            self.prefetch(miss, at, deadline_ns);
         }
-        Ok(wakeups)
+        for (miss, at) in ahead.pages {
+            asks.extend(self.prefetch(miss, at, deadline_ns));
+        }
+        Ok(asks)
     }
 
-    /// Asks for a page of a datagram's receiver, on the receiver's behalf, and parks nobody. If credits are short it does
-    /// not: the next datagram asks again. Returns waiters to wake.
+    /// Claims a page of a datagram's receiver, on the receiver's behalf, and parks nobody. If credits are short it does
+    /// not: the next datagram asks again. Returns what must be asked for.
     ///
     /// # Errors
     ///
     /// The page will not come: the receive request fails with this cause.
-    pub(crate) fn ask_for_receiver(mut self, miss: PageMiss, receiver: Waiter) -> Result<Vec<Wakeup>, Cause> {
+    pub(crate) fn claim_for_receiver(
+        mut self,
+        miss: PageMiss,
+        receiver: Waiter,
+    ) -> Result<Option<Ask>, Cause> {
         self.check_interface(miss)?;
-        let deadline_ns = self.deadline(self.memory.fabric.now_ns());
+        let deadline_ns = self.deadline(self.fabric.now_ns());
         let Faults { requests, events, .. } = self.faults;
         let found = if miss.space.pasid().is_some() {
-            let group = requests.prefetch(&self.memory.fabric.endpoint, miss, deadline_ns, Some(receiver));
-            group.map(|group| (group, Ask::Request))
+            let group = requests.prefetch(&self.fabric.endpoint, miss, deadline_ns, Some(receiver));
+            group.map(|group| (group, Means::Request))
         } else {
             let fault = events.prefetch(miss, deadline_ns, receiver);
-            fault.map(|(group, token)| (group, Ask::Event { token }))
+            fault.map(|(group, token)| (group, Means::Event { token, bytes: 1 }))
         };
-        let Some((group, ask)) = found else { return Ok(Vec::new()) };
-        self.record_new_miss(miss);
-        Ok(self.send(ask, &Asked { group, miss, at: 0, deadline_ns }, &Ahead::default()))
+        Ok(found.map(|(group, means)| self.new_ask(means, group, miss, 0, deadline_ns)))
     }
 
     /// Whether the page can be asked for at all.
     fn check_interface(&self, miss: PageMiss) -> Result<(), Cause> {
-        let endpoint = &self.memory.fabric.endpoint;
+        let endpoint = &self.fabric.endpoint;
         match miss.space.pasid() {
             Some(_) if !endpoint.controls().pri() => Err(Cause::Blocked),
             Some(_) if endpoint.pri_response_failure() => Err(Cause::PageFailure),
@@ -135,34 +145,43 @@ impl Asker<'_> {
         self.config.page_request_timeout_ns.map(|timeout| now_ns.saturating_add(timeout))
     }
 
-    fn claim(&self, miss: PageMiss, waiter: Waiter, place: u64, deadline_ns: Option<u64>) -> (Claim, Ask) {
+    fn claim_page(
+        &self,
+        miss: PageMiss,
+        waiter: Waiter,
+        place: Place,
+        deadline_ns: Option<u64>,
+        bytes: u32,
+    ) -> (Claim, Means) {
         let Faults { requests, events, .. } = self.faults;
         if miss.space.pasid().is_some() {
-            (requests.claim(&self.memory.fabric.endpoint, miss, waiter, place, deadline_ns), Ask::Request)
+            (requests.claim(&self.fabric.endpoint, miss, waiter, place, deadline_ns), Means::Request)
         } else {
             let (claim, token) = events.claim(miss, waiter, place, deadline_ns);
-            (claim, Ask::Event { token })
+            (claim, Means::Event { token, bytes: bytes.max(1) })
         }
     }
 
-    fn send(&mut self, ask: Ask, asked: &Asked, ahead: &Ahead) -> Vec<Wakeup> {
-        match ask {
-            Ask::Request => {
-                self.send_request(asked);
-                Vec::new()
-            }
-            Ask::Event { token } => self.send_event(asked, token, ahead),
-        }
+    fn prefetch(&mut self, miss: PageMiss, at: u32, deadline_ns: Option<u64>) -> Option<Ask> {
+        let group = self.faults.requests.prefetch(&self.fabric.endpoint, miss, deadline_ns, None)?;
+        Some(self.new_ask(Means::Request, group, miss, at, deadline_ns))
     }
 
-    fn prefetch(&mut self, miss: PageMiss, at: u32, deadline_ns: Option<u64>) {
-        let endpoint = &self.memory.fabric.endpoint;
-        let Some(group) = self.faults.requests.prefetch(endpoint, miss, deadline_ns, None) else { return };
-        self.record_new_miss(miss);
-        self.send_request(&Asked { group, miss, at, deadline_ns });
+    /// A claimed page whose miss was not recorded before.
+    fn new_ask(
+        &mut self,
+        means: Means,
+        group: PrgIndex,
+        miss: PageMiss,
+        at: u32,
+        deadline_ns: Option<u64>,
+    ) -> Ask {
+        self.requester.sampling.count_fault();
+        self.note_claimed(group, miss, at, deadline_ns);
+        Ask { means, group, miss, qpn: self.requester.setup.qpn, is_new: true }
     }
 
-    /// The page could not be asked for: waits for a credit.
+    /// The page could not be claimed: waits for a credit.
     fn wait_for_credit(&mut self, ticket: u64, queued: Queued, deadline_ns: Option<u64>) {
         let trouble = &mut self.requester.trouble;
         trouble.asked = trouble.asked.saturating_sub(1);
@@ -173,22 +192,17 @@ impl Asker<'_> {
         }
     }
 
-    /// Records the miss, once for each fault. It was recorded before if this request prefetched the page, or had to
-    /// wait for a credit.
-    fn record_miss(&mut self, miss: PageMiss, claim: Claim) {
-        let queued = self.requester.trouble.queued.take();
+    /// Whether a fault is to be recorded: it was not if this request has prefetched the page.
+    fn is_new(&self, miss: PageMiss, claim: Claim) -> bool {
         let faulted = &self.requester.faulted;
         let own = |group| faulted.iter().any(|fault| fault.group == group && fault.miss == miss);
-        let recorded = queued.is_some_and(|queued| queued.miss == miss)
-            || matches!(claim, Claim::Joined(group) if own(group));
-        if !recorded {
-            self.record_new_miss(miss);
-        }
+        !matches!(claim, Claim::Joined(group) if own(group))
     }
 
-    fn record_new_miss(&mut self, miss: PageMiss) {
-        record(&self.memory.fabric, Stage::Miss, None, miss, self.requester.setup.qpn);
-        self.requester.sampling.count_fault();
+    fn record_miss(&self, miss: PageMiss, is_new: bool) {
+        if is_new {
+            record(self.fabric, Stage::Miss, None, miss, self.requester.setup.qpn);
+        }
     }
 
     /// Counts the requests for pages since the last byte was moved: source and destination may evict one another.
@@ -213,47 +227,11 @@ impl Asker<'_> {
         Ok(false)
     }
 
-    fn send_request(&mut self, asked: &Asked) {
-        let &Asked { group, miss, .. } = asked;
-        let PageMiss { space, page, write } = miss;
-        self.note_asked(asked);
-        self.memory.fabric.agent.page_request(PageRequest {
-            requester: self.memory.fabric.bdf,
-            pasid: space.pasid(),
-            page,
-            read: true,
-            write,
-            last: true,
-            group,
-        });
-    }
-
-    /// Sends the event of a page fault. Returns waiters to wake.
-    fn send_event(&mut self, asked: &Asked, token: u32, ahead: &Ahead) -> Vec<Wakeup> {
-        let AddressSpace::Region(key) = asked.miss.space else { return Vec::new() };
-        self.note_asked(asked);
-        let Some(eqn) = self.memory.regions.fault_queue(key) else {
-            // The region went while no guard was held: its destruction may not have seen this fault.
-            return self.faults.forget_region(key);
-        };
-        let fault = PageFault {
-            key,
-            address: asked.miss.page.0,
-            length: ahead.bytes.max(1),
-            write: asked.miss.write,
-            token,
-        };
-        self.events.raise(&mut self.memory.port(self.worker), eqn, Event::PageFault(fault));
-        Vec::new()
-    }
-
-    fn note_asked(&mut self, asked: &Asked) {
-        let &Asked { group, miss, at, deadline_ns } = asked;
+    fn note_claimed(&mut self, group: PrgIndex, miss: PageMiss, at: u32, deadline_ns: Option<u64>) {
         note_fault(self.requester, group, miss, at);
         if let Some(deadline_ns) = deadline_ns {
             self.workers.timers(self.worker, |timers| timers.watch_page_requests(deadline_ns));
         }
-        record(&self.memory.fabric, Stage::PageRequest, Some(group), miss, self.requester.setup.qpn);
     }
 }
 
@@ -283,7 +261,8 @@ pub(crate) fn settle(fabric: &Fabric, requester: &mut Requester, success: bool) 
     requester.faulted.shrink_to(KEPT_FAULTED);
 }
 
-fn record(fabric: &Fabric, stage: Stage, group: Option<PrgIndex>, miss: PageMiss, qpn: u32) {
+/// Records a stage of a fault.
+pub(super) fn record(fabric: &Fabric, stage: Stage, group: Option<PrgIndex>, miss: PageMiss, qpn: u32) {
     let event = ProbeEvent::new(stage, miss.space, miss.page);
     fabric.record(ProbeEvent { group, write: miss.write, qpn, ..event });
 }

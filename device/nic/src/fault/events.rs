@@ -11,7 +11,7 @@ use refault_bus::{AddressSpace, PrgIndex};
 use crate::fault::waits::{Claim, Closed, Outstanding, WaitStats};
 use crate::ids::{TOKEN_SLOT_BITS, slot_of_token};
 use crate::memory::access::PageMiss;
-use crate::qp::answer::{PageAnswer, Waiter, Wakeup};
+use crate::qp::answer::{PageAnswer, Place, Waiter, Wakeup};
 
 struct State {
     outstanding: Outstanding,
@@ -34,19 +34,19 @@ impl State {
 pub(crate) struct PageFaults(Mutex<State>);
 
 impl PageFaults {
-    /// A unit with at most `credits` faults outstanding.
-    pub(super) fn new(credits: u32) -> Self {
-        let outstanding = Outstanding::new(credits);
+    /// A unit with at most `credits` faults outstanding, shared among contexts if there is a `quota`.
+    pub(super) fn new(credits: u32, quota: bool) -> Self {
+        let outstanding = Outstanding::new(credits, quota);
         Self(Mutex::new(State { outstanding, uses: vec![0; PrgIndex::COUNT].into() }))
     }
 
     /// Claims a page for `waiter`, or a place among those that wait for a credit; with the token if the driver must be
-    /// asked now.
+    /// asked.
     pub(super) fn claim(
         &self,
         miss: PageMiss,
         waiter: Waiter,
-        place: u64,
+        place: Place,
         deadline_ns: Option<u64>,
     ) -> (Claim, u32) {
         let mut state = self.lock();
@@ -75,6 +75,11 @@ impl PageFaults {
         state.outstanding.answer(slot, answer, |_| current)
     }
 
+    /// Notes that the driver is asked for the page of a claimed slot now; `false` if that was called off.
+    pub(super) fn ask(&self, slot: PrgIndex) -> bool {
+        self.lock().outstanding.ask(slot)
+    }
+
     /// Forgets the faults of a region that is gone or revoked: the waiters retry, and fail.
     pub(super) fn forget(&self, key: u32) -> Vec<Wakeup> {
         self.lock().outstanding.forget(|miss| miss.space == AddressSpace::Region(key))
@@ -86,7 +91,7 @@ impl PageFaults {
     }
 
     /// Takes a waiter out of the queue for credits; `false` if it is not there.
-    pub(super) fn leave_queue(&self, place: u64) -> bool {
+    pub(super) fn leave_queue(&self, place: Place) -> bool {
         self.lock().outstanding.leave_queue(place)
     }
 

@@ -5,18 +5,22 @@
 
 pub(crate) mod ahead;
 pub(crate) mod ask;
+mod credits;
 mod events;
 mod requests;
+pub(crate) mod send;
 mod waits;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use refault_bus::Pasid;
 use refault_bus::pri::PageGroupResponse;
+use refault_bus::sync::lock;
 use refault_pci::Endpoint;
 
 use crate::config::NicConfig;
-use crate::qp::answer::{PageAnswer, Wakeup};
+use crate::qp::answer::{PageAnswer, Place, Wakeup};
 use crate::stats::NicStats;
 use events::PageFaults;
 use requests::PageRequests;
@@ -26,6 +30,8 @@ pub(crate) use waits::Closed;
 pub(crate) struct Faults {
     requests: PageRequests,
     events: PageFaults,
+    /// One for each worker, held while it asks for a page.
+    asking: Box<[Mutex<()>]>,
     /// Next ticket of a wait. Zero is none.
     tickets: AtomicU64,
 }
@@ -34,8 +40,9 @@ impl Faults {
     /// Nothing outstanding.
     pub(crate) fn new(config: &NicConfig) -> Self {
         Self {
-            requests: PageRequests::new(config.page_request_credits),
-            events: PageFaults::new(config.page_fault_credits),
+            requests: PageRequests::new(config.page_request_credits, config.credit_quota),
+            events: PageFaults::new(config.page_fault_credits, config.credit_quota),
+            asking: (0..config.workers).map(|_| Mutex::default()).collect(),
             tickets: AtomicU64::new(1),
         }
     }
@@ -53,6 +60,11 @@ impl Faults {
     /// Whether the operating system owes an answer to a page request of `pasid`.
     pub(crate) fn awaits_answer(&self, pasid: Pasid) -> bool {
         self.requests.awaits_answer(pasid)
+    }
+
+    /// Held while `worker` asks for a page.
+    fn asking(&self, worker: usize) -> MutexGuard<'_, ()> {
+        lock(&self.asking[worker])
     }
 
     /// Closes the page request that a response answers; `None` if there is none.
@@ -74,7 +86,7 @@ impl Faults {
     }
 
     /// Takes a waiter out of the queues for credits; `false` if it is in neither.
-    pub(crate) fn leave_queue(&self, place: u64) -> bool {
+    pub(crate) fn leave_queue(&self, place: Place) -> bool {
         self.requests.leave_queue(place) || self.events.leave_queue(place)
     }
 
@@ -101,14 +113,17 @@ impl Faults {
     /// Adds both kinds' counters.
     pub(crate) fn add_stats(&self, stats: &mut NicStats) {
         let (requests, events) = (self.requests.stats(), self.events.stats());
-        stats.page_requests = requests.asked;
+        stats.page_requests = requests.asked - requests.called_off;
         stats.page_waits_joined = requests.joined + events.joined;
         stats.page_responses = requests.answers;
         stats.page_responses_unexpected = requests.unexpected;
         stats.page_timeouts = requests.timeouts;
-        stats.page_faults = events.asked;
+        stats.page_faults = events.asked - events.called_off;
         stats.page_fault_answers = events.answers;
         stats.page_fault_answers_unexpected = events.unexpected;
         stats.page_fault_timeouts = events.timeouts;
+        stats.page_credit_waits = requests.credit_waits + events.credit_waits;
+        stats.page_quota_waits = requests.quota_waits + events.quota_waits;
+        stats.page_requests_called_off = requests.called_off + events.called_off;
     }
 }

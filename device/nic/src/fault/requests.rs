@@ -13,7 +13,7 @@ use refault_pci::Endpoint;
 use crate::cause::Cause;
 use crate::fault::waits::{Claim, Closed, Outstanding, WaitStats};
 use crate::memory::access::PageMiss;
-use crate::qp::answer::{PageAnswer, Waiter, Wakeup};
+use crate::qp::answer::{PageAnswer, Place, Waiter, Wakeup};
 
 /// The page-request unit.
 pub(crate) struct PageRequests {
@@ -22,14 +22,14 @@ pub(crate) struct PageRequests {
 }
 
 impl PageRequests {
-    /// A unit with at most `capacity` requests outstanding.
-    pub(super) fn new(capacity: u32) -> Self {
-        Self { outstanding: Mutex::new(Outstanding::new(capacity)), capacity }
+    /// A unit with at most `capacity` requests outstanding, shared among processes if there is a `quota`.
+    pub(super) fn new(capacity: u32, quota: bool) -> Self {
+        Self { outstanding: Mutex::new(Outstanding::new(capacity, quota)), capacity }
     }
 
     /// Notes how many requests the operating system allows.
     pub(super) fn set_allocation(&self, allocation: u32) {
-        self.lock().credits = allocation.clamp(1, self.capacity);
+        self.lock().set_credits(allocation.clamp(1, self.capacity));
     }
 
     /// Whether the operating system owes an answer to a request of `pasid`.
@@ -43,10 +43,21 @@ impl PageRequests {
         endpoint: &Endpoint,
         miss: PageMiss,
         waiter: Waiter,
-        place: u64,
+        place: Place,
         deadline_ns: Option<u64>,
     ) -> Claim {
         self.tracking_busy(endpoint, |outstanding| outstanding.claim(miss, waiter, place, deadline_ns))
+    }
+
+    /// Notes that the page of a claimed group is asked for now; `false` if that was called off.
+    pub(super) fn ask(&self, group: PrgIndex) -> bool {
+        self.lock().ask(group)
+    }
+
+    /// Calls off the requests that are still to be sent, of `pasid` or of all. Their waiters retry.
+    pub(super) fn call_off(&self, endpoint: &Endpoint, pasid: Option<Pasid>) -> Vec<Wakeup> {
+        let like = |miss: &PageMiss| pasid.is_none_or(|pasid| miss.space == AddressSpace::Process(pasid));
+        self.tracking_busy(endpoint, |outstanding| outstanding.call_off(like))
     }
 
     /// Claims a page that will be needed soon, if credits are plentiful and no waiter needs one, for `asker` if that is
@@ -78,7 +89,7 @@ impl PageRequests {
     }
 
     /// Takes a waiter out of the queue for credits; `false` if it is not there.
-    pub(super) fn leave_queue(&self, place: u64) -> bool {
+    pub(super) fn leave_queue(&self, place: Place) -> bool {
         self.lock().leave_queue(place)
     }
 

@@ -5,21 +5,23 @@
 //! free when its answer comes, not when the device times out: the answer may still come, and must not be taken for
 //! another page's. Slots are used in turn, so that a late answer to a request from before a reset rarely finds its slot
 //! in use.
-
-use std::collections::BTreeMap;
+//!
+//! A slot is taken under a worker's guard, and its page is asked for when no guard is held. In between it can be called
+//! off: then the page is not asked for.
 
 use refault_bus::PrgIndex;
 use rustc_hash::FxHashMap;
 
 use crate::cause::Cause;
+use crate::fault::credits::Credits;
 use crate::ids::slot_of;
 use crate::memory::access::PageMiss;
-use crate::qp::answer::{PageAnswer, Waiter, Wakeup};
+use crate::qp::answer::{PageAnswer, Place, Waiter, Wakeup};
 
 /// The outcome of a claim for a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// A new slot: the caller must ask for the page now.
+    /// A new slot: the caller must ask for the page, when it has left its guard.
     New(PrgIndex),
     /// The page was asked for already.
     Joined(PrgIndex),
@@ -40,18 +42,24 @@ pub(crate) struct Closed {
 enum Slot {
     #[default]
     Free,
-    /// Asked, not answered; given up at its deadline, if it has one.
-    Open { miss: PageMiss, deadline_ns: Option<u64>, waiters: Waiters },
+    /// Not answered; given up at its deadline, if it has one. It may be that the page is still to be asked for.
+    Open { miss: PageMiss, deadline_ns: Option<u64>, waiters: Waiters, asked: bool },
     /// Given up; the answer may still come.
     Quarantined { miss: PageMiss },
+    /// Called off before the page was asked for. Whoever was to ask frees the slot.
+    CalledOff,
 }
 
 impl Slot {
     fn miss(&self) -> Option<&PageMiss> {
         match self {
-            Self::Free => None,
+            Self::Free | Self::CalledOff => None,
             Self::Open { miss, .. } | Self::Quarantined { miss } => Some(miss),
         }
+    }
+
+    fn is_asked(&self) -> bool {
+        matches!(self, Self::Open { asked: true, .. } | Self::Quarantined { .. })
     }
 }
 
@@ -90,41 +98,44 @@ pub(crate) struct WaitStats {
     pub(crate) answers: u64,
     pub(crate) unexpected: u64,
     pub(crate) timeouts: u64,
+    pub(crate) called_off: u64,
+    /// Waits for a credit.
+    pub(crate) credit_waits: u64,
+    /// Of these, while others could have had one.
+    pub(crate) quota_waits: u64,
 }
 
-/// Pages that were asked for. Its owner locks it, and never while a page is asked for: the answer may come from
-/// inside.
+/// Pages that were asked for. The unit locks it, and never while a page is asked for: the answer may come from inside.
 pub(crate) struct Outstanding {
     slots: Box<[Slot]>,
     /// Where the search for a free slot goes on.
     next: usize,
-    /// Open and quarantined slots: each holds a credit.
-    outstanding: u32,
-    /// Most slots in use at once.
-    pub(crate) credits: u32,
+    /// Each open and each quarantined slot holds one. A waiter that was woken in vain comes back to the place it had.
+    credits: Credits,
     by_page: FxHashMap<PageMiss, PrgIndex>,
-    /// Waiters for a credit, by their places. One that was woken in vain comes back to the place it had.
-    queue: BTreeMap<u64, Waiter>,
     pub(crate) stats: WaitStats,
 }
 
 impl Outstanding {
-    /// Nothing asked for, at most `credits` at once.
-    pub(crate) fn new(credits: u32) -> Self {
+    /// Nothing asked for, at most `credits` at once, to be shared if there is a `quota`.
+    pub(crate) fn new(credits: u32, quota: bool) -> Self {
         Self {
             slots: (0..PrgIndex::COUNT).map(|_| Slot::Free).collect(),
             next: 0,
-            outstanding: 0,
-            credits,
+            credits: Credits::new(credits, quota),
             by_page: FxHashMap::default(),
-            queue: BTreeMap::new(),
             stats: WaitStats::default(),
         }
     }
 
+    /// Changes how many slots may be in use at once.
+    pub(crate) fn set_credits(&mut self, credits: u32) {
+        self.credits.set_total(credits);
+    }
+
     /// Whether an answer is outstanding.
     pub(crate) fn is_busy(&self) -> bool {
-        self.outstanding > 0
+        self.credits.is_any_used()
     }
 
     /// Whether an answer is outstanding for a page that `like` selects.
@@ -132,12 +143,12 @@ impl Outstanding {
         self.slots.iter().filter_map(Slot::miss).any(like)
     }
 
-    /// Claims a page for `waiter`. If there is no credit, it waits for one at `place`: the ticket of its first wait.
+    /// Claims a page for `waiter`. If there is no credit, it waits for one at `place`.
     pub(crate) fn claim(
         &mut self,
         miss: PageMiss,
         waiter: Waiter,
-        place: u64,
+        place: Place,
         deadline_ns: Option<u64>,
     ) -> Claim {
         if let Some(&group) = self.by_page.get(&miss)
@@ -147,9 +158,11 @@ impl Outstanding {
             self.stats.joined += 1;
             return Claim::Joined(group);
         }
-        let index = if self.outstanding < self.credits { self.free_slot() } else { None };
+        let index = if self.credits.may_take(miss.owner) { self.free_slot() } else { None };
         let Some(index) = index else {
-            self.queue.insert(place, waiter);
+            self.stats.credit_waits += 1;
+            self.stats.quota_waits += u64::from(self.credits.free() > 0);
+            self.credits.wait(place, waiter);
             return Claim::NoCredit;
         };
         Claim::New(self.open(index, miss, deadline_ns, Some(waiter)))
@@ -163,12 +176,27 @@ impl Outstanding {
         deadline_ns: Option<u64>,
         asker: Option<Waiter>,
     ) -> Option<PrgIndex> {
-        let spare = self.outstanding < self.credits / 2 && self.queue.is_empty();
-        if !spare || self.by_page.contains_key(&miss) {
+        if !self.credits.may_prefetch(miss.owner) || self.by_page.contains_key(&miss) {
             return None;
         }
         let index = self.free_slot()?;
         Some(self.open(index, miss, deadline_ns, asker))
+    }
+
+    /// Notes that the page of a claimed slot is asked for now; `false` if that was called off.
+    pub(crate) fn ask(&mut self, group: PrgIndex) -> bool {
+        let slot = &mut self.slots[usize::from(group.get())];
+        match slot {
+            Slot::Open { asked, .. } => {
+                *asked = true;
+                true
+            }
+            Slot::CalledOff => {
+                *slot = Slot::Free;
+                false
+            }
+            Slot::Free | Slot::Quarantined { .. } => false,
+        }
     }
 
     /// Closes a slot with its answer; `None` if there is no such slot, or its page does not fit the answer.
@@ -182,7 +210,8 @@ impl Outstanding {
         fits: impl Fn(&PageMiss) -> bool,
     ) -> Option<Closed> {
         let slot = usize::from(group.get());
-        let Some(miss) = self.slots[slot].miss().copied().filter(fits) else {
+        let asked = Some(&self.slots[slot]).filter(|slot| slot.is_asked());
+        let Some(miss) = asked.and_then(Slot::miss).copied().filter(fits) else {
             self.stats.unexpected += 1;
             return None;
         };
@@ -194,18 +223,20 @@ impl Outstanding {
                 let joined = if refused { PageAnswer::Retry } else { answer };
                 waiters.wake(answer, joined).collect()
             }
-            Slot::Quarantined { .. } | Slot::Free => Vec::new(),
+            Slot::Quarantined { .. } | Slot::CalledOff | Slot::Free => Vec::new(),
         };
         Some(self.credit_back(Closed { group, miss, wakeups }))
     }
 
     /// Gives up the slots whose deadline has passed. Also returns the next deadline.
+    ///
+    /// Pages that are about to be asked for are left alone.
     pub(crate) fn expire(&mut self, now_ns: u64) -> (Vec<Closed>, Option<u64>) {
         let Self { slots, by_page, stats, .. } = self;
         let (mut closed, mut next) = (Vec::new(), None);
         for (slot, index) in slots.iter_mut().zip(0u64..) {
-            let &mut Slot::Open { miss, deadline_ns: Some(deadline_ns), .. } = slot else { continue };
-            if deadline_ns > now_ns {
+            let &mut Slot::Open { miss, deadline_ns: Some(deadline_ns), asked, .. } = slot else { continue };
+            if deadline_ns > now_ns || !asked {
                 next = Some(next.map_or(deadline_ns, |next: u64| next.min(deadline_ns)));
                 continue;
             }
@@ -221,48 +252,49 @@ impl Outstanding {
     }
 
     /// Takes a waiter out of the queue for credits; `false` if it is not there (any more).
-    pub(crate) fn leave_queue(&mut self, place: u64) -> bool {
-        self.queue.remove(&place).is_some()
+    pub(crate) fn leave_queue(&mut self, place: Place) -> bool {
+        self.credits.leave(place)
     }
 
     /// Wakes the next waiter for a credit, if there is a credit.
     pub(crate) fn next_waiter(&mut self) -> Option<Wakeup> {
-        if self.outstanding >= self.credits {
-            return None;
-        }
-        self.wake_next()
+        self.credits.next().map(|waiter| (waiter, PageAnswer::Retry))
     }
 
     /// Forgets the pages that `like` selects, given up or not. Their waiters retry; late answers are discarded.
     pub(crate) fn forget(&mut self, like: impl Fn(&PageMiss) -> bool) -> Vec<Wakeup> {
-        let mut wakeups = Vec::new();
-        for slot in &mut self.slots {
-            if !slot.miss().is_some_and(&like) {
-                continue;
-            }
-            self.outstanding -= 1;
-            if let Slot::Open { miss, waiters, .. } = std::mem::take(slot) {
-                self.by_page.remove(&miss);
-                wakeups.extend(waiters.wake(PageAnswer::Retry, PageAnswer::Retry));
-            }
-        }
-        while let Some(next) = self.next_waiter_beside(wakeups.len()) {
-            wakeups.push(next);
-        }
-        wakeups
+        self.remove(|slot| slot.miss().is_some_and(&like))
+    }
+
+    /// Calls off the pages that `like` selects and that were not asked for yet. Their waiters retry.
+    pub(crate) fn call_off(&mut self, like: impl Fn(&PageMiss) -> bool) -> Vec<Wakeup> {
+        self.remove(|slot| !slot.is_asked() && slot.miss().is_some_and(&like))
     }
 
     /// Forgets every slot, credit and place in the queue. All waiters retry.
     pub(crate) fn reset(&mut self) -> Vec<Wakeup> {
         let mut wakeups = self.forget(|_| true);
-        let queue = std::mem::take(&mut self.queue);
-        wakeups.extend(queue.into_values().map(|waiter| (waiter, PageAnswer::Retry)));
+        wakeups.extend(self.credits.take_waiters().map(|waiter| (waiter, PageAnswer::Retry)));
         wakeups
     }
 
-    /// Wakes the next waiter for a credit unless `woken` waiters already use up all credits.
-    fn next_waiter_beside(&mut self, woken: usize) -> Option<Wakeup> {
-        if woken >= self.credits as usize { None } else { self.next_waiter() }
+    /// Removes the open and quarantined slots that `like` selects, and gives their credits to as many waiters.
+    fn remove(&mut self, like: impl Fn(&Slot) -> bool) -> Vec<Wakeup> {
+        let (mut wakeups, mut freed) = (Vec::new(), 0);
+        for slot in &mut self.slots {
+            let Some(&miss) = slot.miss().filter(|_| like(slot)) else { continue };
+            self.credits.give_back(miss.owner);
+            freed += 1;
+            let left = if slot.is_asked() { Slot::Free } else { Slot::CalledOff };
+            self.stats.called_off += u64::from(!slot.is_asked());
+            if let Slot::Open { waiters, .. } = std::mem::replace(slot, left) {
+                self.by_page.remove(&miss);
+                wakeups.extend(waiters.wake(PageAnswer::Retry, PageAnswer::Retry));
+            }
+        }
+        let freed = std::iter::from_fn(|| self.next_waiter()).take(freed);
+        wakeups.extend(freed);
+        wakeups
     }
 
     /// The next free slot in turn.
@@ -283,27 +315,21 @@ impl Outstanding {
     ) -> PrgIndex {
         let group = PrgIndex::truncated(index as u64);
         let waiters = Waiters { asker, joined: Vec::new() };
-        self.slots[index] = Slot::Open { miss, deadline_ns, waiters };
+        self.slots[index] = Slot::Open { miss, deadline_ns, waiters, asked: false };
         self.by_page.insert(miss, group);
-        self.outstanding += 1;
+        self.credits.take(miss.owner);
         self.stats.asked += 1;
         group
     }
 
-    /// Returns the slot's credit, and wakes the longest waiter for one. It is woken before the waiters of the page,
-    /// which may miss again at once and would take the credit.
+    /// Returns the slot's credit, and wakes the next waiter for one. It is woken before the waiters of the page, which
+    /// may miss again at once and would take the credit.
     fn credit_back(&mut self, mut closed: Closed) -> Closed {
-        self.outstanding -= 1;
-        if let Some(next) = self.wake_next() {
+        self.credits.give_back(closed.miss.owner);
+        if let Some(next) = self.next_waiter() {
             closed.wakeups.insert(0, next);
         }
         closed
-    }
-
-    /// Wakes the first in the queue.
-    fn wake_next(&mut self) -> Option<Wakeup> {
-        let (_, waiter) = self.queue.pop_first()?;
-        Some((waiter, PageAnswer::Retry))
     }
 }
 
@@ -314,22 +340,37 @@ mod tests {
     use super::*;
     use crate::qp::answer::Half;
 
+    const OWNER: u32 = 5;
+
     fn miss(page: u64) -> PageMiss {
-        PageMiss { space: AddressSpace::Region(1), page: Iova(page << 12), write: true }
+        PageMiss { space: AddressSpace::Region(1), owner: OWNER, page: Iova(page << 12), write: true }
+    }
+
+    /// One credit after another, all of one owner.
+    fn unit(credits: u32) -> Outstanding {
+        Outstanding::new(credits, false)
     }
 
     fn waiter(qpn: u32) -> Waiter {
         Waiter { qpn, half: Half::Requester, ticket: u64::from(qpn) }
     }
 
-    /// Claims a page; the queue pairs' places are in the order of their numbers.
+    fn place(since: u64) -> Place {
+        Place { owner: OWNER, since }
+    }
+
+    /// Claims a page, and asks for it; the queue pairs' places are in the order of their numbers.
     fn claim(unit: &mut Outstanding, page: u64, qpn: u32) -> Claim {
-        unit.claim(miss(page), waiter(qpn), qpn.into(), None)
+        let claim = unit.claim(miss(page), waiter(qpn), place(qpn.into()), None);
+        if let Claim::New(group) = claim {
+            assert!(unit.ask(group));
+        }
+        claim
     }
 
     #[test]
     fn a_waiter_for_a_credit_is_woken_before_the_waiters_of_the_page() {
-        let mut unit = Outstanding::new(1);
+        let mut unit = unit(1);
         let Claim::New(group) = claim(&mut unit, 1, 1) else { panic!("a credit") };
         assert_eq!(claim(&mut unit, 2, 2), Claim::NoCredit);
         assert_eq!(claim(&mut unit, 3, 3), Claim::NoCredit);
@@ -340,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_refusal_fails_the_asker_and_joined_waiters_retry() {
-        let mut unit = Outstanding::new(2);
+        let mut unit = unit(2);
         let Claim::New(group) = claim(&mut unit, 1, 1) else { panic!("a credit") };
         assert_eq!(claim(&mut unit, 1, 2), Claim::Joined(group));
         let refusal = PageAnswer::Failed(Cause::PageRefused);
@@ -348,6 +389,7 @@ mod tests {
         assert_eq!(closed.wakeups, [(waiter(1), refusal), (waiter(2), PageAnswer::Retry)]);
         // A prefetched page has no asker: all its waiters have joined.
         let group = unit.prefetch(miss(2), None, None).unwrap();
+        assert!(unit.ask(group));
         claim(&mut unit, 2, 3);
         let closed = unit.answer(group, refusal, |_| true).unwrap();
         assert_eq!(closed.wakeups, [(waiter(3), PageAnswer::Retry)]);
@@ -361,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_waiter_woken_in_vain_keeps_its_place_in_the_queue() {
-        let mut unit = Outstanding::new(1);
+        let mut unit = unit(1);
         let Claim::New(group) = claim(&mut unit, 1, 1) else { panic!("a credit") };
         for qpn in [2, 3] {
             assert_eq!(claim(&mut unit, qpn.into(), qpn), Claim::NoCredit);
@@ -370,12 +412,29 @@ mod tests {
         // Another queue pair was faster than the one that was woken.
         assert!(matches!(claim(&mut unit, 4, 4), Claim::New(_)));
         assert_eq!(claim(&mut unit, 2, 2), Claim::NoCredit);
-        let order: Vec<_> = unit.queue.values().map(|waiter| waiter.qpn).collect();
-        assert_eq!(order, [2, 3]);
+        let order = |unit: &Outstanding| unit.credits.waiters().map(|waiter| waiter.qpn).collect::<Vec<_>>();
+        assert_eq!(order(&unit), [2, 3]);
         // One that found its page, and comes for another, is the last.
-        unit.leave_queue(2);
-        assert_eq!(unit.claim(miss(5), Waiter { ticket: 9, ..waiter(2) }, 9, None), Claim::NoCredit);
-        let order: Vec<_> = unit.queue.values().map(|waiter| waiter.qpn).collect();
-        assert_eq!(order, [3, 2]);
+        unit.leave_queue(place(2));
+        assert_eq!(unit.claim(miss(5), Waiter { ticket: 9, ..waiter(2) }, place(9), None), Claim::NoCredit);
+        assert_eq!(order(&unit), [3, 2]);
+    }
+
+    #[test]
+    fn a_page_that_was_called_off_is_not_asked_for_and_its_credit_is_free() {
+        let mut unit = unit(1);
+        let claimed = unit.claim(miss(1), waiter(1), place(1), None);
+        let Claim::New(group) = claimed else { panic!("a credit") };
+        assert_eq!(claim(&mut unit, 2, 2), Claim::NoCredit);
+        assert!(unit.answer(group, PageAnswer::Retry, |_| true).is_none(), "nobody was asked");
+        let woken: Vec<_> = unit.call_off(|_| true).into_iter().map(|(waiter, _)| waiter.qpn).collect();
+        assert_eq!(woken, [1, 2]);
+        // The slot is not given to another page before its asker has seen it.
+        let Claim::New(other) = claim(&mut unit, 2, 2) else { panic!("a credit") };
+        assert_ne!(other, group);
+        assert!(!unit.ask(group));
+        // What was asked for is not called off.
+        assert!(unit.call_off(|_| true).is_empty());
+        assert!(unit.answer(other, PageAnswer::Retry, |_| true).is_some());
     }
 }

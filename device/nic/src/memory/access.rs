@@ -22,6 +22,8 @@ pub(crate) enum AccessError {
 pub(crate) struct PageMiss {
     /// A process' or a region's.
     pub(crate) space: AddressSpace,
+    /// Whose page it is, and whose credit it takes: the PASID, or the region's context.
+    pub(crate) owner: u32,
     /// First address that is missing: of a process, 4 KiB aligned.
     pub(crate) page: Iova,
     pub(crate) write: bool,

@@ -142,7 +142,7 @@ impl<'a> Port<'a> {
             (Ok(answer), _, _) if answer.allows(write) => return Ok(answer),
             (Ok(_), Some(pasid), RequestKind::Translation) => {
                 let space = AddressSpace::Process(pasid);
-                AccessError::Miss(PageMiss { space, page: iova.align_down(12), write })
+                AccessError::Miss(PageMiss { space, owner: pasid.get(), page: iova.align_down(12), write })
             }
             _ => AccessError::Denied(Cause::Blocked),
         };

@@ -23,9 +23,9 @@ pub(crate) enum Backing {
     Pinned { pages: Pages, shift: u64 },
     /// The process' own page table, by way of the IOMMU.
     Process(Pasid),
-    /// A table with holes; what is added to an address to get its offset in what the table covers; and the event
-    /// queue for page faults.
-    OnDemand { table: OnDemandTable, shift: u64, eqn: u32 },
+    /// A table with holes; what is added to an address to get its offset in what the table covers; the event queue for
+    /// page faults; and the context that is charged for them.
+    OnDemand { table: OnDemandTable, shift: u64, eqn: u32, context: u32 },
 }
 
 /// A registered range of memory.
@@ -59,11 +59,11 @@ impl Region {
         if self.access.contains(access) { Ok(()) } else { Err(Cause::Rights) }
     }
 
-    /// The page around `addr` of an on-demand region, as far as it belongs to the region.
-    pub(super) fn miss(&self, addr: u64, shift: u64, write: bool) -> PageMiss {
+    /// The page around `addr` of an on-demand region of `context`, as far as it belongs to the region.
+    pub(super) fn miss(&self, addr: u64, shift: u64, context: u32, write: bool) -> PageMiss {
         let inside = addr.wrapping_add(shift) & 0xfff;
         let page = Iova(addr - inside.min(addr - self.start));
-        PageMiss { space: AddressSpace::Region(self.key), page, write }
+        PageMiss { space: AddressSpace::Region(self.key), owner: context, page, write }
     }
 }
 

@@ -114,9 +114,9 @@ impl Resolve for Port<'_> {
         let extent = match &region.backing {
             Backing::Process(pasid) => self.translate(Some(*pasid), Iova(addr), access.write)?,
             Backing::Pinned { pages, shift } => self.page(pages, addr.wrapping_add(*shift), access.write)?,
-            Backing::OnDemand { table, shift, .. } => {
+            Backing::OnDemand { table, shift, context, .. } => {
                 let found = self.on_demand_page(table, addr.wrapping_add(*shift), access.write)?;
-                found.ok_or_else(|| AccessError::Miss(region.miss(addr, *shift, access.write)))?
+                found.ok_or_else(|| AccessError::Miss(region.miss(addr, *shift, *context, access.write)))?
             }
         };
         Ok(Extent { bytes: extent.bytes.min(access.length - u64::from(inside)), ..extent })

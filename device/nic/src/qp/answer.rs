@@ -19,6 +19,15 @@ pub(crate) struct Waiter {
     pub(crate) ticket: u64,
 }
 
+/// A place among those that wait for a credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Who is charged.
+    pub(crate) owner: u32,
+    /// Ticket of the first wait: the order among an owner's waiters.
+    pub(crate) since: u64,
+}
+
 /// An answer for a waiter.
 pub(crate) type Wakeup = (Waiter, PageAnswer);
 

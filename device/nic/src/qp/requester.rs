@@ -4,6 +4,7 @@ use refault_bus::PrgIndex;
 
 use crate::memory::access::PageMiss;
 use crate::observe::Sampling;
+use crate::qp::answer::Place;
 use crate::qp::attributes::Attributes;
 use crate::qp::setup::Setup;
 use crate::verbs::{End, SendRequest};
@@ -42,7 +43,7 @@ pub(crate) enum Wait {
     /// The same, after an RNR NAK for the responder's page: no retry before the deadline.
     NotReady { ticket: u64, deadline_ns: u64 },
     /// A credit to ask for a page, at a place in the queue for them, until the deadline if there is one.
-    Credit { ticket: u64, place: u64, deadline_ns: Option<u64> },
+    Credit { ticket: u64, place: Place, deadline_ns: Option<u64> },
     /// A deadline, and nothing else: of a pause between page requests, of the transport timer, of an RNR NAK.
     Until { deadline_ns: u64 },
     /// The peer to get ready, which has a turn queued.
@@ -78,7 +79,7 @@ pub(crate) struct PageTrouble {
 pub(crate) struct Queued {
     pub(crate) miss: PageMiss,
     /// Its place among those that wait, kept until it is asked for.
-    pub(crate) place: u64,
+    pub(crate) place: Place,
 }
 
 /// The sending half.

@@ -134,6 +134,8 @@ impl Device {
             atc_entries: self.atc_entries,
             page_request_credits: self.credits,
             page_fault_credits: self.credits,
+            // An experiment has one process.
+            credit_quota: false,
             page_request_timeout_ns: self.fault_timeout_ns,
             fault_window: self.fault_window,
             remote_faults: self.remote_faults,

@@ -20,7 +20,7 @@ const MOST_BEFORE: u32 = 2 << 20;
 
 impl Front {
     pub(super) fn create_mr(&self, worker: usize, objects: &mut Objects, command: &CreateMr) -> Reply {
-        let (_, context) = objects.context_of(command.pd)?;
+        let (id, context) = objects.context_of(command.pd)?;
         let CreateMr { start, length, access, pd, .. } = *command;
         let remote_change = access.intersects(ACCESS_REMOTE_WRITE | ACCESS_REMOTE_ATOMIC);
         let sound =
@@ -35,7 +35,7 @@ impl Front {
             MR_PASID if context.stopped => return Err(Refused::BadState),
             MR_PASID => Backing::Process(context.pasid.ok_or(Refused::BadParameter)?),
             MR_ODP if context.stopped => return Err(Refused::BadState),
-            MR_ODP => self.on_demand(worker, objects, command)?,
+            MR_ODP => self.on_demand(worker, objects, id, command)?,
             _ => return Err(Refused::BadParameter),
         };
         let eqn = match backing {
@@ -43,8 +43,8 @@ impl Front {
             Backing::Pinned { .. } | Backing::Process(_) => None,
         };
         let key = objects.mrs.insert(MrRecord { pd, eqn })?;
-        if !self.engine.memory.regions.put(Region { start, length, backing, key, pd, access, revoked: false })
-        {
+        let region = Region { start, length, backing, key, pd, access, revoked: false };
+        if !self.engine.memory.regions.put(region) {
             objects.mrs.remove(key)?;
             return Err(Refused::NoResources);
         }
@@ -59,6 +59,7 @@ impl Front {
         &self,
         worker: usize,
         objects: &mut Objects,
+        context: u32,
         command: &CreateMr,
     ) -> Result<Backing, Refused> {
         let CreateMr { table, first_offset, fault_eqn: eqn, .. } = command;
@@ -70,7 +71,7 @@ impl Front {
         }
         self.engine.memory.port(worker).load_u64(None, table.root()).map_err(|_| Refused::BadMemory)?;
         let shift = u64::from(*first_offset).wrapping_sub(command.start);
-        Ok(Backing::OnDemand { table, shift, eqn: *eqn })
+        Ok(Backing::OnDemand { table, shift, eqn: *eqn, context })
     }
 
     fn pinned(&self, worker: usize, command: &CreateMr) -> Result<Backing, Refused> {

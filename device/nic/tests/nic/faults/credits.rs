@@ -10,7 +10,8 @@ use crate::support::*;
 
 #[test]
 fn credits_bound_the_requests_and_pass_on_in_order() {
-    let config = NicConfig { page_request_credits: 2, fault_window: 1, ..NicConfig::default() };
+    // Half of them for one process.
+    let config = NicConfig { page_request_credits: 4, fault_window: 1, ..NicConfig::default() };
     let mut pair = Pair::on(Bench::new(config), PATIENT);
     let mut others = more_pairs(&pair, 4);
     for ((a, _), page) in others.iter_mut().zip(0..) {
@@ -94,7 +95,8 @@ fn waiting_for_a_credit_times_out_too() {
 fn a_timeout_is_an_error_and_the_index_stays_in_use_until_the_answer_comes() {
     let config = NicConfig {
         page_request_timeout_ns: Some(1000),
-        page_request_credits: 2,
+        // Half of them for one process.
+        page_request_credits: 4,
         fault_window: 1,
         ..NicConfig::default()
     };

@@ -3,6 +3,7 @@
 mod ahead;
 mod credits;
 mod interface;
+mod quotas;
 mod refusals;
 mod requests;
 mod waiters;
