@@ -21,6 +21,7 @@ mod turn;
 mod waiting;
 
 use refault_abi::event::QpEvent;
+use refault_bus::Pasid;
 use refault_bus::pri::{PageGroupResponse, ResponseCode};
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::sync::lock;
@@ -150,6 +151,18 @@ impl Engine {
     pub(crate) fn forget_faults(&self, key: u32, eqn: u32) {
         self.workers.wake(&self.qps, self.faults.forget_region(key));
         self.events.forget(eqn, |event| matches!(event, Event::PageFault(fault) if fault.key == key));
+    }
+
+    /// Calls off what is about to be asked for of a context's pages, and of its process'; the waiters retry.
+    pub(crate) fn call_off_faults(&self, context: u32, pasid: Option<Pasid>) {
+        let wakeups = self.faults.call_off(&self.memory.fabric.endpoint, context, pasid);
+        self.workers.wake(&self.qps, wakeups);
+    }
+
+    /// Calls off all page requests that are about to be sent; the waiters retry.
+    pub(crate) fn call_off_page_requests(&self) {
+        let wakeups = self.faults.call_off_requests(&self.memory.fabric.endpoint);
+        self.workers.wake(&self.qps, wakeups);
     }
 
     /// Forgets all page requests; their waiters retry.

@@ -80,6 +80,11 @@ impl PageFaults {
         self.lock().outstanding.ask(slot)
     }
 
+    /// Calls off the faults of a context that are still to be reported. Their waiters retry.
+    pub(super) fn call_off(&self, context: u32) -> Vec<Wakeup> {
+        self.lock().outstanding.call_off(|miss| miss.owner == context)
+    }
+
     /// Forgets the faults of a region that is gone or revoked: the waiters retry, and fail.
     pub(super) fn forget(&self, key: u32) -> Vec<Wakeup> {
         self.lock().outstanding.forget(|miss| miss.space == AddressSpace::Region(key))

@@ -62,6 +62,29 @@ impl Faults {
         self.requests.awaits_answer(pasid)
     }
 
+    /// Calls off the page faults of a context, and the page requests of its process, that a worker is about to ask for.
+    /// When this returns, none is under way. The caller has seen to it that no more are claimed. The waiters retry.
+    pub(crate) fn call_off(&self, endpoint: &Endpoint, context: u32, pasid: Option<Pasid>) -> Vec<Wakeup> {
+        let mut wakeups = self.events.call_off(context);
+        if pasid.is_some() {
+            wakeups.extend(self.requests.call_off(endpoint, pasid));
+        }
+        self.pass_askers();
+        wakeups
+    }
+
+    /// Calls off all page requests that a worker is about to send, likewise.
+    pub(crate) fn call_off_requests(&self, endpoint: &Endpoint) -> Vec<Wakeup> {
+        let wakeups = self.requests.call_off(endpoint, None);
+        self.pass_askers();
+        wakeups
+    }
+
+    /// Waits until no worker is asking for a page that it began to ask for before.
+    fn pass_askers(&self) {
+        self.asking.iter().for_each(|worker| drop(lock(worker)));
+    }
+
     /// Held while `worker` asks for a page.
     fn asking(&self, worker: usize) -> MutexGuard<'_, ()> {
         lock(&self.asking[worker])

@@ -56,11 +56,18 @@ pub(crate) fn endpoint(config: &NicConfig, msi: Arc<dyn MsiSink>) -> Endpoint {
 }
 
 impl Front {
-    /// Serves a change in configuration space.
+    /// Serves a change in configuration space. The endpoint has its new switches; when this returns, nothing is under way
+    /// that a switch forbids which was turned off: no access to memory, and no page request.
     pub(crate) fn config_changed(&self, effect: &ConfigEffect) {
         let Engine { memory, faults, .. } = &self.engine;
-        if effect.turned_off(Controls::ats) || effect.turned_off(Controls::pasid) {
+        let off = |switch: fn(Controls) -> bool| effect.turned_off(switch);
+        if off(Controls::ats) || off(Controls::pasid) {
             memory.flush();
+        } else if off(Controls::bus_master) || off(Controls::memory_space) {
+            memory.pass_guards();
+        }
+        if off(Controls::bus_master) || off(Controls::ats) || off(Controls::pasid) || off(Controls::pri) {
+            self.engine.call_off_page_requests();
         }
         if effect.turned_on(Controls::pri) {
             faults.set_allocation(memory.fabric.endpoint.pri_allocation());

@@ -13,6 +13,7 @@ mod moderation;
 mod neighbours;
 mod not_ready;
 mod on_demand;
+mod quiet;
 mod races;
 mod sampling;
 mod scale;

@@ -3,11 +3,14 @@
 use refault_abi::codes::{
     CAUSE_KEY, OP_SEND, QPS_ERR, QPS_RESET, QPS_RTR, QPS_RTS, WC_REM_ACCESS_ERR, WC_RETRY_EXC_ERR, WC_SUCCESS,
 };
-use refault_abi::command::{CMD_STOP_CONTEXT, ModifyQp};
+use refault_abi::command::{CMD_DESTROY_CONTEXT, CMD_STOP_CONTEXT, ModifyQp, ObjectId};
 use refault_bus::pri::ResponseCode;
+use refault_bus::probe::Stage;
+use zerocopy::IntoBytes;
 
 use crate::support::driver::*;
 use crate::support::neighbour::*;
+use crate::support::table::OnDemand;
 use crate::support::*;
 
 const HEAP: u64 = 0x7f00_0000_0000;
@@ -69,6 +72,45 @@ fn a_process_that_is_stopped_is_a_peer_that_does_not_answer_and_nothing_lands_th
     pair.cq_a.expect(&pair.bench, WC_RETRY_EXC_ERR);
     assert_eq!(pair.bench.bytes(gpa, 8), [0; 8]);
     assert!(pair.bench.iommu.take_requests().is_empty());
+}
+
+/// Stops the neighbour between the miss and what would be sent for it. Whether that was answered.
+fn stop_at_the_next_miss(bench: &Bench, neighbour: &Neighbour) -> impl Fn(&Bench) -> bool + use<> {
+    let context = ObjectId { id: neighbour.context, reserved: 0 };
+    let token = bench.prepare_command(1, CMD_STOP_CONTEXT, context.as_bytes());
+    bench.probe.at(Stage::Miss, bench.ring_lane(1));
+    move |bench| (0..4).any(|slot| bench.response(1, slot).token == token)
+}
+
+/// The requester is another context's, so stopping the context does not stop it.
+#[test]
+fn no_page_request_of_a_process_leaves_after_it_was_stopped() {
+    let mut pair = Pair::unconnected(Bench::default());
+    let neighbour = Neighbour::connected(&pair, ModifyQp { timeout: 1, retry_count: 0, ..PATIENT });
+    let is_stopped = stop_at_the_next_miss(&pair.bench, &neighbour);
+    pair.run(&pair.write(1, 0x2000, HEAP, neighbour.process));
+    assert!(is_stopped(&pair.bench));
+    assert!(pair.bench.iommu.take_requests().is_empty());
+    pair.bench.advance(TIMEOUT_NS);
+    pair.cq_a.expect(&pair.bench, WC_RETRY_EXC_ERR);
+    let stats = pair.bench.nic.stats();
+    assert_eq!((stats.page_requests, stats.page_requests_called_off), (0, 1));
+    // No answer is owed: the PASID may be unbound.
+    neighbour.empty_context(&pair.bench);
+    pair.bench.id_command(CMD_DESTROY_CONTEXT, neighbour.context).unwrap();
+}
+
+#[test]
+fn no_page_fault_of_a_process_is_reported_after_it_was_stopped() {
+    let mut pair = Pair::unconnected(Bench::default());
+    let neighbour = Neighbour::connected(&pair, ModifyQp { timeout: 1, retry_count: 0, ..PATIENT });
+    let mut region = OnDemand::new(&pair.bench, neighbour.pd, HEAP, 0x2000);
+    let is_stopped = stop_at_the_next_miss(&pair.bench, &neighbour);
+    pair.run(&pair.write(1, 0x2000, HEAP, region.key));
+    assert!(is_stopped(&pair.bench));
+    assert!(region.faults(&pair.bench).is_empty());
+    pair.bench.advance(TIMEOUT_NS);
+    pair.cq_a.expect(&pair.bench, WC_RETRY_EXC_ERR);
 }
 
 #[test]

@@ -33,12 +33,20 @@ impl Front {
     }
 
     /// Everything of the context stops: its queue pairs go to ERR, and when this is answered no access of
-    /// theirs, or to their memory, is in flight. Page requests that were sent stay open until answered.
+    /// theirs, or to their memory, is in flight. Page requests that were sent stay open until answered; whoever was about
+    /// to send another one does not.
     pub(super) fn stop_context(&self, id: u32) -> Reply {
-        lock(&self.objects).contexts.find(id)?.stopped = true;
+        let pasid = {
+            let mut objects = lock(&self.objects);
+            let context = objects.contexts.find(id)?;
+            context.stopped = true;
+            context.pasid
+        };
         let Engine { memory, qps, .. } = &self.engine;
         qps.iter().filter(|qp| qp.context() == id).for_each(|qp| self.engine.fail_qp(qp, false));
+        // Pages are claimed under a guard: afterwards no more are claimed.
         memory.pass_guards();
+        self.engine.call_off_faults(id, pasid);
         DONE
     }
 

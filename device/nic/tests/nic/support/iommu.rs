@@ -44,6 +44,11 @@ impl ScriptedIommu {
         self.invalidate(Some(pasid), iova, 12);
     }
 
+    /// Unmaps all of a process without telling the device: only what it has cached still leads anywhere.
+    pub(crate) fn forget(&self, pasid: u32) {
+        self.state.lock().unwrap().pages.retain(|&(of, _), _| of != pasid);
+    }
+
     pub(crate) fn invalidate(&self, pasid: Option<u32>, iova: u64, size_shift: u8) {
         let pasid = pasid.map(|pasid| Pasid::new(pasid).unwrap());
         let nic = self.nic.get().and_then(Weak::upgrade).unwrap();

@@ -71,13 +71,20 @@ impl Interrupts {
     }
 }
 
+/// What a test does at a stage.
+type StageHook = (Stage, Box<dyn FnOnce() + Send>);
+
 /// Probe events that were recorded.
 #[derive(Default)]
-pub(crate) struct Recorder(Mutex<Vec<ProbeEvent>>, Mutex<Vec<RequestEvent>>);
+pub(crate) struct Recorder(Mutex<Vec<ProbeEvent>>, Mutex<Vec<RequestEvent>>, Mutex<Option<StageHook>>);
 
 impl Probe for Recorder {
     fn record(&self, event: &ProbeEvent) {
         self.0.lock().unwrap().push(*event);
+        let hook = self.2.lock().unwrap().take_if(|(stage, _)| *stage == event.stage);
+        if let Some((_, hook)) = hook {
+            hook();
+        }
     }
 
     fn request(&self, event: &RequestEvent) {
@@ -86,6 +93,11 @@ impl Probe for Recorder {
 }
 
 impl Recorder {
+    /// Calls `hook` when `stage` is recorded next, from inside the device.
+    pub(crate) fn at(&self, stage: Stage, hook: impl FnOnce() + Send + 'static) {
+        *self.2.lock().unwrap() = Some((stage, Box::new(hook)));
+    }
+
     pub(crate) fn take(&self) -> Vec<ProbeEvent> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -225,7 +237,8 @@ impl Bench {
         at
     }
 
-    fn standard(&self, id: u8) -> u16 {
+    /// Offset of a standard capability.
+    pub(crate) fn standard(&self, id: u8) -> u16 {
         let mut at = self.config16(0x34) & 0xff;
         while self.config16(at) as u8 != id {
             at = self.config16(at) >> 8;
@@ -336,6 +349,11 @@ impl Bench {
         self.workers.borrow().iter().filter_map(Worker::next_deadline_ns).min()
     }
 
+    /// Hands the last worker over: in benches with persistent memory, the one that writes it out.
+    pub(crate) fn take_storage(&self) -> Worker {
+        self.workers.borrow_mut().pop().unwrap()
+    }
+
     /// Hands the workers over, for threads.
     pub(crate) fn take_workers(&self) -> Vec<Worker> {
         std::mem::take(&mut self.workers.borrow_mut())
@@ -349,11 +367,6 @@ impl Bench {
     {
         self.command_on(0, opcode, request)
     }
-    /// Hands the last worker over: in benches with persistent memory, the one that writes it out.
-    pub(crate) fn take_storage(&self) -> Worker {
-        self.workers.borrow_mut().pop().unwrap()
-    }
-
 
     pub(crate) fn id_command(&self, opcode: CommandOpcode, id: u32) -> Result<(), CommandStatus> {
         self.command::<_, ObjectId>(opcode, &ObjectId { id, reserved: 0 }).map(|_| ())
