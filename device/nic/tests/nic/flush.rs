@@ -233,6 +233,28 @@ fn flushes_of_one_file_share_a_write_out() {
     assert_eq!((stats.flush_writes, stats.flushes_joined), (1, MANY as u64 - 1));
 }
 
+/// Two files lie side by side, and so do their pages in the region.
+#[test]
+fn a_flush_across_two_files_writes_both_out() {
+    let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+    let bench = Bench::with_files(NicConfig::default(), &[&files[0], &files[1]]);
+    let mut pair = Pair::on(bench, OPEN);
+    let border = DISK + PERSISTENT;
+    let start = border - 0x8000;
+    let key = pair.bench.pinned(pair.pd, start, start, 1 << 16, ALL_RIGHTS | FLUSH_RIGHTS);
+    pair.run(&pair.write(1, 1 << 16, start, key));
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    pair.run(&flush(FLUSH_PERSISTENT, 0, 0, key));
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    assert_eq!(pair.bench.hooks.write_outs(), 2);
+    let mut stored = vec![0; 0x8000];
+    for (file, at) in files.iter().zip([PERSISTENT - 0x8000, 0]) {
+        file.read_exact_at(&mut stored, at).unwrap();
+        let offset = if at == 0 { 0x8000 } else { 0 };
+        assert_eq!(stored, pair.bench.bytes(pair.from + offset, 0x8000));
+    }
+}
+
 #[test]
 fn a_queue_pair_that_is_reset_again_and_again_holds_up_no_flush() {
     const RESETS: u64 = 100;

@@ -150,9 +150,18 @@ impl Bench {
 
     /// The same with `PERSISTENT` bytes of the file's behind the memory.
     pub(crate) fn with_file(config: NicConfig, file: &File) -> Self {
-        file.set_len(PERSISTENT).unwrap();
-        let file = FileOffset::new(file.try_clone().unwrap(), 0);
-        let bench = Self::powered(config, Some((GuestAddress(MEMORY), PERSISTENT as usize, Some(file))));
+        Self::with_files(config, &[file])
+    }
+
+    /// The same with several files, one behind the other.
+    pub(crate) fn with_files(config: NicConfig, files: &[&File]) -> Self {
+        let region = |(file, base): (&&File, _)| {
+            file.set_len(PERSISTENT).unwrap();
+            let file = FileOffset::new(file.try_clone().unwrap(), 0);
+            (GuestAddress(base), PERSISTENT as usize, Some(file))
+        };
+        let bases = (MEMORY..).step_by(PERSISTENT as usize);
+        let bench = Self::powered(config, files.iter().zip(bases).map(region).collect());
         bench.switch_on();
         bench.enable();
         bench
@@ -160,10 +169,10 @@ impl Bench {
 
     /// The machine as after power-on.
     pub(crate) fn cold(config: NicConfig) -> Self {
-        Self::powered(config, None)
+        Self::powered(config, Vec::new())
     }
 
-    fn powered(config: NicConfig, more: Option<(GuestAddress, usize, Option<FileOffset>)>) -> Self {
+    fn powered(config: NicConfig, more: Vec<(GuestAddress, usize, Option<FileOffset>)>) -> Self {
         let regions = [
             (GuestAddress(0), SECOND_REGION as usize, None),
             (GuestAddress(SECOND_REGION), (MEMORY - SECOND_REGION) as usize, None),
