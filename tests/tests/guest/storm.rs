@@ -154,7 +154,7 @@ fn storms_on_tables_of_the_regions_lose_nothing_with_two_cpus() {
     storms("odp", 2, "");
 }
 
-/// Nothing but the driver's own invalidations keeps the NIC from a page then: unmapping its DMA address has no effect.
+/// Pages have the addresses of memory then, so a page used too long is another owner's at once. Unmapping does nothing.
 #[test]
 fn storms_without_an_iommu_lose_nothing() {
     storms("odp", 2, "intel_iommu=off");
