@@ -1,8 +1,8 @@
 //! The sandbox of a process that runs a guest: what the process may still do if the guest takes it over.
 //!
-//! [`enter`] limits the whole process, for good: files and TCP ports by Landlock ([`files`]), system calls by seccomp
-//! ([`syscalls`](crate::syscalls)), resources by limits ([`limits`]). Each thread then gives up what its work does not need. A
-//! file that is not granted fails with "Permission denied".
+//! [`enter`] limits the whole process, for good: files and TCP ports by Landlock (`files`), system calls by seccomp
+//! ([`syscalls`](mod@crate::syscalls)), resources by limits (`limits`). Each thread then gives up what its work does not
+//! need. A file that is not granted fails with "Permission denied".
 //!
 //! A kernel may lack Landlock, seccomp or both: then the process goes on without, and says so.
 

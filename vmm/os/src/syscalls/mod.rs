@@ -2,8 +2,8 @@
 //!
 //! Filters add up: a thread may do what all of its filters allow. The kernel evaluates them only for system calls, and
 //! remembers which calls are allowed whatever their arguments: these cost the same as without. One whose arguments are looked
-//! at, such as the request that sends an interrupt, takes two to three times as long. A device's DMA is no system call. A call that is not allowed
-//! ends the process with a message and status 125 ([`violation`]).
+//! at, such as the request that sends an interrupt, takes two to three times as long. A device's DMA is no system call. A
+//! call that is not allowed ends the process with a message and status 125 (`violation`).
 #![expect(unsafe_code, reason = "the kernel is asked for what it offers by a system call without a wrapper")]
 
 mod lists;
