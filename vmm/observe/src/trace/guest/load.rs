@@ -49,7 +49,9 @@ impl GuestTrace {
             let extension = entry.extension().and_then(|extension| extension.to_str());
             match extension {
                 Some("raw") => trace.take_events(&read(&entry)?, &formats),
-                Some("stats") => trace.lost += lost(&String::from_utf8_lossy(&read(&entry)?)),
+                Some("stats") => {
+                    trace.lost = trace.lost.saturating_add(lost(&String::from_utf8_lossy(&read(&entry)?)));
+                }
                 _ => {}
             }
         }
@@ -90,7 +92,7 @@ fn lost(stats: &str) -> u64 {
     const KINDS: [&str; 3] = ["overrun: ", "commit overrun: ", "dropped events: "];
     let count =
         |line: &str| KINDS.iter().find_map(|kind| line.strip_prefix(kind)?.trim().parse::<u64>().ok());
-    stats.lines().filter_map(count).sum()
+    stats.lines().filter_map(count).fold(0, u64::saturating_add)
 }
 
 fn printable(line: &str) -> String {
@@ -106,6 +108,7 @@ mod tests {
         let stats = "entries: 5\noverrun: 1\ncommit overrun: 2\nbytes: 100\nnow ts:  3.5\ndropped events: 40\nread events: 7\n";
         assert_eq!(lost(stats), 43);
         assert_eq!(lost("overrun: many\n"), 0);
+        assert_eq!(lost(&format!("overrun: {}\ndropped events: 1\n", u64::MAX)), u64::MAX);
     }
 
     #[test]

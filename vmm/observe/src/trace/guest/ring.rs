@@ -24,7 +24,8 @@ const TIME_KEPT: u64 = 0xf8 << 56;
 
 /// Calls `each` with the time and data of every event; returns the number of lost events that the pages record.
 pub(super) fn read(bytes: &[u8], mut each: impl FnMut(u64, &[u8])) -> u64 {
-    bytes.chunks_exact(PAGE).map(|page| read_page(page, &mut each)).sum()
+    let lost = bytes.chunks_exact(PAGE).map(|page| read_page(page, &mut each));
+    lost.fold(0, u64::saturating_add)
 }
 
 fn read_page(page: &[u8], each: &mut impl FnMut(u64, &[u8])) -> u64 {
@@ -142,6 +143,14 @@ mod tests {
         bytes[HEADER + 8] = 33;
         bytes.extend(page(2, MISSED, &[]));
         assert_eq!(all(&bytes).1, 34);
+    }
+
+    #[test]
+    fn a_page_that_claims_to_have_lost_everything_adds_up_with_others() {
+        let mut bytes = page(1, MISSED | MISSED_STORED, &[]);
+        bytes[HEADER..HEADER + 8].fill(0xff);
+        bytes.extend(page(2, MISSED, &[]));
+        assert_eq!(all(&bytes).1, u64::MAX);
     }
 
     #[test]
