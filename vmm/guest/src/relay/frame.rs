@@ -108,13 +108,12 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Adds received bytes and returns the frames that they complete.
+    /// Adds received bytes and appends the frames that they complete to `frames`.
     ///
     /// # Errors
-    /// The bytes are not a frame: the channel cannot be used any further.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Frame>, FrameError> {
+    /// The bytes are not a frame: the channel cannot be used any further. Frames before them are appended all the same.
+    pub fn push(&mut self, bytes: &[u8], frames: &mut impl Extend<Frame>) -> Result<(), FrameError> {
         self.pending.extend(bytes);
-        let mut frames = Vec::new();
         let mut rest = self.pending.as_slice();
         while let Some((&[kind, low, high], behind)) = rest.split_first_chunk::<HEADER>() {
             let length = usize::from(u16::from_le_bytes([low, high]));
@@ -122,11 +121,11 @@ impl Decoder {
                 return Err(FrameError::Length { kind, length });
             }
             let Some((payload, behind)) = behind.split_at_checked(length) else { break };
-            frames.push(Frame::decode(kind, payload.to_vec())?);
+            frames.extend([Frame::decode(kind, payload.to_vec())?]);
             rest = behind;
         }
         self.pending = rest.to_vec();
-        Ok(frames)
+        Ok(())
     }
 }
 
@@ -153,18 +152,26 @@ mod tests {
         let bytes: Vec<u8> = every_kind().iter().flat_map(Frame::encode).collect();
         for size in [1, 2, 3, 5, 64, bytes.len()] {
             let mut decoder = Decoder::default();
-            let frames: Vec<_> =
-                bytes.chunks(size).flat_map(|chunk| decoder.push(chunk).expect("valid")).collect();
+            let mut frames = Vec::new();
+            bytes.chunks(size).for_each(|chunk| decoder.push(chunk, &mut frames).expect("valid"));
             assert_eq!(frames, every_kind(), "in pieces of {size}");
         }
     }
 
     #[test]
     fn invalid_frames_are_refused() {
-        assert_eq!(Decoder::default().push(&[0x7f, 0, 0]), Err(FrameError::Type(0x7f)));
+        let refused = |bytes: &[u8]| Decoder::default().push(bytes, &mut Vec::new());
+        assert_eq!(refused(&[0x7f, 0, 0]), Err(FrameError::Type(0x7f)));
         let long = FrameError::Length { kind: INPUT, length: 0xffff };
-        assert_eq!(Decoder::default().push(&[INPUT, 0xff, 0xff]), Err(long));
+        assert_eq!(refused(&[INPUT, 0xff, 0xff]), Err(long));
         let short = FrameError::Length { kind: EXIT, length: 1 };
-        assert_eq!(Decoder::default().push(&[EXIT, 1, 0, 7]), Err(short));
+        assert_eq!(refused(&[EXIT, 1, 0, 7]), Err(short));
+    }
+
+    #[test]
+    fn a_frame_before_an_invalid_one_is_not_lost() {
+        let mut frames = Vec::new();
+        let error = Decoder::default().push(&[OUTPUT, 1, 0, b'x', 0x7f, 0, 0], &mut frames);
+        assert_eq!((error, frames), (Err(FrameError::Type(0x7f)), vec![Frame::Output(b"x".to_vec())]));
     }
 }

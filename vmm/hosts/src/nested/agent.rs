@@ -202,7 +202,7 @@ impl Incoming {
                 // The host's end is not connected yet.
                 std::thread::sleep(Duration::from_millis(1));
             }
-            self.frames.extend(self.decoder.push(buffer.get(..count).unwrap_or_default())?);
+            self.decoder.push(buffer.get(..count).unwrap_or_default(), &mut self.frames)?;
         }
     }
 

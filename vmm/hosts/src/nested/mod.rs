@@ -257,7 +257,9 @@ fn relay_output(mut channel: impl Read, credit: &Credit, ours: &OwnStreams) -> R
         if count == 0 {
             return Ok(None);
         }
-        for frame in decoder.push(buffer.get(..count).unwrap_or_default())? {
+        let mut frames = Vec::new();
+        let pushed = decoder.push(buffer.get(..count).unwrap_or_default(), &mut frames);
+        for frame in frames {
             match frame {
                 Frame::Output(bytes) => output.write_all(&bytes)?,
                 Frame::Errors(bytes) => errors.write_all(&bytes)?,
@@ -266,6 +268,7 @@ fn relay_output(mut channel: impl Read, credit: &Credit, ours: &OwnStreams) -> R
                 Frame::Job(_) | Frame::Input(_) | Frame::Size(..) | Frame::Report => {}
             }
         }
+        pushed?;
     }
 }
 

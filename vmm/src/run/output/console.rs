@@ -156,7 +156,9 @@ pub(crate) struct StreamPort {
 
 impl StreamPort {
     fn take(&mut self, bytes: &[u8]) -> Result<(), String> {
-        for frame in self.decoder.push(bytes).map_err(|error| error.to_string())? {
+        let mut frames = Vec::new();
+        let pushed = self.decoder.push(bytes, &mut frames);
+        for frame in frames {
             let written = match frame {
                 Frame::Output(bytes) => self.output.write_all(&bytes).and_then(|()| self.output.flush()),
                 Frame::Errors(bytes) => self.errors.write_all(&bytes).and_then(|()| self.errors.flush()),
@@ -168,7 +170,7 @@ impl StreamPort {
             };
             written.map_err(|error| format!("the command's output cannot be written: {error}"))?;
         }
-        Ok(())
+        pushed.map_err(|error| error.to_string())
     }
 }
 
