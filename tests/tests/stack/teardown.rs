@@ -10,7 +10,7 @@ use refault_abi::command::{CMD_DESTROY_MR, CMD_DESTROY_QP};
 use refault_bus::Iova;
 use refault_bus::pri::ResponseCode;
 use refault_model::memory::FRAME;
-use refault_model::nic::work;
+use refault_model::nic::{OnDemandRegion, PageFaultQueue, Umem, work};
 use refault_model::vtd::{Answer, QueuedRequest};
 use refault_nic::NicConfig;
 use refault_rig::clock::WallClock;
@@ -240,4 +240,16 @@ fn a_process_killed_a_hundred_times_with_faults_in_flight_leaves_nothing_behind(
     assert!(machine.unit.page_requests.is_empty());
     assert_eq!(machine.unit.take_faults(), (vec![], false));
     assert_usable(&machine, 1);
+}
+
+#[test]
+fn a_machine_with_an_on_demand_region_is_freed_as_a_whole() {
+    let (machine, session) = ready(MachineSetup::default());
+    let driver = Arc::downgrade(&machine.driver);
+    let faults = PageFaultQueue::new(&machine.driver, 1, 6).unwrap();
+    let region =
+        OnDemandRegion::create(&machine.driver, session.pd, (TARGET, AREA), ACCESS_LOCAL_WRITE, &faults);
+    let umem = Umem::begin(region.unwrap(), &session.process, &faults);
+    drop((umem, faults, session, machine));
+    assert!(driver.upgrade().is_none(), "something still holds the driver");
 }

@@ -14,7 +14,8 @@ use crate::{ModelError, Process};
 pub struct Umem {
     region: Arc<OnDemandRegion>,
     process: Weak<Process>,
-    faults: Arc<PageFaultQueue>,
+    /// Weak, because the queue holds the handlers of all regions, this one among them.
+    faults: Weak<PageFaultQueue>,
 }
 
 impl Umem {
@@ -25,7 +26,8 @@ impl Umem {
         process: &Arc<Process>,
         faults: &Arc<PageFaultQueue>,
     ) -> Arc<Self> {
-        let umem = Arc::new(Self { region, process: Arc::downgrade(process), faults: faults.clone() });
+        let umem =
+            Arc::new(Self { region, process: Arc::downgrade(process), faults: Arc::downgrade(faults) });
         process.notify(umem.clone());
         faults.handle(umem.region.region(), umem.clone());
         umem
@@ -57,7 +59,9 @@ impl Umem {
     ///
     /// As [`OnDemandRegion::destroy`].
     pub fn end(self: &Arc<Self>) -> Result<(), ModelError> {
-        self.faults.stop_handling(self.region.region());
+        if let Some(faults) = self.faults.upgrade() {
+            faults.stop_handling(self.region.region());
+        }
         self.region.destroy()?;
         if let Some(process) = self.process.upgrade() {
             let notifier: Arc<dyn Notifier> = self.clone();
