@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod bench_fault;
 pub mod bench_rig;
+pub mod fuzz;
 pub mod hooked;
 pub mod machine;
 pub mod plain_device;

@@ -44,8 +44,8 @@ const CRATES: [(&str, &str, &[&str]); 18] = [
         "refault-tests",
         "tests",
         &[
-            "bus", "pci", "nic", "iommu", "abi", "model", "vmm", "os", "rig", "observe", "lab", "guest",
-            "hosts",
+            "bus", "pci", "nic", "iommu", "abi", "model", "vmm", "os", "timing", "rig", "observe", "lab",
+            "guest", "hosts",
         ],
     ),
 ];

@@ -6,6 +6,7 @@ mod device_records;
 mod end;
 mod execute;
 mod experiment;
+pub mod from_guest;
 pub mod guest_log;
 pub mod job;
 mod lifecycle;

@@ -5,6 +5,8 @@ mod outlets;
 pub(super) mod streams;
 mod verdicts;
 
-pub(super) use self::console::{ANSWERS, GuestStatus, INPUT_WINDOW, PortState};
+pub(super) use self::console::{
+    ANSWERS, ControlPort, GuestStatus, INPUT_WINDOW, LogPort, PortState, StreamPort,
+};
 pub(super) use self::outlets::{Ends, Outputs, ending};
 pub(super) use self::verdicts::Verdicts;
