@@ -30,6 +30,9 @@ impl Iommu {
 
     /// Empties the devices that `matches` selects, and waits for all their accesses.
     pub(crate) fn empty_devices(&self, matches: impl Fn(Bdf) -> bool) {
-        self.endpoints.matching(matches).iter().for_each(|endpoint| endpoint.invalidate(EVERYTHING));
+        for endpoint in self.endpoints.matching(matches) {
+            self.counters.device_tlbs_emptied.increment();
+            endpoint.invalidate(EVERYTHING);
+        }
     }
 }

@@ -48,6 +48,8 @@ counters! {
     iotlb_invalidations,
     /// Device-TLB invalidations (types 3 and 8).
     device_tlb_invalidations,
+    /// Device TLBs emptied by a command, a context invalidation or a reset, without a descriptor.
+    device_tlbs_emptied,
     /// Wait descriptors (type 5).
     waits,
     /// PASID-based IOTLB invalidations (type 6).
