@@ -8,8 +8,8 @@
  * context until the kernel has answered every page request of its PASID, and
  * the kernel may be waiting for a frozen filesystem, or for a FUSE daemon that
  * never answers. Unbinding waits in the kernel for the page faults of all
- * processes, not only of its own. So neither is done by whoever closes the
- * file: a work item for each bond does it, and retries as long as it takes.
+ * processes, not only of its own. So closing the file does neither: a work
+ * item for each bond does both, and retries as long as it takes.
  */
 
 #include <linux/iommu.h>
@@ -22,7 +22,7 @@
 #define REFAULT_LEAVE_FIRST 1
 #define REFAULT_LEAVE_LAST 1000
 
-/* Bonds that may be leaving at once. Whoever closes one more waits. */
+/* Bonds that may be leaving at once. Closing one more waits. */
 #define REFAULT_MAX_LEAVING 1024
 
 /* For what a dead NIC had sent to reach the kernel, in milliseconds. */

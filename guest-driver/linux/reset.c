@@ -70,8 +70,8 @@ static void refault_end_dma(struct refault_dev *dev)
  * refault_silence() - Have the NIC do no more DMA and get no more commands.
  * @dev: the NIC
  *
- * On return no access to memory is in flight, whoever was first to call this:
- * as soon as others see the NIC dead, they free memory that it was using. May
+ * On return no access to memory is in flight, even if another caller came
+ * first: as soon as others see the NIC dead, they free memory that it was using. May
  * be called from any context.
  *
  * Return: whether this call did it.

@@ -127,7 +127,7 @@ impl Iommu {
     /// Checks a request against the tables, writes it into its queue, and raises the event if need be.
     ///
     /// The queue is locked before the tables are unlocked: once the entry that admitted the request has been invalidated,
-    /// whoever locks the queue finds the request in it.
+    /// the request is in the queue.
     ///
     /// # Errors
     ///

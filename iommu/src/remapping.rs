@@ -86,7 +86,7 @@ impl Remapping {
         request: &TranslationRequest,
     ) -> Result<Translation, RemappingError> {
         let is_plain = request.kind == RequestKind::Untranslated && request.pasid.is_none();
-        // Not noted: whoever turns translation on waits for all devices.
+        // Not noted: turning translation on waits for all devices.
         if !self.enabled {
             return if is_plain { Ok(identity(request.iova)) } else { Err(RemappingError::Disabled) };
         }

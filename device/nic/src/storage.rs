@@ -1,8 +1,8 @@
 //! What waits for the host's storage: FLUSH requests, by the region of persistent memory that must be written out.
 //!
-//! One write-out serves all that wait for its region when it begins; who comes later waits for the next. Regions take
-//! turns, so nobody waits for more than one write-out of each, and the one under way. A queue pair waits for one region at
-//! a time, and is forgotten when it waits no more: its place in here is all the memory that it can use.
+//! One write-out serves all requests that wait for its region when it begins; later ones wait for the next. Regions take
+//! turns, so a request waits at most for the write-out in flight and for one of each region. A queue pair waits for one
+//! region at a time and is removed when it stops waiting, so it never takes more memory than one entry.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -24,9 +24,9 @@ pub(crate) struct StorageStats {
 
 #[derive(Default)]
 struct Waiting {
-    /// Regions to write out, in turn: each is here once, and maybe nobody waits for it any more.
+    /// Regions to write out, in turn. Each is here once, even if all its waiters have left since.
     turns: VecDeque<GpaRange>,
-    /// Who waits for each of them, by slot.
+    /// The waiters of each, by slot.
     waiters: FxHashMap<GpaRange, FxHashMap<u32, Waiter>>,
     /// The region that each slot waits for.
     regions: FxHashMap<u32, GpaRange>,
@@ -55,7 +55,7 @@ impl Storage {
         is_new
     }
 
-    /// The slot of queue pair `qpn` waits no more, if it did.
+    /// Removes the waiter in the slot of queue pair `qpn`, if there is one.
     pub(crate) fn leave(&self, qpn: u32) {
         let Waiting { waiters, regions, stats, .. } = &mut *lock(&self.0);
         let slot = slot_of(qpn);
@@ -66,7 +66,7 @@ impl Storage {
         stats.abandoned += 1;
     }
 
-    /// The region whose turn it is, and who waits for it; `None` if nobody does any more.
+    /// The region whose turn it is, and its waiters; `None` if all have left.
     pub(crate) fn next(&self) -> Option<(GpaRange, Vec<Waiter>)> {
         let Waiting { turns, waiters, regions, stats } = &mut *lock(&self.0);
         let region = turns.pop_front()?;
@@ -120,12 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_pair_waits_once_and_who_has_left_is_not_served() {
+    fn a_queue_pair_waits_once_and_is_not_served_after_it_left() {
         let storage = Storage::default();
         let turns =
             (0..1000u64).filter(|&ticket| storage.wait(waiter(1, ticket), region(ticket % 2))).count();
         assert_eq!((turns, lock(&storage.0).regions.len()), (2, 1));
-        // Nobody waits for the first region any more: it is not written out.
+        // The first region has no waiters left: it is not written out.
         assert_eq!([next(&storage), next(&storage)], [None, Some((1, vec![1]))]);
         storage.wait(waiter(1, 1), region(3));
         storage.leave(1);

@@ -19,8 +19,8 @@ pub(crate) const MAX_PIECES: usize = 4;
 /// Most bytes of inline data.
 pub(crate) const MAX_INLINE_BYTES: usize = 64;
 
-/// Rights that the device knows: to write locally, and those that its operations need. No region and no queue pair has
-/// another one, also if drivers have a name for it.
+/// Rights that the device knows: to write locally, and those that its operations need. Regions and queue pairs
+/// have no others, even if drivers have names for some.
 pub(crate) const SUPPORTED_RIGHTS: AccessRights = ACCESS_LOCAL_WRITE
     .union(ACCESS_REMOTE_WRITE)
     .union(ACCESS_REMOTE_READ)

@@ -164,7 +164,7 @@ static void scribble(void)
 		((volatile uint64_t *)area->start)[rng_below(&rng, words)] = odd_value();
 }
 
-/* Maps the device file as nobody should. */
+/* Maps the device file in every wrong way. */
 static void map_oddly(const struct verbs_port *port)
 {
 	static const int protections[] = { PROT_READ, PROT_WRITE, PROT_READ | PROT_WRITE,

@@ -33,7 +33,7 @@ fn a_page_on_a_frozen_file_system_holds_up_only_its_own_requests() {
     assert!(said.stdout.contains("all done") && !said.stdout.contains("NOT OK"), "{said:#?}");
 }
 
-/// Their number depends on the time that the first five take. That they die is no trouble, so the kernel is told not to
+/// Their number depends on the time that the first five take. They are meant to die, so the kernel is set not to
 /// log it.
 const HOSTILE: &str = r#"
 echo 0 >/proc/sys/debug/exception-trace

@@ -78,7 +78,7 @@ impl Turn<'_, '_> {
             }
             Wait::Until { deadline_ns } if is_past(deadline_ns) => Waited::Over,
             Wait::Until { .. } => Waited::NotYet,
-            // Whoever had this turn queued, only the peer's own state counts: the request is handed over once more.
+            // The cause of this turn does not matter, only the peer's state does: the request is handed over once more.
             Wait::Peer => Waited::Over,
         };
         if !matches!(waited, Waited::NotYet | Waited::NotReady) {

@@ -47,8 +47,8 @@ pub(crate) struct Ask {
 
 /// Claims pages on behalf of a requester.
 ///
-/// The requester is locked, and the guard under which a page was found missing is held: so whoever changes what pages may
-/// be asked for, and passes the guards, finds every page claimed that could be before.
+/// The requester is locked, and the guard under which the page was found missing is still held. So a command that forbids
+/// further requests, and then passes the guards, finds every earlier one already claimed.
 pub(crate) struct Asker<'a> {
     pub(crate) faults: &'a Faults,
     pub(crate) config: &'a NicConfig,
@@ -106,8 +106,8 @@ impl Asker<'_> {
         Ok(asks)
     }
 
-    /// Claims a page of a datagram's receiver, on the receiver's behalf, and parks nobody. If credits are short it does
-    /// not: the next datagram asks again. Returns what must be asked for.
+    /// Claims a page of a datagram's receiver, on the receiver's behalf, and parks neither end. If credits are short, it
+    /// claims nothing: the next datagram tries again. Returns what must be asked for.
     ///
     /// # Errors
     ///

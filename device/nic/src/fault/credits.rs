@@ -1,9 +1,10 @@
-//! Credits: how many pages may be outstanding at once, who holds them, and who waits for one.
+//! Credits: how many pages may be outstanding at once, which processes hold them, and which wait for one.
 //!
-//! A page takes a credit until it is answered, also if the device has given it up. Whose page it is, is charged, because
-//! that process decides how soon the answer comes. With a quota, nobody may hold more than it leaves free, and the last
-//! quarter is for those that hold none: so whoever lets pages go unanswered ends up with half of the credits at most, and
-//! others still have theirs. No operation costs more for many waiters than a search in a tree.
+//! A page takes a credit until it is answered, even if the device has given it up. The owner of the page is charged,
+//! because that process decides how soon the answer comes. With a quota, no owner may hold more credits than it leaves
+//! free, and the last quarter is reserved for owners that hold none. So a process that lets pages go unanswered gets half
+//! of the credits at most, and the others still get theirs. With many waiters, no operation costs more than a search in a
+//! tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +16,14 @@ use crate::qp::answer::{Place, Waiter};
 pub(crate) struct Credits {
     total: u32,
     used: u32,
-    /// Whether owners are told apart.
+    /// Whether each owner is limited to its share; otherwise all are one owner.
     quota: bool,
     /// Credits of each owner that holds any.
     held: FxHashMap<u32, u32>,
     /// Waiters, by owner and order.
     queue: BTreeMap<(u32, u64), Waiter>,
-    /// Owners with waiters: who holds fewest comes first, then who waits longest. Credits held, order of the first
-    /// waiter, owner.
+    /// Owners with waiters, as (credits held, order of the first waiter, owner): the owner with the fewest credits comes
+    /// first, then the one that has waited longest.
     ranks: BTreeSet<(u32, u64, u32)>,
 }
 
@@ -94,7 +95,7 @@ impl Credits {
     /// Takes the waiter whose turn it is out of the queue, if there is a credit for it.
     pub(super) fn next(&mut self) -> Option<Waiter> {
         let &(_, since, owner) = self.ranks.first()?;
-        // Whoever holds more may not take one either.
+        // Owners that hold more may not take one either.
         if !self.may_take(owner) {
             return None;
         }
@@ -121,7 +122,7 @@ impl Credits {
         self.held.get(&self.charged(owner)).copied().unwrap_or(0)
     }
 
-    /// Does `work` for whoever is charged for `owner`, and ranks it anew.
+    /// Does `work` for the owner that is charged for `owner`, and updates its rank.
     fn change<R>(&mut self, owner: u32, work: impl FnOnce(&mut Self, u32) -> R) -> R {
         let owner = self.charged(owner);
         if let Some(rank) = self.rank(owner) {
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_credit_goes_to_whoever_holds_fewest_then_to_whoever_waits_longest() {
+    fn a_credit_goes_to_the_owner_with_fewest_then_to_the_longest_waiter() {
         let mut credits = Credits::new(4, true);
         assert_eq!((hoard(&mut credits, 1), hoard(&mut credits, 2), hoard(&mut credits, 3)), (2, 1, 1));
         for (owner, since) in [(1, 10), (2, 11), (4, 13), (5, 12), (2, 9)] {

@@ -63,7 +63,7 @@ impl Faults {
     }
 
     /// Calls off the page faults of a context, and the page requests of its process, that a worker is about to ask for.
-    /// When this returns, none is under way. The caller has seen to it that no more are claimed. The waiters retry.
+    /// When this returns, none is in flight. The caller has made sure that no more are claimed. The waiters retry.
     pub(crate) fn call_off(&self, endpoint: &Endpoint, context: u32, pasid: Option<Pasid>) -> Vec<Wakeup> {
         let mut wakeups = self.events.call_off(context);
         if pasid.is_some() {

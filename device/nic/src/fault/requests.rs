@@ -60,8 +60,8 @@ impl PageRequests {
         self.tracking_busy(endpoint, |outstanding| outstanding.call_off(like))
     }
 
-    /// Claims a page that will be needed soon, if credits are plentiful and no waiter needs one, for `asker` if that is
-    /// to be told.
+    /// Claims a page that will be needed soon, if credits are plentiful and no waiter needs one, for `asker` if it
+    /// wants the answer.
     pub(super) fn prefetch(
         &self,
         endpoint: &Endpoint,

@@ -31,7 +31,7 @@ impl Sender<'_> {
         if is_new {
             record(fabric, Stage::Miss, None, miss, qpn);
         }
-        // Whoever calls pages off waits until this is over.
+        // Held until the page was asked for: a caller that calls pages off waits for it.
         let _asking = self.faults.asking(self.worker);
         match means {
             Means::Request if !may_request(fabric) => {

@@ -46,7 +46,7 @@ enum Slot {
     Open { miss: PageMiss, deadline_ns: Option<u64>, waiters: Waiters, asked: bool },
     /// Given up; the answer may still come.
     Quarantined { miss: PageMiss },
-    /// Called off before the page was asked for. Whoever was to ask frees the slot.
+    /// Called off before the page was asked for. The worker that was about to ask frees the slot.
     CalledOff,
 }
 
@@ -168,8 +168,8 @@ impl Outstanding {
         Claim::New(self.open(index, miss, deadline_ns, Some(waiter)))
     }
 
-    /// Claims a page that will be needed soon, if credits are plentiful and no waiter needs one. `asker` is told how it
-    /// went, if there is one.
+    /// Claims a page that will be needed soon, if credits are plentiful and no waiter needs one. `asker` gets the
+    /// answer, if there is one.
     pub(crate) fn prefetch(
         &mut self,
         miss: PageMiss,
@@ -426,7 +426,7 @@ mod tests {
         let claimed = unit.claim(miss(1), waiter(1), place(1), None);
         let Claim::New(group) = claimed else { panic!("a credit") };
         assert_eq!(claim(&mut unit, 2, 2), Claim::NoCredit);
-        assert!(unit.answer(group, PageAnswer::Retry, |_| true).is_none(), "nobody was asked");
+        assert!(unit.answer(group, PageAnswer::Retry, |_| true).is_none(), "the page was never asked for");
         let woken: Vec<_> = unit.call_off(|_| true).into_iter().map(|(waiter, _)| waiter.qpn).collect();
         assert_eq!(woken, [1, 2]);
         // The slot is not given to another page before its asker has seen it.

@@ -1,9 +1,9 @@
 //! The guard: what makes translate-and-copy one step that an invalidation cannot split.
 //!
-//! A worker holds its guard while it translates and copies a bounded chunk. An invalidation passes through
-//! every guard in turn. A requester is guarded likewise, between a worker's turns and commands. A mutex that is released and taken again at once may never be handed over, and the guest waits
-//! for invalidations with interrupts off. So an interrupter announces itself first; after its chunk a worker leaves the
-//! guard, and queues behind the interrupter on a second mutex.
+//! A worker holds its guard while it translates and copies a bounded chunk. An invalidation passes through every guard in
+//! turn. A requester is guarded in the same way, between a worker's turns and commands. A mutex that is released and taken
+//! again at once may never be handed over, and the guest waits for invalidations with interrupts off. So an interrupter
+//! announces itself first; after its chunk a worker leaves the guard, and queues behind the interrupter on a second mutex.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};

@@ -11,7 +11,7 @@ pub(crate) enum Half {
     Responder,
 }
 
-/// Who waits, and the ticket that the answer must bear.
+/// A half of a queue pair that waits, and the ticket that its answer must bear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waiter {
     pub(crate) qpn: u32,
@@ -22,7 +22,7 @@ pub(crate) struct Waiter {
 /// A place among those that wait for a credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Who is charged.
+    /// The owner that is charged.
     pub(crate) owner: u32,
     /// Ticket of the first wait: the order among an owner's waiters.
     pub(crate) since: u64,

@@ -101,7 +101,7 @@ pub(crate) struct Requester {
     pub(crate) draining: bool,
     /// The rings cannot be read: nothing is left to flush.
     pub(crate) lost: bool,
-    /// The driver was told that the queue pair is in ERR.
+    /// The doorbell record says that the queue pair is in ERR.
     pub(crate) noted_error: bool,
     /// The event of a fatal error was sent.
     pub(crate) reported_fatal: bool,

@@ -394,28 +394,28 @@ fn an_atomic_whose_result_has_no_memory_leaves_the_word_as_it_was() {
 }
 
 #[test]
-fn a_receiver_whose_peer_broke_it_is_told_to_ring_for_what_it_posts() {
+fn the_record_of_a_receiver_whose_peer_broke_it_asks_for_doorbells() {
     let mut pair = Pair::new();
     let word = Gpa(pair.b.record + std::mem::offset_of!(QpDoorbellRecord, in_error) as u64);
-    let told = |pair: &Pair| pair.bench.ram.load_u32(word).unwrap();
+    let in_error = |pair: &Pair| pair.bench.ram.load_u32(word).unwrap();
     pair.b.receive(&pair.bench, 5, &[]);
     pair.run(&pair.write(1, 8, pair.to, pair.rkey));
     pair.cq_a.expect(&pair.bench, WC_SUCCESS);
-    assert_eq!(told(&pair), 0);
+    assert_eq!(in_error(&pair), 0);
     pair.fails(&pair.write(1, 8, pair.to, pair.rkey ^ 2), WC_REM_ACCESS_ERR, CAUSE_KEY);
     // What was posted before needs no doorbell, what is posted from now on does.
-    assert_eq!((pair.cq_b.expect(&pair.bench, WC_WR_FLUSH_ERR).wr_id, told(&pair)), (5, 1));
+    assert_eq!((pair.cq_b.expect(&pair.bench, WC_WR_FLUSH_ERR).wr_id, in_error(&pair)), (5, 1));
     pair.b.receive(&pair.bench, 6, &[]);
     pair.b.ring(&pair.bench);
     pair.bench.settle();
     assert_eq!(pair.cq_b.expect(&pair.bench, WC_WR_FLUSH_ERR).wr_id, 6);
-    // It is told once: in RESET the record is the driver's again.
+    // The word is written once: in RESET the record is the driver's again.
     pair.b.to(&pair.bench, QPS_RESET);
     pair.bench.ram.write(Gpa(pair.b.record), &[0; 128]).unwrap();
     pair.b.received = 0;
     pair.a.to(&pair.bench, QPS_RESET);
     pair.b.raise(&pair.bench, pair.a.qpn, QPS_RTS, PATIENT);
-    assert_eq!(told(&pair), 0);
+    assert_eq!(in_error(&pair), 0);
     pair.b.to(&pair.bench, QPS_ERR);
-    assert_eq!(told(&pair), 1);
+    assert_eq!(in_error(&pair), 1);
 }

@@ -1,6 +1,6 @@
 //! Folders that hold a whole Debian system, and programs that run inside them. Each program has a mount namespace
 //! of its own, so nothing stays mounted. None is root on this machine: users other than root map themselves to root in a user
-//! namespace, and own every file in such a folder; root becomes nobody, who owns only the files to be written.
+//! namespace, and own every file in such a folder; root becomes the user `nobody`, who owns only the files to be written.
 //!
 //! Where root builds, packages are installed by root all the same, because mmdebstrap refuses a user namespace to root. Their
 //! scripts are signed by Debian; what runs later may be the user's own driver.
@@ -26,7 +26,7 @@ pub(crate) const SCRATCH: &str = "refault-build";
 /// for root's version.
 const ENTER: &str =
     "mount --rbind /dev \"$0/dev\" && mount --rbind /proc \"$0/proc\" && shift && exec chroot \"$0\" \"$@\"";
-/// The same as nobody, without privileges and ways to get them; the folder becomes nobody's.
+/// The same as the user `nobody`, without privileges or ways to get them, who gets the folder.
 const ENTER_AS_NOBODY: &str = "mount --rbind /dev \"$0/dev\" && mount --rbind /proc \"$0/proc\" &&
     { [ ! -e \"$0/$1\" ] || chown -Rh 65534:65534 \"$0/$1\"; } && shift &&
     exec chroot \"$0\" setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --bounding-set=-all -- \"$@\"";

@@ -1,4 +1,4 @@
-//! Each test enters the sandbox in a forked child, because nobody leaves it. A test fails if the child is ended by a signal:
+//! Each test enters the sandbox in a forked child, because there is no way out. A test fails if the child is ended by a signal:
 //! what is forbidden must end it with a message, or fail.
 #![expect(unsafe_code, reason = "a sandbox needs a process of its own: fork, pipe and wait")]
 
@@ -255,7 +255,7 @@ fn in_storage(kind: ThreadKind, file: io::Result<fs::File>) -> bool {
 }
 
 #[test]
-fn nobody_types_into_the_users_terminal_or_maps_new_code() {
+fn no_thread_types_into_the_users_terminal_or_maps_new_code() {
     if !supported() {
         return;
     }
@@ -264,7 +264,7 @@ fn nobody_types_into_the_users_terminal_or_maps_new_code() {
         ("16 (ioctl)", || _ = unsafe { libc::ioctl(0, libc::TIOCSTI, b"x".as_ptr()) }),
         ("9 (mmap)", || {
             let (access, kind) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-            // SAFETY: a new mapping, which nobody uses.
+            // SAFETY: a new mapping, which is not used.
             let _ = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, kind, -1, 0) };
         }),
         // SAFETY: both take numbers.

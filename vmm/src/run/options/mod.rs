@@ -99,7 +99,7 @@ pub struct RunArgs {
     /// Write the kernel's log here
     #[arg(long, value_name = "FILE")]
     pub(super) serial_log: Option<PathBuf>,
-    /// StopSignal after this time
+    /// Stop after this time
     #[arg(long, value_name = "SECONDS")]
     pub(super) timeout: Option<u64>,
     /// Give the command a terminal; a shell (no COMMAND) always gets one

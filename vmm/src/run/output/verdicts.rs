@@ -1,7 +1,7 @@
 //! Verdicts of the tests that ran in the guest, parsed from the command's output: lines of KTAP (kernel:
 //! Documentation/dev-tools/ktap.rst), the lines `storm=NAME result=…` of `refault-storm`, and those of Python's unittest
-//! with `-v`, which is what pyverbs' suites print. A command that prints none of them is one test with its exit status as the verdict, 4 for
-//! a skip, as in the kernel's selftests.
+//! with `-v`, which is what pyverbs' suites print. A command that prints none of them is one test with its exit status as the
+//! verdict, 4 for a skip, as in the kernel's selftests.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};

@@ -33,8 +33,8 @@ impl Front {
     }
 
     /// Everything of the context stops: its queue pairs go to ERR, and when this is answered no access of
-    /// theirs, or to their memory, is in flight. Page requests that were sent stay open until answered; whoever was about
-    /// to send another one does not.
+    /// theirs, or to their memory, is in flight. Page requests that were sent stay open until answered; those that
+    /// a worker was about to send are called off.
     pub(super) fn stop_context(&self, id: u32) -> Reply {
         let pasid = {
             let mut objects = lock(&self.objects);

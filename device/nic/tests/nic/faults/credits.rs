@@ -1,4 +1,4 @@
-//! Credits bound the page requests; whoever waits for an answer or a credit may give up.
+//! Credits bound the page requests; a waiter for an answer or a credit may give up.
 
 use refault_abi::codes::{CAUSE_PAGE_TIMEOUT, WC_REM_ACCESS_ERR, WC_SUCCESS};
 use refault_bus::pri::ResponseCode;

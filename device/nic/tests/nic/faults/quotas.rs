@@ -136,7 +136,8 @@ fn connect_anew(pair: &mut Pair) {
     pair.b.raise(bench, pair.a.qpn, QPS_RTS, PATIENT);
 }
 
-/// Whose page it is pays, whoever needs it: a process cannot be starved by peers that let their pages go unanswered.
+/// The owner of a page pays, not the process that needs it: a process cannot be
+/// starved by peers that let their pages go unanswered.
 #[test]
 fn pages_of_a_peer_count_for_the_peer() {
     let mut pair = few_credits();
