@@ -70,6 +70,11 @@ impl Workers {
         self.cells.get(worker).map_or(&self.persister.1, |cell| &cell.receiver)
     }
 
+    /// Whether nothing is queued for a worker.
+    pub(crate) fn is_empty(&self, worker: usize) -> bool {
+        self.cells[worker].receiver.is_empty()
+    }
+
     /// Sets or takes timers of a worker.
     pub(crate) fn timers<R>(&self, worker: usize, work: impl FnOnce(&mut Timers) -> R) -> R {
         let Cell { timers, next_ns, .. } = &self.cells[worker];

@@ -61,20 +61,41 @@ fn turns_until(pair: &Pair, limit: usize, mut done: impl FnMut() -> bool) -> usi
         .unwrap_or_else(|| panic!("not done after {limit} turns"))
 }
 
+/// Most bytes that one piece of work moved, while a queue pair with a full ring of writes of `length` bytes is at work,
+/// and another one rings as well if there are `neighbours`.
+fn most_at_once(length: u32, neighbours: bool) -> u64 {
+    let pair = one_worker();
+    let (mut qp, mut cq) = speaker(&pair);
+    let (other, _) = speaker(&pair);
+    post_writes(&pair, &mut qp, length);
+    let (mut before, mut most) = (0, 0);
+    let mut completions = 0;
+    while completions < 1 << LOG {
+        if neighbours {
+            other.ring(&pair.bench);
+        }
+        assert!(pair.bench.poll(0), "nothing to do, and not done");
+        let copied = pair.bench.nic.stats().bytes_copied;
+        most = most.max(copied - before);
+        before = copied;
+        completions += cq.drain(&pair.bench).len();
+    }
+    assert_eq!((completions, before), (1 << LOG, u64::from(length) << LOG));
+    most
+}
+
 #[test]
 fn a_turn_moves_no_more_than_a_chunk() {
     for length in [BUFFER as u32, 0x1_0000 + 8, 5000, 4096] {
-        let pair = one_worker();
-        let (mut qp, mut cq) = speaker(&pair);
-        post_writes(&pair, &mut qp, length);
-        let mut before = 0;
-        while pair.bench.poll(0) {
-            let copied = pair.bench.nic.stats().bytes_copied;
-            assert!(copied - before <= COPY_CHUNK, "{} bytes in one turn of {length}", copied - before);
-            before = copied;
-        }
-        assert_eq!((cq.drain(&pair.bench).len(), before), (1 << LOG, u64::from(length) << LOG));
+        let most = most_at_once(length, true);
+        assert!(most <= COPY_CHUNK, "{most} bytes in one turn of {length}");
     }
+}
+
+#[test]
+fn a_queue_pair_alone_gets_several_turns_at_once_but_not_all() {
+    let most = most_at_once(BUFFER as u32, false);
+    assert!(most > COPY_CHUNK && most <= 16 * COPY_CHUNK, "{most} bytes at once");
 }
 
 #[test]
@@ -86,9 +107,13 @@ fn messages_without_data_end_a_turn_too() {
     let (mut cq, mut qp) = (cq, Qp::create(&pair.bench, pair.context, &command));
     qp.raise(&pair.bench, qp.qpn, QPS_RTS, PATIENT);
     (0..POSTED.into()).for_each(|id| qp.prepare(&pair.bench, &pair.write(id, 0, pair.to, pair.rkey)));
+    let (other, _) = speaker(&pair);
     qp.ring(&pair.bench);
+    other.ring(&pair.bench);
     let turn = |cq: &mut Cq| pair.bench.poll(0).then(|| cq.drain(&pair.bench).len());
-    assert_eq!([turn(&mut cq), turn(&mut cq), turn(&mut cq)], [Some(64), Some(36), None]);
+    // The second piece of work is the other queue pair's turn.
+    let turns = [(); 4].map(|()| turn(&mut cq));
+    assert_eq!(turns, [Some(64), Some(0), Some(36), None]);
 }
 
 #[test]
