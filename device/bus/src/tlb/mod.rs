@@ -1,12 +1,12 @@
 //! A cache of translations, tagged by address space: both the NIC's ATC and the IOMMU's IOTLB.
 //!
-//! A flush costs what it drops, whatever else is cached and however large its range: entries are kept in the order of
-//! their addresses, and no two of an address space overlap, so those in a range are neighbours. Flushing a tag costs
-//! one hash probe: entries are kept under an identity of the tag, and the tag gets a new identity. Entries under the old
-//! one never match again, and are evicted as the cache fills.
+//! A lookup, and a flush of a few pages, costs a few hash probes, whatever else is cached. A flush of a larger range costs
+//! what it drops: the blocks are also kept in the order of their addresses, so those in a range are neighbours. Flushing
+//! a tag costs one probe: entries are kept under an identity of the tag, and the tag gets a new identity. Entries under
+//! the old one never match again, and are evicted as the cache fills.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::Hash;
 
 use rustc_hash::FxHashMap;
@@ -17,20 +17,27 @@ use crate::ats::Translation;
 #[cfg(test)]
 mod tests;
 
-/// log2 of the size of the largest block that is cached, 1 GiB.
-const LARGEST: u8 = 30;
+/// Sizes of the blocks that are cached, as log2: 4 KiB, 2 MiB, 1 GiB. Others are cut to the next smaller one.
+const SHIFTS: [u8; 3] = [12, 21, 30];
+
+/// A flush of more blocks of one size than this asks the ordered set which of them are cached.
+const PROBES: u64 = 8;
 
 /// Translations of several address spaces, each named by a `Tag`.
 #[derive(Debug)]
 pub struct Tlb<Tag> {
     capacity: usize,
     /// Blocks of one identity do not overlap.
-    entries: BTreeMap<Key, Translation>,
+    entries: FxHashMap<Key, Translation>,
+    /// The keys of `entries`, and maybe some that a flush of few pages has dropped there.
+    ordered: BTreeSet<Key>,
     /// Keys in the order of insertion, the oldest first; may name entries that were flushed.
     order: VecDeque<Key>,
     /// The identity of each tag since its last flush.
     identities: FxHashMap<Tag, u64>,
     next_identity: u64,
+    /// Whether a block of each size was inserted since the last full flush; the others are not looked for.
+    sizes_seen: [bool; SHIFTS.len()],
 }
 
 impl<Tag: Copy + Eq + Hash> Tlb<Tag> {
@@ -38,17 +45,19 @@ impl<Tag: Copy + Eq + Hash> Tlb<Tag> {
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity: capacity.max(1),
-            entries: BTreeMap::new(),
+            entries: FxHashMap::default(),
+            ordered: BTreeSet::new(),
             order: VecDeque::new(),
             identities: FxHashMap::default(),
             next_identity: 0,
+            sizes_seen: [false; SHIFTS.len()],
         }
     }
 
     /// The translation of the block around `iova`, if cached.
     pub fn lookup(&self, tag: Tag, iova: Iova) -> Option<Translation> {
         let identity = *self.identities.get(&tag)?;
-        self.block_around(identity, iova).map(|(_, translation)| translation)
+        self.seen().find_map(|size| self.entries.get(&Key::around(identity, size, iova)).copied())
     }
 
     /// Caches `translation` for the block around `iova`, in place of what overlaps that block. A translation without rights
@@ -58,7 +67,8 @@ impl<Tag: Copy + Eq + Hash> Tlb<Tag> {
         if !translation.read && !translation.write {
             return;
         }
-        let shift = translation.page_shift.min(LARGEST);
+        let size = SHIFTS.iter().rposition(|&shift| shift <= translation.page_shift).unwrap_or(0);
+        let shift = SHIFTS[size];
         let cut =
             Translation { gpa: translation.gpa_of(iova).align_down(shift), page_shift: shift, ..translation };
         if self.identities.len() >= self.capacity && !self.identities.contains_key(&tag) {
@@ -68,15 +78,13 @@ impl<Tag: Copy + Eq + Hash> Tlb<Tag> {
             self.next_identity += 1;
             self.next_identity
         });
-        let key = Key { identity, first: iova.align_down(shift) };
-        match self.entries.get_mut(&key) {
-            Some(entry) if entry.page_shift == shift => *entry = cut,
-            _ => {
-                self.drop_overlapping(identity, iova, shift);
-                self.entries.insert(key, cut);
-                self.order.push_back(key);
-                self.evict();
-            }
+        let key = Key::around(identity, size, iova);
+        self.sizes_seen[size] = true;
+        if self.entries.insert(key, cut).is_none() {
+            self.drop_overlapping(identity, iova, shift, |other| other != size);
+            self.ordered.insert(key);
+            self.order.push_back(key);
+            self.evict();
         }
     }
 
@@ -86,7 +94,7 @@ impl<Tag: Copy + Eq + Hash> Tlb<Tag> {
             return self.flush_tag(tag);
         }
         if let Some(&identity) = self.identities.get(&tag) {
-            self.drop_overlapping(identity, iova, size_shift);
+            self.drop_overlapping(identity, iova, size_shift, |_| true);
         }
     }
 
@@ -110,48 +118,61 @@ impl<Tag: Copy + Eq + Hash> Tlb<Tag> {
         self.entries.len()
     }
 
-    /// The entry of the block around `iova`: if there is one, it is the last that does not begin after `iova`.
-    fn block_around(&self, identity: u64, iova: Iova) -> Option<(Key, Translation)> {
-        let (&key, &translation) = self.entries.range(..=Key { identity, first: iova }).next_back()?;
-        let holds = key.identity == identity && key.first == iova.align_down(translation.page_shift);
-        holds.then_some((key, translation))
+    /// The sizes of which there may be blocks, the smallest first.
+    fn seen(&self) -> impl Iterator<Item = usize> + use<Tag> {
+        let seen = self.sizes_seen;
+        (0..SHIFTS.len()).filter(move |&size| seen[size])
     }
 
-    /// Removes the entries that overlap the `1 << shift` bytes around `iova`, `shift` below 64.
-    fn drop_overlapping(&mut self, identity: u64, iova: Iova, shift: u8) {
+    /// Removes the entries of the sizes that `is_meant` selects and that overlap the `1 << shift` bytes around `iova`,
+    /// `shift` below 64.
+    fn drop_overlapping(&mut self, identity: u64, iova: Iova, shift: u8, is_meant: impl Fn(usize) -> bool) {
         let first = iova.align_down(shift);
         let last = Iova(first.0 | ((1 << shift) - 1));
-        if let Some((key, _)) = self.block_around(identity, first) {
-            self.entries.remove(&key);
+        for size in self.seen().filter(|&size| is_meant(size)) {
+            let (first, last) = (Key::around(identity, size, first), Key::around(identity, size, last));
+            if last.block - first.block < PROBES {
+                for block in first.block..=last.block {
+                    self.entries.remove(&Key { block, ..first });
+                }
+            } else {
+                self.ordered.extract_if(first..=last, |_| true).for_each(|key| {
+                    self.entries.remove(&key);
+                });
+            }
         }
-        let inside = Key { identity, first }..=Key { identity, first: last };
-        self.entries.extract_if(inside, |_, _| true).for_each(drop);
     }
 
     /// Evicts the oldest entries beyond the capacity. A key that was flushed and inserted again is in `order` twice, and
     /// the older place evicts it early, which a cache may do. `order` is bounded too, at twice the capacity.
     fn evict(&mut self) {
         while self.entries.len() > self.capacity || self.order.len() > 2 * self.capacity {
-            match self.order.pop_front() {
-                Some(key) => self.entries.remove(&key),
-                None => break,
-            };
+            let Some(key) = self.order.pop_front() else { break };
+            self.entries.remove(&key);
+            self.ordered.remove(&key);
         }
     }
 }
 
-/// Where an entry is kept: identity of the tag, and first address of the block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where an entry is kept: identity of the tag, index in [`SHIFTS`], and number of the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     identity: u64,
-    first: Iova,
+    size: usize,
+    block: u64,
+}
+
+impl Key {
+    fn around(identity: u64, size: usize, iova: Iova) -> Self {
+        Self { identity, size, block: iova.0 >> SHIFTS[size] }
+    }
 }
 
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
         #[cfg(test)]
         tests::COMPARISONS.set(tests::COMPARISONS.get() + 1);
-        (self.identity, self.first).cmp(&(other.identity, other.first))
+        (self.identity, self.size, self.block).cmp(&(other.identity, other.size, other.block))
     }
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::Gpa;
 
 thread_local! {
-    /// How often two keys were compared: what a search, and so a flush, costs.
+    /// How often two keys were compared: what a search in the ordered set, and so a large flush, costs.
     pub(super) static COMPARISONS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -73,6 +73,7 @@ fn capacity_bounds_entries_order_and_tags() {
         tlb.flush_range(0, Iova(0x5000), 12);
     }
     assert!(tlb.occupied() <= 16 && tlb.order.len() <= 33 && tlb.identities.len() <= 16);
+    assert!(tlb.ordered.len() <= tlb.order.len());
 }
 
 #[test]
