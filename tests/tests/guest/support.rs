@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -107,16 +107,27 @@ impl Running {
         self.child.id()
     }
 
+    /// Its standard input, which must be a pipe.
+    pub(crate) fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("a pipe")
+    }
+
+    /// The next line of its output; `None` at the end of it.
+    pub(crate) fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = self.stdout.read_line(&mut line).expect("output is text");
+        self.seen += &line;
+        (read > 0).then(|| line.trim_end().to_owned())
+    }
+
     /// Waits for a line of its output.
     pub(crate) fn await_line(&mut self, wanted: &str) {
-        let mut line = String::new();
-        while line.trim_end() != wanted {
-            self.seen += &line;
-            line.clear();
-            let read = self.stdout.read_line(&mut line).expect("output is text");
-            assert!(read > 0, "it ended without the line {wanted}: {}", self.seen);
+        while let Some(line) = self.line() {
+            if line == wanted {
+                return;
+            }
         }
-        self.seen += &line;
+        panic!("it ended without the line {wanted}: {}", self.seen);
     }
 
     /// Runs another command meanwhile, which must end before it starts a machine.
