@@ -13,6 +13,9 @@ use refault_os::message::note;
 /// Maximum number of entries: a guest could fill the host's file system with empty files.
 const ENTRIES_MAX: usize = if cfg!(test) { 100 } else { 100_000 };
 
+/// Maximum bytes of an entry's name and other extensions, which are read as a whole; paths have 4 KiB at most.
+const EXTENSION_MAX: u64 = 64 << 10;
+
 /// Copies what `requested` names out of the archive, to each of its host paths.
 ///
 /// # Errors
@@ -20,6 +23,7 @@ const ENTRIES_MAX: usize = if cfg!(test) { 100 } else { 100_000 };
 pub(super) fn unpack(archive: &File, requested: &[Out]) -> Result<()> {
     let size = archive.metadata()?.len();
     let mut found = vec![false; requested.len()];
+    refuse_long_extensions(archive)?;
     let mut archive = tar::Archive::new(archive);
     for (count, entry) in archive.entries()?.enumerate() {
         ensure!(count < ENTRIES_MAX, "more than {ENTRIES_MAX} files: let the guest make one archive of them");
@@ -43,6 +47,23 @@ pub(super) fn unpack(archive: &File, requested: &[Out]) -> Result<()> {
         None => Ok(()),
         Some((out, _)) => bail!("the guest has no {}", out.guest),
     }
+}
+
+/// Looks through an archive, and leaves it where it was.
+fn refuse_long_extensions(mut archive: &File) -> Result<()> {
+    let start = archive.stream_position()?;
+    for entry in tar::Archive::new(archive).entries()?.raw(true) {
+        let Ok(entry) = entry else { break }; // The other reader says what is wrong.
+        let kind = entry.header().entry_type();
+        let extends = kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions();
+        ensure!(
+            !extends || entry.size() <= EXTENSION_MAX,
+            "the guest's archive has a name of {} bytes: at most {EXTENSION_MAX} are read",
+            entry.size()
+        );
+    }
+    archive.seek(io::SeekFrom::Start(start))?;
+    Ok(())
 }
 
 /// Copies one entry to its targets.
@@ -228,6 +249,23 @@ mod tests {
         assert!(unpack(&archive(&entries[1..]), &requested).is_ok());
         let error = unpack(&archive(&entries), &requested).expect_err("one too many").to_string();
         assert!(error.contains("more than 100 files"), "{error}");
+    }
+
+    #[test]
+    fn a_guest_cannot_make_the_host_hold_a_long_name() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        for kind in [tar::EntryType::GNULongName, tar::EntryType::GNULongLink, tar::EntryType::XHeader] {
+            let mut builder = tar::Builder::new(tempfile::tempfile().expect("temporary file"));
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(EXTENSION_MAX + 1);
+            header.set_cksum();
+            builder.append(&header, io::repeat(b'n').take(EXTENSION_MAX + 1)).expect("append");
+            let mut file = builder.into_inner().expect("finish");
+            file.rewind().expect("rewind");
+            let error = unpack(&file, &[out("/b", folder.path())]).expect_err("too long").to_string();
+            assert!(error.contains("a name of 65537 bytes"), "{error}");
+        }
     }
 
     #[test]
