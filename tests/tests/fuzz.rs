@@ -83,6 +83,7 @@ targets! {
     guest_trace
     lab_scenario
     timing_file
+    roce_frame
 }
 
 #[test]

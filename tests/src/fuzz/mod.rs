@@ -9,6 +9,7 @@ pub mod files;
 pub mod iommu;
 pub mod nic;
 pub mod watch;
+pub mod wire;
 
 /// Most operations of one input: long ones say nothing new, and take long.
 const OPERATIONS_MAX: usize = 200;
@@ -37,4 +38,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "guest_trace", run: files::guest_trace::run },
     Target { name: "lab_scenario", run: files::lab_scenario::run },
     Target { name: "timing_file", run: files::timing_file::run },
+    Target { name: "roce_frame", run: wire::run },
 ];
