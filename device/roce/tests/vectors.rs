@@ -47,7 +47,7 @@ fn frames_of_hardware_are_accepted() {
         (only, 0xd3, Psn::new(0x00cf_1710))
     );
     assert_eq!(send.payload.len(), 18, "two of twenty bytes are padding");
-    assert_eq!(send.packet.migrated, true);
+    assert!(send.packet.migrated);
 }
 
 /// The packet of a vector, its envelope and payload.

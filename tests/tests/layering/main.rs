@@ -11,10 +11,11 @@ use serde_json::Value;
 use modules::{Modules, circles};
 
 /// Our crates, where they live, and which of ours each may import.
-const CRATES: [(&str, &str, &[&str]); 19] = [
+const CRATES: [(&str, &str, &[&str]); 20] = [
     ("refault-bus", "device/bus", &[]),
     ("refault-pci", "device/pci", &["bus"]),
     ("refault-roce", "device/roce", &[]),
+    ("refault-link", "device/link", &["roce"]),
     ("refault-nic", "device/nic", &["bus", "pci", "abi"]),
     ("refault-iommu", "iommu", &["bus"]),
     ("refault-abi", "guest-driver/abi", &[]),
@@ -61,7 +62,7 @@ const MACHINE_CRATES: [(&str, &str); 4] = [
 ];
 
 /// Crates whose code has no thread, no clock and no file: these come in through traits and functions.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "device/bus",
     "device/pci",
     "device/roce",
