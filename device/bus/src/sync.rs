@@ -1,11 +1,16 @@
-//! Taking locks without regard to poisoning.
+//! Locks and atomics of device code, and taking locks without regard to poisoning.
+//!
+//! The files whose protocols are modelled take both from here: `tests/models` compiles the same files with a model
+//! checker's in their place.
 //!
 //! A mutex is poisoned when a thread panics while holding it. Device code does not panic on the guest's data, so such
 //! a panic is a bug; the thread that hit it reports it. The other threads must still run: an invalidation that failed
 //! on a poisoned lock would leave the guest spinning with interrupts off, and a second panic would hide the first.
 //! So they go on with the state as it is, every part of which is checked where it is used.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+pub use std::sync::{Mutex, MutexGuard, atomic};
 
 /// Locks `mutex`, poisoned or not.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
