@@ -39,14 +39,36 @@ impl Atc {
         self.recent.forget(space, first, last);
     }
 
-    /// A translation of the TLB.
-    pub(crate) fn lookup(&self, pasid: Option<Pasid>, iova: Iova) -> Option<Translation> {
-        self.tlb.lookup(pasid, iova)
-    }
-
-    /// Caches a granted translation.
-    pub(crate) fn insert(&mut self, pasid: Option<Pasid>, iova: Iova, translation: Translation) {
-        self.tlb.insert(pasid, iova, translation);
+    /// A translation that allows the access: one that is cached, or the one that `ask` gets, which is cached then.
+    ///
+    /// The cache stays borrowed, and so the guard held, from the question on. A flush waits until the answer is in, and
+    /// finds it.
+    ///
+    /// # Errors
+    ///
+    /// That of `ask`: nothing is cached.
+    #[inline]
+    pub(crate) fn translate<E>(
+        &mut self,
+        pasid: Option<Pasid>,
+        iova: Iova,
+        write: bool,
+        ask: impl FnOnce() -> Result<Translation, E>,
+    ) -> Result<Translation, E> {
+        let space = Space::of(pasid);
+        if let Some(hit) = self.recent(space, iova.0).filter(|hit| hit.allows(write)) {
+            return Ok(hit);
+        }
+        let translation = match self.tlb.lookup(pasid, iova).filter(|hit| hit.allows(write)) {
+            Some(hit) => hit,
+            None => {
+                let answer = ask()?;
+                self.tlb.insert(pasid, iova, answer);
+                answer
+            }
+        };
+        self.remember(space, iova.0, translation);
+        Ok(translation)
     }
 
     /// Forgets what `request` names. Without a PASID, "everything" means the process spaces too.
@@ -91,7 +113,7 @@ mod tests {
     fn filled() -> Atc {
         let mut atc = Atc::new(8);
         for pasid in [None, Pasid::new(1), Pasid::new(2)] {
-            atc.insert(pasid, Iova(0x1000), page(0x5000));
+            atc.tlb.insert(pasid, Iova(0x1000), page(0x5000));
             atc.remember(Space::of(pasid), 0x1000, page(0x5000));
         }
         atc.remember(Space::of_table(7), 0x1000, page(0x6000));
@@ -102,9 +124,9 @@ mod tests {
     fn invalidating_a_page_of_a_process_keeps_the_function_s_own_space() {
         let mut atc = filled();
         atc.invalidate(&InvalidationRequest { pasid: Pasid::new(1), iova: Iova(0x1000), size_shift: 12 });
-        assert_eq!(atc.lookup(Pasid::new(1), Iova(0x1000)), None);
+        assert_eq!(atc.tlb.lookup(Pasid::new(1), Iova(0x1000)), None);
         assert_eq!(atc.recent(Space::of(Pasid::new(1)), 0x1000), None);
-        assert!(atc.lookup(Pasid::new(2), Iova(0x1000)).is_some());
+        assert!(atc.tlb.lookup(Pasid::new(2), Iova(0x1000)).is_some());
         assert!(atc.recent(Space::of(None), 0x1000).is_some());
         assert!(atc.recent(Space::of_table(7), 0x1fff).is_some());
     }
@@ -125,7 +147,7 @@ mod tests {
         for (pasid, at) in spaces.into_iter().flat_map(|pasid| pages.map(|at| (pasid, at))) {
             let large = Translation { page_shift: 21, ..page(0x80_0000) };
             let block = if at < 0x40_0000 { page(at + 0x10_0000) } else { large };
-            atc.insert(pasid, Iova(at), block);
+            atc.tlb.insert(pasid, Iova(at), block);
             atc.remember(Space::of(pasid), at, block);
         }
         (atc, pages)
@@ -151,7 +173,7 @@ mod tests {
             for (at, stays) in pages.into_iter().zip(stay) {
                 let found = |pasid| {
                     let recent = atc.recent(Space::of(pasid), at).is_some();
-                    assert_eq!(atc.lookup(pasid, Iova(at)).is_some(), recent);
+                    assert_eq!(atc.tlb.lookup(pasid, Iova(at)).is_some(), recent);
                     recent
                 };
                 assert_eq!(found(Pasid::new(1)), stays, "{at:#x} after {iova:#x}, {size_shift}");
@@ -185,7 +207,7 @@ mod tests {
         let mut atc = filled();
         atc.invalidate(&InvalidationRequest { pasid: None, iova: Iova(0), size_shift: 64 });
         for pasid in [None, Pasid::new(1), Pasid::new(2)] {
-            assert_eq!(atc.lookup(pasid, Iova(0x1000)), None);
+            assert_eq!(atc.tlb.lookup(pasid, Iova(0x1000)), None);
             assert_eq!(atc.recent(Space::of(pasid), 0x1000), None);
         }
     }

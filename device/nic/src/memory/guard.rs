@@ -5,10 +5,8 @@
 //! again at once may never be handed over, and the guest waits for invalidations with interrupts off. So an interrupter
 //! announces itself first; after its chunk a worker leaves the guard, and queues behind the interrupter on a second mutex.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard};
-
-use refault_bus::sync::lock;
+use refault_bus::sync::atomic::{AtomicU32, Ordering};
+use refault_bus::sync::{Mutex, MutexGuard, lock};
 
 /// State that one worker uses most of the time, and others may interrupt.
 #[derive(Debug, Default)]
@@ -47,6 +45,34 @@ impl<T> Guarded<T> {
         self.wanted.fetch_sub(1, Ordering::SeqCst);
         drop(turn);
         result
+    }
+}
+
+/// The guards of all workers.
+pub(crate) struct Guards<T>(Box<[Guarded<T>]>);
+
+impl<T> Guards<T> {
+    /// A guard around each of `all`.
+    pub(crate) fn new(all: impl Iterator<Item = T>) -> Self {
+        Self(all.map(Guarded::new).collect())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The guard of a worker.
+    pub(crate) fn of(&self, worker: usize) -> &Guarded<T> {
+        &self.0[worker]
+    }
+
+    /// Interrupts every worker in turn. On return each of them has left its guard since the call, or was outside: what it
+    /// had found inside before is used no longer.
+    pub(crate) fn pass(&self, mut work: impl FnMut(&mut T)) {
+        for guard in &self.0 {
+            guard.interrupt(&mut work);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod list;
 pub(crate) mod on_demand;
 pub(crate) mod page_table;
 pub(crate) mod port;
+mod publish;
 mod radix;
 mod recent;
 pub(crate) mod region;
@@ -27,7 +28,7 @@ use refault_bus::{AddressSpace, Iova};
 use crate::config::NicConfig;
 use crate::fabric::Fabric;
 use crate::stats::NicStats;
-use guard::Guarded;
+use guard::Guards;
 use on_demand::OnDemandTable;
 use port::{Port, Shard};
 use region::RegionTable;
@@ -37,7 +38,7 @@ pub(crate) struct Memory {
     pub(crate) fabric: Fabric,
     pub(crate) regions: RegionTable,
     /// One for each worker, and the last for register accesses.
-    guards: Box<[Guarded<Shard>]>,
+    guards: Guards<Shard>,
     /// Next identity of a page table.
     identities: AtomicU64,
     invalidations: AtomicU64,
@@ -50,7 +51,7 @@ impl Memory {
         Self {
             fabric,
             regions: RegionTable::new(config.max_mr),
-            guards: (0..=config.workers).map(|_| Guarded::new(Shard::new(entries))).collect(),
+            guards: Guards::new((0..=config.workers).map(|_| Shard::new(entries))),
             identities: AtomicU64::new(1),
             invalidations: AtomicU64::new(0),
         }
@@ -58,12 +59,12 @@ impl Memory {
 
     /// Access to memory as worker `worker`. Invalidations that wait for its guard go first.
     pub(crate) fn port(&self, worker: usize) -> Port<'_> {
-        Port::enter(&self.fabric, &self.regions, &self.guards[worker])
+        Port::enter(&self.fabric, &self.regions, self.guards.of(worker))
     }
 
     /// The number of the guard for register accesses.
     pub(crate) fn front_guard(&self) -> usize {
-        self.guards.len() - 1
+        self.guards.count() - 1
     }
 
     /// Access to memory for register accesses.
@@ -78,18 +79,18 @@ impl Memory {
 
     /// Passes through every guard: afterwards no copy is in flight that did not see what the caller changed before.
     pub(crate) fn pass_guards(&self) {
-        self.each_shard(|_| ());
+        self.guards.pass(|_| ());
     }
 
     /// Forgets all translations.
     pub(crate) fn flush(&self) {
-        self.each_shard(|shard| shard.atc.flush());
+        self.guards.pass(|shard| shard.atc.flush());
     }
 
     /// Forgets all regions and translations.
     pub(crate) fn clear(&self) {
         self.regions.clear();
-        self.each_shard(|shard| {
+        self.guards.pass(|shard| {
             shard.atc.flush();
             shard.regions.forget_all();
         });
@@ -97,7 +98,7 @@ impl Memory {
 
     /// A region has changed or is gone: no access that used it as it was is in flight afterwards.
     pub(crate) fn forget_region(&self, key: u32) {
-        self.each_shard(|shard| shard.regions.forget(key));
+        self.guards.pass(|shard| shard.regions.forget(key));
     }
 
     /// Forgets what an invalidation names. When it returns, no copy that used it is in flight.
@@ -130,22 +131,15 @@ impl Memory {
 
     fn serve_invalidation(&self, event: impl Fn(Stage) -> ProbeEvent, work: impl FnMut(&mut Shard)) {
         self.fabric.record(event(Stage::Invalidate));
-        self.each_shard(work);
+        self.guards.pass(work);
         self.invalidations.fetch_add(1, Ordering::Relaxed);
         self.fabric.record(event(Stage::Invalidated));
-    }
-
-    /// Interrupts every worker in turn.
-    fn each_shard(&self, mut work: impl FnMut(&mut Shard)) {
-        for guard in &self.guards {
-            guard.interrupt(&mut work);
-        }
     }
 
     /// Adds the counters of all shards.
     pub(crate) fn add_stats(&self, stats: &mut NicStats) {
         stats.invalidations = self.invalidations.load(Ordering::Relaxed);
-        self.each_shard(|shard| stats.add(&shard.stats));
+        self.guards.pass(|shard| stats.add(&shard.stats));
     }
 }
 

@@ -10,6 +10,7 @@ use refault_bus::ats::Translation;
 use crate::cause::Cause;
 use crate::memory::access::{AccessError, Extent};
 use crate::memory::port::Port;
+use crate::memory::publish::publish;
 use crate::memory::radix::{Step, Tree};
 use crate::memory::recent::Space;
 
@@ -131,9 +132,8 @@ impl Port<'_> {
         word: u32,
     ) -> Result<(), AccessError> {
         let extent = self.page(pages, offset, true)?.holding(bytes.len() as u64 + 4)?;
-        let memory = &self.fabric().memory;
-        memory.write(extent.gpa, bytes)?;
-        Ok(memory.store_u32(extent.after(bytes.len() as u64), word)?)
+        let word_at = extent.after(bytes.len() as u64);
+        Ok(publish(&*self.fabric().memory, extent.gpa, bytes, word_at, word)?)
     }
 
     /// Consumes a word that the driver published at `offset`.

@@ -14,7 +14,7 @@ use crate::fabric::Fabric;
 use crate::memory::access::{AccessError, Extent, PageMiss};
 use crate::memory::atc::Atc;
 use crate::memory::guard::Guarded;
-use crate::memory::recent::Space;
+use crate::memory::publish::publish;
 use crate::memory::region::{RegionCache, RegionTable};
 use crate::observe::RequestStamps;
 use crate::stats::ShardStats;
@@ -107,46 +107,16 @@ impl<'a> Port<'a> {
             return Err(AccessError::Denied(Cause::Blocked));
         }
         if !controls.ats() {
-            let answer = self.ask(pasid, iova, write, RequestKind::Untranslated)?;
+            let answer = ask(self.fabric, pasid, iova, write, RequestKind::Untranslated)?;
             return Ok(Extent::of(answer, iova));
         }
-        let space = Space::of(pasid);
-        if let Some(hit) = self.shard.atc.recent(space, iova.0).filter(|hit| hit.allows(write)) {
-            return Ok(Extent::of(hit, iova));
-        }
-        let cached = self.shard.atc.lookup(pasid, iova).filter(|hit| hit.allows(write));
-        let translation = match cached {
-            Some(hit) => hit,
-            None => {
-                self.shard.stats.atc_misses += 1;
-                let answer = self.ask(pasid, iova, write, RequestKind::Translation)?;
-                self.shard.atc.insert(pasid, iova, answer);
-                answer
-            }
-        };
-        self.shard.atc.remember(space, iova.0, translation);
+        let fabric = self.fabric;
+        let Shard { atc, stats, .. } = &mut *self.shard;
+        let translation = atc.translate(pasid, iova, write, || {
+            stats.atc_misses += 1;
+            ask(fabric, pasid, iova, write, RequestKind::Translation)
+        })?;
         Ok(Extent::of(translation, iova))
-    }
-
-    /// Asks the IOMMU. For a process, an answer without the right that is needed is a miss.
-    fn ask(
-        &mut self,
-        pasid: Option<Pasid>,
-        iova: Iova,
-        write: bool,
-        kind: RequestKind,
-    ) -> Result<Translation, AccessError> {
-        let request = TranslationRequest { requester: self.fabric.bdf, pasid, iova, write, kind };
-        let answer = self.fabric.agent.translate(&request);
-        let miss = match (answer, pasid, kind) {
-            (Ok(answer), _, _) if answer.allows(write) => return Ok(answer),
-            (Ok(_), Some(pasid), RequestKind::Translation) => {
-                let space = AddressSpace::Process(pasid);
-                AccessError::Miss(PageMiss { space, owner: pasid.get(), page: iova.align_down(12), write })
-            }
-            _ => AccessError::Denied(Cause::Blocked),
-        };
-        Err(miss)
     }
 
     /// Consumes a 64-bit word in one piece.
@@ -175,8 +145,28 @@ impl<'a> Port<'a> {
         word: u32,
     ) -> Result<(), AccessError> {
         let extent = self.translate(None, iova, true)?.holding(bytes.len() as u64)?;
-        self.fabric.memory.write(extent.gpa, bytes)?;
         let word_at = self.translate(None, word_at, true)?.holding(4)?;
-        Ok(self.fabric.memory.store_u32(word_at.gpa, word)?)
+        Ok(publish(&*self.fabric.memory, extent.gpa, bytes, word_at.gpa, word)?)
     }
+}
+
+/// Asks the IOMMU. For a process, an answer without the right that is needed is a miss.
+fn ask(
+    fabric: &Fabric,
+    pasid: Option<Pasid>,
+    iova: Iova,
+    write: bool,
+    kind: RequestKind,
+) -> Result<Translation, AccessError> {
+    let request = TranslationRequest { requester: fabric.bdf, pasid, iova, write, kind };
+    let answer = fabric.agent.translate(&request);
+    let miss = match (answer, pasid, kind) {
+        (Ok(answer), _, _) if answer.allows(write) => return Ok(answer),
+        (Ok(_), Some(pasid), RequestKind::Translation) => {
+            let space = AddressSpace::Process(pasid);
+            AccessError::Miss(PageMiss { space, owner: pasid.get(), page: iova.align_down(12), write })
+        }
+        _ => AccessError::Denied(Cause::Blocked),
+    };
+    Err(miss)
 }
