@@ -5,24 +5,13 @@ use refault_abi::codes::WC_SUCCESS;
 use crate::cause::Cause;
 use crate::memory::access::AccessError;
 use crate::memory::port::Port;
+use crate::queue::arming::Arming;
 use crate::queue::event::EventQueues;
 use crate::queue::layout::{Ring, RingLayout};
-use crate::queue::moderation::{Moderation, Pace, Step};
+use crate::queue::moderation::{Moderation, Step};
 use crate::queue::numbered::{Numbered, Queues};
 use crate::queue::published;
 use crate::verbs::{Completion, Event};
-
-/// Which completions send an event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Armed {
-    /// None: the driver polls.
-    #[default]
-    No,
-    /// The next one.
-    Next,
-    /// The next one that is solicited or failed.
-    Solicited,
-}
 
 /// What a completion queue is made with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,14 +26,9 @@ pub(crate) struct CqSetup {
 #[derive(Debug, Default)]
 struct CompletionQueue {
     setup: CqSetup,
-    producer: u32,
     /// The driver's consumer index when it was last read.
     consumer: u32,
-    /// Index behind the last completion that counts as solicited.
-    solicited_end: u32,
-    armed: Armed,
-    /// When an armed queue sends its event.
-    pace: Pace,
+    arming: Arming,
     /// Overrun, or its memory is gone: nothing more is written.
     failed: bool,
 }
@@ -131,7 +115,7 @@ impl CompletionQueues {
     ) -> bool {
         self.queues
             .with(cqn, |queue| {
-                if queue.pace.change(rule) {
+                if queue.arming.change(rule) {
                     queue.notify(port, events);
                 }
             })
@@ -140,14 +124,14 @@ impl CompletionQueues {
 
     /// The worker starts the timer of a queue: returns its deadline, if there is one.
     pub(crate) fn watched(&self, cqn: u32) -> Option<u64> {
-        self.queues.with(cqn, |queue| queue.pace.watched()).flatten()
+        self.queues.with(cqn, |queue| queue.arming.watched()).flatten()
     }
 
     /// Sends a queue's event if its deadline has passed.
     pub(crate) fn expire(&self, port: &mut Port<'_>, events: &EventQueues, cqn: u32) {
         let now_ns = port.fabric().now_ns();
         self.queues.with(cqn, |queue| {
-            if queue.pace.is_due(now_ns) {
+            if queue.arming.is_due(now_ns) {
                 queue.notify(port, events);
             }
         });
@@ -180,60 +164,44 @@ impl CompletionQueue {
         if self.failed {
             return Err(PostError::Dead);
         }
-        if self.write(port, layout, completion).is_err() {
-            self.failed = true;
-            events.raise(port, self.setup.eqn, Event::CqError { cqn: self.setup.cqn });
-            return Err(PostError::JustFailed);
-        }
+        let (fabric, Ring { log, .. }) = (port.fabric(), self.setup.ring);
+        let Self { setup, consumer, arming, .. } = self;
         let solicited = completion.solicited || completion.status != WC_SUCCESS;
-        if solicited {
-            self.solicited_end = self.producer;
+        let written = arming.complete(
+            solicited,
+            || fabric.now_ns(),
+            |index| {
+                if index.wrapping_sub(*consumer) >= 1 << log {
+                    let seen = layout.completion_consumer(port, &setup.ring)?;
+                    let waiting = published(index, seen, log)?;
+                    *consumer = seen;
+                    if waiting >= 1 << log {
+                        return Err(AccessError::Denied(Cause::Bounds));
+                    }
+                }
+                layout.write_completion(port, &setup.ring, index, completion)?;
+                port.shard().stats.completions += 1;
+                port.note_written();
+                Ok(())
+            },
+        );
+        match written {
+            Ok(step) => Ok(self.step(port, events, step)),
+            Err(_) => {
+                self.failed = true;
+                events.raise(port, self.setup.eqn, Event::CqError { cqn: self.setup.cqn });
+                Err(PostError::JustFailed)
+            }
         }
-        let counts = self.armed == Armed::Next || self.armed == Armed::Solicited && solicited;
-        let step = if counts { self.pace.count(1, port.fabric().now_ns()) } else { Step::Wait };
-        Ok(self.step(port, events, step))
     }
 
     fn arm(&mut self, port: &mut Port<'_>, events: &EventQueues, doorbell: ArmDoorbell) -> TimerNeeded {
         if self.setup.context != doorbell.context || self.failed {
             return TimerNeeded::No;
         }
-        // An impossible consumer index counts as an old one: the driver gets an event, and looks.
-        let unseen = published(self.producer, doorbell.consumer, self.setup.ring.log).unwrap_or(1);
-        let unseen_solicited = self.solicited_end.wrapping_sub(doorbell.consumer).cast_signed() > 0;
-        // Arming for any completion is not undone by arming for solicited ones.
-        if self.armed != Armed::Next {
-            self.armed = if doorbell.solicited { Armed::Solicited } else { Armed::Next };
-        }
-        let counted = match self.armed {
-            Armed::Next => unseen,
-            _ => u32::from(unseen > 0 && unseen_solicited),
-        };
-        let step = self.pace.recount(counted, port.fabric().now_ns());
+        let ArmDoorbell { consumer, solicited, .. } = doorbell;
+        let step = self.arming.arm(consumer, solicited, self.setup.ring.log, port.fabric().now_ns());
         self.step(port, events, step)
-    }
-
-    /// Writes an entry, if there is room.
-    fn write(
-        &mut self,
-        port: &mut Port<'_>,
-        layout: &dyn RingLayout,
-        completion: &Completion,
-    ) -> Result<(), AccessError> {
-        let Ring { log, .. } = self.setup.ring;
-        if self.producer.wrapping_sub(self.consumer) >= 1 << log {
-            let consumer = layout.completion_consumer(port, &self.setup.ring)?;
-            let waiting = published(self.producer, consumer, log)?;
-            self.consumer = consumer;
-            if waiting >= 1 << log {
-                return Err(AccessError::Denied(Cause::Bounds));
-            }
-        }
-        layout.write_completion(port, &self.setup.ring, self.producer, completion)?;
-        self.producer = self.producer.wrapping_add(1);
-        port.shard().stats.completions += 1;
-        port.note_written();
-        Ok(())
     }
 
     /// Sends the event, or has a timer started, as the pace says.
@@ -250,8 +218,7 @@ impl CompletionQueue {
 
     /// Sends the event, and disarms.
     fn notify(&mut self, port: &mut Port<'_>, events: &EventQueues) {
-        self.armed = Armed::No;
-        self.pace.restart();
+        self.arming.notified();
         events.raise(port, self.setup.eqn, Event::Completion { cqn: self.setup.cqn });
     }
 }
