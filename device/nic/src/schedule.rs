@@ -111,10 +111,7 @@ impl Workers {
 
     /// Queues a turn of `qp`, unless one is queued already.
     pub(crate) fn schedule(&self, qp: &Qp) {
-        let slot = slot_of(qp.qpn());
-        if qp.qpn() != 0 && qp.mark_scheduled() {
-            self.send(self.worker_of(slot), Task::QueuePair(slot));
-        }
+        qp.slot.schedule(|slot| self.send(self.worker_of(slot), Task::QueuePair(slot)));
     }
 
     /// Has a completion queue's worker start the queue's timer.
@@ -131,7 +128,7 @@ impl Workers {
     pub(crate) fn wake(&self, qps: &QueuePairs, wakeups: impl IntoIterator<Item = Wakeup>) {
         for (waiter, answer) in wakeups {
             if let Some(qp) = qps.find(waiter.qpn) {
-                qp.leave_answer(waiter.half, waiter.ticket, answer);
+                qp.slot.leave_answer(waiter.half, waiter.ticket, answer);
                 self.schedule(qp);
             }
         }

@@ -94,7 +94,7 @@ impl Turn<'_, '_> {
 
     /// Fails the queue pair's own receive request if a page that was asked for on its behalf will not come.
     pub(super) fn heed_lost_receive(&mut self) {
-        if let Some((ticket, cause)) = self.qp.take_lost_receive() {
+        if let Some((ticket, cause)) = self.qp.slot.take_lost_receive() {
             self.engine.lose_receive(&mut self.port, self.qp, ticket, cause);
         }
     }

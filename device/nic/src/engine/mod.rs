@@ -98,7 +98,7 @@ impl Engine {
 
     /// Leaves a queue pair's slot empty.
     pub(crate) fn empty_qp(&self, qp: &Qp) {
-        qp.requester.interrupt(|requester| {
+        qp.slot.requester.interrupt(|requester| {
             let mut responder = lock(&qp.responder);
             self.reset_qp(qp, requester, &mut responder);
             requester.setup = Setup::default();

@@ -43,20 +43,17 @@ impl Engine {
     /// One turn of the queue pair in `slot`, whichever it is.
     pub(crate) fn turn(&self, worker: usize, slot: u32) {
         let Some(qp) = self.qps.occupant(slot) else { return };
-        qp.unmark_scheduled();
-        let mut requester = qp.requester.enter();
-        if requester.setup.qpn == 0 {
-            return;
-        }
-        for _ in 0..TURNS_IN_A_ROW {
-            if self.run_turn(worker, qp, &mut requester) == TurnEnd::Idle {
-                return;
+        qp.slot.turn(|requester| {
+            for _ in 0..TURNS_IN_A_ROW {
+                if self.run_turn(worker, qp, requester) == TurnEnd::Idle {
+                    return;
+                }
+                if qp.slot.requester.is_wanted() || !self.is_at_leisure(worker) {
+                    break;
+                }
             }
-            if qp.requester.is_wanted() || !self.is_at_leisure(worker) {
-                break;
-            }
-        }
-        self.workers.schedule(qp);
+            self.workers.schedule(qp);
+        });
     }
 
     /// Whether a worker has nothing else to do: then the next turn need not be queued first.

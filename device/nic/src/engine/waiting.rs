@@ -48,7 +48,7 @@ impl Turn<'_, '_> {
     pub(super) fn waited(&mut self) -> Waited {
         let fabric = self.port.fabric();
         let is_past = |deadline_ns: u64| fabric.now_ns() >= deadline_ns;
-        let answered = |ticket| match self.qp.answer(ticket) {
+        let answered = |ticket| match self.qp.slot.answer(ticket) {
             None => Waited::NotYet,
             Some(PageAnswer::Retry) => Waited::Over,
             Some(PageAnswer::Failed(cause)) => Waited::Failed(cause),

@@ -9,6 +9,7 @@ pub(crate) mod attributes;
 pub(crate) mod requester;
 pub(crate) mod responder;
 pub(crate) mod setup;
+pub(crate) mod slot;
 pub(crate) mod state;
 
 use std::sync::Mutex;
@@ -16,13 +17,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use refault_abi::codes::{QPS_ERR, QPS_RESET, QpState};
 
-use crate::cause::Cause;
 use crate::ids::slot_of;
-use crate::memory::guard::Guarded;
-use crate::qp::answer::{Half, PageAnswer};
 use crate::qp::requester::Requester;
 use crate::qp::responder::Responder;
 use crate::qp::setup::Setup;
+use crate::qp::slot::Slot;
 use crate::slab::Slab;
 
 /// Doorbells are not timed.
@@ -30,31 +29,25 @@ const RUNG_UNWANTED: u64 = 0;
 /// No doorbell has rung since the send queue was read.
 const RUNG_NOT_YET: u64 = 1;
 
-/// One queue pair's slot. QPN zero is none.
+/// One queue pair, in its slot.
 #[derive(Debug, Default)]
 pub(crate) struct Qp {
-    qpn: AtomicU32,
+    pub(crate) slot: Slot<Requester>,
     state: AtomicU8,
     /// Its context, on whose doorbell page it is rung.
     context: AtomicU32,
     send_cq: AtomicU32,
     recv_cq: AtomicU32,
-    /// It is in its worker's queue.
-    scheduled: AtomicBool,
     /// The event of the fatal error that took it to ERR is still to be sent.
     fatal: AtomicBool,
-    /// Last answer to a wait of each half of this slot: `ticket << 3 | code`. Tickets only grow.
-    answers: [AtomicU64; 2],
     /// The first doorbell since the send queue was read: [`RUNG_UNWANTED`], [`RUNG_NOT_YET`], or its time.
     rung: AtomicU64,
-    /// Entered for a turn, and interrupted by commands, which do not wait for more than the turn at hand.
-    pub(crate) requester: Guarded<Requester>,
     pub(crate) responder: Mutex<Responder>,
 }
 
 impl Qp {
     pub(crate) fn qpn(&self) -> u32 {
-        self.qpn.load(Ordering::Acquire)
+        self.slot.qpn()
     }
 
     pub(crate) fn state(&self) -> QpState {
@@ -79,7 +72,7 @@ impl Qp {
         self.fatal.store(false, Ordering::Release);
         // The first request is sampled, if any is.
         self.rung.store(RUNG_NOT_YET, Ordering::Release);
-        self.qpn.store(setup.qpn, Ordering::Release);
+        self.slot.occupy(setup.qpn);
     }
 
     /// Changes the state; `false` if it is not `from` any more.
@@ -91,16 +84,6 @@ impl Qp {
     pub(crate) fn fail(&self) -> bool {
         let live = |state| (state != QPS_RESET.0 && state != QPS_ERR.0).then_some(QPS_ERR.0);
         self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, live).is_ok()
-    }
-
-    /// Notes that it is queued; `false` if it already was.
-    pub(crate) fn mark_scheduled(&self) -> bool {
-        !self.scheduled.swap(true, Ordering::SeqCst)
-    }
-
-    /// Notes that it was taken from the queue. A doorbell after this queues it again.
-    pub(crate) fn unmark_scheduled(&self) {
-        self.scheduled.swap(false, Ordering::SeqCst);
     }
 
     /// Notes that an event of a fatal error must be sent.
@@ -139,30 +122,6 @@ impl Qp {
             self.rung.store(RUNG_NOT_YET, Ordering::Relaxed);
         }
     }
-
-    /// Leaves the answer to the wait with `ticket`, unless a later wait of that half was answered already.
-    pub(crate) fn leave_answer(&self, half: Half, ticket: u64, answer: PageAnswer) {
-        self.answers[half as usize].fetch_max(ticket << 3 | answer.bits(), Ordering::AcqRel);
-    }
-
-    /// The answer to the requester's wait with `ticket`, if it is there.
-    pub(crate) fn answer(&self, ticket: u64) -> Option<PageAnswer> {
-        let left = self.answers[Half::Requester as usize].load(Ordering::Acquire);
-        (left >> 3 == ticket).then(|| PageAnswer::from_bits(left))
-    }
-
-    /// Takes the news that a page of a receive request will not come: the request's ticket, and the cause.
-    pub(crate) fn take_lost_receive(&self) -> Option<(u64, Cause)> {
-        let left = &self.answers[Half::Responder as usize];
-        if left.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let left = left.swap(0, Ordering::AcqRel);
-        match PageAnswer::from_bits(left) {
-            PageAnswer::Retry => None,
-            PageAnswer::Failed(cause) => Some((left >> 3, cause)),
-        }
-    }
 }
 
 /// All queue pairs.
@@ -199,18 +158,6 @@ mod tests {
     use refault_abi::codes::QPS_SQD;
 
     use super::*;
-
-    #[test]
-    fn a_late_answer_does_not_replace_a_newer_one() {
-        let qp = Qp::default();
-        qp.leave_answer(Half::Requester, 7, PageAnswer::Retry);
-        qp.leave_answer(Half::Requester, 6, PageAnswer::Failed(Cause::PageRefused));
-        assert_eq!(qp.answer(6), None);
-        assert_eq!(qp.answer(7), Some(PageAnswer::Retry));
-        qp.leave_answer(Half::Requester, 8, PageAnswer::Failed(Cause::PageTimeout));
-        assert_eq!(qp.answer(8), Some(PageAnswer::Failed(Cause::PageTimeout)));
-        assert_eq!(qp.take_lost_receive(), None);
-    }
 
     #[test]
     fn what_the_manual_says_of_memory_is_true() {

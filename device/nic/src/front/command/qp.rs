@@ -45,7 +45,7 @@ impl Front {
             objects.qps.remove(qpn)?;
             return Err(Refused::NoResources);
         };
-        qp.requester.interrupt(|requester| {
+        qp.slot.requester.interrupt(|requester| {
             *requester = Requester { setup, ..Default::default() };
             *lock(&qp.responder) = Responder { setup, ..Default::default() };
             qp.occupy(&setup);
@@ -86,7 +86,7 @@ impl Front {
         let qp = self.engine.qps.find(command.qpn).ok_or(Refused::NoObject)?;
         let stopped = self.is_stopped(qp.context())?;
         let ready_for =
-            qp.requester.interrupt(|requester| self.change_qp(qp, requester, command, stopped))?;
+            qp.slot.requester.interrupt(|requester| self.change_qp(qp, requester, command, stopped))?;
         // It may have been in RESET while its context was stopped.
         if self.is_stopped(qp.context())? {
             self.engine.fail_qp(qp, false);
@@ -137,7 +137,7 @@ impl Front {
 
     pub(super) fn query_qp(&self, qpn: u32) -> Reply {
         let qp = self.engine.qps.find(qpn).ok_or(Refused::NoObject)?;
-        qp.requester.interrupt(|requester| {
+        qp.slot.requester.interrupt(|requester| {
             let responder = lock(&qp.responder);
             reply(&QpSnapshot {
                 attributes: encode(&requester.attributes, qpn, qp.state()),
