@@ -135,19 +135,12 @@ impl Iommu {
     fn enqueue(&self, request: &PageRequest) -> Result<Enqueued, RemappingError> {
         let mut remapping = lock(&self.remapping);
         remapping.admit(&*self.memory, request)?;
-        let mut queue = lock(&self.page_requests);
-        drop(remapping);
-        let enqueued = queue.enqueue(&*self.memory, request);
-        if matches!(enqueued, Enqueued::Queued { .. }) {
-            self.probe_stage(Stage::Queued, request);
-        }
-        if let Enqueued::Queued { raise: true } | Enqueued::Overflow { raise: true } = enqueued
-            && queue.event.raise(&*self.msi)
-        {
-            self.counters.page_request_interrupts.increment();
-            self.probe_stage(Stage::Interrupt, request);
-        }
-        Ok(enqueued)
+        Ok(self.page_requests.receive(&*self.memory, &*self.msi, request, remapping, |stage| {
+            if stage == Stage::Interrupt {
+                self.counters.page_request_interrupts.increment();
+            }
+            self.probe_stage(stage, request);
+        }))
     }
 
     /// Reports a stage of the request to the probe.

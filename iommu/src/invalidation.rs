@@ -160,7 +160,7 @@ impl Iommu {
             // PD: page requests received so far must be in their queue before the status is written (§6.5.2.9). A request
             // keeps one of these locks, taken in this order, from its check to its entry.
             drop(lock(&self.remapping));
-            drop(lock(&self.page_requests));
+            drop(self.page_requests.lock());
         }
         // The status after all effects: store_u32 releases, so a vCPU that sees the status sees them.
         if let Some((at, data)) = wait.status

@@ -2,7 +2,10 @@
 
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
+use refault_bus::irq::MsiSink;
 use refault_bus::pri::PageRequest;
+use refault_bus::probe::Stage;
+use refault_bus::sync::{Mutex, MutexGuard, lock};
 
 use crate::interrupt::EventRegisters;
 use crate::spec::page_request::{PAGE_REQUEST_BYTES, encode};
@@ -24,6 +27,42 @@ pub(crate) enum Enqueued {
     Unusable,
 }
 
+/// The queue as devices and software share it.
+#[derive(Debug, Default)]
+pub(crate) struct PageRequests(Mutex<PageRequestQueue>);
+
+impl PageRequests {
+    /// The registers, for software's accesses.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, PageRequestQueue> {
+        lock(&self.0)
+    }
+
+    /// Takes a request: its entry, the status that announces it, and the event are one step to software. The queue is
+    /// locked before `admitted` is dropped, which is the lock on the tables that admitted the request. `reached` is called
+    /// for [`Stage::Queued`] and [`Stage::Interrupt`], while the queue is locked.
+    pub(crate) fn receive(
+        &self,
+        memory: &dyn DmaMemory,
+        msi: &dyn MsiSink,
+        request: &PageRequest,
+        admitted: impl Sized,
+        reached: impl Fn(Stage),
+    ) -> Enqueued {
+        let mut queue = self.lock();
+        drop(admitted);
+        let enqueued = queue.enqueue(memory, request);
+        if matches!(enqueued, Enqueued::Queued { .. }) {
+            reached(Stage::Queued);
+        }
+        if let Enqueued::Queued { raise: true } | Enqueued::Overflow { raise: true } = enqueued
+            && queue.event.raise(msi)
+        {
+            reached(Stage::Interrupt);
+        }
+        enqueued
+    }
+}
+
 /// The queue's registers.
 #[derive(Debug, Default)]
 pub(crate) struct PageRequestQueue {
@@ -39,7 +78,7 @@ impl PageRequestQueue {
     /// Writes `request` into the ring. Every request sets PPR, not only the last of a group: to drain a PASID, Linux
     /// waits until its handler has taken every entry, and the handler runs only on an event. The event is not called for
     /// while a condition stands that has raised it: its handler will find both (§7.5).
-    pub(crate) fn enqueue(&mut self, memory: &dyn DmaMemory, request: &PageRequest) -> Enqueued {
+    fn enqueue(&mut self, memory: &dyn DmaMemory, request: &PageRequest) -> Enqueued {
         if self.address.into_bits() == 0 {
             return Enqueued::Unusable;
         }

@@ -160,11 +160,11 @@ impl Iommu {
             quad::ICS => upper(u32::from(lock(&self.completion).is_complete())),
             reg::IECTL..quad::IECTL_END => lock(&self.completion).event.read(at - reg::IECTL),
             reg::IQERCD => lock(&self.faults).queue_error().into_bits(),
-            reg::PQH => lock(&self.page_requests).head(),
-            reg::PQT => lock(&self.page_requests).tail(),
-            reg::PQA => lock(&self.page_requests).address(),
-            quad::PRS => upper(lock(&self.page_requests).status().into_bits()),
-            reg::PECTL..quad::PECTL_END => lock(&self.page_requests).event.read(at - reg::PECTL),
+            reg::PQH => self.page_requests.lock().head(),
+            reg::PQT => self.page_requests.lock().tail(),
+            reg::PQA => self.page_requests.lock().address(),
+            quad::PRS => upper(self.page_requests.lock().status().into_bits()),
+            reg::PECTL..quad::PECTL_END => self.page_requests.lock().event.read(at - reg::PECTL),
             reg::IOTLB => lock(&self.control).iotlb_command,
             reg::FRCD..quad::FRCD_END => lock(&self.faults).read_record(at - reg::FRCD),
             _ => 0,
@@ -248,7 +248,7 @@ impl Iommu {
 
     /// Writes a quadword of the registers from PQH to PEUADDR, or half of it.
     fn write_page_requests(&self, at: u64, written: Written) {
-        let mut queue = lock(&self.page_requests);
+        let mut queue = self.page_requests.lock();
         match at {
             reg::PQH => {
                 let head = written.into(queue.head());

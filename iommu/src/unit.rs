@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::endpoints::Endpoints;
 use crate::fault::FaultLog;
 use crate::invalidation_queue::{Completion, InvalidationQueue};
-use crate::page_request::PageRequestQueue;
+use crate::page_request::{PageRequestQueue, PageRequests};
 use crate::remapping::Remapping;
 use crate::statistics::{Counters, Statistics};
 
@@ -48,7 +48,7 @@ pub struct Iommu {
     pub(crate) queue: InvalidationQueue,
     pub(crate) completion: Mutex<Completion>,
     pub(crate) remapping: Mutex<Remapping>,
-    pub(crate) page_requests: Mutex<PageRequestQueue>,
+    pub(crate) page_requests: PageRequests,
     pub(crate) faults: Mutex<FaultLog>,
     pub(crate) counters: Counters,
     pub(crate) warnings: Warnings,
@@ -81,7 +81,7 @@ impl Iommu {
             queue: InvalidationQueue::default(),
             completion: Mutex::default(),
             remapping: Mutex::new(Remapping::new(caches)),
-            page_requests: Mutex::default(),
+            page_requests: PageRequests::default(),
             faults: Mutex::default(),
             counters: Counters::default(),
             warnings: Warnings::default(),
@@ -105,7 +105,7 @@ impl Iommu {
         self.queue.reset(&mut ring);
         *lock(&self.control) = Control::default();
         *lock(&self.completion) = Completion::default();
-        *lock(&self.page_requests) = PageRequestQueue::default();
+        *self.page_requests.lock() = PageRequestQueue::default();
         *lock(&self.faults) = FaultLog::default();
     }
 
