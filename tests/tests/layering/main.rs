@@ -11,7 +11,7 @@ use serde_json::Value;
 use modules::{Modules, circles};
 
 /// Our crates, where they live, and which of ours each may import.
-const CRATES: [(&str, &str, &[&str]); 20] = [
+const CRATES: [(&str, &str, &[&str]); 21] = [
     ("refault-bus", "device/bus", &[]),
     ("refault-pci", "device/pci", &["bus"]),
     ("refault-roce", "device/roce", &[]),
@@ -50,6 +50,7 @@ const CRATES: [(&str, &str, &[&str]); 20] = [
             "lab", "guest", "hosts",
         ],
     ),
+    ("refault-models", "tests/models", &["bus", "abi"]),
 ];
 
 /// Crates that only one of ours may use: the machine's own interfaces, and the one that gives a guest's programs a

@@ -1,0 +1,5 @@
+mod completions;
+mod destruction;
+mod invalidation;
+mod page_requests;
+mod words;
