@@ -113,3 +113,22 @@ impl Caches {
 pub(crate) fn is_named(device: Option<(Bdf, u16)>, requester: Bdf) -> bool {
     device.is_none_or(|(Bdf(source), mask)| (requester.0 ^ source) & mask == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::walk::pasid::TranslationType;
+
+    #[test]
+    fn the_pasid_cache_keeps_as_many_entries_as_it_has_room_for_and_then_starts_again() {
+        let device = Bdf::new(0, 3, 0);
+        let entry = PasidEntry { did: 1, translation: TranslationType::PassThrough, fpd: false };
+        let mut caches = Caches::new(3, 1);
+        for (last, kept) in [(1, vec![1]), (2, vec![1, 2]), (3, vec![1, 2, 3]), (4, vec![4]), (5, vec![4, 5])]
+        {
+            caches.insert_pasid_entry(device, Pasid::truncated(last), entry);
+            let found = (0..8).filter(|&pasid| caches.pasid_entry(device, Pasid::truncated(pasid)).is_some());
+            assert_eq!(found.collect::<Vec<_>>(), kept);
+        }
+    }
+}

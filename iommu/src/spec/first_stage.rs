@@ -87,6 +87,14 @@ mod tests {
     }
 
     #[test]
+    fn pages_are_mapped_by_every_level_but_the_top_one() {
+        let large = FirstStageEntry::new().with_page_size(true);
+        assert_eq!([1, 2, 3, 4].map(|level| large.is_leaf(level)), [true, true, true, false]);
+        let table = FirstStageEntry::new();
+        assert_eq!([1, 2, 3, 4].map(|level| table.is_leaf(level)), [true, false, false, false]);
+    }
+
+    #[test]
     fn the_address_of_a_large_page_has_no_pat_bit() {
         let entry = FirstStageEntry::new().with_page_size(true).with_frame(0x201);
         assert_eq!(entry.address(2), 0x20_0000);

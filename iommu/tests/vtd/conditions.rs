@@ -220,6 +220,9 @@ const CONDITIONS: &[Condition] = &[
     table(0x42, Ats::Abort, |g| context_entry(g, 0, |e| e | BEYOND)),
     table(0x42, Ats::Abort, |g| context_entry(g, 1, |_| 1)),
     table(0x42, Ats::Abort, |g| context_entry(g, 3, |_| 1 << 63)),
+    // The same bit in two of the quadwords.
+    table(0x42, Ats::Abort, |g| (1..=2).for_each(|quad| context_entry(g, quad, |_| 2))),
+    table(0x42, Ats::Abort, |g| (2..=3).for_each(|quad| context_entry(g, quad, |_| 2))),
     table(0x43, Ats::Abort, |g| context_entry(g, 0, |e| e & !(1 << 2))),
     table(0x44, Ats::Unsupported, |g| context_entry(g, 0, |e| e & !(1 << 2 | 1 << 4)))
         .only_for_translation_requests(),

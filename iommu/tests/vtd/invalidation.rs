@@ -125,6 +125,21 @@ fn context_and_pasid_cache_flushes_make_the_tables_be_read_again() {
 }
 
 #[test]
+fn a_function_mask_drops_the_bits_of_the_function_that_table_21_has_for_it() {
+    for (mask, dropped) in [(0, 0b000), (1, 0b100), (2, 0b110), (3, 0b111)] {
+        for bits in 0..8 {
+            let guest = Guest::booted();
+            guest.map_user(VA, 0x8000);
+            guest.ats(VA, true).unwrap();
+            guest.store(pasid_entry_at(&guest, PASID.get()), 0);
+            assert!(guest.submit(&[d::context_device(Bdf(NIC.0 ^ bits), mask)]));
+            let named = guest.ats(VA, true) == Ok(Translation::NONE);
+            assert_eq!(named, bits & !dropped == 0, "mask {mask}, function {bits}");
+        }
+    }
+}
+
+#[test]
 fn device_tlb_flushes_reach_the_device_with_their_size() {
     let guest = Guest::booted();
     let request = |pasid, iova, size_shift| InvalidationRequest { pasid, iova: Iova(iova), size_shift };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use refault_bus::ats::TranslationAgent;
 use refault_bus::pri::{PageRequest, ResponseCode};
 use refault_bus::probe::Stage;
-use refault_bus::{Bdf, Iova, Pasid, PrgIndex};
+use refault_bus::{AddressSpace, Bdf, Iova, Pasid, PrgIndex};
 
 use crate::support::descriptors as d;
 use crate::support::*;
@@ -64,6 +64,20 @@ fn a_masked_page_request_event_is_latched_and_sent_on_unmask() {
     assert_eq!(guest.messages(), [refault_bus::irq::MsiMessage { data: 0x55, ..PRQ_MSI }]);
     let stages: Vec<_> = guest.events().iter().map(|event| event.stage).collect();
     assert_eq!(stages, [Stage::Queued, Stage::Interrupt]);
+}
+
+#[test]
+fn the_events_of_a_request_name_its_space_its_page_its_group_and_its_right() {
+    let cases = [(Some(PASID), true), (Some(PASID), false), (None, true), (None, false)];
+    for (group, (pasid, write)) in (3..).zip(cases) {
+        let guest = Guest::booted();
+        let request = PageRequest { pasid, ..page_request(page(group), write, group) };
+        guest.iommu.page_request(request);
+        let seen: Vec<_> =
+            guest.events().iter().map(|e| (e.stage, e.space, e.iova, e.group, e.write)).collect();
+        let of = |stage| (stage, AddressSpace::of(pasid), request.page, Some(request.group), write);
+        assert_eq!(seen, [of(Stage::Queued), of(Stage::Interrupt)]);
+    }
 }
 
 #[test]

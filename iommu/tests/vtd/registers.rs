@@ -138,3 +138,50 @@ fn a_queue_of_every_size_is_used_to_its_end_and_no_further() {
         }
     }
 }
+
+#[test]
+fn the_registers_of_an_event_read_as_written_but_for_the_reserved_bits() {
+    let guest = Guest::powered();
+    for (control, seed) in [(reg::FECTL, 0x1000), (reg::IECTL, 0x2000), (reg::PECTL, 0x3000)] {
+        let [data, address, upper] = [seed | 0x21, 0xfee0_0007 | seed, seed | 1];
+        for (offset, value) in [(4, data), (8, address), (12, upper)] {
+            guest.write32(control + offset, value);
+        }
+        let halves = [0, 4, 8, 12].map(|offset| guest.read32(control + offset));
+        assert_eq!(halves, [1 << 31, data, address & !3, upper], "{control:#x}");
+        let quads = [0, 8].map(|offset| guest.read64(control + offset));
+        let whole = |low, high| u64::from(high) << 32 | u64::from(low);
+        assert_eq!(quads, [whole(halves[0], halves[1]), whole(halves[2], halves[3])], "{control:#x}");
+        // Both halves at once.
+        guest.write64(control + 8, whole(0xfee0_1000, upper + 1));
+        assert_eq!(guest.read64(control + 8), whole(0xfee0_1000, upper + 1), "{control:#x}");
+    }
+}
+
+#[test]
+fn a_status_is_cleared_by_a_one_in_its_own_bit_and_by_nothing_else() {
+    let guest = Guest::booted();
+    // A completion, an overflowing queue of page requests, a fault, and a descriptor that stops the queue.
+    guest.submit_raw(&[[0x15, 0, 0, 0]]);
+    guest.write64(reg::PQA, guest.layout.requests);
+    (0..128).for_each(|_| guest.ask(VA, true, 1));
+    guest.dma(None, VA, false).unwrap_err();
+    guest.submit_raw(&[[0; 4]]);
+    let standing = |guest: &Guest| {
+        [reg::ICS, reg::PRS, reg::FSTS, reg::FRCD + 12].map(|register| guest.read32(register))
+    };
+    let before = standing(&guest);
+    assert_eq!((before[0], before[1], before[2], before[3] >> 31), (1, 0b11, 1 << 4 | 0b10, 1));
+    for (register, own) in [(reg::ICS, 1), (reg::PRS, 0b11), (reg::FSTS, 1 << 4), (reg::FRCD + 12, 1 << 31)] {
+        guest.write32(register, 0);
+        guest.write32(register, !own);
+    }
+    // Nor by the bit of F in another word of the record.
+    (0..3).for_each(|word| guest.write32(reg::FRCD + word * 4, !0));
+    assert_eq!(standing(&guest), before);
+    // PPR and PRO are cleared one by one.
+    for (bit, left) in [(0b01, 0b10), (0b10, 0)] {
+        guest.write32(reg::PRS, bit);
+        assert_eq!(guest.read32(reg::PRS), left);
+    }
+}
