@@ -233,6 +233,13 @@ fn set(space: Space, number: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use refault_bus::Iova;
+
     use super::*;
 
     fn page(gpa: u64) -> Translation {
@@ -277,5 +284,111 @@ mod tests {
         let mut all: Vec<_> = sets(space, 0, u64::MAX).collect();
         all.dedup();
         assert_eq!(all.len(), SETS);
+    }
+
+    /// Spaces of every kind.
+    fn spaces() -> [(Space, Kind); 5] {
+        [
+            (Space::of(None), Kind::Own),
+            (Space::of(Pasid::new(0)), Kind::Processes),
+            (Space::of(Pasid::new(0xf_fffe)), Kind::Processes),
+            (Space::of_table(2), Kind::Own),
+            (Space::of_on_demand(7), Kind::OnDemand),
+        ]
+    }
+
+    /// All pages of two sectors side by side, of one further on in their 2 MiB, and of one far away.
+    fn pages() -> impl Iterator<Item = u64> {
+        [0x4000u64, 0x8000, 0x10_0000, 0x40_0020_0000]
+            .into_iter()
+            .flat_map(|at| (0..4).map(move |page| at + (page << 12)))
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Remember { space: usize, page: usize, block: Translation },
+        Forget { space: usize, first: u64, last: u64 },
+        Empty(Kind),
+    }
+
+    fn steps() -> impl Strategy<Value = Step> {
+        let (space, page) = (0..spaces().len(), 0..pages().count());
+        let rights = select(vec![(true, false), (true, true), (false, true)]);
+        let block =
+            (0u64..4, select(vec![12, 12, 21, 30]), rights).prop_map(|(gpa, page_shift, (read, write))| {
+                Translation { gpa: Gpa(gpa << 30), page_shift, read, write }
+            });
+        let place =
+            (page.clone(), 0u64..0x1800, select(vec![1, 0x800, 0x1000, 0x5000, 1 << 20, 1 << 30, u64::MAX]));
+        let range = place.prop_map(|(page, inside, bytes)| {
+            let first = pages().nth(page).unwrap() + inside - 0x400;
+            (first, first.saturating_add(bytes - 1))
+        });
+        prop_oneof![
+            8 => (space.clone(), page, block).prop_map(|(space, page, block)| Step::Remember { space, page, block }),
+            4 => (space, range).prop_map(|(space, (first, last))| Step::Forget { space, first, last }),
+            1 => select(vec![Kind::Own, Kind::Processes, Kind::OnDemand]).prop_map(Step::Empty),
+        ]
+    }
+
+    /// What must be found: the block that was last remembered for a page of a space.
+    #[derive(Default)]
+    struct Reference(HashMap<(usize, u64), Translation>);
+
+    impl Reference {
+        fn perform(&mut self, step: &Step) {
+            match *step {
+                Step::Remember { space, page, block } => {
+                    self.0.insert((space, pages().nth(page).unwrap()), block);
+                }
+                Step::Forget { space, first, last } => self.0.retain(|&(of, at), block| {
+                    let start = Iova(at).align_down(block.page_shift).0;
+                    of != space || start > last || start + (1 << block.page_shift) <= first
+                }),
+                Step::Empty(kind) => self.0.retain(|&(of, _), _| match (spaces()[of].1, kind) {
+                    (Kind::OnDemand, Kind::Own) => false,
+                    (of, kind) => of != kind,
+                }),
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_sectors_of_the_property_below_share_a_set() {
+        let numbers: BTreeSet<u64> = pages().map(|at| at >> SECTOR_SHIFT).collect();
+        let used: BTreeSet<usize> =
+            numbers.iter().flat_map(|&number| spaces().map(|(space, _)| set(space, number))).collect();
+        assert_eq!(used.len(), numbers.len() * spaces().len());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+
+        #[test]
+        fn what_was_remembered_is_found_until_it_is_forgotten(steps in vec(steps(), 1..40)) {
+            let (mut recent, mut reference) = (Recent::new(), Reference::default());
+            for step in steps {
+                match step {
+                    Step::Remember { space, page, block } => {
+                        recent.remember(spaces()[space].0, pages().nth(page).unwrap() + 0x234, block);
+                    }
+                    Step::Forget { space, first, last } => recent.forget(spaces()[space].0, first, last),
+                    Step::Empty(kind) => recent.empty(kind),
+                }
+                reference.perform(&step);
+                for (of, (space, _)) in spaces().into_iter().enumerate() {
+                    let mut walks = [false, true].map(|write| (write, recent.walk(space, 0x5000, write)));
+                    for at in pages() {
+                        let block = reference.0.get(&(of, at)).copied();
+                        prop_assert_eq!(recent.find(space, at + 0xfff), block, "{:?} at {:#x}", space, at);
+                        for (write, walk) in &mut walks {
+                            let allowed = block.filter(|block| block.allows(*write));
+                            let gpa = allowed.map(|block| block.gpa_of(Iova(at + 0xabc)));
+                            prop_assert_eq!(walk.find(at + 0xabc), gpa, "{:?} at {:#x}", space, at);
+                        }
+                    }
+                }
+            }
+        }
     }
 }
