@@ -8,6 +8,7 @@ mod faults;
 mod flush;
 mod function;
 mod hostile;
+mod invalidations;
 mod lanes;
 mod moderation;
 mod neighbours;

@@ -1,6 +1,7 @@
 //! Missing pages of a process: requests, waiters, refusals, credits, the page request interface.
 
 mod ahead;
+mod counters;
 mod credits;
 mod interface;
 mod quotas;
