@@ -48,7 +48,10 @@ fn the_ring_continues_and_fri_names_the_first_record() {
         assert_eq!(guest.service_faults(), 1);
         assert_eq!(guest.messages(), [FAULT_MSI]);
     }
-    // With translation off the ring starts again.
+    // A command that leaves translation on leaves the ring where it is; with translation off it starts again.
+    guest.set_root();
+    stray(&guest, 21);
+    assert_eq!((guest.read32(reg::FSTS) >> 8, guest.service_faults()), (4, 1));
     guest.clear_command(reg::TE);
     guest.set_command(reg::TE);
     stray(&guest, 1);

@@ -13,6 +13,7 @@ mod linux_bring_up;
 mod oracle;
 mod page_requests;
 mod registers;
+mod statistics;
 mod support;
 mod translation;
 mod walk_against_reference;
