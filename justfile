@@ -29,6 +29,10 @@ test-all:
 demo *options:
     cargo demo {{options}}
 
+# Mutation tests of a crate, or a share of them: just mutants iommu --shard 0/24; needs cargo-mutants.
+mutants crate *options:
+    cargo mutants --package refault-{{crate}} {{options}}
+
 # Compares printed output with tests/golden.
 golden:
     cargo test -p refault-tests --test golden
