@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "common/fs.h"
+#include "common/others.h"
 #include "common/pairs.h"
 
 #define BYTES (64 * BLOCK)
@@ -139,68 +140,6 @@ static void freeze(const struct filesystem *fs, bool freeze)
 	if (fd < 0 || ioctl(fd, freeze ? FIFREEZE : FITHAW, 0))
 		die("%s the file system: %s", freeze ? "freezing" : "thawing", strerror(errno));
 	close(fd);
-}
-
-static void post_write(struct ibv_qp *qp, struct ibv_mr *from, uint64_t to, uint32_t rkey)
-{
-	struct ibv_sge piece = { .addr = (uintptr_t)from->addr, .length = BLOCK, .lkey = from->lkey };
-	struct ibv_send_wr *bad, request = {
-		.opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED, .sg_list = &piece, .num_sge = 1,
-		.wr.rdma = { .remote_addr = to, .rkey = rkey } };
-
-	if (ibv_post_send(qp, &request, &bad))
-		die("a request cannot be posted");
-}
-
-/* Somebody else's use of the device, from opening to closing: true if the right bytes arrive. */
-static bool others_work(void)
-{
-	unsigned char *memory = xshared(2 * BLOCK);
-	struct verbs_port port;
-	struct pairs pairs;
-	struct ibv_mr *mr;
-	struct ibv_wc wc;
-	bool right;
-
-	verbs_open_port(&port, NULL);
-	pairs_open(&pairs, &port, 1, 4);
-	mr = verbs_on_demand_mr(&port, memory, 2 * BLOCK, 0);
-	memset(memory, 0x5a, BLOCK);
-	post_write(pairs.senders[0], mr, (uintptr_t)memory + BLOCK, mr->rkey);
-	right = pairs_poll(&pairs, &wc, 1, HANG_NS / 1000000) == 1 && wc.status == IBV_WC_SUCCESS &&
-		!memcmp(memory, memory + BLOCK, BLOCK);
-	if (ibv_dereg_mr(mr))
-		die("ibv_dereg_mr: %s", strerror(errno));
-	pairs_close(&pairs);
-	verbs_close_port(&port);
-	munmap(memory, 2 * BLOCK);
-	return right;
-}
-
-/* In a process of its own: a hang there must not keep us from thawing. */
-static bool others_work_elsewhere(void)
-{
-	uint64_t begin = now_ns();
-	pid_t child = fork();
-	int status;
-
-	if (!child)
-		_exit(!others_work());
-	while (waitpid(child, &status, WNOHANG) == 0) {
-		if (now_ns() - begin > HANG_NS) {
-			kill(child, SIGKILL);
-			return false;
-		}
-		sleep_ms(10);
-	}
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
-static bool check(bool holds, const char *what)
-{
-	printf("%s - %s\n", holds ? "ok" : "NOT OK", what);
-	fflush(stdout);
-	return holds;
 }
 
 /* While the file system is frozen. */

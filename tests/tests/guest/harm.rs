@@ -33,6 +33,17 @@ fn a_page_on_a_frozen_file_system_holds_up_only_its_own_requests() {
     assert!(said.stdout.contains("all done") && !said.stdout.contains("NOT OK"), "{said:#?}");
 }
 
+#[test]
+fn a_page_that_is_never_answered_and_a_stopped_process_hold_up_nobody_else() {
+    let text = "
+        for mode in pasid odp; do
+            REFAULT_ODP_MODE=$mode refault-unanswered
+        done";
+    let (said, _) = script(2, &[], text);
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert_eq!(said.stdout.matches("ok - all is well afterwards").count(), 2, "{said:#?}");
+}
+
 /// Their number depends on the time that the first five take. They are meant to die, so the kernel is set not to
 /// log it.
 const HOSTILE: &str = r#"
