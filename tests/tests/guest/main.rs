@@ -8,6 +8,7 @@ mod ends;
 mod experiment;
 mod flush;
 mod harm;
+mod hostile_root;
 mod lab;
 mod misbehave;
 mod nested;

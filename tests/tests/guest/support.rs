@@ -156,8 +156,9 @@ impl Running {
         signal("-CONT");
     }
 
-    /// Waits for its end.
+    /// Closes its input, if that is a pipe, and waits for its end.
     pub(crate) fn end(mut self) -> Said {
+        drop(self.child.stdin.take());
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).expect("output is text");
         let mut said = said(self.child.wait_with_output().expect("it is a child"));
