@@ -36,14 +36,18 @@ struct saved *save_registers(const struct targets *targets)
 }
 
 /*
- * From the end on: capabilities, then BARs, then the command register. Words that read as they should are written, too:
- * a host may keep a state of its own, as QEMU does for power management, which a reset of the function does not change.
+ * From the end on: capabilities, then BARs, then the command register. Words that read as they should are written, too,
+ * if there is something in them: a host may keep a state of its own, as QEMU does for power management, which a reset of
+ * the function does not change.
  */
 static void restore_config(const struct targets *targets, const struct saved *saved)
 {
+	uint32_t now[WORDS];
+
+	read_config(targets, now);
 	for (size_t i = WORDS; i-- > 0;)
-		if (saved->config[i] && pwrite(targets->config, &saved->config[i], sizeof(saved->config[i]),
-					       (off_t)(i * sizeof(saved->config[i]))) < 0)
+		if ((saved->config[i] || now[i]) &&
+		    pwrite(targets->config, &saved->config[i], sizeof(now[i]), (off_t)(i * sizeof(now[i]))) < 0)
 			die("configuration space cannot be written: %s", strerror(errno));
 }
 

@@ -53,3 +53,16 @@ fn a_root_that_writes_to_the_devices_deceives_no_process_and_costs_the_host_noth
     assert!(peak < (MEMORY << 10) + OWN && anonymous < OWN, "{peak} KiB at most, {anonymous} KiB anonymous");
     assert_few_warnings(&said);
 }
+
+/// Nothing is put back, so the guest is reset by sysrq or crashes. A CPU that waits for the invalidation queue for ever is
+/// a stall to the kernel's RCU, which panics then. Should all of that fail, the time limit ends the run.
+#[test]
+fn a_root_that_ruins_its_own_guest_ends_no_more_than_that() {
+    let kernel = "iomem=relaxed rcupdate.rcu_cpu_stall_timeout=10 sysctl.kernel.panic_on_rcu_stall=1";
+    let command = ["--", "sh", "-c", "refault-hostile-root --ruthless 30; echo b >/proc/sysrq-trigger"];
+    let options = ["run", "--cpus", "2", "--timeout", "300", "--append", kernel];
+    let said = Refault::new(options.into_iter().chain(command)).run();
+    assert!(matches!(said.status, 123 | 124), "{said:#?}");
+    assert!(said.stdout.starts_with("seed "), "the attack did not begin: {said:#?}");
+    assert_few_warnings(&said);
+}
