@@ -34,7 +34,7 @@ fn a_page_on_a_frozen_file_system_holds_up_only_its_own_requests() {
 }
 
 #[test]
-fn a_page_that_is_never_answered_and_a_stopped_process_hold_up_nobody_else() {
+fn a_page_that_is_never_answered_and_a_stopped_process_hold_up_no_other_process() {
     let text = "
         for mode in pasid odp; do
             REFAULT_ODP_MODE=$mode refault-unanswered
