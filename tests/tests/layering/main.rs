@@ -67,6 +67,7 @@ const PURE: [&str; 9] = [
     "device/bus",
     "device/pci",
     "device/roce",
+    "device/link",
     "device/nic",
     "iommu",
     "guest-driver/model",
