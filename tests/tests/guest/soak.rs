@@ -25,7 +25,11 @@ storms() {
     wait $all
     wait $some_of_them
     cat /tmp/all /tmp/some
+    : | tee /tmp/all >/tmp/some
 }
+# What they printed, should one of them fail.
+trap 'cat /tmp/all /tmp/some' EXIT
+: | tee /tmp/all >/tmp/some
 # Waits until the dead processes' objects are gone, then prints what the kernel holds.
 settle() {
     for tries in $(seq 600); do
