@@ -131,6 +131,20 @@ fn a_receive_request_with_bad_memory_or_shape_fails_both_ends() {
 }
 
 #[test]
+fn no_byte_moves_if_a_later_piece_of_the_sender_is_refused() {
+    let bad = |pair: &Pair| sge(pair.from, 8, 0x7700);
+    let mut pair = Pair::new();
+    let pieces = [pair.source(0, 8), bad(&pair)];
+    let write = SqWqe { remote_addr: pair.to, rkey: pair.rkey, ..request(OP_RDMA_WRITE, 1, &pieces) };
+    pair.fails(&write, WC_LOC_PROT_ERR, CAUSE_KEY);
+    assert_eq!(pair.bench.bytes(pair.to, 8), [0; 8]);
+    let mut pair = Pair::new();
+    pair.b.receive(&pair.bench, 5, &[sge(pair.to, 64, pair.rkey)]);
+    pair.fails(&request(OP_SEND, 1, &[pair.source(0, 8), bad(&pair)]), WC_LOC_PROT_ERR, CAUSE_KEY);
+    assert_eq!(pair.bench.bytes(pair.to, 8), [0; 8]);
+}
+
+#[test]
 fn a_queue_pair_takes_only_what_its_access_flags_allow() {
     let mut pair = Pair::with(ModifyQp { access: ACCESS_REMOTE_READ, ..PATIENT });
     pair.fails(&pair.write(1, 8, pair.to, pair.rkey), WC_REM_INV_REQ_ERR, CAUSE_RIGHTS);
