@@ -47,7 +47,7 @@ impl KernelTree {
         let release = read("include/config/kernel.release", "-j$(nproc)")?.trim().to_string();
         let tree = Self { release, config, folder };
         ensure!(tree.config.has("X86_64"), "the kernel in {} is not for x86-64", tree.folder.display());
-        for path in [BZIMAGE, "modules.order", "KernelModule.symvers"] {
+        for path in [BZIMAGE, "modules.order", "Module.symvers"] {
             if !tree.folder.join(path).is_file() {
                 bail!("no {path} in {0}: `make -C {0} -j$(nproc)` makes it", tree.folder.display());
             }
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_tree_that_was_not_built_is_reported_with_the_command_to_run() {
         let nothing = tempfile::tempdir().expect("temporary folder");
-        let half = tree("CONFIG_X86_64=y\n", &["modules.order", "KernelModule.symvers"]);
+        let half = tree("CONFIG_X86_64=y\n", &["modules.order", "Module.symvers"]);
         for (folder, named) in [(&nothing, ".config"), (&half, "bzImage")] {
             let error = KernelTree::open(folder.path()).expect_err("not built").to_string();
             assert!(error.contains(named) && error.contains("make -C"), "{error}");
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn missing_kernel_options_are_an_error_with_the_remedy() {
-        let folder = tree("CONFIG_X86_64=y\n", &[BZIMAGE, "modules.order", "KernelModule.symvers"]);
+        let folder = tree("CONFIG_X86_64=y\n", &[BZIMAGE, "modules.order", "Module.symvers"]);
         let tree = KernelTree::open(folder.path()).expect("built");
         assert_eq!(tree.release(), "7.2.0-mine");
         let error = tree.check(&[Use::Boot]).expect_err("it has nothing").to_string();
