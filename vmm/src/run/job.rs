@@ -77,7 +77,7 @@ impl Job {
         archive.finish()
     }
 
-    /// JobRecords of a letter, text and NUL, as `vmm/guest/src/image/init/setup.c` reads them.
+    /// Records of a letter, text and NUL, as `vmm/guest/src/image/init/setup.c` reads them.
     fn records(&self) -> Result<Vec<u8>> {
         let mut records = JobRecords::default();
         self.command.iter().try_for_each(|argument| records.add(b'a', argument.as_bytes()))?;

@@ -12,7 +12,7 @@ pub const OUTER_INIT: &str = include_str!("outer-init.sh");
 /// Part of the cache key: change it when the layout of the archive changes.
 pub const OUTER_LAYOUT: &str = "modules/NAME.ko, unsigned";
 /// What the kernel's build appends to a signed module.
-const SIGNATURE_MARK: &[u8] = b"~KernelModule signature appended~\n";
+const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
 /// Size in bytes of the description between the signature and the mark; its last four bytes are the signature's
 /// length.
 const SIGNATURE_INFO: usize = 12;
@@ -58,7 +58,7 @@ mod tests {
         let mut signed = b"\x7fELF module".to_vec();
         signed.extend(b"SIGNATURE");
         signed.extend([0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
-        signed.extend(SIGNATURE_MARK);
+        signed.extend(b"~Module signature appended~\n");
         assert_eq!(unsigned(&signed), b"\x7fELF module");
         assert_eq!(unsigned(b"\x7fELF module"), b"\x7fELF module");
         assert_eq!(unsigned(SIGNATURE_MARK), SIGNATURE_MARK);
