@@ -5,9 +5,8 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use zerocopy::big_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::dropped::{Dropped, take};
 use crate::envelope::{Addresses, Envelope, UDP_PORT};
-use crate::frame::Dropped;
-use crate::packet::take;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

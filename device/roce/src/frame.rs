@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use thiserror::Error;
-
+use crate::dropped::Dropped;
 use crate::envelope::Envelope;
 use crate::ethernet::{self, UDP_BYTES};
 use crate::icrc::{self, FlushIcrc};
@@ -12,29 +11,6 @@ use crate::packet::Packet;
 
 /// Most bytes of payload that [`begin`] takes: those of the largest MTU.
 pub const PAYLOAD_MAX: usize = 4096;
-
-/// Why a frame is not a packet for this port's queue pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Dropped {
-    /// Other traffic: not UDP to port 4791, a fragment, or IP with options.
-    #[error("not RoCE v2")]
-    NotRoce,
-    /// It ends before a length in it says so, or before its headers do.
-    #[error("the frame is too short")]
-    Short,
-    /// The checksum of the IPv4 header is wrong.
-    #[error("wrong checksum of the IPv4 header")]
-    IpChecksum,
-    /// A version of the transport other than 0.
-    #[error("transport version {0}, not 0")]
-    Version(u8),
-    /// No such opcode.
-    #[error("unknown opcode {0:#04x}")]
-    Opcode(u8),
-    /// The ICRC is wrong.
-    #[error("wrong ICRC")]
-    Icrc,
-}
 
 /// A packet that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,6 +37,7 @@
     clippy::cast_sign_loss
 )]
 
+mod dropped;
 mod envelope;
 mod ethernet;
 pub mod frame;
@@ -48,8 +49,9 @@ mod packet;
 mod psn;
 mod syndrome;
 
+pub use dropped::Dropped;
 pub use envelope::{Addresses, Envelope, MacAddress, UDP_PORT};
-pub use frame::{Dropped, Received};
+pub use frame::Received;
 pub use headers::{AtomicEth, Deth, Feth, Reth};
 pub use icrc::FlushIcrc;
 pub use mtu::Mtu;

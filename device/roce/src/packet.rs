@@ -1,7 +1,7 @@
+use zerocopy::IntoBytes;
 use zerocopy::big_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::frame::Dropped;
+use crate::dropped::{Dropped, take};
 use crate::headers::{
     AethWire, AtomicEth, AtomicWire, BthWire, Deth, DethWire, Feth, FethWire, LOW_24, Reth, RethWire,
 };
@@ -177,13 +177,4 @@ impl Packet {
         }
         Ok(())
     }
-}
-
-/// Takes a `T` off the start of `rest`.
-pub(crate) fn take<T: FromBytes + KnownLayout + Immutable + Unaligned>(
-    rest: &mut &[u8],
-) -> Result<T, Dropped> {
-    let (value, after) = T::read_from_prefix(rest).map_err(|_| Dropped::Short)?;
-    *rest = after;
-    Ok(value)
 }
