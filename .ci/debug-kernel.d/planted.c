@@ -3,7 +3,6 @@
  * Mistakes that .ci/debug-kernel plants at the end of its copy of device.c: one for each of the kernel's checkers, made
  * when its name is written to the module's parameter.
  */
-#include <linux/delay.h>
 #include <linux/moduleparam.h>
 #include <linux/slab.h>
 
@@ -38,11 +37,7 @@ static noinline void refault_planted_lock_order(void)
 
 static noinline void refault_planted_leak(void)
 {
-	unsigned int i;
-
-	/* A stale register or stack slot may still refer to one of them. */
-	for (i = 0; i < 8; i++)
-		refault_planted_sink = (unsigned long)kzalloc(192, GFP_KERNEL);
+	refault_planted_sink = (unsigned long)kzalloc(192, GFP_KERNEL);
 }
 
 static noinline void refault_planted_shift(void)
@@ -55,7 +50,7 @@ static noinline void refault_planted_sleep(void)
 	static DEFINE_SPINLOCK(lock);
 
 	spin_lock(&lock);
-	msleep(1);
+	kfree(kzalloc(64, GFP_KERNEL));
 	spin_unlock(&lock);
 }
 
