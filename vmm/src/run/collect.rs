@@ -23,7 +23,7 @@ const EXTENSION_MAX: u64 = 64 << 10;
 pub(super) fn unpack(archive: &File, requested: &[Out]) -> Result<()> {
     let size = archive.metadata()?.len();
     let mut found = vec![false; requested.len()];
-    refuse_long_extensions(archive)?;
+    refuse_what_takes_memory(archive)?;
     let mut archive = tar::Archive::new(archive);
     for (count, entry) in archive.entries()?.enumerate() {
         ensure!(count < ENTRIES_MAX, "more than {ENTRIES_MAX} files: let the guest make one archive of them");
@@ -49,10 +49,11 @@ pub(super) fn unpack(archive: &File, requested: &[Out]) -> Result<()> {
     }
 }
 
-/// Looks through an archive, and leaves it where it was.
-fn refuse_long_extensions(mut archive: &File) -> Result<()> {
+/// Looks through an archive, and leaves it where it was. Refuses what the reader would hold as a whole: long names, and
+/// the map of a sparse file, which the guest's tar does not write.
+fn refuse_what_takes_memory(mut archive: &File) -> Result<()> {
     let start = archive.stream_position()?;
-    for entry in tar::Archive::new(archive).entries()?.raw(true) {
+    for entry in tar::Archive::new(archive).entries_with_seek()?.raw(true) {
         let Ok(entry) = entry else { break }; // The other reader says what is wrong.
         let kind = entry.header().entry_type();
         let extends = kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions();
@@ -60,6 +61,10 @@ fn refuse_long_extensions(mut archive: &File) -> Result<()> {
             !extends || entry.size() <= EXTENSION_MAX,
             "the guest's archive has a name of {} bytes: at most {EXTENSION_MAX} are read",
             entry.size()
+        );
+        ensure!(
+            !kind.is_gnu_sparse(),
+            "the guest's archive has a sparse file: it must be written as a plain one"
         );
     }
     archive.seek(io::SeekFrom::Start(start))?;
@@ -266,6 +271,22 @@ mod tests {
             let error = unpack(&file, &[out("/b", folder.path())]).expect_err("too long").to_string();
             assert!(error.contains("a name of 65537 bytes"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_sparse_file_is_refused_before_its_map_is_read() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut builder = tar::Builder::new(tempfile::tempfile().expect("temporary file"));
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNUSparse);
+        header.set_size(0);
+        header.as_gnu_mut().expect("a GNU header").isextended[0] = 1;
+        header.set_cksum();
+        builder.append(&header, io::empty()).expect("append");
+        let mut file = builder.into_inner().expect("finish");
+        file.rewind().expect("rewind");
+        let error = unpack(&file, &[out("/b", folder.path())]).expect_err("sparse").to_string();
+        assert!(error.contains("sparse file"), "{error}");
     }
 
     #[test]
