@@ -211,11 +211,9 @@ impl Latencies {
         all.sort();
         if let (Some(median), Some(late)) = (all.get(all.len() / 2), all.get(all.len() * 99 / 100)) {
             let times = late.as_secs_f64() / median.as_secs_f64();
-            let slowest = all[all.len() - 1].as_nanos();
-            println!(
-                "    99 of 100 within {} ns, {times:.1} times the median; all within {slowest}",
-                late.as_nanos()
-            );
+            let (count, slowest) = (all.len(), all[all.len() - 1].as_nanos());
+            println!("    99 of 100 within {} ns, {times:.1} times the median", late.as_nanos());
+            println!("    all {count} within {slowest} ns");
         }
     }
 }
