@@ -176,7 +176,7 @@ static bool writer(const struct filesystem *fs, unsigned int seconds, int argc, 
 		die("the owner is gone");
 
 	freeze(fs, true);
-	post_write(qp, source, meeting->at, meeting->rkey);
+	post_write(qp, source, BLOCK, meeting->at, meeting->rkey);
 	for (uint64_t begin = now_ns(); !kernel_waits(); sleep_ms(10))
 		if (now_ns() - begin > HANG_NS)
 			die("no page fault reached the kernel");

@@ -22,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "common/pairs.h"
+#include "common/others.h"
 
 #define PROCESSES	30	/* one after the other */
 #define ACTIONS		200	/* of each */
@@ -298,17 +298,12 @@ static void be_honest(void)
 	secrets->qpn = pairs.senders[0]->qp_num < pairs.receivers[0]->qp_num ? pairs.senders[0]->qp_num :
 									       pairs.receivers[0]->qp_num;
 	for (uint64_t round = 0; !__atomic_load_n(&secrets->stop, __ATOMIC_ACQUIRE); round++) {
-		struct ibv_sge piece = { .addr = (uintptr_t)memory, .length = BUFFER, .lkey = mr->lkey };
-		struct ibv_send_wr *bad, request = {
-			.opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED, .sg_list = &piece, .num_sge = 1,
-			.wr.rdma = { .remote_addr = secrets->at, .rkey = mr->rkey } };
 		uint64_t begin = now_ns();
 		struct ibv_wc wc;
 
 		for (size_t i = 0; i < BUFFER; i++)
 			memory[i] = right(round, i);
-		if (ibv_post_send(pairs.senders[0], &request, &bad))
-			die("the honest request cannot be posted");
+		post_write(pairs.senders[0], mr, BUFFER, secrets->at, mr->rkey);
 		/* An event may be that of a completion that is already taken. */
 		while (!pairs_poll(&pairs, &wc, 1, 1000))
 			if (now_ns() - begin > HANG_NS)
@@ -347,20 +342,18 @@ static void await_rounds(pid_t honest, uint64_t wanted)
 
 int main(int argc, char **argv)
 {
-	unsigned int processes = argc > 1 ? (unsigned int)atoi(argv[1]) : PROCESSES;
-	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : now_ns();
+	uint64_t processes = PROCESSES, seed = now_ns();
 	unsigned int killed = 0;
 	pid_t honest;
 	int status;
 
-	printf("seed %llu\n", (unsigned long long)seed);
-	fflush(stdout);
+	parse_count_and_seed(argc, argv, "refault-hostile [PROCESSES [SEED]]", &processes, &seed);
 	secrets = xshared(sizeof(*secrets));
 	honest = fork();
 	if (!honest)
 		be_honest();
 	await_rounds(honest, 1);
-	for (unsigned int i = 0; i < processes; i++) {
+	for (uint64_t i = 0; i < processes; i++) {
 		pid_t child = fork();
 
 		if (!child)
@@ -373,6 +366,6 @@ int main(int argc, char **argv)
 	__atomic_store_n(&secrets->stop, true, __ATOMIC_RELEASE);
 	if (waitpid(honest, &status, 0) != honest || status)
 		die("the honest process failed");
-	printf("hostile=%u killed=%u rounds=%llu\n", processes, killed, (unsigned long long)rounds());
+	printf("hostile=%llu killed=%u rounds=%llu\n", (unsigned long long)processes, killed, (unsigned long long)rounds());
 	return 0;
 }

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -129,9 +130,9 @@ static void own(void)
 	pairs_open(&pairs, &port, 2, BYTES / BLOCK);
 	missing = verbs_on_demand_mr(&port, file, BYTES, 0);
 	mr = verbs_on_demand_mr(&port, memory, BYTES, 0);
-	post_write(pairs.senders[0], missing, (uintptr_t)memory, mr->rkey);
+	post_write(pairs.senders[0], missing, BLOCK, (uintptr_t)memory, mr->rkey);
 	for (size_t at = BLOCK; at < BYTES; at += BLOCK)
-		post_write(pairs.senders[1], mr, (uintptr_t)memory + at, mr->rkey);
+		post_write(pairs.senders[1], mr, BLOCK, (uintptr_t)memory + at, mr->rkey);
 	__atomic_store_n(&progress->posted, true, __ATOMIC_RELEASE);
 	for (;;)
 		pause();
@@ -143,8 +144,11 @@ static pid_t start(void (*body)(void))
 
 	if (child < 0)
 		die("fork: %s", strerror(errno));
-	if (!child)
+	if (!child) {
+		/* A server that is left over keeps its mount. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		body();
+	}
 	return child;
 }
 
@@ -158,13 +162,13 @@ static bool is_faulting(void)
 	return __atomic_load_n(&progress->posted, __ATOMIC_ACQUIRE) && __atomic_load_n(&progress->reads, __ATOMIC_ACQUIRE);
 }
 
-static void await(bool (*what)(void), pid_t child)
+static void await(bool (*what)(void), const char *goal, pid_t child)
 {
 	uint64_t begin = now_ns();
 
 	for (; !what(); sleep_ms(5))
 		if (now_ns() - begin > HANG_NS || waitpid(child, NULL, WNOHANG))
-			die("a process came to nothing");
+			die("a process ended, or hangs, before %s", goal);
 }
 
 /* Whether the process has been stopped by a signal. */
@@ -186,9 +190,9 @@ int main(void)
 	if (mkdir(MOUNT, 0700) && errno != EEXIST)
 		die("mkdir " MOUNT ": %s", strerror(errno));
 	server = start(serve);
-	await(is_mounted, server);
+	await(is_mounted, "the file system was mounted", server);
 	owner = start(own);
-	await(is_faulting, owner);
+	await(is_faulting, "its page was read", owner);
 	ok = check(others_work_elsewhere(), "others work while a page is not answered");
 	ok &= check(stops(owner), "the owner is stopped");
 	ok &= check(others_work_elsewhere(), "others work while it is stopped");

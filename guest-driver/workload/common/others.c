@@ -16,9 +16,9 @@ bool check(bool holds, const char *what)
 	return holds;
 }
 
-void post_write(struct ibv_qp *qp, struct ibv_mr *from, uint64_t to, uint32_t rkey)
+void post_write(struct ibv_qp *qp, struct ibv_mr *from, uint32_t length, uint64_t to, uint32_t rkey)
 {
-	struct ibv_sge piece = { .addr = (uintptr_t)from->addr, .length = BLOCK, .lkey = from->lkey };
+	struct ibv_sge piece = { .addr = (uintptr_t)from->addr, .length = length, .lkey = from->lkey };
 	struct ibv_send_wr *bad, request = {
 		.opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED, .sg_list = &piece, .num_sge = 1,
 		.wr.rdma = { .remote_addr = to, .rkey = rkey } };
@@ -40,7 +40,7 @@ bool others_work(void)
 	pairs_open(&pairs, &port, 1, 4);
 	mr = verbs_on_demand_mr(&port, memory, 2 * BLOCK, 0);
 	memset(memory, 0x5a, BLOCK);
-	post_write(pairs.senders[0], mr, (uintptr_t)memory + BLOCK, mr->rkey);
+	post_write(pairs.senders[0], mr, BLOCK, (uintptr_t)memory + BLOCK, mr->rkey);
 	right = pairs_poll(&pairs, &wc, 1, HANG_NS / 1000000) == 1 && wc.status == IBV_WC_SUCCESS &&
 		!memcmp(memory, memory + BLOCK, BLOCK);
 	if (ibv_dereg_mr(mr))

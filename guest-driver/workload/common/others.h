@@ -8,8 +8,8 @@
 /* Prints "ok" or "NOT OK", and what; returns `holds`. */
 bool check(bool holds, const char *what);
 
-/* Posts an RDMA WRITE of the region's first block, or exits. */
-void post_write(struct ibv_qp *qp, struct ibv_mr *from, uint64_t to, uint32_t rkey);
+/* Posts an RDMA WRITE of the region's first bytes, or exits. */
+void post_write(struct ibv_qp *qp, struct ibv_mr *from, uint32_t length, uint64_t to, uint32_t rkey);
 
 /* One more use of the device, from opening to closing: true if the right bytes arrive. */
 bool others_work(void);

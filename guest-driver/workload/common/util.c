@@ -98,6 +98,24 @@ bool parse_size(const char *text, uint64_t *bytes)
 	return true;
 }
 
+static bool parse_number(const char *text, uint64_t *number)
+{
+	char *end;
+
+	errno = 0;
+	*number = strtoull(text, &end, 10);
+	return !errno && *text >= '0' && *text <= '9' && !*end;
+}
+
+void parse_count_and_seed(int argc, char **argv, const char *usage, uint64_t *count, uint64_t *seed)
+{
+	if (argc > 3 || (argc > 1 && (!parse_number(argv[1], count) || !*count)) ||
+	    (argc > 2 && !parse_number(argv[2], seed)))
+		die("usage: %s", usage);
+	printf("seed %llu\n", (unsigned long long)*seed);
+	fflush(stdout);
+}
+
 void *xcalloc(size_t count, size_t size)
 {
 	void *p = calloc(count ? count : 1, size);

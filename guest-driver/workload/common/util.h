@@ -39,6 +39,12 @@ uint64_t mix64(uint64_t x);
 /* "64M" -> 67108864; false if it is not a size. */
 bool parse_size(const char *text, uint64_t *bytes);
 
+/*
+ * Reads the arguments [COUNT [SEED]] over what is there already, and prints the seed; prints the usage and exits with 2
+ * if they are something else.
+ */
+void parse_count_and_seed(int argc, char **argv, const char *usage, uint64_t *count, uint64_t *seed);
+
 /* Zeroed memory, or exits. */
 void *xcalloc(size_t count, size_t size);
 

@@ -9,7 +9,7 @@
 #include "common/util.h"
 
 struct host {
-	const char *path;	/* device, or NULL: nobody is notified */
+	const char *path;	/* device, or NULL: there is no host */
 	unsigned int wait_ms;	/* the longest wait for an answer; 0 after the first that did not come */
 };
 

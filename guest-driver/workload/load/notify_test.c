@@ -121,7 +121,7 @@ static void other_path_rules(void)
 	struct host none = { NULL, 1000 }, file = { path, 1000 };
 	int fd = mkstemp(path);
 
-	expect(!host_notify(&none, "load-begin") && none.wait_ms, "without a host nobody is notified");
+	expect(!host_notify(&none, "load-begin") && none.wait_ms, "without a host there is nothing to wait for");
 	expect(!host_notify(&file, "load-begin") && file.wait_ms, "a file does not answer, and is not asked to");
 	expect(read(fd, text, sizeof(text) - 1) == 11 && !strcmp(text, "load-begin\n"), "but has the line");
 	close(fd);

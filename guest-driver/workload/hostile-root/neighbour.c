@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/pairs.h"
+#include "common/others.h"
 #include "hostile.h"
 
 #define BUFFER	(16 * BLOCK)
@@ -37,16 +37,12 @@ void be_neighbour(struct neighbour *seen)
 	pairs_open(&pairs, &port, 1, 4);
 	mr = verbs_on_demand_mr(&port, memory, 2 * BUFFER, 0);
 	for (uint64_t round = 0; !__atomic_load_n(&seen->stop, __ATOMIC_ACQUIRE); round++) {
-		struct ibv_sge piece = { .addr = (uintptr_t)memory, .length = BUFFER, .lkey = mr->lkey };
-		struct ibv_send_wr *bad, request = {
-			.wr_id = round, .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED,
-			.sg_list = &piece, .num_sge = 1,
-			.wr.rdma = { .remote_addr = (uintptr_t)memory + BUFFER, .rkey = mr->rkey } };
 		struct ibv_wc wc;
 
 		for (size_t i = 0; i < BUFFER; i++)
 			memory[i] = right_byte(round, i);
-		if (ibv_post_send(pairs.senders[0], &request, &bad) || !completes(&pairs, &wc, seen))
+		post_write(pairs.senders[0], mr, BUFFER, (uintptr_t)memory + BUFFER, mr->rkey);
+		if (!completes(&pairs, &wc, seen))
 			break;
 		if (wc.status != IBV_WC_SUCCESS) {
 			__atomic_fetch_add(&seen->failed, 1, __ATOMIC_RELEASE);

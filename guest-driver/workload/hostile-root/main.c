@@ -111,29 +111,25 @@ static void attack(struct attack *attack)
 int main(int argc, char **argv)
 {
 	bool ruthless = argc > 1 && !strcmp(argv[1], "--ruthless");
-	unsigned int rounds;
-	uint64_t seed, right = 0, failed = 0;
+	uint64_t rounds = ROUNDS, seed = now_ns(), right = 0, failed = 0;
 	struct targets targets;
 	struct scratch scratch;
 	struct saved *saved;
 
-	argc -= ruthless, argv += ruthless;
-	rounds = argc > 1 ? (unsigned int)atoi(argv[1]) : ROUNDS;
-	seed = argc > 2 ? strtoull(argv[2], NULL, 0) : now_ns();
-	printf("seed %llu\n", (unsigned long long)seed);
-	fflush(stdout);
+	parse_count_and_seed(argc - ruthless, argv + ruthless, "refault-hostile-root [--ruthless] [ROUNDS [SEED]]", &rounds,
+			     &seed);
 	seen = xshared(sizeof(*seen));
 	targets_open(&targets);
 	scratch_open(&scratch);
 	saved = save_registers(&targets);
-	for (unsigned int round = 0; round < rounds; round++) {
+	for (uint64_t round = 0; round < rounds; round++) {
 		struct attack now = { .targets = &targets, .scratch = &scratch, .rng.state = mix64(seed + round),
 				      .sparing = !ruthless };
 		pid_t neighbour = ruthless && round ? 0 : start_neighbour();
 
 		now.places = 1 + (unsigned int)rng_below(&now.rng, (1u << PLACES) - 1);
 		/* Before the attack, in case that it is the last one. */
-		printf("round %u: places=%#x%s", round, now.places, ruthless ? "\n" : "");
+		printf("round %llu: places=%#x%s", (unsigned long long)round, now.places, ruthless ? "\n" : "");
 		fflush(stdout);
 		attack(&now);
 		if (ruthless)
@@ -144,7 +140,8 @@ int main(int argc, char **argv)
 		if (!has_ended(neighbour))
 			stop_neighbour(neighbour);
 		if (seen->wrong)
-			die("NOT OK - round %u: a request succeeded, and the bytes are wrong", round);
+			die("NOT OK - round %llu: a request succeeded, and the bytes are wrong",
+			    (unsigned long long)round);
 		printf(" right=%llu failed=%llu\n", (unsigned long long)seen->right, (unsigned long long)seen->failed);
 		right += seen->right;
 		failed += seen->failed;
@@ -152,6 +149,7 @@ int main(int argc, char **argv)
 	}
 	if (!ruthless)
 		stop_neighbour(start_neighbour());
-	printf("rounds=%u right=%llu failed=%llu\n", rounds, (unsigned long long)right, (unsigned long long)failed);
+	printf("rounds=%llu right=%llu failed=%llu\n", (unsigned long long)rounds, (unsigned long long)right,
+	       (unsigned long long)failed);
 	return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /* A hostile root in the guest: what it reaches of the devices, what it writes there, and whom it must not deceive. */
-#ifndef ROOT_HOSTILE_H
-#define ROOT_HOSTILE_H
+#ifndef HOSTILE_ROOT_HOSTILE_H
+#define HOSTILE_ROOT_HOSTILE_H
 
 #include <stdbool.h>
 #include <stddef.h>
