@@ -1,7 +1,7 @@
 //! The wire between network ports.
 //!
-//! So far it is what a wire leaves behind: a capture of the frames that passed, with remarks on what became of each
-//! ([`Capture`]).
+//! So far it is what a wire leaves behind: a capture of the frames that passed, with comments: this one was
+//! dropped, that one was held ([`Capture`]).
 
 #![warn(
     clippy::cast_lossless,

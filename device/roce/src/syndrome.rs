@@ -1,7 +1,7 @@
 /// ACK extended header (IBTA volume 1, §9.7.5.1.1): how the responder got on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Aeth {
-    /// What became of the request.
+    /// Acknowledged, or why not.
     pub syndrome: Syndrome,
     /// Message sequence number, 24 bits: messages that the responder has completed.
     pub msn: u32,

@@ -278,7 +278,7 @@ fn a_queue_pair_that_is_reset_again_and_again_holds_up_no_flush() {
 }
 
 #[test]
-fn nothing_is_written_out_when_nobody_waits_any_more() {
+fn nothing_is_written_out_once_there_is_no_waiter() {
     let (mut pair, _file, key) = pair();
     let mut storage = pair.bench.take_storage();
     pair.run(&persist(DISK, 64, key));

@@ -116,7 +116,7 @@ fn observe(guest: &Guest, request: &Request, expected: Verdict) -> Result<(), St
     if recorded == wanted { Ok(()) } else { Err(format!("the unit records {recorded:x?}")) }
 }
 
-/// What became of a page request. Only the attached device is told of a refusal.
+/// The outcome of a page request. Only the attached device hears of a refusal.
 fn ask(guest: &Guest, requester: Bdf) -> Result<Answer, String> {
     let codes: Vec<_> = guest.device.responses().iter().map(|response| response.code).collect();
     match (guest.take_page_requests().len(), &codes[..]) {

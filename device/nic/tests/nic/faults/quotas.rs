@@ -39,7 +39,7 @@ fn neighbour_faults(bench: &Bench, neighbour: &mut Neighbour) {
 }
 
 #[test]
-fn page_requests_that_nobody_answers_leave_credits_to_other_processes() {
+fn page_requests_that_are_never_answered_leave_credits_to_other_processes() {
     let pair = few_credits();
     let mut neighbour = Neighbour::alone(&pair);
     let mut others = more_pairs(&pair, 2 * CREDITS as usize);
@@ -65,7 +65,7 @@ fn page_requests_that_nobody_answers_leave_credits_to_other_processes() {
 }
 
 #[test]
-fn page_faults_that_nobody_answers_leave_credits_to_other_processes() {
+fn page_faults_that_are_never_answered_leave_credits_to_other_processes() {
     let pair = few_credits();
     let mut neighbour = Neighbour::alone(&pair);
     let mut hoarder = OnDemand::new(&pair.bench, pair.pd, HEAP, 0x10_0000);
