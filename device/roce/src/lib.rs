@@ -58,4 +58,4 @@ pub use mtu::Mtu;
 pub use opcode::{Headers, Opcode, Operation, Place, Service};
 pub use packet::{DEFAULT_PARTITION, Packet};
 pub use psn::Psn;
-pub use syndrome::{Aeth, Nak, Syndrome};
+pub use syndrome::{Aeth, Nak, Syndrome, rnr_delay_ns};

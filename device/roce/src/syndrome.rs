@@ -65,6 +65,18 @@ pub enum Nak {
     RemoteOperation = 3,
 }
 
+/// Delays of receiver-not-ready NAKs in units of 10 us, by code (§9.7.5.2.8, table 45).
+const DELAYS: [u32; 32] = [
+    65_536, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
+    3072, 4096, 6144, 8192, 12_288, 16_384, 24_576, 32_768, 49_152,
+];
+
+/// Nanoseconds that the code of [`Syndrome::ReceiverNotReady`] stands for. Only its low five bits count.
+#[must_use]
+pub fn rnr_delay_ns(code: u8) -> u64 {
+    u64::from(DELAYS[usize::from(code & VALUE)]) * 10_000
+}
+
 /// Bits 6:5 of a syndrome; bit 7 is reserved.
 const TYPE: u8 = 0x60;
 const ACK: u8 = 0x00;
@@ -83,6 +95,14 @@ mod tests {
         for byte in 0..=u8::MAX {
             assert_eq!(Syndrome::from_byte(byte).to_byte(), byte & 0x7f);
         }
+    }
+
+    #[test]
+    fn the_receiver_not_ready_delays_are_those_of_the_specification() {
+        assert_eq!(rnr_delay_ns(0), 655_360_000);
+        assert_eq!(rnr_delay_ns(1), 10_000);
+        assert_eq!(rnr_delay_ns(12), 640_000);
+        assert_eq!(rnr_delay_ns(31), 491_520_000);
     }
 
     #[test]

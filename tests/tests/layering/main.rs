@@ -11,12 +11,13 @@ use serde_json::Value;
 use modules::{Modules, circles};
 
 /// Our crates, where they live, and which of ours each may import.
-const CRATES: [(&str, &str, &[&str]); 21] = [
+const CRATES: [(&str, &str, &[&str]); 22] = [
     ("refault-bus", "device/bus", &[]),
     ("refault-pci", "device/pci", &["bus"]),
     ("refault-roce", "device/roce", &[]),
     ("refault-link", "device/link", &["roce"]),
-    ("refault-nic", "device/nic", &["bus", "pci", "abi"]),
+    ("refault-transport", "device/transport", &["roce"]),
+    ("refault-nic", "device/nic", &["bus", "pci", "roce", "abi"]),
     ("refault-iommu", "iommu", &["bus"]),
     ("refault-abi", "guest-driver/abi", &[]),
     ("refault-model", "guest-driver/model", &["bus", "abi"]),
@@ -63,11 +64,12 @@ const MACHINE_CRATES: [(&str, &str); 4] = [
 ];
 
 /// Crates whose code has no thread, no clock and no file: these come in through traits and functions.
-const PURE: [&str; 9] = [
+const PURE: [&str; 10] = [
     "device/bus",
     "device/pci",
     "device/roce",
     "device/link",
+    "device/transport",
     "device/nic",
     "iommu",
     "guest-driver/model",

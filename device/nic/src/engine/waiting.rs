@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 
 use refault_abi::codes::{WC_RETRY_EXC_ERR, WC_RNR_RETRY_EXC_ERR};
+use refault_roce::rnr_delay_ns;
 
 use super::Engine;
 use super::outcome::{Leave, TurnEnd};
 use super::turn::Turn;
 use crate::cause::Cause;
 use crate::qp::answer::PageAnswer;
-use crate::qp::attributes::rnr_delay_ns;
 use crate::qp::requester::{Requester, Wait};
 
 /// The requester is parked.

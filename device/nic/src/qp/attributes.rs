@@ -55,17 +55,6 @@ pub(crate) struct Limits {
 /// 4.096 us: the unit of the local ACK timeout.
 const TIMEOUT_UNIT_NS: u64 = 4096;
 
-/// Delays of RNR NAKs in units of 10 us, by code (InfiniBand 1.4, 9.7.5.2.8, table 45).
-const RNR_DELAYS: [u32; 32] = [
-    65_536, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048,
-    3072, 4096, 6144, 8192, 12_288, 16_384, 24_576, 32_768, 49_152,
-];
-
-/// The delay of a receiver-not-ready timer code in nanoseconds.
-pub(crate) fn rnr_delay_ns(code: u8) -> u64 {
-    u64::from(RNR_DELAYS[usize::from(code & 31)]) * 10_000
-}
-
 impl Attributes {
     /// Takes the fields of `change` that `mask` (QP_ATTR_*) names; `None` if one of them is out of range.
     pub(crate) fn with(mut self, change: &Self, mask: u32, limits: &Limits) -> Option<Self> {
@@ -151,13 +140,5 @@ mod tests {
         ] {
             assert!(Attributes::default().with(&bad, all, &LIMITS).is_none(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn the_receiver_not_ready_delays_are_those_of_the_specification() {
-        assert_eq!(rnr_delay_ns(0), 655_360_000);
-        assert_eq!(rnr_delay_ns(1), 10_000);
-        assert_eq!(rnr_delay_ns(12), 640_000);
-        assert_eq!(rnr_delay_ns(31), 491_520_000);
     }
 }
