@@ -88,7 +88,8 @@ impl Turn<'_, '_> {
         self.port.shard().stats.datagrams_dropped_on_fault += 1;
         self.budget.spend(0);
         // Its pages are not copied.
-        settle(self.port.fabric(), self.requester, false);
+        let Requester { setup, stall, .. } = &mut *self.requester;
+        settle(self.port.fabric(), stall, setup.qpn, false);
         self.complete_request(WC_SUCCESS, None);
     }
 

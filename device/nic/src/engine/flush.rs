@@ -13,7 +13,7 @@ use crate::verbs::{Completion, SendRequest};
 impl Turn<'_, '_> {
     /// Flushes a burst of both queues.
     pub(super) fn flush(&mut self) -> TurnEnd {
-        self.engine.end_wait(self.requester);
+        self.engine.end_wait(&mut self.requester.stall, self.qp.qpn());
         self.raise_fatal();
         if self.requester.lost {
             return TurnEnd::Idle;

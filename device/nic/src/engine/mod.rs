@@ -109,8 +109,8 @@ impl Engine {
 
     /// Both halves as after creation, in RESET.
     pub(crate) fn reset_qp(&self, qp: &Qp, requester: &mut Requester, responder: &mut Responder) {
-        self.end_wait(requester);
-        ask::settle(&self.memory.fabric, requester, false);
+        self.end_wait(&mut requester.stall, requester.setup.qpn);
+        ask::settle(&self.memory.fabric, &mut requester.stall, requester.setup.qpn, false);
         let setup = requester.setup;
         *requester = Requester { setup, ..Default::default() };
         *responder = Responder { setup, ..Default::default() };

@@ -16,7 +16,7 @@ use super::turn::Turn;
 use crate::cause::Cause;
 use crate::memory::resolve::Resolve;
 use crate::qp::answer::{Half, PageAnswer, Waiter};
-use crate::qp::requester::Wait;
+use crate::qp::stall::Wait;
 use crate::verbs::{End, Flush, MAX_MESSAGE};
 
 /// Most bytes of one step.
@@ -80,8 +80,8 @@ impl Turn<'_, '_> {
     pub(super) fn wait_for_persistence(&mut self, bytes: u32, region: GpaRange) {
         let ticket = self.engine.faults.ticket();
         // If it fails, the responder's memory has failed.
-        self.requester.trouble.end = End::Remote;
-        self.requester.wait = Wait::Persistence { ticket, bytes };
+        self.requester.stall.trouble.end = End::Remote;
+        self.requester.stall.wait = Wait::Persistence { ticket, bytes };
         let waiter = Waiter { qpn: self.requester.setup.qpn, half: Half::Requester, ticket };
         self.engine.workers.persist(waiter, region);
     }

@@ -21,7 +21,8 @@ use crate::memory::access::{AccessError, PageMiss, Stopped};
 use crate::memory::resolve::Ahead;
 use crate::qp::Qp;
 use crate::qp::answer::{Half, Waiter};
-use crate::qp::requester::{Message, Requester, Wait};
+use crate::qp::requester::{Message, Requester};
+use crate::qp::stall::Wait;
 use crate::verbs::{End, Operation};
 
 /// Turns that a queue pair gets at once if its worker has nothing else to do: queueing each of them costs a stream some
@@ -108,7 +109,7 @@ impl Engine {
 
     /// Whether the responder, whose page was asked for, sends an RNR NAK instead of holding the request.
     fn answers_not_ready(&self, requester: &Requester, end: End) -> bool {
-        let asked = matches!(requester.wait, Wait::Page { .. }) && !requester.setup.is_datagram();
+        let asked = matches!(requester.stall.wait, Wait::Page { .. }) && !requester.setup.is_datagram();
         asked && end == End::Remote && self.config.remote_faults == RemoteFaults::Rnr
     }
 }
@@ -145,7 +146,7 @@ impl Turn<'_, '_> {
             Waited::NotYet => return IDLE,
             Waited::NotReady => return self.wait_until_ready(),
             Waited::Failed(cause) => {
-                self.fail_access(self.requester.trouble.end, cause);
+                self.fail_access(self.requester.stall.trouble.end, cause);
                 return ControlFlow::Continue(());
             }
         }
@@ -176,10 +177,10 @@ impl Turn<'_, '_> {
             Outcome::Moved(bytes) => {
                 self.requester.rnr_retries = 0;
                 self.budget.spend(bytes);
-                note_progress(self.port.fabric(), self.requester);
+                self.note_progress();
             }
             Outcome::Persist(bytes, region) => {
-                note_progress(self.port.fabric(), self.requester);
+                self.note_progress();
                 self.wait_for_persistence(bytes, region);
                 return ControlFlow::Break(Leave::End(TurnEnd::Idle));
             }
@@ -194,7 +195,7 @@ impl Turn<'_, '_> {
             Outcome::TooLong => self.complete_request(WC_LOC_LEN_ERR, None),
             Outcome::NoPeer => return self.wait_for_peer(),
             Outcome::NotReady(code) => {
-                note_progress(self.port.fabric(), self.requester);
+                self.note_progress();
                 return self.wait_for_receive(code);
             }
         }
@@ -295,14 +296,24 @@ impl Turn<'_, '_> {
         let ahead = if drops { Ahead::default() } else { self.pages_ahead(end) };
         let Engine { faults, config, workers, .. } = self.engine;
         let fabric = self.port.fabric();
-        let asker = Asker { faults, config, fabric, workers, worker, requester: self.requester };
+        let Requester { setup, active, stall, sampling, .. } = &mut *self.requester;
+        let (qpn, half) = (setup.qpn, Half::Requester);
+        let done = active.as_ref().map_or(0, |message| message.done);
+        let asker = Asker { faults, config, fabric, workers, worker, qpn, half, done, stall, sampling };
         if !drops {
             return asker.claim(end, miss, ahead);
         }
-        let Some(message) = &asker.requester.active else { return Ok(Vec::new()) };
+        let Some(message) = active else { return Ok(Vec::new()) };
         let (qpn, ticket) = (message.request.destination.qpn, message.receive_ticket);
         let receiver = Waiter { qpn, half: Half::Responder, ticket };
         asker.claim_for_receiver(miss, receiver).map(Vec::from_iter)
+    }
+
+    /// The active request gets on.
+    fn note_progress(&mut self) {
+        let Requester { setup, active, stall, .. } = &mut *self.requester;
+        let done = active.as_ref().map_or(0, |message| message.done);
+        note_progress(self.port.fabric(), stall, setup.qpn, done);
     }
 
     /// What the active request needs beyond the missing page.

@@ -78,7 +78,7 @@ impl<'e, 't> Turn<'e, 't> {
     pub(super) fn complete_request(&mut self, status: WcStatus, cause: Option<Cause>) {
         let requester = &mut *self.requester;
         let report = status != WC_SUCCESS || requester.signaled();
-        ask::settle(self.port.fabric(), requester, status == WC_SUCCESS);
+        ask::settle(self.port.fabric(), &mut requester.stall, requester.setup.qpn, status == WC_SUCCESS);
         let Some(Message { request, .. }) = &requester.active else { return };
         let (id, opcode) = (request.id, request.opcode);
         let length = if request.operation.fetches() { request.length } else { 0 };
@@ -86,7 +86,7 @@ impl<'e, 't> Turn<'e, 't> {
         requester.active = None;
         requester.consumer = requester.consumer.wrapping_add(1);
         requester.known = requester.known.saturating_sub(1);
-        requester.trouble = Default::default();
+        requester.stall.trouble = Default::default();
         (requester.transport_retries, requester.rnr_retries) = (0, 0);
         self.port.shard().stats.requests += 1;
         let sampled = requester.sampling.take();

@@ -9,8 +9,10 @@ use super::Engine;
 use super::outcome::{Leave, TurnEnd};
 use super::turn::Turn;
 use crate::cause::Cause;
-use crate::qp::answer::PageAnswer;
-use crate::qp::requester::{Requester, Wait};
+use crate::qp::Qp;
+use crate::qp::answer::{Half, PageAnswer};
+use crate::qp::requester::Requester;
+use crate::qp::stall::{Stall, Wait};
 
 /// The requester is parked.
 const PARKED: ControlFlow<Leave> = ControlFlow::Break(Leave::End(TurnEnd::Idle));
@@ -29,60 +31,62 @@ pub(super) enum Waited {
 }
 
 impl Engine {
-    /// Ends the requester's wait. If it waited for a credit, the credit goes to the next in the queue; if for the host's
-    /// storage, nothing is written out for it any more.
-    pub(super) fn end_wait(&self, requester: &mut Requester) {
-        match std::mem::take(&mut requester.wait) {
+    /// Ends what a half of queue pair `qpn` waits for. If that was a credit, the credit goes to the next in the queue; if the
+    /// host's storage, nothing is written out for it any more.
+    pub(super) fn end_wait(&self, stall: &mut Stall, qpn: u32) {
+        match std::mem::take(&mut stall.wait) {
             Wait::Credit { place, .. } => {
                 self.faults.leave_queue(place);
                 self.workers.wake(&self.qps, self.faults.next_waiters());
             }
-            Wait::Persistence { .. } => self.workers.storage.leave(requester.setup.qpn),
+            Wait::Persistence { .. } => self.workers.storage.leave(qpn),
             _ => {}
         }
     }
-}
 
-impl Turn<'_, '_> {
-    /// Whether what the requester waits for has come.
-    pub(super) fn waited(&mut self) -> Waited {
-        let fabric = self.port.fabric();
+    /// Whether what a half of `qp` waits for has come. The wait is over then.
+    pub(super) fn waited(&self, qp: &Qp, half: Half, stall: &mut Stall) -> Waited {
+        let fabric = &self.memory.fabric;
         let is_past = |deadline_ns: u64| fabric.now_ns() >= deadline_ns;
-        let answered = |ticket| match self.qp.slot.answer(ticket) {
+        let answered = |ticket| match qp.slot.answer(half, ticket) {
             None => Waited::NotYet,
             Some(PageAnswer::Retry) => Waited::Over,
             Some(PageAnswer::Failed(cause)) => Waited::Failed(cause),
         };
-        let waited = match self.requester.wait {
+        let waited = match stall.wait {
             Wait::None => return Waited::Over,
-            Wait::Page { ticket } => answered(ticket),
+            Wait::Page { ticket } | Wait::Persistence { ticket, .. } => answered(ticket),
             Wait::NotReady { deadline_ns, .. } if !is_past(deadline_ns) => Waited::NotYet,
             Wait::NotReady { ticket, .. } => match answered(ticket) {
                 Waited::NotYet => Waited::NotReady,
                 waited => waited,
             },
             Wait::Credit { ticket, place, deadline_ns } => match answered(ticket) {
-                Waited::NotYet
-                    if deadline_ns.is_some_and(is_past) && self.engine.faults.leave_queue(place) =>
-                {
+                Waited::NotYet if deadline_ns.is_some_and(is_past) && self.faults.leave_queue(place) => {
                     Waited::Failed(Cause::PageTimeout)
                 }
                 waited => waited,
             },
-            Wait::Persistence { ticket, bytes } => {
-                let waited = answered(ticket);
-                if let (Waited::Over, Some(message)) = (waited, &mut self.requester.active) {
-                    message.done += bytes;
-                }
-                waited
-            }
             Wait::Until { deadline_ns } if is_past(deadline_ns) => Waited::Over,
             Wait::Until { .. } => Waited::NotYet,
             // The cause of this turn does not matter, only the peer's state does: the request is handed over once more.
             Wait::Peer => Waited::Over,
         };
         if !matches!(waited, Waited::NotYet | Waited::NotReady) {
-            self.engine.end_wait(self.requester);
+            self.end_wait(stall, qp.qpn());
+        }
+        waited
+    }
+}
+
+impl Turn<'_, '_> {
+    /// Whether what the requester waits for has come.
+    pub(super) fn waited(&mut self) -> Waited {
+        let Requester { stall, active, .. } = &mut *self.requester;
+        let before = stall.wait;
+        let waited = self.engine.waited(self.qp, Half::Requester, stall);
+        if let (Waited::Over, Wait::Persistence { bytes, .. }, Some(message)) = (waited, before, active) {
+            message.done += bytes;
         }
         waited
     }
@@ -91,7 +95,7 @@ impl Turn<'_, '_> {
     /// (InfiniBand 1.4, 9.9.2.1).
     pub(super) fn wait_for_peer(&mut self) -> ControlFlow<Leave> {
         let Some(timeout) = self.requester.attributes.timeout_ns() else {
-            self.requester.wait = Wait::Peer;
+            self.requester.stall.wait = Wait::Peer;
             return PARKED;
         };
         if self.requester.transport_retries > self.requester.attributes.retry_count {
@@ -121,13 +125,13 @@ impl Turn<'_, '_> {
 
     /// RNR NAK for the responder's missing page: the same, but an answer that came in between counts.
     pub(super) fn wait_until_ready(&mut self) -> ControlFlow<Leave> {
-        let (Wait::Page { ticket } | Wait::NotReady { ticket, .. }) = self.requester.wait else {
+        let (Wait::Page { ticket } | Wait::NotReady { ticket, .. }) = self.requester.stall.wait else {
             return PARKED;
         };
         let code = self.handover().rnr_timer();
         let parked = self.wait_for_receive(code);
-        if let Wait::Until { deadline_ns } = self.requester.wait {
-            self.requester.wait = Wait::NotReady { ticket, deadline_ns };
+        if let Wait::Until { deadline_ns } = self.requester.stall.wait {
+            self.requester.stall.wait = Wait::NotReady { ticket, deadline_ns };
         }
         parked
     }
@@ -135,7 +139,7 @@ impl Turn<'_, '_> {
     /// Parks the requester for a time.
     fn wait_for(&mut self, delay_ns: u64) {
         let deadline_ns = self.port.fabric().now_ns().saturating_add(delay_ns);
-        self.requester.wait = Wait::Until { deadline_ns };
+        self.requester.stall.wait = Wait::Until { deadline_ns };
         self.engine.workers.wake_at(self.requester.setup.qpn, deadline_ns);
     }
 }

@@ -14,7 +14,8 @@ fn window(requester: &Requester, write: bool, pages: u32) -> Option<Window> {
     let message = requester.active.as_ref()?;
     // Pages that were asked for already are skipped. Otherwise each answer would look all of them up again, and the
     // cost would grow with the square of a long message's pages.
-    let asked = requester.faulted.iter().filter(|fault| fault.miss.write == write).map(|fault| fault.at);
+    let asked =
+        requester.stall.faulted.iter().filter(|fault| fault.miss.write == write).map(|fault| fault.at);
     Some(Window { at: message.done, pages, asked: asked.max() })
 }
 

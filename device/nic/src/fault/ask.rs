@@ -10,8 +10,9 @@ use crate::fault::Faults;
 use crate::fault::waits::Claim;
 use crate::memory::access::PageMiss;
 use crate::memory::resolve::Ahead;
+use crate::observe::Sampling;
 use crate::qp::answer::{Half, Place, Waiter};
-use crate::qp::requester::{Faulted, PageTrouble, Queued, Requester, Wait};
+use crate::qp::stall::{Faulted, PageTrouble, Queued, Stall, Wait};
 use crate::schedule::Workers;
 use crate::verbs::End;
 
@@ -45,9 +46,9 @@ pub(crate) struct Ask {
     pub(crate) is_new: bool,
 }
 
-/// Claims pages on behalf of a requester.
+/// Claims pages on behalf of a half of a queue pair.
 ///
-/// The requester is locked, and the guard under which the page was found missing is still held. So a command that forbids
+/// The half is locked, and the guard under which the page was found missing is still held. So a command that forbids
 /// further requests, and then passes the guards, finds every earlier one already claimed.
 pub(crate) struct Asker<'a> {
     pub(crate) faults: &'a Faults,
@@ -55,11 +56,16 @@ pub(crate) struct Asker<'a> {
     pub(crate) fabric: &'a Fabric,
     pub(crate) workers: &'a Workers,
     pub(crate) worker: usize,
-    pub(crate) requester: &'a mut Requester,
+    pub(crate) qpn: u32,
+    pub(crate) half: Half,
+    /// Bytes of its message that are moved.
+    pub(crate) done: u32,
+    pub(crate) stall: &'a mut Stall,
+    pub(crate) sampling: &'a mut Sampling,
 }
 
 impl Asker<'_> {
-    /// Claims the page that is missing, and those ahead, and parks the requester. Returns what must be asked for.
+    /// Claims the page that is missing, and those ahead, and parks the half. Returns what must be asked for.
     ///
     /// # Errors
     ///
@@ -73,17 +79,17 @@ impl Asker<'_> {
         let ticket = self.faults.ticket();
         let deadline_ns = self.deadline(now_ns);
         // Parked before the page is asked for: the answer may be there before the call returns.
-        self.requester.wait = Wait::Page { ticket };
-        let waiter = Waiter { qpn: self.requester.setup.qpn, half: Half::Requester, ticket };
-        let before = self.requester.trouble.queued.take();
+        self.stall.wait = Wait::Page { ticket };
+        let waiter = Waiter { qpn: self.qpn, half: self.half, ticket };
+        let before = self.stall.trouble.queued.take();
         let before = before.filter(|queued| queued.miss == miss);
         let place = before.map_or(Place { owner: miss.owner, since: ticket }, |queued| queued.place);
         let (claim, means) = self.claim_page(miss, waiter, place, deadline_ns, ahead.bytes);
         let is_new = before.is_none() && self.is_new(miss, claim);
         if is_new {
-            self.requester.sampling.count_fault();
+            self.sampling.count_fault();
         }
-        let at = self.requester.active.as_ref().map_or(0, |message| message.done);
+        let at = self.done;
         let mut asks = Vec::new();
         match claim {
             Claim::New(group) => {
@@ -92,7 +98,7 @@ impl Asker<'_> {
             }
             Claim::Joined(group) => {
                 self.record_miss(miss, is_new);
-                note_fault(self.requester, group, miss, at);
+                note_fault(self.stall, group, miss, at);
             }
             Claim::NoCredit => {
                 self.record_miss(miss, is_new);
@@ -176,39 +182,39 @@ impl Asker<'_> {
         at: u32,
         deadline_ns: Option<u64>,
     ) -> Ask {
-        self.requester.sampling.count_fault();
+        self.sampling.count_fault();
         self.note_claimed(group, miss, at, deadline_ns);
-        Ask { means, group, miss, qpn: self.requester.setup.qpn, is_new: true }
+        Ask { means, group, miss, qpn: self.qpn, is_new: true }
     }
 
     /// The page could not be claimed: waits for a credit.
     fn wait_for_credit(&mut self, ticket: u64, queued: Queued, deadline_ns: Option<u64>) {
-        let trouble = &mut self.requester.trouble;
+        let trouble = &mut self.stall.trouble;
         trouble.asked = trouble.asked.saturating_sub(1);
         trouble.queued = Some(queued);
-        self.requester.wait = Wait::Credit { ticket, place: queued.place, deadline_ns };
+        self.stall.wait = Wait::Credit { ticket, place: queued.place, deadline_ns };
         if let Some(deadline_ns) = deadline_ns {
-            self.workers.wake_at(self.requester.setup.qpn, deadline_ns);
+            self.workers.wake_at(self.qpn, deadline_ns);
         }
     }
 
     /// Whether a fault is to be recorded: it was not if this request has prefetched the page.
     fn is_new(&self, miss: PageMiss, claim: Claim) -> bool {
-        let faulted = &self.requester.faulted;
+        let faulted = &self.stall.faulted;
         let own = |group| faulted.iter().any(|fault| fault.group == group && fault.miss == miss);
         !matches!(claim, Claim::Joined(group) if own(group))
     }
 
     fn record_miss(&self, miss: PageMiss, is_new: bool) {
         if is_new {
-            record(self.fabric, Stage::Miss, None, miss, self.requester.setup.qpn);
+            record(self.fabric, Stage::Miss, None, miss, self.qpn);
         }
     }
 
     /// Counts the requests for pages since the last byte was moved: source and destination may evict one another.
     /// `true` if the requester must wait before it asks again.
     fn back_off(&mut self, end: End, now_ns: u64) -> Result<bool, Cause> {
-        let trouble = &mut self.requester.trouble;
+        let trouble = &mut self.stall.trouble;
         trouble.end = end;
         if trouble.asked > self.config.page_retry_limit {
             return Err(Cause::PageRetries);
@@ -218,8 +224,8 @@ impl Asker<'_> {
             let doublings = (trouble.asked - PROMPT).min(20);
             let delay = (BACK_OFF_NS.0 << doublings).min(BACK_OFF_NS.1);
             let deadline_ns = now_ns.saturating_add(delay);
-            self.requester.wait = Wait::Until { deadline_ns };
-            self.workers.wake_at(self.requester.setup.qpn, deadline_ns);
+            self.stall.wait = Wait::Until { deadline_ns };
+            self.workers.wake_at(self.qpn, deadline_ns);
             return Ok(true);
         }
         trouble.asked += 1;
@@ -228,19 +234,17 @@ impl Asker<'_> {
     }
 
     fn note_claimed(&mut self, group: PrgIndex, miss: PageMiss, at: u32, deadline_ns: Option<u64>) {
-        note_fault(self.requester, group, miss, at);
+        note_fault(self.stall, group, miss, at);
         if let Some(deadline_ns) = deadline_ns {
             self.workers.timers(self.worker, |timers| timers.watch_page_requests(deadline_ns));
         }
     }
 }
 
-/// The active request has moved bytes: its faults before them are over.
-pub(crate) fn note_progress(fabric: &Fabric, requester: &mut Requester) {
-    requester.trouble = PageTrouble::default();
-    let (Some(message), qpn) = (&requester.active, requester.setup.qpn) else { return };
-    let done = message.done;
-    requester.faulted.retain(|fault| {
+/// The request has moved `done` bytes: its faults before them are over.
+pub(crate) fn note_progress(fabric: &Fabric, stall: &mut Stall, qpn: u32, done: u32) {
+    stall.trouble = PageTrouble::default();
+    stall.faulted.retain(|fault| {
         if fault.at < done {
             record(fabric, Stage::Copied, Some(fault.group), fault.miss, qpn);
         }
@@ -248,17 +252,16 @@ pub(crate) fn note_progress(fabric: &Fabric, requester: &mut Requester) {
     });
 }
 
-/// The active request is over, and so are its faults.
+/// The request is over, and so are its faults.
 #[inline]
-pub(crate) fn settle(fabric: &Fabric, requester: &mut Requester, success: bool) {
+pub(crate) fn settle(fabric: &Fabric, stall: &mut Stall, qpn: u32, success: bool) {
     // Most requests have none.
-    if requester.faulted.is_empty() && requester.faulted.capacity() <= KEPT_FAULTED {
+    if stall.faulted.is_empty() && stall.faulted.capacity() <= KEPT_FAULTED {
         return;
     }
     let stage = if success { Stage::Copied } else { Stage::Failed };
-    let qpn = requester.setup.qpn;
-    requester.faulted.drain(..).for_each(|fault| record(fabric, stage, Some(fault.group), fault.miss, qpn));
-    requester.faulted.shrink_to(KEPT_FAULTED);
+    stall.faulted.drain(..).for_each(|fault| record(fabric, stage, Some(fault.group), fault.miss, qpn));
+    stall.faulted.shrink_to(KEPT_FAULTED);
 }
 
 /// Records a stage of a fault.
@@ -267,9 +270,9 @@ pub(super) fn record(fabric: &Fabric, stage: Stage, group: Option<PrgIndex>, mis
     fabric.record(ProbeEvent { group, write: miss.write, qpn, ..event });
 }
 
-fn note_fault(requester: &mut Requester, group: PrgIndex, miss: PageMiss, at: u32) {
-    let known = requester.faulted.iter().any(|fault| fault.group == group && fault.miss.page == miss.page);
-    if !known && requester.faulted.len() < MAX_FAULTED {
-        requester.faulted.push(Faulted { group, miss, at });
+fn note_fault(stall: &mut Stall, group: PrgIndex, miss: PageMiss, at: u32) {
+    let known = stall.faulted.iter().any(|fault| fault.group == group && fault.miss.page == miss.page);
+    if !known && stall.faulted.len() < MAX_FAULTED {
+        stall.faulted.push(Faulted { group, miss, at });
     }
 }

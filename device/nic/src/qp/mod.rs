@@ -10,6 +10,7 @@ pub(crate) mod requester;
 pub(crate) mod responder;
 pub(crate) mod setup;
 pub(crate) mod slot;
+pub(crate) mod stall;
 pub(crate) mod state;
 
 use std::sync::Mutex;

@@ -57,9 +57,9 @@ impl<R> Slot<R> {
         self.answers[half as usize].fetch_max(ticket << 3 | answer.bits(), Ordering::AcqRel);
     }
 
-    /// The answer to the requester's wait with `ticket`, if it is there.
-    pub(crate) fn answer(&self, ticket: u64) -> Option<PageAnswer> {
-        let left = self.answers[Half::Requester as usize].load(Ordering::Acquire);
+    /// The answer to a half's wait with `ticket`, if it is there.
+    pub(crate) fn answer(&self, half: Half, ticket: u64) -> Option<PageAnswer> {
+        let left = self.answers[half as usize].load(Ordering::Acquire);
         (left >> 3 == ticket).then(|| PageAnswer::from_bits(left))
     }
 
@@ -86,10 +86,10 @@ mod tests {
         let slot = Slot::<()>::default();
         slot.leave_answer(Half::Requester, 7, PageAnswer::Retry);
         slot.leave_answer(Half::Requester, 6, PageAnswer::Failed(Cause::PageRefused));
-        assert_eq!(slot.answer(6), None);
-        assert_eq!(slot.answer(7), Some(PageAnswer::Retry));
+        assert_eq!(slot.answer(Half::Requester, 6), None);
+        assert_eq!(slot.answer(Half::Requester, 7), Some(PageAnswer::Retry));
         slot.leave_answer(Half::Requester, 8, PageAnswer::Failed(Cause::PageTimeout));
-        assert_eq!(slot.answer(8), Some(PageAnswer::Failed(Cause::PageTimeout)));
+        assert_eq!(slot.answer(Half::Requester, 8), Some(PageAnswer::Failed(Cause::PageTimeout)));
         assert_eq!(slot.take_lost_receive(), None);
     }
 }

@@ -70,7 +70,7 @@ impl World {
     /// A turn: the request of an answered wait completes.
     fn run(&self, requester: &mut Requester) {
         assert!(requester.qpn != 0, "a turn of an empty slot");
-        if requester.waits_for.is_some_and(|ticket| self.slot.answer(ticket).is_some()) {
+        if requester.waits_for.is_some_and(|ticket| self.slot.answer(Half::Requester, ticket).is_some()) {
             requester.waits_for = None;
             self.complete(requester.qpn);
         }
