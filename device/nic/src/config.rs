@@ -26,6 +26,19 @@ pub enum DatagramFaults {
     Hold,
 }
 
+/// How a reliable connection gets to a queue pair of the same port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Loopback {
+    /// Requester and responder meet in one step, and no packet is made.
+    #[default]
+    Direct,
+    /// In packets, with all that goes with them: windows, acknowledgements, repetition.
+    Packets {
+        /// How many of a million are lost.
+        loss_ppm: u32,
+    },
+}
+
 /// Configuration of a NIC: its place on the bus, its limits and its timeouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicConfig {
@@ -54,6 +67,8 @@ pub struct NicConfig {
     pub remote_faults: RemoteFaults,
     /// What becomes of a datagram when a page of its receiver is missing.
     pub datagram_faults: DatagramFaults,
+    /// How reliable connections get to queue pairs of the same port.
+    pub loopback: Loopback,
     /// One request in this many of each queue pair, its first included, is sampled from doorbell to completion and
     /// reported to the probe; zero for none.
     pub sample_every: u32,
@@ -91,6 +106,7 @@ impl Default for NicConfig {
             fault_window: 8,
             remote_faults: RemoteFaults::Stall,
             datagram_faults: DatagramFaults::Drop,
+            loopback: Loopback::Direct,
             sample_every: 1024,
             node_guid: 0x0200_5246_4c54_0001,
             lid: 1,

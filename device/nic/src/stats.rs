@@ -60,6 +60,10 @@ pub struct NicStats {
     pub datagrams_dropped: u64,
     /// Of these, because a page of the receiver was missing.
     pub datagrams_dropped_on_fault: u64,
+    /// Packets of reliable connections that were sent.
+    pub packets: u64,
+    /// Of these, lost: on purpose, or because the receiver had no room, or was gone.
+    pub packets_lost: u64,
 }
 
 /// The counters under a worker's guard.
@@ -77,6 +81,8 @@ pub(crate) struct ShardStats {
     pub(crate) transport_retries: u64,
     pub(crate) datagrams_dropped: u64,
     pub(crate) datagrams_dropped_on_fault: u64,
+    pub(crate) packets: u64,
+    pub(crate) packets_lost: u64,
 }
 
 impl NicStats {
@@ -94,5 +100,7 @@ impl NicStats {
         self.transport_retries += shard.transport_retries;
         self.datagrams_dropped += shard.datagrams_dropped;
         self.datagrams_dropped_on_fault += shard.datagrams_dropped_on_fault;
+        self.packets += shard.packets;
+        self.packets_lost += shard.packets_lost;
     }
 }

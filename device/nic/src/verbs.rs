@@ -185,6 +185,8 @@ pub(crate) struct SendRequest {
     pub(crate) signaled: bool,
     /// The receiver's completion counts as solicited.
     pub(crate) solicited: bool,
+    /// It waits for the READs and atomics before it.
+    pub(crate) fence: bool,
     pub(crate) immediate: Option<u32>,
     /// Bytes of the message.
     pub(crate) length: u32,
@@ -204,6 +206,7 @@ impl SendRequest {
         operation: Operation::Send,
         signaled: false,
         solicited: false,
+        fence: false,
         immediate: None,
         length: 0,
         data: Data::Pieces(Pieces::NONE),

@@ -17,7 +17,7 @@ const CRATES: [(&str, &str, &[&str]); 22] = [
     ("refault-roce", "device/roce", &[]),
     ("refault-link", "device/link", &["roce"]),
     ("refault-transport", "device/transport", &["roce"]),
-    ("refault-nic", "device/nic", &["bus", "pci", "roce", "abi"]),
+    ("refault-nic", "device/nic", &["bus", "pci", "roce", "transport", "abi"]),
     ("refault-iommu", "iommu", &["bus"]),
     ("refault-abi", "guest-driver/abi", &[]),
     ("refault-model", "guest-driver/model", &["bus", "abi"]),

@@ -6,6 +6,7 @@ use refault_bus::sync::lock;
 
 use super::outcome::TurnEnd;
 use super::turn::{REQUESTS_PER_TURN, Turn};
+use crate::qp::connection::Posted;
 use crate::qp::requester::Message;
 use crate::qp::responder::Receiving;
 use crate::verbs::{Completion, SendRequest};
@@ -14,6 +15,7 @@ impl Turn<'_, '_> {
     /// Flushes a burst of both queues.
     pub(super) fn flush(&mut self) -> TurnEnd {
         self.engine.end_wait(&mut self.requester.stall, self.qp.qpn());
+        self.qp.inbox.clear();
         self.raise_fatal();
         if self.requester.lost {
             return TurnEnd::Idle;
@@ -76,6 +78,10 @@ impl Turn<'_, '_> {
     fn flush_send(&mut self) -> Option<u32> {
         let layout = self.engine.layout;
         for count in 0..REQUESTS_PER_TURN {
+            if let Some(posted) = self.take_posted() {
+                self.complete_posted(&posted, WC_WR_FLUSH_ERR, None);
+                continue;
+            }
             let requester = &mut *self.requester;
             if requester.active.is_none() {
                 let (rings, is_datagram) = (&requester.setup.rings, requester.setup.is_datagram());
@@ -94,6 +100,14 @@ impl Turn<'_, '_> {
             self.complete_request(WC_WR_FLUSH_ERR, None);
         }
         Some(REQUESTS_PER_TURN)
+    }
+
+    /// The oldest request in flight. Nothing is sent or received any more.
+    fn take_posted(&mut self) -> Option<Posted> {
+        let connection = self.requester.connection.as_deref_mut()?;
+        connection.held.clear();
+        self.engine.end_wait(&mut connection.stall, self.qp.qpn());
+        connection.posted.pop_front()
     }
 
     /// Flushes receive requests. Returns how many, or `None` if the ring cannot be read.

@@ -95,7 +95,7 @@ impl<'e> Handover<'_, 'e> {
 
 impl Engine {
     /// The queue pair at the other end of a path, if it is one of this device.
-    fn peer(&self, attributes: &Attributes) -> Option<&Qp> {
+    pub(super) fn peer(&self, attributes: &Attributes) -> Option<&Qp> {
         let here = attributes.leads_to(self.config.lid, self.config.gid());
         self.qps.find(attributes.dest_qpn).filter(|_| here)
     }

@@ -12,6 +12,7 @@ mod datagram;
 mod flush;
 mod handover;
 mod outcome;
+mod packets;
 mod persist;
 mod receive;
 mod requester;
@@ -26,6 +27,7 @@ use refault_bus::pri::{PageGroupResponse, ResponseCode};
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::sync::lock;
 
+use crate::chance::Chance;
 use crate::config::NicConfig;
 use crate::fabric::Fabric;
 use crate::fault::{Closed, Faults, ask};
@@ -54,6 +56,8 @@ pub(crate) struct Engine {
     pub(crate) srqs: SharedQueues,
     pub(crate) events: EventQueues,
     pub(crate) faults: Faults,
+    /// Decides which packets are lost.
+    frames: Chance,
     /// Layout of the queue pairs' own rings.
     layout: &'static dyn RingLayout,
 }
@@ -69,6 +73,7 @@ impl Engine {
             srqs: SharedQueues::new(config.max_srq, layout),
             events: EventQueues::new(layout),
             faults: Faults::new(&config),
+            frames: Chance::default(),
             layout,
             config,
         }
@@ -110,6 +115,10 @@ impl Engine {
     /// Both halves as after creation, in RESET.
     pub(crate) fn reset_qp(&self, qp: &Qp, requester: &mut Requester, responder: &mut Responder) {
         self.end_wait(&mut requester.stall, requester.setup.qpn);
+        if let Some(connection) = &mut requester.connection {
+            self.end_wait(&mut connection.stall, requester.setup.qpn);
+            ask::settle(&self.memory.fabric, &mut connection.stall, requester.setup.qpn, false);
+        }
         ask::settle(&self.memory.fabric, &mut requester.stall, requester.setup.qpn, false);
         let setup = requester.setup;
         *requester = Requester { setup, ..Default::default() };

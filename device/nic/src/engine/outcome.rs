@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use refault_abi::codes::{WC_LOC_LEN_ERR, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR, WC_REM_OP_ERR, WcStatus};
 use refault_bus::dma::GpaRange;
 
-use crate::cause::Cause;
 use crate::memory::access::{PageMiss, Stopped};
+use crate::memory::resolve::Ahead;
+use crate::qp::answer::Half;
+pub(super) use crate::qp::refusal::Refusal;
 use crate::verbs::End;
 
 /// What a step of a request has done: what an acknowledgement, or its absence, would say to the requester.
@@ -30,31 +31,6 @@ pub(super) enum Outcome {
     Persist(u32, GpaRange),
     /// Another processor keeps changing the word of an atomic.
     Contended,
-}
-
-/// Why a responder refuses a request (NAK codes: InfiniBand 1.4, 9.7.5.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// Remote access error: the request broke the protection rules.
-    Access(Cause),
-    /// Invalid request: this queue pair does not take it.
-    Request(Cause),
-    /// The receive request fails, with this status of its own.
-    Receive(WcStatus, Option<Cause>),
-    /// The receive queue is lost.
-    Broken,
-}
-
-impl Refusal {
-    /// Status and cause of the requester's completion.
-    pub(super) fn seen_by_requester(self) -> (WcStatus, Option<Cause>) {
-        match self {
-            Self::Access(cause) => (WC_REM_ACCESS_ERR, Some(cause)),
-            Self::Request(cause) => (WC_REM_INV_REQ_ERR, Some(cause)),
-            Self::Receive(WC_LOC_LEN_ERR, _) => (WC_REM_INV_REQ_ERR, None),
-            Self::Receive(..) | Self::Broken => (WC_REM_OP_ERR, None),
-        }
-    }
 }
 
 impl From<Stopped> for Outcome {
@@ -82,14 +58,16 @@ pub(super) fn step<T>(result: Result<T, impl Into<Outcome>>) -> Step<T> {
 }
 
 /// Why a turn leaves its guard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Leave {
     /// The turn is over.
     End(TurnEnd),
     /// An invalidation waits for the guard.
     StepAside,
-    /// The operating system must be asked for a page.
+    /// The operating system must be asked for a page of the active request.
     Ask(End, PageMiss),
+    /// The same for a half of a queue pair that sends packets, and what it needs besides.
+    AskFor(Half, PageMiss, Ahead),
 }
 
 /// How a turn ended.

@@ -31,7 +31,7 @@ const TURNS_IN_A_ROW: u32 = 16;
 
 /// What [`Turn::next_request`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     /// A request is active.
     Ready,
     /// Nothing, for now.
@@ -78,6 +78,21 @@ impl Engine {
                         continue;
                     }
                 },
+                Leave::AskFor(half, miss, ahead) => {
+                    match turn.claim_for(worker, half, miss, ahead) {
+                        Ok(asks) => {
+                            drop(turn);
+                            self.send(worker, &asks);
+                            if half == Half::Responder {
+                                Turn::enter(self, worker, qp, requester, &mut budget)
+                                    .answer_not_ready_for_page();
+                            }
+                        }
+                        Err(cause) => turn.fail_half(half, cause),
+                    }
+                    // The other half may have something to do.
+                    continue;
+                }
             };
             // No guard is held while a page is asked for: the answer may come from inside.
             drop(turn);
@@ -135,11 +150,18 @@ impl Turn<'_, '_> {
         const IDLE: ControlFlow<Leave> = ControlFlow::Break(Leave::End(TurnEnd::Idle));
         // Read under the guard: a state that is changed before the guards are passed is seen by every later copy.
         let state = self.qp.state();
+        if self.is_in_packets(state) {
+            return self.step_packets(state);
+        }
         match state {
             QPS_ERR => return ControlFlow::Break(Leave::End(self.flush())),
             QPS_SQE => return ControlFlow::Break(Leave::End(self.flush_sends())),
             QPS_RTS | QPS_SQD => {}
-            _ => return IDLE,
+            _ => {
+                // Packets that come too early are lost.
+                self.qp.inbox.clear();
+                return IDLE;
+            }
         }
         match self.waited() {
             Waited::Over => {}
@@ -203,12 +225,12 @@ impl Turn<'_, '_> {
     }
 
     /// Makes the next request the active one.
-    fn next_request(&mut self, state: QpState) -> Next {
+    pub(super) fn next_request(&mut self, state: QpState) -> Next {
         if self.requester.active.is_some() {
             return Next::Ready;
         }
         if state == QPS_SQD {
-            if std::mem::take(&mut self.requester.draining) {
+            if !self.is_behind_posted() && std::mem::take(&mut self.requester.draining) {
                 self.raise(QP_EVENT_SQ_DRAINED);
             }
             return Next::Nothing;
@@ -240,23 +262,25 @@ impl Turn<'_, '_> {
 
     /// Fetches the next request.
     fn fetch(&mut self) -> Next {
+        let is_first = !self.is_behind_posted();
         let Requester { setup, attributes, consumer, active, sampling, .. } = &mut *self.requester;
         let request = &mut active.insert(Message::NONE).request;
         let (layout, is_datagram) = (self.engine.layout, setup.is_datagram());
         match layout.send_request(&mut self.port, &setup.rings, *consumer, is_datagram, request) {
-            Ok(true) if request.operation.fetches() && attributes.max_rd_atomic == 0 => {
-                self.complete_request(WC_LOC_QP_OP_ERR, None);
-                Next::Changed
-            }
-            Ok(true) => {
+            Ok(true) if !(request.operation.fetches() && attributes.max_rd_atomic == 0) => {
                 if sampling.is_near() {
                     self.sample();
                 }
                 Next::Ready
             }
-            Ok(false) => {
+            Ok(_) if is_first => {
                 self.complete_request(WC_LOC_QP_OP_ERR, None);
                 Next::Changed
+            }
+            // It fails when those before it have completed.
+            Ok(_) => {
+                *active = None;
+                Next::Nothing
             }
             Err(_) => {
                 *active = None;

@@ -10,8 +10,10 @@ use crate::memory::copy::COPY_CHUNK;
 use crate::memory::port::Port;
 use crate::observe::RequestStamps;
 use crate::qp::Qp;
+use crate::qp::connection::Posted;
 use crate::qp::requester::{Message, Requester};
-use crate::verbs::Completion;
+use crate::qp::setup::Setup;
+use crate::verbs::{Completion, SendRequest};
 
 /// Requests of one turn.
 pub(super) const REQUESTS_PER_TURN: u32 = 64;
@@ -77,41 +79,44 @@ impl<'e, 't> Turn<'e, 't> {
     /// Completes the active request, if its completion is wanted.
     pub(super) fn complete_request(&mut self, status: WcStatus, cause: Option<Cause>) {
         let requester = &mut *self.requester;
-        let report = status != WC_SUCCESS || requester.signaled();
         ask::settle(self.port.fabric(), &mut requester.stall, requester.setup.qpn, status == WC_SUCCESS);
         let Some(Message { request, .. }) = &requester.active else { return };
-        let (id, opcode) = (request.id, request.opcode);
-        let length = if request.operation.fetches() { request.length } else { 0 };
-        let index = requester.consumer;
+        let report = status != WC_SUCCESS || requester.setup.signal_all || request.signaled;
+        let completion = completion_of(request, requester.consumer, status, cause);
         requester.active = None;
         requester.consumer = requester.consumer.wrapping_add(1);
         requester.known = requester.known.saturating_sub(1);
         requester.stall.trouble = Default::default();
         (requester.transport_retries, requester.rnr_retries) = (0, 0);
-        self.port.shard().stats.requests += 1;
         let sampled = requester.sampling.take();
         if sampled.is_some() {
             self.port.stamps = Some(RequestStamps::begin(&self.port.shard().stats));
         }
-        if report {
-            let completion = Completion {
-                id,
-                index,
-                qpn: requester.setup.qpn,
-                length,
-                status,
-                cause,
-                opcode,
-                timestamp_ns: self.port.fabric().now_ns(),
-                ..Completion::default()
-            };
-            self.engine.post(&mut self.port, self.qp, requester.setup.send_cq, &completion);
-        }
+        self.complete(report, completion);
         if let Some(event) = sampled {
             self.report_sampled(*event, status);
         }
         if status != WC_SUCCESS {
             self.fail_sender();
+        }
+    }
+
+    /// Completes a request that was in flight, if its completion is wanted.
+    pub(super) fn complete_posted(&mut self, posted: &Posted, status: WcStatus, cause: Option<Cause>) {
+        let report = status != WC_SUCCESS || self.requester.setup.signal_all || posted.request.signaled;
+        self.complete(report, completion_of(&posted.request, posted.index, status, cause));
+        if status != WC_SUCCESS {
+            self.fail_sender();
+        }
+    }
+
+    /// Counts a request, and writes its completion if that is wanted.
+    fn complete(&mut self, report: bool, completion: Completion) {
+        self.port.shard().stats.requests += 1;
+        if report {
+            let Setup { qpn, send_cq, .. } = self.requester.setup;
+            let completion = Completion { qpn, timestamp_ns: self.port.fabric().now_ns(), ..completion };
+            self.engine.post(&mut self.port, self.qp, send_cq, &completion);
         }
     }
 
@@ -137,5 +142,18 @@ impl<'e, 't> Turn<'e, 't> {
         if self.qp.take_fatal() && !std::mem::replace(&mut self.requester.reported_fatal, true) {
             self.raise(QP_EVENT_FATAL);
         }
+    }
+}
+
+fn completion_of(request: &SendRequest, index: u32, status: WcStatus, cause: Option<Cause>) -> Completion {
+    let length = if request.operation.fetches() { request.length } else { 0 };
+    Completion {
+        id: request.id,
+        index,
+        length,
+        status,
+        cause,
+        opcode: request.opcode,
+        ..Completion::default()
     }
 }

@@ -7,16 +7,19 @@ use crate::memory::port::Port;
 use crate::memory::resolve::{Access, Ahead, Window};
 use crate::qp::requester::Requester;
 use crate::qp::responder::Responder;
+use crate::qp::stall::Stall;
 use crate::verbs::End;
+
+/// Offset of the furthest page that was asked for. Pages before it are skipped: otherwise each answer would look all of them
+/// up again, and the cost would grow with the square of a long message's pages.
+pub(crate) fn asked(stall: &Stall, write: bool) -> Option<u32> {
+    stall.faulted.iter().filter(|fault| fault.miss.write == write).map(|fault| fault.at).max()
+}
 
 /// Where a requester's active message looks for `pages` pages ahead; `None` if it has no message.
 fn window(requester: &Requester, write: bool, pages: u32) -> Option<Window> {
     let message = requester.active.as_ref()?;
-    // Pages that were asked for already are skipped. Otherwise each answer would look all of them up again, and the
-    // cost would grow with the square of a long message's pages.
-    let asked =
-        requester.stall.faulted.iter().filter(|fault| fault.miss.write == write).map(|fault| fault.at);
-    Some(Window { at: message.done, pages, asked: asked.max() })
+    Some(Window { at: message.done, pages, asked: asked(&requester.stall, write) })
 }
 
 /// Pages ahead in the requester's own memory.

@@ -12,7 +12,8 @@ use refault_abi::event::{
 };
 use refault_abi::queue::{
     CQE_GRH, CQE_RECEIVE, CQE_SIZE, CQE_SOLICITED, CQE_WITH_IMM, Cqe, CqeFlags, MAX_INLINE, QpDoorbellRecord,
-    RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, Sge, SqWqe, SrqDoorbellRecord, WQE_INLINE, WQE_SIGNALED, WQE_SOLICITED,
+    RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, Sge, SqWqe, SrqDoorbellRecord, WQE_FENCE, WQE_INLINE, WQE_SIGNALED,
+    WQE_SOLICITED,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -73,6 +74,14 @@ impl RingLayout for AbiRings {
     ) -> Result<ReceiveRequest, AccessError> {
         let at = u64::from(rings.rq_offset) + entry(index, rings.log_rq, RQ_WQE_SIZE);
         read_receive(port, &rings.pages, at)
+    }
+
+    fn arrived_opcode(&self, is_write: bool, has_immediate: bool) -> u8 {
+        match (is_write, has_immediate) {
+            (true, _) => OP_RDMA_WRITE_IMM.0,
+            (false, true) => OP_SEND_IMM.0,
+            (false, false) => OP_SEND.0,
+        }
     }
 
     fn shared_producer(&self, port: &mut Port<'_>, ring: &Ring) -> Result<u32, AccessError> {
@@ -163,6 +172,7 @@ fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<(
     request.operation = operation;
     request.signaled = wqe.flags.contains(WQE_SIGNALED);
     request.solicited = wqe.flags.contains(WQE_SOLICITED);
+    request.fence = wqe.flags.contains(WQE_FENCE);
     let with_immediate = matches!(wqe.opcode, OP_SEND_IMM | OP_RDMA_WRITE_IMM);
     request.immediate = with_immediate.then_some(wqe.imm);
     request.length = length;

@@ -64,11 +64,21 @@ impl<'a> List<'a> {
 
     /// The memory of the first `length` bytes, piece by piece.
     pub(crate) fn extents(&self, port: &mut Port<'_>, length: u64) -> Result<Vec<Extent>, Stopped> {
+        self.extents_at(port, 0, length).map_err(|(stopped, _)| stopped)
+    }
+
+    /// The memory of `length` bytes from `at` on, piece by piece; or what is wrong, and at which byte.
+    pub(crate) fn extents_at(
+        &self,
+        port: &mut Port<'_>,
+        at: u32,
+        length: u64,
+    ) -> Result<Vec<Extent>, (Stopped, u32)> {
         let mut extents = Vec::new();
-        let mut cursor = self.at(0);
+        let mut cursor = self.at(at);
         let mut found = 0;
         while found < length {
-            let extent = cursor.extent(port)?;
+            let extent = cursor.extent(port).map_err(|stopped| (stopped, at + low_u32(found)))?;
             let bytes = extent.bytes.min(length - found);
             extents.push(Extent { bytes, ..extent });
             cursor.advance(bytes);

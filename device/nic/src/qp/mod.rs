@@ -6,6 +6,9 @@
 
 pub(crate) mod answer;
 pub(crate) mod attributes;
+pub(crate) mod connection;
+pub(crate) mod inbox;
+pub(crate) mod refusal;
 pub(crate) mod requester;
 pub(crate) mod responder;
 pub(crate) mod setup;
@@ -19,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use refault_abi::codes::{QPS_ERR, QPS_RESET, QpState};
 
 use crate::ids::slot_of;
+use crate::qp::inbox::Inbox;
 use crate::qp::requester::Requester;
 use crate::qp::responder::Responder;
 use crate::qp::setup::Setup;
@@ -44,6 +48,8 @@ pub(crate) struct Qp {
     /// The first doorbell since the send queue was read: [`RUNG_UNWANTED`], [`RUNG_NOT_YET`], or its time.
     rung: AtomicU64,
     pub(crate) responder: Mutex<Responder>,
+    /// Packets that have arrived, if it is connected by packets.
+    pub(crate) inbox: Inbox,
 }
 
 impl Qp {
@@ -73,6 +79,7 @@ impl Qp {
         self.fatal.store(false, Ordering::Release);
         // The first request is sampled, if any is.
         self.rung.store(RUNG_NOT_YET, Ordering::Release);
+        self.inbox.clear();
         self.slot.occupy(setup.qpn);
     }
 

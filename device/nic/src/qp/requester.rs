@@ -2,6 +2,7 @@
 
 use crate::observe::Sampling;
 use crate::qp::attributes::Attributes;
+use crate::qp::connection::Connection;
 use crate::qp::setup::Setup;
 use crate::qp::stall::Stall;
 use crate::verbs::SendRequest;
@@ -53,11 +54,6 @@ pub(crate) struct Requester {
     /// QP_EVENT_LAST_WQE_REACHED was sent.
     pub(crate) reported_last: bool,
     pub(crate) sampling: Sampling,
-}
-
-impl Requester {
-    /// Whether the success of the active request is to be reported.
-    pub(crate) fn signaled(&self) -> bool {
-        self.setup.signal_all || self.active.as_ref().is_some_and(|message| message.request.signaled)
-    }
+    /// If it is connected by packets, from the first turn in RTR on.
+    pub(crate) connection: Option<Box<Connection>>,
 }

@@ -26,6 +26,17 @@ pub(crate) enum Wait {
     Persistence { ticket: u64, bytes: u32 },
 }
 
+impl Wait {
+    /// When the half looks again though no answer has come, if ever.
+    pub(crate) fn deadline_ns(self) -> Option<u64> {
+        match self {
+            Self::NotReady { deadline_ns, .. } | Self::Until { deadline_ns } => Some(deadline_ns),
+            Self::Credit { deadline_ns, .. } => deadline_ns,
+            Self::None | Self::Page { .. } | Self::Peer | Self::Persistence { .. } => None,
+        }
+    }
+}
+
 /// A page this request asked for, until it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Faulted {

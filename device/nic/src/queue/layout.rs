@@ -86,6 +86,9 @@ pub(crate) trait RingLayout: Send + Sync {
         index: u32,
     ) -> Result<ReceiveRequest, AccessError>;
 
+    /// The front end's own code of a message that arrived in packets: a SEND, or an RDMA WRITE with immediate data.
+    fn arrived_opcode(&self, is_write: bool, has_immediate: bool) -> u8;
+
     /// The driver's producer index of a shared receive queue.
     fn shared_producer(&self, port: &mut Port<'_>, ring: &Ring) -> Result<u32, AccessError>;
 

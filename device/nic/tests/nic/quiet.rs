@@ -59,6 +59,10 @@ fn ends(bench: &Bench) -> Vec<(&'static str, Write)> {
 /// A worker is held back in the middle of a copy, while the guest writes to the device on another processor.
 #[test]
 fn nothing_lands_when_the_write_has_returned() {
+    // The hook is in the copy between two regions.
+    if IN_PACKETS {
+        return;
+    }
     let count = ends(&Bench::default()).len();
     for case in 0..count {
         let mut pair = Pair::new();

@@ -222,6 +222,12 @@ impl Requester {
         self.completions.pop_front()
     }
 
+    /// Number of the oldest request that is not completed, or of the next one.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        self.first_id
+    }
+
     /// Whether all requests are completed.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -53,6 +53,16 @@ impl Requester {
         self.start_timer(now_ns);
     }
 
+    /// The response that was given is dropped for want of a page: it is asked for again, by this side's own choice, so that
+    /// it does not count as lost.
+    pub fn put_back(&mut self, now_ns: u64) {
+        if std::mem::take(&mut self.offered) {
+            self.went_back = true;
+            self.cursor = self.unacknowledged;
+            self.start_timer(now_ns);
+        }
+    }
+
     /// The receiver is not ready for the first packet that is not acknowledged: waits, then sends from there again.
     pub(super) fn wait_until_ready(&mut self, code: u8, now_ns: u64) {
         if self.not_ready_until_ns.is_some() {

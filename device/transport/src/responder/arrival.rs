@@ -40,9 +40,7 @@ impl Responder {
                 total <= MESSAGE_MAX && if place.ends() { end == total } else { end < total }
             }
             Action::Read(source) => length == 0 && source.length <= MESSAGE_MAX,
-            Action::AtomicWrite { address, .. } => {
-                length == 8 && packet.reth.length == 8 && address.is_multiple_of(8)
-            }
+            Action::AtomicWrite { .. } => length == 8 && packet.reth.length == 8,
             Action::CompareSwap { .. } | Action::FetchAdd { .. } | Action::Flush { .. } => length == 0,
         };
         let last = place.ends().then(|| Last {

@@ -190,6 +190,11 @@ impl Responder {
         }
     }
 
+    /// Takes other limits. The MTU stays.
+    pub fn configure(&mut self, config: ResponderConfig) {
+        self.config = ResponderConfig { mtu: self.config.mtu, ..config };
+    }
+
     /// Takes a request with a payload of `length` bytes.
     pub fn receive(&mut self, packet: &Packet, length: usize) -> Arrival {
         self.offered = None;

@@ -11,6 +11,8 @@ pub struct Reply {
     pub packet: Packet,
     /// The memory that is its payload, if it has one.
     pub payload: Option<Source>,
+    /// Bytes of the READ from there on, those of later replies included.
+    pub left: u32,
 }
 
 /// Memory of the responder.
@@ -52,7 +54,7 @@ impl Responder {
     #[must_use]
     pub fn next_reply(&self) -> Option<Reply> {
         match *self.replies.front()? {
-            Queued::Packet(packet) => Some(Reply { packet, payload: None }),
+            Queued::Packet(packet) => Some(Reply { packet, payload: None, left: 0 }),
             Queued::Read(stream) => Some(stream.reply(self.config.mtu.bytes(), self.config.dest_qpn)),
         }
     }
@@ -181,7 +183,7 @@ impl Stream {
             key: self.source.key,
             length: (self.source.length - at).min(mtu),
         };
-        Reply { packet, payload: Some(source) }
+        Reply { packet, payload: Some(source), left: self.source.length - at }
     }
 }
 

@@ -35,6 +35,10 @@ fn credits_bound_the_requests_and_pass_on_in_order() {
 
 #[test]
 fn a_credit_given_to_a_destroyed_queue_pair_goes_to_the_next() {
+    // The fault is that of the responder, which is not destroyed.
+    if IN_PACKETS {
+        return;
+    }
     let config = NicConfig { page_request_credits: 1, fault_window: 1, ..NicConfig::default() };
     let mut pair = Pair::on(Bench::new(config), PATIENT);
     let mut others = more_pairs(&pair, 2);

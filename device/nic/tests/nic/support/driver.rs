@@ -275,7 +275,7 @@ pub(crate) const PATIENT: ModifyQp = ModifyQp {
     max_dest_rd_atomic: 1,
     access: AccessRights::NONE,
     dest_qpn: 0,
-    rq_psn: 7,
+    rq_psn: 9,
     sq_psn: 9,
     dest_lid: 0,
     pkey_index: 0,

@@ -31,7 +31,7 @@ use refault_bus::dma::{DmaMemory, GuestRam};
 use refault_bus::irq::{MsiMessage, MsiSink};
 use refault_bus::probe::{Probe, ProbeEvent, RequestEvent, Stage};
 use refault_bus::{Bdf, Gpa};
-use refault_nic::{Nic, NicConfig, Worker};
+use refault_nic::{Loopback, Nic, NicConfig, Worker};
 use refault_pci::PciFunction;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
@@ -45,6 +45,9 @@ pub(crate) const MEMORY: u64 = 48 << 20;
 const SECOND_REGION: u64 = 40 << 20;
 /// Bytes of persistent memory behind it, in benches that have some.
 pub(crate) const PERSISTENT: u64 = 4 << 20;
+
+/// Whether reliable connections are made of packets. Then both ends work at the same time, and know less of each other.
+pub(crate) const IN_PACKETS: bool = matches!(crate::LOOPBACK, Loopback::Packets { .. });
 
 /// The process of most tests.
 pub(crate) const PASID: u32 = 0x33;
@@ -184,6 +187,8 @@ impl Bench {
         let interrupts = Arc::new(Interrupts::default());
         let probe = Arc::new(Recorder::default());
         let hooks = Arc::new(Hooks::default());
+        let loopback = if config.loopback == Loopback::Direct { crate::LOOPBACK } else { config.loopback };
+        let config = NicConfig { loopback, ..config };
         let nic = Nic::new(
             config,
             Arc::new(Hooked { ram: ram.clone(), hooks: hooks.clone() }),
