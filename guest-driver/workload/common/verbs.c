@@ -2,10 +2,12 @@
 #include "verbs.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PORT		1
 #define TIMEOUT		0	/* none: a page fault may take as long as the filesystem needs */
+#define TIMEOUT_MAX	31
 #define RETRIES		7
 #define FIRST_PSN	0x1000
 
@@ -121,12 +123,27 @@ static bool to_rtr(const struct verbs_port *port, struct ibv_qp *qp, uint32_t pe
 			      IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
 }
 
+static uint8_t ack_timeout(void)
+{
+	const char *text = getenv("REFAULT_ACK_TIMEOUT");
+	uint64_t code = TIMEOUT;
+
+	if (text && (!parse_size(text, &code) || code > TIMEOUT_MAX))
+		die("REFAULT_ACK_TIMEOUT=%s: give a code from 0 to %d, for 4.096 us * 2^code", text, TIMEOUT_MAX);
+	return (uint8_t)code;
+}
+
+bool verbs_link_loses(void)
+{
+	return ack_timeout() > 0;
+}
+
 static bool to_rts(struct ibv_qp *qp)
 {
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_RTS,
 		.sq_psn = FIRST_PSN,
-		.timeout = TIMEOUT,
+		.timeout = ack_timeout(),
 		.retry_cnt = RETRIES,
 		.rnr_retry = RETRIES,
 		.max_rd_atomic = 1,

@@ -25,6 +25,12 @@ struct ibv_qp *verbs_create_qp(const struct verbs_port *port, struct ibv_cq *cq,
 /* To RESET, from any state. */
 bool verbs_reset_qp(struct ibv_qp *qp);
 
+/*
+ * Whether the link may lose packets: REFAULT_ACK_TIMEOUT in the environment has the code of an ACK timeout. Without one,
+ * what is lost last is never sent again. With one, a request may fail that was executed, because its answer was lost.
+ */
+bool verbs_link_loses(void);
+
 /* RESET to RTS, towards queue pair `peer` of the same port. */
 bool verbs_connect_qp(const struct verbs_port *port, struct ibv_qp *qp, uint32_t peer);
 

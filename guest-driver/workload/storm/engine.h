@@ -33,6 +33,7 @@ enum storm_status {
 	STATUS_DONE,
 	STATUS_REFUSED,		/* remote access error, because the page was refused */
 	STATUS_FLUSHED,		/* behind a failed one */
+	STATUS_LOST,		/* the link has lost whether it was done or refused */
 	STATUS_WRONG,		/* anything else: no storm excuses it */
 };
 

@@ -83,6 +83,8 @@ static enum storm_status status_of(const struct ibv_wc *wc)
 		return STATUS_FLUSHED;
 	if (wc->status == IBV_WC_REM_ACCESS_ERR && wc->vendor_err == CAUSE_PAGE_REFUSED)
 		return STATUS_REFUSED;
+	if (wc->status == IBV_WC_RETRY_EXC_ERR && verbs_link_loses())
+		return STATUS_LOST;
 	return STATUS_WRONG;
 }
 

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/verbs.h"
+
 #define COMPLAINTS	10	/* that are spelled out */
 
 const char *operation_name(const struct operation *op)
@@ -146,7 +148,8 @@ static void take_failure(struct tally *tally, const struct operation *op, const 
 	*(flushed ? &tally->flushed : &tally->refused) += 1;
 	if (!op->slot || !writes(op))
 		return;
-	if (flushed || steady)
+	/* A READ before it may have been repeated, and refused, when this one was done already. */
+	if ((flushed || steady) && !verbs_link_loses())
 		slot_untouched(op->slot);
 	else
 		slot_torn(op->slot);

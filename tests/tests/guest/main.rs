@@ -12,6 +12,7 @@ mod hostile_root;
 mod lab;
 mod misbehave;
 mod nested;
+mod packets;
 mod pmem;
 mod processes;
 mod run;

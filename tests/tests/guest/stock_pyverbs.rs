@@ -104,8 +104,17 @@ const SKIPS: &[Skip] = &[
 
 #[test]
 fn the_stock_python_suite_passes_in_both_modes() {
+    run(&[]);
+}
+
+#[test]
+fn the_stock_python_suite_passes_in_packets_too() {
+    run(&["--loopback", "packets"]);
+}
+
+fn run(extra: &[&str]) {
     let text = format!("{RUN}\nrun pasid {}\nrun odp test_odp\n", MODULES.join(" "));
-    let (said, _) = script(2, &[], &text);
+    let (said, _) = script(2, extra, &text);
     assert_eq!(said.status, 0, "{said:#?}");
     let mut suites = Vec::new();
     for run in said.stdout.split("mode ").skip(1) {

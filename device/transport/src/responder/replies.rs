@@ -59,6 +59,13 @@ impl Responder {
         }
     }
 
+    /// Whether the responses to a READ are not all sent. Executing what came after it now would let that be done though the READ
+    /// fails.
+    #[must_use]
+    pub fn is_reading(&self) -> bool {
+        self.replies.iter().any(|queued| matches!(queued, Queued::Read(_)))
+    }
+
     /// The reply is on the wire.
     pub fn replied(&mut self) {
         if let Some(Queued::Read(stream)) = self.replies.front_mut() {

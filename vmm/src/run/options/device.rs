@@ -1,7 +1,7 @@
 //! Options of the NIC.
 
 use anyhow::Result;
-use refault_nic::{DatagramFaults, NicConfig, RemoteFaults};
+use refault_nic::{DatagramFaults, Loopback, NicConfig, RemoteFaults};
 
 use refault_rig::delays::NamedTiming;
 
@@ -25,6 +25,16 @@ enum Receiver {
     Hold,
 }
 
+/// How reliable connections get to queue pairs of the same port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Own {
+    /// Requester and responder meet in one step.
+    #[default]
+    Direct,
+    /// In packets, as on a wire.
+    Packets,
+}
+
 /// Options of the NIC.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "NIC")]
@@ -35,6 +45,12 @@ pub struct NicArgs {
     /// What becomes of a datagram when its receiver's memory is missing
     #[arg(long, value_enum, default_value_t)]
     datagram_faults: Receiver,
+    /// How reliable connections get to queue pairs of the same port
+    #[arg(long, value_enum, default_value_t)]
+    loopback: Own,
+    /// How many of these packets are lost, out of a hundred
+    #[arg(long, value_name = "PERCENT", requires = "loopback", value_parser = parts_per_million)]
+    packet_loss: Option<u32>,
     /// Page requests that can be outstanding
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=512))]
     page_requests: u32,
@@ -70,6 +86,10 @@ impl NicArgs {
                 Receiver::Drop => DatagramFaults::Drop,
                 Receiver::Hold => DatagramFaults::Hold,
             },
+            loopback: match self.loopback {
+                Own::Direct => Loopback::Direct,
+                Own::Packets => Loopback::Packets { loss_ppm: self.packet_loss.unwrap_or(0) },
+            },
             page_request_credits: self.page_requests,
             page_fault_credits: self.page_faults,
             fault_window: self.fault_window,
@@ -99,6 +119,15 @@ impl NicArgs {
     }
 }
 
+/// "0.5", out of a hundred, is 5000 out of a million.
+fn parts_per_million(text: &str) -> Result<u32, String> {
+    let percent = text.parse::<f64>().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    let percent = percent.ok_or("give a number from 0 to 100, such as 1 or 0.1")?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to a million")]
+    let parts = (percent * 10_000.0).round() as u32;
+    Ok(parts)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -115,6 +144,22 @@ mod tests {
     fn without_options_the_nic_has_its_default_configuration() {
         let line = Line::try_parse_from(["run"]).expect("valid");
         assert_eq!(line.nic.config(), NicConfig::default());
+    }
+
+    #[test]
+    fn packets_are_lost_only_where_there_are_some() {
+        let of = |line: &[&str]| {
+            let line = Line::try_parse_from([&["run"], line].concat());
+            line.map(|line| line.nic.config().loopback).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(&["--loopback", "packets"]), Ok(Loopback::Packets { loss_ppm: 0 }));
+        let lossy = of(&["--loopback", "packets", "--packet-loss", "0.1"]);
+        assert_eq!(lossy, Ok(Loopback::Packets { loss_ppm: 1000 }));
+        assert!(of(&["--packet-loss", "1"]).unwrap_err().contains("--loopback"));
+        for bad in ["101", "-1", "many", "NaN"] {
+            let error = of(&["--loopback", "packets", "--packet-loss", bad]).unwrap_err();
+            assert!(bad == "-1" || error.contains("from 0 to 100"), "{error}");
+        }
     }
 
     #[test]

@@ -19,16 +19,17 @@ use crate::memory::list::List;
 use crate::memory::resolve::Access;
 use crate::qp::answer::Half;
 use crate::qp::connection::Posted;
+use crate::qp::stall::Wait;
 use crate::verbs::End;
 
 /// Requests that are kept while the responder is stalled: more than a requester's window. One more is dropped.
 const HELD_MAX: usize = 256;
 
 impl Turn<'_, '_> {
-    /// Takes a request that is kept, if the responder may go on, or else the next frame.
-    pub(super) fn take_arrival(&mut self, may_respond: bool) -> Did {
+    /// Takes a request that is kept, if the responder may execute it, or else the next frame.
+    pub(super) fn take_arrival(&mut self, may_execute: bool) -> Did {
         let Some(connection) = self.connection() else { return NOTHING };
-        if may_respond && let Some(held) = connection.held.pop_front() {
+        if may_execute && let Some(held) = connection.held.pop_front() {
             return self.execute(held);
         }
         let Some(arrived) = self.qp.inbox.take() else { return NOTHING };
@@ -40,7 +41,7 @@ impl Turn<'_, '_> {
             let (packet, payload) = (received.packet, received.payload);
             return self.hear(&packet, payload, arrived.cause);
         }
-        if may_respond {
+        if may_execute {
             return self.execute(arrived);
         }
         if let Some(connection) = self.connection().filter(|connection| connection.held.len() < HELD_MAX) {
@@ -101,6 +102,10 @@ impl Turn<'_, '_> {
                     self.connection().and_then(|connection| connection.requester.as_mut())
                 {
                     requester.put_back(now_ns);
+                }
+                // A half waits for one page at a time, so this one is asked for when the response comes again.
+                if self.requester.stall.wait != Wait::None {
+                    return ControlFlow::Continue(());
                 }
                 let cause = self.ask_or_refuse(Half::Requester, &list, stopped)?;
                 if let Some(connection) = self.connection() {

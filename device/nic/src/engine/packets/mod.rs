@@ -57,7 +57,8 @@ impl Turn<'_, '_> {
             connection.start_requester(attributes);
         }
         let may_respond = self.responder_may_go_on();
-        if self.take_arrival(may_respond)? || may_respond && self.reply()? {
+        let is_reading = self.connection().is_some_and(|connection| connection.responder.is_reading());
+        if self.take_arrival(may_respond && !is_reading)? || may_respond && self.reply()? {
             return ControlFlow::Continue(());
         }
         let may_send = state != QPS_RTR && self.requester_may_go_on();
@@ -209,10 +210,11 @@ impl Turn<'_, '_> {
         }
     }
 
-    /// A half has moved `done` bytes of the message that needed pages.
+    /// A half has moved `done` bytes of the message that needed pages. A requester that is stalled may hear responses meanwhile;
+    /// what it waits for is not theirs.
     fn note_half_progress(&mut self, half: Half, done: u32) {
         let (fabric, qpn) = (self.port.fabric(), self.qp.qpn());
-        if let Some(stall) = self.stall(half) {
+        if let Some(stall) = self.stall(half).filter(|stall| stall.wait == Wait::None) {
             note_progress(fabric, stall, qpn, done);
         }
     }

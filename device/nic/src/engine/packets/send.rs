@@ -104,8 +104,8 @@ impl Turn<'_, '_> {
         let found = checked.map_err(|cause| (list.stopped(cause), at)).and_then(|()| {
             if write {
                 // Nothing is read now.
-                let wanted = request.length.min(PRESENT);
-                return list.extents_at(&mut self.port, 0, wanted.into()).map(|_| ());
+                let wanted = (request.length - at).min(PRESENT);
+                return list.extents_at(&mut self.port, at, wanted.into()).map(|_| ());
             }
             let extents = list.extents_at(&mut self.port, at, length.into())?;
             read_extents(&self.port, &mut bytes[place], &extents)
