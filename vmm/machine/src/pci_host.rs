@@ -1,6 +1,7 @@
 //! The PCI host bridge: routes config accesses to functions, and maps BARs into the machine's address map.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -25,15 +26,11 @@ const SMALL_BAR: u64 = 64 << 20;
 
 /// Bus 0: the host bridge and the machine's functions.
 pub struct PciHost {
-    slots: BTreeMap<Bdf, Slot>,
+    functions: BTreeMap<Bdf, Arc<dyn PciFunction>>,
+    /// Where BARs are mapped now, by function and index.
+    mapped: Mutex<BTreeMap<(Bdf, u8), Range<u64>>>,
     /// Weak, because the map owns the windows that own the host.
     bus: Weak<BusMap>,
-}
-
-/// One function, and the ranges where its BARs are mapped now.
-struct Slot {
-    function: Arc<dyn PciFunction>,
-    mapped: Mutex<BTreeMap<u8, Range<u64>>>,
 }
 
 impl PciHost {
@@ -47,17 +44,17 @@ impl PciHost {
         bus: &Arc<BusMap>,
     ) -> anyhow::Result<Self> {
         let bridge: Arc<dyn PciFunction> = Arc::new(HostBridge::new()?);
-        let mut slots = BTreeMap::new();
+        let mut by_address = BTreeMap::new();
         for function in std::iter::once(bridge).chain(functions) {
             let bdf = function.bdf();
             if bdf.bus() != 0 || bdf.devfn() & 7 != 0 {
                 bail!("PCI function {bdf} is not function 0 of a device on bus 0");
             }
-            if slots.insert(bdf, Slot { function, mapped: Mutex::default() }).is_some() {
+            if by_address.insert(bdf, function).is_some() {
                 bail!("two PCI functions at {bdf}");
             }
         }
-        let host = Self { slots, bus: Arc::downgrade(bus) };
+        let host = Self { functions: by_address, mapped: Mutex::default(), bus: Arc::downgrade(bus) };
         host.place_bars(layout)?;
         Ok(host)
     }
@@ -68,9 +65,9 @@ impl PciHost {
         let mut small = window(&PCI_MMIO32)?;
         let mut large = window(&layout.pci_mmio64)?;
         let mut bars: Vec<_> = self
-            .slots
+            .functions
             .iter()
-            .flat_map(|(&bdf, slot)| slot.function.endpoint().bars().iter().map(move |&bar| (bdf, bar)))
+            .flat_map(|(&bdf, function)| function.endpoint().bars().iter().map(move |&bar| (bdf, bar)))
             .collect();
         bars.sort_by_key(|(bdf, bar)| (std::cmp::Reverse(bar.size), *bdf, bar.index));
         for (bdf, bar) in bars {
@@ -81,8 +78,8 @@ impl PciHost {
             let register = 0x10 + 4 * u16::from(bar.index);
             self.config_write(bdf, register, &range.start().to_le_bytes());
         }
-        for (&bdf, slot) in &self.slots {
-            if !slot.function.endpoint().bars().is_empty() {
+        for (&bdf, function) in &self.functions {
+            if !function.endpoint().bars().is_empty() {
                 const COMMAND: u16 = 4;
                 const MEMORY_SPACE: u16 = 1 << 1;
                 self.config_write(bdf, COMMAND, &MEMORY_SPACE.to_le_bytes());
@@ -92,41 +89,43 @@ impl PciHost {
     }
 
     fn config_read(&self, bdf: Bdf, register: u16, data: &mut [u8]) {
-        match self.slots.get(&bdf) {
-            Some(slot) => slot.function.config_read(register, data),
+        match self.functions.get(&bdf) {
+            Some(function) => function.config_read(register, data),
             None => data.fill(0xff),
         }
     }
 
     fn config_write(&self, bdf: Bdf, register: u16, data: &[u8]) {
-        let Some(slot) = self.slots.get(&bdf) else { return };
+        let Some(function) = self.functions.get(&bdf) else { return };
         // Held over both steps: otherwise two vCPUs could leave the map inconsistent with the registers.
-        let mut mapped = lock(&slot.mapped);
-        let effect = slot.function.config_write(register, data);
+        let mut mapped = lock(&self.mapped);
+        let effect = function.config_write(register, data);
         if let Some(bus) = self.bus.upgrade().filter(|_| effect.bars_moved) {
-            slot.remap(&bus, &mut mapped);
+            self.remap(&bus, &mut mapped);
         }
     }
-}
 
-impl Slot {
-    /// Updates the address map to the function's BARs.
-    fn remap(&self, bus: &BusMap, mapped: &mut BTreeMap<u8, Range<u64>>) {
-        let endpoint = self.function.endpoint();
-        for bar in endpoint.bars() {
-            let wanted = endpoint.bar(bar.index);
-            if mapped.get(&bar.index) == wanted.as_ref() {
-                continue;
+    /// Updates the address map to the BARs of all functions. What has moved is removed first: one write may move a BAR to
+    /// where another was, and a BAR that found its range taken gets it when the other moves away.
+    fn remap(&self, bus: &BusMap, mapped: &mut BTreeMap<(Bdf, u8), Range<u64>>) {
+        mapped.retain(|(bdf, bar), range| {
+            let stays = self.functions[bdf].endpoint().bar(*bar).as_ref() == Some(range);
+            if !stays {
+                bus.remove_memory(range.start);
             }
-            if let Some(old) = mapped.remove(&bar.index) {
-                bus.remove_memory(old.start);
-            }
-            let Some(range) = wanted else { continue };
-            let window = BarWindow { function: self.function.clone(), bar: bar.index };
-            if bus.insert_memory(range.clone(), Arc::new(window)) {
-                mapped.insert(bar.index, range);
-            } else {
-                debug!(function = %self.function.bdf(), bar = bar.index, "the guest moved a BAR onto another device");
+            stays
+        });
+        for (&bdf, function) in &self.functions {
+            let endpoint = function.endpoint();
+            for bar in endpoint.bars() {
+                let Some(range) = endpoint.bar(bar.index) else { continue };
+                let Entry::Vacant(place) = mapped.entry((bdf, bar.index)) else { continue };
+                let window = BarWindow { function: function.clone(), bar: bar.index };
+                if bus.insert_memory(range.clone(), Arc::new(window)) {
+                    place.insert(range);
+                } else {
+                    debug!(function = %bdf, bar = bar.index, "the guest moved a BAR onto another device");
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::control::{Exit, RESET_VALUE};
 const BDF: Bdf = Bdf::new(0, 3, 0);
 const CONFIG_ADDRESS: u32 = 0x8000_1800;
 
-/// A function whose BAR returns what was written last.
+/// A function whose BARs return what was written last to any of them.
 struct Scratch {
     endpoint: Endpoint,
     bdf: Bdf,
@@ -15,6 +15,7 @@ struct Scratch {
 }
 
 impl Scratch {
+    /// With BAR 0 of the given size, and BAR 2 of a page.
     fn new(bdf: Bdf, bar_size: u64) -> Arc<Self> {
         let identity = Identity {
             vendor: 0x1fef,
@@ -24,7 +25,8 @@ impl Scratch {
             subsystem_vendor: 0,
             subsystem: 0,
         };
-        let endpoint = Endpoint::builder(identity).bar(0, bar_size, false).build().unwrap();
+        let endpoint =
+            Endpoint::builder(identity).bar(0, bar_size, false).bar(2, 0x1000, false).build().unwrap();
         Arc::new(Self { endpoint, bdf, value: Mutex::new(0) })
     }
 }
@@ -55,8 +57,12 @@ fn layout() -> Layout {
 
 /// A bus with one function, reachable by both config mechanisms.
 fn machine(bar_size: u64) -> (Arc<BusMap>, Arc<Exit>) {
+    machine_of(vec![Scratch::new(BDF, bar_size)])
+}
+
+fn machine_of(functions: Vec<Arc<dyn PciFunction>>) -> (Arc<BusMap>, Arc<Exit>) {
     let bus = Arc::new(BusMap::default());
-    let host = PciHost::new(vec![Scratch::new(BDF, bar_size)], &layout(), &bus).unwrap();
+    let host = PciHost::new(functions, &layout(), &bus).unwrap();
     let (host, exit) = (Arc::new(host), Arc::new(Exit::new().unwrap()));
     let ports = ConfigPorts::new(host.clone(), ResetControl::new(exit.clone()));
     assert!(bus.insert_memory(Ecam::RANGE, Arc::new(Ecam(host))));
@@ -65,7 +71,15 @@ fn machine(bar_size: u64) -> (Arc<BusMap>, Arc<Exit>) {
 }
 
 fn ecam(register: u64) -> u64 {
-    ECAM.start + u64::from(BDF.0) * 0x1000 + register
+    ecam_of(BDF, register)
+}
+
+fn ecam_of(bdf: Bdf, register: u64) -> u64 {
+    ECAM.start + u64::from(bdf.0) * 0x1000 + register
+}
+
+fn is_mapped(bus: &BusMap, address: u64) -> bool {
+    read32(bus, address) != u32::MAX
 }
 
 fn read32(bus: &BusMap, address: u64) -> u32 {
@@ -157,6 +171,37 @@ fn an_overlapping_bar_is_unmapped_until_it_moves_away() {
     assert_eq!(read32(&bus, ecam(0)), 0x0bad_1fef, "config space wins");
     bus.mmio_write(ecam(0x10), &0xd000_0000u32.to_le_bytes());
     assert_eq!(read32(&bus, 0xd000_0000), 0);
+}
+
+/// One write of eight bytes covers the upper half of BAR 0 and the lower half of BAR 2.
+#[test]
+fn one_write_moves_a_bar_to_where_another_was() {
+    let (bus, _) = machine(0x1000);
+    let move_both = |high0: u32, low2: u32| {
+        let both = u64::from(low2) << 32 | u64::from(high0);
+        bus.mmio_write(ecam(0x14), &both.to_le_bytes());
+    };
+    bus.mmio_write(ecam(0x10), &0xd000_0000u32.to_le_bytes());
+    bus.mmio_write(ecam(0x1c), &1u32.to_le_bytes());
+    bus.mmio_write(ecam(0x18), &0xd000_0000u32.to_le_bytes());
+    let mapped = || [0xd000_0000, 0x1_d000_0000, 0x1_d100_0000].map(|address| is_mapped(&bus, address));
+    assert_eq!(mapped(), [true, true, false]);
+    move_both(1, 0xd100_0000);
+    assert_eq!(mapped(), [false, true, true], "BAR 0 is where BAR 2 was");
+    move_both(0, 0xd000_0000);
+    assert_eq!(mapped(), [true, true, false], "and both are back");
+}
+
+#[test]
+fn a_bar_that_found_its_place_taken_gets_it_when_it_is_free() {
+    let other = Bdf::new(0, 4, 0);
+    let (bus, _) = machine_of(vec![Scratch::new(BDF, 0x1000), Scratch::new(other, 0x1000)]);
+    bus.mmio_write(ecam(0x10), &0xd000_0000u32.to_le_bytes());
+    bus.mmio_write(0xd000_0000, &[0x11]);
+    bus.mmio_write(ecam_of(other, 0x10), &0xd000_0000u32.to_le_bytes());
+    assert_eq!(read32(&bus, 0xd000_0000), 0x1111_1111, "the first one stays");
+    bus.mmio_write(ecam(0x10), &0xd100_0000u32.to_le_bytes());
+    assert_eq!((read32(&bus, 0xd000_0000), read32(&bus, 0xd100_0000)), (0, 0x1111_1111));
 }
 
 #[test]
