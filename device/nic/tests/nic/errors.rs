@@ -144,6 +144,28 @@ fn no_byte_moves_if_a_later_piece_of_the_sender_is_refused() {
     assert_eq!(pair.bench.bytes(pair.to, 8), [0; 8]);
 }
 
+/// A receive list is checked piece by piece, as the message reaches them.
+#[test]
+fn no_byte_moves_beyond_a_bad_piece_of_the_receiver() {
+    for first in [8, 0x2_0000] {
+        let mut pair = Pair::new();
+        let behind = pair.to + u64::from(first);
+        let pieces =
+            [sge(pair.to, first, pair.rkey), sge(behind, 8, 0x7700), sge(behind + 0x1000, 8, pair.rkey)];
+        pair.b.receive(&pair.bench, 5, &pieces);
+        let request = request(OP_SEND, 1, &[pair.source(0, first + 16)]);
+        pair.fails(&request, WC_REM_OP_ERR, CAUSE_NONE);
+        let entry = pair.cq_b.expect(&pair.bench, WC_LOC_PROT_ERR);
+        assert_eq!((entry.wr_id, entry.vendor_error), (5, CAUSE_KEY));
+        assert_eq!(pair.b.state(&pair.bench), QPS_ERR);
+        // What came before may be there, in part; nothing else is.
+        let written = pair.bench.bytes(pair.to, first as usize);
+        let sent = pair.bench.bytes(pair.from, first as usize);
+        assert!(written.iter().zip(&sent).all(|(written, sent)| written == sent || *written == 0));
+        assert!(pair.bench.bytes(behind, 0x2000).iter().all(|byte| *byte == 0));
+    }
+}
+
 #[test]
 fn a_queue_pair_takes_only_what_its_access_flags_allow() {
     let mut pair = Pair::with(ModifyQp { access: ACCESS_REMOTE_READ, ..PATIENT });
