@@ -15,7 +15,7 @@ use crate::verbs::End;
 pub(super) enum Outcome {
     /// All bytes are moved, and the responder has acknowledged.
     Done,
-    /// That many bytes were moved; more remain.
+    /// That many bytes were moved, or looking up as many pages of a FLUSH costs as much; more remain.
     Moved(u32),
     /// Memory at one end stopped the copy.
     Stopped(Stopped),
@@ -27,8 +27,8 @@ pub(super) enum Outcome {
     TooLong,
     /// NAK: the responder refuses.
     Refused(Refusal),
-    /// That many bytes more of a FLUSH were found in this region, and must be made persistent.
-    Persist(u32, GpaRange),
+    /// What was found of a FLUSH in this region must be made persistent.
+    Persist(GpaRange),
     /// Another processor keeps changing the word of an atomic.
     Contended,
 }

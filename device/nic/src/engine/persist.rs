@@ -1,8 +1,8 @@
 //! FLUSH (InfiniBand 1.5, annex A19): makes what was written to a region globally visible, or persistent.
 //!
 //! Memory that this device writes is visible at once, so global visibility needs nothing but order. Persistence takes
-//! as long as the host's storage: the range is translated, and faulted in, under the guard like that of a read; then
-//! the queue pair is parked while a worker that holds no guard writes the memory out.
+//! as long as the host's storage: the range is translated, and faulted in, under the guard like that of a read, a few
+//! pages in each turn; then the queue pair is parked while a worker that holds no guard writes the memory out.
 
 use std::ops::ControlFlow;
 
@@ -16,11 +16,12 @@ use super::turn::Turn;
 use crate::cause::Cause;
 use crate::memory::resolve::Resolve;
 use crate::qp::answer::{Half, PageAnswer, Waiter};
+use crate::qp::requester::Message;
 use crate::qp::stall::Wait;
 use crate::verbs::{End, Flush, MAX_MESSAGE};
 
-/// Most bytes of one step.
-const STEP: u32 = 64 << 20;
+/// What a page that was looked up costs of a turn, in bytes, however large it is: as much as copying a small one.
+const PAGE_COST: u32 = 4 << 10;
 
 impl Delivery<'_, '_> {
     /// One step of a FLUSH.
@@ -31,32 +32,33 @@ impl Delivery<'_, '_> {
         let piece = self.ends.message.request.remote();
         let range = self.ends.remote(&piece, false);
         self.check_remote(&range)?;
-        let (done, length) = (self.ends.message.done, self.ends.message.request.length);
-        let mut cursor = range.at(done);
-        let (mut bytes, mut region) = (0, None);
-        while bytes < (length - done).min(STEP) && (bytes == 0 || !self.port.is_wanted()) {
+        let Message { done, unwritten, request, .. } = &mut *self.ends.message;
+        let mut cursor = range.at(*done);
+        let (most, mut pages, mut over) = ((self.room / PAGE_COST).max(1), 0, false);
+        while *done < request.length && pages < most && (pages == 0 || !self.port.is_wanted()) {
             let extent = match cursor.extent(self.port) {
                 Ok(extent) => extent,
-                Err(stopped) if bytes == 0 => return ControlFlow::Break(stopped.into()),
+                Err(stopped) if pages == 0 => return ControlFlow::Break(stopped.into()),
                 Err(_) => break,
             };
             if flush.persistent {
                 let found = self.port.fabric().memory.persistent_region(extent.gpa, extent.bytes);
                 let found = step(found.ok_or(Refusal::Access(Cause::NotPersistent)))?;
                 // A queue pair waits for one region at a time.
-                if *region.get_or_insert(found) != found {
+                over = *unwritten.get_or_insert(found) != found;
+                if over {
                     break;
                 }
             }
             cursor.advance(extent.bytes);
-            bytes += low_u32(extent.bytes);
+            *done += low_u32(extent.bytes);
+            pages += 1;
         }
-        if let Some(region) = region {
-            return ControlFlow::Break(Outcome::Persist(bytes, region));
+        if let Some(region) = unwritten.filter(|_| over || *done == request.length) {
+            return ControlFlow::Break(Outcome::Persist(region));
         }
-        self.ends.message.done += bytes;
-        if self.ends.message.done < length {
-            return ControlFlow::Break(Outcome::Moved(bytes));
+        if *done < request.length {
+            return ControlFlow::Break(Outcome::Moved(pages * PAGE_COST));
         }
         ControlFlow::Continue(())
     }
@@ -77,11 +79,11 @@ impl Delivery<'_, '_> {
 
 impl Turn<'_, '_> {
     /// Parks the requester until this region, which has parts of its FLUSH, is persistent.
-    pub(super) fn wait_for_persistence(&mut self, bytes: u32, region: GpaRange) {
+    pub(super) fn wait_for_persistence(&mut self, region: GpaRange) {
         let ticket = self.engine.faults.ticket();
         // If it fails, the responder's memory has failed.
         self.requester.stall.trouble.end = End::Remote;
-        self.requester.stall.wait = Wait::Persistence { ticket, bytes };
+        self.requester.stall.wait = Wait::Persistence { ticket };
         let waiter = Waiter { qpn: self.requester.setup.qpn, half: Half::Requester, ticket };
         self.engine.workers.persist(waiter, region);
     }

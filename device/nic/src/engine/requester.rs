@@ -201,9 +201,9 @@ impl Turn<'_, '_> {
                 self.budget.spend(bytes);
                 self.note_progress();
             }
-            Outcome::Persist(bytes, region) => {
+            Outcome::Persist(region) => {
                 self.note_progress();
-                self.wait_for_persistence(bytes, region);
+                self.wait_for_persistence(region);
                 return ControlFlow::Break(Leave::End(TurnEnd::Idle));
             }
             Outcome::Contended => return ControlFlow::Break(Leave::End(TurnEnd::Again)),

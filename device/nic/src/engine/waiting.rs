@@ -55,7 +55,7 @@ impl Engine {
         };
         let waited = match stall.wait {
             Wait::None => return Waited::Over,
-            Wait::Page { ticket } | Wait::Persistence { ticket, .. } => answered(ticket),
+            Wait::Page { ticket } | Wait::Persistence { ticket } => answered(ticket),
             Wait::NotReady { deadline_ns, .. } if !is_past(deadline_ns) => Waited::NotYet,
             Wait::NotReady { ticket, .. } => match answered(ticket) {
                 Waited::NotYet => Waited::NotReady,
@@ -85,8 +85,8 @@ impl Turn<'_, '_> {
         let Requester { stall, active, .. } = &mut *self.requester;
         let before = stall.wait;
         let waited = self.engine.waited(self.qp, Half::Requester, stall);
-        if let (Waited::Over, Wait::Persistence { bytes, .. }, Some(message)) = (waited, before, active) {
-            message.done += bytes;
+        if let (Waited::Over, Wait::Persistence { .. }, Some(message)) = (waited, before, active) {
+            message.unwritten = None;
         }
         waited
     }

@@ -1,5 +1,7 @@
 //! The sending half of a queue pair.
 
+use refault_bus::dma::GpaRange;
+
 use crate::observe::Sampling;
 use crate::qp::attributes::Attributes;
 use crate::qp::connection::Connection;
@@ -11,18 +13,20 @@ use crate::verbs::SendRequest;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message {
     pub(crate) request: SendRequest,
-    /// Bytes moved.
+    /// Bytes moved; of a FLUSH, found.
     pub(crate) done: u32,
     /// All checks that come before the first byte were passed.
     pub(crate) checked: bool,
     /// Datagrams: ticket of the receive request whose page is missing.
     pub(crate) receive_ticket: u64,
+    /// FLUSH to persistence: the region of the bytes found last, which is not written out yet.
+    pub(crate) unwritten: Option<GpaRange>,
 }
 
 impl Message {
     /// An empty message of which nothing is done.
     pub(crate) const NONE: Self =
-        Self { request: SendRequest::NONE, done: 0, checked: false, receive_ticket: 0 };
+        Self { request: SendRequest::NONE, done: 0, checked: false, receive_ticket: 0, unwritten: None };
 
     /// Bytes that are still to be moved.
     pub(crate) fn left(&self) -> u32 {

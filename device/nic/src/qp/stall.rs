@@ -22,8 +22,8 @@ pub(crate) enum Wait {
     Until { deadline_ns: u64 },
     /// The peer to get ready, which has a turn queued.
     Peer,
-    /// That many bytes more of a FLUSH to be persistent.
-    Persistence { ticket: u64, bytes: u32 },
+    /// A region of a FLUSH to be persistent.
+    Persistence { ticket: u64 },
 }
 
 impl Wait {

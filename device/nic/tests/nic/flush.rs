@@ -233,6 +233,48 @@ fn flushes_of_one_file_share_a_write_out() {
     assert_eq!((stats.flush_writes, stats.flushes_joined), (1, MANY as u64 - 1));
 }
 
+/// Most pages that one piece of work looks up, while a queue pair flushes `pages` pages of a process. Write-outs are
+/// counted, too.
+fn most_looked_up(imm: u32, pages: u64) -> (u64, u64) {
+    let file = tempfile::tempfile().unwrap();
+    let config = NicConfig { workers: 1, fault_window: 1, ..NicConfig::default() };
+    let mut pair = Pair::on(Bench::with_file(config, &file), OPEN);
+    let key = region(&pair, HEAP, pages << 12, FLUSH_RIGHTS);
+    (0..pages << 12).step_by(0x1000).for_each(|at| pair.bench.iommu.map(PASID, HEAP + at, DISK + at, false));
+    // Another queue pair has work all the time, so that no turn follows another at once.
+    let other = Cq::new(&pair.bench, pair.context, pair.eq.eqn, 4);
+    let command = Qp::command(&pair.bench, pair.pd, [other.cqn; 2], pair.eq.eqn, LOG);
+    let other = Qp::create(&pair.bench, pair.context, &command);
+    other.raise(&pair.bench, other.qpn, QPS_RTS, OPEN);
+    pair.a.send(&pair.bench, &flush(imm, 0, 0, key));
+    let (mut before, mut most) = (pair.bench.iommu.translations(), 0);
+    let entry = loop {
+        other.ring(&pair.bench);
+        assert!(pair.bench.poll(0), "nothing to do, and not done");
+        let translations = pair.bench.iommu.translations();
+        most = most.max(translations - before);
+        before = translations;
+        pair.bench.poll(1);
+        if let Some(entry) = pair.cq_a.poll(&pair.bench) {
+            break entry;
+        }
+    };
+    assert_eq!(entry.status, WC_SUCCESS);
+    (most, pair.bench.hooks.write_outs())
+}
+
+#[test]
+fn a_turn_of_a_flush_looks_up_a_few_pages_and_all_are_written_out_at_once() {
+    const PAGES: u64 = 1000;
+    // What the rings and the regions of the driver take, besides.
+    const RINGS: u64 = 8;
+    for (imm, write_outs) in [(FLUSH_GLOBAL, 0), (FLUSH_PERSISTENT, 1)] {
+        let (most, written) = most_looked_up(imm, PAGES);
+        assert!(most <= 16 + RINGS, "{most} pages in one turn");
+        assert_eq!(written, write_outs);
+    }
+}
+
 /// Two files lie side by side, and so do their pages in the region.
 #[test]
 fn a_flush_across_two_files_writes_both_out() {

@@ -100,14 +100,17 @@ impl Turn<'_, '_> {
                 connection.held.push_front(frame);
                 AGAIN?;
             }
-            Outcome::Moved(_) => connection.held.push_front(frame),
-            Outcome::Persist(bytes, region) => {
+            Outcome::Moved(bytes) => {
+                connection.held.push_front(frame);
+                self.budget.spend(bytes);
+            }
+            Outcome::Persist(region) => {
                 connection.held.push_front(frame);
                 connection.replying = false;
                 let ticket = self.engine.faults.ticket();
                 let waiter = Waiter { qpn: self.qp.qpn(), half: Half::Responder, ticket };
                 if let Some(stall) = self.stall(Half::Responder) {
-                    stall.wait = Wait::Persistence { ticket, bytes };
+                    stall.wait = Wait::Persistence { ticket };
                 }
                 self.engine.workers.persist(waiter, region);
             }

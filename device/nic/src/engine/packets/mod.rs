@@ -81,8 +81,8 @@ impl Turn<'_, '_> {
         let before = connection.stall.wait;
         match engine.waited(qp, Half::Responder, &mut connection.stall) {
             Waited::Over => {
-                if let (Wait::Persistence { bytes, .. }, Some(flush)) = (before, &mut connection.flush) {
-                    flush.done += bytes;
+                if let (Wait::Persistence { .. }, Some(flush)) = (before, &mut connection.flush) {
+                    flush.unwritten = None;
                 }
                 true
             }
