@@ -15,7 +15,7 @@ use crate::walk::WalkFault;
 impl TranslationAgent for Iommu {
     fn translate(&self, request: &TranslationRequest) -> Result<Translation, TranslationError> {
         self.counters.translations.increment();
-        let translated = lock(&self.remapping).translate(&*self.memory, request);
+        let translated = self.remapping.enter().translate(&*self.memory, request);
         match translated {
             Ok(translation) => Ok(translation),
             Err(RemappingError::Disabled) => Err(unsupported(request)),
@@ -133,7 +133,7 @@ impl Iommu {
     ///
     /// The tables do not allow the request.
     fn enqueue(&self, request: &PageRequest) -> Result<Enqueued, RemappingError> {
-        let mut remapping = lock(&self.remapping);
+        let mut remapping = self.remapping.enter();
         remapping.admit(&*self.memory, request)?;
         Ok(self.page_requests.receive(&*self.memory, &*self.msi, request, remapping, |stage| {
             if stage == Stage::Interrupt {

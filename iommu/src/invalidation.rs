@@ -113,7 +113,7 @@ impl Iommu {
             }
             InvalidationDescriptor::PasidCache(scope) => {
                 self.counters.pasid_cache_invalidations.increment();
-                lock(&self.remapping).flush_pasid_entries(scope);
+                self.remapping.interrupt(|tables| tables.flush_pasid_entries(scope));
             }
             InvalidationDescriptor::Iotlb { did } => {
                 self.counters.iotlb_invalidations.increment();
@@ -121,7 +121,8 @@ impl Iommu {
             }
             InvalidationDescriptor::PasidIotlb { did, pasid, block } => {
                 self.counters.pasid_iotlb_invalidations.increment();
-                let users = lock(&self.remapping).flush_tag(Tag { did, pasid }, block);
+                let tag = Tag { did, pasid };
+                let users = self.remapping.interrupt(|tables| tables.flush_tag(tag, block));
                 self.drain(&users);
             }
             InvalidationDescriptor::DeviceTlb { device, request } => {
@@ -136,13 +137,13 @@ impl Iommu {
     /// Context-cache invalidation of all devices, or of those that equal one in the bits of a mask. Entries that a
     /// device's cached translations came through may be gone, so the device is emptied.
     pub(crate) fn flush_contexts(&self, device: Option<(Bdf, u16)>) {
-        lock(&self.remapping).flush_contexts(device);
+        self.remapping.interrupt(|tables| tables.flush_contexts(device));
         self.empty_devices(|requester| is_named(device, requester));
     }
 
     /// IOTLB invalidation of one domain or of all.
     pub(crate) fn flush_domain(&self, did: Option<u16>) {
-        let users = lock(&self.remapping).flush_domain(did);
+        let users = self.remapping.interrupt(|tables| tables.flush_domain(did));
         self.drain(&users);
     }
 
@@ -159,7 +160,7 @@ impl Iommu {
         if wait.drain {
             // PD: page requests received so far must be in their queue before the status is written (§6.5.2.9). A request
             // keeps one of these locks, taken in this order, from its check to its entry.
-            drop(lock(&self.remapping));
+            self.remapping.interrupt(|_| ());
             drop(self.page_requests.lock());
         }
         // The status after all effects: store_u32 releases, so a vCPU that sees the status sees them.

@@ -78,6 +78,9 @@
 //! | faults | the fault records, queue errors and their event | all of these |
 //! | completion | the invalidation completion event | register accesses |
 //!
+//! Register writes and resets have the right of way at *remapping*: a flush must not wait for ever because devices walk
+//! without a pause ([`Guarded`](refault_bus::guard::Guarded)).
+//!
 //! 1. While an endpoint is called, only the queue lock is held, and neither `translate` nor `page_request` takes it: an
 //!    endpoint waits for its workers, which may be inside either.
 //! 2. The last four are leaves: while one of them is held, no other lock is taken and no endpoint is called, with one

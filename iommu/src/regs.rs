@@ -301,7 +301,7 @@ impl Iommu {
         let control = *lock(&self.control);
         if command.srtp() || command.te() != control.enabled {
             let root = command.srtp().then(|| RootTableAddress::from_bits(control.root));
-            lock(&self.remapping).configure(root, command.te());
+            self.remapping.interrupt(|tables| tables.configure(root, command.te()));
             self.empty_devices(|_| true);
             let mut control = lock(&self.control);
             control.root_set |= command.srtp();

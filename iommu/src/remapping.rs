@@ -1,7 +1,7 @@
 //! The translation state: whether translation is on, the root table, and the caches.
 //!
 //! All of it is behind one lock, which is held for a whole walk and the insertion into the cache that follows. An
-//! invalidation takes the lock too. So it runs either before the walk, which then reads the new tables, or after the
+//! invalidation takes the lock too, and has the right of way: devices may walk without end. So it runs either before the walk, which then reads the new tables, or after the
 //! insertion, which it then removes. A generation number would keep stale entries out as well, but it would not stop a
 //! walk: once the invalidation has completed, the guest may free its page tables, and a walk still in flight would set
 //! accessed bits in memory that is used for something else.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use refault_bus::Bdf;
 use refault_bus::ats::AtsEndpoint;
 use refault_bus::dma::DmaMemory;
+use refault_bus::guard::Guarded;
 use refault_bus::irq::MsiSink;
 use refault_bus::probe::Probe;
 use refault_bus::sync::lock;
@@ -47,7 +48,7 @@ pub struct Iommu {
     pub(crate) control: Mutex<Control>,
     pub(crate) queue: InvalidationQueue,
     pub(crate) completion: Mutex<Completion>,
-    pub(crate) remapping: Mutex<Remapping>,
+    pub(crate) remapping: Guarded<Remapping>,
     pub(crate) page_requests: PageRequests,
     pub(crate) faults: Mutex<FaultLog>,
     pub(crate) counters: Counters,
@@ -80,7 +81,7 @@ impl Iommu {
             control: Mutex::default(),
             queue: InvalidationQueue::default(),
             completion: Mutex::default(),
-            remapping: Mutex::new(Remapping::new(caches)),
+            remapping: Guarded::new(Remapping::new(caches)),
             page_requests: PageRequests::default(),
             faults: Mutex::default(),
             counters: Counters::default(),
@@ -99,7 +100,7 @@ impl Iommu {
     /// stay attached, and statistics continue.
     pub fn reset(&self) {
         let mut ring = lock(&self.queue.ring);
-        lock(&self.remapping).reset();
+        self.remapping.interrupt(Remapping::reset);
         // From here on requests are refused without a record. What earlier ones have left behind is cleared below.
         self.empty_devices(|_| true);
         self.queue.reset(&mut ring);
@@ -111,7 +112,7 @@ impl Iommu {
 
     /// The event counts so far.
     pub fn statistics(&self) -> Statistics {
-        let walks = lock(&self.remapping).walks();
+        let walks = self.remapping.enter().walks();
         Statistics { walks, ..self.counters.snapshot() }
     }
 }

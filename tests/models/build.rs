@@ -10,6 +10,9 @@ use std::{env, fs};
 
 use variants::{MODELS, Mistake, Model};
 
+/// Where the crate is that all devices import.
+const BUS: &str = "device/bus";
+
 /// Modules that are added to each variant, of this package.
 const OWN: [&str; 2] = ["scenario", "words"];
 
@@ -36,10 +39,11 @@ fn variant(here: &Path, out: &Path, model: &Model, mistake: Option<&Mistake>) ->
     let folder = out.join(model.name).join(name);
     let mut folders = BTreeMap::<&str, String>::new();
     let mut planted = false;
-    for part in OWN.iter().chain(model.modules) {
+    for part in OWN.iter().chain(model.of_bus).chain(model.modules) {
         let source = match *part {
             "scenario" => here.join("src/scenarios").join(model.name),
             "words" => here.join("src/scenarios/words"),
+            file if model.of_bus.contains(&file) => here.join("../..").join(BUS).join("src").join(file),
             file => here.join("../..").join(model.source).join("src").join(file),
         };
         let source = source.with_extension("rs");
@@ -88,5 +92,9 @@ fn check_locks(text: &str, source: &Path) {
 fn in_variant(text: &str, model: &Model, variant: &str) -> String {
     let root = format!("crate::{}::{variant}::", model.name);
     let text = text.replace("#[cfg(test)]", "#[cfg(any())]");
-    text.replace("crate::", &root).replace("refault_bus::sync", "crate::sync")
+    // As refault-bus itself names it.
+    let text = text.replace("crate::sync", "refault_bus::sync").replace("crate::", &root);
+    let own =
+        |text: String, part: &&str| text.replace(&format!("refault_bus::{part}"), &format!("{root}{part}"));
+    model.of_bus.iter().fold(text, own).replace("refault_bus::sync", "crate::sync")
 }

@@ -8,6 +8,8 @@ pub(crate) struct Model {
     pub(crate) source: &'static str,
     /// Its modules that take part, as `folder/file` below that crate's `src`.
     pub(crate) modules: &'static [&'static str],
+    /// Modules of `refault-bus` that take part.
+    pub(crate) of_bus: &'static [&'static str],
     pub(crate) mistakes: &'static [Mistake],
 }
 
@@ -15,7 +17,7 @@ pub(crate) struct Model {
 pub(crate) struct Mistake {
     /// Name of the module that has it.
     pub(crate) name: &'static str,
-    /// The module that is changed: one of [`Model::modules`], or a scenario.
+    /// The module that is changed: one of the model's, or its scenario.
     pub(crate) module: &'static str,
     /// Text that occurs once, and what replaces it.
     pub(crate) change: (&'static str, &'static str),
@@ -26,11 +28,12 @@ pub(crate) const MODELS: &[Model] = &[
     Model {
         name: "invalidation",
         source: "device/nic",
-        modules: &["memory/atc", "memory/guard", "memory/recent"],
+        modules: &["memory/atc", "memory/recent"],
+        of_bus: &["guard"],
         mistakes: &[
             Mistake {
                 name: "skips_busy_workers",
-                module: "memory/guard",
+                module: "guard",
                 change: (
                     "guard.interrupt(&mut work);",
                     "if let Ok(mut idle) = guard.inner.try_lock() { work(&mut idle); }",
@@ -38,7 +41,7 @@ pub(crate) const MODELS: &[Model] = &[
             },
             Mistake {
                 name: "leaves_out_the_last_guard",
-                module: "memory/guard",
+                module: "guard",
                 change: ("for guard in &self.0 {", "for guard in &self.0[..self.0.len() - 1] {"),
             },
             Mistake {
@@ -60,6 +63,7 @@ pub(crate) const MODELS: &[Model] = &[
         name: "page_requests",
         source: "iommu",
         modules: &["interrupt", "page_request", "spec/page_request", "spec/registers"],
+        of_bus: &[],
         mistakes: &[
             Mistake {
                 name: "sends_after_unlocking",
@@ -96,7 +100,8 @@ pub(crate) const MODELS: &[Model] = &[
     Model {
         name: "destruction",
         source: "device/nic",
-        modules: &["cause", "ids", "memory/guard", "qp/answer", "qp/slot"],
+        modules: &["cause", "ids", "qp/answer", "qp/slot"],
+        of_bus: &["guard"],
         mistakes: &[
             Mistake {
                 name: "destroys_from_outside",
@@ -139,6 +144,7 @@ pub(crate) const MODELS: &[Model] = &[
         name: "completions",
         source: "device/nic",
         modules: &["cause", "memory/publish", "queue/arming", "queue/index", "queue/moderation"],
+        of_bus: &[],
         mistakes: &[
             Mistake {
                 name: "arms_without_a_look_back",

@@ -51,6 +51,7 @@ pub mod ats;
 pub mod bits;
 pub mod clock;
 pub mod dma;
+pub mod guard;
 pub mod ids;
 pub mod irq;
 pub mod layer;

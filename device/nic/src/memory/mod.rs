@@ -7,7 +7,6 @@
 pub(crate) mod access;
 mod atc;
 pub(crate) mod copy;
-pub(crate) mod guard;
 pub(crate) mod list;
 pub(crate) mod on_demand;
 pub(crate) mod page_table;
@@ -22,13 +21,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use refault_bus::ats::InvalidationRequest;
 use refault_bus::bits::low_u8;
+use refault_bus::guard::Guards;
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::{AddressSpace, Iova};
 
 use crate::config::NicConfig;
 use crate::fabric::Fabric;
 use crate::stats::NicStats;
-use guard::Guards;
 use on_demand::OnDemandTable;
 use port::{Port, Shard};
 use region::RegionTable;

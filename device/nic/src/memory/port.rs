@@ -7,13 +7,13 @@ use std::sync::MutexGuard;
 
 use refault_bus::ats::{RequestKind, Translation, TranslationRequest};
 use refault_bus::dma::CopyPiece;
+use refault_bus::guard::Guarded;
 use refault_bus::{AddressSpace, Iova, Pasid};
 
 use crate::cause::Cause;
 use crate::fabric::Fabric;
 use crate::memory::access::{AccessError, Extent, PageMiss};
 use crate::memory::atc::Atc;
-use crate::memory::guard::Guarded;
 use crate::memory::publish::publish;
 use crate::memory::region::{RegionCache, RegionTable};
 use crate::observe::RequestStamps;

@@ -4,11 +4,11 @@
 //! have its slot. Neither is harmed: a turn is for the slot and looks at what is there, and an answer bears the ticket of
 //! one wait, which no other wait ever has.
 
+use refault_bus::guard::Guarded;
 use refault_bus::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::cause::Cause;
 use crate::ids::slot_of;
-use crate::memory::guard::Guarded;
 use crate::qp::answer::{Half, PageAnswer};
 
 /// The slot of a queue pair whose sending half is an `R`. QPN zero is none.

@@ -10,8 +10,8 @@ use loom::thread;
 use refault_bus::ats::{InvalidationRequest, Translation};
 use refault_bus::{Gpa, Iova, Pasid};
 
+use crate::guard::Guards;
 use crate::memory::atc::Atc;
-use crate::memory::guard::Guards;
 
 /// The page that is moved.
 const PAGE: Iova = Iova(0x7000);
