@@ -42,6 +42,7 @@ const WANTED: &[RequiredOption] = &[
     wanted(Use::Boot, "SERIAL_8250_CONSOLE", "the kernel's log"),
     wanted(Use::Boot, "X86_PMEM_LEGACY", "persistent memory, e820 type 12, in which the root file system is"),
     wanted(Use::Boot, "BLK_DEV_PMEM", "persistent memory as a block device"),
+    wanted(Use::Boot, "ND_CLAIM", "without it no persistent memory is used; BTT selects it"),
     wanted(Use::Boot, "FS_DAX", "file systems without a page cache, on persistent memory"),
     wanted(Use::Boot, "EROFS_FS", "the root file system"),
     wanted(Use::Boot, "OVERLAY_FS", "a root file system that can be written to"),
