@@ -1,5 +1,5 @@
 //! The operating system services that refault uses: messages, the user's terminal, signals, child processes, host programs,
-//! the sandbox, and the speed of the machine. Nothing here knows about guests or devices.
+//! the sandbox, temporary folders, and the speed of the machine. Nothing here knows about guests or devices.
 
 #![warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_lossless)]
 
@@ -9,6 +9,7 @@ pub mod message;
 pub mod output_queue;
 pub mod process;
 pub mod sandbox;
+pub mod scratch;
 pub mod sigbus;
 pub mod signals;
 pub mod speed;

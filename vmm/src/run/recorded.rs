@@ -6,7 +6,6 @@ use anyhow::Result;
 use refault_bus::probe::{NoProbe, Probe};
 use refault_iommu::{Iommu, IommuConfig};
 use refault_nic::{Nic, NicConfig};
-use tempfile::TempDir;
 
 use super::device_records::DeviceRecords;
 use super::lifecycle::run;
@@ -17,6 +16,7 @@ use super::{RunEnd, Spec, Streams};
 use crate::devices;
 use refault_observe::report::TimeBase;
 use refault_observe::trace::Recorder;
+use refault_os::scratch::Scratch;
 use refault_rig::clock::WallClock;
 use refault_rig::delays::NamedTiming;
 use refault_rig::wiring::{DeviceOptions, Wired};
@@ -39,7 +39,7 @@ pub(crate) struct FinishedRun {
     timing: Option<NamedTiming>,
     time: TimeBase,
     devices: Option<(Arc<Nic>, Arc<Iommu>)>,
-    _scratch: Option<TempDir>,
+    _scratch: Option<Scratch>,
 }
 
 impl RecordedRun {

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
-use tempfile::TempDir;
-
 use super::{Backend, Spec};
+use anyhow::{Context, Result, anyhow};
 use refault_hosts::nested::inside;
 use refault_machine::config::{MachineConfig, PmemBacking};
 use refault_machine::memory::pmem;
 use refault_os::message::note;
 use refault_os::sandbox::{self, Grants};
+use refault_os::scratch::Scratch;
 use refault_os::syscalls::Programs;
 
 /// Devices of a machine on KVM: KVM itself, and the physical memory in which an emulated machine was lent files.
@@ -42,7 +41,7 @@ impl SandboxArgs {
 
 /// Enters the sandbox if the run wants one, and returns the folder of its temporary files, which is removed when it is
 /// dropped.
-pub(super) fn enter(spec: &Spec, config: &MachineConfig) -> Result<Option<TempDir>> {
+pub(super) fn enter(spec: &Spec, config: &MachineConfig) -> Result<Option<Scratch>> {
     let Some(grants) = &spec.sandbox else { return Ok(None) };
     let mut grants = grants.clone();
     machine(&mut grants, config)?;
@@ -64,10 +63,9 @@ pub(super) fn enter(spec: &Spec, config: &MachineConfig) -> Result<Option<TempDi
 }
 
 /// A folder for temporary files. All that are made later are in it.
-fn scratch(grants: &mut Grants) -> Result<TempDir> {
+fn scratch(grants: &mut Grants) -> Result<Scratch> {
     grants.remove_folders(std::env::temp_dir());
-    let folder = tempfile::Builder::new().prefix("refault-").tempdir();
-    let folder = folder.context("cannot make a temporary folder")?;
+    let folder = Scratch::new().context("cannot make a temporary folder")?;
     grants.write(folder.path());
     tempfile::env::override_temp_dir(folder.path())
         .map_err(|before| anyhow!("temporary files are bound to {} already", before.display()))?;

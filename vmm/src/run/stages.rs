@@ -2,12 +2,12 @@
 //! the records.
 
 use anyhow::{Context, Result};
-use tempfile::TempDir;
 
 use super::Spec;
 use super::options::parse::Out;
 use refault_observe::trace::guest::{FOLDER, GuestTrace};
 use refault_observe::trace::{Recorder, Records};
+use refault_os::scratch::Scratch;
 
 /// The guest's events may take this fraction, 1/64, of its memory.
 const SHARE: u64 = 64;
@@ -21,7 +21,7 @@ const DESCRIPTIONS: u64 = 1 << 20;
 /// A requested account.
 #[derive(Debug)]
 pub struct Stages {
-    folder: TempDir,
+    folder: Scratch,
 }
 
 impl Stages {
@@ -30,7 +30,7 @@ impl Stages {
     /// # Errors
     /// The folder for the files cannot be made.
     pub fn request(spec: &mut Spec) -> Result<Self> {
-        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let folder = Scratch::new().context("cannot make a temporary folder")?;
         let room = room(spec.memory);
         spec.trace_kib = Some((room >> 10) / u64::from(spec.cpus.max(1)));
         spec.out_size = if spec.out.is_empty() { 0 } else { spec.out_size } + room + DESCRIPTIONS;

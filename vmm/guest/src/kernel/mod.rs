@@ -17,6 +17,7 @@ use crate::kernel::modules::ModuleTree;
 use crate::kernel::outer::{OUTER_INIT, OUTER_LAYOUT, outer_initramfs};
 use crate::recipe::{KERNEL_FLAVOUR, KERNEL_PACKAGES, KERNEL_SUITE, KernelPackages, OUTER_MODULES, RELEASE};
 use refault_os::process::Logged;
+use refault_os::scratch::Scratch;
 
 /// A kernel in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,9 +133,10 @@ pub fn elf_of(logged: &Logged, bzimage: &Path) -> Result<Vec<u8>> {
         _ => bail!("{} is compressed in an unknown way", bzimage.display()),
     };
     // gzip insists on its suffix.
-    let packed = tempfile::Builder::new().suffix(".gz").tempfile()?;
-    fs::write(packed.path(), payload)?;
-    let elf = logged.bytes(Command::new(tool).arg("-dc").arg(packed.path()))?;
+    let folder = Scratch::new().context("cannot make a temporary folder")?;
+    let packed = folder.path().join("kernel.gz");
+    fs::write(&packed, payload)?;
+    let elf = logged.bytes(Command::new(tool).arg("-dc").arg(&packed))?;
     match elf.starts_with(b"\x7fELF") {
         true => Ok(elf),
         false => bail!("{} contains something that is not an ELF file", bzimage.display()),

@@ -29,6 +29,7 @@ use refault_machine::memory::pmem;
 use refault_machine::{Consoles, Devices, MachineHandle, MachineParts, SerialInput};
 use refault_os::message::note;
 use refault_os::process::die_with_parent;
+use refault_os::scratch::Scratch;
 use refault_os::syscalls;
 
 /// How long QEMU may take to connect to its sockets.
@@ -95,11 +96,7 @@ impl QemuMachine {
     /// # Errors
     /// QEMU cannot be started, or ends for a reason of its own; the message quotes QEMU.
     pub fn run(self) -> Result<ExitReason> {
-        // Only we can access it; its name is short, since a socket's path has at most 107 bytes.
-        let folder = tempfile::Builder::new()
-            .prefix("refault-")
-            .tempdir()
-            .context("cannot create a folder for sockets")?;
+        let folder = Scratch::new().context("cannot create a folder for sockets")?;
         let sockets = Sockets(folder.path());
         let initrd = concatenated(&self.config)?;
         let table = folder.path().join(DMAR_FILE);

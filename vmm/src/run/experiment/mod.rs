@@ -12,7 +12,6 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
 
 use super::Spec;
 use super::options::parse::{Add, Out};
@@ -21,6 +20,7 @@ use refault_lab::outcome::ExperimentOutcome;
 use refault_lab::scenario::{Arrival, ChurnOperation, Scenario, TranslationMode};
 use refault_observe::report::DeviceCounters;
 use refault_observe::trace::Records;
+use refault_os::scratch::Scratch;
 
 pub(super) use limits::limits;
 
@@ -40,7 +40,7 @@ const MOST_REQUESTS: u64 = 1 << 22;
 #[derive(Debug)]
 pub(super) struct GuestExperiment {
     pub(super) scenario: Scenario,
-    folder: TempDir,
+    folder: Scratch,
 }
 
 impl GuestExperiment {
@@ -62,7 +62,7 @@ impl GuestExperiment {
             scenario.name,
             scenario.requests
         );
-        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let folder = Scratch::new().context("cannot make a temporary folder")?;
         Ok(Self { scenario, folder })
     }
 
