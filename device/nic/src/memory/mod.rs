@@ -61,7 +61,8 @@ impl Memory {
         Port::enter(&self.fabric, &self.regions, self.guards.of(worker))
     }
 
-    /// The number of the guard for register accesses.
+    /// The number of the guard for register accesses. All CPUs share it: a CPU takes longer to come back than an access
+    /// holds it, and invalidations would have to pass through each further guard.
     pub(crate) fn front_guard(&self) -> usize {
         self.guards.count() - 1
     }
