@@ -193,3 +193,49 @@ fn packets_that_another_queue_pair_sends_are_dropped() {
     pair.run(&pair.write(2, 8, pair.to, pair.rkey));
     pair.cq_a.expect(&pair.bench, WC_SUCCESS);
 }
+
+/// While a requester waits for a credit to ask for one page, a response finds another page gone. The credit, when it comes,
+/// must still be its own: a credit that is given to a wait which was forgotten is lost to all.
+#[test]
+fn a_response_that_finds_no_page_does_not_make_a_stalled_requester_forget_its_credit() {
+    let config = NicConfig {
+        loopback: Loopback::Packets { loss_ppm: 0 },
+        workers: 1,
+        page_request_credits: 1,
+        fault_window: 1,
+        ..NicConfig::default()
+    };
+    let (gone, missing, other) = (HEAP, HEAP + 0x1000, HEAP + 0x2000);
+    let mut pair = Pair::on(Bench::new(config), ModifyQp { path_mtu: 5, max_rd_atomic: 4, ..PATIENT });
+    pair.map_page(gone, true);
+    // B's own request takes the credit.
+    pair.b.send(&pair.bench, &pair.write(1, 8, other, pair.process));
+    pair.bench.settle();
+    let held = pair.bench.iommu.take_requests()[0];
+    let local = |opcode, id, page| {
+        let wqe = request(opcode, id, &[sge(page, 8, pair.process)]);
+        SqWqe { remote_addr: pair.to, rkey: pair.rkey, ..wqe }
+    };
+    let (read, write) = (local(OP_RDMA_READ, 2, gone), local(OP_RDMA_WRITE, 3, missing));
+    pair.a.prepare(&pair.bench, &read);
+    pair.a.prepare(&pair.bench, &write);
+    pair.a.ring(&pair.bench);
+    // A sends the READ, and then waits for a credit.
+    assert!(pair.bench.poll(0));
+    assert_eq!(pair.bench.nic.stats().page_credit_waits, 1);
+    pair.bench.iommu.unmap(PASID, gone);
+    pair.bench.iommu.invalidate(Some(PASID), gone, 12);
+    pair.bench.settle();
+    pair.map_page(other, true);
+    pair.bench.iommu.answer(&held, ResponseCode::Success);
+    for _ in 0..8 {
+        pair.bench.settle();
+        for asked in pair.bench.iommu.take_requests() {
+            pair.map_page(asked.page.0, true);
+            pair.bench.iommu.answer(&asked, ResponseCode::Success);
+        }
+    }
+    let done: Vec<_> = pair.cq_a.drain(&pair.bench).iter().map(|entry| (entry.wr_id, entry.status)).collect();
+    assert_eq!(done, [(2, WC_SUCCESS), (3, WC_SUCCESS)]);
+    pair.cq_b.expect(&pair.bench, WC_SUCCESS);
+}
