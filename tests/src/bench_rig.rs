@@ -12,7 +12,7 @@ use refault_bus::{Gpa, Iova};
 use refault_iommu::IommuConfig;
 use refault_model::nic::{QueuePair, work};
 use refault_model::paging::{PageSize, Rights};
-use refault_nic::{NicConfig, Worker};
+use refault_nic::{Loopback, NicConfig, Worker};
 use refault_rig::clock::WallClock;
 
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
@@ -45,12 +45,22 @@ impl Rig {
         Self::probed(entries, every, Arc::new(WallClock::default()), Arc::new(NoProbe))
     }
 
+    /// As [`Self::new`], with connections of that kind.
+    pub fn connected(entries: usize, loopback: Loopback) -> Self {
+        let nic = NicConfig { loopback, ..NicConfig::default() };
+        Self::made(entries, nic, Arc::new(WallClock::default()), Arc::new(NoProbe))
+    }
+
     /// As [`Self::new`], with a probe that one request in `sample_every` is reported to.
     pub fn probed(entries: usize, sample_every: u32, clock: Arc<dyn Clock>, probe: Arc<dyn Probe>) -> Self {
+        Self::made(entries, NicConfig { sample_every, ..NicConfig::default() }, clock, probe)
+    }
+
+    fn made(entries: usize, nic: NicConfig, clock: Arc<dyn Clock>, probe: Arc<dyn Probe>) -> Self {
         let machine = Machine::new(MachineSetup {
             memory: 256 << 20,
             iommu: IommuConfig { iotlb_entries: entries, ..IommuConfig::default() },
-            nic: NicConfig { workers: 1, atc_entries: entries, sample_every, ..NicConfig::default() },
+            nic: NicConfig { workers: 1, atc_entries: entries, ..nic },
             probe: Some(probe),
             clock: Some(clock),
             ..MachineSetup::default()
