@@ -76,6 +76,7 @@ pub fn execute(args: &ServeArgs) -> Result<u8> {
         args.trace.is_none() || args.nics == 1,
         "--trace records the faults of a single NIC: leave out --nics"
     );
+    args.nic.check()?;
     let timing = args.nic.timing()?;
     if args.print_args.is_none() {
         args.enter_sandbox()?;

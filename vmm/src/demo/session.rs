@@ -51,6 +51,7 @@ pub fn execute(args: &DemoArgs) -> Result<u8> {
         return Ok(0);
     }
     args.check()?;
+    args.nic.check()?;
     VerdictArgs { junit: args.junit.clone(), ktap: false }.check()?;
     if args.model {
         return model(args);

@@ -40,6 +40,7 @@ pub fn execute(args: &RunArgs) -> Result<u8> {
         ensure!(!args.verdicts.ktap || !args.tty, "--ktap: not with --tty, which mixes output with input");
     }
     let own_system = args.kernel.is_some() && args.initrd.is_some();
+    args.nic.check()?;
     let timing = args.nic.timing()?;
     if inside() {
         let image = (!own_system).then(|| args.series.image()).transpose()?;

@@ -1,6 +1,6 @@
 //! Options of the NIC.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use refault_nic::{DatagramFaults, Loopback, NicConfig, RemoteFaults};
 
 use refault_rig::delays::NamedTiming;
@@ -49,7 +49,7 @@ pub struct NicArgs {
     #[arg(long, value_enum, default_value_t)]
     loopback: Own,
     /// How many of these packets are lost, out of a hundred
-    #[arg(long, value_name = "PERCENT", requires = "loopback", value_parser = parts_per_million)]
+    #[arg(long, value_name = "PERCENT", value_parser = parts_per_million)]
     packet_loss: Option<u32>,
     /// Page requests that can be outstanding
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=512))]
@@ -98,6 +98,18 @@ impl NicArgs {
             sample_every: self.sample,
             ..NicConfig::default()
         }
+    }
+
+    /// Checks what the options mean together.
+    ///
+    /// # Errors
+    /// Packets are to be lost, and none are made.
+    pub fn check(&self) -> Result<()> {
+        ensure!(
+            self.packet_loss.is_none() || self.loopback == Own::Packets,
+            "--packet-loss loses packets, and there are none: add --loopback packets"
+        );
+        Ok(())
     }
 
     /// Limit on the guest's answer to a fault, in seconds.
@@ -155,7 +167,10 @@ mod tests {
         assert_eq!(of(&["--loopback", "packets"]), Ok(Loopback::Packets { loss_ppm: 0 }));
         let lossy = of(&["--loopback", "packets", "--packet-loss", "0.1"]);
         assert_eq!(lossy, Ok(Loopback::Packets { loss_ppm: 1000 }));
-        assert!(of(&["--packet-loss", "1"]).unwrap_err().contains("--loopback"));
+        for bad in [&["--packet-loss", "1"][..], &["--loopback", "direct", "--packet-loss", "0"]] {
+            let line = Line::try_parse_from([&["run"], bad].concat()).expect("valid apart");
+            assert!(line.nic.check().unwrap_err().to_string().contains("--loopback packets"));
+        }
         for bad in ["101", "-1", "many", "NaN"] {
             let error = of(&["--loopback", "packets", "--packet-loss", bad]).unwrap_err();
             assert!(bad == "-1" || error.contains("from 0 to 100"), "{error}");
