@@ -262,32 +262,34 @@ impl Turn<'_, '_> {
 
     /// Fetches the next request.
     fn fetch(&mut self) -> Next {
-        let is_first = !self.is_behind_posted();
         let Requester { setup, attributes, consumer, active, sampling, .. } = &mut *self.requester;
         let request = &mut active.insert(Message::NONE).request;
         let (layout, is_datagram) = (self.engine.layout, setup.is_datagram());
         match layout.send_request(&mut self.port, &setup.rings, *consumer, is_datagram, request) {
-            Ok(true) if !(request.operation.fetches() && attributes.max_rd_atomic == 0) => {
+            Ok(true) if !request.operation.fetches() || attributes.max_rd_atomic != 0 => {
                 if sampling.is_near() {
                     self.sample();
                 }
                 Next::Ready
             }
-            Ok(_) if is_first => {
-                self.complete_request(WC_LOC_QP_OP_ERR, None);
-                Next::Changed
-            }
-            // It fails when those before it have completed.
-            Ok(_) => {
-                *active = None;
-                Next::Nothing
-            }
+            Ok(_) => self.refuse_fetched(),
             Err(_) => {
                 *active = None;
                 self.engine.fail_qp(self.qp, true);
                 Next::Changed
             }
         }
+    }
+
+    /// The request that was fetched cannot be executed. It fails when those before it have completed.
+    #[cold]
+    fn refuse_fetched(&mut self) -> Next {
+        if self.is_behind_posted() {
+            self.requester.active = None;
+            return Next::Nothing;
+        }
+        self.complete_request(WC_LOC_QP_OP_ERR, None);
+        Next::Changed
     }
 
     /// The active request fails because memory at one end cannot be reached.

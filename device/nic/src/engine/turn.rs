@@ -82,7 +82,7 @@ impl<'e, 't> Turn<'e, 't> {
         ask::settle(self.port.fabric(), &mut requester.stall, requester.setup.qpn, status == WC_SUCCESS);
         let Some(Message { request, .. }) = &requester.active else { return };
         let report = status != WC_SUCCESS || requester.setup.signal_all || request.signaled;
-        let completion = completion_of(request, requester.consumer, status, cause);
+        let ended = Ended::of(request, requester.consumer);
         requester.active = None;
         requester.consumer = requester.consumer.wrapping_add(1);
         requester.known = requester.known.saturating_sub(1);
@@ -92,7 +92,7 @@ impl<'e, 't> Turn<'e, 't> {
         if sampled.is_some() {
             self.port.stamps = Some(RequestStamps::begin(&self.port.shard().stats));
         }
-        self.complete(report, completion);
+        self.complete(report, ended, status, cause);
         if let Some(event) = sampled {
             self.report_sampled(*event, status);
         }
@@ -104,18 +104,31 @@ impl<'e, 't> Turn<'e, 't> {
     /// Completes a request that was in flight, if its completion is wanted.
     pub(super) fn complete_posted(&mut self, posted: &Posted, status: WcStatus, cause: Option<Cause>) {
         let report = status != WC_SUCCESS || self.requester.setup.signal_all || posted.request.signaled;
-        self.complete(report, completion_of(&posted.request, posted.index, status, cause));
+        self.complete(report, Ended::of(&posted.request, posted.index), status, cause);
         if status != WC_SUCCESS {
             self.fail_sender();
         }
     }
 
     /// Counts a request, and writes its completion if that is wanted.
-    fn complete(&mut self, report: bool, completion: Completion) {
+    #[inline]
+    fn complete(&mut self, report: bool, ended: Ended, status: WcStatus, cause: Option<Cause>) {
         self.port.shard().stats.requests += 1;
         if report {
+            let Ended { id, index, opcode, length } = ended;
             let Setup { qpn, send_cq, .. } = self.requester.setup;
-            let completion = Completion { qpn, timestamp_ns: self.port.fabric().now_ns(), ..completion };
+            let timestamp_ns = self.port.fabric().now_ns();
+            let completion = Completion {
+                id,
+                index,
+                qpn,
+                length,
+                status,
+                cause,
+                opcode,
+                timestamp_ns,
+                ..Completion::default()
+            };
             self.engine.post(&mut self.port, self.qp, send_cq, &completion);
         }
     }
@@ -145,15 +158,18 @@ impl<'e, 't> Turn<'e, 't> {
     }
 }
 
-fn completion_of(request: &SendRequest, index: u32, status: WcStatus, cause: Option<Cause>) -> Completion {
-    let length = if request.operation.fetches() { request.length } else { 0 };
-    Completion {
-        id: request.id,
-        index,
-        length,
-        status,
-        cause,
-        opcode: request.opcode,
-        ..Completion::default()
+/// What a completion says of its request.
+struct Ended {
+    id: u64,
+    index: u32,
+    opcode: u8,
+    length: u32,
+}
+
+impl Ended {
+    #[inline]
+    fn of(request: &SendRequest, index: u32) -> Self {
+        let length = if request.operation.fetches() { request.length } else { 0 };
+        Self { id: request.id, index, opcode: request.opcode, length }
     }
 }

@@ -81,7 +81,12 @@ impl Engine {
 
 impl Turn<'_, '_> {
     /// Whether what the requester waits for has come.
+    #[inline]
     pub(super) fn waited(&mut self) -> Waited {
+        // Most requests wait for nothing.
+        if self.requester.stall.wait == Wait::None {
+            return Waited::Over;
+        }
         let Requester { stall, active, .. } = &mut *self.requester;
         let before = stall.wait;
         let waited = self.engine.waited(self.qp, Half::Requester, stall);
