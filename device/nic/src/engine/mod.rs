@@ -21,6 +21,8 @@ mod sample;
 mod turn;
 mod waiting;
 
+use std::sync::Arc;
+
 use refault_abi::event::QpEvent;
 use refault_bus::Pasid;
 use refault_bus::pri::{PageGroupResponse, ResponseCode};
@@ -35,6 +37,7 @@ use crate::ids::slot_of_token;
 use crate::memory::Memory;
 use crate::memory::port::Port;
 use crate::qp::answer::PageAnswer;
+use crate::qp::frames::FrameMemory;
 use crate::qp::requester::Requester;
 use crate::qp::responder::Responder;
 use crate::qp::setup::Setup;
@@ -57,7 +60,8 @@ pub(crate) struct Engine {
     pub(crate) events: EventQueues,
     pub(crate) faults: Faults,
     /// Decides which packets are lost.
-    frames: Chance,
+    loss: Chance,
+    frames: Arc<FrameMemory>,
     /// Layout of the queue pairs' own rings.
     layout: &'static dyn RingLayout,
 }
@@ -73,7 +77,8 @@ impl Engine {
             srqs: SharedQueues::new(config.max_srq, layout),
             events: EventQueues::new(layout),
             faults: Faults::new(&config),
-            frames: Chance::default(),
+            loss: Chance::default(),
+            frames: Arc::new(FrameMemory::new(config.max_context)),
             layout,
             config,
         }

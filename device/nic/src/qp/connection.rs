@@ -7,7 +7,7 @@ use refault_transport::{Requester, RequesterConfig, Responder, ResponderConfig};
 
 use crate::cause::Cause;
 use crate::qp::attributes::Attributes;
-use crate::qp::inbox::Frame;
+use crate::qp::frames::Frame;
 use crate::qp::refusal::Refusal;
 use crate::qp::requester::Message;
 use crate::qp::stall::Stall;

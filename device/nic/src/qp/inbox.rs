@@ -5,23 +5,13 @@ use std::sync::Mutex;
 
 use refault_bus::sync::lock;
 
-use crate::cause::Cause;
+use crate::qp::frames::Frame;
 
 /// Most frames that wait for a queue pair. One more is dropped, as a port does whose buffer is full.
 const MOST: usize = 1024;
 /// From so many on a sender lets the receiver work first. Above what a requester's window lets through, so that it is the
 /// responses to READs that wait.
 const CROWDED: usize = 256;
-
-/// An Ethernet frame whose ICRC is not computed: it does not leave the device.
-#[derive(Clone, Debug)]
-pub(crate) struct Frame {
-    /// The queue pair that sent it. A packet does not say so, but the device knows, and lets none pretend to be another.
-    pub(crate) source: u32,
-    /// Why it is a refusal, more precisely than a NAK can say.
-    pub(crate) cause: Option<Cause>,
-    pub(crate) bytes: Vec<u8>,
-}
 
 /// What has arrived for a queue pair. The lock is a leaf.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@
 pub(crate) mod answer;
 pub(crate) mod attributes;
 pub(crate) mod connection;
+pub(crate) mod frames;
 pub(crate) mod inbox;
 pub(crate) mod refusal;
 pub(crate) mod requester;

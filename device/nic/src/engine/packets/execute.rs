@@ -14,7 +14,7 @@ use crate::cause::Cause;
 use crate::memory::list::List;
 use crate::memory::resolve::Access;
 use crate::qp::answer::{Half, PageAnswer, Waiter};
-use crate::qp::inbox::Frame;
+use crate::qp::frames::Frame;
 use crate::qp::stall::Wait;
 use crate::verbs::End;
 

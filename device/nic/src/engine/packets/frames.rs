@@ -3,13 +3,13 @@
 use core::net::Ipv6Addr;
 use std::ops::Range;
 
+use refault_bus::sync::lock;
 use refault_roce::{Envelope, Packet, frame};
 
 use super::super::turn::Turn;
 use crate::cause::Cause;
 use crate::config::Loopback;
 use crate::qp::Qp;
-use crate::qp::inbox::Frame;
 
 impl<'e> Turn<'e, '_> {
     /// The queue pair at the other end, if it is there and has room.
@@ -33,20 +33,28 @@ impl<'e> Turn<'e, '_> {
 
     /// Sends a frame, which may be lost. `cause` says more about a refusal.
     pub(super) fn transmit(&mut self, bytes: Vec<u8>, cause: Option<Cause>) {
-        let source = self.qp.qpn();
-        let taken = self.receiver().filter(|_| !self.loses_frame()).is_some_and(|receiver| {
-            let taken = receiver.inbox.put(Frame { source, cause, bytes });
-            self.engine.workers.schedule(receiver);
-            taken
-        });
+        let sent = !self.loses_frame() && self.put(bytes, cause);
         let stats = &mut self.port.shard().stats;
         stats.packets += 1;
-        stats.packets_lost += u64::from(!taken);
+        stats.packets_lost += u64::from(!sent);
+    }
+
+    /// Puts a frame into the other end's inbox; `false` if it does not expect this queue pair, or there is no room.
+    fn put(&self, bytes: Vec<u8>, cause: Option<Cause>) -> bool {
+        let source = self.qp.qpn();
+        let Some(receiver) = self.receiver() else { return false };
+        if lock(&receiver.responder).peer_qpn != source {
+            return false;
+        }
+        let frame = self.engine.frames.frame(self.requester.setup.context, source, cause, bytes);
+        let taken = frame.is_some_and(|frame| receiver.inbox.put(frame));
+        self.engine.workers.schedule(receiver);
+        taken
     }
 
     /// Whether the configured loss takes this frame.
     fn loses_frame(&self) -> bool {
         let Loopback::Packets { loss_ppm } = self.engine.config.loopback else { return false };
-        loss_ppm > 0 && self.engine.frames.next_below(1_000_000) < u64::from(loss_ppm)
+        loss_ppm > 0 && self.engine.loss.next_below(1_000_000) < u64::from(loss_ppm)
     }
 }

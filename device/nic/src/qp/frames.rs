@@ -1,0 +1,86 @@
+//! Frames in flight, and the memory that they take.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::cause::Cause;
+use crate::ids::slot_of;
+
+/// Bytes of all frames that are sent and not taken, and of those that are kept for a page.
+const MOST: usize = 256 << 20;
+
+/// What frames take: of all together, and of each context that sends some. A context may have as much as it leaves free, so
+/// that one whose receivers are all stalled leaves half to the others.
+#[derive(Debug)]
+pub(crate) struct FrameMemory {
+    all: AtomicUsize,
+    by_context: Box<[AtomicUsize]>,
+}
+
+impl FrameMemory {
+    /// Nothing is taken, by any of so many contexts.
+    pub(crate) fn new(contexts: u32) -> Self {
+        Self { all: AtomicUsize::new(0), by_context: (0..contexts).map(|_| AtomicUsize::new(0)).collect() }
+    }
+
+    /// A frame of `context`, unless that has its share.
+    pub(crate) fn frame(
+        self: &Arc<Self>,
+        context: u32,
+        source: u32,
+        cause: Option<Cause>,
+        bytes: Vec<u8>,
+    ) -> Option<Frame> {
+        let context = slot_of(context);
+        let own = self.by_context.get(context as usize)?;
+        let size = bytes.capacity();
+        let held = own.load(Ordering::Relaxed) + size;
+        // Others may take some at the same time: the sum may exceed the limit by a frame of each worker.
+        if held > MOST.saturating_sub(self.all.load(Ordering::Relaxed) + size) {
+            return None;
+        }
+        own.fetch_add(size, Ordering::Relaxed);
+        self.all.fetch_add(size, Ordering::Relaxed);
+        Some(Frame { memory: self.clone(), context, source, cause, bytes })
+    }
+}
+
+/// An Ethernet frame whose ICRC is not computed: it does not leave the device.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    memory: Arc<FrameMemory>,
+    /// Slot of the sender's context.
+    context: u32,
+    /// The queue pair that sent it. A packet does not say so, but the device knows, and lets none pretend to be another.
+    pub(crate) source: u32,
+    /// Why it is a refusal, more precisely than a NAK can say.
+    pub(crate) cause: Option<Cause>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        let size = self.bytes.capacity();
+        self.memory.all.fetch_sub(size, Ordering::Relaxed);
+        self.memory.by_context[self.context as usize].fetch_sub(size, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_has_what_it_leaves_free_and_gets_it_back() {
+        let memory = Arc::new(FrameMemory::new(3));
+        let take = |context| memory.frame(context, 1, None, Vec::with_capacity(1 << 20));
+        let count = |context| std::iter::from_fn(|| take(context)).collect::<Vec<_>>();
+        let first = count(0);
+        assert_eq!(first.len(), MOST >> 21, "half");
+        assert_eq!(count(1).len(), MOST >> 22, "half of the rest, given back at once");
+        drop(first);
+        assert_eq!(count(2).len(), MOST >> 21, "as if there had been no other");
+        assert_eq!(memory.all.load(Ordering::Relaxed), 0);
+        assert!(take(3).is_none(), "no such context");
+    }
+}
