@@ -26,7 +26,10 @@ impl Turn<'_, '_> {
         let Some(connection) = self.connection() else { return NOTHING };
         let arrived = match connection.responder.receive(&received.packet, received.payload.len()) {
             Arrival::Execute(arrived) => arrived,
-            Arrival::OutOfSequence | Arrival::Ignored => return DONE,
+            Arrival::OutOfSequence | Arrival::Ignored => {
+                self.budget.spend(0);
+                return DONE;
+            }
             Arrival::Invalid => {
                 connection.refusal = Some(UNSUPPORTED);
                 return DONE;
