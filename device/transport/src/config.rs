@@ -40,7 +40,7 @@ impl RequesterConfig {
     /// Packets after which an acknowledgement is requested in the middle of a message: early enough to keep the window
     /// moving.
     pub(crate) const fn packets_per_ack(&self) -> u32 {
-        if self.window < 2 { 1 } else { self.window / 2 }
+        self.window / 2
     }
 }
 

@@ -343,3 +343,20 @@ fn what_is_too_long_or_too_much_is_not_taken() {
     let taken = (0..10_000).take_while(|_| requester.post(request(SEND, 1)).is_some()).count();
     assert_eq!(taken, 256);
 }
+
+#[test]
+fn limits_may_change_and_the_mtu_may_not() {
+    let mut script = Script::new(RequesterConfig { max_rd_atomic: 1, ..config() }, &[]);
+    let other =
+        RequesterConfig { retry_count: 0, max_rd_atomic: 2, ..RequesterConfig::new(Mtu::LARGEST, 0x13) };
+    script.requester.configure(RequesterConfig { timeout_ns: Some(7), ..other });
+    for verb in [READ, ADD, SEND] {
+        script.requester.post(request(verb, 8)).expect("room");
+    }
+    script.requester.post(request(SEND, 2 * MTU)).expect("room");
+    let packets = script.send_packets();
+    assert_eq!(packets.len(), 5, "the MTU is that of the beginning, and two READs or atomics are in flight");
+    assert!(packets.iter().all(|packet| packet.dest_qpn == 0x13));
+    script.wait(7);
+    assert_eq!(script.failure(), Some(Failure::RetriesExceeded));
+}

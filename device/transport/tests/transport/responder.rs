@@ -365,3 +365,14 @@ fn a_flood_makes_the_queue_no_longer() {
     }
     assert_eq!(script.replies(), [Said::Original(1, 77), Said::Ack(1), Said::NotReady(2, 1)]);
 }
+
+#[test]
+fn limits_may_change_and_the_mtu_may_not() {
+    let mut script = Script::new(ResponderConfig { max_dest_rd_atomic: 0, ..config() });
+    script
+        .responder
+        .configure(ResponderConfig { max_dest_rd_atomic: 1, ..ResponderConfig::new(Mtu::LARGEST, 0x13) });
+    script.execute(&read(0, 0x1000, 300), 0);
+    assert_eq!(script.responder.next_reply().unwrap().packet.dest_qpn, 0x13);
+    assert_eq!(script.replies().len(), 2, "the MTU is that of the beginning");
+}
