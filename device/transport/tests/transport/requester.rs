@@ -175,7 +175,10 @@ fn without_an_answer_all_is_repeated_as_often_as_agreed_on() {
         script.wait(1);
         assert_eq!(script.send(), [1, 2]);
     }
+    assert!(!script.requester.has_failed() && !script.requester.is_idle());
     script.wait(TIMEOUT_NS);
+    let counters = script.requester.counters();
+    assert_eq!((counters.sent, counters.repeated, counters.timeouts), (7, 4, 3));
     assert_eq!(script.failure(), Some(Failure::RetriesExceeded));
     assert_eq!((script.send(), script.failure()), (vec![], None), "nothing comes after that");
 }
@@ -205,6 +208,8 @@ fn a_receiver_that_is_not_ready_is_left_alone_for_as_long_as_it_says() {
     script.not_ready(1, 12);
     script.wait(rnr_delay_ns(12) - 1);
     assert_eq!(script.send(), [0; 0]);
+    let over = script.now_ns + 1;
+    assert!(script.requester.next(over).is_some(), "whether the timer was served or not");
     script.wait(1);
     assert_eq!(script.send(), [1, 2]);
     let counters = script.requester.counters();

@@ -131,6 +131,7 @@ fn a_receiver_that_is_not_ready_does_not_complain_about_what_follows() {
     script.responder.not_ready(12);
     script.receive(&packet(Operation::Send, Place::Only, 1), 1);
     assert_eq!(script.replies(), [Said::NotReady(0, 12)]);
+    assert_eq!((script.responder.counters().not_ready, script.responder.has_failed()), (1, false));
     script.execute(&packet(Operation::Send, Place::Only, 0), 1);
     assert_eq!(script.replies(), [Said::Ack(0)]);
 }
