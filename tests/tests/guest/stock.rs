@@ -66,6 +66,13 @@ impl Suite {
         let failed = self.count(|verdict| matches!(verdict, Verdict::Failed(_)));
         format!("{:<36} {passed:>7} {skipped:>8} {failed:>7}\n", self.name)
     }
+
+    /// Fails if a test failed.
+    pub(crate) fn assert_none_failed(&self) {
+        let failed = |outcome: &&Outcome| matches!(outcome.verdict, Verdict::Failed(_));
+        let failed: Vec<_> = self.outcomes.iter().filter(failed).collect();
+        assert!(failed.is_empty(), "{}: {failed:#?}", self.name);
+    }
 }
 
 /// Prints the table. Fails if a test failed, if one was skipped that is not in the list, or if one in the list was not
