@@ -13,7 +13,7 @@ use crate::memory::copy;
 use crate::verbs::{End, Operation};
 
 /// Tries at an atomic on a word that another processor keeps changing, before other queue pairs get their turn.
-const ATOMIC_TRIES: u32 = 1000;
+pub(super) const ATOMIC_TRIES: u32 = 1000;
 
 impl Delivery<'_, '_> {
     /// Compare and swap, fetch and add (InfiniBand 1.4, 9.4.5): the remote word is changed once, after both ends

@@ -32,6 +32,8 @@ pub(crate) struct Connection {
     pub(crate) responder: Responder,
     /// The requests in flight, oldest first.
     pub(crate) posted: VecDeque<Posted>,
+    /// The request for whose memory the requester waits.
+    pub(crate) waiting_for: u64,
     /// The requester's memory cannot be reached for the request with that number: it fails when it is the oldest.
     pub(crate) unreachable: Option<(u64, Cause)>,
     /// Why the peer has refused a request, if it did.
@@ -57,6 +59,7 @@ impl Connection {
             requester: None,
             responder: Responder::new(responder_config(attributes), Psn::new(attributes.rq_psn)),
             posted: VecDeque::new(),
+            waiting_for: 0,
             unreachable: None,
             refused_for: None,
             stall: Stall::default(),

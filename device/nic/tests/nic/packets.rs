@@ -1,7 +1,6 @@
 //! What the NIC's tests say of reliable connections, said of connections in packets. Where the two differ, the test says so.
 
-// Some of what the other tests need is not needed here.
-#![allow(dead_code)]
+#![expect(dead_code, reason = "some of what the other tests need is not needed here")]
 
 mod errors;
 mod faults;

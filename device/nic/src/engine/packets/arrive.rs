@@ -109,11 +109,7 @@ impl Turn<'_, '_> {
                 if self.requester.stall.wait != Wait::None {
                     return ControlFlow::Continue(());
                 }
-                let cause = self.ask_or_refuse(Half::Requester, &list, stopped)?;
-                if let Some(connection) = self.connection() {
-                    connection.unreachable = Some((id, cause));
-                }
-                self.fail_unreachable();
+                self.ask_for_own(id, &list, stopped)?;
             }
         }
         ControlFlow::Continue(())

@@ -12,7 +12,7 @@ use crate::config::Loopback;
 use crate::qp::Qp;
 
 impl<'e> Turn<'e, '_> {
-    /// The queue pair at the other end, if it is there and has room.
+    /// The queue pair at the other end, if it is there.
     pub(super) fn receiver(&self) -> Option<&'e Qp> {
         self.engine.peer(&self.requester.attributes)
     }

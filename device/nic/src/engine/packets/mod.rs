@@ -124,16 +124,31 @@ impl Turn<'_, '_> {
         let Some(connection) = self.connection() else { return };
         match half {
             Half::Requester => {
-                connection.unreachable = connection
-                    .requester
-                    .as_ref()
-                    .and_then(|requester| requester.next(u64::MAX))
-                    .map(|outgoing| (outgoing.id, cause));
-                self.fail_unreachable();
+                let id = connection.waiting_for;
+                self.mark_unreachable(id, cause);
             }
             Half::Responder if connection.replying => self.refuse_reply(cause),
             Half::Responder => self.refuse_held(cause),
         }
+    }
+
+    /// The memory of a request cannot be reached: it fails, unless it has completed. That may be, if it was sent before.
+    fn mark_unreachable(&mut self, id: u64, cause: Cause) {
+        let Some(connection) = self.connection() else { return };
+        if connection.posted(id).is_some() {
+            connection.unreachable = Some((id, cause));
+        }
+        self.fail_unreachable();
+    }
+
+    /// What comes of memory of request `id`, of which byte `at` of `list` cannot be reached.
+    fn ask_for_own(&mut self, id: u64, list: &List<'_>, stopped: (Stopped, u32)) -> ControlFlow<Leave> {
+        if let Some(connection) = self.connection() {
+            connection.waiting_for = id;
+        }
+        let cause = self.ask_or_refuse(Half::Requester, list, stopped)?;
+        self.mark_unreachable(id, cause);
+        ControlFlow::Continue(())
     }
 
     /// Fails the request whose memory cannot be reached, if it is the oldest: those before it may succeed.

@@ -11,6 +11,7 @@ use refault_bus::dma::Exchange;
 use refault_bus::sync::lock;
 use refault_transport::{Action, Last, Step as Arrived};
 
+use super::super::atomic::ATOMIC_TRIES;
 use super::super::outcome::{Outcome, Refusal};
 use super::super::responder::{Delivery, Ends};
 use super::super::turn::Turn;
@@ -22,10 +23,8 @@ use crate::memory::copy::write_extents;
 use crate::memory::list::List;
 use crate::memory::resolve::Access;
 use crate::qp::requester::Message;
+use crate::qp::responder::Responder;
 use crate::verbs::{Completion, End, Flush, Operation, Piece, SendRequest};
-
-/// Tries to change a word that a processor of the guest keeps changing, before others get a turn.
-const ATOMIC_TRIES: u32 = 16;
 
 /// A step that cannot be done now: a page is missing at this byte of this list.
 pub(super) struct Missing {
@@ -64,7 +63,7 @@ impl Turn<'_, '_> {
             Action::Read(source) => {
                 self.allow(ACCESS_REMOTE_READ)?;
                 let piece = piece(source);
-                let list = self.readable(std::slice::from_ref(&piece));
+                let list = self.remote(&piece, ACCESS_REMOTE_READ, false);
                 list.check(&mut self.port).map_err(Refusal::Access)?;
             }
             Action::AtomicWrite { address, key } => {
@@ -101,11 +100,7 @@ impl Turn<'_, '_> {
         }
         let mut responder = lock(&qp.responder);
         if arrived.first {
-            match engine.take_receive(&mut self.port, &mut responder) {
-                Ok(true) => {}
-                Ok(false) => return Err(Undone::Other(Outcome::NotReady(responder.min_rnr_timer))),
-                Err(_) => return Err(Refusal::Broken.into()),
-            }
+            self.take_for_packet(&mut responder)?;
         }
         let Some(current) = responder.current else { return Err(Refusal::Broken.into()) };
         let refused = |status, cause| Undone::from(Refusal::Receive(status, cause));
@@ -140,11 +135,7 @@ impl Turn<'_, '_> {
         let last = arrived.last.filter(|last| last.immediate.is_some());
         let mut responder = lock(&qp.responder);
         if last.is_some() {
-            match engine.take_receive(&mut self.port, &mut responder) {
-                Ok(true) => {}
-                Ok(false) => return Err(Undone::Other(Outcome::NotReady(responder.min_rnr_timer))),
-                Err(_) => return Err(Refusal::Broken.into()),
-            }
+            self.take_for_packet(&mut responder)?;
         }
         let list = self.remote(&piece, ACCESS_REMOTE_WRITE, true);
         let written = write_at(self, &list, arrived.at, payload);
@@ -154,6 +145,15 @@ impl Turn<'_, '_> {
             engine.complete_receive(&mut self.port, qp, &mut responder, completion);
         }
         Ok(())
+    }
+
+    /// Takes a receive request for the message, unless it has one.
+    fn take_for_packet(&mut self, responder: &mut Responder) -> Result<(), Undone> {
+        match self.engine.take_receive(&mut self.port, responder) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Undone::Other(Outcome::NotReady(responder.min_rnr_timer))),
+            Err(_) => Err(Refusal::Broken.into()),
+        }
     }
 
     /// The memory of a word.

@@ -10,7 +10,6 @@ use super::{AGAIN, DONE, Did, NOTHING};
 use crate::cause::Cause;
 use crate::memory::access::Stopped;
 use crate::memory::copy::read_extents;
-use crate::memory::list::List;
 use crate::qp::answer::Half;
 use crate::verbs::{End, Piece};
 
@@ -27,8 +26,8 @@ impl Turn<'_, '_> {
         let length = reply.payload.map_or(0, |source| source.length);
         let (mut bytes, place) = self.frame(&reply.packet, length as usize);
         if let Some(source) = reply.payload.filter(|source| source.length > 0) {
-            let piece = Piece { addr: source.address, length: reply.left, key: source.key };
-            let list = self.readable(std::slice::from_ref(&piece));
+            let piece = piece(Source { length: reply.left, ..source });
+            let list = self.remote(&piece, ACCESS_REMOTE_READ, false);
             let found = list.extents_at(&mut self.port, 0, source.length.into()).and_then(|extents| {
                 read_extents(&self.port, &mut bytes[place], &extents)
                     .map_err(|error| (Stopped { end: End::Remote, error }, 0))
@@ -61,12 +60,6 @@ impl Turn<'_, '_> {
             connection.refusal = Some(Refusal::Access(cause));
         }
         self.settle_half(Half::Responder);
-    }
-
-    /// Memory of the responder that is read from the wire.
-    pub(super) fn readable<'p>(&self, pieces: &'p [Piece]) -> List<'p> {
-        let pd = self.requester.setup.pd;
-        List { pieces, pd, rights: ACCESS_REMOTE_READ, write: false, end: End::Remote }
     }
 }
 

@@ -32,12 +32,10 @@ impl Turn<'_, '_> {
         let Some(connection) = self.connection() else { return NOTHING };
         let next = connection.requester.as_ref().and_then(|requester| requester.next(now_ns));
         let Some(outgoing) = next.filter(|_| connection.unreachable.is_none()) else { return NOTHING };
+        let Some(&Posted { request, .. }) = connection.posted(outgoing.id) else { return NOTHING };
         if self.is_receiver_crowded() {
             AGAIN?;
         }
-        let Some(&Posted { request, .. }) = connection_posted(self.requester, outgoing.id) else {
-            return NOTHING;
-        };
         let bytes = match self.gather(&request, &outgoing)? {
             Some(bytes) => bytes,
             None => return DONE,
@@ -114,19 +112,11 @@ impl Turn<'_, '_> {
         match found {
             Ok(()) => ControlFlow::Continue(Some(bytes)),
             Err(stopped) => {
-                let cause = self.ask_or_refuse(Half::Requester, &list, stopped)?;
-                if let Some(connection) = self.connection() {
-                    connection.unreachable = Some((outgoing.id, cause));
-                }
-                self.fail_unreachable();
+                self.ask_for_own(outgoing.id, &list, stopped)?;
                 ControlFlow::Continue(None)
             }
         }
     }
-}
-
-fn connection_posted(requester: &Requester, id: u64) -> Option<&Posted> {
-    requester.connection.as_ref()?.posted(id)
 }
 
 /// A request as the transport knows it.

@@ -355,8 +355,13 @@ impl Bench {
     /// Lets time pass.
     pub(crate) fn advance(&self, ns: u64) {
         self.clock.advance(ns);
-        self.workers.borrow_mut().iter_mut().for_each(Worker::expire);
+        self.expire();
         self.settle();
+    }
+
+    /// Serves the timers that are due, and no more.
+    pub(crate) fn expire(&self) {
+        self.workers.borrow_mut().iter_mut().for_each(Worker::expire);
     }
 
     pub(crate) fn next_deadline_ns(&self) -> Option<u64> {
