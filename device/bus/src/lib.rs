@@ -2,7 +2,7 @@
 //!
 //! The NIC and the IOMMU never import each other. As on PCI Express they exchange messages only: address translation
 //! and invalidation ([`ats`]), page requests and group responses ([`pri`]). Guest memory ([`dma`]), interrupts
-//! ([`irq`]), time ([`clock`]) and observation ([`probe`]) are traits, so the same device code serves a real guest on
+//! ([`irq`]), time ([`clock`]), observation ([`probe`]) and the network ([`wire`]) are traits, so the same device code serves a real guest on
 //! threads and a model guest on a virtual clock.
 //!
 //! Nothing here starts a thread, reads a clock, opens a file or needs `unsafe`.
@@ -61,5 +61,6 @@ pub mod probe;
 pub mod sync;
 pub mod tlb;
 pub mod warn;
+pub mod wire;
 
 pub use ids::{AddressSpace, Bdf, Gpa, Iova, Pasid, PrgIndex};

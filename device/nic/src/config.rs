@@ -39,6 +39,21 @@ pub enum Loopback {
     },
 }
 
+/// What the port is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkLayer {
+    /// InfiniBand, with nothing plugged in: the port reaches itself alone.
+    #[default]
+    InfiniBand,
+    /// Ethernet, on the wire that [`crate::Nic::plug`] connects.
+    Ethernet {
+        /// The port's address.
+        mac: [u8; 6],
+        /// RoCE v2 works. Without it the function is a network interface and no more.
+        roce: bool,
+    },
+}
+
 /// Configuration of a NIC: its place on the bus, its limits and its timeouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicConfig {
@@ -72,6 +87,8 @@ pub struct NicConfig {
     /// One request in this many of each queue pair, its first included, is sampled from doorbell to completion and
     /// reported to the probe; zero for none.
     pub sample_every: u32,
+    /// What the port is.
+    pub link: LinkLayer,
     /// EUI-64 of the node, most significant byte first on the wire.
     pub node_guid: u64,
     /// Local identifier of the port; not zero.
@@ -108,6 +125,7 @@ impl Default for NicConfig {
             datagram_faults: DatagramFaults::Drop,
             loopback: Loopback::Direct,
             sample_every: 1024,
+            link: LinkLayer::InfiniBand,
             node_guid: 0x0200_5246_4c54_0001,
             lid: 1,
             vectors: 32,
@@ -122,7 +140,7 @@ impl Default for NicConfig {
 }
 
 impl NicConfig {
-    /// GID 0 of the port: link-local prefix and node GUID.
+    /// GID 0 of an InfiniBand port: link-local prefix and node GUID.
     pub(crate) fn gid(&self) -> [u8; 16] {
         let mut gid = [0; 16];
         gid[..2].copy_from_slice(&[0xfe, 0x80]);

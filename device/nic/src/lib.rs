@@ -51,7 +51,7 @@ mod storage;
 mod timers;
 mod verbs;
 
-pub use config::{DatagramFaults, Loopback, NicConfig, RemoteFaults};
+pub use config::{DatagramFaults, LinkLayer, Loopback, NicConfig, RemoteFaults};
 pub use memory::copy::COPY_CHUNK;
 pub use nic::{Nic, Worker};
 pub use schedule::Work;

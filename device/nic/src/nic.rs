@@ -19,6 +19,7 @@ use refault_bus::irq::MsiSink;
 use refault_bus::pri::PageGroupResponse;
 use refault_bus::probe::Probe;
 use refault_bus::warn::WarnLimit;
+use refault_bus::wire::{EthernetFrame, Wire, WirePort};
 use refault_pci::{ConfigEffect, Endpoint, PciFunction};
 
 use crate::config::NicConfig;
@@ -57,6 +58,11 @@ impl Nic {
             ring_warnings: WarnLimit::default(),
         };
         Arc::new(Self { front: Front::new(config, fabric) })
+    }
+
+    /// Connects the port of an Ethernet NIC, once. Frames to the NIC go to its [`WirePort`].
+    pub fn plug(&self, wire: Arc<dyn Wire>) {
+        let _ = wire;
     }
 
     /// The worker with that number, modulo the number of workers. Each must have one owner.
@@ -171,6 +177,12 @@ impl PciFunction for Nic {
     fn reset(&self) {
         self.front.reset();
     }
+}
+
+impl WirePort for Nic {
+    fn receive(&self, _frame: EthernetFrame) {}
+
+    fn set_carrier(&self, _up: bool) {}
 }
 
 impl AtsEndpoint for Nic {

@@ -22,6 +22,8 @@ codes! { OPERATIONS, "Operations":
         OP_FLUSH = 7;
         /// ATOMIC WRITE, 8 bytes.
         OP_ATOMIC_WRITE = 8;
+        /// SEND that has the receiver invalidate a key.
+        OP_SEND_INVALIDATE = 9;
     }
 }
 
@@ -116,6 +118,10 @@ codes! { QP_TYPES, "Queue pair types":
         QPT_RC = 0;
         /// Unreliable datagram.
         QPT_UD = 1;
+        /// Unreliable datagrams to and from QPN 1: the general services interface. One for each device.
+        QPT_GSI = 2;
+        /// Ethernet frames, as they are: all that arrive but are not RoCE. One for each device.
+        QPT_ETHERNET = 3;
     }
 }
 

@@ -57,6 +57,10 @@ codes! { OPCODES, "Command opcodes (request body -> response body)":
         CMD_ARM_SRQ = 0x62;
         /// ObjectId -> SrqState.
         CMD_QUERY_SRQ = 0x63;
+        /// SetGid -> nothing. Ethernet ports only.
+        CMD_SET_GID = 0x70;
+        /// SetPort -> nothing. Ethernet ports only.
+        CMD_SET_PORT = 0x71;
         /// Lane 1. ObjectId (the key) -> nothing. Accesses fail from now on with CAUSE_REVOKED.
         CMD_REVOKE_MR = 0x80;
         /// Lane 1. ObjectId of a context -> nothing. All its queue pairs go to ERR, its PASID is not used any more.
@@ -128,7 +132,7 @@ constants! { QP_ATTRIBUTES, "ModifyQp mask":
     pub const QP_ATTR_PORT: u32 = 1 << 3;
     /// `path_mtu`.
     pub const QP_ATTR_PATH_MTU: u32 = 1 << 4;
-    /// `dest_lid`, `dest_gid`, `sgid_index`, `has_grh`, `sl`.
+    /// `dest_lid`, `dest_gid`, `sgid_index`, `has_grh`, `sl`; on RoCE all from `flow_label` on, too.
     pub const QP_ATTR_AV: u32 = 1 << 5;
     /// `dest_qpn`.
     pub const QP_ATTR_DEST_QPN: u32 = 1 << 6;
@@ -235,7 +239,7 @@ layouts! { COMMAND_LAYOUTS:
         pub lid: u16,
         /// Entries of the P_Key table.
         pub pkeys: u16,
-        /// Entries of the GID table; entry 0 is fe80::/64 and the node GUID.
+        /// Entries of the GID table. On InfiniBand entry 0 is fe80::/64 and the node GUID; on Ethernet CMD_SET_GID sets all.
         pub gids: u16,
         /// Zero.
         pub reserved0: u16,
@@ -247,8 +251,46 @@ layouts! { COMMAND_LAYOUTS:
         pub max_srq: u32,
         /// Zero.
         pub reserved1: u32,
+        /// Ethernet: the port's MAC address.
+        pub mac: [u8; 6],
+        /// Ethernet: longest frame in bytes, from the MAC addresses on, without a checksum.
+        pub max_frame: u16,
+        /// Ethernet: 1 if there is a signal now.
+        pub carrier: u32,
         /// Zero.
-        pub reserved2: [u64; 5],
+        pub reserved2: u32,
+        /// Zero.
+        pub reserved3: [u64; 3],
+    }
+
+    /// Sets or empties an entry of the GID table.
+    pub struct SetGid[32] {
+        /// Which.
+        pub index: u16,
+        /// 1: set; 0: emptied.
+        pub present: u8,
+        /// Zero.
+        pub reserved0: u8,
+        /// VLAN of what is sent from it and received for it; GID_NO_VLAN for none.
+        pub vlan: u16,
+        /// MAC address that it sends from.
+        pub mac: [u8; 6],
+        /// Zero.
+        pub reserved1: u32,
+        /// The GID, network order: an IPv6 address, or an IPv4 address as ::ffff:a.b.c.d.
+        pub gid: [u8; 16],
+    }
+
+    /// Configures an Ethernet port.
+    pub struct SetPort[16] {
+        /// MAC address; frames to others are dropped, but for group addresses.
+        pub mac: [u8; 6],
+        /// Zero.
+        pub reserved0: u16,
+        /// PORT_*.
+        pub flags: u32,
+        /// Event queue of EVENT_PORT.
+        pub eqn: u32,
     }
 
     /// Creates an event queue.
@@ -473,10 +515,18 @@ layouts! { COMMAND_LAYOUTS:
         pub dest_gid: [u8; 16],
         /// UD: the Q_Key that incoming datagrams must have.
         pub qkey: u32,
+        /// RoCE: flow label of IPv6, 20 bits.
+        pub flow_label: u32,
+        /// RoCE: MAC address of the next hop.
+        pub dmac: [u8; 6],
+        /// RoCE: IPv4 time to live, or IPv6 hop limit.
+        pub hop_limit: u8,
+        /// RoCE: IPv4 type of service, or IPv6 traffic class.
+        pub traffic_class: u8,
+        /// RoCE: UDP source port.
+        pub source_port: u16,
         /// Zero.
-        pub reserved0: u32,
-        /// Zero.
-        pub reserved: [u64; 2],
+        pub reserved0: [u8; 6],
     }
 
     /// A queue pair's attributes as the device has them.
@@ -503,4 +553,17 @@ constants! { FEATURES, "DeviceCaps features":
     pub const CAP_ODP: u32 = 1 << 2;
     /// FLUSH with placement FLUSH_PERSISTENT works.
     pub const CAP_FLUSH_PERSISTENT: u32 = 1 << 3;
+    /// The port is an Ethernet port: QPT_ETHERNET, CMD_SET_PORT.
+    pub const CAP_ETHERNET: u32 = 1 << 4;
+    /// RoCE v2 works: CMD_SET_GID, and all queue pairs but QPT_ETHERNET. Without it an Ethernet port has no others.
+    pub const CAP_ROCE: u32 = 1 << 5;
+}
+
+constants! { PORT_FLAGS, "SetPort flags":
+    /// The port sends and receives; without it, it does neither.
+    pub const PORT_UP: u32 = 1 << 0;
+    /// Frames to other MAC addresses are received too.
+    pub const PORT_PROMISCUOUS: u32 = 1 << 1;
+    /// SetGid: no VLAN.
+    pub const GID_NO_VLAN: u16 = 0xffff;
 }

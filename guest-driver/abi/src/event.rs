@@ -15,6 +15,8 @@ codes! { EVENT_TYPES, "Event types":
         EVENT_PAGE_FAULT = 5;
         /// Something happened to a shared receive queue; `number`: SRQN, `code`: SRQ_EVENT_*.
         EVENT_SRQ = 6;
+        /// The port's link came up or went down; `number`: 1, `code`: PORT_EVENT_*.
+        EVENT_PORT = 7;
     }
 }
 
@@ -48,6 +50,16 @@ codes! { QP_EVENTS:
         QP_EVENT_SQ_DRAINED = 5;
         /// Queue pair event: in ERR, it takes nothing more from its shared receive queue.
         QP_EVENT_LAST_WQE_REACHED = 6;
+    }
+}
+
+codes! { PORT_EVENTS:
+    /// What happened to the port: `code` of an EVENT_PORT.
+    pub struct PortEvent(u8) {
+        /// Port event: no signal.
+        PORT_EVENT_DOWN = 0;
+        /// Port event: there is a signal.
+        PORT_EVENT_UP = 1;
     }
 }
 

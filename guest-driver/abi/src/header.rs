@@ -17,6 +17,7 @@ const CONSTANTS: &[&Constants] = &[
     &event::EVENT_TYPES,
     &event::FAULTS,
     &event::SRQ_EVENTS,
+    &event::PORT_EVENTS,
     &event::QP_EVENTS,
     &event::EVENT_SIZES,
     &codes::OPERATIONS,
@@ -34,6 +35,7 @@ const CONSTANTS: &[&Constants] = &[
     &command::FAULT_ANSWERS,
     &command::QP_ATTRIBUTES,
     &command::FEATURES,
+    &command::PORT_FLAGS,
     &uverbs::UVERBS_FLAGS,
 ];
 

@@ -48,6 +48,12 @@ flags! { CQE_FLAGS, "Completion flags":
         CQE_SOLICITED = 1 << 2;
         /// UD: the first 40 bytes of the receive request's memory hold a GRH; without it they are left as they were.
         CQE_GRH = 1 << 3;
+        /// UD on RoCE: it came by IPv4, whose header is in the last 20 of these 40 bytes.
+        CQE_IPV4 = 1 << 4;
+        /// UD on RoCE: `vlan` is valid.
+        CQE_VLAN = 1 << 5;
+        /// `imm` is a key of the receiver, which was invalidated.
+        CQE_INVALIDATED = 1 << 6;
     }
 }
 
@@ -77,13 +83,14 @@ layouts! { QUEUE_LAYOUTS:
         pub num_sge: u8,
         /// Zero.
         pub reserved0: u8,
-        /// Immediate data, passed on unchanged; for a FLUSH, FLUSH_* bits.
+        /// Immediate data, passed on unchanged; for a FLUSH, FLUSH_* bits; for a SEND that invalidates, the key.
         pub imm: u32,
         /// Given back in the completion.
         pub wr_id: u64,
-        /// RDMA and atomics: address in the remote region.
+        /// RDMA and atomics: address in the remote region. UD on RoCE: the MAC address of the next hop in bytes 0..6, the
+        /// index of the own GID in byte 6, the hop limit in byte 7.
         pub remote_addr: u64,
-        /// RDMA and atomics: key of the remote region.
+        /// RDMA and atomics: key of the remote region. UD on RoCE: flow label in bits 19:0, traffic class in bits 27:20.
         pub rkey: u32,
         /// Inline data: its length, at most MAX_INLINE.
         pub inline_length: u32,
@@ -100,10 +107,12 @@ layouts! { QUEUE_LAYOUTS:
         pub dest_lid: u16,
         /// UD: service level.
         pub sl: u8,
-        /// UD: 1 if the destination's GID counts, and a GRH is sent.
+        /// UD: 1 if the destination's GID counts, and a GRH is sent. On RoCE it must be 1.
         pub has_grh: u8,
+        /// UD on RoCE: UDP source port.
+        pub source_port: u16,
         /// Zero.
-        pub reserved1: u32,
+        pub reserved1: u16,
         /// Scatter/gather list; with WQE_INLINE the bytes themselves.
         pub sge: [Sge; 4],
     }
@@ -150,8 +159,8 @@ layouts! { QUEUE_LAYOUTS:
         pub sl: u8,
         /// UD: LID that the datagram came from.
         pub src_lid: u16,
-        /// Zero.
-        pub reserved0: u16,
+        /// UD on RoCE: tag of the VLAN that the datagram came through, with CQE_VLAN.
+        pub vlan: u16,
         /// Zero.
         pub reserved1: [u32; 3],
         /// OWNER_PHASE.

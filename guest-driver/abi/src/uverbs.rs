@@ -79,6 +79,22 @@ layouts! { UVERBS_LAYOUTS:
         pub reserved: u32,
     }
 
+    /// Answer to a request for an address handle, on RoCE: what the kernel resolved. Zero on InfiniBand.
+    pub struct UverbsAh[16] {
+        /// MAC address of the next hop.
+        pub dmac: [u8; 6],
+        /// Own GID.
+        pub sgid_index: u8,
+        /// Hop limit.
+        pub hop_limit: u8,
+        /// UDP source port.
+        pub source_port: u16,
+        /// Zero.
+        pub reserved0: u16,
+        /// Zero.
+        pub reserved1: u32,
+    }
+
     /// Answer to a request for a queue pair.
     pub struct UverbsQp[8] {
         /// Number of the queue pair.
@@ -92,7 +108,7 @@ constants! { UVERBS_FLAGS, "Context flags":
     /// The context is bound to the process' PASID.
     pub const UVERBS_CONTEXT_PASID: u32 = 1 << 0;
     /// ABI version that provider and module must share (ib_device_ops.uverbs_abi_ver).
-    pub const UVERBS_ABI_VERSION: u32 = 2;
+    pub const UVERBS_ABI_VERSION: u32 = 3;
     /// Optional access flag of an on-demand region: translate it by its own table (MR_ODP).
     pub const UVERBS_ACCESS_ODP: u32 = 1 << 28;
     /// Optional access flag of an on-demand region: translate it in the process' address space (MR_PASID).

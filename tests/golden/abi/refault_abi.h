@@ -21,7 +21,7 @@
 
 /* BAR 0 registers: values */
 #define REFAULT_MAGIC_VALUE 0x544c4652U /* "RFLT". */
-#define REFAULT_ABI_VERSION 0x2U /* Version of everything in this header. */
+#define REFAULT_ABI_VERSION 0x3U /* Version of everything in this header. */
 #define REFAULT_CONTROL_ENABLE 0x1U /* The command rings are set up, and commands are executed. Clearing it stops the device like a reset. */
 #define REFAULT_CONTROL_RESET 0x2U /* Reset: every object is destroyed, every register has its initial value; reads as 0 when done. */
 #define REFAULT_STATUS_READY 0x1U /* Enabled and serving. */
@@ -60,6 +60,9 @@
 #define REFAULT_CQE_RECEIVE 0x2U /* Completion of a receive request; otherwise of a send request. */
 #define REFAULT_CQE_SOLICITED 0x4U /* Solicited. */
 #define REFAULT_CQE_GRH 0x8U /* UD: the first 40 bytes of the receive request's memory hold a GRH; without it they are left as they were. */
+#define REFAULT_CQE_IPV4 0x10U /* UD on RoCE: it came by IPv4, whose header is in the last 20 of these 40 bytes. */
+#define REFAULT_CQE_VLAN 0x20U /* UD on RoCE: `vlan` is valid. */
+#define REFAULT_CQE_INVALIDATED 0x40U /* `imm` is a key of the receiver, which was invalidated. */
 #define REFAULT_OWNER_PHASE 0x1U /* In `owner`: the phase. The first pass over the ring writes 1, the second 0, and so on. */
 
 /* Event types */
@@ -69,9 +72,12 @@
 #define REFAULT_EVENT_DEVICE_FATAL 0x4U /* Reserved: a device that has failed says so in REG_STATUS. */
 #define REFAULT_EVENT_PAGE_FAULT 0x5U /* An access hit a hole; `number`: the region's key, `code`: FAULT_WRITE or 0, and `address`, `length`, `token`. */
 #define REFAULT_EVENT_SRQ 0x6U /* Something happened to a shared receive queue; `number`: SRQN, `code`: SRQ_EVENT_*. */
+#define REFAULT_EVENT_PORT 0x7U /* The port's link came up or went down; `number`: 1, `code`: PORT_EVENT_*. */
 #define REFAULT_FAULT_WRITE 0x1U /* Page fault: the access is a write. */
 #define REFAULT_SRQ_EVENT_LIMIT_REACHED 0x1U /* Shared receive queue event: fewer receive requests are left than the armed limit. */
 #define REFAULT_SRQ_EVENT_ERROR 0x2U /* Shared receive queue event: its ring or record cannot be used. */
+#define REFAULT_PORT_EVENT_DOWN 0x0U /* Port event: no signal. */
+#define REFAULT_PORT_EVENT_UP 0x1U /* Port event: there is a signal. */
 #define REFAULT_QP_EVENT_FATAL 0x1U /* Queue pair event: moved to the error state by a fatal local error. */
 #define REFAULT_QP_EVENT_REQUEST_ERROR 0x2U /* Queue pair event: a remote request was invalid. */
 #define REFAULT_QP_EVENT_ACCESS_ERROR 0x3U /* Queue pair event: a remote request broke the protection rules. */
@@ -91,6 +97,7 @@
 #define REFAULT_OP_FETCH_ADD 0x6U /* Fetch and add, 8 bytes. */
 #define REFAULT_OP_FLUSH 0x7U /* FLUSH: what was written to a range, or to a whole region, is visible or persistent. */
 #define REFAULT_OP_ATOMIC_WRITE 0x8U /* ATOMIC WRITE, 8 bytes. */
+#define REFAULT_OP_SEND_INVALIDATE 0x9U /* SEND that has the receiver invalidate a key. */
 
 /* Work completion status */
 #define REFAULT_WC_SUCCESS 0x0U /* Success. */
@@ -136,6 +143,8 @@
 /* Queue pair types */
 #define REFAULT_QPT_RC 0x0U /* Reliable connection. */
 #define REFAULT_QPT_UD 0x1U /* Unreliable datagram. */
+#define REFAULT_QPT_GSI 0x2U /* Unreliable datagrams to and from QPN 1: the general services interface. One for each device. */
+#define REFAULT_QPT_ETHERNET 0x3U /* Ethernet frames, as they are: all that arrive but are not RoCE. One for each device. */
 
 /* Queue pair states */
 #define REFAULT_QPS_RESET 0x0U /* RESET. */
@@ -171,6 +180,8 @@
 #define REFAULT_CMD_DESTROY_SRQ 0x61U /* ObjectId -> nothing. Refused while in use. */
 #define REFAULT_CMD_ARM_SRQ 0x62U /* ArmSrq -> nothing. */
 #define REFAULT_CMD_QUERY_SRQ 0x63U /* ObjectId -> SrqState. */
+#define REFAULT_CMD_SET_GID 0x70U /* SetGid -> nothing. Ethernet ports only. */
+#define REFAULT_CMD_SET_PORT 0x71U /* SetPort -> nothing. Ethernet ports only. */
 #define REFAULT_CMD_REVOKE_MR 0x80U /* Lane 1. ObjectId (the key) -> nothing. Accesses fail from now on with CAUSE_REVOKED. */
 #define REFAULT_CMD_STOP_CONTEXT 0x81U /* Lane 1. ObjectId of a context -> nothing. All its queue pairs go to ERR, its PASID is not used any more. */
 #define REFAULT_CMD_INVALIDATE_MR 0x82U /* Lane 1. InvalidateMr -> nothing. Drops the cached range; once answered, no access that used it is in flight. */
@@ -207,7 +218,7 @@
 #define REFAULT_QP_ATTR_PKEY 0x4U /* `pkey_index`. */
 #define REFAULT_QP_ATTR_PORT 0x8U /* `port`. */
 #define REFAULT_QP_ATTR_PATH_MTU 0x10U /* `path_mtu`. */
-#define REFAULT_QP_ATTR_AV 0x20U /* `dest_lid`, `dest_gid`, `sgid_index`, `has_grh`, `sl`. */
+#define REFAULT_QP_ATTR_AV 0x20U /* `dest_lid`, `dest_gid`, `sgid_index`, `has_grh`, `sl`; on RoCE all from `flow_label` on, too. */
 #define REFAULT_QP_ATTR_DEST_QPN 0x40U /* `dest_qpn`. */
 #define REFAULT_QP_ATTR_RQ_PSN 0x80U /* `rq_psn`. */
 #define REFAULT_QP_ATTR_SQ_PSN 0x100U /* `sq_psn`. */
@@ -224,10 +235,17 @@
 #define REFAULT_CAP_ATOMIC_GLOBAL 0x2U /* Atomics are atomic with respect to the CPU too. */
 #define REFAULT_CAP_ODP 0x4U /* On-demand regions with a table of their own work. */
 #define REFAULT_CAP_FLUSH_PERSISTENT 0x8U /* FLUSH with placement FLUSH_PERSISTENT works. */
+#define REFAULT_CAP_ETHERNET 0x10U /* The port is an Ethernet port: QPT_ETHERNET, CMD_SET_PORT. */
+#define REFAULT_CAP_ROCE 0x20U /* RoCE v2 works: CMD_SET_GID, and all queue pairs but QPT_ETHERNET. Without it an Ethernet port has no others. */
+
+/* SetPort flags */
+#define REFAULT_PORT_UP 0x1U /* The port sends and receives; without it, it does neither. */
+#define REFAULT_PORT_PROMISCUOUS 0x2U /* Frames to other MAC addresses are received too. */
+#define REFAULT_GID_NO_VLAN 0xffffU /* SetGid: no VLAN. */
 
 /* Context flags */
 #define REFAULT_UVERBS_CONTEXT_PASID 0x1U /* The context is bound to the process' PASID. */
-#define REFAULT_UVERBS_ABI_VERSION 0x2U /* ABI version that provider and module must share (ib_device_ops.uverbs_abi_ver). */
+#define REFAULT_UVERBS_ABI_VERSION 0x3U /* ABI version that provider and module must share (ib_device_ops.uverbs_abi_ver). */
 #define REFAULT_UVERBS_ACCESS_ODP 0x10000000U /* Optional access flag of an on-demand region: translate it by its own table (MR_ODP). */
 #define REFAULT_UVERBS_ACCESS_PASID 0x20000000U /* Optional access flag of an on-demand region: translate it in the process' address space (MR_PASID). */
 
@@ -245,10 +263,10 @@ struct refault_sq_wqe {
 	__u8 flags; /* WQE_*. */
 	__u8 num_sge; /* Elements of `sge` in use, at most MAX_SGE; 0 for inline data. */
 	__u8 reserved0; /* Zero. */
-	__le32 imm; /* Immediate data, passed on unchanged; for a FLUSH, FLUSH_* bits. */
+	__le32 imm; /* Immediate data, passed on unchanged; for a FLUSH, FLUSH_* bits; for a SEND that invalidates, the key. */
 	__le64 wr_id; /* Given back in the completion. */
-	__le64 remote_addr; /* RDMA and atomics: address in the remote region. */
-	__le32 rkey; /* RDMA and atomics: key of the remote region. */
+	__le64 remote_addr; /* RDMA and atomics: address in the remote region. UD on RoCE: the MAC address of the next hop in bytes 0..6, the index of the own GID in byte 6, the hop limit in byte 7. */
+	__le32 rkey; /* RDMA and atomics: key of the remote region. UD on RoCE: flow label in bits 19:0, traffic class in bits 27:20. */
 	__le32 inline_length; /* Inline data: its length, at most MAX_INLINE. */
 	__le64 compare_add; /* Compare-and-swap: the value expected; fetch-and-add: the value to add; FLUSH of a range: its length. UD with a GRH: bytes 0..8 of the destination's GID, in the order of the wire. */
 	__le64 swap; /* Compare-and-swap: the value to put. UD with a GRH: bytes 8..16 of the destination's GID. */
@@ -256,8 +274,9 @@ struct refault_sq_wqe {
 	__le32 qkey; /* UD: the Q_Key that the destination must have; with bit 31 set, the sender's own is used. */
 	__le16 dest_lid; /* UD: the destination's LID. */
 	__u8 sl; /* UD: service level. */
-	__u8 has_grh; /* UD: 1 if the destination's GID counts, and a GRH is sent. */
-	__le32 reserved1; /* Zero. */
+	__u8 has_grh; /* UD: 1 if the destination's GID counts, and a GRH is sent. On RoCE it must be 1. */
+	__le16 source_port; /* UD on RoCE: UDP source port. */
+	__le16 reserved1; /* Zero. */
 	struct refault_sge sge[4]; /* Scatter/gather list; with WQE_INLINE the bytes themselves. */
 };
 _Static_assert(sizeof(struct refault_sq_wqe) == 128, "refault_sq_wqe");
@@ -287,7 +306,7 @@ struct refault_cqe {
 	__u8 flags; /* CQE_*. */
 	__u8 sl; /* UD: service level of the datagram. */
 	__le16 src_lid; /* UD: LID that the datagram came from. */
-	__le16 reserved0; /* Zero. */
+	__le16 vlan; /* UD on RoCE: tag of the VLAN that the datagram came through, with CQE_VLAN. */
 	__le32 reserved1[3]; /* Zero. */
 	__le32 owner; /* OWNER_PHASE. */
 };
@@ -393,15 +412,40 @@ struct refault_device_caps {
 	__le32 features; /* CAP_* bits. */
 	__le16 lid; /* Local identifier of port 1. */
 	__le16 pkeys; /* Entries of the P_Key table. */
-	__le16 gids; /* Entries of the GID table; entry 0 is fe80::/64 and the node GUID. */
+	__le16 gids; /* Entries of the GID table. On InfiniBand entry 0 is fe80::/64 and the node GUID; on Ethernet CMD_SET_GID sets all. */
 	__le16 reserved0; /* Zero. */
 	__le32 page_requests; /* Page requests that may be outstanding. */
 	__le32 page_faults; /* Page faults of on-demand regions that may be outstanding. */
 	__le32 max_srq; /* Most shared receive queues. */
 	__le32 reserved1; /* Zero. */
-	__le64 reserved2[5]; /* Zero. */
+	__u8 mac[6]; /* Ethernet: the port's MAC address. */
+	__le16 max_frame; /* Ethernet: longest frame in bytes, from the MAC addresses on, without a checksum. */
+	__le32 carrier; /* Ethernet: 1 if there is a signal now. */
+	__le32 reserved2; /* Zero. */
+	__le64 reserved3[3]; /* Zero. */
 };
 _Static_assert(sizeof(struct refault_device_caps) == 120, "refault_device_caps");
+
+/* Sets or empties an entry of the GID table. */
+struct refault_set_gid {
+	__le16 index; /* Which. */
+	__u8 present; /* 1: set; 0: emptied. */
+	__u8 reserved0; /* Zero. */
+	__le16 vlan; /* VLAN of what is sent from it and received for it; GID_NO_VLAN for none. */
+	__u8 mac[6]; /* MAC address that it sends from. */
+	__le32 reserved1; /* Zero. */
+	__u8 gid[16]; /* The GID, network order: an IPv6 address, or an IPv4 address as ::ffff:a.b.c.d. */
+};
+_Static_assert(sizeof(struct refault_set_gid) == 32, "refault_set_gid");
+
+/* Configures an Ethernet port. */
+struct refault_set_port {
+	__u8 mac[6]; /* MAC address; frames to others are dropped, but for group addresses. */
+	__le16 reserved0; /* Zero. */
+	__le32 flags; /* PORT_*. */
+	__le32 eqn; /* Event queue of EVENT_PORT. */
+};
+_Static_assert(sizeof(struct refault_set_port) == 16, "refault_set_port");
 
 /* Creates an event queue. */
 struct refault_create_eq {
@@ -548,8 +592,12 @@ struct refault_modify_qp {
 	__u8 sgid_index; /* Own GID. */
 	__u8 dest_gid[16]; /* Peer's GID, network order. */
 	__le32 qkey; /* UD: the Q_Key that incoming datagrams must have. */
-	__le32 reserved0; /* Zero. */
-	__le64 reserved[2]; /* Zero. */
+	__le32 flow_label; /* RoCE: flow label of IPv6, 20 bits. */
+	__u8 dmac[6]; /* RoCE: MAC address of the next hop. */
+	__u8 hop_limit; /* RoCE: IPv4 time to live, or IPv6 hop limit. */
+	__u8 traffic_class; /* RoCE: IPv4 type of service, or IPv6 traffic class. */
+	__le16 source_port; /* RoCE: UDP source port. */
+	__u8 reserved0[6]; /* Zero. */
 };
 _Static_assert(sizeof(struct refault_modify_qp) == 80, "refault_modify_qp");
 
@@ -619,6 +667,17 @@ struct refault_uverbs_srq {
 	__le32 reserved; /* Zero. */
 };
 _Static_assert(sizeof(struct refault_uverbs_srq) == 8, "refault_uverbs_srq");
+
+/* Answer to a request for an address handle, on RoCE: what the kernel resolved. Zero on InfiniBand. */
+struct refault_uverbs_ah {
+	__u8 dmac[6]; /* MAC address of the next hop. */
+	__u8 sgid_index; /* Own GID. */
+	__u8 hop_limit; /* Hop limit. */
+	__le16 source_port; /* UDP source port. */
+	__le16 reserved0; /* Zero. */
+	__le32 reserved1; /* Zero. */
+};
+_Static_assert(sizeof(struct refault_uverbs_ah) == 16, "refault_uverbs_ah");
 
 /* Answer to a request for a queue pair. */
 struct refault_uverbs_qp {

@@ -1,0 +1,28 @@
+//! The network: what a port sends into, and what it hears from there.
+//!
+//! A wire never blocks. What it has no room for it drops, as a switch does.
+
+/// An Ethernet frame: its bytes from the MAC addresses on, without preamble and checksum (IEEE 802.3, 3.1.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EthernetFrame {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Checksums inside are computed. Between ports of one process they need not be, as with checksum offload: who takes the
+    /// frame elsewhere computes them first.
+    pub sealed: bool,
+}
+
+/// What a port sends into.
+pub trait Wire: Send + Sync {
+    /// Sends a frame, or drops it.
+    fn send(&self, frame: EthernetFrame);
+}
+
+/// What is at an end of a wire.
+pub trait WirePort: Send + Sync {
+    /// A frame has arrived. The port takes or drops it, and does not keep its caller for long.
+    fn receive(&self, frame: EthernetFrame);
+
+    /// There is a signal from now on, or none.
+    fn set_carrier(&self, up: bool);
+}
