@@ -285,8 +285,12 @@ pub(crate) const PATIENT: ModifyQp = ModifyQp {
     sgid_index: 0,
     dest_gid: [0; 16],
     qkey: 0,
-    reserved0: 0,
-    reserved: [0; 2],
+    flow_label: 0,
+    dmac: [0; 6],
+    hop_limit: 0,
+    traffic_class: 0,
+    source_port: 0,
+    reserved0: [0; 6],
 };
 
 /// A send request of `opcode` with a scatter/gather list.
