@@ -16,6 +16,12 @@ pub struct EthernetFrame {
 pub trait Wire: Send + Sync {
     /// Sends a frame, or drops it.
     fn send(&self, frame: EthernetFrame);
+
+    /// Whether the far end keeps up: with `false` a port had better wait with its next frame, as after a PAUSE frame
+    /// (IEEE 802.3, annex 31B).
+    fn is_ready(&self) -> bool {
+        true
+    }
 }
 
 /// What is at an end of a wire.
@@ -25,4 +31,9 @@ pub trait WirePort: Send + Sync {
 
     /// There is a signal from now on, or none.
     fn set_carrier(&self, up: bool);
+
+    /// Whether it has room for the time being, which its sender's [`Wire::is_ready`] says.
+    fn has_room(&self) -> bool {
+        true
+    }
 }

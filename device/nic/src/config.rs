@@ -148,6 +148,14 @@ impl NicConfig {
         gid
     }
 
+    /// The port's MAC address; zero on InfiniBand.
+    pub(crate) fn mac(&self) -> [u8; 6] {
+        match self.link {
+            LinkLayer::InfiniBand => [0; 6],
+            LinkLayer::Ethernet { mac, .. } => mac,
+        }
+    }
+
     /// The same with every number brought into the range the device can serve.
     pub(crate) fn clamped(self) -> Self {
         Self {

@@ -15,6 +15,7 @@
 //! | `schedule` | `Workers` | the workers' queues and timers |
 //! | `qp`, `queue` | `QueuePairs`, `CompletionQueues`, ... | their state |
 //! | `memory` | `Memory`, `Port` | keys, tables, the device TLB, copies |
+//! | `ethernet` | `EthernetPort` | the port: addresses, wire, who takes what arrives |
 //! | `verbs`, `ids`, ... | | records and numbers that all others use |
 //!
 //! The path of one DMA: a doorbell (`front::doorbell`) queues a turn (`engine::requester`), which fetches the request
@@ -35,6 +36,7 @@ mod cause;
 mod chance;
 mod config;
 mod engine;
+mod ethernet;
 mod fabric;
 mod fault;
 mod front;
@@ -55,4 +57,4 @@ pub use config::{DatagramFaults, LinkLayer, Loopback, NicConfig, RemoteFaults};
 pub use memory::copy::COPY_CHUNK;
 pub use nic::{Nic, Worker};
 pub use schedule::Work;
-pub use stats::NicStats;
+pub use stats::{FrameStats, NicStats};

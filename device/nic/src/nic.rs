@@ -62,7 +62,9 @@ impl Nic {
 
     /// Connects the port of an Ethernet NIC, once. Frames to the NIC go to its [`WirePort`].
     pub fn plug(&self, wire: Arc<dyn Wire>) {
-        let _ = wire;
+        if let Some(port) = &self.front.engine.ethernet {
+            port.plug(wire);
+        }
     }
 
     /// The worker with that number, modulo the number of workers. Each must have one owner.
@@ -86,6 +88,9 @@ impl Nic {
         self.front.engine.memory.add_stats(&mut stats);
         let StorageStats { writes, joined, abandoned } = self.front.engine.workers.storage.stats();
         (stats.flush_writes, stats.flushes_joined, stats.flushes_abandoned) = (writes, joined, abandoned);
+        if let Some(port) = &self.front.engine.ethernet {
+            stats.frames = port.counters.stats();
+        }
         stats
     }
 }
@@ -180,9 +185,17 @@ impl PciFunction for Nic {
 }
 
 impl WirePort for Nic {
-    fn receive(&self, _frame: EthernetFrame) {}
+    fn receive(&self, frame: EthernetFrame) {
+        self.front.engine.frame_arrived(frame);
+    }
 
-    fn set_carrier(&self, _up: bool) {}
+    fn set_carrier(&self, up: bool) {
+        self.front.engine.carrier_changed(up);
+    }
+
+    fn has_room(&self) -> bool {
+        self.front.engine.has_room_for_frames()
+    }
 }
 
 impl AtsEndpoint for Nic {

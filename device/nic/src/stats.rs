@@ -64,6 +64,33 @@ pub struct NicStats {
     pub packets: u64,
     /// Of these, lost: on purpose, or because the receiver had no room, or was gone.
     pub packets_lost: u64,
+    /// Frames of an Ethernet port.
+    pub frames: FrameStats,
+}
+
+/// What became of the frames of an Ethernet port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct FrameStats {
+    /// Sent.
+    pub sent: u64,
+    /// Bytes of these.
+    pub sent_bytes: u64,
+    /// Arrived, wanted or not.
+    pub received: u64,
+    /// Bytes of these.
+    pub received_bytes: u64,
+    /// Not sent: there was no signal, or no GID to send from.
+    pub unsent: u64,
+    /// Dropped: to another MAC address, or there is nothing that takes such frames.
+    pub unwanted: u64,
+    /// Dropped: RoCE, but not well formed.
+    pub malformed: u64,
+    /// Dropped: the ICRC is wrong.
+    pub bad_icrc: u64,
+    /// Dropped: for a queue pair that is not there or does not listen, or not from its peer.
+    pub unexpected: u64,
+    /// Dropped: no room, or no receive request.
+    pub overflow: u64,
 }
 
 /// The counters under a worker's guard.

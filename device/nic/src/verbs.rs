@@ -160,6 +160,28 @@ impl Operation {
     }
 }
 
+/// What a packet on Ethernet needs besides the receiver's GID.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Path {
+    /// MAC address of the next hop.
+    pub(crate) dmac: [u8; 6],
+    /// Own GID.
+    pub(crate) sgid_index: u8,
+    /// Zero: the port's choice.
+    pub(crate) hop_limit: u8,
+    pub(crate) traffic_class: u8,
+    /// UDP port of the sender.
+    pub(crate) source_port: u16,
+    /// 20 bits.
+    pub(crate) flow_label: u32,
+}
+
+impl Path {
+    /// No path.
+    pub(crate) const NONE: Self =
+        Self { dmac: [0; 6], sgid_index: 0, hop_limit: 0, traffic_class: 0, source_port: 0, flow_label: 0 };
+}
+
 /// Where a datagram goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Destination {
@@ -171,6 +193,8 @@ pub(crate) struct Destination {
     /// A GRH is sent, and the GID must be the destination's.
     pub(crate) has_grh: bool,
     pub(crate) gid: [u8; 16],
+    /// Ethernet only.
+    pub(crate) path: Path,
 }
 
 /// A send request.
@@ -212,7 +236,15 @@ impl SendRequest {
         data: Data::Pieces(Pieces::NONE),
         remote_addr: 0,
         rkey: 0,
-        destination: Destination { qpn: 0, qkey: 0, lid: 0, sl: 0, has_grh: false, gid: [0; 16] },
+        destination: Destination {
+            qpn: 0,
+            qkey: 0,
+            lid: 0,
+            sl: 0,
+            has_grh: false,
+            gid: [0; 16],
+            path: Path::NONE,
+        },
     };
 
     /// A request that is not executed: it only completes, with an error.
@@ -276,6 +308,10 @@ pub(crate) struct Completion {
     pub(crate) solicited: bool,
     /// Datagrams: a GRH lies before the payload.
     pub(crate) with_grh: bool,
+    /// Datagrams on Ethernet: it came by IPv4.
+    pub(crate) by_ipv4: bool,
+    /// Datagrams on Ethernet: the tag of its VLAN.
+    pub(crate) vlan: Option<u16>,
     /// Datagrams: service level and LID of the sender.
     pub(crate) sl: u8,
     pub(crate) src_lid: u16,
@@ -296,6 +332,8 @@ pub(crate) enum Event {
     SharedQueue { srqn: u32, code: SrqEvent },
     /// A page of an on-demand region is missing.
     PageFault(PageFault),
+    /// The port's signal has come or gone.
+    Port { up: bool },
 }
 
 /// A page fault of an on-demand region.

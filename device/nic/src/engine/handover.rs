@@ -1,9 +1,9 @@
 //! The hand-over: the only way from a requester to its responder.
 //!
-//! Both are queue pairs of one device today, so it is a direct call. What a packet would carry is the active request;
-//! what an acknowledgement would say is the [`Outcome`] that comes back. A wire would take the place of this file: its
-//! packets would leave in [`Handover::deliver`], its acknowledgements would end as outcomes, and its transport timer
-//! would be that of [`super::waiting`].
+//! Both are queue pairs of one device, so it is a direct call. What a packet would carry is the active request; what an
+//! acknowledgement would say is the [`Outcome`] that comes back. A connection that leaves the port is in [`super::packets`].
+
+use core::net::Ipv6Addr;
 
 use refault_abi::codes::{QPS_RTR, QPS_RTS, QPS_SQD};
 use refault_abi::event::QP_EVENT_COMMUNICATION_ESTABLISHED;
@@ -41,8 +41,11 @@ impl<'e> Turn<'e, '_> {
 impl<'e> Handover<'_, 'e> {
     /// Moves the active request on by one step, or finishes it.
     pub(super) fn deliver(self) -> Outcome {
-        if self.requester.setup.is_datagram() {
-            return self.send_datagram();
+        match &self.engine.ethernet {
+            None if self.requester.setup.is_datagram() => return self.send_datagram(),
+            Some(ethernet) if self.requester.setup.is_datagram() => return self.send_packet(ethernet),
+            Some(ethernet) if self.requester.setup.is_raw() => return self.send_frame(ethernet),
+            _ => {}
         }
         let Self { engine, port, requester, room } = self;
         let Requester { setup, attributes, active: Some(message), .. } = requester else {
@@ -51,7 +54,7 @@ impl<'e> Handover<'_, 'e> {
         let Some(peer) = engine.peer(attributes) else { return Outcome::NoPeer };
         let mut responder = lock(&peer.responder);
         let listens = matches!(peer.state(), QPS_RTR | QPS_RTS | QPS_SQD);
-        if !listens || responder.setup.is_datagram() || responder.peer_qpn != setup.qpn {
+        if !listens || !responder.setup.is_connected() || responder.peer_qpn != setup.qpn {
             return Outcome::NoPeer;
         }
         if !responder.established {
@@ -96,7 +99,14 @@ impl<'e> Handover<'_, 'e> {
 impl Engine {
     /// The queue pair at the other end of a path, if it is one of this device.
     pub(super) fn peer(&self, attributes: &Attributes) -> Option<&Qp> {
-        let here = attributes.leads_to(self.config.lid, self.config.gid());
-        self.qps.find(attributes.dest_qpn).filter(|_| here)
+        self.qps.find(attributes.dest_qpn).filter(|_| attributes.is_here)
+    }
+
+    /// Whether a path leads to this port.
+    pub(crate) fn leads_here(&self, attributes: &Attributes) -> bool {
+        match &self.ethernet {
+            None => attributes.leads_to(self.config.lid, self.config.gid()),
+            Some(port) => port.is_own(&attributes.path, Ipv6Addr::from(attributes.dest_gid)),
+        }
     }
 }

@@ -9,6 +9,7 @@
 
 mod atomic;
 mod datagram;
+mod ethernet;
 mod flush;
 mod handover;
 mod outcome;
@@ -31,6 +32,7 @@ use refault_bus::sync::lock;
 
 use crate::chance::Chance;
 use crate::config::NicConfig;
+use crate::ethernet::EthernetPort;
 use crate::fabric::Fabric;
 use crate::fault::{Closed, Faults, ask};
 use crate::ids::slot_of_token;
@@ -62,6 +64,8 @@ pub(crate) struct Engine {
     /// Decides which packets are lost.
     loss: Chance,
     frames: Arc<FrameMemory>,
+    /// The port, if it is an Ethernet port.
+    pub(crate) ethernet: Option<EthernetPort>,
     /// Layout of the queue pairs' own rings.
     layout: &'static dyn RingLayout,
 }
@@ -79,6 +83,7 @@ impl Engine {
             faults: Faults::new(&config),
             loss: Chance::default(),
             frames: Arc::new(FrameMemory::new(config.max_context)),
+            ethernet: EthernetPort::new(config.link),
             layout,
             config,
         }
@@ -109,6 +114,9 @@ impl Engine {
     /// Leaves a queue pair's slot empty.
     pub(crate) fn empty_qp(&self, qp: &Qp) {
         qp.slot.requester.interrupt(|requester| {
+            if let Some(ethernet) = &self.ethernet {
+                ethernet.leave_role(qp.qpn());
+            }
             let mut responder = lock(&qp.responder);
             self.reset_qp(qp, requester, &mut responder);
             requester.setup = Setup::default();

@@ -6,7 +6,7 @@ use refault_bus::dma::GpaRange;
 
 use crate::memory::access::{PageMiss, Stopped};
 use crate::memory::resolve::Ahead;
-use crate::qp::answer::Half;
+use crate::qp::answer::{Half, Waiter};
 pub(super) use crate::qp::refusal::Refusal;
 use crate::verbs::End;
 
@@ -68,6 +68,8 @@ pub(super) enum Leave {
     Ask(End, PageMiss),
     /// The same for a half of a queue pair that sends packets, and what it needs besides.
     AskFor(Half, PageMiss, Ahead),
+    /// The same for the receive request of a datagram, which is dropped.
+    AskForReceiver(PageMiss, Waiter),
 }
 
 /// How a turn ended.

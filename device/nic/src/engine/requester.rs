@@ -21,9 +21,11 @@ use crate::memory::access::{AccessError, PageMiss, Stopped};
 use crate::memory::resolve::Ahead;
 use crate::qp::Qp;
 use crate::qp::answer::{Half, Waiter};
+use crate::qp::attributes::Attributes;
 use crate::qp::requester::{Message, Requester};
+use crate::qp::setup::Setup;
 use crate::qp::stall::Wait;
-use crate::verbs::{End, Operation};
+use crate::verbs::{End, Operation, SendRequest};
 
 /// Turns that a queue pair gets at once if its worker has nothing else to do: queueing each of them costs a stream some
 /// 5 % of its speed.
@@ -93,6 +95,16 @@ impl Engine {
                     // The other half may have something to do.
                     continue;
                 }
+                Leave::AskForReceiver(miss, waiter) => {
+                    match turn.claim_for_receiver(worker, miss, waiter) {
+                        Ok(asks) => {
+                            drop(turn);
+                            self.send(worker, &asks);
+                        }
+                        Err(cause) => turn.lose_own_receive(waiter.ticket, cause),
+                    }
+                    continue;
+                }
             };
             // No guard is held while a page is asked for: the answer may come from inside.
             drop(turn);
@@ -152,6 +164,9 @@ impl Turn<'_, '_> {
         let state = self.qp.state();
         if self.is_in_packets(state) {
             return self.step_packets(state);
+        }
+        if self.take_frame(state)? {
+            return ControlFlow::Continue(());
         }
         match state {
             QPS_ERR => return ControlFlow::Break(Leave::End(self.flush())),
@@ -266,7 +281,7 @@ impl Turn<'_, '_> {
         let request = &mut active.insert(Message::NONE).request;
         let (layout, is_datagram) = (self.engine.layout, setup.is_datagram());
         match layout.send_request(&mut self.port, &setup.rings, *consumer, is_datagram, request) {
-            Ok(true) if !request.operation.fetches() || attributes.max_rd_atomic != 0 => {
+            Ok(true) if may_send(setup, attributes, request) => {
                 if sampling.is_near() {
                     self.sample();
                 }
@@ -318,21 +333,35 @@ impl Turn<'_, '_> {
     /// Claims a page that is missing, on behalf of the requester or of a datagram's receiver. Returns what must be asked
     /// for when the guard is left.
     fn claim(&mut self, worker: usize, end: End, miss: PageMiss) -> Result<Vec<Ask>, Cause> {
-        let drops = end == End::Remote && self.engine.drops_datagrams(self.requester);
-        let ahead = if drops { Ahead::default() } else { self.pages_ahead(end) };
+        if end == End::Remote && self.engine.drops_datagrams(self.requester) {
+            let Some(message) = &self.requester.active else { return Ok(Vec::new()) };
+            let (qpn, ticket) = (message.request.destination.qpn, message.receive_ticket);
+            return self.claim_for_receiver(worker, miss, Waiter { qpn, half: Half::Responder, ticket });
+        }
+        let ahead = self.pages_ahead(end);
         let Engine { faults, config, workers, .. } = self.engine;
         let fabric = self.port.fabric();
         let Requester { setup, active, stall, sampling, .. } = &mut *self.requester;
         let (qpn, half) = (setup.qpn, Half::Requester);
         let done = active.as_ref().map_or(0, |message| message.done);
-        let asker = Asker { faults, config, fabric, workers, worker, qpn, half, done, stall, sampling };
-        if !drops {
-            return asker.claim(end, miss, ahead);
-        }
-        let Some(message) = active else { return Ok(Vec::new()) };
-        let (qpn, ticket) = (message.request.destination.qpn, message.receive_ticket);
-        let receiver = Waiter { qpn, half: Half::Responder, ticket };
-        asker.claim_for_receiver(miss, receiver).map(Vec::from_iter)
+        Asker { faults, config, fabric, workers, worker, qpn, half, done, stall, sampling }
+            .claim(end, miss, ahead)
+    }
+
+    /// Claims a page for the receiver of a datagram. It waits for none: the datagram is dropped.
+    fn claim_for_receiver(
+        &mut self,
+        worker: usize,
+        miss: PageMiss,
+        receiver: Waiter,
+    ) -> Result<Vec<Ask>, Cause> {
+        let Engine { faults, config, workers, .. } = self.engine;
+        let fabric = self.port.fabric();
+        let Requester { setup, stall, sampling, .. } = &mut *self.requester;
+        let (qpn, half, done) = (setup.qpn, Half::Requester, 0);
+        Asker { faults, config, fabric, workers, worker, qpn, half, done, stall, sampling }
+            .claim_for_receiver(miss, receiver)
+            .map(Vec::from_iter)
     }
 
     /// The active request gets on.
@@ -350,4 +379,10 @@ impl Turn<'_, '_> {
             End::Remote => self.handover().pages_ahead(pages),
         }
     }
+}
+
+/// Whether a queue pair may send a request that is well formed.
+fn may_send(setup: &Setup, attributes: &Attributes, request: &SendRequest) -> bool {
+    let fetches = request.operation.fetches();
+    (!fetches || attributes.max_rd_atomic != 0) && (!setup.is_raw() || request.operation == Operation::Send)
 }

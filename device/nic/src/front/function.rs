@@ -13,7 +13,7 @@ use refault_pci::{ConfigEffect, Controls, Endpoint, Identity, MsixLayout};
 
 use super::Front;
 use super::registers::URGENT;
-use crate::config::NicConfig;
+use crate::config::{LinkLayer, NicConfig};
 use crate::engine::Engine;
 
 /// BAR of the registers.
@@ -23,8 +23,9 @@ const DOORBELLS: u8 = 2;
 /// BAR of the MSI-X table and pending bits.
 const VECTORS: u8 = 4;
 
-/// Network controller, InfiniBand.
-const CLASS: u32 = 0x02_07_00;
+/// Network controller: InfiniBand, or Ethernet (PCI Code and ID Assignment 1.15, 1.3).
+const INFINIBAND: u32 = 0x02_07_00;
+const ETHERNET: u32 = 0x02_00_00;
 
 /// Invalidations that the function accepts at once: as many as can be advertised, because none is queued.
 const INVALIDATE_QUEUE_DEPTH: u8 = 32;
@@ -34,7 +35,7 @@ pub(crate) fn endpoint(config: &NicConfig, msi: Arc<dyn MsiSink>) -> Endpoint {
     let identity = Identity {
         vendor: PCI_VENDOR_ID,
         device: PCI_DEVICE_ID,
-        class: CLASS,
+        class: if config.link == LinkLayer::InfiniBand { INFINIBAND } else { ETHERNET },
         revision: 1,
         subsystem_vendor: PCI_VENDOR_ID,
         subsystem: PCI_DEVICE_ID,

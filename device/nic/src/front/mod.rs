@@ -63,13 +63,16 @@ impl Front {
         let _lanes = self.lanes.each_ref().map(|lane| lock(lane));
         let mut objects = lock(&self.objects);
         self.registers.reset();
-        let Engine { config, memory, qps, cqs, srqs, events, faults, .. } = &self.engine;
+        let Engine { config, memory, qps, cqs, srqs, events, faults, ethernet, .. } = &self.engine;
         for qp in qps.iter() {
             self.engine.empty_qp(qp);
         }
         cqs.clear();
         srqs.clear();
         events.clear();
+        if let Some(port) = ethernet {
+            port.reset();
+        }
         *objects = Objects::new(config);
         memory.clear();
         faults.reset_events();

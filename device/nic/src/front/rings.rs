@@ -8,13 +8,15 @@ use refault_abi::codes::{
     OP_FLUSH, OP_RDMA_READ, OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, OP_SEND_IMM, Opcode,
 };
 use refault_abi::event::{
-    EQE_SIZE, EVENT_COMPLETION, EVENT_CQ_ERROR, EVENT_PAGE_FAULT, EVENT_QP, EVENT_SRQ, Eqe, FAULT_WRITE,
+    EQE_SIZE, EVENT_COMPLETION, EVENT_CQ_ERROR, EVENT_PAGE_FAULT, EVENT_PORT, EVENT_QP, EVENT_SRQ, Eqe,
+    FAULT_WRITE, PORT_EVENT_DOWN, PORT_EVENT_UP,
 };
 use refault_abi::queue::{
-    CQE_GRH, CQE_RECEIVE, CQE_SIZE, CQE_SOLICITED, CQE_WITH_IMM, Cqe, CqeFlags, MAX_INLINE, QpDoorbellRecord,
-    RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, Sge, SqWqe, SrqDoorbellRecord, WQE_FENCE, WQE_INLINE, WQE_SIGNALED,
-    WQE_SOLICITED,
+    CQE_GRH, CQE_IPV4, CQE_RECEIVE, CQE_SIZE, CQE_SOLICITED, CQE_VLAN, CQE_WITH_IMM, Cqe, CqeFlags,
+    MAX_INLINE, QpDoorbellRecord, RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, Sge, SqWqe, SrqDoorbellRecord, WQE_FENCE,
+    WQE_INLINE, WQE_SIGNALED, WQE_SOLICITED,
 };
+use refault_bus::bits::low_u8;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::cause::Cause;
@@ -24,9 +26,12 @@ use crate::memory::port::Port;
 use crate::queue::layout::{Ring, RingLayout, WorkRings};
 use crate::queue::phase;
 use crate::verbs::{
-    Completion, Data, Destination, Event, Flush, MAX_MESSAGE, Operation, PageFault, Piece, Pieces,
+    Completion, Data, Destination, Event, Flush, MAX_MESSAGE, Operation, PageFault, Path, Piece, Pieces,
     ReceiveRequest, SendRequest,
 };
+
+/// Number of the only port.
+const PORT: u32 = 1;
 
 /// Byte offsets in doorbell records.
 const RQ_PRODUCER: u64 = offset_of!(QpDoorbellRecord, rq_producer) as u64;
@@ -243,6 +248,20 @@ fn destination(wqe: &SqWqe) -> Destination {
         sl: wqe.sl,
         has_grh: wqe.has_grh != 0,
         gid,
+        path: path(wqe),
+    }
+}
+
+/// The path of a datagram on Ethernet.
+fn path(wqe: &SqWqe) -> Path {
+    let [m0, m1, m2, m3, m4, m5, sgid_index, hop_limit] = wqe.remote_addr.to_le_bytes();
+    Path {
+        dmac: [m0, m1, m2, m3, m4, m5],
+        sgid_index,
+        hop_limit,
+        traffic_class: low_u8(u64::from(wqe.rkey >> 20)),
+        source_port: wqe.source_port,
+        flow_label: wqe.rkey & 0xf_ffff,
     }
 }
 
@@ -262,8 +281,11 @@ fn encode_completion(completion: &Completion) -> Cqe {
         flags: flag(completion.immediate.is_some(), CQE_WITH_IMM)
             | flag(completion.is_receive, CQE_RECEIVE)
             | flag(completion.solicited, CQE_SOLICITED)
-            | flag(completion.with_grh, CQE_GRH),
+            | flag(completion.with_grh, CQE_GRH)
+            | flag(completion.by_ipv4, CQE_IPV4)
+            | flag(completion.vlan.is_some(), CQE_VLAN),
         sl: completion.sl,
+        vlan: completion.vlan.unwrap_or(0),
         src_lid: completion.src_lid,
         ..Cqe::new_zeroed()
     }
@@ -276,6 +298,7 @@ fn encode_event(event: &Event) -> Eqe {
         Event::CqError { cqn } => about(EVENT_CQ_ERROR, 0, cqn),
         Event::QueuePair { qpn, code } => about(EVENT_QP, code.0, qpn),
         Event::SharedQueue { srqn, code } => about(EVENT_SRQ, code.0, srqn),
+        Event::Port { up } => about(EVENT_PORT, if up { PORT_EVENT_UP.0 } else { PORT_EVENT_DOWN.0 }, PORT),
         Event::PageFault(PageFault { key, address, length, write, token }) => {
             let code = if write { FAULT_WRITE } else { 0 };
             Eqe { address, length, token, ..about(EVENT_PAGE_FAULT, code, key) }

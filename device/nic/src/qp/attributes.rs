@@ -7,7 +7,7 @@ use refault_abi::command::{
     QP_ATTR_RNR_RETRY, QP_ATTR_RQ_PSN, QP_ATTR_SQ_PSN, QP_ATTR_TIMEOUT,
 };
 
-use crate::verbs::SUPPORTED_RIGHTS;
+use crate::verbs::{Path, SUPPORTED_RIGHTS};
 
 /// Attributes as set so far; all zero in RESET.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,10 @@ pub(crate) struct Attributes {
     /// Reads and atomics in flight as responder.
     pub(crate) max_dest_rd_atomic: u8,
     pub(crate) qkey: u32,
+    /// Ethernet only.
+    pub(crate) path: Path,
+    /// Its path leads to the port itself: set by the device.
+    pub(crate) is_here: bool,
 }
 
 /// What the device has, for attributes to refer to.
@@ -49,6 +53,8 @@ pub(crate) struct Attributes {
 pub(crate) struct Limits {
     pub(crate) pkeys: u16,
     pub(crate) gids: u8,
+    /// A path must have a GID, as on Ethernet.
+    pub(crate) needs_grh: bool,
     pub(crate) max_rd_atomic: u8,
 }
 
@@ -74,8 +80,9 @@ impl Attributes {
             QP_ATTR_PKEY => pkey_index if change.pkey_index < limits.pkeys;
             QP_ATTR_PORT => port if change.port == 1;
             QP_ATTR_PATH_MTU => path_mtu if (1..=5).contains(&change.path_mtu);
-            QP_ATTR_AV => dest_lid, dest_gid, sgid_index, has_grh, sl
-                if change.has_grh <= 1 && change.sl < 16 && change.sgid_index < limits.gids;
+            QP_ATTR_AV => dest_lid, dest_gid, sgid_index, has_grh, sl, path
+                if change.has_grh <= 1 && change.sl < 16 && change.sgid_index < limits.gids
+                    && (!limits.needs_grh || change.has_grh == 1) && change.path.flow_label >> 20 == 0;
             QP_ATTR_DEST_QPN => dest_qpn if change.dest_qpn >> 24 == 0;
             QP_ATTR_RQ_PSN => rq_psn if change.rq_psn >> 24 == 0;
             QP_ATTR_SQ_PSN => sq_psn if change.sq_psn >> 24 == 0;
@@ -111,7 +118,7 @@ impl Attributes {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { pkeys: 1, gids: 1, max_rd_atomic: 16 };
+    const LIMITS: Limits = Limits { pkeys: 1, gids: 1, needs_grh: false, max_rd_atomic: 16 };
 
     #[test]
     fn only_named_fields_count() {

@@ -15,19 +15,30 @@ const MOST: usize = 256 << 20;
 pub(crate) struct FrameMemory {
     all: AtomicUsize,
     by_context: Box<[AtomicUsize]>,
+    /// Frames that wait in inboxes.
+    waiting: AtomicUsize,
 }
 
 impl FrameMemory {
     /// Nothing is taken, by any of so many contexts.
     pub(crate) fn new(contexts: u32) -> Self {
-        Self { all: AtomicUsize::new(0), by_context: (0..contexts).map(|_| AtomicUsize::new(0)).collect() }
+        Self {
+            all: AtomicUsize::new(0),
+            by_context: (0..contexts).map(|_| AtomicUsize::new(0)).collect(),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// How many frames wait in inboxes.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// A frame of `context`, unless that has its share.
     pub(crate) fn frame(
         self: &Arc<Self>,
         context: u32,
-        source: u32,
+        source: Source,
         cause: Option<Cause>,
         bytes: Vec<u8>,
     ) -> Option<Frame> {
@@ -45,17 +56,38 @@ impl FrameMemory {
     }
 }
 
-/// An Ethernet frame whose ICRC is not computed: it does not leave the device.
+/// Where a frame came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// From that queue pair of this device. A packet does not say so, but the device knows, and lets none pretend to be
+    /// another.
+    Own(u32),
+    /// From the wire: only addresses tell.
+    Wire,
+}
+
+/// An Ethernet frame that has arrived. Its ICRC was checked, or not computed.
 #[derive(Debug)]
 pub(crate) struct Frame {
     memory: Arc<FrameMemory>,
-    /// Slot of the sender's context.
+    /// Slot of the sender's context; of what came by the wire, the receiver's.
     context: u32,
-    /// The queue pair that sent it. A packet does not say so, but the device knows, and lets none pretend to be another.
-    pub(crate) source: u32,
+    pub(crate) source: Source,
     /// Why it is a refusal, more precisely than a NAK can say.
     pub(crate) cause: Option<Cause>,
     pub(crate) bytes: Vec<u8>,
+}
+
+impl Frame {
+    /// It waits in an inbox from now on.
+    pub(crate) fn begin_to_wait(&self) {
+        self.memory.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is taken from its inbox.
+    pub(crate) fn end_wait(&self) {
+        self.memory.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Frame {
@@ -73,7 +105,7 @@ mod tests {
     #[test]
     fn a_context_has_what_it_leaves_free_and_gets_it_back() {
         let memory = Arc::new(FrameMemory::new(3));
-        let take = |context| memory.frame(context, 1, None, Vec::with_capacity(1 << 20));
+        let take = |context| memory.frame(context, Source::Wire, None, Vec::with_capacity(1 << 20));
         let count = |context| std::iter::from_fn(|| take(context)).collect::<Vec<_>>();
         let first = count(0);
         assert_eq!(first.len(), MOST >> 21, "half");

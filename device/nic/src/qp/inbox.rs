@@ -23,6 +23,7 @@ impl Inbox {
         let mut frames = lock(&self.0);
         let has_room = frames.len() < MOST;
         if has_room {
+            frame.begin_to_wait();
             frames.push_back(frame);
         }
         has_room
@@ -30,7 +31,7 @@ impl Inbox {
 
     /// The next frame.
     pub(crate) fn take(&self) -> Option<Frame> {
-        lock(&self.0).pop_front()
+        lock(&self.0).pop_front().inspect(Frame::end_wait)
     }
 
     /// Whether a sender should wait.
@@ -40,6 +41,6 @@ impl Inbox {
 
     /// Drops all frames.
     pub(crate) fn clear(&self) {
-        *lock(&self.0) = VecDeque::new();
+        std::mem::take(&mut *lock(&self.0)).iter().for_each(Frame::end_wait);
     }
 }

@@ -20,7 +20,7 @@ pub(crate) mod state;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use refault_abi::codes::{QPS_ERR, QPS_RESET, QpState};
+use refault_abi::codes::{QPS_ERR, QPS_RESET, QpKind, QpState};
 
 use crate::ids::slot_of;
 use crate::qp::inbox::Inbox;
@@ -40,6 +40,8 @@ const RUNG_NOT_YET: u64 = 1;
 pub(crate) struct Qp {
     pub(crate) slot: Slot<Requester>,
     state: AtomicU8,
+    /// QPT_*.
+    kind: AtomicU8,
     /// Its context, on whose doorbell page it is rung.
     context: AtomicU32,
     send_cq: AtomicU32,
@@ -62,6 +64,10 @@ impl Qp {
         QpState(self.state.load(Ordering::Acquire))
     }
 
+    pub(crate) fn kind(&self) -> QpKind {
+        QpKind(self.kind.load(Ordering::Acquire))
+    }
+
     pub(crate) fn context(&self) -> u32 {
         self.context.load(Ordering::Acquire)
     }
@@ -74,6 +80,7 @@ impl Qp {
     /// Starts or, with the default, ends the queue pair. The caller holds both halves.
     pub(crate) fn occupy(&self, setup: &Setup) {
         self.state.store(QPS_RESET.0, Ordering::Release);
+        self.kind.store(setup.kind.0, Ordering::Release);
         self.context.store(setup.context, Ordering::Release);
         self.send_cq.store(setup.send_cq, Ordering::Release);
         self.recv_cq.store(setup.recv_cq, Ordering::Release);

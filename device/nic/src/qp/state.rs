@@ -2,7 +2,8 @@
 //! must and may carry (InfiniBand 1.4, 10.3.1; the kernel's `ib_modify_qp_is_ok` holds the same tables).
 
 use refault_abi::codes::{
-    QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, QPT_UD, QpKind, QpState,
+    QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, QPT_ETHERNET, QPT_GSI, QPT_UD, QpKind,
+    QpState,
 };
 use refault_abi::command::{
     QP_ATTR_ACCESS, QP_ATTR_AV, QP_ATTR_DEST_QPN, QP_ATTR_MAX_DEST_RD_ATOMIC, QP_ATTR_MAX_RD_ATOMIC,
@@ -83,10 +84,29 @@ fn connected_masks(from: QpState, to: QpState) -> Option<Masks> {
     Some(masks)
 }
 
+/// What the transition of a queue pair for Ethernet frames takes, or `None` if there is none.
+fn raw_masks(from: QpState, to: QpState) -> Option<Masks> {
+    match (from, to) {
+        (QPS_RESET, QPS_INIT) | (QPS_INIT, QPS_RTR) | (QPS_RTR, QPS_RTS) | (_, QPS_RESET | QPS_ERR) => {
+            (from.0 <= QPS_ERR.0).then_some(NOTHING)
+        }
+        _ => None,
+    }
+}
+
 /// Whether a queue pair of type `kind` in state `from` may go to `to` with the attributes in `mask`.
 pub(crate) fn may_change(kind: QpKind, from: QpState, to: QpState, mask: u32) -> bool {
     let given = mask & !QP_ATTR_STATE;
-    let masks = if kind == QPT_UD { datagram_masks(from, to) } else { connected_masks(from, to) };
+    let masks = match kind {
+        QPT_UD => datagram_masks(from, to),
+        // ib_mad names no port.
+        QPT_GSI => datagram_masks(from, to).map(|Masks { required, optional }| Masks {
+            required: required & !QP_ATTR_PORT,
+            optional: optional | QP_ATTR_PORT & required,
+        }),
+        QPT_ETHERNET => raw_masks(from, to),
+        _ => connected_masks(from, to),
+    };
     masks.is_some_and(|Masks { required, optional }| {
         given & required == required && given & !(required | optional) == 0
     })
@@ -118,6 +138,21 @@ mod tests {
             assert!(may(from, QPS_RESET, 0) && may(from, QPS_ERR, 0), "{from:?}");
         }
         assert!(!may(QpState(7), QPS_RESET, 0) && !may(QPS_ERR, QPS_RTS, 0));
+    }
+
+    #[test]
+    fn management_needs_no_port_and_frames_need_nothing() {
+        let may = |kind, from, to, mask| super::may_change(kind, from, to, mask);
+        let init = QP_ATTR_PKEY | QP_ATTR_QKEY;
+        assert!(
+            may(QPT_GSI, QPS_RESET, QPS_INIT, init) && may(QPT_GSI, QPS_RESET, QPS_INIT, init | QP_ATTR_PORT)
+        );
+        assert!(!may(QPT_GSI, QPS_RESET, QPS_INIT, QP_ATTR_PKEY));
+        assert!(
+            may(QPT_ETHERNET, QPS_RESET, QPS_INIT, QP_ATTR_STATE) && may(QPT_ETHERNET, QPS_RTR, QPS_RTS, 0)
+        );
+        assert!(!may(QPT_ETHERNET, QPS_RESET, QPS_RTS, 0) && !may(QPT_ETHERNET, QPS_RESET, QPS_INIT, init));
+        assert!(may(QPT_ETHERNET, QPS_SQE, QPS_ERR, 0) && !may(QPT_ETHERNET, QpState(7), QPS_RESET, 0));
     }
 
     const TO_RTR: u32 = QP_ATTR_AV

@@ -35,10 +35,10 @@ impl Turn<'_, '_> {
         let Some(arrived) = self.qp.inbox.take() else { return NOTHING };
         // Whatever it is, so that a turn ends though more come all the time.
         self.budget.spend(0);
-        if arrived.source != self.requester.attributes.dest_qpn {
+        let Ok(received) = frame::parse_unsealed(&arrived.bytes) else { return DONE };
+        if !self.is_from_peer(arrived.source, &received.envelope) {
             return DONE;
         }
-        let Ok(received) = frame::parse_unsealed(&arrived.bytes) else { return DONE };
         if received.packet.opcode.is_response() {
             let (packet, payload) = (received.packet, received.payload);
             return self.hear(&packet, payload, arrived.cause);

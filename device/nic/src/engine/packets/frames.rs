@@ -1,15 +1,19 @@
-//! Frames between queue pairs of one device.
+//! Frames of a connection: to a queue pair of the same device, or to the wire.
 
 use core::net::Ipv6Addr;
 use std::ops::Range;
 
 use refault_bus::sync::lock;
+use refault_bus::wire::EthernetFrame;
 use refault_roce::{Envelope, Packet, frame};
 
 use super::super::turn::Turn;
 use crate::cause::Cause;
 use crate::config::Loopback;
+use crate::ethernet::FrameCounters;
 use crate::qp::Qp;
+use crate::qp::attributes::Attributes;
+use crate::qp::frames::Source;
 
 impl<'e> Turn<'e, '_> {
     /// The queue pair at the other end, if it is there.
@@ -19,21 +23,60 @@ impl<'e> Turn<'e, '_> {
 
     /// Whether the other end should work before it gets more.
     pub(super) fn is_receiver_crowded(&self) -> bool {
-        self.receiver().is_some_and(|receiver| receiver.inbox.is_crowded())
+        match &self.engine.ethernet {
+            Some(port) if !self.requester.attributes.is_here => !port.is_ready(),
+            _ => self.receiver().is_some_and(|receiver| receiver.inbox.is_crowded()),
+        }
+    }
+
+    /// Whether a packet comes from the other end.
+    pub(super) fn is_from_peer(&self, source: Source, envelope: &Envelope) -> bool {
+        let Attributes { dest_qpn, dest_gid, path, is_here, .. } = &self.requester.attributes;
+        match (source, &self.engine.ethernet) {
+            (Source::Own(qpn), _) => *is_here && qpn == *dest_qpn,
+            (Source::Wire, Some(port)) => {
+                let (from, _) = envelope.addresses.gids();
+                let is_peer = from.octets() == *dest_gid && port.is_for(envelope, Some(path.sgid_index));
+                if !is_peer {
+                    FrameCounters::count(&port.counters.unexpected);
+                }
+                is_peer && !is_here
+            }
+            (Source::Wire, None) => false,
+        }
     }
 
     /// A frame of this packet with room for a payload of `length` bytes, and where that is.
     pub(super) fn frame(&self, packet: &Packet, length: usize) -> (Vec<u8>, Range<usize>) {
-        // Both ends are the port's own address.
-        let gid = Ipv6Addr::from(self.engine.config.gid());
         let mut bytes = Vec::new();
-        let place = frame::begin(&mut bytes, &Envelope::v6(gid, gid), packet, length).unwrap_or_default();
+        let place = frame::begin(&mut bytes, &self.envelope(), packet, length).unwrap_or_default();
         (bytes, place)
+    }
+
+    /// What carries packets to the other end.
+    fn envelope(&self) -> Envelope {
+        let Attributes { path, dest_gid, .. } = &self.requester.attributes;
+        match &self.engine.ethernet {
+            // Without a GID to send from it goes to no MAC address.
+            Some(port) => port
+                .envelope(path, Ipv6Addr::from(*dest_gid))
+                .unwrap_or(Envelope::v6(Ipv6Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)),
+            None => {
+                // Both ends are the port's own address.
+                let gid = Ipv6Addr::from(self.engine.config.gid());
+                Envelope::v6(gid, gid)
+            }
+        }
     }
 
     /// Sends a frame, which may be lost. `cause` says more about a refusal.
     pub(super) fn transmit(&mut self, bytes: Vec<u8>, cause: Option<Cause>) {
-        let sent = !self.loses_frame() && self.put(bytes, cause);
+        let sent = match &self.engine.ethernet {
+            Some(port) if !self.requester.attributes.is_here => {
+                self.engine.emit(port, EthernetFrame { bytes, sealed: false })
+            }
+            _ => !self.loses_frame() && self.put(bytes, cause),
+        };
         let stats = &mut self.port.shard().stats;
         stats.packets += 1;
         stats.packets_lost += u64::from(!sent);
@@ -46,7 +89,7 @@ impl<'e> Turn<'e, '_> {
         if lock(&receiver.responder).peer_qpn != source {
             return false;
         }
-        let frame = self.engine.frames.frame(self.requester.setup.context, source, cause, bytes);
+        let frame = self.engine.frames.frame(self.requester.setup.context, Source::Own(source), cause, bytes);
         let taken = frame.is_some_and(|frame| receiver.inbox.put(frame));
         self.engine.workers.schedule(receiver);
         taken

@@ -42,8 +42,10 @@ const AGAIN: ControlFlow<Leave> = ControlFlow::Break(Leave::End(TurnEnd::Again))
 impl Turn<'_, '_> {
     /// Whether the queue pair's packets are to be served in this state.
     pub(super) fn is_in_packets(&self, state: QpState) -> bool {
-        let in_packets = matches!(self.engine.config.loopback, Loopback::Packets { .. });
-        in_packets && !self.requester.setup.is_datagram() && matches!(state, QPS_RTR | QPS_RTS | QPS_SQD)
+        let Requester { setup, attributes, .. } = &*self.requester;
+        let leaves = self.engine.ethernet.is_some() && !attributes.is_here;
+        let in_packets = leaves || matches!(self.engine.config.loopback, Loopback::Packets { .. });
+        in_packets && setup.is_connected() && matches!(state, QPS_RTR | QPS_RTS | QPS_SQD)
     }
 
     /// One step.

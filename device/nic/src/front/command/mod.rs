@@ -1,6 +1,7 @@
 //! Commands: how the kernel driver creates, changes and destroys objects.
 
 mod context;
+mod ethernet;
 mod mr;
 pub(crate) mod objects;
 mod pages;
@@ -16,8 +17,8 @@ use refault_abi::command::{
     CMD_CREATE_CQ, CMD_CREATE_EQ, CMD_CREATE_MR, CMD_CREATE_PD, CMD_CREATE_QP, CMD_CREATE_SRQ,
     CMD_DESTROY_CONTEXT, CMD_DESTROY_CQ, CMD_DESTROY_EQ, CMD_DESTROY_MR, CMD_DESTROY_PD, CMD_DESTROY_QP,
     CMD_DESTROY_SRQ, CMD_INVALIDATE_MR, CMD_MODIFY_CQ, CMD_MODIFY_QP, CMD_QUERY_DEVICE, CMD_QUERY_QP,
-    CMD_QUERY_SRQ, CMD_RESUME_FAULT, CMD_REVOKE_MR, CMD_STOP_CONTEXT, CommandRequest, CommandResponse,
-    DeviceCaps, ObjectId, STATUS_OK,
+    CMD_QUERY_SRQ, CMD_RESUME_FAULT, CMD_REVOKE_MR, CMD_SET_GID, CMD_SET_PORT, CMD_STOP_CONTEXT,
+    CommandRequest, CommandResponse, DeviceCaps, ObjectId, STATUS_OK,
 };
 use refault_bus::Iova;
 use refault_bus::sync::lock;
@@ -39,7 +40,7 @@ const DEVICE_VERSION: u64 = 1;
 pub(crate) const MAX_RD_ATOMIC: u8 = 16;
 /// Entries of the P_Key table.
 pub(crate) const PKEYS: u16 = 1;
-/// Entries of the GID table.
+/// Entries of the GID table of an InfiniBand port.
 pub(crate) const GIDS: u8 = 1;
 
 impl Front {
@@ -142,6 +143,8 @@ impl Front {
             (0, CMD_ARM_SRQ) => self.arm_srq(worker, &body(b)?),
             (0, CMD_QUERY_SRQ) => self.query_srq(id()?),
             (0, CMD_DESTROY_QP) => self.destroy_qp(id()?),
+            (0, CMD_SET_GID) => self.set_gid(&body(b)?),
+            (0, CMD_SET_PORT) => self.set_port(&mut objects(), &body(b)?),
             _ => Err(Refused::BadOpcode),
         }
     }
@@ -163,14 +166,14 @@ impl Front {
             max_context: config.max_context,
             max_eq: refault_abi::regs::MAX_EQS,
             max_rd_atomic: u32::from(MAX_RD_ATOMIC),
-            features: features | persistent,
-            lid: config.lid,
+            features: features | persistent | self.port_features(),
+            lid: if self.engine.ethernet.is_some() { 0 } else { config.lid },
             pkeys: PKEYS,
-            gids: u16::from(GIDS),
+            gids: u16::from(self.gids()),
             page_requests: config.page_request_credits,
             page_faults: config.page_fault_credits,
             max_srq: config.max_srq,
-            ..DeviceCaps::default()
+            ..self.port_caps()
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Queue pairs.
 
-use refault_abi::codes::{QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPT_RC, QPT_UD, QpState};
+use refault_abi::codes::{
+    QPS_ERR, QPS_INIT, QPS_RESET, QPS_RTR, QPS_RTS, QPS_SQD, QPT_ETHERNET, QPT_GSI, QPT_RC, QPT_UD, QpState,
+};
 use refault_abi::command::{CreateQp, ModifyQp, QP_ATTR_STATE, QpSnapshot};
 use refault_abi::queue::{MAX_LOG_WQES, RQ_WQE_SIZE, SQ_WQE_SIZE};
 use refault_bus::sync::lock;
 
 use super::objects::{Objects, QpRecord};
 use super::reply::{DONE, Refused, Reply, created, reply};
-use super::{GIDS, MAX_RD_ATOMIC, PKEYS};
+use super::{MAX_RD_ATOMIC, PKEYS};
 use crate::front::Front;
 use crate::qp::Qp;
 use crate::qp::attributes::{Attributes, Limits};
@@ -16,17 +18,16 @@ use crate::qp::responder::Responder;
 use crate::qp::setup::Setup;
 use crate::qp::state::may_change;
 use crate::queue::layout::WorkRings;
-use crate::verbs::Event;
+use crate::verbs::{Event, Path};
 
 /// Alignment of receive ring and doorbell record, and the record's size.
 const RECORD: u32 = 128;
-
-const LIMITS: Limits = Limits { pkeys: PKEYS, gids: GIDS, max_rd_atomic: MAX_RD_ATOMIC };
 
 impl Front {
     pub(super) fn create_qp(&self, worker: usize, objects: &mut Objects, command: &CreateQp) -> Reply {
         let CreateQp { pd, send_cq, recv_cq, eqn, .. } = *command;
         let context = context_of_qp(objects, command)?;
+        self.check_kind(command)?;
         let rings = self.qp_rings(worker, command)?;
         let qpn = objects.qps.insert(QpRecord { pd, cqs: [send_cq, recv_cq], eqn, srqn: command.srqn })?;
         let setup = Setup {
@@ -45,6 +46,10 @@ impl Front {
             objects.qps.remove(qpn)?;
             return Err(Refused::NoResources);
         };
+        if !self.take_role(&setup) {
+            objects.qps.remove(qpn)?;
+            return Err(Refused::Busy);
+        }
         qp.slot.requester.interrupt(|requester| {
             *requester = Requester { setup, ..Default::default() };
             *lock(&qp.responder) = Responder { setup, ..Default::default() };
@@ -58,6 +63,26 @@ impl Front {
         }
         *objects.eqs.find(eqn)? += 1;
         created(qpn)
+    }
+
+    /// Whether the port has queue pairs of that kind.
+    fn check_kind(&self, command: &CreateQp) -> Result<(), Refused> {
+        let port = self.engine.ethernet.as_ref();
+        let has_roce = port.is_none_or(|port| port.has_roce);
+        let fits = match command.kind {
+            QPT_RC | QPT_UD => has_roce,
+            QPT_GSI => port.is_some() && has_roce,
+            QPT_ETHERNET => port.is_some() && command.srqn == 0,
+            _ => false,
+        };
+        if fits { Ok(()) } else { Err(Refused::BadParameter) }
+    }
+
+    /// Gives a queue pair for management or frames its role at the port; `false` if another has it.
+    fn take_role(&self, setup: &Setup) -> bool {
+        let takes = setup.is_raw() || setup.kind == QPT_GSI;
+        let port = self.engine.ethernet.as_ref().filter(|_| takes);
+        port.is_none_or(|port| port.take_role(setup.is_raw(), setup.qpn))
     }
 
     /// Checks that send ring, receive ring and doorbell record lie in this order, inside the buffer.
@@ -99,6 +124,11 @@ impl Front {
         DONE
     }
 
+    fn limits(&self) -> Limits {
+        let needs_grh = self.engine.ethernet.is_some();
+        Limits { pkeys: PKEYS, gids: self.gids(), needs_grh, max_rd_atomic: MAX_RD_ATOMIC }
+    }
+
     /// Whether a context's queue pairs stay in ERR or RESET.
     fn is_stopped(&self, context: u32) -> Result<bool, Refused> {
         Ok(lock(&self.objects).contexts.find(context)?.stopped)
@@ -121,8 +151,9 @@ impl Front {
         }
         let attributes = requester
             .attributes
-            .with(&decode(command), command.mask, &LIMITS)
+            .with(&decode(command), command.mask, &self.limits())
             .ok_or(Refused::BadParameter)?;
+        let attributes = Attributes { is_here: self.engine.leads_here(&attributes), ..attributes };
         match to {
             QPS_RESET => self.engine.reset_qp(qp, requester, &mut responder),
             // If its state has changed, it changed to ERR.
@@ -131,7 +162,7 @@ impl Front {
             _ => apply(&attributes, requester, &mut responder),
         }
         requester.draining = to == QPS_SQD && (requester.draining || from == QPS_RTS);
-        let connected = !requester.setup.is_datagram();
+        let connected = requester.setup.is_connected();
         Ok((connected && (from, to) == (QPS_INIT, QPS_RTR)).then_some(attributes.dest_qpn))
     }
 
@@ -185,8 +216,7 @@ fn context_of_qp(objects: &mut Objects, command: &CreateQp) -> Result<u32, Refus
             objects.context_of(pd)?.0 == context
         }
     };
-    let known = matches!(command.kind, QPT_RC | QPT_UD);
-    if !same_owner || !shared || !known || command.signal_all > 1 {
+    if !same_owner || !shared || command.signal_all > 1 {
         return Err(Refused::BadParameter);
     }
     if owner.stopped {
@@ -227,6 +257,15 @@ fn decode(command: &ModifyQp) -> Attributes {
         max_rd_atomic: command.max_rd_atomic,
         max_dest_rd_atomic: command.max_dest_rd_atomic,
         qkey: command.qkey,
+        path: Path {
+            dmac: command.dmac,
+            sgid_index: command.sgid_index,
+            hop_limit: command.hop_limit,
+            traffic_class: command.traffic_class,
+            source_port: command.source_port,
+            flow_label: command.flow_label,
+        },
+        is_here: false,
     }
 }
 
@@ -254,6 +293,11 @@ fn encode(attributes: &Attributes, qpn: u32, state: QpState) -> ModifyQp {
         max_rd_atomic: attributes.max_rd_atomic,
         max_dest_rd_atomic: attributes.max_dest_rd_atomic,
         qkey: attributes.qkey,
+        flow_label: attributes.path.flow_label,
+        dmac: attributes.path.dmac,
+        hop_limit: attributes.path.hop_limit,
+        traffic_class: attributes.path.traffic_class,
+        source_port: attributes.path.source_port,
         ..ModifyQp::default()
     }
 }
