@@ -3,6 +3,7 @@
 mod commands;
 mod datagrams;
 mod errors;
+mod ethernet;
 mod events;
 mod faults;
 mod flush;
