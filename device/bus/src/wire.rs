@@ -17,6 +17,11 @@ pub trait Wire: Send + Sync {
     /// Sends a frame, or drops it.
     fn send(&self, frame: EthernetFrame);
 
+    /// The port gives a signal from now on, or none: the far end hears of it by [`WirePort::set_carrier`].
+    fn set_signal(&self, on: bool) {
+        let _ = on;
+    }
+
     /// Whether the far end keeps up: with `false` a port had better wait with its next frame, as after a PAUSE frame
     /// (IEEE 802.3, annex 31B).
     fn is_ready(&self) -> bool {

@@ -166,6 +166,7 @@ impl EthernetPort {
 
     /// As it was made, but for its wire and the signal on it.
     pub(crate) fn reset(&self) {
+        self.set_signal(false);
         let mac = self.mac;
         self.change(|state| {
             state.setting = PortSetting { mac, up: false, promiscuous: false, eqn: 0 };
@@ -194,6 +195,13 @@ impl EthernetPort {
 
     pub(crate) fn set(&self, setting: PortSetting) {
         self.change(|state| state.setting = setting);
+        self.set_signal(setting.up);
+    }
+
+    fn set_signal(&self, on: bool) {
+        if let Some(wire) = self.wire.get() {
+            wire.set_signal(on);
+        }
     }
 
     /// Sets or empties an entry of the GID table; `false` if there is none of that number.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use modules::{Modules, circles};
 
 /// Our crates, where they live, and which of ours each may import.
-const CRATES: [(&str, &str, &[&str]); 22] = [
+const CRATES: [(&str, &str, &[&str]); 23] = [
     ("refault-bus", "device/bus", &[]),
     ("refault-pci", "device/pci", &["bus"]),
     ("refault-roce", "device/roce", &[]),
@@ -25,6 +25,7 @@ const CRATES: [(&str, &str, &[&str]); 22] = [
     ("refault-vfio-user", "vmm/vfio-user", &[]),
     ("refault-os", "vmm/os", &[]),
     ("refault-timing", "vmm/timing", &[]),
+    ("refault-net", "vmm/net", &["bus", "roce", "os"]),
     ("refault-rig", "vmm/rig", &["bus", "pci", "nic", "iommu", "abi", "model", "os", "timing"]),
     ("refault-observe", "vmm/observe", &["bus", "nic", "iommu", "abi", "os", "rig"]),
     ("refault-lab", "vmm/lab", &["bus", "nic", "iommu", "abi", "model", "timing", "rig", "observe"]),

@@ -15,6 +15,7 @@ pub mod signals;
 pub mod speed;
 pub mod stop;
 pub mod syscalls;
+pub mod tap;
 pub mod terminal;
 pub mod tools;
 
