@@ -212,6 +212,8 @@ pub(crate) struct SendRequest {
     /// It waits for the READs and atomics before it.
     pub(crate) fence: bool,
     pub(crate) immediate: Option<u32>,
+    /// A SEND: a key that the receiver is to invalidate.
+    pub(crate) invalidate: Option<u32>,
     /// Bytes of the message.
     pub(crate) length: u32,
     pub(crate) data: Data,
@@ -232,6 +234,7 @@ impl SendRequest {
         solicited: false,
         fence: false,
         immediate: None,
+        invalidate: None,
         length: 0,
         data: Data::Pieces(Pieces::NONE),
         remote_addr: 0,

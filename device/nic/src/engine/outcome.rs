@@ -4,11 +4,15 @@ use std::ops::ControlFlow;
 
 use refault_bus::dma::GpaRange;
 
+use crate::cause::Cause;
 use crate::memory::access::{PageMiss, Stopped};
 use crate::memory::resolve::Ahead;
 use crate::qp::answer::{Half, Waiter};
 pub(super) use crate::qp::refusal::Refusal;
 use crate::verbs::End;
+
+/// A refusal of what this device does not do.
+pub(super) const UNSUPPORTED: Refusal = Refusal::Request(Cause::Rights);
 
 /// What a step of a request has done: what an acknowledgement, or its absence, would say to the requester.
 #[derive(Clone, Debug, PartialEq, Eq)]

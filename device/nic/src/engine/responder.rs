@@ -6,7 +6,7 @@ use refault_abi::codes::{WC_LOC_LEN_ERR, WC_LOC_QP_OP_ERR};
 use refault_abi::event::{QP_EVENT_ACCESS_ERROR, QP_EVENT_REQUEST_ERROR};
 
 use super::Engine;
-use super::outcome::{Outcome, Refusal, Step, step};
+use super::outcome::{Outcome, Refusal, Step, UNSUPPORTED, step};
 use crate::cause::Cause;
 use crate::memory::access::Stopped;
 use crate::memory::copy;
@@ -72,6 +72,10 @@ impl Delivery<'_, '_> {
     /// SEND: from the requester's list into the receive request's.
     fn send(&mut self) -> Step {
         self.check_local(false)?;
+        if self.ends.message.request.invalidate.is_some() {
+            // No region's key can be invalidated by its peer.
+            return ControlFlow::Break(UNSUPPORTED.into());
+        }
         if self.ends.responder.current.is_none() {
             // The first step of the message, or the responder was reset since: start with the first byte.
             self.ends.message.done = 0;

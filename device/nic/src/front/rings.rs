@@ -5,7 +5,8 @@ use std::sync::atomic::{Ordering, fence};
 
 use refault_abi::codes::{
     CAUSE_NONE, FLUSH_GLOBAL, FLUSH_PERSISTENT, FLUSH_RANGE, OP_ATOMIC_WRITE, OP_COMPARE_SWAP, OP_FETCH_ADD,
-    OP_FLUSH, OP_RDMA_READ, OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, OP_SEND_IMM, Opcode,
+    OP_FLUSH, OP_RDMA_READ, OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, OP_SEND_IMM, OP_SEND_INVALIDATE,
+    Opcode,
 };
 use refault_abi::event::{
     EQE_SIZE, EVENT_COMPLETION, EVENT_CQ_ERROR, EVENT_PAGE_FAULT, EVENT_PORT, EVENT_QP, EVENT_SRQ, Eqe,
@@ -161,7 +162,8 @@ fn piece(sge: &Sge) -> Piece {
 /// Decodes all of a send request but its identity into an empty one; `None` if it is malformed, and nothing is changed.
 fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<()> {
     let operation = operation(wqe)?;
-    if is_datagram && (operation != Operation::Send || wqe.has_grh > 1 || wqe.sl > 15) {
+    let invalidates = wqe.opcode == OP_SEND_INVALIDATE;
+    if is_datagram && (operation != Operation::Send || invalidates || wqe.has_grh > 1 || wqe.sl > 15) {
         return None;
     }
     let inline = wqe.flags.contains(WQE_INLINE);
@@ -180,6 +182,7 @@ fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<(
     request.fence = wqe.flags.contains(WQE_FENCE);
     let with_immediate = matches!(wqe.opcode, OP_SEND_IMM | OP_RDMA_WRITE_IMM);
     request.immediate = with_immediate.then_some(wqe.imm);
+    request.invalidate = invalidates.then_some(wqe.imm);
     request.length = length;
     if inline {
         request.data = inline_data(wqe);
@@ -195,7 +198,7 @@ fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<(
 
 fn operation(wqe: &SqWqe) -> Option<Operation> {
     Some(match wqe.opcode {
-        OP_SEND | OP_SEND_IMM => Operation::Send,
+        OP_SEND | OP_SEND_IMM | OP_SEND_INVALIDATE => Operation::Send,
         OP_RDMA_WRITE => Operation::Write,
         OP_RDMA_WRITE_IMM => Operation::WriteImm,
         OP_RDMA_READ => Operation::Read,
@@ -334,7 +337,7 @@ mod tests {
             ..SqWqe::default()
         };
         for bad in [
-            wqe(Opcode(9), &[]),
+            wqe(Opcode(10), &[]),
             wqe(OP_FLUSH, &[]),
             SqWqe { imm: FLUSH_GLOBAL | 1 << 9, ..wqe(OP_FLUSH, &[]) },
             SqWqe { imm: FLUSH_RANGE, ..wqe(OP_FLUSH, &[]) },
@@ -360,7 +363,8 @@ mod tests {
     fn a_datagram_is_a_send() {
         assert!(decode(&wqe(OP_SEND_IMM, &[5]), true).is_some());
         let bad_path = [SqWqe { has_grh: 2, ..SqWqe::default() }, SqWqe { sl: 16, ..SqWqe::default() }];
-        let operations = [OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_RDMA_READ].map(|opcode| wqe(opcode, &[]));
+        let operations = [OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_RDMA_READ, OP_SEND_INVALIDATE]
+            .map(|opcode| wqe(opcode, &[]));
         for bad in bad_path.into_iter().chain(operations) {
             assert!(decode(&bad, false).is_some(), "{bad:?}");
             assert!(decode(&bad, true).is_none(), "{bad:?}");

@@ -3,9 +3,9 @@
 use refault_abi::codes::{
     ACCESS_REMOTE_READ, CAUSE_ALIGNMENT, CAUSE_BLOCKED, CAUSE_BOUNDS, CAUSE_KEY, CAUSE_NONE,
     CAUSE_NOT_MEMORY, CAUSE_REVOKED, CAUSE_RIGHTS, OP_COMPARE_SWAP, OP_FETCH_ADD, OP_RDMA_READ,
-    OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, Opcode, QPS_ERR, QPS_RESET, QPS_RTR, QPS_RTS, WC_LOC_LEN_ERR,
-    WC_LOC_PROT_ERR, WC_LOC_QP_OP_ERR, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR, WC_REM_OP_ERR,
-    WC_RETRY_EXC_ERR, WC_RNR_RETRY_EXC_ERR, WC_SUCCESS, WC_WR_FLUSH_ERR, WcStatus,
+    OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, OP_SEND_INVALIDATE, Opcode, QPS_ERR, QPS_RESET, QPS_RTR,
+    QPS_RTS, WC_LOC_LEN_ERR, WC_LOC_PROT_ERR, WC_LOC_QP_OP_ERR, WC_REM_ACCESS_ERR, WC_REM_INV_REQ_ERR,
+    WC_REM_OP_ERR, WC_RETRY_EXC_ERR, WC_RNR_RETRY_EXC_ERR, WC_SUCCESS, WC_WR_FLUSH_ERR, WcStatus,
 };
 use refault_abi::command::{CMD_DESTROY_CQ, CMD_DESTROY_MR, CMD_REVOKE_MR, ModifyQp};
 use refault_abi::event::{
@@ -49,6 +49,16 @@ fn a_remote_access_that_breaks_the_rules_fails_both_ends() {
         assert_eq!(pair.b.state(&pair.bench), QPS_ERR);
         assert_eq!(pair.eq.drain(&pair.bench), [(EVENT_QP, QP_EVENT_ACCESS_ERROR.0, pair.b.qpn)]);
     }
+}
+
+#[test]
+fn a_key_that_the_peer_cannot_invalidate_is_an_invalid_request() {
+    let mut pair = Pair::new();
+    pair.b.receive(&pair.bench, 5, &[sge(pair.to, 100, pair.rkey)]);
+    let send = SqWqe { imm: pair.rkey, ..request(OP_SEND_INVALIDATE, 1, &[pair.source(0, 100)]) };
+    pair.run(&send);
+    assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_INV_REQ_ERR).wr_id, 1);
+    assert_eq!(pair.b.state(&pair.bench), QPS_ERR);
 }
 
 #[test]

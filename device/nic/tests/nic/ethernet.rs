@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use refault_abi::codes::{
-    OP_RDMA_READ, OP_SEND, QPS_ERR, QPS_INIT, QPS_RTR, QPS_RTS, QPT_ETHERNET, QPT_GSI, QPT_RC, QPT_UD,
-    QpKind, WC_RETRY_EXC_ERR, WC_SUCCESS,
+    OP_RDMA_READ, OP_SEND, OP_SEND_INVALIDATE, QPS_ERR, QPS_INIT, QPS_RTR, QPS_RTS, QPT_ETHERNET, QPT_GSI,
+    QPT_RC, QPT_UD, QpKind, WC_RETRY_EXC_ERR, WC_SUCCESS,
 };
 use refault_abi::command::{
     CAP_ETHERNET, CAP_ROCE, CMD_CREATE_QP, CMD_QUERY_DEVICE, CMD_SET_GID, CMD_SET_PORT, CreateQp, DeviceCaps,
@@ -265,6 +265,21 @@ fn a_page_that_is_missing_at_the_far_end_is_asked_for_there() {
     settle([&one, &two]);
     one.pair.cq_a.expect(&one.pair.bench, WC_SUCCESS);
     assert_eq!(two.pair.bench.bytes(page, 100), one.pair.bench.bytes(one.pair.from, 100));
+}
+
+#[test]
+fn a_send_may_name_a_key_to_invalidate() {
+    let (mut one, two) = connected();
+    let send = SqWqe { imm: 0x1234_5601, ..request(OP_SEND_INVALIDATE, 1, &[one.pair.source(0, 1500)]) };
+    one.pair.a.send(&one.pair.bench, &send);
+    let mut seen = Vec::new();
+    settle_with([&one, &two], |frame| {
+        let packet = frame::parse_unsealed(&frame.bytes).unwrap().packet;
+        seen.push((packet.opcode.operation(), packet.opcode.place(), packet.invalidate));
+        None
+    });
+    let last = (Operation::SendInvalidate, Place::Last, 0x1234_5601);
+    assert_eq!(seen, [(Operation::Send, Place::First, 0), last]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use refault_abi::codes::{QPS_RTR, QPS_RTS, QPS_SQD, QpState, WC_LOC_PROT_ERR};
 use refault_bus::sync::lock;
 
-use super::outcome::{Leave, Refusal, TurnEnd};
+use super::outcome::{Leave, TurnEnd, UNSUPPORTED};
 use super::turn::Turn;
 use super::waiting::Waited;
 use crate::cause::Cause;
@@ -276,6 +276,3 @@ impl Turn<'_, '_> {
         self.requester.connection.as_ref().is_some_and(|connection| !connection.posted.is_empty())
     }
 }
-
-/// A refusal of what this device does not do.
-const UNSUPPORTED: Refusal = Refusal::Request(Cause::Rights);

@@ -125,7 +125,10 @@ fn transport_request(request: &SendRequest) -> Request {
     // As the program gave them: the front end's word has them in the guest's order.
     let immediate = request.immediate.map(u32::to_le_bytes);
     let verb = match request.operation {
-        Operation::Send => Verb::Send { immediate },
+        Operation::Send => match request.invalidate {
+            Some(key) => Verb::SendInvalidate { key },
+            None => Verb::Send { immediate },
+        },
         Operation::Write | Operation::WriteImm => Verb::Write { address, key, immediate },
         Operation::Read => Verb::Read { address, key },
         Operation::CompareSwap { expected, new } => {
