@@ -65,8 +65,8 @@ static void set_up(struct bench *bench, const char *device)
 	for (int i = 0; i < MOST; i++) {
 		bench->senders[i] = verbs_create_qp(&bench->port, bench->cq, PAGES);
 		bench->receivers[i] = verbs_create_qp(&bench->port, bench->cq, 1);
-		if (!verbs_connect_qp(&bench->port, bench->senders[i], bench->receivers[i]->qp_num) ||
-		    !verbs_connect_qp(&bench->port, bench->receivers[i], bench->senders[i]->qp_num))
+		if (!verbs_connect_qp(&bench->port, &bench->port, bench->senders[i], bench->receivers[i]->qp_num) ||
+		    !verbs_connect_qp(&bench->port, &bench->port, bench->receivers[i], bench->senders[i]->qp_num))
 			die("queue pairs cannot be connected: %s", strerror(errno));
 	}
 	bench->pages = anonymous(PAGES * BLOCK);

@@ -77,7 +77,7 @@ static struct ibv_qp *make_qp(struct verbs_port *port, struct ibv_cq **cq)
 
 static void connect_to(struct verbs_port *port, struct ibv_qp *qp, uint32_t peer)
 {
-	if (!verbs_connect_qp(port, qp, peer))
+	if (!verbs_connect_qp(port, port, qp, peer))
 		die("the queue pair cannot be connected: %s", strerror(errno));
 }
 

@@ -206,7 +206,7 @@ static void reconnect(struct verbs_port *port, struct pairs *pairs)
 	if (rng_below(&rng, 2)) {
 		pairs_recover(pairs, pair);
 	} else if (verbs_reset_qp(pairs->senders[pair])) {
-		verbs_connect_qp(port, pairs->senders[pair], secrets->qpn + (uint32_t)rng_below(&rng, 2));
+		verbs_connect_qp(port, port, pairs->senders[pair], secrets->qpn + (uint32_t)rng_below(&rng, 2));
 	}
 }
 
@@ -247,7 +247,7 @@ static void attack(uint64_t seed)
 	freopen("/dev/null", "w", stderr);
 	rng.state = seed;
 	verbs_open_port(&port, NULL);
-	pairs_open(&pairs, &port, 2, 16);
+	pairs_open(&pairs, &port, &port, 2, 16);
 	memory = (char *)syscall(SYS_mmap, NULL, 2 * BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	mr = verbs_on_demand_mr(&port, memory, 2 * BUFFER, IBV_ACCESS_REMOTE_READ);
 	spoiling = true;
@@ -291,7 +291,7 @@ static void be_honest(void)
 	struct ibv_mr *mr;
 
 	verbs_open_port(&port, NULL);
-	pairs_open(&pairs, &port, 1, 4);
+	pairs_open(&pairs, &port, &port, 1, 4);
 	mr = verbs_on_demand_mr(&port, memory, 2 * BUFFER, IBV_ACCESS_REMOTE_READ);
 	secrets->at = (uintptr_t)memory + BUFFER;
 	secrets->rkey = mr->rkey;

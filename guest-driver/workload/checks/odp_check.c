@@ -42,7 +42,7 @@ static void connect_both(void)
 		if (!verbs_reset_qp(qps[i]))
 			die("a queue pair cannot be reset");
 	for (int i = 0; i < 2; i++)
-		if (!verbs_connect_qp(&port, qps[i], qps[!i]->qp_num))
+		if (!verbs_connect_qp(&port, &port, qps[i], qps[!i]->qp_num))
 			die("the queue pairs cannot be connected");
 }
 

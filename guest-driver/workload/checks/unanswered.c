@@ -127,7 +127,7 @@ static void own(void)
 	if (file == MAP_FAILED || memory == MAP_FAILED)
 		die("no mappings: %s", strerror(errno));
 	verbs_open_port(&port, NULL);
-	pairs_open(&pairs, &port, 2, BYTES / BLOCK);
+	pairs_open(&pairs, &port, &port, 2, BYTES / BLOCK);
 	missing = verbs_on_demand_mr(&port, file, BYTES, 0);
 	mr = verbs_on_demand_mr(&port, memory, BYTES, 0);
 	post_write(pairs.senders[0], missing, BLOCK, (uintptr_t)memory, mr->rkey);

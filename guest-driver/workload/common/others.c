@@ -37,7 +37,7 @@ bool others_work(void)
 	bool right;
 
 	verbs_open_port(&port, NULL);
-	pairs_open(&pairs, &port, 1, 4);
+	pairs_open(&pairs, &port, &port, 1, 4);
 	mr = verbs_on_demand_mr(&port, memory, 2 * BLOCK, 0);
 	memset(memory, 0x5a, BLOCK);
 	post_write(pairs.senders[0], mr, BLOCK, (uintptr_t)memory + BLOCK, mr->rkey);

@@ -8,20 +8,22 @@
 
 #define BUSY_POLLS	64	/* empty polls before the queue is armed and slept on */
 
-void pairs_open(struct pairs *pairs, const struct verbs_port *port, uint32_t count, uint32_t depth)
+void pairs_open(struct pairs *pairs, const struct verbs_port *from, const struct verbs_port *to, uint32_t count,
+		uint32_t depth)
 {
-	*pairs = (struct pairs){ .port = port, .count = count };
-	pairs->channel = ibv_create_comp_channel(port->context);
+	*pairs = (struct pairs){ .from = from, .to = to, .count = count };
+	pairs->channel = ibv_create_comp_channel(from->context);
 	if (!pairs->channel)
 		die("ibv_create_comp_channel: %s", strerror(errno));
-	pairs->cq = ibv_create_cq(port->context, (int)(2 * count * depth), NULL, pairs->channel, 0);
-	if (!pairs->cq)
+	pairs->cq = ibv_create_cq(from->context, (int)(2 * count * depth), NULL, pairs->channel, 0);
+	pairs->receiver_cq = from == to ? pairs->cq : ibv_create_cq(to->context, (int)count, NULL, NULL, 0);
+	if (!pairs->cq || !pairs->receiver_cq)
 		die("ibv_create_cq: %s", strerror(errno));
 	pairs->senders = xcalloc(count, sizeof(*pairs->senders));
 	pairs->receivers = xcalloc(count, sizeof(*pairs->receivers));
 	for (uint32_t i = 0; i < count; i++) {
-		pairs->senders[i] = verbs_create_qp(port, pairs->cq, depth);
-		pairs->receivers[i] = verbs_create_qp(port, pairs->cq, 1);	/* posts nothing */
+		pairs->senders[i] = verbs_create_qp(from, pairs->cq, depth);
+		pairs->receivers[i] = verbs_create_qp(to, pairs->receiver_cq, 1);	/* posts nothing */
 		if (!pairs_recover(pairs, i))
 			die("connecting queue pair %u: %s", i, strerror(errno));
 	}
@@ -33,6 +35,8 @@ void pairs_close(struct pairs *pairs)
 
 	for (uint32_t i = 0; i < pairs->count; i++)
 		ok &= !ibv_destroy_qp(pairs->senders[i]) && !ibv_destroy_qp(pairs->receivers[i]);
+	if (pairs->receiver_cq != pairs->cq)
+		ok &= !ibv_destroy_cq(pairs->receiver_cq);
 	ok &= !ibv_destroy_cq(pairs->cq) && !ibv_destroy_comp_channel(pairs->channel);
 	if (!ok)
 		die("destroying the queues failed: %s", strerror(errno));
@@ -97,6 +101,6 @@ bool pairs_recover(struct pairs *pairs, uint32_t pair)
 	struct ibv_qp *sender = pairs->senders[pair], *receiver = pairs->receivers[pair];
 
 	return verbs_reset_qp(sender) && verbs_reset_qp(receiver) &&
-	       verbs_connect_qp(pairs->port, receiver, sender->qp_num) &&
-	       verbs_connect_qp(pairs->port, sender, receiver->qp_num);
+	       verbs_connect_qp(pairs->to, pairs->from, receiver, sender->qp_num) &&
+	       verbs_connect_qp(pairs->from, pairs->to, sender, receiver->qp_num);
 }

@@ -7,6 +7,7 @@
 
 #define PORT		1
 #define TIMEOUT		0	/* none: a page fault may take as long as the filesystem needs */
+#define TIMEOUT_WIRE	19	/* 2.1 s: a wire may lose a packet */
 #define TIMEOUT_MAX	31
 #define RETRIES		7
 #define FIRST_PSN	0x1000
@@ -57,7 +58,8 @@ void verbs_open_port(struct verbs_port *port, const char *device)
 		die("port %d of %s is not active", PORT, ibv_get_device_name(port->context->device));
 	port->address.port_num = PORT;
 	port->mtu = attr.active_mtu;
-	if (attr.link_layer == IBV_LINK_LAYER_ETHERNET)
+	port->is_ethernet = attr.link_layer == IBV_LINK_LAYER_ETHERNET;
+	if (port->is_ethernet)
 		address_by_gid(port);
 	else
 		port->address.dlid = attr.lid;
@@ -107,26 +109,28 @@ static bool to_init(struct ibv_qp *qp)
 			      IBV_QP_ACCESS_FLAGS);
 }
 
-static bool to_rtr(const struct verbs_port *port, struct ibv_qp *qp, uint32_t peer)
+static bool to_rtr(const struct verbs_port *port, const struct verbs_port *to, struct ibv_qp *qp, uint32_t peer)
 {
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_RTR,
-		.path_mtu = port->mtu,
+		.path_mtu = port->mtu < to->mtu ? port->mtu : to->mtu,
 		.dest_qp_num = peer,
 		.rq_psn = FIRST_PSN,
 		.max_dest_rd_atomic = 1,
 		.min_rnr_timer = 1,
-		.ah_attr = port->address,
+		.ah_attr = to->address,
 	};
+
+	attr.ah_attr.grh.sgid_index = port->address.grh.sgid_index;
 
 	return !ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
 			      IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
 }
 
-static uint8_t ack_timeout(void)
+static uint8_t ack_timeout(bool is_wire)
 {
 	const char *text = getenv("REFAULT_ACK_TIMEOUT");
-	uint64_t code = TIMEOUT;
+	uint64_t code = is_wire ? TIMEOUT_WIRE : TIMEOUT;
 
 	if (text && (!parse_size(text, &code) || code > TIMEOUT_MAX))
 		die("REFAULT_ACK_TIMEOUT=%s: give a code from 0 to %d, for 4.096 us * 2^code", text, TIMEOUT_MAX);
@@ -135,15 +139,15 @@ static uint8_t ack_timeout(void)
 
 bool verbs_link_loses(void)
 {
-	return ack_timeout() > 0;
+	return ack_timeout(false) > 0;
 }
 
-static bool to_rts(struct ibv_qp *qp)
+static bool to_rts(struct ibv_qp *qp, bool is_wire)
 {
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_RTS,
 		.sq_psn = FIRST_PSN,
-		.timeout = ack_timeout(),
+		.timeout = ack_timeout(is_wire),
 		.retry_cnt = RETRIES,
 		.rnr_retry = RETRIES,
 		.max_rd_atomic = 1,
@@ -153,9 +157,9 @@ static bool to_rts(struct ibv_qp *qp)
 			      IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC);
 }
 
-bool verbs_connect_qp(const struct verbs_port *port, struct ibv_qp *qp, uint32_t peer)
+bool verbs_connect_qp(const struct verbs_port *port, const struct verbs_port *to, struct ibv_qp *qp, uint32_t peer)
 {
-	return to_init(qp) && to_rtr(port, qp, peer) && to_rts(qp);
+	return to_init(qp) && to_rtr(port, to, qp, peer) && to_rts(qp, port->is_ethernet);
 }
 
 struct ibv_mr *verbs_on_demand_mr(const struct verbs_port *port, void *start, size_t length, unsigned int access)

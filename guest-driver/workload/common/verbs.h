@@ -13,6 +13,7 @@ struct verbs_port {
 	struct ibv_pd *pd;
 	struct ibv_ah_attr address;
 	enum ibv_mtu mtu;
+	bool is_ethernet;
 };
 
 /* Opens `device`, or the first one if it is NULL; exits with a reason if there is none. */
@@ -31,8 +32,8 @@ bool verbs_reset_qp(struct ibv_qp *qp);
  */
 bool verbs_link_loses(void);
 
-/* RESET to RTS, towards queue pair `peer` of the same port. */
-bool verbs_connect_qp(const struct verbs_port *port, struct ibv_qp *qp, uint32_t peer);
+/* RESET to RTS, from `port` towards queue pair `peer` of port `to`, which may be the same. */
+bool verbs_connect_qp(const struct verbs_port *port, const struct verbs_port *to, struct ibv_qp *qp, uint32_t peer);
 
 /* An on-demand region with local and remote write, and what `access` adds; or exits. */
 struct ibv_mr *verbs_on_demand_mr(const struct verbs_port *port, void *start, size_t length, unsigned int access);

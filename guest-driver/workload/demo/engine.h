@@ -37,12 +37,18 @@ enum translation {
 	TRANSLATE_ODP,		/* by the device's own table, which its driver fills */
 	TRANSLATE_PINNED,	/* pages that must not move: refused for DAX files */
 	TRANSLATE_CPU,		/* no device */
+	TRANSLATE_REMOTE,	/* as PASID, and what writes is another device, over a wire */
+	TRANSLATE_LOSSY,	/* the same, over a wire that loses packets */
 	TRANSLATIONS,
 };
 
+/* The modes' names, by enum translation; options.c. */
+extern const char *const translation_names[TRANSLATIONS];
+
 struct engine_config {
 	const char *device;	/* verbs: name of the device, NULL for the first */
-	enum translation translation;	/* verbs: TRANSLATE_PASID or TRANSLATE_ODP */
+	const char *peer;	/* verbs: the device that writes, over a wire; NULL for the same */
+	enum translation translation;	/* verbs: not TRANSLATE_PINNED or TRANSLATE_CPU */
 	bool explicit_mr;	/* verbs: register the ranges instead of the whole address space */
 	uint32_t qps;
 	uint32_t depth;		/* writes in flight per queue pair */

@@ -17,7 +17,8 @@
 
 struct verbs_engine {
 	struct engine base;
-	struct verbs_port port;
+	struct verbs_port port, peer;	/* of the target and, over a wire, of the source */
+	const struct verbs_port *writer;	/* one of these */
 	struct pairs pairs;
 	struct ibv_mr *source_mr, *target_mr;	/* the same one if implicit */
 };
@@ -83,6 +84,8 @@ static void verbs_close(struct engine *base)
 	ok &= !ibv_dereg_mr(engine->source_mr);
 	if (!ok)
 		die("deregistering memory failed: %s", strerror(errno));
+	if (engine->writer == &engine->peer)
+		verbs_close_port(&engine->peer);
 	verbs_close_port(&engine->port);
 	free(engine);
 }
@@ -97,15 +100,17 @@ static const struct engine_ops verbs_ops = {
 
 static void register_memory(struct verbs_engine *engine, const struct engine_config *config)
 {
-	const struct verbs_port *port = &engine->port;
+	const struct verbs_port *port = &engine->port, *writer = engine->writer;
 	unsigned int access = config->translation == TRANSLATE_ODP ? REFAULT_UVERBS_ACCESS_ODP :
 								     REFAULT_UVERBS_ACCESS_PASID;
 
 	if (!config->explicit_mr) {
-		engine->source_mr = engine->target_mr = verbs_on_demand_mr(port, NULL, SIZE_MAX, access);
+		engine->target_mr = verbs_on_demand_mr(port, NULL, SIZE_MAX, access);
+		engine->source_mr = writer == port ? engine->target_mr :
+						     verbs_on_demand_mr(writer, NULL, SIZE_MAX, access);
 		return;
 	}
-	engine->source_mr = verbs_on_demand_mr(port, config->source, config->source_bytes, access);
+	engine->source_mr = verbs_on_demand_mr(writer, config->source, config->source_bytes, access);
 	engine->target_mr = verbs_on_demand_mr(port, config->target, config->target_bytes, access);
 }
 
@@ -115,8 +120,13 @@ struct engine *engine_open_verbs(const struct engine_config *config)
 
 	engine->base.ops = &verbs_ops;
 	verbs_open_port(&engine->port, config->device);
+	engine->writer = &engine->port;
+	if (config->peer) {
+		verbs_open_port(&engine->peer, config->peer);
+		engine->writer = &engine->peer;
+	}
 	register_memory(engine, config);
-	pairs_open(&engine->pairs, &engine->port, config->qps, config->depth);
+	pairs_open(&engine->pairs, engine->writer, &engine->port, config->qps, config->depth);
 	return &engine->base;
 }
 

@@ -25,6 +25,9 @@ static bool wanted(const struct options *options, const struct scenario *scenari
 		return false;
 	if (scenario == &scenario_pinned && mode != TRANSLATE_PINNED)
 		return false;
+	/* A peer's process is not the file's: that is what kill is about. */
+	if (scenario == &scenario_kill && (mode == TRANSLATE_REMOTE || mode == TRANSLATE_LOSSY))
+		return false;
 	for (uint32_t i = 0; i < options->scenario_count; i++)
 		if (!strcmp(options->scenarios[i], scenario->name))
 			return true;

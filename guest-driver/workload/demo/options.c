@@ -13,12 +13,14 @@
 enum {
 	OPT_ENGINE = 256, OPT_DEVICE, OPT_MR, OPT_PMEM, OPT_MOUNT, OPT_DIRECTORY, OPT_FILE_SIZE, OPT_SCENARIO,
 	OPT_MODE, OPT_MAPPING, OPT_QPS, OPT_DEPTH, OPT_SECONDS, OPT_BUDGET, OPT_SCALE, OPT_CONTROL, OPT_SEED, OPT_SABOTAGE,
-	OPT_LIST, OPT_HELP,
+	OPT_LIST, OPT_HELP, OPT_REMOTE, OPT_LOSSY,
 };
 
 static const struct option table[] = {
 	{ "engine", required_argument, NULL, OPT_ENGINE },
 	{ "device", required_argument, NULL, OPT_DEVICE },
+	{ "remote", required_argument, NULL, OPT_REMOTE },
+	{ "lossy", required_argument, NULL, OPT_LOSSY },
 	{ "mr", required_argument, NULL, OPT_MR },
 	{ "pmem", required_argument, NULL, OPT_PMEM },
 	{ "mount", required_argument, NULL, OPT_MOUNT },
@@ -40,11 +42,20 @@ static const struct option table[] = {
 	{ NULL, 0, NULL, 0 },
 };
 
+const char *const translation_names[TRANSLATIONS] = {
+	[TRANSLATE_PASID] = "pasid",
+	[TRANSLATE_ODP] = "odp",
+	[TRANSLATE_PINNED] = "pinned",
+	[TRANSLATE_CPU] = "cpu",
+	[TRANSLATE_REMOTE] = "remote",
+	[TRANSLATE_LOSSY] = "lossy",
+};
+
 static const char usage[] =
 	"refault-demo: RDMA WRITEs into a DAX file that its filesystem keeps moving, with everything checked.\n"
 	"\n"
 	"  --scenario NAME    only this one; may be repeated (see --list)\n"
-	"  --mode MODE        pasid, odp or pinned; may be repeated [all]\n"
+	"  --mode MODE        pasid, odp, pinned, remote or lossy; may be repeated [all]\n"
 	"  --mapping 4k|2m|both  size of the file's mappings [both]\n"
 	"  --scale X          multiplies every scenario's goals [1, less on a slow machine]\n"
 	"  --seconds S        least time for each scenario [2]\n"
@@ -56,6 +67,8 @@ static const char usage[] =
 	"  --mount DIR        where to mount it [/mnt/refault]\n"
 	"  --directory DIR    use this directory of an XFS with DAX as it is: no mkfs, no mount\n"
 	"  --device NAME      RDMA device [the first]\n"
+	"  --remote TARGET,WRITER  RDMA devices of mode remote: the second writes to the first one's memory\n"
+	"  --lossy TARGET,WRITER   the same of mode lossy, whose wire loses packets\n"
 	"  --mr KIND          implicit: one on-demand region over the address space; explicit: over the buffers [implicit]\n"
 	"  --engine KIND      verbs, or cpu: the processor's own stores instead of a device's writes [verbs]\n"
 	"  --control FILE     also write one JSON line per event to this file\n"
@@ -115,10 +128,44 @@ static void set_paths(struct options *o, int option, const char *text)
 	o->mkfs &= option == OPT_MOUNT;
 }
 
+static int mode_of(const char *text)
+{
+	for (int mode = 0; mode < TRANSLATIONS; mode++)
+		if (mode != TRANSLATE_CPU && !strcmp(text, translation_names[mode]))
+			return mode;
+	die("--mode %s: unknown (see --help)", text);
+}
+
+static void set_pair(struct device_pair *pair, const char *name, const char *text)
+{
+	const char *comma = strchr(text, ',');
+
+	if (!comma || comma == text || !comma[1])
+		die("--%s %s: give two RDMA devices, as in refault_0,refault_1", name, text);
+	pair->target = strndup(text, (size_t)(comma - text));
+	pair->writer = comma + 1;
+	if (!pair->target)
+		die("out of memory");
+}
+
+/* A mode over a wire needs its devices, and is one of all modes if it has them. */
+static unsigned int wire_modes(const struct options *o)
+{
+	unsigned int modes = 0;
+
+	for (int mode = TRANSLATE_REMOTE; mode <= TRANSLATE_LOSSY; mode++) {
+		if (o->devices[mode].writer)
+			modes |= 1u << mode;
+		else if (o->modes & 1u << mode)
+			die("--mode %s: give its devices with --%s TARGET,WRITER", translation_names[mode],
+			    translation_names[mode]);
+	}
+	return modes;
+}
+
 static void set_words(struct options *o, int option, const char *text)
 {
 	static const char *const engines[] = { "verbs", "cpu", NULL };
-	static const char *const modes[] = { "pasid", "odp", "pinned", NULL };
 	static const char *const kinds[] = { "implicit", "explicit", NULL };
 	static const char *const sabotages[] = { "none", "flip", "drop", "copy", "successor", NULL };
 
@@ -133,7 +180,7 @@ static void set_words(struct options *o, int option, const char *text)
 		o->sabotage = (enum sabotage)word("sabotage", text, sabotages);
 		break;
 	case OPT_MODE:
-		o->modes |= 1u << word("mode", text, modes);
+		o->modes |= 1u << mode_of(text);
 		break;
 	case OPT_MAPPING:
 		set_mapping(o, text);
@@ -144,7 +191,14 @@ static void set_words(struct options *o, int option, const char *text)
 		o->scenarios[o->scenario_count++] = text;
 		break;
 	case OPT_DEVICE:
-		o->device = text;
+		for (int mode = 0; mode <= TRANSLATE_PINNED; mode++)
+			o->devices[mode].target = text;
+		break;
+	case OPT_REMOTE:
+		set_pair(&o->devices[TRANSLATE_REMOTE], "remote", text);
+		break;
+	case OPT_LOSSY:
+		set_pair(&o->devices[TRANSLATE_LOSSY], "lossy", text);
 		break;
 	case OPT_CONTROL:
 		o->control = text;
@@ -214,6 +268,7 @@ static void set_option(struct options *o, int option, const char *text)
 
 void options_parse(struct options *options, int argc, char **argv)
 {
+	unsigned int over_wires;
 	int option;
 
 	*options = (struct options){
@@ -234,9 +289,10 @@ void options_parse(struct options *options, int argc, char **argv)
 		die("unexpected argument %s (see --help)", argv[optind]);
 	if (options->sabotage == SABOTAGE_DROP && !options->cpu_engine)
 		die("--sabotage drop needs --engine cpu");
+	over_wires = wire_modes(options);
 	if (options->cpu_engine)
 		options->modes = 1u << TRANSLATE_CPU;
 	else if (!options->modes)
-		options->modes = 1u << TRANSLATE_PASID | 1u << TRANSLATE_ODP | 1u << TRANSLATE_PINNED;
+		options->modes = 1u << TRANSLATE_PASID | 1u << TRANSLATE_ODP | 1u << TRANSLATE_PINNED | over_wires;
 	options->fs.ours = options->mkfs;
 }

@@ -16,9 +16,14 @@ enum sabotage {
 
 #define MAX_SCENARIOS 16
 
+/* RDMA devices: whose memory is written, and what writes it over a wire. NULL: the first device, and the same. */
+struct device_pair {
+	const char *target, *writer;
+};
+
 struct options {
 	bool cpu_engine;
-	const char *device;	/* RDMA device, NULL for the first */
+	struct device_pair devices[TRANSLATIONS];
 	bool explicit_mr;
 	struct filesystem fs;
 	bool mkfs;		/* false: fs.mount is used as it is */

@@ -112,8 +112,8 @@ static void pin_anonymous(struct pinned *p)
 		die("ibv_create_cq: %s", strerror(errno));
 	p->sender = verbs_create_qp(&p->port, p->cq, 4);
 	p->receiver = verbs_create_qp(&p->port, p->cq, 4);
-	if (!verbs_connect_qp(&p->port, p->receiver, p->sender->qp_num) ||
-	    !verbs_connect_qp(&p->port, p->sender, p->receiver->qp_num))
+	if (!verbs_connect_qp(&p->port, &p->port, p->receiver, p->sender->qp_num) ||
+	    !verbs_connect_qp(&p->port, &p->port, p->sender, p->receiver->qp_num))
 		die("connecting a queue pair: %s", strerror(errno));
 }
 
@@ -131,7 +131,7 @@ void pinned_refusal(struct run *run)
 {
 	struct verbs_port port;
 
-	verbs_open_port(&port, run->options->device);
+	verbs_open_port(&port, run->options->devices[TRANSLATE_PINNED].target);
 	file_is_refused(run, &port);
 	run->counters->operations++;
 	verbs_close_port(&port);
@@ -141,7 +141,7 @@ static void pinned(struct run *run)
 {
 	struct pinned p = { .run = run };
 
-	verbs_open_port(&p.port, run->options->device);
+	verbs_open_port(&p.port, run->options->devices[TRANSLATE_PINNED].target);
 	file_is_refused(run, &p.port);
 	run->counters->operations++;
 	pin_anonymous(&p);

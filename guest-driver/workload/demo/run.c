@@ -13,13 +13,6 @@
 
 #define INITIAL VERSION_FILL(0)
 
-const char *const translation_names[TRANSLATIONS] = {
-	[TRANSLATE_PASID] = "pasid",
-	[TRANSLATE_ODP] = "odp",
-	[TRANSLATE_PINNED] = "pinned",
-	[TRANSLATE_CPU] = "cpu",
-};
-
 const char *mapping_name(enum mapping_mode mapping)
 {
 	return mapping == MAPPING_4K ? "4k" : "2m";
@@ -114,8 +107,10 @@ void run_quiesce(struct run *run)
 struct engine *run_open_engine(struct run *run)
 {
 	const struct options *o = run->options;
+	const struct device_pair *device = &o->devices[run->translation];
 	struct engine_config config = {
-		.device = o->device,
+		.device = device->target,
+		.peer = device->writer,
 		.translation = run->translation,
 		.explicit_mr = o->explicit_mr,
 		.qps = o->qps,

@@ -53,9 +53,6 @@ struct scenario {
 extern const struct scenario scenario_steady, scenario_reflink_cow, scenario_exchange, scenario_punch,
 	scenario_truncate, scenario_fsync, scenario_kill, scenario_pinned;
 
-/* The modes' names, by enum translation. */
-extern const char *const translation_names[TRANSLATIONS];
-
 /* How the control channel names a size of mappings. */
 const char *mapping_name(enum mapping_mode mapping);
 

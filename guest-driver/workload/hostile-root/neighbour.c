@@ -34,7 +34,7 @@ void be_neighbour(struct neighbour *seen)
 	if (!freopen("/dev/null", "w", stderr))
 		_exit(2);
 	verbs_open_port(&port, NULL);
-	pairs_open(&pairs, &port, 1, 4);
+	pairs_open(&pairs, &port, &port, 1, 4);
 	mr = verbs_on_demand_mr(&port, memory, 2 * BUFFER, 0);
 	for (uint64_t round = 0; !__atomic_load_n(&seen->stop, __ATOMIC_ACQUIRE); round++) {
 		struct ibv_wc wc;

@@ -102,7 +102,7 @@ static void set_up(struct run *run)
 	run->slots = xcalloc(run->slot_count, sizeof(*run->slots));
 	run->room = xcalloc(run->slot_count, sizeof(*run->room));
 	verbs_open_port(&run->port, NULL);
-	pairs_open(&run->pairs, &run->port, (uint32_t)pairs, (uint32_t)depth);
+	pairs_open(&run->pairs, &run->port, &run->port, (uint32_t)pairs, (uint32_t)depth);
 	/* One of each queue pair, then another of each. */
 	for (uint64_t i = 0; i < run->slot_count; i++)
 		run->room[i] = (uint32_t)(i % pairs * depth + i / pairs);

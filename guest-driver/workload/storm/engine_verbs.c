@@ -148,6 +148,6 @@ struct storm_engine *storm_engine_verbs(const char *device, const struct storm_r
 		engine->ranges[i] = ranges[i];
 		engine->regions[i] = verbs_on_demand_mr(port, ranges[i].start, ranges[i].bytes, EXTRA_ACCESS);
 	}
-	pairs_open(&engine->pairs, port, LANES, LANE_DEPTH);
+	pairs_open(&engine->pairs, port, port, LANES, LANE_DEPTH);
 	return &engine->base;
 }
