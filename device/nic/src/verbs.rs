@@ -12,6 +12,20 @@ use refault_bus::bits::low_u8;
 
 use crate::cause::Cause;
 
+/// What a request registers with a region (InfiniBand 1.4, 10.6.4.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Registration {
+    /// The region's key from now on: of the same slot as its present one.
+    pub(crate) key: u32,
+    /// First address, as requests name it.
+    pub(crate) start: u64,
+    /// Bytes.
+    pub(crate) length: u64,
+    /// Where in the first page of the table it begins.
+    pub(crate) first_offset: u32,
+    pub(crate) access: AccessRights,
+}
+
 /// Longest message in bytes: InfiniBand's limit.
 pub(crate) const MAX_MESSAGE: u64 = 1 << 31;
 /// Most scatter/gather elements of a request.
@@ -112,6 +126,10 @@ pub(crate) enum Operation {
     Flush(Flush),
     /// ATOMIC WRITE (InfiniBand 1.5, annex A19).
     AtomicWrite,
+    /// Makes a region valid: [`SendRequest::registration`]. Nothing is sent.
+    Register { length: u64, first_offset: u32, access: AccessRights },
+    /// Makes a region invalid; nothing is sent.
+    Invalidate { key: u32 },
 }
 
 /// What a FLUSH asks for.
@@ -135,8 +153,15 @@ impl Operation {
     pub(crate) const fn writes(self, end: End) -> bool {
         match end {
             End::Local => self.fetches(),
-            End::Remote => !matches!(self, Self::Read | Self::Flush(_)),
+            End::Remote => {
+                !matches!(self, Self::Read | Self::Flush(_) | Self::Register { .. } | Self::Invalidate { .. })
+            }
         }
+    }
+
+    /// Whether it concerns regions of the requester alone.
+    pub(crate) const fn is_local(self) -> bool {
+        matches!(self, Self::Register { .. } | Self::Invalidate { .. })
     }
 
     /// Whether it is about one word of 8 bytes.
@@ -147,7 +172,7 @@ impl Operation {
     /// ACCESS_* that the remote region must allow.
     pub(crate) const fn remote_rights(self) -> AccessRights {
         match self {
-            Self::Send => AccessRights::NONE,
+            Self::Send | Self::Register { .. } | Self::Invalidate { .. } => AccessRights::NONE,
             Self::Write | Self::WriteImm | Self::AtomicWrite => ACCESS_REMOTE_WRITE,
             Self::Read => ACCESS_REMOTE_READ,
             Self::CompareSwap { .. } | Self::FetchAdd { .. } => ACCESS_REMOTE_ATOMIC,
@@ -271,6 +296,12 @@ impl SendRequest {
         }
     }
 
+    /// What it registers, if it does.
+    pub(crate) fn registration(&self) -> Option<Registration> {
+        let Operation::Register { length, first_offset, access } = self.operation else { return None };
+        Some(Registration { key: self.rkey, start: self.remote_addr, length, first_offset, access })
+    }
+
     /// The remote memory as a piece.
     pub(crate) fn remote(&self) -> Piece {
         Piece { addr: self.remote_addr, length: self.length, key: self.rkey }
@@ -306,6 +337,8 @@ pub(crate) struct Completion {
     /// Of the request, or of the message that arrived: [`SendRequest::opcode`].
     pub(crate) opcode: u8,
     pub(crate) immediate: Option<u32>,
+    /// A key of the receiver that was made invalid.
+    pub(crate) invalidated: Option<u32>,
     /// Of a receive request.
     pub(crate) is_receive: bool,
     pub(crate) solicited: bool,

@@ -24,6 +24,12 @@ codes! { OPERATIONS, "Operations":
         OP_ATOMIC_WRITE = 8;
         /// SEND that has the receiver invalidate a key.
         OP_SEND_INVALIDATE = 9;
+        /// Registers memory with a region of mode MR_FAST, which is not valid until then: the region has the address
+        /// `remote_addr`, `compare_add` bytes, the rights `imm`, and the key `rkey`, of which the low 8 bits may be new;
+        /// its first byte is at `swap` in the first page of its table.
+        OP_REGISTER = 10;
+        /// Invalidates a region of mode MR_FAST, whose key is `imm`: once completed, no access through it is in flight.
+        OP_LOCAL_INVALIDATE = 11;
     }
 }
 

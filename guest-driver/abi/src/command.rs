@@ -101,6 +101,8 @@ constants! { MR_MODES, "Memory region modes":
     pub const MR_PASID: u8 = 1;
     /// On demand: translated by the region's own table, which may have holes; a hole is a page fault.
     pub const MR_ODP: u8 = 2;
+    /// Translated by the region's page table, which is filled again for each OP_REGISTER. Created invalid.
+    pub const MR_FAST: u8 = 3;
     /// Most levels of an on-demand region's table.
     pub const ODP_MAX_LEVELS: u8 = 4;
 }
@@ -321,11 +323,11 @@ layouts! { COMMAND_LAYOUTS:
 
     /// Creates a memory region.
     pub struct CreateMr[64] {
-        /// First address, as requests name it.
+        /// First address, as requests name it. Fast: zero, as `length`, `first_offset` and `access`.
         pub start: u64,
         /// Bytes; `start + length` may reach 2^64 (then the whole address space is meant).
         pub length: u64,
-        /// Pinned: the region's pages. On demand: the top table and 1 to ODP_MAX_LEVELS `levels`; `pages` is zero and
+        /// Pinned: the region's pages. Fast: as many pages as may be registered, and 1 to 3 `levels`. On demand: the top table and 1 to ODP_MAX_LEVELS `levels`; `pages` is zero and
         /// `page_shift` 12.
         pub table: PageTable,
         /// Bytes from the start of what the table covers to `start`: less than a page; on demand, less than 2 MiB.

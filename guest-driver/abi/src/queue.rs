@@ -83,7 +83,7 @@ layouts! { QUEUE_LAYOUTS:
         pub num_sge: u8,
         /// Zero.
         pub reserved0: u8,
-        /// Immediate data, passed on unchanged; for a FLUSH, FLUSH_* bits; for a SEND that invalidates, the key.
+        /// Immediate data, passed on unchanged; for a FLUSH, FLUSH_* bits; the key to invalidate.
         pub imm: u32,
         /// Given back in the completion.
         pub wr_id: u64,

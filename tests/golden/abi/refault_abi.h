@@ -98,6 +98,8 @@
 #define REFAULT_OP_FLUSH 0x7U /* FLUSH: what was written to a range, or to a whole region, is visible or persistent. */
 #define REFAULT_OP_ATOMIC_WRITE 0x8U /* ATOMIC WRITE, 8 bytes. */
 #define REFAULT_OP_SEND_INVALIDATE 0x9U /* SEND that has the receiver invalidate a key. */
+#define REFAULT_OP_REGISTER 0xaU /* Registers memory with a region of mode MR_FAST, which is not valid until then: the region has the address `remote_addr`, `compare_add` bytes, the rights `imm`, and the key `rkey`, of which the low 8 bits may be new; its first byte is at `swap` in the first page of its table. */
+#define REFAULT_OP_LOCAL_INVALIDATE 0xbU /* Invalidates a region of mode MR_FAST, whose key is `imm`: once completed, no access through it is in flight. */
 
 /* Work completion status */
 #define REFAULT_WC_SUCCESS 0x0U /* Success. */
@@ -201,6 +203,7 @@
 #define REFAULT_MR_PINNED 0x0U /* Translated by the region's page table, filled once with pinned pages. */
 #define REFAULT_MR_PASID 0x1U /* Addresses are the process' own; the IOMMU translates them in the context's PASID, and faults. */
 #define REFAULT_MR_ODP 0x2U /* On demand: translated by the region's own table, which may have holes; a hole is a page fault. */
+#define REFAULT_MR_FAST 0x3U /* Translated by the region's page table, which is filled again for each OP_REGISTER. Created invalid. */
 #define REFAULT_ODP_MAX_LEVELS 0x4U /* Most levels of an on-demand region's table. */
 
 /* Words of an on-demand region's table: address in bits 63:12, zero is a hole */
@@ -263,7 +266,7 @@ struct refault_sq_wqe {
 	__u8 flags; /* WQE_*. */
 	__u8 num_sge; /* Elements of `sge` in use, at most MAX_SGE; 0 for inline data. */
 	__u8 reserved0; /* Zero. */
-	__le32 imm; /* Immediate data, passed on unchanged; for a FLUSH, FLUSH_* bits; for a SEND that invalidates, the key. */
+	__le32 imm; /* Immediate data, passed on unchanged; for a FLUSH, FLUSH_* bits; the key to invalidate. */
 	__le64 wr_id; /* Given back in the completion. */
 	__le64 remote_addr; /* RDMA and atomics: address in the remote region. UD on RoCE: the MAC address of the next hop in bytes 0..6, the index of the own GID in byte 6, the hop limit in byte 7. */
 	__le32 rkey; /* RDMA and atomics: key of the remote region. UD on RoCE: flow label in bits 19:0, traffic class in bits 27:20. */
@@ -468,9 +471,9 @@ _Static_assert(sizeof(struct refault_create_context) == 16, "refault_create_cont
 
 /* Creates a memory region. */
 struct refault_create_mr {
-	__le64 start; /* First address, as requests name it. */
+	__le64 start; /* First address, as requests name it. Fast: zero, as `length`, `first_offset` and `access`. */
 	__le64 length; /* Bytes; `start + length` may reach 2^64 (then the whole address space is meant). */
-	struct refault_page_table table; /* Pinned: the region's pages. On demand: the top table and 1 to ODP_MAX_LEVELS `levels`; `pages` is zero and `page_shift` 12. */
+	struct refault_page_table table; /* Pinned: the region's pages. Fast: as many pages as may be registered, and 1 to 3 `levels`. On demand: the top table and 1 to ODP_MAX_LEVELS `levels`; `pages` is zero and `page_shift` 12. */
 	__le32 first_offset; /* Bytes from the start of what the table covers to `start`: less than a page; on demand, less than 2 MiB. */
 	__le32 pd; /* Protection domain. */
 	__le32 access; /* ACCESS_*. */

@@ -16,6 +16,7 @@ mod outcome;
 mod packets;
 mod persist;
 mod receive;
+mod regions;
 mod requester;
 mod responder;
 mod sample;

@@ -9,7 +9,7 @@ use crate::memory::access::{PageMiss, Stopped};
 use crate::memory::resolve::Ahead;
 use crate::qp::answer::{Half, Waiter};
 pub(super) use crate::qp::refusal::Refusal;
-use crate::verbs::End;
+use crate::verbs::{End, Registration};
 
 /// A refusal of what this device does not do.
 pub(super) const UNSUPPORTED: Refusal = Refusal::Request(Cause::Rights);
@@ -33,6 +33,8 @@ pub(super) enum Outcome {
     Refused(Refusal),
     /// What was found of a FLUSH in this region must be made persistent.
     Persist(GpaRange),
+    /// A key must be made invalid before the message is done.
+    Invalidate(RegionChange),
     /// Another processor keeps changing the word of an atomic.
     Contended,
 }
@@ -72,8 +74,21 @@ pub(super) enum Leave {
     Ask(End, PageMiss),
     /// The same for a half of a queue pair that sends packets, and what it needs besides.
     AskFor(Half, PageMiss, Ahead),
-    /// The same for the receive request of a datagram, which is dropped.
+    /// A region must be made valid or invalid, which no guard may be held for.
+    ChangeRegion(RegionChange),
+    /// The same as `Ask` for the receive request of a datagram, which is dropped.
     AskForReceiver(PageMiss, Waiter),
+}
+
+/// A change of a region, for requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RegionChange {
+    /// The active request registers it.
+    Register(Registration),
+    /// The active request makes it invalid.
+    Invalidate { key: u32 },
+    /// The key that a message for a responder of this protection domain names.
+    Remote { key: u32, pd: u32 },
 }
 
 /// How a turn ended.

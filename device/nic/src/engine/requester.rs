@@ -38,6 +38,8 @@ pub(super) enum Next {
     Ready,
     /// Nothing, for now.
     Nothing,
+    /// A request that concerns the requester alone is active, and all before it have completed.
+    Local,
     /// The state changed.
     Changed,
 }
@@ -93,6 +95,12 @@ impl Engine {
                         Err(cause) => turn.fail_half(half, cause),
                     }
                     // The other half may have something to do.
+                    continue;
+                }
+                Leave::ChangeRegion(change) => {
+                    drop(turn);
+                    let done = self.change_region(change, requester.setup.pd);
+                    Turn::enter(self, worker, qp, requester, &mut budget).note_region_change(change, done);
                     continue;
                 }
                 Leave::AskForReceiver(miss, waiter) => {
@@ -189,12 +197,13 @@ impl Turn<'_, '_> {
         }
         match self.next_request(state) {
             Next::Ready => {}
-            Next::Nothing => return IDLE,
+            Next::Nothing | Next::Local => return IDLE,
             Next::Changed => return ControlFlow::Continue(()),
         }
         if self.budget.is_spent() {
             return ControlFlow::Break(Leave::End(TurnEnd::Again));
         }
+        self.change_own_region()?;
         let left = self.requester.active.as_ref().map_or(0, Message::left);
         let outcome = if self.requester.sampling.is_sampling() {
             self.deliver_sampled()
@@ -221,6 +230,7 @@ impl Turn<'_, '_> {
                 self.wait_for_persistence(region);
                 return ControlFlow::Break(Leave::End(TurnEnd::Idle));
             }
+            Outcome::Invalidate(change) => return ControlFlow::Break(Leave::ChangeRegion(change)),
             Outcome::Contended => return ControlFlow::Break(Leave::End(TurnEnd::Again)),
             Outcome::Stopped(Stopped { end, error: AccessError::Miss(miss) }) => {
                 return ControlFlow::Break(Leave::Ask(end, miss));

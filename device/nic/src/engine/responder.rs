@@ -6,7 +6,7 @@ use refault_abi::codes::{WC_LOC_LEN_ERR, WC_LOC_QP_OP_ERR};
 use refault_abi::event::{QP_EVENT_ACCESS_ERROR, QP_EVENT_REQUEST_ERROR};
 
 use super::Engine;
-use super::outcome::{Outcome, Refusal, Step, UNSUPPORTED, step};
+use super::outcome::{Outcome, Refusal, RegionChange, Step, step};
 use crate::cause::Cause;
 use crate::memory::access::Stopped;
 use crate::memory::copy;
@@ -62,6 +62,8 @@ impl Delivery<'_, '_> {
             Operation::CompareSwap { .. } | Operation::FetchAdd { .. } => self.atomic(),
             Operation::Flush(flush) => self.flush(flush),
             Operation::AtomicWrite => self.atomic_write(),
+            // They are done before they come here.
+            Operation::Register { .. } | Operation::Invalidate { .. } => ControlFlow::Continue(()),
         };
         match result {
             ControlFlow::Break(outcome) => outcome,
@@ -72,10 +74,6 @@ impl Delivery<'_, '_> {
     /// SEND: from the requester's list into the receive request's.
     fn send(&mut self) -> Step {
         self.check_local(false)?;
-        if self.ends.message.request.invalidate.is_some() {
-            // No region's key can be invalidated by its peer.
-            return ControlFlow::Break(UNSUPPORTED.into());
-        }
         if self.ends.responder.current.is_none() {
             // The first step of the message, or the responder was reset since: start with the first byte.
             self.ends.message.done = 0;
@@ -90,8 +88,22 @@ impl Delivery<'_, '_> {
         let (pd, rights) = (current.taken.pd, Access::local_rights(true));
         let to = List { pieces: &pieces, pd, rights, write: true, end: End::Remote };
         self.transfer(&to)?;
+        self.invalidate()?;
         self.finish_receive();
         ControlFlow::Continue(())
+    }
+
+    /// Has the key made invalid that a SEND names, if it names one.
+    fn invalidate(&mut self) -> Step {
+        let pd = self.ends.responder.setup.pd;
+        let Some(key) = self.ends.message.request.invalidate else { return ControlFlow::Continue(()) };
+        if self.ends.message.invalidated == Some(key) {
+            return ControlFlow::Continue(());
+        }
+        if !self.engine.memory.may_invalidate(key, pd) {
+            return ControlFlow::Break(Refusal::Access(Cause::Key).into());
+        }
+        ControlFlow::Break(Outcome::Invalidate(RegionChange::Remote { key, pd }))
     }
 
     /// RDMA WRITE: from the requester's list to the remote region.
@@ -202,6 +214,7 @@ impl Delivery<'_, '_> {
             opcode: request.opcode,
             immediate: request.immediate,
             solicited: request.solicited,
+            invalidated: request.invalidate,
             ..Completion::default()
         };
         self.engine.complete_receive(self.port, self.peer, self.ends.responder, completion);

@@ -4,20 +4,20 @@ use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
 use refault_abi::codes::{
-    CAUSE_NONE, FLUSH_GLOBAL, FLUSH_PERSISTENT, FLUSH_RANGE, OP_ATOMIC_WRITE, OP_COMPARE_SWAP, OP_FETCH_ADD,
-    OP_FLUSH, OP_RDMA_READ, OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, OP_SEND_IMM, OP_SEND_INVALIDATE,
-    Opcode,
+    AccessRights, CAUSE_NONE, FLUSH_GLOBAL, FLUSH_PERSISTENT, FLUSH_RANGE, OP_ATOMIC_WRITE, OP_COMPARE_SWAP,
+    OP_FETCH_ADD, OP_FLUSH, OP_LOCAL_INVALIDATE, OP_RDMA_READ, OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_REGISTER,
+    OP_SEND, OP_SEND_IMM, OP_SEND_INVALIDATE, Opcode,
 };
 use refault_abi::event::{
     EQE_SIZE, EVENT_COMPLETION, EVENT_CQ_ERROR, EVENT_PAGE_FAULT, EVENT_PORT, EVENT_QP, EVENT_SRQ, Eqe,
     FAULT_WRITE, PORT_EVENT_DOWN, PORT_EVENT_UP,
 };
 use refault_abi::queue::{
-    CQE_GRH, CQE_IPV4, CQE_RECEIVE, CQE_SIZE, CQE_SOLICITED, CQE_VLAN, CQE_WITH_IMM, Cqe, CqeFlags,
-    MAX_INLINE, QpDoorbellRecord, RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, Sge, SqWqe, SrqDoorbellRecord, WQE_FENCE,
-    WQE_INLINE, WQE_SIGNALED, WQE_SOLICITED,
+    CQE_GRH, CQE_INVALIDATED, CQE_IPV4, CQE_RECEIVE, CQE_SIZE, CQE_SOLICITED, CQE_VLAN, CQE_WITH_IMM, Cqe,
+    CqeFlags, MAX_INLINE, QpDoorbellRecord, RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, Sge, SqWqe, SrqDoorbellRecord,
+    WQE_FENCE, WQE_INLINE, WQE_SIGNALED, WQE_SOLICITED,
 };
-use refault_bus::bits::low_u8;
+use refault_bus::bits::{low_u8, low_u32};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::cause::Cause;
@@ -169,6 +169,7 @@ fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<(
     let inline = wqe.flags.contains(WQE_INLINE);
     let length = match operation {
         Operation::Flush(flush) => flush_length(wqe, flush)?,
+        _ if operation.is_local() && (wqe.num_sge != 0 || inline) => return None,
         _ => data_length(wqe, operation)?,
     };
     let fits = if operation.is_word() { length == 8 } else { length <= MAX_MESSAGE };
@@ -210,6 +211,12 @@ fn operation(wqe: &SqWqe) -> Option<Operation> {
             whole_region: wqe.imm & FLUSH_RANGE == 0,
         }),
         OP_ATOMIC_WRITE => Operation::AtomicWrite,
+        OP_REGISTER => Operation::Register {
+            length: wqe.compare_add,
+            first_offset: low_u32(wqe.swap),
+            access: AccessRights(wqe.imm),
+        },
+        OP_LOCAL_INVALIDATE => Operation::Invalidate { key: wqe.imm },
         _ => return None,
     })
 }
@@ -276,7 +283,7 @@ fn encode_completion(completion: &Completion) -> Cqe {
         qpn: completion.qpn,
         src_qpn: completion.src_qpn,
         byte_len: completion.length,
-        imm: completion.immediate.unwrap_or(0),
+        imm: completion.immediate.or(completion.invalidated).unwrap_or(0),
         wqe_index: completion.index,
         vendor_error: completion.cause.map_or(CAUSE_NONE, Cause::code),
         status: completion.status,
@@ -286,6 +293,7 @@ fn encode_completion(completion: &Completion) -> Cqe {
             | flag(completion.solicited, CQE_SOLICITED)
             | flag(completion.with_grh, CQE_GRH)
             | flag(completion.by_ipv4, CQE_IPV4)
+            | flag(completion.invalidated.is_some(), CQE_INVALIDATED)
             | flag(completion.vlan.is_some(), CQE_VLAN),
         sl: completion.sl,
         vlan: completion.vlan.unwrap_or(0),
@@ -337,7 +345,9 @@ mod tests {
             ..SqWqe::default()
         };
         for bad in [
-            wqe(Opcode(10), &[]),
+            wqe(Opcode(12), &[]),
+            wqe(OP_REGISTER, &[8]),
+            inline(OP_LOCAL_INVALIDATE, 8, 0),
             wqe(OP_FLUSH, &[]),
             SqWqe { imm: FLUSH_GLOBAL | 1 << 9, ..wqe(OP_FLUSH, &[]) },
             SqWqe { imm: FLUSH_RANGE, ..wqe(OP_FLUSH, &[]) },

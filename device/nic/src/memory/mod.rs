@@ -7,6 +7,7 @@
 pub(crate) mod access;
 mod atc;
 pub(crate) mod copy;
+pub(crate) mod fast;
 pub(crate) mod list;
 pub(crate) mod on_demand;
 pub(crate) mod page_table;

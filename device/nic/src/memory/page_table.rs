@@ -44,6 +44,11 @@ impl Pages {
         valid.then_some(Self { tree, identity, pages, page_shift })
     }
 
+    /// The same tables, which name other pages from now on.
+    pub(crate) const fn renewed(self, identity: u64) -> Self {
+        Self { identity, ..self }
+    }
+
     /// Where the device TLB has the pages that were used recently.
     pub(crate) fn space(&self) -> Space {
         Space::of_table(self.identity)

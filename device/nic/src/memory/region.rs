@@ -41,6 +41,8 @@ pub(crate) struct Region {
     pub(crate) access: AccessRights,
     /// Accesses fail from now on.
     pub(crate) revoked: bool,
+    /// Requests register and invalidate it; invalid is the same as revoked.
+    pub(crate) is_fast: bool,
 }
 
 impl Region {
@@ -107,6 +109,24 @@ impl RegionTable {
         Some(region)
     }
 
+    /// Changes the region in the slot of `key`, whose key may be another variant; `false` if `change` does not.
+    pub(crate) fn update_slot(&self, key: u32, change: impl FnOnce(Region) -> Option<Region>) -> bool {
+        let Some(slot) = self.slots.find(slot_of_key(key)) else { return false };
+        let mut slot = lock(slot);
+        let changed = (*slot).and_then(change);
+        if changed.is_some() {
+            *slot = changed;
+        }
+        changed.is_some()
+    }
+
+    /// Empties the slot of `key`.
+    pub(crate) fn empty_slot(&self, key: u32) {
+        if let Some(slot) = self.slots.find(slot_of_key(key)) {
+            *lock(slot) = None;
+        }
+    }
+
     /// Takes away all.
     pub(crate) fn clear(&self) {
         for slot in self.slots.iter() {
@@ -158,7 +178,16 @@ mod tests {
 
     fn region(start: u64, length: u64) -> Region {
         let backing = Backing::Process(Pasid::truncated(1));
-        Region { start, length, backing, key: 0x101, pd: 3, access: ACCESS_REMOTE_READ, revoked: false }
+        Region {
+            start,
+            length,
+            backing,
+            key: 0x101,
+            pd: 3,
+            access: ACCESS_REMOTE_READ,
+            revoked: false,
+            is_fast: false,
+        }
     }
 
     #[test]

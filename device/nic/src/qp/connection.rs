@@ -46,6 +46,8 @@ pub(crate) struct Connection {
     pub(crate) replying: bool,
     /// Requests that have arrived, the one being executed first.
     pub(crate) held: VecDeque<Frame>,
+    /// The key that the message being executed has made invalid.
+    pub(crate) invalidated: Option<u32>,
     /// How far the FLUSH being executed is.
     pub(crate) flush: Option<Message>,
     /// The responder fails with this when its replies are sent.
@@ -66,6 +68,7 @@ impl Connection {
             asked: None,
             replying: false,
             held: VecDeque::new(),
+            invalidated: None,
             flush: None,
             refusal: None,
         }

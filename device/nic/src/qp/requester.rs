@@ -19,14 +19,22 @@ pub(crate) struct Message {
     pub(crate) checked: bool,
     /// Datagrams: ticket of the receive request whose page is missing.
     pub(crate) receive_ticket: u64,
+    /// SEND: the key that it has made invalid.
+    pub(crate) invalidated: Option<u32>,
     /// FLUSH to persistence: the region of the bytes found last, which is not written out yet.
     pub(crate) unwritten: Option<GpaRange>,
 }
 
 impl Message {
     /// An empty message of which nothing is done.
-    pub(crate) const NONE: Self =
-        Self { request: SendRequest::NONE, done: 0, checked: false, receive_ticket: 0, unwritten: None };
+    pub(crate) const NONE: Self = Self {
+        request: SendRequest::NONE,
+        done: 0,
+        checked: false,
+        receive_ticket: 0,
+        invalidated: None,
+        unwritten: None,
+    };
 
     /// Bytes that are still to be moved.
     pub(crate) fn left(&self) -> u32 {

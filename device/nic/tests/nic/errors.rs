@@ -52,12 +52,11 @@ fn a_remote_access_that_breaks_the_rules_fails_both_ends() {
 }
 
 #[test]
-fn a_key_that_the_peer_cannot_invalidate_is_an_invalid_request() {
+fn a_key_that_the_peer_cannot_invalidate_is_out_of_reach() {
     let mut pair = Pair::new();
     pair.b.receive(&pair.bench, 5, &[sge(pair.to, 100, pair.rkey)]);
     let send = SqWqe { imm: pair.rkey, ..request(OP_SEND_INVALIDATE, 1, &[pair.source(0, 100)]) };
-    pair.run(&send);
-    assert_eq!(pair.cq_a.expect(&pair.bench, WC_REM_INV_REQ_ERR).wr_id, 1);
+    pair.fails(&send, WC_REM_ACCESS_ERR, CAUSE_KEY);
     assert_eq!(pair.b.state(&pair.bench), QPS_ERR);
 }
 

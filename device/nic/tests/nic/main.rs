@@ -5,6 +5,7 @@ mod datagrams;
 mod errors;
 mod ethernet;
 mod events;
+mod fast;
 mod faults;
 mod flush;
 mod function;

@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "some of what the other tests need is not needed here")]
 
 mod errors;
+mod fast;
 mod faults;
 mod flush;
 mod hostile;

@@ -1,5 +1,7 @@
 //! Requests that have arrived, executed.
 
+use std::ops::ControlFlow;
+
 use refault_abi::codes::{QPS_RTR, WC_LOC_PROT_ERR};
 use refault_abi::event::QP_EVENT_COMMUNICATION_ESTABLISHED;
 use refault_bus::sync::lock;
@@ -9,7 +11,7 @@ use refault_transport::Arrival;
 use super::super::outcome::{Outcome, Refusal};
 use super::super::turn::Turn;
 use super::perform::{Missing, Pieces, Undone};
-use super::{AGAIN, DONE, Did, NOTHING, UNSUPPORTED};
+use super::{AGAIN, DONE, Did, Leave, NOTHING, UNSUPPORTED};
 use crate::cause::Cause;
 use crate::memory::list::List;
 use crate::memory::resolve::Access;
@@ -50,7 +52,7 @@ impl Turn<'_, '_> {
                 let done = if arrived.last.is_some() { u32::MAX } else { arrived.at + length };
                 self.note_half_progress(Half::Responder, done);
                 let Some(connection) = self.connection() else { return NOTHING };
-                connection.flush = None;
+                (connection.flush, connection.invalidated) = (None, None);
                 match original {
                     Some(original) => connection.responder.done_atomic(original),
                     None => connection.responder.done(),
@@ -102,6 +104,10 @@ impl Turn<'_, '_> {
             Outcome::Contended => {
                 connection.held.push_front(frame);
                 AGAIN?;
+            }
+            Outcome::Invalidate(change) => {
+                connection.held.push_front(frame);
+                return ControlFlow::Break(Leave::ChangeRegion(change));
             }
             Outcome::Moved(bytes) => {
                 connection.held.push_front(frame);

@@ -12,10 +12,9 @@ use refault_bus::sync::lock;
 use refault_transport::{Action, Last, Step as Arrived};
 
 use super::super::atomic::ATOMIC_TRIES;
-use super::super::outcome::{Outcome, Refusal};
+use super::super::outcome::{Outcome, Refusal, RegionChange};
 use super::super::responder::{Delivery, Ends};
 use super::super::turn::Turn;
-use super::UNSUPPORTED;
 use super::reply::piece;
 use crate::cause::Cause;
 use crate::memory::access::{AccessError, Stopped};
@@ -95,8 +94,8 @@ impl Turn<'_, '_> {
     /// SEND: into the receive request.
     fn receive(&mut self, arrived: &Arrived, payload: &[u8]) -> Result<(), Undone> {
         let (engine, qp) = (self.engine, self.qp);
-        if arrived.last.is_some_and(|last| last.invalidate.is_some()) {
-            return Err(UNSUPPORTED.into());
+        if let Some(key) = arrived.last.and_then(|last| last.invalidate) {
+            self.invalidate(key)?;
         }
         let mut responder = lock(&qp.responder);
         if arrived.first {
@@ -145,6 +144,19 @@ impl Turn<'_, '_> {
             engine.complete_receive(&mut self.port, qp, &mut responder, completion);
         }
         Ok(())
+    }
+
+    /// Has the key made invalid that a SEND names.
+    fn invalidate(&mut self, key: u32) -> Result<(), Undone> {
+        let pd = self.requester.setup.pd;
+        let Some(connection) = self.requester.connection.as_deref() else { return Ok(()) };
+        if connection.invalidated == Some(key) {
+            return Ok(());
+        }
+        if !self.engine.memory.may_invalidate(key, pd) {
+            return Err(Refusal::Access(Cause::Key).into());
+        }
+        Err(Undone::Other(Outcome::Invalidate(RegionChange::Remote { key, pd })))
     }
 
     /// Takes a receive request for the message, unless it has one.
@@ -244,5 +256,6 @@ fn undone((stopped, at): (Stopped, u32), piece: Piece, rights: AccessRights, wri
 /// The completion of a message that arrived.
 fn arrival(opcode: u8, length: u32, last: Last) -> Completion {
     let immediate = last.immediate.map(u32::from_le_bytes);
-    Completion { length, opcode, immediate, solicited: last.solicited, ..Completion::default() }
+    let (solicited, invalidated) = (last.solicited, last.invalidate);
+    Completion { length, opcode, immediate, solicited, invalidated, ..Completion::default() }
 }

@@ -26,6 +26,7 @@ impl Turn<'_, '_> {
     pub(super) fn send_request(&mut self, state: QpState) -> Did {
         match self.post_requests(state) {
             Next::Changed => return DONE,
+            Next::Local => self.change_own_region()?,
             Next::Ready | Next::Nothing => {}
         }
         let now_ns = self.port.fabric().now_ns();
@@ -62,6 +63,10 @@ impl Turn<'_, '_> {
                 Next::Ready => {}
                 other => return other,
             }
+            if self.is_local() {
+                // Those before it may need the region as it is.
+                return if self.is_behind_posted() { Next::Nothing } else { Next::Local };
+            }
             let Requester { active, connection, consumer, known, .. } = &mut *self.requester;
             let (Some(Message { request, .. }), Some(connection)) = (&*active, connection) else {
                 return Next::Nothing;
@@ -81,6 +86,11 @@ impl Turn<'_, '_> {
             *consumer = consumer.wrapping_add(1);
             *known = known.saturating_sub(1);
         }
+    }
+
+    /// Whether the active request concerns regions of the requester alone.
+    fn is_local(&self) -> bool {
+        self.requester.active.as_ref().is_some_and(|message| message.request.operation.is_local())
     }
 
     /// The packet's frame, its payload read from memory; `None` if that cannot be reached.
@@ -136,6 +146,8 @@ fn transport_request(request: &SendRequest) -> Request {
         }
         Operation::FetchAdd { addend } => Verb::FetchAdd { address, key, add: addend },
         Operation::AtomicWrite => Verb::AtomicWrite { address, key },
+        // These are done before they come here.
+        Operation::Register { .. } | Operation::Invalidate { .. } => Verb::Send { immediate },
         Operation::Flush(Flush { global, persistent, whole_region }) => {
             Verb::Flush { address, key, flush: Feth { whole_region, global, persistent } }
         }

@@ -1,8 +1,8 @@
 //! Memory regions.
 
-use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_WRITE};
+use refault_abi::codes::{ACCESS_LOCAL_WRITE, ACCESS_REMOTE_ATOMIC, ACCESS_REMOTE_WRITE, AccessRights};
 use refault_abi::command::{
-    CreateMr, FAULT_REFUSED, FAULT_RESOLVED, InvalidateMr, MR_ODP, MR_PASID, MR_PINNED, ResumeFault,
+    CreateMr, FAULT_REFUSED, FAULT_RESOLVED, InvalidateMr, MR_FAST, MR_ODP, MR_PASID, MR_PINNED, ResumeFault,
 };
 use refault_bus::sync::lock;
 
@@ -11,6 +11,7 @@ use super::reply::{DONE, Refused, Reply, created};
 use crate::cause::Cause;
 use crate::front::Front;
 use crate::memory::on_demand::OnDemandTable;
+use crate::memory::page_table::Pages;
 use crate::memory::region::{Backing, Region};
 use crate::qp::answer::PageAnswer;
 use crate::verbs::SUPPORTED_RIGHTS;
@@ -32,6 +33,7 @@ impl Front {
         }
         let backing = match command.mode {
             MR_PINNED => self.pinned(worker, command)?,
+            MR_FAST => self.fast(command)?,
             MR_PASID if context.stopped => return Err(Refused::BadState),
             MR_PASID => Backing::Process(context.pasid.ok_or(Refused::BadParameter)?),
             MR_ODP if context.stopped => return Err(Refused::BadState),
@@ -43,7 +45,8 @@ impl Front {
             Backing::Pinned { .. } | Backing::Process(_) => None,
         };
         let key = objects.mrs.insert(MrRecord { pd, eqn })?;
-        let region = Region { start, length, backing, key, pd, access, revoked: false };
+        let is_fast = command.mode == MR_FAST;
+        let region = Region { start, length, backing, key, pd, access, revoked: is_fast, is_fast };
         if !self.engine.memory.regions.put(region) {
             objects.mrs.remove(key)?;
             return Err(Refused::NoResources);
@@ -86,10 +89,22 @@ impl Front {
         Ok(Backing::Pinned { pages, shift: u64::from(*first_offset).wrapping_sub(command.start) })
     }
 
+    /// Tables that are filled later: nothing is read now.
+    fn fast(&self, command: &CreateMr) -> Result<Backing, Refused> {
+        let CreateMr { start, length, first_offset, access, table, .. } = command;
+        let is_empty = (*start, *length, *first_offset, *access) == (0, 0, 0, AccessRights::NONE);
+        let pages = Pages::check(table, self.engine.memory.new_identity()).ok_or(Refused::BadParameter)?;
+        if !is_empty || table.levels == 0 || table.page_shift != 12 {
+            return Err(Refused::BadParameter);
+        }
+        Ok(Backing::Pinned { pages, shift: 0 })
+    }
+
     /// When this is answered no access through the region is in flight.
     pub(super) fn destroy_mr(&self, key: u32) -> Reply {
         let MrRecord { pd, eqn } = *lock(&self.objects).mrs.find(key)?;
-        self.engine.memory.regions.update(key, |_| None);
+        // The key of a region for fast registration may be another variant by now.
+        self.engine.memory.regions.empty_slot(key);
         self.engine.memory.forget_region(key);
         let mut objects = lock(&self.objects);
         objects.mrs.remove(key)?;
