@@ -13,6 +13,7 @@
 #endif
 
 #include <linux/hmm.h>
+#include <linux/netdevice.h>
 #include <linux/overflow.h>
 #include <linux/pci-p2pdma.h>
 #include <linux/slab.h>
@@ -101,6 +102,12 @@ static inline void refault_umem_set_writable(struct ib_umem_odp *umem,
 
 /* Since 6.12.64, iommu_sva_bind_device() is compiled out on x86. */
 #define REFAULT_HAVE_SVA false
+
+static inline enum ib_port_state ib_get_curr_port_state(struct net_device *netdev)
+{
+	return netif_running(netdev) && netif_carrier_ok(netdev) ?
+		IB_PORT_ACTIVE : IB_PORT_DOWN;
+}
 
 /* The values that libibverbs uses. */
 #define IB_ODP_SUPPORT_FLUSH BIT(6)

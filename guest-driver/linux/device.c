@@ -2,13 +2,29 @@
 /*
  * The ib_device: its operations, and its registration with the RDMA core.
  *
- * The device is for user space only. It has no kernel verbs, so clients such as
- * ib_mad and ib_cm do not attach, and it needs no netdev.
+ * With an InfiniBand port the device is for user space only. It has no kernel
+ * verbs, so clients such as ib_mad and ib_cm do not attach, and it needs no
+ * netdev.
  */
 
 #include "refault.h"
 
-const struct ib_device_ops refault_dev_ops = {
+static const struct ib_device_ops refault_infiniband_ops = {
+	.get_link_layer = refault_get_link_layer,
+	.get_port_immutable = refault_get_port_immutable,
+	.query_gid = refault_query_gid,
+	.query_port = refault_query_port,
+};
+
+static const struct ib_device_ops refault_roce_ops = {
+	.add_gid = refault_add_gid,
+	.del_gid = refault_del_gid,
+	.get_link_layer = refault_roce_get_link_layer,
+	.get_port_immutable = refault_roce_get_port_immutable,
+	.query_port = refault_roce_query_port,
+};
+
+static const struct ib_device_ops refault_dev_ops = {
 	.owner = THIS_MODULE,
 	.driver_id = RDMA_DRIVER_UNKNOWN,
 	.uverbs_abi_ver = REFAULT_UVERBS_ABI_VERSION,
@@ -40,17 +56,13 @@ const struct ib_device_ops refault_dev_ops = {
 	.fill_res_mr_entry = refault_fill_res_mr_entry,
 	.fill_stat_mr_entry = refault_fill_stat_mr_entry,
 	.get_dev_fw_str = refault_get_dev_fw_str,
-	.get_link_layer = refault_get_link_layer,
-	.get_port_immutable = refault_get_port_immutable,
 	.mmap = refault_mmap,
 	.mmap_free = refault_mmap_free,
 	.modify_cq = refault_modify_cq,
 	.modify_qp = refault_modify_qp,
 	.modify_srq = refault_modify_srq,
 	.query_device = refault_query_device,
-	.query_gid = refault_query_gid,
 	.query_pkey = refault_query_pkey,
-	.query_port = refault_query_port,
 	.query_qp = refault_query_qp,
 	.query_srq = refault_query_srq,
 	.reg_user_mr = refault_reg_user_mr_op,
@@ -78,6 +90,8 @@ int refault_device_register(struct refault_dev *dev)
 	ibdev->num_comp_vectors = dev->num_comp_vectors;
 	strscpy(ibdev->node_desc, "refault", sizeof(ibdev->node_desc));
 	ib_set_device_ops(ibdev, &refault_dev_ops);
+	ib_set_device_ops(ibdev, refault_has_roce(dev) ? &refault_roce_ops :
+							 &refault_infiniband_ops);
 
 	ret = ib_register_device(ibdev, "refault_%d", &dev->pdev->dev);
 	if (ret)

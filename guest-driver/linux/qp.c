@@ -75,7 +75,7 @@ static int refault_cmd_create_qp(struct refault_dev *dev,
 	};
 
 	return refault_cmd_create(dev, REFAULT_CMD_CREATE_QP, &cmd, sizeof(cmd),
-				  &qp->ibqp.qp_num);
+				  &qp->qpn);
 }
 
 /* Destroys the QP on the NIC. On return no handler is using it. */
@@ -83,11 +83,10 @@ static int refault_cmd_destroy_qp(struct refault_dev *dev, struct refault_qp *qp
 {
 	int ret;
 
-	ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_QP,
-				  qp->ibqp.qp_num);
+	ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_QP, qp->qpn);
 	if (ret)
 		return ret;
-	xa_erase(&dev->qps, qp->ibqp.qp_num);
+	xa_erase(&dev->qps, qp->qpn);
 	synchronize_irq(refault_async_eq(dev)->irq);
 	return 0;
 }
@@ -139,12 +138,13 @@ int refault_create_qp(struct ib_qp *ibqp, struct ib_qp_init_attr *attr,
 	ret = refault_cmd_create_qp(dev, qp, attr, &req);
 	if (ret)
 		goto err_unpin;
-	ret = xa_err(xa_store(&dev->qps, ibqp->qp_num, qp, GFP_KERNEL));
+	ret = xa_err(xa_store(&dev->qps, qp->qpn, qp, GFP_KERNEL));
 	if (ret)
 		goto err_destroy;
 
+	ibqp->qp_num = qp->qpn;
 	refault_set_cap(qp, attr, &req);
-	resp.qpn = cpu_to_le32(ibqp->qp_num);
+	resp.qpn = cpu_to_le32(qp->qpn);
 	ret = ib_respond_udata(udata, resp);
 	if (ret)
 		goto err_destroy;

@@ -41,7 +41,7 @@ static int refault_query_state(struct refault_qp *qp,
 			       struct refault_qp_state *state)
 {
 	struct refault_object_id object = {
-		.id = cpu_to_le32(qp->ibqp.qp_num),
+		.id = cpu_to_le32(qp->qpn),
 	};
 
 	return refault_cmd(to_rdev(qp->ibqp.device), REFAULT_CMD_QUERY_QP,
@@ -84,6 +84,22 @@ static int refault_check_qp_modify(struct refault_dev *dev,
 	return 0;
 }
 
+/* The part of the path that only Ethernet and IP have. */
+static void refault_set_roce_av(struct refault_qp *qp,
+				struct refault_modify_qp *cmd,
+				const struct rdma_ah_attr *ah, u32 dest_qpn)
+{
+	const struct ib_global_route *grh = rdma_ah_read_grh(ah);
+	u16 port = rdma_get_udp_sport(grh->flow_label, qp->ibqp.qp_num,
+				      dest_qpn);
+
+	memcpy(cmd->dmac, ah->roce.dmac, sizeof(cmd->dmac));
+	cmd->flow_label = cpu_to_le32(grh->flow_label);
+	cmd->hop_limit = grh->hop_limit;
+	cmd->traffic_class = grh->traffic_class;
+	cmd->source_port = cpu_to_le16(port);
+}
+
 static void refault_set_av(struct refault_modify_qp *cmd,
 			   const struct rdma_ah_attr *ah)
 {
@@ -98,11 +114,13 @@ static void refault_set_av(struct refault_modify_qp *cmd,
 	}
 }
 
+/* @dest_qpn: the peer's number, if @mask has none. */
 static int refault_cmd_modify_qp(struct refault_qp *qp,
-				 const struct ib_qp_attr *attr, int mask)
+				 const struct ib_qp_attr *attr, int mask,
+				 u32 dest_qpn)
 {
 	struct refault_modify_qp cmd = {
-		.qpn = cpu_to_le32(qp->ibqp.qp_num),
+		.qpn = cpu_to_le32(qp->qpn),
 		.mask = cpu_to_le32(refault_nic_mask(mask)),
 		.state = attr->qp_state,
 		.path_mtu = attr->path_mtu,
@@ -121,8 +139,13 @@ static int refault_cmd_modify_qp(struct refault_qp *qp,
 		.qkey = cpu_to_le32(attr->qkey),
 	};
 
-	if (mask & IB_QP_AV)
+	if (mask & IB_QP_DEST_QPN)
+		dest_qpn = attr->dest_qp_num;
+	if (mask & IB_QP_AV) {
 		refault_set_av(&cmd, &attr->ah_attr);
+		if (attr->ah_attr.type == RDMA_AH_ATTR_TYPE_ROCE)
+			refault_set_roce_av(qp, &cmd, &attr->ah_attr, dest_qpn);
+	}
 	return refault_cmd(to_rdev(qp->ibqp.device), REFAULT_CMD_MODIFY_QP,
 			   &cmd, sizeof(cmd), NULL, 0);
 }
@@ -155,7 +178,8 @@ int refault_modify_qp(struct ib_qp *ibqp, struct ib_qp_attr *attr, int mask,
 	}
 	if (mask & IB_QP_EN_SQD_ASYNC_NOTIFY)
 		WRITE_ONCE(qp->sqd_notify, attr->en_sqd_async_notify);
-	ret = refault_cmd_modify_qp(qp, attr, mask);
+	ret = refault_cmd_modify_qp(qp, attr, mask,
+				    le32_to_cpu(state.attributes.dest_qpn));
 out_unlock:
 	mutex_unlock(&qp->lock);
 	return ret;
@@ -169,9 +193,13 @@ static void refault_read_av(struct ib_qp *ibqp, struct rdma_ah_attr *ah,
 	rdma_ah_set_sl(ah, nic->sl);
 	rdma_ah_set_port_num(ah, 1);
 	if (nic->has_grh) {
-		rdma_ah_set_grh(ah, NULL, 0, nic->sgid_index, 0, 0);
+		rdma_ah_set_grh(ah, NULL, le32_to_cpu(nic->flow_label),
+				nic->sgid_index, nic->hop_limit,
+				nic->traffic_class);
 		rdma_ah_set_dgid_raw(ah, (void *)nic->dest_gid);
 	}
+	if (ah->type == RDMA_AH_ATTR_TYPE_ROCE)
+		memcpy(ah->roce.dmac, nic->dmac, sizeof(ah->roce.dmac));
 }
 
 static void refault_read_attributes(struct ib_qp *ibqp, struct ib_qp_attr *attr,

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Device and port attributes. The port has an InfiniBand link layer with a
- * constant LID and GID, and neither a subnet manager nor a netdev.
+ * Attributes of the device, and of an InfiniBand port: it has a constant LID and
+ * GID, and neither a subnet manager nor a netdev. roce.c has the other kind.
  */
 
 #include "odp.h"
 
 #define REFAULT_PKEY 0xffff
 #define REFAULT_GID_PREFIX 0xfe80000000000000ULL
-#define REFAULT_MAX_MESSAGE BIT(31)
 /* Completion timestamps count nanoseconds. */
 #define REFAULT_CLOCK_KHZ 1000000
 

@@ -9,6 +9,7 @@
 #define REFAULT_H
 
 #include <linux/completion.h>
+#include <linux/if_ether.h>
 #include <linux/llist.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pci.h>
@@ -25,6 +26,9 @@
 #include "refault_abi.h"
 
 #define REFAULT_DRV_NAME "refault_rdma"
+
+/* Longest message of any queue pair, in bytes. */
+#define REFAULT_MAX_MESSAGE BIT(31)
 
 struct iommu_sva;
 struct refault_dev;
@@ -162,6 +166,7 @@ struct refault_qp {
 	struct refault_pbl pbl;
 	struct mutex lock;	/* One modification at a time. */
 	struct ib_qp_cap cap;
+	u32 qpn;		/* The NIC's number: in ibqp, that of GSI is 1. */
 	bool signal_all;
 	bool sqd_notify;
 };
@@ -174,9 +179,16 @@ struct refault_srq {
 	u32 srqn;
 };
 
-/* Without state in the kernel; see ah.c. */
+/* The destination of datagrams, on RoCE; see ah.c. */
 struct refault_ah {
 	struct ib_ah ibah;
+	u8 dgid[16];
+	u8 dmac[ETH_ALEN];
+	u8 sgid_index;
+	u8 hop_limit;
+	u32 flow_label;
+	u8 traffic_class;
+	u16 source_port;
 };
 
 struct refault_mr {
@@ -228,6 +240,11 @@ static inline struct refault_srq *to_rsrq(struct ib_srq *ibsrq)
 	return container_of(ibsrq, struct refault_srq, ibsrq);
 }
 
+static inline struct refault_ah *to_rah(struct ib_ah *ibah)
+{
+	return container_of(ibah, struct refault_ah, ibah);
+}
+
 static inline struct refault_mr *to_rmr(struct ib_mr *ibmr)
 {
 	return container_of(ibmr, struct refault_mr, ibmr);
@@ -249,6 +266,11 @@ static inline bool refault_has_pasid(const struct refault_dev *dev)
 	return le32_to_cpu(dev->caps.features) & REFAULT_CAP_PASID;
 }
 
+static inline bool refault_has_roce(const struct refault_dev *dev)
+{
+	return le32_to_cpu(dev->caps.features) & REFAULT_CAP_ROCE;
+}
+
 /* The event queue for asynchronous events of QPs and SRQs. */
 static inline struct refault_eq *refault_async_eq(struct refault_dev *dev)
 {
@@ -268,7 +290,6 @@ void refault_down(struct refault_dev *dev);
 
 /* device.c */
 extern const struct attribute_group refault_attr_group;
-extern const struct ib_device_ops refault_dev_ops;
 int refault_device_register(struct refault_dev *dev);
 void refault_device_unregister(struct refault_dev *dev);
 
@@ -389,6 +410,16 @@ int refault_get_port_immutable(struct ib_device *ibdev, u32 port,
 			       struct ib_port_immutable *immutable);
 enum rdma_link_layer refault_get_link_layer(struct ib_device *ibdev, u32 port);
 void refault_get_dev_fw_str(struct ib_device *ibdev, char *str);
+
+/* roce.c */
+int refault_add_gid(const struct ib_gid_attr *attr, void **context);
+int refault_del_gid(const struct ib_gid_attr *attr, void **context);
+int refault_roce_query_port(struct ib_device *ibdev, u32 port,
+			    struct ib_port_attr *attr);
+int refault_roce_get_port_immutable(struct ib_device *ibdev, u32 port,
+				    struct ib_port_immutable *immutable);
+enum rdma_link_layer refault_roce_get_link_layer(struct ib_device *ibdev,
+						 u32 port);
 
 /* restrack.c */
 int refault_fill_res_mr_entry(struct sk_buff *msg, struct ib_mr *ibmr);

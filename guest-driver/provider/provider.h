@@ -94,6 +94,10 @@ struct refault_ah {
 	uint8_t sl;
 	bool has_grh;
 	uint8_t dgid[16];
+	/* RoCE, else zero: MAC address, index of the own GID, hop limit. */
+	uint8_t next_hop[8];
+	uint32_t flow_class;	/* Flow label and traffic class. */
+	uint16_t source_port;
 };
 
 /* Requests since ibv_wr_start(); ibv_wr_complete() posts all or none. */

@@ -96,6 +96,9 @@ void wqe_set_ud(struct refault_sq_wqe *wqe, const struct refault_ah *ah,
 	wqe->dest_lid = htole16(ah->dlid);
 	wqe->sl = ah->sl;
 	wqe->has_grh = ah->has_grh;
+	memcpy(&wqe->remote_addr, ah->next_hop, sizeof(wqe->remote_addr));
+	wqe->rkey = htole32(ah->flow_class);
+	wqe->source_port = htole16(ah->source_port);
 	/* Datagrams have no operands: the fields hold halves of the raw GID. */
 	memcpy(&wqe->compare_add, ah->dgid, sizeof(wqe->compare_add));
 	memcpy(&wqe->swap, ah->dgid + sizeof(wqe->compare_add),
