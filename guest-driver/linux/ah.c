@@ -33,6 +33,7 @@ static int refault_set_ah(struct refault_ah *ah, const struct rdma_ah_attr *attr
 	ah->hop_limit = grh->hop_limit;
 	ah->flow_label = grh->flow_label;
 	ah->traffic_class = grh->traffic_class;
+	ah->sl = rdma_ah_get_sl(attr);
 	/* A handle is of no queue pair, so their numbers cannot count. */
 	ah->source_port = rdma_flow_label_to_udp_sport(grh->flow_label);
 	return 0;
@@ -70,6 +71,13 @@ int refault_create_user_ah(struct ib_ah *ibah, struct rdma_ah_init_attr *attr,
 	if (ret)
 		return ret;
 	return refault_respond_ah(to_rah(ibah), udata);
+}
+
+/* For the kernel, which has only RoCE ports. May not be allowed to sleep. */
+int refault_create_ah(struct ib_ah *ibah, struct rdma_ah_init_attr *attr,
+		      struct ib_udata *udata)
+{
+	return refault_set_ah(to_rah(ibah), attr->ah_attr);
 }
 
 int refault_destroy_ah(struct ib_ah *ibah, u32 flags)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Completion queues. The ring is in the process' memory and the provider polls
- * it; the kernel only handles the events of CQs that were armed.
+ * it; the kernel only handles the events of CQs that were armed. CQs of the
+ * kernel have rings of ours: see rings.c and poll.c.
  */
 
 #include <linux/interrupt.h>
@@ -31,15 +32,15 @@ static int refault_check_cq(const struct ib_cq_init_attr *attr,
 }
 
 static int refault_cmd_create_cq(struct refault_dev *dev, struct refault_cq *cq,
-				 const struct refault_uverbs_create_cq *req,
+				 __le32 record_offset, u32 log_size,
 				 u32 context)
 {
 	struct refault_create_cq cmd = {
 		.buffer = cq->pbl.table,
-		.record_offset = req->record_offset,
+		.record_offset = record_offset,
 		.context = cpu_to_le32(context),
 		.eqn = cpu_to_le32(cq->eq->eqn),
-		.log_size = le32_to_cpu(req->log_size),
+		.log_size = log_size,
 	};
 
 	return refault_cmd_create(dev, REFAULT_CMD_CREATE_CQ, &cmd, sizeof(cmd),
@@ -58,10 +59,67 @@ static int refault_cmd_destroy_cq(struct refault_dev *dev, struct refault_cq *cq
 	return 0;
 }
 
-int refault_create_cq(struct ib_cq *ibcq, const struct ib_cq_init_attr *attr,
-		      struct uverbs_attr_bundle *attrs)
+/* Creates the CQ on the NIC, and has its events handled. */
+static int refault_cq_start(struct refault_dev *dev, struct refault_cq *cq,
+			    __le32 record_offset, u32 log_size, u32 context)
 {
-	struct ib_udata *udata = &attrs->driver_udata;
+	int ret;
+
+	ret = refault_cmd_create_cq(dev, cq, record_offset, log_size, context);
+	if (ret)
+		return ret;
+	ret = xa_err(xa_store(&dev->cqs, cq->cqn, cq, GFP_KERNEL));
+	if (ret && refault_cmd_destroy_cq(dev, cq))
+		refault_die(dev, "a completion queue could not be destroyed");
+	return ret;
+}
+
+/**
+ * refault_cq_make() - Make a CQ of the kernel.
+ * @dev: the NIC
+ * @cq: the CQ, zeroed but for its ibcq
+ * @log_size: log2 of its entries
+ * @comp_vector: completion vector of its events
+ *
+ * Return: 0 or an errno.
+ */
+int refault_cq_make(struct refault_dev *dev, struct refault_cq *cq,
+		    u32 log_size, u32 comp_vector)
+{
+	u32 record = REFAULT_CQE_SIZE << log_size;
+	int ret;
+
+	if (!refault_has_kernel(dev))
+		return -EOPNOTSUPP;
+	if (log_size > REFAULT_MAX_LOG_CQES)
+		return -EINVAL;
+	ret = refault_cq_ring_alloc(dev, cq, log_size);
+	if (ret)
+		return ret;
+	cq->eq = refault_comp_eq(dev, comp_vector);
+	ret = refault_cq_start(dev, cq, cpu_to_le32(record), log_size,
+			       dev->kernel_context);
+	if (ret)
+		refault_cq_ring_free(dev, cq);
+	return ret;
+}
+
+static int refault_create_kernel_cq(struct ib_cq *ibcq,
+				    const struct ib_cq_init_attr *attr)
+{
+	u32 log_size = order_base_2(attr->cqe);
+
+	if (attr->flags)
+		return -EOPNOTSUPP;
+	ibcq->cqe = BIT(log_size);
+	return refault_cq_make(to_rdev(ibcq->device), to_rcq(ibcq), log_size,
+			       attr->comp_vector);
+}
+
+static int refault_create_user_cq(struct ib_cq *ibcq,
+				  const struct ib_cq_init_attr *attr,
+				  struct ib_udata *udata)
+{
 	struct refault_ucontext *uctx = refault_udata_context(udata);
 	struct refault_dev *dev = to_rdev(ibcq->device);
 	struct refault_cq *cq = to_rcq(ibcq);
@@ -84,12 +142,10 @@ int refault_create_cq(struct ib_cq *ibcq, const struct ib_cq_init_attr *attr,
 	if (ret)
 		return ret;
 	cq->eq = refault_comp_eq(dev, attr->comp_vector);
-	ret = refault_cmd_create_cq(dev, cq, &req, uctx->bond->id);
+	ret = refault_cq_start(dev, cq, req.record_offset,
+			       le32_to_cpu(req.log_size), uctx->bond->id);
 	if (ret)
 		goto err_unpin;
-	ret = xa_err(xa_store(&dev->cqs, cq->cqn, cq, GFP_KERNEL));
-	if (ret)
-		goto err_destroy;
 
 	ibcq->cqe = BIT(le32_to_cpu(req.log_size));
 	resp.cqn = cpu_to_le32(cq->cqn);
@@ -106,6 +162,14 @@ err_unpin:
 	return ret;
 }
 
+/* The core has one operation for processes and kernel: @attrs is NULL then. */
+int refault_create_cq(struct ib_cq *ibcq, const struct ib_cq_init_attr *attr,
+		      struct uverbs_attr_bundle *attrs)
+{
+	return attrs ? refault_create_user_cq(ibcq, attr, &attrs->driver_udata) :
+		       refault_create_kernel_cq(ibcq, attr);
+}
+
 int refault_destroy_cq(struct ib_cq *ibcq, struct ib_udata *udata)
 {
 	struct refault_dev *dev = to_rdev(ibcq->device);
@@ -116,6 +180,7 @@ int refault_destroy_cq(struct ib_cq *ibcq, struct ib_udata *udata)
 	if (ret)
 		return ret;
 	refault_unpin_ring(dev, cq->umem, &cq->pbl);
+	refault_cq_ring_free(dev, cq);
 	return 0;
 }
 
@@ -136,7 +201,7 @@ void refault_cq_complete(struct refault_dev *dev, u32 cqn)
 {
 	struct refault_cq *cq = xa_load(&dev->cqs, cqn);
 
-	if (cq)
+	if (cq && cq->ibcq.comp_handler)
 		cq->ibcq.comp_handler(&cq->ibcq, cq->ibcq.cq_context);
 }
 
@@ -149,7 +214,7 @@ void refault_cq_error(struct refault_dev *dev, u32 cqn)
 		.event = IB_EVENT_CQ_ERR,
 	};
 
-	if (!cq)
+	if (!cq || !cq->ibcq.event_handler)
 		return;
 	event.element.cq = &cq->ibcq;
 	cq->ibcq.event_handler(&event, cq->ibcq.cq_context);

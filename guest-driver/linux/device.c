@@ -2,9 +2,9 @@
 /*
  * The ib_device: its operations, and its registration with the RDMA core.
  *
- * With an InfiniBand port the device is for user space only. It has no kernel
+ * With an InfiniBand port the device is for user space only: it has no kernel
  * verbs, so clients such as ib_mad and ib_cm do not attach, and it needs no
- * netdev.
+ * netdev. With RoCE it has all of that.
  */
 
 #include "refault.h"
@@ -18,10 +18,16 @@ static const struct ib_device_ops refault_infiniband_ops = {
 
 static const struct ib_device_ops refault_roce_ops = {
 	.add_gid = refault_add_gid,
+	.create_ah = refault_create_ah,
 	.del_gid = refault_del_gid,
+	.get_dma_mr = refault_get_dma_mr,
 	.get_link_layer = refault_roce_get_link_layer,
 	.get_port_immutable = refault_roce_get_port_immutable,
+	.poll_cq = refault_poll_cq,
+	.post_recv = refault_post_recv,
+	.post_send = refault_post_send,
 	.query_port = refault_roce_query_port,
+	.req_notify_cq = refault_req_notify_cq,
 };
 
 static const struct ib_device_ops refault_dev_ops = {

@@ -128,6 +128,24 @@ static int refault_create_mr(struct refault_dev *dev, struct refault_mr *mr,
 	return ret;
 }
 
+/* The region through which the kernel names memory by its DMA addresses. */
+struct ib_mr *refault_get_dma_mr(struct ib_pd *ibpd, int access)
+{
+	struct refault_mr *mr = kzalloc_obj(*mr);
+	int ret;
+
+	if (!mr)
+		return ERR_PTR(-ENOMEM);
+	mr->access = refault_access(access);
+	refault_cover_dma(mr);
+	ret = refault_create_mr(to_rdev(ibpd->device), mr, to_rpd(ibpd)->id);
+	if (ret) {
+		kfree(mr);
+		return ERR_PTR(ret);
+	}
+	return &mr->ibmr;
+}
+
 struct ib_mr *refault_reg_user_mr(struct ib_pd *ibpd, u64 start, u64 length,
 				  u64 virt_addr, int access,
 				  struct ib_dmah *dmah, struct ib_udata *udata)

@@ -13,7 +13,7 @@ int refault_alloc_pd(struct ib_pd *ibpd, struct ib_udata *udata)
 	int ret;
 
 	if (!uctx)
-		return -EOPNOTSUPP;
+		return refault_kernel_pd(dev, &to_rpd(ibpd)->id);
 	ret = ib_no_udata_io(udata);
 	if (ret)
 		return ret;

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Queue pairs: creation, destruction and asynchronous events. The rings are in
- * the process' memory; the provider posts and rings without a system call.
+ * the process' memory; the provider posts and rings without a system call. QPs
+ * of the kernel have rings of ours: see rings.c and post.c.
+ *
+ * Who polls for the kernel looks QPs up by number, holding the lock of a CQ. That
+ * is safe, since a QP is taken from its CQs, with their locks, before it is freed.
  */
 
 #include <linux/interrupt.h>
@@ -12,8 +16,6 @@ static int refault_check_qp_attr(const struct ib_qp_init_attr *attr)
 {
 	const struct ib_qp_cap *cap = &attr->cap;
 
-	if (attr->qp_type != IB_QPT_RC && attr->qp_type != IB_QPT_UD)
-		return -EOPNOTSUPP;
 	if (attr->create_flags)
 		return -EOPNOTSUPP;
 	if (cap->max_send_sge > REFAULT_MAX_SGE ||
@@ -53,6 +55,20 @@ static int refault_check_qp_rings(const struct ib_qp_init_attr *attr,
 	return 0;
 }
 
+static u8 refault_qp_kind(enum ib_qp_type type)
+{
+	switch (type) {
+	case IB_QPT_GSI:
+		return REFAULT_QPT_GSI;
+	case IB_QPT_UD:
+		return REFAULT_QPT_UD;
+	case IB_QPT_RAW_PACKET:
+		return REFAULT_QPT_ETHERNET;
+	default:
+		return REFAULT_QPT_RC;
+	}
+}
+
 static int refault_cmd_create_qp(struct refault_dev *dev,
 				 struct refault_qp *qp,
 				 const struct ib_qp_init_attr *attr,
@@ -69,8 +85,7 @@ static int refault_cmd_create_qp(struct refault_dev *dev,
 		.log_sq = le32_to_cpu(req->log_sq),
 		.log_rq = le32_to_cpu(req->log_rq),
 		.signal_all = qp->signal_all,
-		.kind = attr->qp_type == IB_QPT_UD ? REFAULT_QPT_UD :
-						     REFAULT_QPT_RC,
+		.kind = refault_qp_kind(attr->qp_type),
 		.srqn = cpu_to_le32(attr->srq ? to_rsrq(attr->srq)->srqn : 0),
 	};
 
@@ -105,8 +120,80 @@ static void refault_set_cap(struct refault_qp *qp, struct ib_qp_init_attr *attr,
 	qp->cap = *cap;
 }
 
-int refault_create_qp(struct ib_qp *ibqp, struct ib_qp_init_attr *attr,
-		      struct ib_udata *udata)
+/* Creates the QP on the NIC, and has its events handled. */
+static int refault_qp_start(struct refault_dev *dev, struct refault_qp *qp,
+			    const struct ib_qp_init_attr *attr,
+			    const struct refault_uverbs_create_qp *layout)
+{
+	int ret;
+
+	mutex_init(&qp->lock);
+	qp->signal_all = attr->sq_sig_type == IB_SIGNAL_ALL_WR;
+	ret = refault_cmd_create_qp(dev, qp, attr, layout);
+	if (ret)
+		return ret;
+	ret = xa_err(xa_store(&dev->qps, qp->qpn, qp, GFP_KERNEL));
+	if (ret && refault_cmd_destroy_qp(dev, qp))
+		refault_die(dev, "a queue pair could not be destroyed");
+	return ret;
+}
+
+/**
+ * refault_qp_make() - Make a QP of the kernel.
+ * @dev: the NIC
+ * @qp: the QP, zeroed but for the PD in its ibqp
+ * @attr: what it is to be; IB_QPT_RAW_PACKET is the QP for Ethernet frames
+ *
+ * Return: 0 or an errno.
+ */
+int refault_qp_make(struct refault_dev *dev, struct refault_qp *qp,
+		    struct ib_qp_init_attr *attr)
+{
+	u32 log_sq = order_base_2(max(attr->cap.max_send_wr, 1U));
+	u32 log_rq = order_base_2(max(attr->cap.max_recv_wr, 1U));
+	struct refault_uverbs_create_qp layout = {
+		.log_sq = cpu_to_le32(log_sq),
+		.log_rq = cpu_to_le32(log_rq),
+	};
+	int ret;
+
+	if (!refault_has_kernel(dev) || attr->srq)
+		return -EOPNOTSUPP;
+	if (log_sq > REFAULT_MAX_LOG_WQES || log_rq > REFAULT_MAX_LOG_WQES)
+		return -EINVAL;
+	ret = refault_qp_rings_alloc(dev, qp, &layout);
+	if (ret)
+		return ret;
+	ret = refault_qp_start(dev, qp, attr, &layout);
+	if (ret) {
+		refault_qp_rings_free(dev, qp);
+		return ret;
+	}
+	refault_qp_rings_link(qp, to_rcq(attr->send_cq), to_rcq(attr->recv_cq));
+	refault_set_cap(qp, attr, &layout);
+	return 0;
+}
+
+static int refault_create_kernel_qp(struct ib_qp *ibqp,
+				    struct ib_qp_init_attr *attr)
+{
+	struct refault_qp *qp = to_rqp(ibqp);
+	int ret;
+
+	if (attr->qp_type != IB_QPT_RC && attr->qp_type != IB_QPT_UD &&
+	    attr->qp_type != IB_QPT_GSI)
+		return -EOPNOTSUPP;
+	ret = refault_check_qp_attr(attr);
+	if (ret)
+		return ret;
+	ret = refault_qp_make(to_rdev(ibqp->device), qp, attr);
+	ibqp->qp_num = attr->qp_type == IB_QPT_GSI ? 1 : qp->qpn;
+	return ret;
+}
+
+static int refault_create_user_qp(struct ib_qp *ibqp,
+				  struct ib_qp_init_attr *attr,
+				  struct ib_udata *udata)
 {
 	struct refault_dev *dev = to_rdev(ibqp->device);
 	struct refault_qp *qp = to_rqp(ibqp);
@@ -114,7 +201,7 @@ int refault_create_qp(struct ib_qp *ibqp, struct ib_qp_init_attr *attr,
 	struct refault_uverbs_qp resp = {};
 	int ret;
 
-	if (!udata)
+	if (attr->qp_type != IB_QPT_RC && attr->qp_type != IB_QPT_UD)
 		return -EOPNOTSUPP;
 	ret = refault_check_qp_attr(attr);
 	if (ret)
@@ -129,18 +216,13 @@ int refault_create_qp(struct ib_qp *ibqp, struct ib_qp_init_attr *attr,
 	if (ret)
 		return ret;
 
-	mutex_init(&qp->lock);
-	qp->signal_all = attr->sq_sig_type == IB_SIGNAL_ALL_WR;
 	ret = refault_pin_ring(dev, le64_to_cpu(req.buffer),
 			       le64_to_cpu(req.length), &qp->umem, &qp->pbl);
 	if (ret)
 		return ret;
-	ret = refault_cmd_create_qp(dev, qp, attr, &req);
+	ret = refault_qp_start(dev, qp, attr, &req);
 	if (ret)
 		goto err_unpin;
-	ret = xa_err(xa_store(&dev->qps, qp->qpn, qp, GFP_KERNEL));
-	if (ret)
-		goto err_destroy;
 
 	ibqp->qp_num = qp->qpn;
 	refault_set_cap(qp, attr, &req);
@@ -158,6 +240,13 @@ err_unpin:
 	return ret;
 }
 
+int refault_create_qp(struct ib_qp *ibqp, struct ib_qp_init_attr *attr,
+		      struct ib_udata *udata)
+{
+	return udata ? refault_create_user_qp(ibqp, attr, udata) :
+		       refault_create_kernel_qp(ibqp, attr);
+}
+
 int refault_destroy_qp(struct ib_qp *ibqp, struct ib_udata *udata)
 {
 	struct refault_dev *dev = to_rdev(ibqp->device);
@@ -167,6 +256,10 @@ int refault_destroy_qp(struct ib_qp *ibqp, struct ib_udata *udata)
 	ret = refault_cmd_destroy_qp(dev, qp);
 	if (ret)
 		return ret;
+	if (refault_is_kernel_qp(qp))
+		refault_qp_rings_unlink(qp, to_rcq(ibqp->send_cq),
+					to_rcq(ibqp->recv_cq));
+	refault_qp_rings_free(dev, qp);
 	refault_unpin_ring(dev, qp->umem, &qp->pbl);
 	return 0;
 }

@@ -150,6 +150,18 @@ static int refault_cmd_modify_qp(struct refault_qp *qp,
 			   &cmd, sizeof(cmd), NULL, 0);
 }
 
+/*
+ * A dead NIC's queue pairs are as in the error state: polling returns what was
+ * posted. To ULPs that end, it did what they asked for.
+ */
+static bool refault_is_flushed(const struct refault_qp *qp,
+			       const struct ib_qp_attr *attr, int mask)
+{
+	return refault_is_kernel_qp(qp) && mask & IB_QP_STATE &&
+	       attr->qp_state == IB_QPS_ERR &&
+	       refault_is_dead(to_rdev(qp->ibqp.device));
+}
+
 int refault_modify_qp(struct ib_qp *ibqp, struct ib_qp_attr *attr, int mask,
 		      struct ib_udata *udata)
 {
@@ -180,9 +192,12 @@ int refault_modify_qp(struct ib_qp *ibqp, struct ib_qp_attr *attr, int mask,
 		WRITE_ONCE(qp->sqd_notify, attr->en_sqd_async_notify);
 	ret = refault_cmd_modify_qp(qp, attr, mask,
 				    le32_to_cpu(state.attributes.dest_qpn));
+	if (!ret && mask & IB_QP_STATE && to == IB_QPS_RESET &&
+	    refault_is_kernel_qp(qp))
+		refault_qp_rings_reset(qp);
 out_unlock:
 	mutex_unlock(&qp->lock);
-	return ret;
+	return refault_is_flushed(qp, attr, mask) ? 0 : ret;
 }
 
 static void refault_read_av(struct ib_qp *ibqp, struct rdma_ah_attr *ah,

@@ -10,6 +10,7 @@
 
 #include <linux/completion.h>
 #include <linux/if_ether.h>
+#include <linux/if_vlan.h>
 #include <linux/llist.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pci.h>
@@ -101,6 +102,11 @@ struct refault_dev {
 	wait_queue_head_t leave_wait;	/* Also for the last of num_odps. */
 	atomic_t leaving;
 
+	/* The kernel's context; see kernel.c. No doorbell: there is none. */
+	u32 kernel_context;
+	void __iomem *kernel_doorbell;
+	struct work_struct dead_work;
+
 	/* Objects by the number or key that the NIC gave them. */
 	struct xarray contexts;
 	struct xarray cqs;
@@ -152,12 +158,54 @@ struct refault_pd {
 	u32 id;
 };
 
+/* Coherent memory of a queue of the kernel. */
+struct refault_memory {
+	void *address;		/* NULL: the queue is a process'. */
+	dma_addr_t dma;
+	size_t size;
+};
+
+/* The ring of a CQ of the kernel; see rings.c and poll.c. */
+struct refault_cq_ring {
+	struct refault_memory memory;
+	struct refault_cqe *entries;
+	struct refault_cq_doorbell_record *record;
+	spinlock_t lock;	/* Protects what follows, and the QPs' tails. */
+	u32 consumer;
+	u32 log_size;
+	struct list_head senders;
+	struct list_head receivers;
+};
+
 struct refault_cq {
 	struct ib_cq ibcq;
 	struct ib_umem *umem;
 	struct refault_pbl pbl;
 	struct refault_eq *eq;
 	u32 cqn;
+	struct refault_cq_ring ring;
+};
+
+/*
+ * A send or receive queue of the kernel. Both indices are free-running. Posting
+ * advances the head, polling the CQ advances the tail.
+ */
+struct refault_queue {
+	spinlock_t lock;	/* Protects the head. */
+	void *ring;
+	u32 size;
+	u32 head;
+	u32 tail;
+};
+
+/* The rings of a QP of the kernel; see rings.c and post.c. */
+struct refault_qp_rings {
+	struct refault_memory memory;
+	struct refault_qp_doorbell_record *record;
+	struct refault_queue sq;
+	struct refault_queue rq;
+	struct list_head sender;	/* In the ring of the send CQ. */
+	struct list_head receiver;	/* In the ring of the receive CQ. */
 };
 
 struct refault_qp {
@@ -169,6 +217,7 @@ struct refault_qp {
 	u32 qpn;		/* The NIC's number: in ibqp, that of GSI is 1. */
 	bool signal_all;
 	bool sqd_notify;
+	struct refault_qp_rings rings;
 };
 
 struct refault_srq {
@@ -188,6 +237,7 @@ struct refault_ah {
 	u8 hop_limit;
 	u32 flow_label;
 	u8 traffic_class;
+	u8 sl;
 	u16 source_port;
 };
 
@@ -266,6 +316,26 @@ static inline bool refault_has_pasid(const struct refault_dev *dev)
 	return le32_to_cpu(dev->caps.features) & REFAULT_CAP_PASID;
 }
 
+static inline bool refault_has_ethernet(const struct refault_dev *dev)
+{
+	return le32_to_cpu(dev->caps.features) & REFAULT_CAP_ETHERNET;
+}
+
+static inline bool refault_has_kernel(const struct refault_dev *dev)
+{
+	return dev->kernel_doorbell;
+}
+
+static inline bool refault_is_kernel_cq(const struct refault_cq *cq)
+{
+	return cq->ring.memory.address;
+}
+
+static inline bool refault_is_kernel_qp(const struct refault_qp *qp)
+{
+	return qp->rings.memory.address;
+}
+
 static inline bool refault_has_roce(const struct refault_dev *dev)
 {
 	return le32_to_cpu(dev->caps.features) & REFAULT_CAP_ROCE;
@@ -338,7 +408,49 @@ void refault_mmap_free(struct rdma_user_mmap_entry *rdma_entry);
 int refault_alloc_pd(struct ib_pd *ibpd, struct ib_udata *udata);
 int refault_dealloc_pd(struct ib_pd *ibpd, struct ib_udata *udata);
 
+/* kernel.c */
+void refault_kernel_alloc(struct refault_dev *dev);
+int refault_kernel_init(struct refault_dev *dev);
+void refault_kernel_free(struct refault_dev *dev);
+void refault_kernel_ring(struct refault_dev *dev, u64 kind, u32 number,
+			 u32 argument);
+int refault_kernel_pd(struct refault_dev *dev, u32 *id);
+void refault_cover_dma(struct refault_mr *mr);
+
+/* rings.c */
+int refault_cq_ring_alloc(struct refault_dev *dev, struct refault_cq *cq,
+			  u32 log_size);
+void refault_cq_ring_free(struct refault_dev *dev, struct refault_cq *cq);
+int refault_qp_rings_alloc(struct refault_dev *dev, struct refault_qp *qp,
+			   struct refault_uverbs_create_qp *layout);
+void refault_qp_rings_link(struct refault_qp *qp, struct refault_cq *send_cq,
+			   struct refault_cq *recv_cq);
+void refault_qp_rings_unlink(struct refault_qp *qp, struct refault_cq *send_cq,
+			     struct refault_cq *recv_cq);
+void refault_qp_rings_free(struct refault_dev *dev, struct refault_qp *qp);
+void refault_qp_rings_reset(struct refault_qp *qp);
+
+/* poll.c */
+const struct refault_cqe *refault_cq_take(struct refault_cq *cq);
+void refault_cq_publish(struct refault_cq *cq);
+void refault_cq_arm(struct refault_cq *cq, u64 kind);
+void refault_cq_forget(struct refault_cq *cq, u32 qpn);
+void refault_queue_retire(struct refault_queue *queue,
+			  const struct refault_cqe *cqe);
+int refault_poll_cq(struct ib_cq *ibcq, int count, struct ib_wc *wc);
+int refault_req_notify_cq(struct ib_cq *ibcq, enum ib_cq_notify_flags flags);
+
+/* post.c */
+void refault_ring_send(struct refault_qp *qp);
+void refault_ring_recv(struct refault_qp *qp);
+int refault_post_send(struct ib_qp *ibqp, const struct ib_send_wr *wr,
+		      const struct ib_send_wr **bad_wr);
+int refault_post_recv(struct ib_qp *ibqp, const struct ib_recv_wr *wr,
+		      const struct ib_recv_wr **bad_wr);
+
 /* cq.c */
+int refault_cq_make(struct refault_dev *dev, struct refault_cq *cq,
+		    u32 log_size, u32 comp_vector);
 int refault_create_cq(struct ib_cq *ibcq, const struct ib_cq_init_attr *attr,
 		      struct uverbs_attr_bundle *attrs);
 int refault_destroy_cq(struct ib_cq *ibcq, struct ib_udata *udata);
@@ -347,6 +459,8 @@ void refault_cq_complete(struct refault_dev *dev, u32 cqn);
 void refault_cq_error(struct refault_dev *dev, u32 cqn);
 
 /* qp.c */
+int refault_qp_make(struct refault_dev *dev, struct refault_qp *qp,
+		    struct ib_qp_init_attr *attr);
 int refault_create_qp(struct ib_qp *ibqp, struct ib_qp_init_attr *attr,
 		      struct ib_udata *udata);
 int refault_destroy_qp(struct ib_qp *ibqp, struct ib_udata *udata);
@@ -370,6 +484,8 @@ void refault_srq_event(struct refault_dev *dev, u32 srqn, u8 code);
 /* ah.c */
 int refault_create_user_ah(struct ib_ah *ibah, struct rdma_ah_init_attr *attr,
 			   struct ib_udata *udata);
+int refault_create_ah(struct ib_ah *ibah, struct rdma_ah_init_attr *attr,
+		      struct ib_udata *udata);
 int refault_destroy_ah(struct ib_ah *ibah, u32 flags);
 
 /* mr.c */
@@ -378,6 +494,7 @@ int refault_ib_access(u32 access);
 struct ib_mr *refault_reg_user_mr(struct ib_pd *ibpd, u64 start, u64 length,
 				  u64 virt_addr, int access,
 				  struct ib_dmah *dmah, struct ib_udata *udata);
+struct ib_mr *refault_get_dma_mr(struct ib_pd *ibpd, int access);
 int refault_dereg_mr(struct ib_mr *ibmr, struct ib_udata *udata);
 
 /* odp_fault.c */

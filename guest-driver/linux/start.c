@@ -48,8 +48,13 @@ static int refault_start(struct refault_dev *dev)
 	ret = refault_eqs_init(dev);
 	if (ret)
 		goto err_faults;
+	ret = refault_kernel_init(dev);
+	if (ret)
+		goto err_eqs;
 	return 0;
 
+err_eqs:
+	refault_eqs_free(dev);
 err_faults:
 	refault_faults_free(dev);
 err_bonds:
@@ -62,6 +67,7 @@ err_cmd:
 
 static void refault_stop(struct refault_dev *dev)
 {
+	refault_kernel_free(dev);
 	refault_bonds_free(dev);
 	refault_silence(dev);
 	refault_eqs_free(dev);
@@ -81,6 +87,7 @@ static struct refault_dev *refault_alloc(struct pci_dev *pdev,
 	dev->doorbells = pci_resource_start(pdev, 2);
 	dev->doorbell_pages = pci_resource_len(pdev, 2) /
 			      REFAULT_DOORBELL_PAGE_SIZE;
+	refault_kernel_alloc(dev);
 	mutex_init(&dev->lane0_lock);
 	spin_lock_init(&dev->lane1_lock);
 	spin_lock_init(&dev->silence_lock);
@@ -91,6 +98,13 @@ static struct refault_dev *refault_alloc(struct pci_dev *pdev,
 	xa_init(&dev->srqs);
 	xa_init(&dev->mrs);
 	return dev;
+}
+
+static void refault_dealloc(struct refault_dev *dev)
+{
+	/* Queued by refault_die(), also if nothing had been started. */
+	cancel_work_sync(&dev->dead_work);
+	ib_dealloc_device(&dev->ibdev);
 }
 
 /**
@@ -121,7 +135,7 @@ struct refault_dev *refault_up(struct pci_dev *pdev, void __iomem *regs)
 err_stop:
 	refault_stop(dev);
 err_dealloc:
-	ib_dealloc_device(&dev->ibdev);
+	refault_dealloc(dev);
 	return ERR_PTR(ret);
 }
 
@@ -137,5 +151,5 @@ void refault_down(struct refault_dev *dev)
 	refault_stop_contexts(dev);
 	refault_device_unregister(dev);
 	refault_stop(dev);
-	ib_dealloc_device(&dev->ibdev);
+	refault_dealloc(dev);
 }
