@@ -90,6 +90,8 @@ static inline void refault_umem_set_writable(struct ib_umem_odp *umem,
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 2, 0)
 
+/* The core sends port events itself, by what the port's netdev does. */
+#define REFAULT_CORE_WATCHES_PORT true
 /* The core calls ->ufile_hw_cleanup() when the device file is closed. */
 #define REFAULT_HAVE_UFILE_CLEANUP
 /* The core requires a driver to declare that it checks udata lengths. */
@@ -99,6 +101,8 @@ static inline void refault_umem_set_writable(struct ib_umem_odp *umem,
 #define REFAULT_HAVE_SVA IS_ENABLED(CONFIG_IOMMU_SVA)
 
 #else
+
+#define REFAULT_CORE_WATCHES_PORT false
 
 /* Since 6.12.64, iommu_sva_bind_device() is compiled out on x86. */
 #define REFAULT_HAVE_SVA false

@@ -89,6 +89,9 @@ int refault_device_register(struct refault_dev *dev)
 	struct ib_device *ibdev = &dev->ibdev;
 	int ret;
 
+	/* An Ethernet port without RoCE has its network interface alone. */
+	if (refault_has_ethernet(dev) && !refault_has_roce(dev))
+		return 0;
 	ibdev->node_type = RDMA_NODE_IB_CA;
 	ibdev->node_guid = cpu_to_be64(le64_to_cpu(dev->caps.node_guid));
 	ibdev->phys_port_cnt = 1;
@@ -99,16 +102,24 @@ int refault_device_register(struct refault_dev *dev)
 	ib_set_device_ops(ibdev, refault_has_roce(dev) ? &refault_roce_ops :
 							 &refault_infiniband_ops);
 
-	ret = ib_register_device(ibdev, "refault_%d", &dev->pdev->dev);
-	if (ret)
+	ret = dev->netdev ? ib_device_set_netdev(ibdev, dev->netdev, 1) : 0;
+	if (!ret)
+		ret = ib_register_device(ibdev, "refault_%d", &dev->pdev->dev);
+	if (ret) {
+		/* Else unregistering the netdev would wait for it. */
+		ib_device_set_netdev(ibdev, NULL, 1);
 		return dev_err_probe(&dev->pdev->dev, ret,
 				     "cannot register with the RDMA core\n");
+	}
 	set_bit(REFAULT_REGISTERED, &dev->state);
+	refault_port_watch(dev);
 	return 0;
 }
 
 void refault_device_unregister(struct refault_dev *dev)
 {
-	clear_bit(REFAULT_REGISTERED, &dev->state);
+	if (!test_and_clear_bit(REFAULT_REGISTERED, &dev->state))
+		return;
+	refault_port_unwatch(dev);
 	ib_unregister_device(&dev->ibdev);
 }

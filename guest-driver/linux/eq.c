@@ -56,6 +56,9 @@ static void refault_handle_event(struct refault_dev *dev,
 	case REFAULT_EVENT_SRQ:
 		refault_srq_event(dev, number, eqe->code);
 		break;
+	case REFAULT_EVENT_PORT:
+		refault_port_event(dev, eqe->code);
+		break;
 	case REFAULT_EVENT_CQ_ERROR:
 		refault_cq_error(dev, number);
 		break;

@@ -150,6 +150,14 @@ static int refault_cmd_modify_qp(struct refault_qp *qp,
 			   &cmd, sizeof(cmd), NULL, 0);
 }
 
+/* Moves a queue pair of the kernel that needs no attributes. */
+int refault_qp_move(struct refault_qp *qp, enum ib_qp_state to)
+{
+	struct ib_qp_attr attr = { .qp_state = to };
+
+	return refault_cmd_modify_qp(qp, &attr, IB_QP_STATE, 0);
+}
+
 /*
  * A dead NIC's queue pairs are as in the error state: polling returns what was
  * posted. To ULPs that end, it did what they asked for.

@@ -107,6 +107,12 @@ struct refault_dev {
 	void __iomem *kernel_doorbell;
 	struct work_struct dead_work;
 
+	/* The network interface of an Ethernet port, once it is made. */
+	struct net_device *netdev;
+	spinlock_t netdev_lock;	/* For events and refault_die(). */
+	struct notifier_block port_notifier;
+	enum ib_port_state port_state;	/* Last told to the RDMA core. */
+
 	/* Objects by the number or key that the NIC gave them. */
 	struct xarray contexts;
 	struct xarray cqs;
@@ -467,6 +473,7 @@ int refault_destroy_qp(struct ib_qp *ibqp, struct ib_udata *udata);
 void refault_qp_event(struct refault_dev *dev, u32 qpn, u8 code);
 
 /* qp_modify.c */
+int refault_qp_move(struct refault_qp *qp, enum ib_qp_state to);
 int refault_modify_qp(struct ib_qp *ibqp, struct ib_qp_attr *attr, int mask,
 		      struct ib_udata *udata);
 int refault_query_qp(struct ib_qp *ibqp, struct ib_qp_attr *attr, int mask,
@@ -537,6 +544,16 @@ int refault_roce_get_port_immutable(struct ib_device *ibdev, u32 port,
 				    struct ib_port_immutable *immutable);
 enum rdma_link_layer refault_roce_get_link_layer(struct ib_device *ibdev,
 						 u32 port);
+void refault_port_watch(struct refault_dev *dev);
+void refault_port_unwatch(struct refault_dev *dev);
+
+/* netdev.c */
+int refault_netdev_register(struct refault_dev *dev);
+void refault_netdev_unregister(struct refault_dev *dev);
+
+/* carrier.c */
+void refault_port_event(struct refault_dev *dev, u8 code);
+void refault_netdev_dead(struct refault_dev *dev);
 
 /* restrack.c */
 int refault_fill_res_mr_entry(struct sk_buff *msg, struct ib_mr *ibmr);

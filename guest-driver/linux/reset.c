@@ -115,5 +115,6 @@ void refault_die(struct refault_dev *dev, const char *why)
 		"%s; out of service until it is reset or bound again\n", why);
 	if (test_bit(REFAULT_REGISTERED, &dev->state))
 		ib_dispatch_event(&event);
+	refault_netdev_dead(dev);
 	schedule_work(&dev->dead_work);
 }

@@ -103,3 +103,46 @@ enum rdma_link_layer refault_roce_get_link_layer(struct ib_device *ibdev,
 {
 	return IB_LINK_LAYER_ETHERNET;
 }
+
+/* Called with the rtnl held, so that one call is over before the next. */
+static int refault_netdev_changed(struct notifier_block *notifier,
+				  unsigned long event, void *info)
+{
+	struct refault_dev *dev = container_of(notifier, struct refault_dev,
+					       port_notifier);
+	struct net_device *netdev = netdev_notifier_info_to_dev(info);
+	struct ib_event port = {
+		.device = &dev->ibdev,
+		.element.port_num = 1,
+	};
+	enum ib_port_state state;
+
+	if (netdev != dev->netdev ||
+	    (event != NETDEV_UP && event != NETDEV_CHANGE && event != NETDEV_DOWN))
+		return NOTIFY_DONE;
+	state = ib_get_curr_port_state(netdev);
+	if (state == dev->port_state)
+		return NOTIFY_DONE;
+	dev->port_state = state;
+	port.event = state == IB_PORT_ACTIVE ? IB_EVENT_PORT_ACTIVE :
+					       IB_EVENT_PORT_ERR;
+	ib_dispatch_event(&port);
+	return NOTIFY_DONE;
+}
+
+/* Tells the RDMA core when the port's state changes, where it does not look. */
+void refault_port_watch(struct refault_dev *dev)
+{
+	if (REFAULT_CORE_WATCHES_PORT || !dev->netdev)
+		return;
+	dev->port_state = IB_PORT_DOWN;
+	dev->port_notifier.notifier_call = refault_netdev_changed;
+	if (register_netdevice_notifier(&dev->port_notifier))
+		dev->port_notifier.notifier_call = NULL;
+}
+
+void refault_port_unwatch(struct refault_dev *dev)
+{
+	if (dev->port_notifier.notifier_call)
+		unregister_netdevice_notifier(&dev->port_notifier);
+}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Taking the NIC into service and out of it: all that lies between a function
- * whose registers are mapped, and a registered ib_device.
+ * whose registers are mapped, and a registered ib_device or network interface.
  */
 
 #include "refault.h"
@@ -91,6 +91,7 @@ static struct refault_dev *refault_alloc(struct pci_dev *pdev,
 	mutex_init(&dev->lane0_lock);
 	spin_lock_init(&dev->lane1_lock);
 	spin_lock_init(&dev->silence_lock);
+	spin_lock_init(&dev->netdev_lock);
 	init_waitqueue_head(&dev->leave_wait);
 	xa_init(&dev->contexts);
 	xa_init(&dev->cqs);
@@ -127,11 +128,16 @@ struct refault_dev *refault_up(struct pci_dev *pdev, void __iomem *regs)
 	ret = refault_start(dev);
 	if (ret)
 		goto err_dealloc;
-	ret = refault_device_register(dev);
+	ret = refault_netdev_register(dev);
 	if (ret)
 		goto err_stop;
+	ret = refault_device_register(dev);
+	if (ret)
+		goto err_netdev;
 	return dev;
 
+err_netdev:
+	refault_netdev_unregister(dev);
 err_stop:
 	refault_stop(dev);
 err_dealloc:
@@ -150,6 +156,7 @@ void refault_down(struct refault_dev *dev)
 {
 	refault_stop_contexts(dev);
 	refault_device_unregister(dev);
+	refault_netdev_unregister(dev);
 	refault_stop(dev);
 	refault_dealloc(dev);
 }
