@@ -327,8 +327,9 @@ layouts! { COMMAND_LAYOUTS:
         pub start: u64,
         /// Bytes; `start + length` may reach 2^64 (then the whole address space is meant).
         pub length: u64,
-        /// Pinned: the region's pages. Fast: as many pages as may be registered, and 1 to 3 `levels`. On demand: the top table and 1 to ODP_MAX_LEVELS `levels`; `pages` is zero and
-        /// `page_shift` 12.
+        /// Pinned: the region's pages; without tables and from address zero on, none need be mapped yet. Fast: as many pages as
+        /// may be registered, and 1 to 3 `levels`. On demand: the top table and 1 to ODP_MAX_LEVELS `levels`; `pages` is zero
+        /// and `page_shift` 12.
         pub table: PageTable,
         /// Bytes from the start of what the table covers to `start`: less than a page; on demand, less than 2 MiB.
         pub first_offset: u32,

@@ -473,7 +473,7 @@ _Static_assert(sizeof(struct refault_create_context) == 16, "refault_create_cont
 struct refault_create_mr {
 	__le64 start; /* First address, as requests name it. Fast: zero, as `length`, `first_offset` and `access`. */
 	__le64 length; /* Bytes; `start + length` may reach 2^64 (then the whole address space is meant). */
-	struct refault_page_table table; /* Pinned: the region's pages. Fast: as many pages as may be registered, and 1 to 3 `levels`. On demand: the top table and 1 to ODP_MAX_LEVELS `levels`; `pages` is zero and `page_shift` 12. */
+	struct refault_page_table table; /* Pinned: the region's pages; without tables and from address zero on, none need be mapped yet. Fast: as many pages as may be registered, and 1 to 3 `levels`. On demand: the top table and 1 to ODP_MAX_LEVELS `levels`; `pages` is zero and `page_shift` 12. */
 	__le32 first_offset; /* Bytes from the start of what the table covers to `start`: less than a page; on demand, less than 2 MiB. */
 	__le32 pd; /* Protection domain. */
 	__le32 access; /* ACCESS_*. */

@@ -178,6 +178,21 @@ fn a_table_that_loops_costs_one_bounded_walk() {
 }
 
 #[test]
+fn a_region_from_address_zero_on_has_what_is_mapped_when_it_is_used() {
+    let mut pair = Pair::new();
+    let table = PageTable { root: 0, pages: u32::MAX, levels: 0, page_shift: 21, reserved: 0 };
+    let length = u64::from(u32::MAX) << 21;
+    let command = CreateMr { length, table, pd: pair.pd, access: ALL_RIGHTS, ..CreateMr::default() };
+    let key = create(&pair.bench, CMD_CREATE_MR, &command).unwrap();
+    let to = pair.bench.allocate(0x1000);
+    pair.run(&pair.write(1, 0x1000, to, key));
+    pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+    assert_eq!(pair.bench.bytes(to, 16), pair.bench.bytes(pair.from, 16));
+    pair.run(&pair.write(2, 0x1000, length - 0x1000, key));
+    pair.cq_a.expect(&pair.bench, WC_REM_ACCESS_ERR);
+}
+
+#[test]
 fn a_region_has_only_rights_that_the_device_knows() {
     let bench = Bench::default();
     let pd = bench.pd(bench.context(None));

@@ -85,7 +85,10 @@ impl Front {
         }
         let write = command.access.contains(ACCESS_LOCAL_WRITE);
         let ends = [0, bytes.saturating_sub(1)];
-        let pages = self.reachable_pages(worker, table, bytes, &ends, write)?;
+        // From address zero on, it is for a kernel that names memory by DMA addresses: what can be reached changes.
+        let is_all = table.levels == 0 && table.root == 0;
+        let ends = if is_all { &[][..] } else { &ends[..] };
+        let pages = self.reachable_pages(worker, table, bytes, ends, write)?;
         Ok(Backing::Pinned { pages, shift: u64::from(*first_offset).wrapping_sub(command.start) })
     }
 
