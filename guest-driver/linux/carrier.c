@@ -27,7 +27,7 @@ void refault_carrier_read(struct refault_netdev *nd)
 			  sizeof(caps));
 	spin_lock_irq(&dev->netdev_lock);
 	if (!ret && nd->carrier_events == events)
-		refault_carrier_set(nd, caps.carrier);
+		refault_carrier_set(nd, le32_to_cpu(caps.carrier));
 	spin_unlock_irq(&dev->netdev_lock);
 }
 
