@@ -15,7 +15,7 @@ const CRATES: [(&str, &str, &[&str]); 23] = [
     ("refault-bus", "device/bus", &[]),
     ("refault-pci", "device/pci", &["bus"]),
     ("refault-roce", "device/roce", &[]),
-    ("refault-link", "device/link", &["roce"]),
+    ("refault-link", "device/link", &["bus", "roce"]),
     ("refault-transport", "device/transport", &["roce"]),
     ("refault-nic", "device/nic", &["bus", "pci", "roce", "transport", "abi"]),
     ("refault-iommu", "iommu", &["bus"]),
