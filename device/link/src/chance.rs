@@ -30,7 +30,7 @@ impl Chance {
         u64::try_from(high).unwrap_or(0)
     }
 
-    /// Whether something of this rate happens now. Draws a number in any case, so that later draws do not depend on the rate.
+    /// Whether something of this rate happens now. Draws a number in any case: later draws do not depend on the rate.
     pub(crate) fn happens(&mut self, rate: Rate) -> bool {
         self.below(Rate::ALWAYS.parts().into()) < u64::from(rate.parts())
     }

@@ -22,15 +22,15 @@ use crate::units::{Rate, bandwidth, bandwidth_text, duration, duration_text, siz
 /// | `reorder=RATE` | frames are held until `hold` later ones have passed, or for 10 ms |
 /// | `hold=N` | that number, 3 by default |
 /// | `duplicate=RATE` | frames arrive twice |
-/// | `corrupt=RATE` | one bit of a frame is flipped. A frame without an ICRC is lost: Ethernet's checksum would be wrong |
+/// | `corrupt=RATE` | one bit of a frame is flipped. One without an ICRC is lost: Ethernet's checksum would be wrong |
 /// | `down=TIME+TIME` | the link is down, from this time after the start for that long; in both directions |
 /// | `seed=N` | of all random streams, 1 by default |
 /// | `drop=FRAMES`, `duplicate=FRAMES`, `corrupt=FRAMES`, `reorder=FRAMES` | the same, to frames that are named |
 /// | `down=FRAMES+TIME` | these frames take the link down |
 ///
-/// `FRAMES` is the name of a kind of frames, with `/QPN` for those to one queue pair, and `#3`, `#3-5` or `#3-` for some of
-/// them, counted from 1. The kinds are `any`, `other` (not RoCE), `roce`, and packets: `read_response_middle`, `write`
-/// (wherever in the message), `rc_send_only_imm`, `ack`, `nak`, `rnr`. Items of a rule may be repeated.
+/// `FRAMES` is the name of a kind of frames, with `/QPN` for those to one queue pair, and `#3`, `#3-5` or `#3-` for some
+/// of them, counted from 1. The kinds are `any`, `other` (not RoCE), `roce`, and packets: `read_response_middle`, `write`
+/// (wherever in the message), `rc_send_only_imm`, `ack`, `nak`, `rnr`. Items with frames or a time may be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Impairments {
     /// Frames lost by chance.
@@ -86,7 +86,8 @@ pub enum SpecError {
     NoValue(String),
     /// An item that does not exist.
     #[error(
-        "there is no `{0}`; choose from loss, delay, jitter, rate, queue, reorder, hold, duplicate, corrupt, drop, down and seed"
+        "there is no `{0}`; choose from loss, delay, jitter, rate, queue, reorder, hold, duplicate, corrupt, drop, down \
+         and seed"
     )]
     NoSuchItem(String),
     /// A value that the item does not take.

@@ -1,12 +1,12 @@
 //! The wire between network ports, without threads and clocks.
 //!
-//! A [`Link`] joins two ports. What happens to the frames of each direction is in [`Impairments`]: loss, delay, a rate with a
-//! bounded queue, reordering, duplicates, flipped bits, an outage. Each happens by chance, from a random stream of its own, or
-//! by a [`Rule`] that names the frame: "the third READ RESPONSE MIDDLE". The same seed and the same frames at the same times
-//! have the same outcome.
+//! A [`Link`] joins two ports. What happens to the frames of each direction is in [`Impairments`]: loss, delay, a rate
+//! with a bounded queue, reordering, duplicates, flipped bits, an outage. Each happens by chance, from a random stream of
+//! its own, or by a [`Rule`] that names the frame: "the third READ RESPONSE MIDDLE". The same seed and the same frames at
+//! the same times have the same outcome.
 //!
-//! What a wire leaves behind is a capture of the frames that passed, with comments: this one was dropped, that one was held
-//! ([`Capture`]).
+//! What a wire leaves behind is a capture of the frames that passed, with comments: this one was dropped, that one was
+//! held ([`Capture`]).
 //!
 //! # Example
 //!

@@ -174,7 +174,7 @@ impl Roce {
 impl FromStr for Frames {
     type Err = &'static str;
 
-    /// `NAME`, `NAME/QPN`, and behind it `#N`, `#N-M` or `#N-` for the N-th one, those up to the M-th, or all from the N-th.
+    /// `NAME`, `NAME/QPN`, and behind it `#N`, `#N-M` or `#N-`: the N-th one, those up to the M-th, or all from the N-th.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str = "frames: NAME, NAME#3, NAME#3-5, NAME#3- or NAME/QPN#3, where NAME is any, other, roce or that of \
                                 a packet, such as read_response_middle, write_only, ack, nak, rnr, ud_send or flush";
