@@ -112,6 +112,15 @@ impl<W: Write> Capture<W> {
         })
     }
 
+    /// Flushes what was written.
+    ///
+    /// # Errors
+    ///
+    /// Those of the writer.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+
     /// Flushes what was written, and returns where it went.
     ///
     /// # Errors

@@ -26,7 +26,11 @@ const CRATES: [(&str, &str, &[&str]); 23] = [
     ("refault-os", "vmm/os", &[]),
     ("refault-timing", "vmm/timing", &[]),
     ("refault-net", "vmm/net", &["bus", "roce", "os"]),
-    ("refault-rig", "vmm/rig", &["bus", "pci", "nic", "iommu", "abi", "model", "os", "timing"]),
+    (
+        "refault-rig",
+        "vmm/rig",
+        &["bus", "pci", "roce", "link", "nic", "iommu", "abi", "model", "os", "timing"],
+    ),
     ("refault-observe", "vmm/observe", &["bus", "nic", "iommu", "abi", "os", "rig"]),
     ("refault-lab", "vmm/lab", &["bus", "nic", "iommu", "abi", "model", "timing", "rig", "observe"]),
     ("refault-machine", "vmm/machine", &["bus", "pci", "abi", "os"]),

@@ -12,11 +12,13 @@ use refault_bus::dma::DmaMemory;
 use refault_bus::irq::MsiSink;
 use refault_bus::mmio::MmioDevice;
 use refault_bus::probe::{NoProbe, Probe};
+use refault_bus::wire::Wire;
 use refault_iommu::{Iommu, IommuConfig};
-use refault_nic::{Nic, NicConfig, Worker};
+use refault_nic::{LinkLayer, Nic, NicConfig, Worker};
 use refault_os::syscalls::{ThreadKind, confine};
 use refault_pci::PciFunction;
 
+use crate::cable::{CableOptions, Cables, Port};
 use crate::clock::WallClock;
 use crate::delays::{DelayedNic, DelayedSeams};
 use refault_timing::Timing;
@@ -32,6 +34,8 @@ pub struct DeviceOptions {
     pub nic: NicConfig,
     /// More NICs, each with its own BDF and GUID.
     pub more_nics: Vec<NicConfig>,
+    /// What happens between Ethernet ports: the first is joined to the second, the third to the fourth and so on.
+    pub cables: CableOptions,
     /// Time for the NIC's timeouts and completion timestamps.
     pub clock: Arc<dyn Clock>,
     /// Observes every stage of every fault.
@@ -46,6 +50,7 @@ impl Default for DeviceOptions {
             iommu: IommuConfig::default(),
             nic: NicConfig::default(),
             more_nics: Vec::new(),
+            cables: CableOptions::default(),
             clock: Arc::new(WallClock::new()),
             probe: Arc::new(NoProbe),
             timing: None,
@@ -63,6 +68,8 @@ pub struct Wired {
     pub registers: Arc<dyn MmioDevice>,
     /// The NICs, as the guest reaches them.
     pub functions: Vec<Arc<dyn PciFunction>>,
+    /// What joins Ethernet ports.
+    pub cables: Cables,
     stop: Option<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
     /// Keeps the delayed endpoints alive: the IOMMU holds them by weak references.
@@ -71,6 +78,7 @@ pub struct Wired {
 
 impl Drop for Wired {
     fn drop(&mut self) {
+        self.cables.end();
         self.stop = None;
         for thread in self.threads.drain(..) {
             // A worker that panicked has already reported it on stderr.
@@ -86,13 +94,16 @@ impl Drop for Wired {
 pub fn devices(
     ram: Arc<dyn DmaMemory>,
     msi: Arc<dyn MsiSink>,
-    options: DeviceOptions,
+    mut options: DeviceOptions,
 ) -> anyhow::Result<Wired> {
     let clock = options.clock.clone();
+    let cables = std::mem::take(&mut options.cables);
+    let links: Vec<_> = [&options.nic].into_iter().chain(&options.more_nics).map(|nic| nic.link).collect();
     let connected = match options.timing.clone() {
         None => connect(ram, msi, options),
         Some(timing) => connect_with_delays(ram, options, DelayedSeams::new(timing, msi)?)?,
     };
+    let cables = Cables::join(ports(&connected.nics, &links), cables, &clock)?;
     let (stop, stopped) = bounded::<()>(0);
     let mut threads = Vec::new();
     for nic in &connected.nics {
@@ -107,7 +118,18 @@ pub fn devices(
     }
     let Connected { iommu, nics, registers, functions, delayed } = connected;
     let nic = nics.into_iter().next().context("a machine without a NIC")?;
-    Ok(Wired { iommu, nic, registers, functions, stop: Some(stop), threads, _delayed: delayed })
+    Ok(Wired { iommu, nic, registers, functions, cables, stop: Some(stop), threads, _delayed: delayed })
+}
+
+/// The Ethernet ports among the NICs.
+fn ports(nics: &[Arc<Nic>], links: &[LinkLayer]) -> Vec<Port> {
+    let port = |(index, nic): (usize, &Arc<Nic>)| {
+        let plugged = nic.clone();
+        let plug: Box<dyn FnOnce(Arc<dyn Wire>)> = Box::new(move |wire| plugged.plug(wire));
+        Port { name: format!("nic{index}"), port: nic.clone(), plug }
+    };
+    let all = nics.iter().enumerate().zip(links);
+    all.filter(|(_, link)| matches!(link, LinkLayer::Ethernet { .. })).map(|(nic, _)| port(nic)).collect()
 }
 
 /// The devices, connected, without threads.
