@@ -64,6 +64,8 @@ pub struct Link {
     down_until_ns: u64,
     /// What the ports know.
     has_carrier: bool,
+    /// There was an outage since; they hear of it even if it is over.
+    is_news: bool,
     now_ns: u64,
 }
 
@@ -82,6 +84,7 @@ impl Link {
             down_from_ns: 0,
             down_until_ns: 0,
             has_carrier: true,
+            is_news: false,
             now_ns: start_ns,
         }
     }
@@ -112,7 +115,7 @@ impl Link {
         let outage = self.outages.front().map(|(at, _)| *at);
         let is_down = self.is_down_at(self.now_ns);
         let change = match self.has_carrier {
-            true => is_down.then_some(self.now_ns),
+            true => self.is_news.then_some(self.now_ns),
             false if is_down => Some(self.down_until_ns),
             false => Some(self.now_ns),
         };
@@ -122,10 +125,11 @@ impl Link {
     /// The next thing that has happened by `now_ns`, if there is one left.
     pub fn due(&mut self, now_ns: u64) -> Option<Event> {
         self.advance(now_ns);
-        let is_up = !self.is_down_at(self.now_ns);
-        if is_up != self.has_carrier {
-            self.has_carrier = is_up;
-            return Some(Event::Carrier(is_up));
+        let is_change = if self.has_carrier { self.is_news } else { !self.is_down_at(self.now_ns) };
+        if is_change {
+            self.has_carrier = !self.has_carrier;
+            self.is_news = false;
+            return Some(Event::Carrier(self.has_carrier));
         }
         for from in End::BOTH {
             while let Some((at_ns, frame)) = self.directions[from.index()].due(self.now_ns) {
@@ -159,6 +163,7 @@ impl Link {
             self.down_from_ns = from_ns;
         }
         self.down_until_ns = self.down_until_ns.max(from_ns.saturating_add(long_ns));
+        self.is_news = self.has_carrier;
     }
 
     fn is_down_at(&self, at_ns: u64) -> bool {

@@ -181,6 +181,14 @@ fn nothing_passes_while_the_link_is_down() {
 }
 
 #[test]
+fn ports_hear_even_of_an_outage_that_is_over() {
+    let mut link = link("down=10us+5us");
+    let events: Vec<_> = std::iter::from_fn(|| link.due(1_000_000)).collect();
+    assert_eq!(events, [Event::Carrier(false), Event::Carrier(true)]);
+    assert_eq!(link.next_due(), None);
+}
+
+#[test]
 fn a_packet_can_take_the_link_down_in_both_directions() {
     let mut link = link("down=write_only#2+3us");
     let write = |psn| packet(Operation::Write, Place::Only, 17, psn);

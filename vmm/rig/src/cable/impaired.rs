@@ -37,6 +37,12 @@ struct State {
     link: Option<Link>,
     /// Where frames are captured, and the number of the first port there.
     tap: Option<(Tap, u32)>,
+    /// The link is not in an outage.
+    is_up: bool,
+    /// Which ends give a signal.
+    signals: [bool; 2],
+    /// What the ports know of their carriers.
+    carriers: [bool; 2],
     /// Until when the thread sleeps, in nanoseconds; `None` for until it is woken.
     sleeps_until_ns: Option<u64>,
     counters: [Counters; 2],
@@ -55,8 +61,15 @@ impl Impaired {
     ) -> Result<Self> {
         let link = Link::new(sends, clock.now_ns());
         let sleeps_until_ns = link.next_due();
-        let state =
-            Mutex::new(State { link: Some(link), tap, sleeps_until_ns, counters: Default::default() });
+        let state = Mutex::new(State {
+            link: Some(link),
+            tap,
+            is_up: true,
+            signals: Default::default(),
+            carriers: Default::default(),
+            sleeps_until_ns,
+            counters: Default::default(),
+        });
         let ((wake, woken), (stop, stopped)) = (bounded(1), bounded(0));
         let shared = Arc::new(Shared { clock, ports, state, wake });
         let cable = shared.clone();
@@ -98,6 +111,15 @@ impl Drop for Impaired {
 impl State {
     fn counters(&self) -> [Counters; 2] {
         self.link.as_ref().map_or(self.counters, |link| End::BOTH.map(|end| link.counters(end)))
+    }
+
+    /// The next port to hear of its carrier, and what.
+    fn news(&mut self) -> Option<(End, bool)> {
+        End::BOTH.into_iter().find_map(|end| {
+            let carrier = self.is_up && self.signals[end.other().index()];
+            let is_news = std::mem::replace(&mut self.carriers[end.index()], carrier) != carrier;
+            is_news.then_some((end, carrier))
+        })
     }
 
     fn capture(
@@ -148,6 +170,18 @@ impl Shared {
         }
     }
 
+    /// Tells ports of their carriers. Only the thread does, so that they hear of changes in order.
+    fn tell<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        while let Some((end, carrier)) = state.news() {
+            drop(state);
+            if let Some(port) = self.ports[end.index()].upgrade() {
+                port.set_carrier(carrier);
+            }
+            state = self.lock();
+        }
+        state
+    }
+
     /// Delivers what is due. Returns when the next thing is.
     fn deliver_due(&self) -> Option<u64> {
         let mut state = self.lock();
@@ -155,14 +189,12 @@ impl Shared {
             let now_ns = self.clock.now_ns();
             match state.link.as_mut()?.due(now_ns) {
                 Some(Event::Frame { to, frame }) => self.deliver(&state, to, frame, now_ns),
-                Some(Event::Carrier(up)) => {
-                    drop(state);
-                    self.ports.iter().filter_map(Weak::upgrade).for_each(|port| port.set_carrier(up));
-                    state = self.lock();
-                }
+                Some(Event::Carrier(up)) => state.is_up = up,
                 None => break,
             }
+            state = self.tell(state);
         }
+        state = self.tell(state);
         let next_ns = state.link.as_ref()?.next_due();
         state.sleeps_until_ns = next_ns;
         next_ns
@@ -191,6 +223,11 @@ struct ImpairedEnd {
 impl Wire for ImpairedEnd {
     fn send(&self, frame: EthernetFrame) {
         self.cable.send(self.end, frame);
+    }
+
+    fn set_signal(&self, on: bool) {
+        self.cable.lock().signals[self.end.index()] = on;
+        let _ = self.cable.wake.try_send(());
     }
 
     fn is_ready(&self) -> bool {

@@ -1,8 +1,8 @@
 //! Cables between the Ethernet ports of a machine: a link of `refault_link` with a clock, a thread and ports.
 //!
 //! A port sends on the thread of its worker, which may hold a guard of its NIC. What arrives at once is delivered there,
-//! because a port that receives only queues; all else is delivered by the cable's own thread. So is news of the carrier,
-//! for which a port may lock more, with no lock of the cable held.
+//! because a port that receives only queues; all else is delivered by the cable's own thread. A port has a carrier while
+//! the far end gives a signal and the link is up. It hears of that with no lock of the cable held.
 
 mod capture;
 mod impaired;
@@ -176,7 +176,6 @@ impl Cable {
             }
             Joined::Impaired(impaired)
         };
-        ports.iter().for_each(|port| port.set_carrier(true));
         Ok(Self { names, wire })
     }
 }
@@ -186,6 +185,7 @@ struct Perfect {
     ports: [Weak<dyn WirePort>; 2],
     sent: [AtomicU64; 2],
     sent_bytes: [AtomicU64; 2],
+    signals: [AtomicBool; 2],
     is_cut: AtomicBool,
 }
 
@@ -201,6 +201,7 @@ impl Perfect {
             ports,
             sent: Default::default(),
             sent_bytes: Default::default(),
+            signals: Default::default(),
             is_cut: AtomicBool::new(false),
         }
     }
@@ -224,6 +225,14 @@ impl Wire for PerfectEnd {
         cable.sent[from].fetch_add(1, Ordering::Relaxed);
         cable.sent_bytes[from].fetch_add(frame.bytes.len() as u64, Ordering::Relaxed);
         port.receive(frame);
+    }
+
+    fn set_signal(&self, on: bool) {
+        let is_news = self.cable.signals[self.end.index()].swap(on, Ordering::Relaxed) != on;
+        let port = self.cable.ports[self.end.other().index()].upgrade();
+        if let Some(port) = port.filter(|_| is_news) {
+            port.set_carrier(on);
+        }
     }
 
     fn is_ready(&self) -> bool {
