@@ -22,23 +22,29 @@ pub const KERNEL_PACKAGES: &[KernelPackages] = &[
 /// Flavour of the kernel package, after the version.
 pub const KERNEL_FLAVOUR: &str = "amd64";
 
-/// Packages of the runtime root, besides the essential ones.
+/// Packages of the runtime root, besides the essential ones. ucx-utils is not among them: it brings libraries for GPUs,
+/// which are 260 MB.
 pub const RUNTIME_PACKAGES: &[&str] = &[
     "busybox-static",
+    "ethtool",
     "fio",
     "gdb",
     "gdbserver",
     "ibverbs-providers",
     "ibverbs-utils",
     "iproute2",
+    "iputils-ping",
     "kmod",
+    "libfabric-bin",
     "linux-perf",
     "ndctl",
+    "nvme-cli",
     "pciutils",
     "perftest",
     "procps",
     "python3-pyverbs",
     "rdma-core",
+    "rdmacm-utils",
     "strace",
     "xfsprogs",
 ];
@@ -80,14 +86,22 @@ pub const MODULE_LISTS: &[(&str, &[&str])] =
 
 /// Kernel modules that are only made available, for modprobe.
 pub const EXTRA_MODULES: &[&str] = &[
+    "8021q",
     "ext4",
+    "ib_cm",
     "ib_ipoib",
     "ib_umad",
     "loop",
     "nd_btt",
     "nd_pmem",
+    "nvme-fabrics",
+    "nvme-rdma",
+    "nvmet",
+    "nvmet-rdma",
+    "rdma_cm",
     "rdma_rxe",
     "rdma_ucm",
+    "sch_netem",
     "siw",
     "tun",
     "veth",

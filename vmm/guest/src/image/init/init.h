@@ -22,6 +22,7 @@ struct job {
 	int foreign_kernel;   /* the modules of the image do not match it */
 	int lent;             /* QEMU provides devices: load their modules */
 	int network;          /* one of these devices is a network interface */
+	int ethernet;         /* the driver has network interfaces to set up */
 	const char *terminal; /* "COLUMNSxROWS", when the command gets a terminal */
 	const char *token;    /* prefix of our lines to the host, secret from other programs */
 	const char *trace;    /* KiB of trace buffer per CPU, if fault handling is to be traced */
@@ -43,6 +44,7 @@ void start_cpus(void);
 int mount_host_root(const struct job *job, const char *path);
 void mount_shares(const struct job *job);
 void start_network(const struct job *job);
+void start_ports(const struct job *job);
 int relay_command(const struct job *job, int port);
 int collect_files(const struct job *job, int busybox);
 void listen_for_power(sigset_t *blocked);

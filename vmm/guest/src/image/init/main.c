@@ -145,6 +145,7 @@ int main(int count, char **arguments)
 	/* While there is only one CPU: enabling events rewrites kernel code. */
 	start_trace(&job);
 	start_cpus();
+	start_ports(&job);
 
 	port = open_raw_port(STREAM_PORT);
 	if (port < 0 || control < 0)

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,6 +47,7 @@ static void take_record(struct job *job, char *record)
 	case 'l': job->lent = 1; break;
 	case 'n': job->network = 1; break;
 	case 'o': job->results = text; break;
+	case 'w': job->ethernet = 1; break;
 	case 'f': job->foreign_kernel = 1; break;
 	case 't': job->terminal = text; break;
 	case 's': job->trace = text; break;
@@ -239,6 +241,25 @@ void start_cpus(void)
 			say("cannot start cpu%d: %s", cpu, strerror(errno));
 		close(fd);
 	}
+}
+
+/* Gives the driver's network interfaces their addresses, by a program of the guest. */
+void start_ports(const struct job *job)
+{
+	static char *const arguments[] = { "refault-net", NULL };
+	static char *const environment[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
+	pid_t child;
+	int status = 0;
+
+	if (!job->ethernet)
+		return;
+	child = fork();
+	if (child == 0) {
+		execve("/usr/bin/refault-net", arguments, environment);
+		_exit(STATUS_NOT_FOUND);
+	}
+	if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0)
+		say("the network interfaces of the NIC are not set up: refault-net failed");
 }
 
 /* Unmounts file systems on block devices, the last first, except the root. */
