@@ -44,8 +44,8 @@ const CRATES: [(&str, &str, &[&str]); 23] = [
         "refault-vmm",
         "vmm",
         &[
-            "bus", "nic", "iommu", "model", "os", "timing", "rig", "observe", "lab", "machine", "guest",
-            "hosts",
+            "bus", "link", "nic", "iommu", "model", "os", "timing", "rig", "observe", "lab", "machine",
+            "guest", "hosts",
         ],
     ),
     (

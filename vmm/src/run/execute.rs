@@ -22,6 +22,7 @@ use refault_observe::trace::Recorder;
 use refault_os::message::note;
 use refault_os::output_queue::OutputQueue;
 use refault_os::terminal::RawMode;
+use refault_rig::cable::CableCounters;
 use refault_rig::delays::NamedTiming;
 
 /// Runs the command, and returns the exit status for the shell.
@@ -41,6 +42,7 @@ pub fn execute(args: &RunArgs) -> Result<u8> {
     }
     let own_system = args.kernel.is_some() && args.initrd.is_some();
     args.nic.check()?;
+    args.check_ports()?;
     let timing = args.nic.timing()?;
     if inside() {
         let image = (!own_system).then(|| args.series.image()).transpose()?;
@@ -75,7 +77,9 @@ fn in_this_process(
     }
     spec.sandbox = args.grants(experiment.as_ref())?;
     let (iommu, nic) = devices(args, experiment.as_ref());
-    let mut recorded = RecordedRun::new(iommu, nic, timing);
+    let (nic, more_nics) = args.ports.configs(&nic);
+    let mut recorded = RecordedRun::new(iommu, nic, timing).with_ports(more_nics, args.ports.cables()?);
+    args.ports.lines().iter().for_each(|line| note(line));
     if args.wants_stages() {
         recorded.request_stages(&mut spec)?;
     }
@@ -88,6 +92,9 @@ fn in_this_process(
     let control = listener(experiment.as_ref(), recorder);
     let finished = recorded.run(&spec, streams(args, control, verdicts.as_ref())?)?;
     drop(raw);
+    if args.ports.reports() {
+        finished.cables().iter().flat_map(CableCounters::lines).for_each(|line| note(&line));
+    }
     let end = write_records(args, finished, experiment.as_ref())?;
     let code = report_end(args, &end);
     if let Some(verdicts) = verdicts {

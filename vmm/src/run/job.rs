@@ -43,6 +43,8 @@ pub struct Job {
     pub root: String,
     /// Block device for the collected files.
     pub results: Option<String>,
+    /// Set the driver's network interfaces up before the command.
+    pub ethernet: bool,
     /// KiB of memory for each CPU's trace of fault handling, if requested.
     pub trace: Option<u64>,
     /// Prefix of init's lines on the control port, which no other program knows.
@@ -107,6 +109,9 @@ impl Job {
         if let Some(kib) = self.trace {
             records.add(b's', kib.to_string().as_bytes())?;
         }
+        if self.ethernet {
+            records.add(b'w', b"")?;
+        }
         if self.foreign_kernel {
             records.add(b'f', b"")?;
         }
@@ -158,11 +163,12 @@ mod tests {
             root: "pmem1".into(),
             results: Some("pmem0".into()),
             trace: Some(4096),
+            ethernet: true,
             token: "7f".into(),
             ..Job::default()
         };
         let records = job.records().expect("valid");
-        assert_eq!(records, b"ash\0a-c\0a\0eA=b=c\0c/var/log\0k7f\0rpmem1\0opmem0\0t80x25\0s4096\0f\0");
+        assert_eq!(records, b"ash\0a-c\0a\0eA=b=c\0c/var/log\0k7f\0rpmem1\0opmem0\0t80x25\0s4096\0w\0f\0");
     }
 
     #[test]

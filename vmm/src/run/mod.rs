@@ -94,6 +94,8 @@ pub struct Spec {
     pub timeout: Option<Duration>,
     /// Let the kernel log everything.
     pub verbose: bool,
+    /// There are network interfaces of the driver, which the guest must set up.
+    pub ethernet: bool,
     /// Trace the guest's fault handling, with this many KiB for each CPU's events: see [`stages`].
     pub trace_kib: Option<u64>,
     /// Run it in the sandbox. The machine's own files are granted besides these.

@@ -1,5 +1,6 @@
 //! `refault run --host nested`: the same command in an emulated machine that has KVM.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -50,8 +51,9 @@ pub(super) fn nested(args: &RunArgs, image: &GuestImage, tree: Option<&TreeKerne
 /// What is written in the emulated machine: records, files from the guest, logs and cores; `None` without a sandbox.
 fn grants(args: &RunArgs) -> Result<Option<Grants>> {
     let Some(mut grants) = args.grants(args.experiment()?.as_ref())? else { return Ok(None) };
-    let files = args.out.iter().map(|out| &out.host).chain(args.extras.dump()).chain(&args.serial_log);
-    for path in files {
+    let files = args.out.iter().map(|out| out.host.as_path());
+    let files = files.chain(args.extras.dump().map(PathBuf::as_path)).chain(args.serial_log.as_deref());
+    for path in files.chain(args.ports.capture()) {
         let made = grants.write_at(path);
         made.with_context(|| format!("cannot make the folder of {}", path.display()))?;
     }

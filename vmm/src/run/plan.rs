@@ -114,6 +114,7 @@ impl MachinePlan {
             modules: spec.modules.clone(),
             foreign_kernel: is_foreign(spec.kernel.as_deref(), image)?,
             trace: spec.trace_kib,
+            ethernet: spec.ethernet,
             extras,
             token: self.token.clone(),
             ..Job::default()

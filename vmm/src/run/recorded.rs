@@ -17,6 +17,7 @@ use crate::devices;
 use refault_observe::report::TimeBase;
 use refault_observe::trace::Recorder;
 use refault_os::scratch::Scratch;
+use refault_rig::cable::{CableCounters, CableOptions};
 use refault_rig::clock::WallClock;
 use refault_rig::delays::NamedTiming;
 use refault_rig::wiring::{DeviceOptions, Wired};
@@ -28,6 +29,8 @@ pub(crate) struct RecordedRun {
     stages: Option<Stages>,
     iommu: IommuConfig,
     nic: NicConfig,
+    more_nics: Vec<NicConfig>,
+    cables: CableOptions,
     timing: Option<NamedTiming>,
 }
 
@@ -39,13 +42,28 @@ pub(crate) struct FinishedRun {
     timing: Option<NamedTiming>,
     time: TimeBase,
     devices: Option<(Arc<Nic>, Arc<Iommu>)>,
+    cables: Vec<CableCounters>,
     _scratch: Option<Scratch>,
 }
 
 impl RecordedRun {
     /// A run with these devices, which does not record yet.
     pub(crate) fn new(iommu: IommuConfig, nic: NicConfig, timing: Option<NamedTiming>) -> Self {
-        Self { clock: Arc::new(WallClock::new()), recorder: None, stages: None, iommu, nic, timing }
+        Self {
+            clock: Arc::new(WallClock::new()),
+            recorder: None,
+            stages: None,
+            iommu,
+            nic,
+            more_nics: Vec::new(),
+            cables: CableOptions::default(),
+            timing,
+        }
+    }
+
+    /// The same with more NICs, of which those on Ethernet are joined by `cables`.
+    pub(crate) fn with_ports(self, more_nics: Vec<NicConfig>, cables: CableOptions) -> Self {
+        Self { more_nics, cables, ..self }
     }
 
     /// Records the faults, with the NIC's clock.
@@ -68,13 +86,13 @@ impl RecordedRun {
     /// # Errors
     /// The machine or the devices cannot be built, or as [`run`].
     pub(crate) fn run(self, spec: &Spec, streams: Streams) -> Result<FinishedRun> {
-        let Self { clock, recorder, stages, iommu, nic, timing } = self;
+        let Self { clock, recorder, stages, iommu, nic, more_nics, cables, timing } = self;
         let probe: Arc<dyn Probe> = match &recorder {
             Some(recorder) => recorder.clone(),
             None => Arc::new(NoProbe),
         };
         let delays = timing.as_ref().map(|named| named.timing.clone());
-        let options = DeviceOptions { iommu, nic, clock, probe, timing: delays, ..DeviceOptions::default() };
+        let options = DeviceOptions { iommu, nic, more_nics, cables, clock, probe, timing: delays };
         let plan = MachinePlan::new(spec)?;
         let scratch = enter(spec, &plan.config)?;
         let mut wired = None;
@@ -83,6 +101,10 @@ impl RecordedRun {
             wired = Some(keep);
             Ok(devices)
         });
+        if let Some(wired) = &mut wired {
+            wired.cables.end();
+        }
+        let cables = wired.as_ref().map(|wired| wired.cables.counters()).unwrap_or_default();
         // Ends the NIC's threads, before the records are taken.
         let devices = wired.map(|wired: Wired| (wired.nic.clone(), wired.iommu.clone()));
         Ok(FinishedRun {
@@ -92,18 +114,24 @@ impl RecordedRun {
             timing,
             time: spec.backend.time(),
             devices,
+            cables,
             _scratch: scratch,
         })
     }
 }
 
 impl FinishedRun {
+    /// What has passed the links.
+    pub(crate) fn cables(&self) -> &[CableCounters] {
+        &self.cables
+    }
+
     /// How the guest ended, and the records of its devices' faults, if they were recorded.
     ///
     /// # Errors
     /// As [`DeviceRecords::take`].
     pub(crate) fn take_records(self) -> Result<(RunEnd, Option<DeviceRecords>)> {
-        let Self { end, recorder, stages, timing, time, devices, _scratch } = self;
+        let Self { end, recorder, stages, timing, time, devices, _scratch, .. } = self;
         let (Some(recorder), Some((nic, iommu))) = (recorder, devices) else { return Ok((end, None)) };
         let records = DeviceRecords::take((&nic, &iommu), &recorder, stages.as_ref(), timing, time)?;
         Ok((end, Some(records)))

@@ -4,6 +4,7 @@ pub mod device;
 mod extras;
 pub mod host;
 pub mod parse;
+pub mod ports;
 pub mod series;
 
 use std::ffi::OsString;
@@ -11,12 +12,13 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use self::device::NicArgs;
 use self::extras::ExtraArgs;
 use self::host::HostArgs;
 use self::parse::{Add, Out, Pmem, Size};
+use self::ports::PortArgs;
 use self::series::SeriesArgs;
 use super::Spec;
 use super::experiment::GuestExperiment;
@@ -109,6 +111,8 @@ pub struct RunArgs {
     #[arg(long, short)]
     pub(super) verbose: bool,
     #[command(flatten)]
+    pub(super) ports: PortArgs,
+    #[command(flatten)]
     pub(super) nic: NicArgs,
     /// Record the device's faults, and write report.html, faults.csv, trace.json and counters.json into this folder
     #[arg(long, value_name = "DIR")]
@@ -161,6 +165,23 @@ impl RunArgs {
         Ok(Some(GuestExperiment::new(Scenario::open(name, &read_file)?, self.memory.0)?))
     }
 
+    /// Checks the NICs, and what else is asked of them.
+    ///
+    /// # Errors
+    /// As [`PortArgs::check`], or there are several for a scenario or for records.
+    pub(super) fn check_ports(&self) -> Result<()> {
+        self.ports.check()?;
+        ensure!(
+            self.scenario.is_none() || !self.ports.is_given(),
+            "--scenario configures the NIC: leave out --nic"
+        );
+        ensure!(
+            self.trace.is_none() || !self.ports.are_several(),
+            "--trace records the faults of a single NIC: give --nic once"
+        );
+        Ok(())
+    }
+
     /// Where to write records, if faults are recorded.
     pub(super) fn folder(&self, experiment: Option<&GuestExperiment>) -> Option<PathBuf> {
         let named = |experiment: &GuestExperiment| {
@@ -211,6 +232,7 @@ impl RunArgs {
             terminal: terminal.filter(|_| self.initrd.is_none()),
             timeout: self.timeout.map(Duration::from_secs),
             verbose: self.verbose,
+            ethernet: self.ports.has_ethernet(),
             ..Spec::default()
         }
     }
@@ -274,6 +296,17 @@ mod tests {
         let scenario = ["--scenario", "cold-4k"];
         for line in [["--", "ls"], ["--initrd", "x"]] {
             assert_eq!(parse(&[scenario, line].concat()).expect_err("wrong").exit_code(), 2, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn records_and_scenarios_are_of_one_nic() {
+        let check = |line: &[&str]| parse(line).expect("valid apart").check_ports();
+        check(&["--trace", "x", "--nic", "roce"]).expect("one");
+        for line in
+            [&["--trace", "x", "--nic", "ib", "--nic", "ib"][..], &["--scenario", "cold-4k", "--nic", "roce"]]
+        {
+            assert!(check(line).expect_err("several").to_string().contains("--nic"), "{line:?}");
         }
     }
 
