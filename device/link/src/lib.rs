@@ -6,7 +6,7 @@
 //! the same times have the same outcome.
 //!
 //! What a wire leaves behind is a capture of the frames that passed, with comments: this one was dropped, that one was
-//! held ([`Capture`]).
+//! held ([`Capture`], and [`frames`] to read it again).
 //!
 //! # Example
 //!
@@ -38,6 +38,7 @@ mod fate;
 mod impairments;
 mod link;
 mod pcapng;
+mod reader;
 mod rule;
 mod units;
 
@@ -46,5 +47,6 @@ pub use fate::{Fate, Loss};
 pub use impairments::{Impairments, SpecError};
 pub use link::{End, Event, Link};
 pub use pcapng::{Capture, Direction, Sighting};
+pub use reader::{CaptureError, Captured, frames};
 pub use rule::{Action, Frames, Rule};
 pub use units::Rate;

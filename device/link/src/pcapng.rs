@@ -36,12 +36,12 @@ pub struct Capture<W> {
     block: Vec<u8>,
 }
 
-const SECTION_HEADER: u32 = 0x0a0d_0d0a;
+pub(crate) const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
-const PACKET: u32 = 6;
+pub(crate) const PACKET: u32 = 6;
 
 /// Tells the byte order of what follows, which is little endian here.
-const BYTE_ORDER: u32 = 0x1a2b_3c4d;
+pub(crate) const BYTE_ORDER: u32 = 0x1a2b_3c4d;
 const VERSION: [u16; 2] = [1, 0];
 const LENGTH_UNKNOWN: u64 = u64::MAX;
 const ETHERNET: u16 = 1;
