@@ -4,7 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result};
 
-use crate::outlet::{FRAME_MAX, Line};
+use crate::line::{FRAME_MAX, Line};
 use crate::queue::Queue;
 
 /// A socket that is connected to the other side.

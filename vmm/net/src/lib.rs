@@ -1,8 +1,8 @@
 //! Wires that lead out of the process: to another refault, to QEMU, to another host, to the host's own kernel.
 //!
-//! An [`Outlet`] is the far end of a NIC's wire; [`Prepared`] is one that is open and carries nothing yet. What the wire brings it ([`WirePort`]) it sends out, and what comes from out
-//! there it sends into the wire. It never blocks the wire: what the other side does not take in time is dropped, as by a
-//! switch.
+//! An [`Outlet`] is the far end of a NIC's wire; [`Prepared`] is one that is open and carries nothing yet. What the wire brings
+//! it ([`WirePort`]) it sends out, and what comes from out there it sends into the wire. It never blocks the wire: what the other
+//! side does not take in time is dropped, as by a switch.
 //!
 //! | address | what a frame is | the other side |
 //! |---|---|---|
@@ -14,6 +14,7 @@
 
 mod address;
 mod datagram;
+mod line;
 mod outlet;
 mod queue;
 mod stream;

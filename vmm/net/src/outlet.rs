@@ -1,30 +1,20 @@
 //! The far end of a wire.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use refault_bus::wire::{EthernetFrame, Wire, WirePort};
+
 use refault_os::syscalls::{ThreadKind, confine};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::address::Address;
 use crate::datagram::Datagrams;
+use crate::line::Line;
 use crate::queue::Queue;
 use crate::stream::Rendezvous;
 use crate::tap::Tap;
-
-/// Longest frame that is taken from out there: 9000 bytes in IP, addresses, a VLAN's tag.
-pub(crate) const FRAME_MAX: usize = 9018;
-/// How long a frame from out there may wait for a wire that is busy.
-const PATIENCE: u32 = 50;
-const NAP: Duration = Duration::from_micros(100);
-/// How often threads look whether the outlet ends.
-pub(crate) const TICK: Duration = Duration::from_millis(50);
-const TICK_SPEC: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// What passed an outlet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,47 +38,6 @@ enum Opened {
     Unix(Rendezvous),
     Udp(Datagrams),
     Tap(Tap),
-}
-
-/// What the threads of an outlet share.
-#[derive(Clone)]
-pub(crate) struct Line {
-    pub(crate) queue: Arc<Queue>,
-    pub(crate) wire: Arc<dyn Wire>,
-}
-
-impl Line {
-    /// The next frame to send; `None` when the outlet ends.
-    pub(crate) fn next(&self) -> Option<Vec<u8>> {
-        loop {
-            match self.queue.frames().recv_timeout(TICK) {
-                Ok(frame) => return Some(frame),
-                Err(_) if self.queue.has_ended() => return None,
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// Waits until there is something to read, for a moment. `None` when the outlet ends.
-    pub(crate) fn wait(&self, from: &impl AsFd) -> Option<bool> {
-        if self.queue.has_ended() {
-            return None;
-        }
-        let mut wanted = [PollFd::new(from, PollFlags::IN)];
-        Some(poll(&mut wanted, Some(&TICK_SPEC)).is_ok_and(|ready| ready > 0))
-    }
-
-    /// Hands a frame from out there to the wire, which may make it wait for a moment.
-    pub(crate) fn deliver(&self, bytes: &[u8]) {
-        for _ in 0..PATIENCE {
-            if self.wire.is_ready() {
-                break;
-            }
-            thread::sleep(NAP);
-        }
-        Queue::count(&self.queue.received);
-        self.wire.send(EthernetFrame { bytes: bytes.to_vec(), sealed: true });
-    }
 }
 
 /// An outlet that is bound, or connected, and carries nothing yet: that needs rights which a process may give up later.

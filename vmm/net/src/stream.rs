@@ -13,7 +13,7 @@ use refault_bus::sync::lock;
 use refault_os::message::note;
 
 use crate::address::Address;
-use crate::outlet::{FRAME_MAX, Line, TICK};
+use crate::line::{FRAME_MAX, Line, TICK};
 use crate::queue::Queue;
 
 /// Bytes of a length.

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use anyhow::{Context, Result, bail};
 use refault_os::tap;
 
-use crate::outlet::{FRAME_MAX, Line};
+use crate::line::{FRAME_MAX, Line};
 use crate::queue::Queue;
 
 /// A queue of a tap device.
