@@ -44,8 +44,8 @@ const CRATES: [(&str, &str, &[&str]); 23] = [
         "refault-vmm",
         "vmm",
         &[
-            "bus", "link", "nic", "iommu", "model", "os", "timing", "rig", "observe", "lab", "machine",
-            "guest", "hosts",
+            "bus", "link", "net", "nic", "iommu", "model", "os", "timing", "rig", "observe", "lab",
+            "machine", "guest", "hosts",
         ],
     ),
     (

@@ -1,7 +1,6 @@
 //! Wires that lead out of the process: to another refault, to QEMU, to another host, to the host's own kernel.
 //!
-//! An [`Outlet`] is the far end of a NIC's wire; [`Prepared`] is one that is open and carries nothing yet. What the wire brings
-//! it ([`WirePort`]) it sends out, and what comes from out there it sends into the wire. It never blocks the wire: what the other
+//! An [`Outlet`] is the far end of a NIC's wire. What the wire brings it ([`WirePort`]) it sends out, and what comes from out there it sends into the wire. It never blocks the wire: what the other
 //! side does not take in time is dropped, as by a switch.
 //!
 //! | address | what a frame is | the other side |
@@ -21,4 +20,4 @@ mod stream;
 mod tap;
 
 pub use address::Address;
-pub use outlet::{Outlet, OutletStats, Prepared};
+pub use outlet::{Outlet, OutletStats, Side};

@@ -19,6 +19,8 @@ pub(crate) struct Queue {
     pub(crate) sent: AtomicU64,
     pub(crate) received: AtomicU64,
     pub(crate) dropped: AtomicU64,
+    /// The near end gives a signal.
+    carrier: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -32,6 +34,7 @@ impl Queue {
             sent: none(),
             received: none(),
             dropped: none(),
+            carrier: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         }
     }
@@ -55,6 +58,14 @@ impl Queue {
     /// Where frames are taken.
     pub(crate) fn frames(&self) -> &Receiver<Vec<u8>> {
         &self.receiver
+    }
+
+    pub(crate) fn set_carrier(&self, up: bool) {
+        self.carrier.store(up, Ordering::Release);
+    }
+
+    pub(crate) fn has_carrier(&self) -> bool {
+        self.carrier.load(Ordering::Acquire)
     }
 
     /// The outlet ends.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use refault_bus::sync::lock;
 use refault_os::message::note;
 
@@ -51,29 +51,26 @@ pub(crate) struct Peer {
 
 impl Rendezvous {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let peer = Arc::new(Peer::default());
+        let rendezvous = |role| Self { path: path.to_owned(), role, peer: Arc::default() };
         let lock_path = path.with_added_extension("lock");
-        let rendezvous = |role| Ok(Self { path: path.to_owned(), role, peer: peer.clone() });
-        // The other side may be about to listen.
-        for _ in 0..40 {
-            match UnixStream::connect(path) {
-                Ok(stream) => {
-                    *lock(&peer.stream) = Some(Arc::new(stream));
-                    return rendezvous(Role::Connects);
-                }
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
-                Err(error) => {
-                    return Err(error).context("cannot connect; is it a socket that this user may use?");
-                }
-            }
-            let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
-            let lock = lock.with_context(|| format!("cannot make {}", lock_path.display()))?;
-            if lock.try_lock().is_ok() {
-                return rendezvous(Role::Listens { listener: listen(path)?, _lock: lock });
-            }
-            thread::sleep(TICK);
+        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = lock.with_context(|| format!("cannot make {}", lock_path.display()))?;
+        if lock.try_lock().is_err() {
+            return Ok(rendezvous(Role::Connects));
         }
-        bail!("another process holds {} and does not listen", lock_path.display())
+        match UnixStream::connect(path) {
+            // Another program listens here, which knows no lock.
+            Ok(_) => Ok(rendezvous(Role::Connects)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                Err(error).context("this user may not use that socket")
+            }
+            Err(_) => Ok(rendezvous(Role::Listens { listener: listen(path)?, _lock: lock })),
+        }
+    }
+
+    /// Whether this is the side that listens.
+    pub(crate) fn listens(&self) -> bool {
+        matches!(self.role, Role::Listens { .. })
     }
 
     /// The other side, for the thread that writes.
@@ -99,6 +96,7 @@ impl Rendezvous {
             line.queue.clear();
             match end {
                 End::Outlet => break,
+                End::Down => report("the guest has set its port down"),
                 End::Left => report("the other side has left"),
                 End::Nonsense(length) => report(&format!(
                     "the other side sends a frame of {length} bytes, and none has more than {FRAME_MAX}: hung up. Is \
@@ -120,6 +118,11 @@ impl Rendezvous {
             }
             if let Some(stream) = &*lock(&self.peer.stream) {
                 return Some(stream.clone());
+            }
+            // The far end hears of a signal only when both give one.
+            if !line.queue.has_carrier() {
+                thread::sleep(TICK);
+                continue;
             }
             let stream = match &self.role {
                 Role::Listens { listener, .. } => {
@@ -146,6 +149,7 @@ impl Rendezvous {
         loop {
             match line.wait(&stream) {
                 None => return End::Outlet,
+                _ if !line.queue.has_carrier() => return End::Down,
                 Some(false) => {
                     self.turn_away();
                     continue;
@@ -186,6 +190,8 @@ impl Rendezvous {
 enum End {
     /// The outlet ends.
     Outlet,
+    /// There is no signal at the near end any more.
+    Down,
     Left,
     /// A length that no frame has.
     Nonsense(usize),

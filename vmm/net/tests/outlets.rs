@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use refault_bus::wire::{EthernetFrame, Wire, WirePort};
-use refault_net::{Address, Outlet, Prepared};
+use refault_net::{Address, Outlet, Side as Which};
 
 /// Where frames from out there go.
 struct Inside {
@@ -39,16 +39,17 @@ struct Side {
 }
 
 impl Side {
-    fn of(prepared: Prepared) -> Self {
+    fn of(outlet: Arc<Outlet>) -> Self {
         let (sender, frames) = unbounded();
         let inside =
             Arc::new(Inside { frames: sender, signal: AtomicBool::new(false), ready: AtomicBool::new(true) });
-        let outlet = prepared.start(inside.clone()).unwrap();
+        outlet.start(inside.clone()).unwrap();
+        outlet.set_carrier(true);
         Self { outlet, inside, frames }
     }
 
     fn at(address: &str) -> Self {
-        Self::of(Prepared::open(&address.parse::<Address>().unwrap()).unwrap())
+        Self::of(Outlet::open(&address.parse::<Address>().unwrap()).unwrap())
     }
 
     fn send(&self, bytes: &[u8]) {
@@ -115,6 +116,24 @@ fn two_processes_meet_at_a_socket_whichever_comes_first() {
     one.expect(&frame(3));
     let stats = one.outlet.stats();
     assert_eq!((stats.sent, stats.received), (0, 1));
+}
+
+#[test]
+fn a_port_that_is_set_down_hangs_up_until_it_is_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("unix:{}", folder.path().join("wire").display());
+    let (one, two) = (Side::at(&address), Side::at(&address));
+    assert_eq!((one.outlet.side(), two.outlet.side()), (Which::First, Which::Second));
+    for side in [&one, &two] {
+        one.expect_signal(true);
+        two.expect_signal(true);
+        side.outlet.set_carrier(false);
+        one.expect_signal(false);
+        two.expect_signal(false);
+        side.outlet.set_carrier(true);
+    }
+    one.expect_signal(true);
+    two.expect_signal(true);
 }
 
 #[test]
@@ -202,13 +221,13 @@ fn datagrams_go_both_ways() {
     two.expect(&frame(1));
     two.send(&vec![2; 9018]);
     one.expect(&vec![2; 9018]);
-    let taken = Prepared::open(&format!("udp:{a},{b}").parse().unwrap()).err().unwrap();
+    let taken = Outlet::open(&format!("udp:{a},{b}").parse().unwrap()).err().unwrap();
     assert!(format!("{taken:#}").contains("is it an address of this host, and free?"), "{taken:#}");
 }
 
 #[test]
 fn what_cannot_be_opened_is_said() {
-    let open = |address: &str| match Prepared::open(&address.parse().unwrap()) {
+    let open = |address: &str| match Outlet::open(&address.parse().unwrap()) {
         Ok(_) => String::new(),
         Err(error) => format!("{error:#}"),
     };

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use refault_iommu::IommuConfig;
+use refault_net::Side;
 use refault_nic::NicConfig;
 
 use super::experiment::{BEGIN, END, GuestExperiment, limits};
@@ -77,8 +78,10 @@ fn in_this_process(
     }
     spec.sandbox = args.grants(experiment.as_ref())?;
     let (iommu, nic) = devices(args, experiment.as_ref());
-    let (nic, more_nics) = args.ports.configs(&nic);
-    let mut recorded = RecordedRun::new(iommu, nic, timing).with_ports(more_nics, args.ports.cables()?);
+    let uplink = args.ports.open_uplink()?;
+    let side = uplink.as_ref().map_or(Side::First, |uplink| uplink.side());
+    let (nic, more_nics) = args.ports.configs(&nic, side);
+    let mut recorded = RecordedRun::new(iommu, nic, timing).with_ports(more_nics, args.ports.cables(uplink)?);
     args.ports.lines().iter().for_each(|line| note(line));
     if args.wants_stages() {
         recorded.request_stages(&mut spec)?;

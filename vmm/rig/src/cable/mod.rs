@@ -28,6 +28,8 @@ pub struct CableOptions {
     pub sends: Vec<Impairments>,
     /// Where to write what passes.
     pub capture: Option<CaptureTo>,
+    /// What follows the last port of the machine: the way out of it.
+    pub uplink: Option<Port>,
 }
 
 /// An Ethernet port and the name of its NIC.
@@ -45,6 +47,8 @@ pub struct Port {
 pub struct Cables {
     cables: Vec<Cable>,
     capture: Option<JoinHandle<()>>,
+    /// Kept alive: a cable knows its ports by weak references.
+    uplink: Option<Arc<dyn WirePort>>,
 }
 
 struct Cable {
@@ -99,8 +103,10 @@ impl Cables {
     /// # Errors
     /// A thread cannot be started.
     pub fn join(ports: Vec<Port>, options: CableOptions, clock: &Arc<dyn Clock>) -> Result<Self> {
-        let CableOptions { sends, capture } = options;
+        let CableOptions { sends, capture, uplink } = options;
         let mut cables = Self::default();
+        cables.uplink = uplink.as_ref().map(|uplink| uplink.port.clone());
+        let ports: Vec<_> = ports.into_iter().chain(uplink).collect();
         let names: Vec<_> = ports.iter().map(|port| port.name.clone()).collect();
         let tap = capture.map(|to| start(to, names)).transpose()?;
         let tap = tap.map(|(tap, thread)| {
@@ -132,6 +138,7 @@ impl Cables {
 
     /// Ends all traffic, and with it the threads. The counters stay.
     pub fn end(&mut self) {
+        self.uplink = None;
         for cable in &mut self.cables {
             match &mut cable.wire {
                 Joined::Perfect(perfect) => perfect.is_cut.store(true, Ordering::Relaxed),

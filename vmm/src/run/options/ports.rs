@@ -3,19 +3,22 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use refault_bus::Bdf;
 use refault_link::Impairments;
+use refault_net::{Address, Outlet, Side};
 use refault_nic::{LinkLayer, NicConfig};
-use refault_rig::cable::{CableOptions, CaptureTo};
+use refault_os::message::note;
+use refault_rig::cable::{CableOptions, CaptureTo, Port};
 
 /// Maximum number of NICs of a machine.
 const NICS_MAX: usize = 8;
 /// PCI device number of the first one; the others follow.
 const FIRST_DEVICE: u8 = 3;
-/// The first bytes of MAC addresses: locally administered, "RF".
-const MAC_START: [u8; 4] = [0x02, 0x52, 0x46, 0x00];
+/// The first bytes of MAC addresses: locally administered, "RF". The machine, the link and the NIC follow.
+const MAC_START: [u8; 3] = [0x02, 0x52, 0x46];
 /// The bit of a MAC address that is inverted in an EUI-64 (RFC 4291, appendix A).
 const UNIVERSAL: u8 = 0x02;
 
@@ -47,6 +50,10 @@ pub struct PortArgs {
     /// those to one queue pair, then #3, #3-5 or #3- for some of them.
     #[arg(long = "wire", value_name = "[nicN:]SPEC")]
     wires: Vec<WireSpec>,
+    /// Where the link of the last NIC on Ethernet leads, if it is joined to no other: unix:PATH to another refault or to
+    /// QEMU's `-netdev stream`, udp:LOCAL,REMOTE to another host, tap:NAME to the host's own network
+    #[arg(long, value_name = "ADDRESS")]
+    uplink: Option<Address>,
     /// Write the frames on links into this file, in the format pcapng
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
@@ -87,12 +94,16 @@ impl PortArgs {
     /// There are too many NICs, no link, or no such NIC.
     pub fn check(&self) -> Result<()> {
         ensure!(self.kinds.len() <= NICS_MAX, "--nic: a machine has {NICS_MAX} NICs at most");
+        ensure!(
+            self.uplink.is_none() || self.ethernet().len() % 2 == 1,
+            "--uplink: every NIC on Ethernet is joined to another one; add one that is not: --nic roce"
+        );
         let joined = self.joined();
         if joined.is_empty() {
             let option = if self.wires.is_empty() { "--capture" } else { "--wire" };
             ensure!(
                 self.wires.is_empty() && self.capture.is_none(),
-                "{option}: there is no link; a link joins two NICs on Ethernet: add --nic roce --nic roce"
+                "{option}: there is no link; a link joins two NICs on Ethernet: add --nic roce --nic roce, or --uplink"
             );
         }
         for (at, WireSpec { sender, .. }) in self.wires.iter().enumerate() {
@@ -131,8 +142,18 @@ impl PortArgs {
         self.capture.as_deref()
     }
 
-    /// The first NIC and the others: `usual`, each in its place, on its link, under its own names.
-    pub fn configs(&self, usual: &NicConfig) -> (NicConfig, Vec<NicConfig>) {
+    /// Opens the address of the uplink: before the sandbox is entered.
+    ///
+    /// # Errors
+    /// It is in use, or this process may not use it.
+    pub fn open_uplink(&self) -> Result<Option<Arc<Outlet>>> {
+        let outlet = self.uplink.as_ref().map(Outlet::open).transpose();
+        outlet.context("--uplink")
+    }
+
+    /// The first NIC and the others: `usual`, each in its place, on its link, under its own names. Of two machines that meet
+    /// at an uplink, each has its own addresses.
+    pub fn configs(&self, usual: &NicConfig, side: Side) -> (NicConfig, Vec<NicConfig>) {
         let ethernet = self.ethernet();
         let config = |index: usize| {
             let number = u8::try_from(index).unwrap_or(u8::MAX);
@@ -143,7 +164,8 @@ impl PortArgs {
                 ..usual.clone()
             };
             let Some(at) = ethernet.iter().position(|other| *other == index) else { return own };
-            let mac = mac(u8::try_from(at / 2).unwrap_or(u8::MAX), number);
+            let machine = u8::from(side == Side::Second);
+            let mac = mac(machine, u8::try_from(at / 2).unwrap_or(u8::MAX), number);
             let roce = self.kinds.get(index) == Some(&Kind::Roce);
             NicConfig { link: LinkLayer::Ethernet { mac, roce }, node_guid: eui_64(mac), ..own }
         };
@@ -154,7 +176,7 @@ impl PortArgs {
     ///
     /// # Errors
     /// That file cannot be written.
-    pub fn cables(&self) -> Result<CableOptions> {
+    pub fn cables(&self, uplink: Option<Arc<Outlet>>) -> Result<CableOptions> {
         let spec = |number: Option<usize>| self.wires.iter().find(|spec| spec.sender == number);
         let sends = self.ethernet().into_iter().map(|number| spec(Some(number)).or_else(|| spec(None)));
         let sends = sends.map(|spec| spec.map(|spec| spec.impairments.clone()).unwrap_or_default());
@@ -164,7 +186,7 @@ impl PortArgs {
             let limit = usize::try_from(self.capture_bytes)?;
             anyhow::Ok(CaptureTo { name: path.display().to_string(), to: Box::new(file), limit })
         });
-        Ok(CableOptions { sends: sends.collect(), capture: capture.transpose()? })
+        Ok(CableOptions { sends: sends.collect(), capture: capture.transpose()?, uplink: uplink.map(port) })
     }
 
     /// What happens to frames, as it can be given again.
@@ -185,18 +207,31 @@ impl PortArgs {
     /// Those of them that are on a link.
     fn joined(&self) -> Vec<usize> {
         let mut numbers = self.ethernet();
-        numbers.truncate(numbers.len() / 2 * 2);
+        if self.uplink.is_none() {
+            numbers.truncate(numbers.len() / 2 * 2);
+        }
         numbers
     }
+}
+
+/// The outlet as what the last NIC is joined to.
+fn port(outlet: Arc<Outlet>) -> Port {
+    let plugged = outlet.clone();
+    let plug = move |wire| {
+        if let Err(error) = plugged.start(wire) {
+            note(&format!("--uplink: {error:#}; the guest goes on without it"));
+        }
+    };
+    Port { name: "uplink".into(), port: outlet, plug: Box::new(plug) }
 }
 
 fn names(numbers: &[usize]) -> String {
     numbers.iter().map(|number| format!("nic{number}")).collect::<Vec<_>>().join(", ")
 }
 
-fn mac(link: u8, number: u8) -> [u8; 6] {
-    let [a, b, c, d] = MAC_START;
-    [a, b, c, d, link, number]
+fn mac(machine: u8, link: u8, number: u8) -> [u8; 6] {
+    let [a, b, c] = MAC_START;
+    [a, b, c, machine, link, number]
 }
 
 /// The EUI-64 that Linux makes of a MAC address.
@@ -224,15 +259,15 @@ mod tests {
     #[test]
     fn without_options_there_is_the_usual_nic() {
         let usual = NicConfig::default();
-        assert_eq!(parse("").configs(&usual), (usual.clone(), vec![]));
-        assert_eq!(parse("--nic ib").configs(&usual), (usual, vec![]));
+        assert_eq!(parse("").configs(&usual, Side::First), (usual.clone(), vec![]));
+        assert_eq!(parse("--nic ib").configs(&usual, Side::Second), (usual, vec![]));
         assert!(!parse("").has_ethernet() && parse("").check().is_ok());
     }
 
     #[test]
     fn ports_have_names_and_addresses_of_their_own() {
         let args = parse("--nic roce --nic ib --nic ether --nic roce");
-        let (first, others) = args.configs(&NicConfig::default());
+        let (first, others) = args.configs(&NicConfig::default(), Side::First);
         let link = |config: &NicConfig| config.link;
         let ethernet = |mac, roce| LinkLayer::Ethernet { mac, roce };
         assert_eq!(link(&first), ethernet([2, 0x52, 0x46, 0, 0, 0], true));
@@ -245,10 +280,20 @@ mod tests {
     }
 
     #[test]
+    fn an_uplink_is_the_other_end_of_the_last_nic() {
+        let args = parse("--nic ib --nic roce --uplink unix:/tmp/wire --wire nic1:loss=1%");
+        args.check().expect("valid");
+        let (_, others) = args.configs(&NicConfig::default(), Side::Second);
+        assert_eq!(others[0].link, LinkLayer::Ethernet { mac: [2, 0x52, 0x46, 1, 0, 1], roce: true });
+        assert_eq!(args.cables(None).expect("no file").sends.len(), 1);
+    }
+
+    #[test]
     fn what_happens_is_for_all_links_or_for_a_sender() {
         let args = parse("--nic roce --nic roce --wire loss=1% --wire nic1:delay=1us,seed=4");
         args.check().expect("valid");
-        let sends: Vec<_> = args.cables().expect("no file").sends.iter().map(ToString::to_string).collect();
+        let sends: Vec<_> =
+            args.cables(None).expect("no file").sends.iter().map(ToString::to_string).collect();
         assert_eq!(sends, ["loss=1%,seed=1", "delay=1us,seed=4"]);
         assert_eq!(args.lines(), ["links: loss=1%,seed=1", "nic1 sends: delay=1us,seed=4"]);
     }
@@ -259,6 +304,8 @@ mod tests {
             ("--wire loss=1%", "--wire: there is no link"),
             ("--nic roce --wire loss=1%", "there is no link"),
             ("--nic ib --nic ib --capture x", "--capture: there is no link"),
+            ("--nic roce --nic ether --uplink tap:tap0", "--uplink: every NIC on Ethernet is joined"),
+            ("--uplink tap:tap0", "add one that is not"),
             ("--nic roce --nic roce --nic roce --wire nic2:loss=1%", "these are: nic0, nic1"),
             ("--nic roce --nic roce --wire loss=1% --wire delay=1us", "given twice for all links"),
             (
@@ -272,6 +319,7 @@ mod tests {
         for (line, part) in [
             ("--wire eth0:loss=1%", "expected nic0"),
             ("--wire los=1%", "choose from loss"),
+            ("--nic roce --uplink wire", "give unix:PATH"),
             ("--capture-bytes 64", "--capture"),
             ("--nic token-ring", "ib, roce, ether"),
         ] {
@@ -284,7 +332,7 @@ mod tests {
     #[test]
     fn a_capture_that_cannot_be_written_is_named() {
         let error = parse("--nic roce --nic roce --capture /nonexistent/x")
-            .cables()
+            .cables(None)
             .map(|_| ())
             .expect_err("no folder");
         assert!(error.to_string().contains("/nonexistent/x"), "{error}");
