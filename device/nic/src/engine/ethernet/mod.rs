@@ -94,7 +94,9 @@ impl Engine {
 
     /// There is a signal on the wire from now on, or none.
     pub(crate) fn carrier_changed(&self, up: bool) {
-        let Some(eqn) = self.ethernet.as_ref().and_then(|port| port.set_carrier(up)) else { return };
+        let eqn = self.ethernet.as_ref().and_then(|port| port.set_carrier(up));
+        // A driver that is switching off reads DeviceCaps when it comes back.
+        let Some(eqn) = eqn.filter(|_| self.memory.fabric.endpoint.controls().bus_master()) else { return };
         // What was to be said of an earlier change is out of date.
         self.events.forget(eqn, |event| matches!(event, Event::Port { .. }));
         self.events.raise(&mut self.memory.front_port(), eqn, Event::Port { up });
