@@ -162,7 +162,7 @@ static void refault_netdev_setup(struct net_device *netdev,
 	netdev->mtu = min_t(u32, ETH_DATA_LEN, netdev->max_mtu);
 	eth_hw_addr_set(netdev, nd->mac);
 	netif_napi_add(netdev, &nd->napi, refault_napi_poll);
-	/* Until it is open, nobody says. */
+	/* Known when it is open. */
 	netif_carrier_off(netdev);
 }
 

@@ -286,7 +286,7 @@ static void refault_receive(struct refault_netdev *nd,
 	struct refault_queue *rq = &nd->qp.rings.rq;
 	u32 length = le32_to_cpu(cqe->byte_len);
 
-	/* The queue pair has failed: no more frames come. */
+	/* The queue pair has failed, and takes no other frame. */
 	if (cqe->status == REFAULT_WC_WR_FLUSH_ERR)
 		return;
 	if (cqe->status || length < ETH_HLEN || length > nd->max_frame)

@@ -73,9 +73,9 @@ void refault_cq_arm(struct refault_cq *cq, u64 kind)
 }
 
 /*
- * Removes the completions of a queue pair that was destroyed or reset; the NIC
- * writes no more of them. The others move up to close the gaps, but for their
- * owner words: each slot has the right phase already.
+ * Removes the completions of a queue pair that was destroyed or reset, so that
+ * the NIC writes none. The others move up to close the gaps, but for their owner
+ * words: each slot has the right phase already.
  */
 void refault_cq_forget(struct refault_cq *cq, u32 qpn)
 {
@@ -234,7 +234,37 @@ int refault_poll_cq(struct ib_cq *ibcq, int count, struct ib_wc *wc)
 	return taken;
 }
 
-/* Misses nothing, so IB_CQ_REPORT_MISSED_EVENTS has nothing to report. */
+/* Whether polling would return something, after the NIC died. */
+static bool refault_cq_left(struct refault_cq *cq)
+{
+	struct refault_cq_ring *ring = &cq->ring;
+	struct refault_qp *qp;
+	unsigned long flags;
+	bool left;
+
+	spin_lock_irqsave(&ring->lock, flags);
+	left = refault_cqe_valid(ring, ring->consumer);
+	list_for_each_entry(qp, &ring->senders, rings.sender)
+		left |= READ_ONCE(qp->rings.sq.head) != qp->rings.sq.tail;
+	list_for_each_entry(qp, &ring->receivers, rings.receiver)
+		left |= READ_ONCE(qp->rings.rq.head) != qp->rings.rq.tail;
+	spin_unlock_irqrestore(&ring->lock, flags);
+	return left;
+}
+
+/* A dead NIC sends no event. Those who poll until nothing is left may sleep. */
+static int refault_notify_dead(struct refault_cq *cq,
+			       enum ib_cq_notify_flags flags)
+{
+	if (!refault_cq_left(cq))
+		return 0;
+	if (flags & IB_CQ_REPORT_MISSED_EVENTS)
+		return 1;
+	schedule_work(&to_rdev(cq->ibcq.device)->dead_work);
+	return 0;
+}
+
+/* A NIC that is alive misses nothing. */
 int refault_req_notify_cq(struct ib_cq *ibcq, enum ib_cq_notify_flags flags)
 {
 	struct refault_cq *cq = to_rcq(ibcq);
@@ -242,6 +272,8 @@ int refault_req_notify_cq(struct ib_cq *ibcq, enum ib_cq_notify_flags flags)
 
 	if (!refault_is_kernel_cq(cq))
 		return -EINVAL;
+	if (refault_is_dead(to_rdev(ibcq->device)))
+		return refault_notify_dead(cq, flags);
 	refault_cq_arm(cq, solicited ? REFAULT_DOORBELL_CQ_ARM_SOLICITED :
 				       REFAULT_DOORBELL_CQ_ARM);
 	return 0;

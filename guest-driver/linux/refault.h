@@ -111,7 +111,7 @@ struct refault_dev {
 	struct net_device *netdev;
 	spinlock_t netdev_lock;	/* For events and refault_die(). */
 	struct notifier_block port_notifier;
-	enum ib_port_state port_state;	/* Last told to the RDMA core. */
+	enum ib_port_state port_state;	/* As the RDMA core knows it. */
 
 	/* Objects by the number or key that the NIC gave them. */
 	struct xarray contexts;
