@@ -20,6 +20,12 @@ pub struct RequesterConfig {
     pub rnr_retry: Option<u8>,
     /// READs, atomics, FLUSHes and ATOMIC WRITEs in flight; zero counts as one.
     pub max_rd_atomic: u8,
+    /// A NAK for a lost packet ends a receiver-not-ready delay: the responder says so when it is ready. InfiniBand does not have
+    /// this, and soft-RoCE sends such NAKs while it is not ready (`check_psn` in rxe_resp.c).
+    pub resumes: bool,
+    /// A bug, for experiments: after a receiver-not-ready delay only the refused message is sent again. What was posted behind it
+    /// by then counts as sent, and waits for the timeout, or for a NAK for a lost packet.
+    pub dams: bool,
 }
 
 impl RequesterConfig {
@@ -34,6 +40,8 @@ impl RequesterConfig {
             retry_count: 7,
             rnr_retry: None,
             max_rd_atomic: 16,
+            resumes: false,
+            dams: false,
         }
     }
 

@@ -47,8 +47,15 @@ impl Requester {
                 }
             }
             Syndrome::Nak(Nak::Sequence) => {
-                // Some responders send one for what was sent behind a packet that was not taken: the delay goes on.
-                if self.acknowledge(psn, now_ns) && self.not_ready_until_ns.is_none() && !self.went_back {
+                if !self.acknowledge(psn, now_ns) {
+                    return;
+                }
+                if self.not_ready_until_ns.is_some() {
+                    // Some responders send one for what was sent behind a packet that was not taken: the delay goes on.
+                    if self.config.resumes {
+                        self.resume(now_ns);
+                    }
+                } else if !self.went_back {
                     self.counters.sequence_errors += 1;
                     self.repeat(now_ns);
                 }

@@ -40,6 +40,8 @@ pub struct Requester {
     timeout_at_ns: Option<u64>,
     /// The end of a receiver-not-ready delay.
     not_ready_until_ns: Option<u64>,
+    /// [`RequesterConfig::dams`]: end of the refused message, behind which nothing is sent again.
+    dam: Option<Psn>,
     /// Repetitions since the last progress.
     retries: u8,
     rnr_retries: u8,
@@ -133,6 +135,8 @@ pub struct RequesterCounters {
     pub lost_responses: u64,
     /// Receiver-not-ready NAKs.
     pub not_ready: u64,
+    /// Delays for these that the responder ended.
+    pub resumed: u64,
     /// Times that the retransmission timer ran out.
     pub timeouts: u64,
     /// Responses that answer nothing.
@@ -154,6 +158,7 @@ impl Requester {
             unrequested: 0,
             timeout_at_ns: None,
             not_ready_until_ns: None,
+            dam: None,
             retries: 0,
             rnr_retries: 0,
             went_back: false,
@@ -211,6 +216,10 @@ impl Requester {
         self.cursor = self.cursor.after(taken);
         if self.cursor.distance_from(self.unsent) > 0 {
             self.unsent = self.cursor;
+        }
+        if self.dam == Some(self.cursor) {
+            self.dam = None;
+            (self.cursor, self.unsent) = (self.next_posted, self.next_posted);
         }
         if self.timeout_at_ns.is_none() {
             self.start_timer(now_ns);

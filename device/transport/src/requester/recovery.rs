@@ -49,6 +49,7 @@ impl Requester {
         }
         self.retries += 1;
         self.went_back = true;
+        self.dam = None;
         self.cursor = self.unacknowledged;
         self.start_timer(now_ns);
     }
@@ -75,8 +76,17 @@ impl Requester {
         }
         self.rnr_retries = self.rnr_retries.saturating_add(1);
         self.cursor = self.unacknowledged;
+        let refused = self.requests.front().filter(|_| self.config.dams);
+        self.dam = refused.map(|refused| refused.first.after(refused.packets));
         self.not_ready_until_ns = Some(now_ns.saturating_add(rnr_delay_ns(code)));
         // An answer is not awaited now.
         self.timeout_at_ns = None;
+    }
+
+    /// The receiver says that it is ready before the delay is over.
+    pub(super) fn resume(&mut self, now_ns: u64) {
+        self.counters.resumed += 1;
+        self.not_ready_until_ns = None;
+        self.start_timer(now_ns);
     }
 }

@@ -264,6 +264,14 @@ impl Responder {
         }
     }
 
+    /// What [`Self::not_ready`] was for has come: a NAK for the expected packet tells the requester to send it at once, if it
+    /// heeds that ([`RequesterConfig::resumes`](crate::RequesterConfig::resumes)). Nothing if the packet came meanwhile.
+    pub fn ready(&mut self) {
+        if self.went_back && !self.failed {
+            self.queue_return(Syndrome::Nak(Nak::Sequence));
+        }
+    }
+
     /// The step is refused. The connection has failed.
     pub fn refuse(&mut self, nak: Nak) {
         if self.offered.take().is_some() {

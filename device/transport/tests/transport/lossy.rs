@@ -22,6 +22,8 @@ fn run(seed: u64, faults: Faults, habits: Habits) -> World {
         timeout_ns: Some(TIMEOUT_NS),
         retry_count: u8::MAX,
         max_rd_atomic: at_once,
+        resumes: habits.ready > 0 && random.chance(500),
+        dams: habits.ready > 0 && random.chance(500),
         ..RequesterConfig::new(mtu, QPN)
     };
     let read_replay = if random.chance(500) { ReadReplay::First } else { ReadReplay::Middle };
@@ -81,11 +83,24 @@ fn nothing_that_a_wire_does_changes_anything() {
 fn receivers_that_are_not_ready_and_missing_pages_change_nothing() {
     let (mut not_ready, mut lost_responses) = (0, 0);
     for seed in 0..seeds() {
-        let habits = Habits { not_ready: 200, drop: 30, drop_response: 30 };
+        let habits = Habits { not_ready: 200, drop: 30, drop_response: 30, ..Habits::default() };
         let faults = Faults { loss: if seed % 2 == 0 { 0 } else { 20 }, ..Faults::default() };
         let world = run(seed, faults, habits);
         not_ready += world.requester.counters().not_ready;
         lost_responses += world.requester.counters().lost_responses;
     }
     assert!(not_ready > seeds() && lost_responses > seeds() / 10, "{not_ready}, {lost_responses}");
+}
+
+#[test]
+fn receivers_that_say_when_they_are_ready_change_nothing() {
+    let (mut resumed, mut not_ready) = (0, 0);
+    for seed in 0..seeds() {
+        let habits = Habits { not_ready: 200, ready: 300, drop: 30, drop_response: 30 };
+        let faults = Faults { loss: if seed % 2 == 0 { 0 } else { 20 }, ..Faults::default() };
+        let world = run(seed, faults, habits);
+        resumed += world.requester.counters().resumed;
+        not_ready += world.requester.counters().not_ready;
+    }
+    assert!(resumed > seeds() / 10 && not_ready > seeds(), "{resumed}, {not_ready}");
 }

@@ -217,6 +217,71 @@ fn a_receiver_that_is_not_ready_is_left_alone_for_as_long_as_it_says() {
 }
 
 #[test]
+fn a_receiver_that_says_when_it_is_ready_is_heard_at_once_if_that_is_wanted() {
+    let mut script =
+        Script::new(RequesterConfig { resumes: true, ..config() }, &[request(SEND, 1), request(SEND, 1)]);
+    script.send();
+    for _ in 0..5 {
+        script.not_ready(0, 12);
+        script.wait(10);
+        assert_eq!(script.send(), [0; 0]);
+        script.nak(0, Nak::Sequence);
+        assert_eq!(
+            script.send(),
+            [0, 1],
+            "that is no repetition for a loss: there is no limit but that of delays"
+        );
+    }
+    let counters = script.requester.counters();
+    assert_eq!((counters.not_ready, counters.resumed, counters.sequence_errors), (5, 5, 0));
+    script.ack(1);
+    assert_eq!(script.done(), [0, 1]);
+}
+
+#[test]
+fn the_end_of_a_delay_that_nothing_follows_is_a_timeout() {
+    let mut script = Script::new(RequesterConfig { resumes: true, ..config() }, &[request(SEND, 1)]);
+    script.send();
+    script.not_ready(0, 12);
+    script.nak(0, Nak::Sequence);
+    assert_eq!(script.send(), [0]);
+    script.wait(TIMEOUT_NS);
+    assert_eq!((script.send(), script.requester.counters().timeouts), (vec![0], 1));
+}
+
+#[test]
+fn a_dam_holds_what_is_behind_the_refused_message_until_the_timeout() {
+    let long = request(SEND, 2 * MTU);
+    let mut script = Script::new(RequesterConfig { dams: true, ..config() }, &[long, request(SEND, 1)]);
+    assert_eq!(script.send(), [0, 1, 2]);
+    script.not_ready(0, 12);
+    script.requester.post(request(SEND, 1)).expect("room");
+    script.wait(rnr_delay_ns(12));
+    assert_eq!(script.send(), [0, 1], "neither what was sent before the delay, nor what was posted in it");
+    script.ack(1);
+    script.wait(TIMEOUT_NS - 1);
+    assert_eq!(script.send(), [0; 0]);
+    script.wait(1);
+    assert_eq!(script.send(), [2, 3]);
+    script.ack(3);
+    assert_eq!((script.done(), script.requester.counters().timeouts), (vec![0, 1, 2], 1));
+}
+
+#[test]
+fn a_dam_breaks_when_a_later_request_reveals_the_loss() {
+    let mut script =
+        Script::new(RequesterConfig { dams: true, ..config() }, &[request(SEND, 1), request(SEND, 1)]);
+    script.send();
+    script.not_ready(0, 12);
+    script.wait(rnr_delay_ns(12));
+    assert_eq!(script.send(), [0]);
+    script.requester.post(request(SEND, 1)).expect("room");
+    assert_eq!(script.send(), [2]);
+    script.nak(1, Nak::Sequence);
+    assert_eq!(script.send(), [1, 2]);
+}
+
+#[test]
 fn a_receiver_that_is_never_ready_fails_the_request() {
     let mut script = Script::new(RequesterConfig { rnr_retry: Some(1), ..config() }, &[request(SEND, 1)]);
     script.send();

@@ -137,6 +137,26 @@ fn a_receiver_that_is_not_ready_does_not_complain_about_what_follows() {
 }
 
 #[test]
+fn a_receiver_that_gets_ready_says_so_unless_the_packet_has_come() {
+    let mut script = Script::new(config());
+    let first = packet(Operation::Send, Place::Only, 0);
+    script.responder.receive(&first, 1);
+    script.responder.not_ready(12);
+    assert_eq!(script.replies(), [Said::NotReady(0, 12)]);
+    script.responder.ready();
+    script.receive(&packet(Operation::Send, Place::Only, 1), 1);
+    assert_eq!(script.replies(), [Said::Nak(0, Nak::Sequence)]);
+    script.execute(&first, 1);
+    script.responder.ready();
+    assert_eq!(script.replies(), [Said::Ack(0)]);
+    // What says less is not sent at all.
+    script.responder.receive(&packet(Operation::Send, Place::Only, 1), 1);
+    script.responder.not_ready(12);
+    script.responder.ready();
+    assert_eq!(script.replies(), [Said::Nak(1, Nak::Sequence)]);
+}
+
+#[test]
 fn what_was_executed_is_acknowledged_again_and_not_executed() {
     let mut script = Script::new(config());
     for at in 0..3 {

@@ -14,6 +14,8 @@ use crate::wire::{End, Wire};
 pub(crate) struct Habits {
     /// The responder has no receive request, for now.
     pub(crate) not_ready: u32,
+    /// The responder says that it is ready, as it may when it was not.
+    pub(crate) ready: u32,
     /// The responder drops a packet that it could have executed: a page is missing.
     pub(crate) drop: u32,
     /// The requester drops a response that it could have placed.
@@ -132,6 +134,9 @@ impl World {
     }
 
     fn execute(&mut self, packet: &Packet, payload: &[u8]) {
+        if self.random.chance(self.habits.ready) {
+            self.responder.ready();
+        }
         let Arrival::Execute(step) = self.responder.receive(packet, payload.len()) else { return };
         if self.random.chance(self.habits.drop) {
             return;
