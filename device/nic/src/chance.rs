@@ -9,6 +9,11 @@ pub(crate) struct Chance(AtomicU64);
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Chance {
+    /// The sequence of a seed.
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
     /// The next number, below `bound`, which is not zero.
     pub(crate) fn next_below(&self, bound: u64) -> u64 {
         let state = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);

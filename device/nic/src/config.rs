@@ -13,6 +13,47 @@ pub enum RemoteFaults {
     /// It asks for the page and sends an RNR NAK (InfiniBand 1.4, 9.7.5.2.8): the requester retries after the
     /// responder's `min_rnr_timer`, as often as its own `rnr_retry` allows.
     Rnr,
+    /// It asks for the page and drops the packet. The requester's timer repeats it, or the NAK that the next packet causes.
+    /// In packets only: without them it is as `Stall`.
+    Drop,
+    /// It asks for the page and sends an RNR NAK with a long timer, and a NAK for a lost packet when the page is there. The
+    /// requesters of this device end their delay on that; InfiniBand does not have it. In packets only, likewise.
+    ResumeNak,
+}
+
+/// How connections in packets behave, and how long packets take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketConfig {
+    /// Packets of a queue pair that are sent and not acknowledged, at most: 1 to 256.
+    pub window: u32,
+    /// Packets that a queue pair keeps while its responder waits for a page, at most: 1 to 256. One more is lost.
+    pub fault_buffer: u32,
+    /// With the first packet of an RDMA WRITE or READ, which says where all of it goes, its responder asks for all pages that
+    /// are missing, of 4 MiB at most and as far as there are credits to spare.
+    pub prefault: bool,
+    /// A bug, for experiments: after an RNR delay only the refused message is sent again, and what is behind it after the ACK
+    /// timeout.
+    pub damming: bool,
+    /// Nanoseconds of the NIC's clock that a packet takes to its receiver.
+    pub delay_ns: u64,
+    /// Bytes that leave the port in a microsecond: requests, and as many of responses. `None` is without limit.
+    pub bytes_per_us: Option<u64>,
+    /// Decides which packets are lost.
+    pub seed: u64,
+}
+
+impl Default for PacketConfig {
+    fn default() -> Self {
+        Self {
+            window: 128,
+            fault_buffer: 256,
+            prefault: false,
+            damming: false,
+            delay_ns: 0,
+            bytes_per_us: None,
+            seed: 0,
+        }
+    }
 }
 
 /// What becomes of a datagram when a page of its receiver is missing.
@@ -84,6 +125,8 @@ pub struct NicConfig {
     pub datagram_faults: DatagramFaults,
     /// How reliable connections get to queue pairs of the same port.
     pub loopback: Loopback,
+    /// How connections in packets behave.
+    pub packets: PacketConfig,
     /// One request in this many of each queue pair, its first included, is sampled from doorbell to completion and
     /// reported to the probe; zero for none.
     pub sample_every: u32,
@@ -124,6 +167,7 @@ impl Default for NicConfig {
             remote_faults: RemoteFaults::Stall,
             datagram_faults: DatagramFaults::Drop,
             loopback: Loopback::Direct,
+            packets: PacketConfig::default(),
             sample_every: 1024,
             link: LinkLayer::InfiniBand,
             node_guid: 0x0200_5246_4c54_0001,
@@ -165,6 +209,12 @@ impl NicConfig {
             page_fault_credits: self.page_fault_credits.clamp(1, low_u32(PrgIndex::COUNT as u64)),
             page_retry_limit: self.page_retry_limit.max(1),
             fault_window: self.fault_window.clamp(1, 64),
+            packets: PacketConfig {
+                window: self.packets.window.clamp(1, 256),
+                fault_buffer: self.packets.fault_buffer.clamp(1, 256),
+                bytes_per_us: self.packets.bytes_per_us.map(|bytes| bytes.max(1)),
+                ..self.packets
+            },
             lid: self.lid.max(1),
             vectors: self.vectors.clamp(1, low_u16(MAX_EQS.into())),
             max_qp: self.max_qp.clamp(2, 1 << 14),

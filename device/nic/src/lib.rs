@@ -53,7 +53,7 @@ mod storage;
 mod timers;
 mod verbs;
 
-pub use config::{DatagramFaults, LinkLayer, Loopback, NicConfig, RemoteFaults};
+pub use config::{DatagramFaults, LinkLayer, Loopback, NicConfig, PacketConfig, RemoteFaults};
 pub use memory::copy::COPY_CHUNK;
 pub use nic::{Nic, Worker};
 pub use schedule::Work;

@@ -86,6 +86,7 @@ impl Nic {
         let mut stats = NicStats::default();
         self.front.engine.faults.add_stats(&mut stats);
         self.front.engine.memory.add_stats(&mut stats);
+        stats.held_bytes_peak = self.front.engine.held_bytes_peak();
         let StorageStats { writes, joined, abandoned } = self.front.engine.workers.storage.stats();
         (stats.flush_writes, stats.flushes_joined, stats.flushes_abandoned) = (writes, joined, abandoned);
         if let Some(port) = &self.front.engine.ethernet {

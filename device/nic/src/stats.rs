@@ -64,6 +64,18 @@ pub struct NicStats {
     pub packets: u64,
     /// Of these, lost: on purpose, or because the receiver had no room, or was gone.
     pub packets_lost: u64,
+    /// Bytes of all that were sent, headers included.
+    pub packet_bytes: u64,
+    /// Packets that requesters sent again.
+    pub packets_repeated: u64,
+    /// RNR NAKs that responders sent, for a page or for want of a receive request.
+    pub rnr_naks: u64,
+    /// Times that a responder did not keep a request whose page is missing, other than with an RNR NAK.
+    pub requests_dropped_on_fault: u64,
+    /// RNR delays that the responder ended because its page was there.
+    pub rnr_resumes: u64,
+    /// Most bytes that were kept at one time for pages of responders.
+    pub held_bytes_peak: u64,
     /// Frames of an Ethernet port.
     pub frames: FrameStats,
 }
@@ -110,6 +122,11 @@ pub(crate) struct ShardStats {
     pub(crate) datagrams_dropped_on_fault: u64,
     pub(crate) packets: u64,
     pub(crate) packets_lost: u64,
+    pub(crate) packet_bytes: u64,
+    pub(crate) packets_repeated: u64,
+    pub(crate) rnr_naks: u64,
+    pub(crate) requests_dropped_on_fault: u64,
+    pub(crate) rnr_resumes: u64,
 }
 
 impl NicStats {
@@ -129,5 +146,10 @@ impl NicStats {
         self.datagrams_dropped_on_fault += shard.datagrams_dropped_on_fault;
         self.packets += shard.packets;
         self.packets_lost += shard.packets_lost;
+        self.packet_bytes += shard.packet_bytes;
+        self.packets_repeated += shard.packets_repeated;
+        self.rnr_naks += shard.rnr_naks;
+        self.requests_dropped_on_fault += shard.requests_dropped_on_fault;
+        self.rnr_resumes += shard.rnr_resumes;
     }
 }

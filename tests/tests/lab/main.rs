@@ -1,3 +1,4 @@
 //! The lab against queueing theory.
 
 mod queueing;
+mod wire;

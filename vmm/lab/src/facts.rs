@@ -6,13 +6,13 @@ use refault_observe::report::units::{bytes, count, duration, percent_of, plural,
 use refault_observe::report::{
     ExperimentReport, FactGroup, HandlerFigures, Published, RequestFigures, TimeBase,
 };
-use refault_timing::{Delay, Preset, Timing};
+use refault_timing::{Delay, Preset, Timing, UNLIMITED_BYTES_PER_US};
 
 use crate::figures::Figures;
 use crate::outcome::ExperimentOutcome;
 use crate::published::applies;
 use crate::scenario::{
-    Arrival, Churn, ChurnOperation, Device, Guest, Load, Pattern, Scenario, TranslationMode,
+    Arrival, Churn, ChurnOperation, Device, Guest, Load, Pattern, Scenario, TranslationMode, Wire,
 };
 
 /// The report of an experiment on the virtual clock.
@@ -72,6 +72,9 @@ pub fn facts(scenario: &Scenario) -> Vec<FactGroup> {
     if let Some(changes) = &scenario.churn {
         groups.push(group("Changes to the memory", churn(changes)));
     }
+    if let Some(of) = &scenario.wire {
+        groups.push(group("Wire", wire(of)));
+    }
     groups.push(group("Timing: distribution of every step, and its mean", timing(scenario)));
     groups
 }
@@ -94,13 +97,18 @@ fn load(load: &Load, scenario: &Scenario) -> Vec<(&'static str, String)> {
         Arrival::Closed => "when a slot is free (closed loop)".into(),
         Arrival::Poisson { per_second } => format!("Poisson, {} per second (open loop)", short(per_second)),
     };
+    let others = load.queue_pairs - load.bystanders;
+    let evicted = match load.bystanders {
+        0 => format!("{} of the requests", percent_of(load.cold_share)),
+        _ => format!("{} of the requests of {others} queue pairs", percent_of(load.cold_share)),
+    };
     let large = if load.large_pages { ", mapped with pages of 2 MiB" } else { "" };
     let warm = if load.warm { ", warm" } else { ", cold" };
     vec![
         ("requests", format!("{} of {}", count(scenario.requests), bytes(u64::from(load.message_bytes)))),
         ("mix", format!("{} RDMA WRITE, the others RDMA READ", percent_of(load.write_share))),
         ("target", format!("{}, {pattern}{warm}{large}", bytes(load.region_bytes))),
-        ("evicted first", format!("{} of the requests", percent_of(load.cold_share))),
+        ("evicted first", evicted),
         (
             "queue pairs",
             format!(
@@ -122,6 +130,8 @@ fn device(device: &Device) -> Vec<(&'static str, String)> {
     let remote = match device.remote_faults {
         RemoteFaults::Stall => "holds the request".into(),
         RemoteFaults::Rnr => format!("sends an RNR NAK, timer code {}", device.min_rnr_timer),
+        RemoteFaults::Drop => "drops the packet".into(),
+        RemoteFaults::ResumeNak => "sends an RNR NAK, and another NAK when the page is there".into(),
     };
     let timeout = match device.fault_timeout_ns {
         Some(ns) => duration(ns),
@@ -149,6 +159,29 @@ fn guest(guest: &Guest) -> Vec<(&'static str, String)> {
         ("batch", plural(guest.batch.into(), "fault", "faults")),
         ("prefetch", plural(guest.prefetch.into(), "page", "pages")),
         ("major faults", percent_of(guest.major_share)),
+    ]
+}
+
+fn wire(wire: &Wire) -> Vec<(&'static str, String)> {
+    let rate = match wire.bytes_per_us {
+        UNLIMITED_BYTES_PER_US => "unlimited".into(),
+        rate => format!("{}/s", bytes(rate.saturating_mul(1_000_000))),
+    };
+    let yes = |is| if is { "yes" } else { "no" }.to_owned();
+    let timeout = match wire.ack_timeout {
+        0 => "none".into(),
+        code => duration(4096 << code),
+    };
+    vec![
+        ("lost", percent_of(wire.loss_share)),
+        ("one way", duration(wire.delay_ns)),
+        ("rate", rate),
+        ("window", plural(wire.window.into(), "packet", "packets")),
+        ("kept for a page", plural(wire.buffer.into(), "packet", "packets")),
+        ("all pages with the first packet", yes(wire.prefault)),
+        ("damming", yes(wire.damming)),
+        ("ACK timeout", timeout),
+        ("retries", wire.retries.to_string()),
     ]
 }
 
@@ -231,11 +264,13 @@ mod tests {
                 arrival: Arrival::Poisson { per_second: 12_500.0 },
                 write_share: 0.5,
                 cold_share: 0.01,
+                bystanders: 0,
                 warm: true,
                 large_pages: false,
             },
             device: Device { iotlb_entries: 4096, workers: 2, ..defaults().device },
             guest: Guest { handlers: 4, locked_share: 0.25, batch: 1, prefetch: 0, major_share: 0.0 },
+            wire: None,
             churn: Some(Churn { operation: ChurnOperation::Evict, per_second: 100.0, pages: 4 }),
             presets: vec!["npf-2017".into()],
             timing: Timing {

@@ -28,7 +28,7 @@ pub enum FigureKind {
 }
 
 /// Name, type and meaning of each figure, in the order of the columns.
-pub const FIGURES: [(&str, FigureKind, &str); 35] = [
+pub const FIGURES: [(&str, FigureKind, &str); 48] = [
     ("completed", FigureKind::Whole, "requests that succeeded"),
     ("failed", FigureKind::Whole, "requests that failed"),
     ("bytes", FigureKind::Whole, "payload bytes of those that succeeded"),
@@ -68,6 +68,27 @@ pub const FIGURES: [(&str, FigureKind, &str); 35] = [
     ("faults_open_mean", FigureKind::Real, "faults in flight, averaged over time"),
     ("invalidations", FigureKind::Whole, "invalidations that the device completed"),
     ("records_dropped", FigureKind::Whole, "faults that did not fit into the records: in no fault figure"),
+    (
+        "faulting_p50_ns",
+        FigureKind::Whole,
+        "arrival to completion of requests whose pages were evicted first: median",
+    ),
+    ("faulting_p99_ns", FigureKind::Whole, "99 %"),
+    ("neighbour_p50_ns", FigureKind::Whole, "of the other requests of their queue pairs: median"),
+    ("neighbour_p99_ns", FigureKind::Whole, "99 %"),
+    ("bystander_p50_ns", FigureKind::Whole, "of requests of queue pairs that never fault: median"),
+    ("bystander_p99_ns", FigureKind::Whole, "99 %"),
+    ("packets", FigureKind::Whole, "packets sent, acknowledgements included"),
+    ("sent_per_byte", FigureKind::Real, "bytes sent, headers included, for each payload byte that arrived"),
+    ("packets_repeated", FigureKind::Whole, "request packets that were sent again"),
+    ("rnr_naks", FigureKind::Whole, "RNR NAKs sent"),
+    ("ack_timeouts", FigureKind::Whole, "ACK timeouts"),
+    ("packets_lost", FigureKind::Whole, "packets lost on the wire, or for want of room"),
+    (
+        "held_peak_bytes",
+        FigureKind::Whole,
+        "most bytes that responders kept at one time while they waited for pages",
+    ),
 ];
 
 /// The figures of an outcome, in the order of [`FIGURES`].
@@ -83,6 +104,7 @@ impl Figures {
         requests(&mut values, outcome);
         faults(&mut values, outcome);
         handlers(&mut values, scenario, outcome);
+        wire(&mut values, outcome);
         debug_assert_eq!(values.len(), FIGURES.len());
         Self { values }
     }
@@ -174,6 +196,19 @@ fn handlers(values: &mut Vec<Figure>, scenario: &Scenario, outcome: &ExperimentO
     values.push(Figure::Real(ratio(open as f64, duration)));
     let observed = &outcome.records.observed;
     values.extend([observed.invalidations, observed.faults_dropped].map(Figure::Whole));
+}
+
+fn wire(values: &mut Vec<Figure>, outcome: &ExperimentOutcome) {
+    for latency in &outcome.load.by_kind_ns {
+        let at = |share| Figure::Whole(latency.value_at_quantile(share).min(latency.max()));
+        values.extend([0.5, 0.99].map(at));
+    }
+    let nic = &outcome.counters.nic;
+    values.push(Figure::Whole(nic.packets));
+    values.push(Figure::Real(ratio(nic.packet_bytes as f64, outcome.load.bytes as f64)));
+    let counts =
+        [nic.packets_repeated, nic.rnr_naks, nic.transport_retries, nic.packets_lost, nic.held_bytes_peak];
+    values.extend(counts.map(Figure::Whole));
 }
 
 /// `part / whole`, or zero if `whole` is zero.

@@ -5,6 +5,9 @@ use hdrhistogram::Histogram;
 use refault_observe::report::DeviceCounters;
 use refault_observe::trace::Records;
 
+/// Significant digits of latencies.
+pub(crate) const DIGITS: u8 = 3;
+
 /// The result of an experiment. All times are nanoseconds of the virtual clock.
 #[derive(Clone, Debug)]
 pub struct ExperimentOutcome {
@@ -31,6 +34,29 @@ pub struct LoadOutcome {
     pub duration_ns: u64,
     /// Nanoseconds from arrival to completion of those that succeeded.
     pub latency_ns: Histogram<u64>,
+    /// The same for each [`RequestKind`].
+    pub by_kind_ns: [Histogram<u64>; 3],
+}
+
+/// How near a request is to a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// Its pages were evicted before it was posted.
+    Faulting,
+    /// They were not, but those of others of its queue pair are.
+    Neighbour,
+    /// Its queue pair is a bystander.
+    Bystander,
+}
+
+impl RequestKind {
+    /// An empty histogram for each kind.
+    ///
+    /// # Panics
+    /// Never: the precision is a valid one.
+    pub fn histograms() -> [Histogram<u64>; 3] {
+        [(); 3].map(|()| Histogram::new(DIGITS).expect("digits from 0 to 5"))
+    }
 }
 
 /// Statistics of the guest's fault handlers.

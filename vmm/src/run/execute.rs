@@ -109,8 +109,9 @@ fn in_this_process(
 /// The devices' configuration: a scenario's, or that of the options.
 fn devices(args: &RunArgs, experiment: Option<&GuestExperiment>) -> (IommuConfig, NicConfig) {
     let Some(experiment) = experiment else { return (IommuConfig::default(), args.nic.config()) };
-    let device = &experiment.scenario.device;
-    (device.iommu(), NicConfig { sample_every: args.nic.config().sample_every, ..device.nic() })
+    let scenario = &experiment.scenario;
+    let nic = NicConfig { sample_every: args.nic.config().sample_every, ..scenario.nic() };
+    (scenario.device.iommu(), nic)
 }
 
 /// Handles lines of the control channel: a scenario's program marks its begin and end, and waits until they have been

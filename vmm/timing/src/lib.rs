@@ -32,7 +32,7 @@ pub mod timing;
 pub mod tree;
 pub mod units;
 
-pub use preset::{Certainty, Preset, PresetStep, UNLIMITED_BYTES_PER_US};
+pub use preset::{Certainty, Preset, PresetStep, UNLIMITED_BYTES_PER_US, rate};
 pub use published::PublishedFigure;
 pub use read::{FILE_KEYS, presets, timing, timing_alone};
 pub use sample::{LONGEST_NS, unit_interval};

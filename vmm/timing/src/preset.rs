@@ -164,7 +164,7 @@ impl Preset {
             },
             zero: names("zero")?,
             not_published: names("not_published")?,
-            bytes_per_us: copy_rate(&fields, UNLIMITED_BYTES_PER_US)?,
+            bytes_per_us: rate(&fields, "bytes_per_us", UNLIMITED_BYTES_PER_US)?,
             published: match &root.value {
                 Value::Table(table) => PublishedFigure::read_all(table)?,
                 _ => Vec::new(),
@@ -216,13 +216,16 @@ fn known_step(step: &str, location: &Location) -> Result<String, TextError> {
     Err(location.error(what, format!("the steps are {}", listed(Timing::STEPS))))
 }
 
-/// Reads `bytes_per_us`: a number, or `"unlimited"`.
-pub(crate) fn copy_rate(fields: &Fields<'_>, default: u64) -> Result<u64, TextError> {
-    let written = fields.entry("bytes_per_us").map(|entry| &entry.node.value);
+/// Reads a rate in bytes per microsecond: a number, or `"unlimited"`, which is [`UNLIMITED_BYTES_PER_US`].
+///
+/// # Errors
+/// It is neither.
+pub fn rate(fields: &Fields<'_>, key: &str, default: u64) -> Result<u64, TextError> {
+    let written = fields.entry(key).map(|entry| &entry.node.value);
     if matches!(written, Some(Value::Text(text)) if text == "unlimited") {
         return Ok(UNLIMITED_BYTES_PER_US);
     }
-    fields.integer("bytes_per_us", 1..=UNLIMITED_BYTES_PER_US, default).map_err(|error| TextError {
+    fields.integer(key, 1..=UNLIMITED_BYTES_PER_US, default).map_err(|error| TextError {
         remedy: "write bytes per microsecond (1000 is 1 GB/s), or \"unlimited\"".into(),
         ..error
     })

@@ -2,14 +2,14 @@
 
 use super::delay;
 use super::fields::{Fields, listed};
-use super::preset::{Preset, UNLIMITED_BYTES_PER_US, copy_rate};
+use super::preset::{Preset, UNLIMITED_BYTES_PER_US, rate};
 use super::text::TextError;
 use super::timing::{Delay, Timing};
 use super::tree::{Node, TomlTable, Value};
 
 /// Top-level keys of a scenario file. [`timing_alone`] accepts such a file, too.
 pub const FILE_KEYS: &[&str] =
-    &["name", "seed", "requests", "preset", "load", "device", "guest", "churn", "timing"];
+    &["name", "seed", "requests", "preset", "load", "device", "guest", "churn", "wire", "timing"];
 
 /// Reads only the timing of a file's root. A step that is not given takes no time.
 ///
@@ -48,8 +48,8 @@ pub fn timing(
 ) -> Result<Timing, TextError> {
     let known: Vec<&str> = Timing::STEPS.iter().copied().chain(["bytes_per_us"]).collect();
     let fields = Fields::section(root, "timing", &known, &node.location)?;
-    let rate = presets.iter().map(|preset| preset.bytes_per_us).min().unwrap_or(UNLIMITED_BYTES_PER_US);
-    let mut timing = Timing::instant(copy_rate(&fields, rate)?);
+    let default = presets.iter().map(|preset| preset.bytes_per_us).min().unwrap_or(UNLIMITED_BYTES_PER_US);
+    let mut timing = Timing::instant(rate(&fields, "bytes_per_us", default)?);
     let mut missing = Vec::new();
     for step in Timing::STEPS {
         let delay = match fields.entry(step) {

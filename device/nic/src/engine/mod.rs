@@ -31,6 +31,7 @@ use refault_bus::pri::{PageGroupResponse, ResponseCode};
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::sync::lock;
 
+use self::packets::line::Line;
 use crate::chance::Chance;
 use crate::config::NicConfig;
 use crate::ethernet::EthernetPort;
@@ -64,6 +65,7 @@ pub(crate) struct Engine {
     pub(crate) faults: Faults,
     /// Decides which packets are lost.
     loss: Chance,
+    line: Line,
     frames: Arc<FrameMemory>,
     /// The port, if it is an Ethernet port.
     pub(crate) ethernet: Option<EthernetPort>,
@@ -82,12 +84,18 @@ impl Engine {
             srqs: SharedQueues::new(config.max_srq, layout),
             events: EventQueues::new(layout),
             faults: Faults::new(&config),
-            loss: Chance::default(),
+            loss: Chance::new(config.packets.seed),
+            line: Line::new(&config.packets),
             frames: Arc::new(FrameMemory::new(config.max_context)),
             ethernet: EthernetPort::new(config.link),
             layout,
             config,
         }
+    }
+
+    /// Most bytes that were kept for pages of responders at one time.
+    pub(crate) fn held_bytes_peak(&self) -> u64 {
+        self.frames.held_peak() as u64
     }
 
     /// Starts the timer of a completion queue.

@@ -78,6 +78,9 @@ pub(super) enum Leave {
     ChangeRegion(RegionChange),
     /// The same as `Ask` for the receive request of a datagram, which is dropped.
     AskForReceiver(PageMiss, Waiter),
+    /// The same for what the responder of such a queue pair will need: a page, its byte in the message, and others. It does not
+    /// wait for them.
+    Prefault { miss: PageMiss, at: u32, ahead: Ahead },
 }
 
 /// A change of a region, for requests.

@@ -89,7 +89,7 @@ impl Engine {
                             self.send(worker, &asks);
                             if half == Half::Responder {
                                 Turn::enter(self, worker, qp, requester, &mut budget)
-                                    .answer_not_ready_for_page();
+                                    .treat_request_without_page();
                             }
                         }
                         Err(cause) => turn.fail_half(half, cause),
@@ -111,6 +111,12 @@ impl Engine {
                         }
                         Err(cause) => turn.lose_own_receive(waiter.ticket, cause),
                     }
+                    continue;
+                }
+                Leave::Prefault { miss, at, ahead } => {
+                    let asks = turn.claim_in_advance(worker, (miss, at), ahead);
+                    drop(turn);
+                    self.send(worker, &asks);
                     continue;
                 }
             };

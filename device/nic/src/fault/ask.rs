@@ -125,15 +125,41 @@ impl Asker<'_> {
     ) -> Result<Option<Ask>, Cause> {
         self.check_interface(miss)?;
         let deadline_ns = self.deadline(self.fabric.now_ns());
-        let Faults { requests, events, .. } = self.faults;
-        let found = if miss.space.pasid().is_some() {
-            let group = requests.prefetch(&self.fabric.endpoint, miss, deadline_ns, Some(receiver));
-            group.map(|group| (group, Means::Request))
-        } else {
-            let fault = events.prefetch(miss, deadline_ns, receiver);
-            fault.map(|(group, token)| (group, Means::Event { token, bytes: 1 }))
-        };
+        let found = self.prefetch_any(miss, deadline_ns, Some(receiver), 1);
         Ok(found.map(|(group, means)| self.new_ask(means, group, miss, 0, deadline_ns)))
+    }
+
+    /// Claims a page that its message will need from byte `at` on, and others behind it, and parks nothing. If credits are
+    /// short, it claims fewer or none: the request itself asks when it gets there. Returns what must be asked for.
+    pub(crate) fn claim_in_advance(mut self, miss: PageMiss, at: u32, ahead: Ahead) -> Vec<Ask> {
+        if self.check_interface(miss).is_err() {
+            return Vec::new();
+        }
+        let deadline_ns = self.deadline(self.fabric.now_ns());
+        let found = self.prefetch_any(miss, deadline_ns, None, ahead.bytes.max(1));
+        let first = found.map(|(group, means)| self.new_ask(means, group, miss, at, deadline_ns));
+        let mut asks = Vec::from_iter(first);
+        for (miss, at) in ahead.pages {
+            asks.extend(self.prefetch(miss, at, deadline_ns));
+        }
+        asks
+    }
+
+    /// Claims a page of either kind, if credits are plentiful. An event is about so many bytes.
+    fn prefetch_any(
+        &self,
+        miss: PageMiss,
+        deadline_ns: Option<u64>,
+        asker: Option<Waiter>,
+        bytes: u32,
+    ) -> Option<(PrgIndex, Means)> {
+        let Faults { requests, events, .. } = self.faults;
+        if miss.space.pasid().is_some() {
+            let group = requests.prefetch(&self.fabric.endpoint, miss, deadline_ns, asker)?;
+            return Some((group, Means::Request));
+        }
+        let (group, token) = events.prefetch(miss, deadline_ns, asker)?;
+        Some((group, Means::Event { token, bytes }))
     }
 
     /// Whether the page can be asked for at all.

@@ -55,15 +55,16 @@ impl PageFaults {
         (claim, token)
     }
 
-    /// Claims a page for the next of its kind, if credits are plentiful and no waiter needs one; with the token.
+    /// Claims a page for the next of its kind, if credits are plentiful and no waiter needs one; with the token. `asker` gets
+    /// the answer, if there is one.
     pub(super) fn prefetch(
         &self,
         miss: PageMiss,
         deadline_ns: Option<u64>,
-        asker: Waiter,
+        asker: Option<Waiter>,
     ) -> Option<(PrgIndex, u32)> {
         let mut state = self.lock();
-        let slot = state.outstanding.prefetch(miss, deadline_ns, Some(asker))?;
+        let slot = state.outstanding.prefetch(miss, deadline_ns, asker)?;
         Some((slot, state.new_token(slot)))
     }
 

@@ -6,6 +6,7 @@ use refault_roce::{Mtu, Psn};
 use refault_transport::{Requester, RequesterConfig, Responder, ResponderConfig};
 
 use crate::cause::Cause;
+use crate::config::{NicConfig, RemoteFaults};
 use crate::qp::attributes::Attributes;
 use crate::qp::frames::Frame;
 use crate::qp::refusal::Refusal;
@@ -42,6 +43,10 @@ pub(crate) struct Connection {
     pub(crate) stall: Stall,
     /// An RNR NAK was sent for a page, and its answer bears this ticket: the request comes again.
     pub(crate) asked: Option<u64>,
+    /// The same, and the requester is to be told when the answer is there.
+    pub(crate) to_announce: Option<u64>,
+    /// The first packet of the message whose pages were all asked for.
+    pub(crate) prefaulted: Option<Psn>,
     /// It waits to reply, not to execute.
     pub(crate) replying: bool,
     /// Requests that have arrived, the one being executed first.
@@ -66,6 +71,8 @@ impl Connection {
             refused_for: None,
             stall: Stall::default(),
             asked: None,
+            to_announce: None,
+            prefaulted: None,
             replying: false,
             held: VecDeque::new(),
             invalidated: None,
@@ -75,8 +82,8 @@ impl Connection {
     }
 
     /// Makes the requester, if that was not done, or gives it the attributes of today.
-    pub(crate) fn start_requester(&mut self, attributes: &Attributes) {
-        let config = requester_config(attributes);
+    pub(crate) fn start_requester(&mut self, attributes: &Attributes, device: &NicConfig) {
+        let config = requester_config(attributes, device);
         match &mut self.requester {
             Some(requester) => requester.configure(config),
             None => self.requester = Some(Requester::new(config, Psn::new(attributes.sq_psn))),
@@ -100,8 +107,11 @@ fn mtu(attributes: &Attributes) -> Mtu {
     Mtu::from_code(attributes.path_mtu).unwrap_or(Mtu::SMALLEST)
 }
 
-fn requester_config(attributes: &Attributes) -> RequesterConfig {
+fn requester_config(attributes: &Attributes, device: &NicConfig) -> RequesterConfig {
     RequesterConfig {
+        window: device.packets.window,
+        resumes: device.remote_faults == RemoteFaults::ResumeNak,
+        dams: device.packets.damming,
         timeout_ns: attributes.timeout_ns(),
         retry_count: attributes.retry_count,
         rnr_retry: attributes.rnr_retry_limit(),

@@ -14,6 +14,9 @@ const MOST: usize = 256 << 20;
 #[derive(Debug)]
 pub(crate) struct FrameMemory {
     all: AtomicUsize,
+    /// Of the frames that are kept for a page, and the most that ever was.
+    held: AtomicUsize,
+    held_peak: AtomicUsize,
     by_context: Box<[AtomicUsize]>,
     /// Frames that wait in inboxes.
     waiting: AtomicUsize,
@@ -22,16 +25,19 @@ pub(crate) struct FrameMemory {
 impl FrameMemory {
     /// Nothing is taken, by any of so many contexts.
     pub(crate) fn new(contexts: u32) -> Self {
-        Self {
-            all: AtomicUsize::new(0),
-            by_context: (0..contexts).map(|_| AtomicUsize::new(0)).collect(),
-            waiting: AtomicUsize::new(0),
-        }
+        let zero = || AtomicUsize::new(0);
+        let by_context = (0..contexts).map(|_| zero()).collect();
+        Self { all: zero(), held: zero(), held_peak: zero(), by_context, waiting: zero() }
     }
 
     /// How many frames wait in inboxes.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Most bytes that were kept for a page at one time.
+    pub(crate) fn held_peak(&self) -> usize {
+        self.held_peak.load(Ordering::Relaxed)
     }
 
     /// A frame of `context`, unless that has its share.
@@ -40,7 +46,7 @@ impl FrameMemory {
         context: u32,
         source: Source,
         cause: Option<Cause>,
-        bytes: Vec<u8>,
+        (bytes, due_ns): (Vec<u8>, u64),
     ) -> Option<Frame> {
         let context = slot_of(context);
         let own = self.by_context.get(context as usize)?;
@@ -52,7 +58,7 @@ impl FrameMemory {
         }
         own.fetch_add(size, Ordering::Relaxed);
         self.all.fetch_add(size, Ordering::Relaxed);
-        Some(Frame { memory: self.clone(), context, source, cause, bytes })
+        Some(Frame { memory: self.clone(), context, source, cause, due_ns, held: false, bytes })
     }
 }
 
@@ -75,6 +81,10 @@ pub(crate) struct Frame {
     pub(crate) source: Source,
     /// Why it is a refusal, more precisely than a NAK can say.
     pub(crate) cause: Option<Cause>,
+    /// When it arrives, by the NIC's clock.
+    pub(crate) due_ns: u64,
+    /// It counts among those that are kept for a page.
+    held: bool,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -88,10 +98,22 @@ impl Frame {
     pub(crate) fn end_wait(&self) {
         self.memory.waiting.fetch_sub(1, Ordering::Relaxed);
     }
+
+    /// It is kept for a page.
+    pub(crate) fn hold(&mut self) {
+        if !std::mem::replace(&mut self.held, true) {
+            let size = self.bytes.len();
+            let held = self.memory.held.fetch_add(size, Ordering::Relaxed) + size;
+            self.memory.held_peak.fetch_max(held, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Frame {
     fn drop(&mut self) {
+        if self.held {
+            self.memory.held.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        }
         let size = self.bytes.capacity();
         self.memory.all.fetch_sub(size, Ordering::Relaxed);
         self.memory.by_context[self.context as usize].fetch_sub(size, Ordering::Relaxed);
@@ -105,7 +127,7 @@ mod tests {
     #[test]
     fn a_context_has_what_it_leaves_free_and_gets_it_back() {
         let memory = Arc::new(FrameMemory::new(3));
-        let take = |context| memory.frame(context, Source::Wire, None, Vec::with_capacity(1 << 20));
+        let take = |context| memory.frame(context, Source::Wire, None, (Vec::with_capacity(1 << 20), 0));
         let count = |context| std::iter::from_fn(|| take(context)).collect::<Vec<_>>();
         let first = count(0);
         assert_eq!(first.len(), MOST >> 21, "half");
@@ -114,5 +136,18 @@ mod tests {
         assert_eq!(count(2).len(), MOST >> 21, "as if there had been no other");
         assert_eq!(memory.all.load(Ordering::Relaxed), 0);
         assert!(take(3).is_none(), "no such context");
+    }
+
+    #[test]
+    fn what_is_kept_is_counted_once_and_the_most_of_it_remembered() {
+        let memory = Arc::new(FrameMemory::new(1));
+        let frame = |size| memory.frame(0, Source::Wire, None, (vec![0; size], 0)).expect("room");
+        let (mut first, mut second) = (frame(100), frame(30));
+        first.hold();
+        second.hold();
+        first.hold();
+        drop(first);
+        frame(50).hold();
+        assert_eq!((memory.held_peak(), memory.held.load(Ordering::Relaxed)), (130, 30));
     }
 }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod datagrams;
+mod differential;
 mod errors;
 mod ethernet;
 mod events;
@@ -16,6 +17,7 @@ mod moderation;
 mod neighbours;
 mod not_ready;
 mod on_demand;
+mod policies;
 mod quiet;
 mod races;
 mod sampling;

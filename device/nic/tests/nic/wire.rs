@@ -1,136 +1,15 @@
-//! Connections in packets: whatever is lost, requests do what they do without packets.
+//! Connections in packets: what both ends do at the same time, and what a wire that loses all leads to.
 
-use refault_abi::codes::{
-    FLUSH_GLOBAL, FLUSH_RANGE, OP_ATOMIC_WRITE, OP_COMPARE_SWAP, OP_FETCH_ADD, OP_FLUSH, OP_RDMA_READ,
-    OP_RDMA_WRITE, OP_RDMA_WRITE_IMM, OP_SEND, OP_SEND_IMM, QPS_RTS, WC_RETRY_EXC_ERR, WC_SUCCESS,
-};
+use refault_abi::codes::{OP_RDMA_READ, OP_RDMA_WRITE, QPS_RTS, WC_RETRY_EXC_ERR, WC_SUCCESS};
 use refault_abi::command::ModifyQp;
-use refault_abi::queue::{Cqe, SqWqe, WQE_FENCE, WQE_SIGNALED};
-use refault_bus::clock::Clock;
+use refault_abi::queue::{SqWqe, WQE_FENCE, WQE_SIGNALED};
 use refault_bus::pri::ResponseCode;
-use refault_nic::{Loopback, NicConfig, NicStats};
+use refault_nic::{Loopback, NicConfig};
 
 use crate::support::driver::*;
 use crate::support::*;
 
-/// Requests of one program. The rings are not larger.
-const REQUESTS: u32 = 12;
-/// Bytes at the end of the target that atomics use, and nothing else.
-const WORDS: u64 = 64;
 const HEAP: u64 = 0x7f00_0000_0000;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
-/// All that a program leaves.
-#[derive(Debug, PartialEq, Eq)]
-struct Effects {
-    sent: Vec<Cqe>,
-    received: Vec<Cqe>,
-    source: Vec<u8>,
-    target: Vec<u8>,
-}
-
-/// A request whose local memory no other request of the program uses.
-fn random_request(pair: &Pair, random: &mut Random, id: u32) -> SqWqe {
-    let part = (BUFFER / u64::from(REQUESTS)) & !0xfff;
-    let length = [0, 8, 300, 4096, 9000, part][random.below(6) as usize];
-    let local = pair.source(u64::from(id) * part, length as u32);
-    let word = pair.source(u64::from(id) * part, 8);
-    let place = pair.to + random.below(BUFFER - WORDS - length);
-    let atomic = pair.to + BUFFER - WORDS + 8 * random.below(WORDS / 8);
-    let to = |wqe: SqWqe, remote_addr| SqWqe { remote_addr, rkey: pair.rkey, ..wqe };
-    let id = id.into();
-    let wqe = match random.below(10) {
-        0 => request(OP_SEND, id, &[local]),
-        1 => SqWqe { imm: 0x0102_0304, ..request(OP_SEND_IMM, id, &[local]) },
-        2..5 => to(request(OP_RDMA_WRITE, id, &[local]), place),
-        5 => to(SqWqe { imm: 7, ..request(OP_RDMA_WRITE_IMM, id, &[local]) }, place),
-        6 => to(request(OP_RDMA_READ, id, &[local]), place),
-        7 => SqWqe { compare_add: 3, ..to(request(OP_FETCH_ADD, id, &[word]), atomic) },
-        8 => SqWqe { compare_add: 0, swap: 9, ..to(request(OP_COMPARE_SWAP, id, &[word]), atomic) },
-        _ if random.below(2) == 0 => to(request(OP_ATOMIC_WRITE, id, &[word]), atomic),
-        _ => {
-            let imm = FLUSH_GLOBAL | FLUSH_RANGE;
-            SqWqe { imm, compare_add: length, ..to(request(OP_FLUSH, id, &[]), place) }
-        }
-    };
-    // What a READ fetches depends on what is written after it, unless that waits.
-    SqWqe { flags: WQE_SIGNALED | WQE_FENCE, ..wqe }
-}
-
-/// Runs the program of a seed, with receive requests that come late.
-fn run(seed: u64, loopback: Loopback) -> (Effects, NicStats) {
-    let mut random = Random(seed);
-    let attributes = ModifyQp {
-        path_mtu: 1 + random.below(5) as u8,
-        max_rd_atomic: 1 + random.below(4) as u8,
-        max_dest_rd_atomic: 4,
-        access: ALL_RIGHTS.union(FLUSH_RIGHTS),
-        ..PATIENT
-    };
-    let mut pair = Pair::on(Bench::new(NicConfig { loopback, ..NicConfig::default() }), attributes);
-    pair.rkey = pair.bench.pinned(pair.pd, pair.to, pair.to, BUFFER, ALL_RIGHTS.union(FLUSH_RIGHTS));
-    let program: Vec<_> = (0..REQUESTS).map(|id| random_request(&pair, &mut random, id)).collect();
-    program.iter().for_each(|wqe| pair.a.prepare(&pair.bench, wqe));
-    pair.a.ring(&pair.bench);
-    let (mut sent, mut received) = (Vec::new(), Vec::new());
-    for round in 0.. {
-        assert!(round < 20_000, "seed {seed}: {} of {REQUESTS}", sent.len());
-        if round % 3 == 0 && round / 3 < REQUESTS {
-            let place = pair.to + u64::from(round / 3) * 0x100;
-            pair.b.receive(&pair.bench, 100 + u64::from(round / 3), &[sge(place, 0x2_0000, pair.rkey)]);
-        }
-        pair.bench.settle();
-        sent.extend(pair.cq_a.drain(&pair.bench));
-        received.extend(pair.cq_b.drain(&pair.bench));
-        if sent.len() == REQUESTS as usize {
-            break;
-        }
-        if let Some(deadline_ns) = pair.bench.next_deadline_ns() {
-            pair.bench.advance(deadline_ns.saturating_sub(pair.bench.clock.now_ns()));
-        }
-    }
-    let forget = |entries: &mut Vec<Cqe>| {
-        entries.iter_mut().for_each(|entry| (entry.timestamp_ns, entry.owner) = (0, 0));
-    };
-    forget(&mut sent);
-    forget(&mut received);
-    let (source, target) =
-        (pair.bench.bytes(pair.from, BUFFER as usize), pair.bench.bytes(pair.to, BUFFER as usize));
-    (Effects { sent, received, source, target }, pair.bench.nic.stats())
-}
-
-/// How many programs: `REFAULT_WIRE_SEEDS`, or few enough for each run of the tests.
-fn seeds() -> u64 {
-    std::env::var("REFAULT_WIRE_SEEDS").map_or(60, |text| text.parse().expect("REFAULT_WIRE_SEEDS: a number"))
-}
-
-#[test]
-fn a_program_does_the_same_directly_in_packets_and_with_loss() {
-    let mut lost = 0;
-    for seed in 0..seeds() {
-        let direct = run(seed, Loopback::Direct).0;
-        assert!(direct.sent.iter().all(|entry| entry.status == WC_SUCCESS), "seed {seed}: {direct:?}");
-        for loss_ppm in [0, 1_000, 10_000, 50_000] {
-            let (packets, stats) = run(seed, Loopback::Packets { loss_ppm });
-            let what = format!("seed {seed}, {loss_ppm} of a million lost");
-            assert_eq!(packets.sent, direct.sent, "{what}");
-            assert_eq!(packets.received, direct.received, "{what}");
-            assert!(packets.source == direct.source, "{what}: what was read");
-            assert!(packets.target == direct.target, "{what}: what was written");
-            assert!(loss_ppm > 0 || stats.packets_lost == 0, "{what}: {} lost", stats.packets_lost);
-            lost += stats.packets_lost;
-        }
-    }
-    assert!(lost > seeds(), "{lost} packets were lost");
-}
 
 #[test]
 fn both_ends_fault_at_the_same_time_and_neither_holds_up_the_other() {

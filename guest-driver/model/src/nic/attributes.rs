@@ -19,9 +19,23 @@ impl Driver {
     ///
     /// If a command fails.
     pub fn connect(&self, qpn: u32, peer: u32) -> Result<(), ModelError> {
+        self.connect_with(qpn, peer, (14, 7))
+    }
+
+    /// The same with another ACK timeout, a code of InfiniBand's table, and number of retries.
+    ///
+    /// # Errors
+    ///
+    /// If a command fails.
+    pub fn connect_with(
+        &self,
+        qpn: u32,
+        peer: u32,
+        (timeout, retry_count): (u8, u8),
+    ) -> Result<(), ModelError> {
         self.modify(&to_init(qpn))?;
         self.modify(&to_ready_to_receive(qpn, peer))?;
-        self.modify(&to_ready_to_send(qpn))
+        self.modify(&ModifyQp { timeout, retry_count, ..to_ready_to_send(qpn) })
     }
 
     /// Moves a datagram queue pair from RESET to RTS. Datagrams for it must have this `qkey`.
@@ -119,8 +133,6 @@ fn to_ready_to_send(qpn: u32) -> ModifyQp {
             | QP_ATTR_RNR_RETRY
             | QP_ATTR_MAX_RD_ATOMIC,
         state: QPS_RTS,
-        timeout: 14,
-        retry_count: 7,
         rnr_retry: 7,
         max_rd_atomic: 4,
         ..ModifyQp::default()

@@ -7,7 +7,7 @@ use refault_lab::scenario::{Draft, Scenario};
 
 use super::text::{check_error, text};
 
-const SECTIONS: &[&str] = &["load", "device", "guest", "churn", "timing", "load.load", "[axis]", ""];
+const SECTIONS: &[&str] = &["load", "device", "guest", "churn", "wire", "timing", "load.load", "[axis]", ""];
 const KEYS: &[&str] = &[
     "name",
     "seed",
@@ -48,6 +48,15 @@ const KEYS: &[&str] = &[
     "doorbell",
     "bytes_per_us",
     "load.depth",
+    "bystanders",
+    "loss",
+    "delay",
+    "window",
+    "buffer",
+    "prefault",
+    "damming",
+    "ack_timeout",
+    "retries",
     "device",
     "unknown",
 ];

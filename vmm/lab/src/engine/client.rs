@@ -15,7 +15,7 @@ use refault_model::paging::{PageSize, Rights};
 use refault_model::{ModelError, Process};
 
 use crate::machine::{LabMachine, ProgramObjects};
-use crate::scenario::{Device, Load, TranslationMode};
+use crate::scenario::{Device, Load, TranslationMode, Wire};
 
 /// The PASID of programs.
 const PASID: Pasid = Pasid::truncated(1);
@@ -65,13 +65,23 @@ pub(super) struct RequestSlot {
     pub(super) arrived_ns: u64,
     /// Whether it writes into the target.
     pub(super) writes: bool,
+    /// Whether its pages were evicted first.
+    pub(super) cold: bool,
+}
+
+/// Codes that a connection's two ends have.
+#[derive(Clone, Copy, Debug)]
+struct Timers {
+    min_rnr_timer: u8,
+    /// The ACK timeout and the retries, if they are not the driver's own choice.
+    ack: Option<(u8, u8)>,
 }
 
 /// A connected pair of queue pairs: the program's, and the responder's on the same device.
 pub(super) struct Connection {
     pub(super) sender: QueuePair,
     receiver: QueuePair,
-    min_rnr_timer: u8,
+    timers: Timers,
     /// Requests in flight.
     pub(super) pending: u32,
     /// A request failed: no more are posted until all have completed and the pair is reconnected.
@@ -83,7 +93,7 @@ impl Client {
     pub(super) fn open(
         machine: &LabMachine,
         setup: &Load,
-        device: &Device,
+        (device, wire): (&Device, Option<&Wire>),
         process: Arc<Process>,
         (number, sources): (u32, u32),
     ) -> Result<Self, ModelError> {
@@ -117,7 +127,9 @@ impl Client {
         let completions = driver.create_completion_queue(context, events.number(), log)?;
         let (cqn, eqn) = (completions.number(), events.number());
         let of_pair = QueuePairSetup { pd, context, cqn, eqn, log_sq: log2(setup.depth), log_rq: 1 };
-        let pair = |_| Connection::create(driver, of_pair, device.min_rnr_timer);
+        let ack = wire.map(|wire| (wire.ack_timeout, wire.retries));
+        let timers = Timers { min_rnr_timer: device.min_rnr_timer, ack };
+        let pair = |_| Connection::create(driver, of_pair, timers);
         let pairs = (0..setup.queue_pairs).map(pair).collect::<Result<_, _>>()?;
         // Round-robin over the queue pairs.
         let free = (0..slots).map(|n| n % setup.queue_pairs * setup.depth + n / setup.queue_pairs).collect();
@@ -213,18 +225,23 @@ fn pin(
 }
 
 impl Connection {
-    fn create(driver: &Driver, setup: QueuePairSetup, min_rnr_timer: u8) -> Result<Self, ModelError> {
+    fn create(driver: &Driver, setup: QueuePairSetup, timers: Timers) -> Result<Self, ModelError> {
         let sender = driver.create_queue_pair(setup)?;
         let receiver = driver.create_queue_pair(setup)?;
-        let pair = Self { sender, receiver, min_rnr_timer, pending: 0, broken: false };
+        let pair = Self { sender, receiver, timers, pending: 0, broken: false };
         pair.connect(driver)?;
         Ok(pair)
     }
 
     fn connect(&self, driver: &Driver) -> Result<(), ModelError> {
-        driver.connect(self.receiver.number(), self.sender.number())?;
-        driver.connect(self.sender.number(), self.receiver.number())?;
-        driver.set_min_rnr_timer(self.receiver.number(), self.min_rnr_timer)
+        let Timers { min_rnr_timer, ack } = self.timers;
+        let (sender, receiver) = (self.sender.number(), self.receiver.number());
+        driver.connect(receiver, sender)?;
+        match ack {
+            Some(ack) => driver.connect_with(sender, receiver, ack)?,
+            None => driver.connect(sender, receiver)?,
+        }
+        driver.set_min_rnr_timer(receiver, min_rnr_timer)
     }
 
     /// Recovers from an error: resets both ends and connects them again.

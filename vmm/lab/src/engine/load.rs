@@ -20,17 +20,14 @@ use super::dice::{Stream, dice, gap_ns};
 use super::requests::RequestStream;
 use super::timeline::Timeline;
 use crate::machine::LabMachine;
-use crate::outcome::LoadOutcome;
-use crate::scenario::{Arrival, Device, Load, Scenario};
-
-/// Significant digits of latencies.
-const DIGITS: u8 = 3;
+use crate::outcome::{DIGITS, LoadOutcome, RequestKind};
+use crate::scenario::{Arrival, Device, Load, Scenario, Wire};
 
 /// The program that generates the load.
 pub(super) struct LoadGenerator {
     timeline: Arc<Timeline>,
     setup: Load,
-    device: Device,
+    device: (Device, Option<Wire>),
     pub(super) client: Client,
     requests: RequestStream,
     arrivals: Pcg64Mcg,
@@ -53,7 +50,7 @@ impl LoadGenerator {
         scenario: &Scenario,
         mut actor: Option<Box<dyn Actor>>,
     ) -> Result<Self, EngineError> {
-        let (setup, device) = (scenario.load.clone(), scenario.device);
+        let (setup, device) = (scenario.load.clone(), (scenario.device, scenario.wire));
         let sources = if actor.is_some() { setup.queue_pairs * setup.depth } else { 1 };
         let client = start(machine, &setup, &device, actor.as_deref_mut(), (0, sources))?;
         Ok(Self {
@@ -67,6 +64,7 @@ impl LoadGenerator {
                 bytes: 0,
                 duration_ns: 0,
                 latency_ns: Histogram::new(DIGITS).expect("digits from 0 to 5"),
+                by_kind_ns: RequestKind::histograms(),
             },
             timeline,
             setup,
@@ -203,7 +201,7 @@ impl LoadGenerator {
     }
 
     fn count_completion(&mut self, slot: u32, success: bool) {
-        let RequestSlot { arrived_ns, writes } = self.client.slots[slot as usize];
+        let RequestSlot { arrived_ns, writes, cold } = self.client.slots[slot as usize];
         let now = self.timeline.now_ns();
         let outcome = &mut self.outcome;
         outcome.duration_ns = now;
@@ -212,6 +210,12 @@ impl LoadGenerator {
             outcome.bytes += u64::from(self.setup.message_bytes);
             // An auto-resizing histogram accepts every value.
             let _ = outcome.latency_ns.record(now - arrived_ns);
+            let kind = match () {
+                () if cold => RequestKind::Faulting,
+                () if slot / self.setup.depth < faulting_pairs(&self.setup) => RequestKind::Neighbour,
+                () => RequestKind::Bystander,
+            };
+            let _ = outcome.by_kind_ns[kind as usize].record(now - arrived_ns);
         } else {
             outcome.failed += 1;
         }
@@ -238,7 +242,8 @@ impl LoadGenerator {
 
     fn post(&mut self, slot: u32, arrived_ns: u64) -> Result<(), ModelError> {
         let bytes = self.setup.message_bytes;
-        let next = self.requests.next();
+        let mut next = self.requests.next();
+        next.cold &= slot / self.setup.depth < faulting_pairs(&self.setup);
         let target = Iova(TARGET.0 + next.message * u64::from(bytes));
         if next.cold {
             let process = &self.client.process;
@@ -255,7 +260,7 @@ impl LoadGenerator {
             true => work::rdma_write(u64::from(slot), local, target, rkey),
             false => work::rdma_read(u64::from(slot), local, target, rkey),
         };
-        client.slots[slot as usize] = RequestSlot { arrived_ns, writes };
+        client.slots[slot as usize] = RequestSlot { arrived_ns, writes, cold: next.cold };
         let pair = (slot / self.setup.depth) as usize;
         let Connection { sender, pending, .. } = &mut client.pairs[pair];
         sender.stage(&request)?;
@@ -266,11 +271,16 @@ impl LoadGenerator {
     }
 }
 
+/// Queue pairs that are no bystanders: the first ones.
+fn faulting_pairs(setup: &Load) -> u32 {
+    setup.queue_pairs - setup.bystanders
+}
+
 /// Starts a program with the target mapped.
 fn start(
     machine: &LabMachine,
     setup: &Load,
-    device: &Device,
+    device: &(Device, Option<Wire>),
     actor: Option<&mut (dyn Actor + 'static)>,
     numbers: (u32, u32),
 ) -> Result<Client, EngineError> {
@@ -286,7 +296,7 @@ fn start(
     if setup.warm {
         process.populate(TARGET, setup.region_bytes)?;
     }
-    Ok(Client::open(machine, setup, device, process, numbers)?)
+    Ok(Client::open(machine, setup, (&device.0, device.1.as_ref()), process, numbers)?)
 }
 
 /// Evicts the present pages of a message.

@@ -124,7 +124,7 @@ impl Engine {
         let platform = Platform::new(memory_bytes(scenario) + of_actor, device.iommu(), probe.clone())?;
         let page_request_order = device.page_request_order;
         let setup =
-            ModelMachineSetup { page_request_order, ..ModelMachineSetup::new(device.nic(), clock, probe) };
+            ModelMachineSetup { page_request_order, ..ModelMachineSetup::new(scenario.nic(), clock, probe) };
         let machine = LabMachine::new(platform, setup, &TimedSeams(timeline.clone()), LOG_PAGE_FAULTS)?;
         let interrupted = Arc::downgrade(&timeline);
         machine.interrupts.listen(move |vector| {

@@ -95,6 +95,7 @@ mod tests {
             arrival: Arrival::Closed,
             write_share: 1.0,
             cold_share: 0.0,
+            bystanders: 0,
             warm: false,
             large_pages: false,
         };

@@ -10,8 +10,11 @@ pub mod shipped;
 mod tests;
 mod write;
 
+use refault_bus::bits::low_u32;
 use refault_iommu::IommuConfig;
-use refault_nic::{NicConfig, RemoteFaults};
+use refault_nic::{Loopback, NicConfig, PacketConfig, RemoteFaults};
+use refault_observe::numbers::whole;
+use refault_timing::UNLIMITED_BYTES_PER_US;
 
 pub use refault_timing::{Delay, Timing};
 
@@ -32,6 +35,8 @@ pub struct Scenario {
     pub guest: Guest,
     /// Changes to the target's pages while the device uses them.
     pub churn: Option<Churn>,
+    /// Connections are in packets on this wire; without one requester and responder meet in one step.
+    pub wire: Option<Wire>,
     /// Presets of the timing; for each step, the first one that has it applies unless the scenario overrides it. Only for
     /// reports: [`Self::timing`] already includes them.
     pub presets: Vec<String>,
@@ -62,6 +67,8 @@ pub struct Load {
     /// Share of requests, 0 to 1, whose pages are evicted just before they are posted, in no time: each of them faults.
     /// The other requests fault if their pages were never touched, or if churn evicted them.
     pub cold_share: f64,
+    /// Number of queue pairs, the last ones, whose requests are never evicted first: what others' faults do to them.
+    pub bystanders: u32,
     /// Whether all pages of the target are present and writable at the start.
     pub warm: bool,
     /// Whether the process maps the target with pages of 2 MiB instead of 4 KiB.
@@ -119,7 +126,7 @@ pub struct Device {
     pub fault_window: u32,
     /// What a responder does when its page is missing.
     pub remote_faults: RemoteFaults,
-    /// With [`RemoteFaults::Rnr`], the delay before the requester retries: a timer code of the InfiniBand specification
+    /// With [`RemoteFaults::Rnr`] or on a [`Wire`], the delay before the requester retries: a timer code of the InfiniBand specification
     /// (9.7.5.2.8), as in `ibv_qp_attr`; 1 is 10 us.
     pub min_rnr_timer: u8,
     /// Timeout of a page request, in nanoseconds; `None` for no timeout.
@@ -127,8 +134,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// The NIC's configuration.
-    pub fn nic(&self) -> NicConfig {
+    fn nic(&self) -> NicConfig {
         NicConfig {
             workers: self.workers,
             atc_entries: self.atc_entries,
@@ -146,6 +152,63 @@ impl Device {
     /// The IOMMU's configuration.
     pub fn iommu(&self) -> IommuConfig {
         IommuConfig { iotlb_entries: self.iotlb_entries, ..IommuConfig::default() }
+    }
+}
+
+/// A wire from the NIC to itself, and how connections behave on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wire {
+    /// Share of packets, 0 to 1, that are lost.
+    pub loss_share: f64,
+    /// Nanoseconds that a packet takes: half of a round trip.
+    pub delay_ns: u64,
+    /// Bytes per microsecond in each direction; [`UNLIMITED_BYTES_PER_US`] for no limit.
+    pub bytes_per_us: u64,
+    /// Packets of a queue pair in flight, at most.
+    pub window: u32,
+    /// Packets that a queue pair keeps while its responder waits for a page, at most.
+    pub buffer: u32,
+    /// Whether the responder asks for all pages of a message with its first packet.
+    pub prefault: bool,
+    /// Whether requesters have the bug called damming.
+    pub damming: bool,
+    /// Timeout without an acknowledgement: a code of the InfiniBand specification (9.7.6.1.3), 4.096 us * 2^code; 0 is never.
+    pub ack_timeout: u8,
+    /// Timeouts, and NAKs for a lost packet, without progress before a request fails: 0 to 7.
+    pub retries: u8,
+}
+
+impl Wire {
+    fn packets(&self, seed: u64) -> PacketConfig {
+        let Self { delay_ns, bytes_per_us, window, buffer, prefault, damming, .. } = *self;
+        PacketConfig {
+            window,
+            fault_buffer: buffer,
+            prefault,
+            damming,
+            delay_ns,
+            bytes_per_us: Some(bytes_per_us).filter(|&rate| rate != UNLIMITED_BYTES_PER_US),
+            seed,
+        }
+    }
+
+    fn loss_ppm(&self) -> u32 {
+        low_u32(whole((self.loss_share * 1e6).round()))
+    }
+}
+
+impl Scenario {
+    /// The NIC's configuration.
+    pub fn nic(&self) -> NicConfig {
+        let device = self.device.nic();
+        match &self.wire {
+            None => device,
+            Some(wire) => NicConfig {
+                loopback: Loopback::Packets { loss_ppm: wire.loss_ppm() },
+                packets: wire.packets(self.seed),
+                ..device
+            },
+        }
     }
 }
 

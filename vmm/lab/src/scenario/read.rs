@@ -5,9 +5,9 @@ use refault_nic::RemoteFaults;
 use refault_timing::fields::Fields;
 use refault_timing::tree::{Node, TomlTable, Value};
 use refault_timing::units::show_size;
-use refault_timing::{FILE_KEYS, LONGEST_NS, TextError, presets, timing};
+use refault_timing::{FILE_KEYS, LONGEST_NS, TextError, UNLIMITED_BYTES_PER_US, presets, rate, timing};
 
-use super::{Arrival, Churn, ChurnOperation, Device, Guest, Load, Pattern, Scenario, TranslationMode};
+use super::{Arrival, Churn, ChurnOperation, Device, Guest, Load, Pattern, Scenario, TranslationMode, Wire};
 
 /// Highest rate of arrivals and churn, per second.
 const MAX_RATE: f64 = 1e9;
@@ -24,13 +24,22 @@ const MAX_RANKS: u64 = 1 << 24;
 /// Largest message, in bytes: a work request has 31 bits for its length.
 const MAX_MESSAGE: u64 = 1 << 30;
 
+/// What a responder does when its page is missing.
+const POLICIES: [(&str, RemoteFaults); 4] = [
+    ("stall", RemoteFaults::Stall),
+    ("rnr", RemoteFaults::Rnr),
+    ("drop", RemoteFaults::Drop),
+    ("resume-nak", RemoteFaults::ResumeNak),
+];
+
 /// Reads a file's root. `name` is the default name of the scenario.
 pub(crate) fn scenario(root: &Node, name: &str) -> Result<Scenario, TextError> {
     let top = Fields::top(root, FILE_KEYS)?;
     let Value::Table(table) = &root.value else { return Err(top.missing("requests", "write a scenario")) };
     let requests = requests(&top)?;
     let load = load(table, root)?;
-    let device = device(table, root)?;
+    let wire = wire(table, root)?;
+    let device = device(table, root, wire.is_some())?;
     let guest = guest(table, root)?;
     let churn = churn(table, root, &load)?;
     let presets = presets(&top)?;
@@ -42,6 +51,7 @@ pub(crate) fn scenario(root: &Node, name: &str) -> Result<Scenario, TextError> {
         device,
         guest,
         churn,
+        wire,
         presets: presets.iter().map(|preset| preset.name.to_owned()).collect(),
         timing,
         requests,
@@ -78,6 +88,7 @@ fn load(root: &TomlTable, node: &Node) -> Result<Load, TextError> {
         "rate",
         "write_share",
         "cold_share",
+        "bystanders",
         "warm",
         "large_pages",
     ];
@@ -95,6 +106,7 @@ fn load(root: &TomlTable, node: &Node) -> Result<Load, TextError> {
         arrival: arrival(&fields)?,
         write_share: fields.share("write_share", 1.0)?,
         cold_share: fields.share("cold_share", 0.0)?,
+        bystanders: fields.count("bystanders", 0..=queue_pairs, 0)?,
         warm: fields.flag("warm", false)?,
         large_pages,
     })
@@ -190,7 +202,7 @@ fn only_with(fields: &Fields<'_>, key: &str, meaningful: bool, other: &str) -> R
     }
 }
 
-fn device(root: &TomlTable, node: &Node) -> Result<Device, TextError> {
+fn device(root: &TomlTable, node: &Node, has_wire: bool) -> Result<Device, TextError> {
     const KEYS: &[&str] = &[
         "mode",
         "credits",
@@ -207,10 +219,17 @@ fn device(root: &TomlTable, node: &Node) -> Result<Device, TextError> {
         (TranslationMode::Pasid.name(), TranslationMode::Pasid),
         (TranslationMode::Odp.name(), TranslationMode::Odp),
     ];
-    const REMOTE: [(&str, RemoteFaults); 2] = [("stall", RemoteFaults::Stall), ("rnr", RemoteFaults::Rnr)];
     let fields = Fields::section(root, "device", KEYS, &node.location)?;
-    let remote_faults = fields.choice("remote_faults", &REMOTE, RemoteFaults::Stall)?;
-    let retries = remote_faults == RemoteFaults::Rnr;
+    let remote_faults = fields.choice("remote_faults", &POLICIES, RemoteFaults::Stall)?;
+    if !has_wire && !matches!(remote_faults, RemoteFaults::Stall | RemoteFaults::Rnr) {
+        let what = format!("is {:?}, which is about packets, and there are none", policy_name(remote_faults));
+        return Err(fields.error(
+            "remote_faults",
+            &what,
+            "add a section [wire], or write \"stall\" or \"rnr\"",
+        ));
+    }
+    let retries = has_wire || remote_faults == RemoteFaults::Rnr;
     only_with(&fields, "min_rnr_timer", retries, "remote_faults = \"rnr\"")?;
     Ok(Device {
         mode: fields.choice("mode", &MODES, TranslationMode::Pasid)?,
@@ -224,6 +243,31 @@ fn device(root: &TomlTable, node: &Node) -> Result<Device, TextError> {
         min_rnr_timer: low_u8(fields.count("min_rnr_timer", 0..=31, 1)?.into()),
         fault_timeout_ns: fields.duration("fault_timeout", 1000..=LONGEST_NS)?,
     })
+}
+
+fn wire(root: &TomlTable, node: &Node) -> Result<Option<Wire>, TextError> {
+    const KEYS: &[&str] =
+        &["loss", "delay", "rate", "window", "buffer", "prefault", "damming", "ack_timeout", "retries"];
+    if root.get("wire").is_none() {
+        return Ok(None);
+    }
+    let fields = Fields::section(root, "wire", KEYS, &node.location)?;
+    Ok(Some(Wire {
+        loss_share: fields.share("loss", 0.0)?,
+        delay_ns: fields.duration("delay", 0..=LONGEST_NS)?.unwrap_or(0),
+        bytes_per_us: rate(&fields, "rate", UNLIMITED_BYTES_PER_US)?,
+        window: fields.count("window", 1..=256, 128)?,
+        buffer: fields.count("buffer", 1..=256, 256)?,
+        prefault: fields.flag("prefault", false)?,
+        damming: fields.flag("damming", false)?,
+        ack_timeout: low_u8(fields.count("ack_timeout", 0..=31, 14)?.into()),
+        retries: low_u8(fields.count("retries", 0..=7, 7)?.into()),
+    }))
+}
+
+/// The name of a policy in files.
+pub(super) fn policy_name(policy: RemoteFaults) -> &'static str {
+    POLICIES.iter().find(|(_, known)| *known == policy).map_or("stall", |(name, _)| name)
 }
 
 fn guest(root: &TomlTable, node: &Node) -> Result<Guest, TextError> {

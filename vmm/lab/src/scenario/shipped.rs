@@ -13,6 +13,9 @@ pub const SCENARIOS: Shipped = Shipped(&[
     ("major-faults", include_str!("shipped/major-faults.toml")),
     ("slow-faults", include_str!("shipped/slow-faults.toml")),
     ("retried-faults", include_str!("shipped/retried-faults.toml")),
+    ("wire-faults", include_str!("shipped/wire-faults.toml")),
+    ("wire-batched-4m", include_str!("shipped/wire-batched-4m.toml")),
+    ("packet-damming", include_str!("shipped/packet-damming.toml")),
 ]);
 
 #[cfg(test)]

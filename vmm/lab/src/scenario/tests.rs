@@ -23,6 +23,7 @@ arrival = "poisson"
 rate = 2500.5
 write_share = 0.25
 cold_share = 0.125
+bystanders = 4
 warm = true
 large_pages = true
 [device]
@@ -46,6 +47,16 @@ major_share = 0.75
 operation = "write-protect"
 rate = 0.5
 pages = 9
+[wire]
+loss = 0.25
+delay = "2 us"
+rate = 12500
+window = 77
+buffer = 55
+prefault = true
+damming = true
+ack_timeout = 9
+retries = 3
 [timing]
 major = { exponential = "1 ms" }
 invalidation = { uniform = ["1 us", "2 us"] }
@@ -69,6 +80,7 @@ fn every_key_reaches_its_field() {
         arrival: Arrival::Poisson { per_second: 2500.5 },
         write_share: 0.25,
         cold_share: 0.125,
+        bystanders: 4,
         warm: true,
         large_pages: true,
     };
@@ -90,6 +102,21 @@ fn every_key_reaches_its_field() {
     assert_eq!(scenario.guest, guest);
     let churn = Churn { operation: ChurnOperation::WriteProtect, per_second: 0.5, pages: 9 };
     assert_eq!(scenario.churn, Some(churn));
+    let wire = Wire {
+        loss_share: 0.25,
+        delay_ns: 2000,
+        bytes_per_us: 12_500,
+        window: 77,
+        buffer: 55,
+        prefault: true,
+        damming: true,
+        ack_timeout: 9,
+        retries: 3,
+    };
+    assert_eq!(scenario.wire, Some(wire));
+    let nic = scenario.nic();
+    assert_eq!(nic.loopback, Loopback::Packets { loss_ppm: 250_000 });
+    assert_eq!((nic.packets.bytes_per_us, nic.packets.seed), (Some(12_500), u64::MAX));
 }
 
 #[test]
@@ -200,6 +227,15 @@ fn each_mistake_is_named_with_its_line_and_its_remedy() {
         ("[device]\nmode = \"pri\"", 4, "cannot be \"pri\"", "\"pasid\", \"odp\""),
         ("[device]\nfault_timeout = \"0 us\"", 4, "is 0 ns, out of range", "from \"1 us\""),
         ("[device]\nmin_rnr_timer = 12", 4, "no effect without remote_faults = \"rnr\"", "remove it"),
+        (
+            "[device]\nremote_faults = \"drop\"",
+            4,
+            "about packets, and there are none",
+            "add a section [wire]",
+        ),
+        ("[wire]\nloss = 2", 4, "`wire.loss` is 2, out of range", "from 0 to 1"),
+        ("[wire]\nwindow = 0", 4, "`wire.window` is 0, out of range", "from 1 to 256"),
+        ("[load]\nbystanders = 2", 4, "`load.bystanders` is 2, out of range", "from 0 to 1"),
         ("[device]\nremote_faults = \"rnr\"\nmin_rnr_timer = 32", 5, "is 32, out of range", "from 0 to 31"),
         ("[guest]\nlocked_share = 2", 4, "`guest.locked_share` is 2, out of range", "from 0 to 1"),
         ("[guest]\nhandlers = 0", 4, "`guest.handlers` is 0, out of range", "from 1"),

@@ -7,7 +7,8 @@ use refault_nic::RemoteFaults;
 use refault_timing::units::{show_duration, show_size};
 use refault_timing::{Timing, UNLIMITED_BYTES_PER_US, delay};
 
-use super::{Arrival, Churn, Device, Guest, Load, Pattern, Scenario};
+use super::read::policy_name;
+use super::{Arrival, Churn, Device, Guest, Load, Pattern, Scenario, Wire};
 
 impl Scenario {
     /// Formats the scenario as a file. All steps are written, so reading it gives the same scenario even if its presets
@@ -20,10 +21,13 @@ impl Scenario {
         let presets: Vec<_> = self.presets.iter().map(|name| format!("{name:?}")).collect();
         lines.put("preset", format!("[{}]", presets.join(", ")));
         load(&mut lines, &self.load);
-        device(&mut lines, &self.device);
+        device(&mut lines, &self.device, self.wire.is_some());
         guest(&mut lines, &self.guest);
         if let Some(churn) = &self.churn {
             write_churn(&mut lines, churn);
+        }
+        if let Some(wire) = &self.wire {
+            write_wire(&mut lines, wire);
         }
         timing(&mut lines, &self.timing);
         lines.0
@@ -76,11 +80,12 @@ fn load(lines: &mut Lines, load: &Load) {
     }
     lines.put("write_share", load.write_share);
     lines.put("cold_share", load.cold_share);
+    lines.put("bystanders", load.bystanders);
     lines.put("warm", load.warm);
     lines.put("large_pages", load.large_pages);
 }
 
-fn device(lines: &mut Lines, device: &Device) {
+fn device(lines: &mut Lines, device: &Device, has_wire: bool) {
     lines.section("device");
     lines.text("mode", device.mode.name());
     lines.put("credits", device.credits);
@@ -89,12 +94,8 @@ fn device(lines: &mut Lines, device: &Device) {
     lines.put("iotlb_entries", device.iotlb_entries);
     lines.put("workers", device.workers);
     lines.put("fault_window", device.fault_window);
-    let remote = match device.remote_faults {
-        RemoteFaults::Stall => "stall",
-        RemoteFaults::Rnr => "rnr",
-    };
-    lines.text("remote_faults", remote);
-    if device.remote_faults == RemoteFaults::Rnr {
+    lines.text("remote_faults", policy_name(device.remote_faults));
+    if has_wire || device.remote_faults == RemoteFaults::Rnr {
         lines.put("min_rnr_timer", device.min_rnr_timer);
     }
     if let Some(timeout) = device.fault_timeout_ns {
@@ -118,6 +119,26 @@ fn write_churn(lines: &mut Lines, churn: &Churn) {
     lines.put("pages", churn.pages);
 }
 
+fn write_wire(lines: &mut Lines, wire: &Wire) {
+    lines.section("wire");
+    lines.put("loss", wire.loss_share);
+    lines.text("delay", &show_duration(wire.delay_ns));
+    rate(lines, "rate", wire.bytes_per_us);
+    lines.put("window", wire.window);
+    lines.put("buffer", wire.buffer);
+    lines.put("prefault", wire.prefault);
+    lines.put("damming", wire.damming);
+    lines.put("ack_timeout", wire.ack_timeout);
+    lines.put("retries", wire.retries);
+}
+
+fn rate(lines: &mut Lines, key: &str, bytes_per_us: u64) {
+    match bytes_per_us {
+        UNLIMITED_BYTES_PER_US => lines.text(key, "unlimited"),
+        rate => lines.put(key, rate),
+    }
+}
+
 fn timing(lines: &mut Lines, timing: &Timing) {
     lines.section("timing");
     for step in Timing::STEPS {
@@ -125,8 +146,5 @@ fn timing(lines: &mut Lines, timing: &Timing) {
             lines.put(step, delay::write(value));
         }
     }
-    match timing.bytes_per_us {
-        UNLIMITED_BYTES_PER_US => lines.text("bytes_per_us", "unlimited"),
-        rate => lines.put("bytes_per_us", rate),
-    }
+    rate(lines, "bytes_per_us", timing.bytes_per_us);
 }

@@ -8,6 +8,12 @@ pub const SWEEPS: Shipped = Shipped(&[
     ("batch-by-size", include_str!("shipped/batch-by-size.toml")),
     ("fault-rate", include_str!("shipped/fault-rate.toml")),
     ("retry-rate", include_str!("shipped/retry-rate.toml")),
+    ("responder-policies", include_str!("shipped/responder-policies.toml")),
+    ("rnr-timers", include_str!("shipped/rnr-timers.toml")),
+    ("fault-buffers", include_str!("shipped/fault-buffers.toml")),
+    ("npf-on-a-wire", include_str!("shipped/npf-on-a-wire.toml")),
+    ("damming-by-rate", include_str!("shipped/damming-by-rate.toml")),
+    ("damming-by-timeout", include_str!("shipped/damming-by-timeout.toml")),
 ]);
 
 #[cfg(test)]

@@ -22,6 +22,12 @@ pub(crate) fn limits(scenario: &Scenario) -> String {
     if scenario.device.min_rnr_timer != GUEST_RNR_TIMER {
         own.push(format!("its programs have a min_rnr_timer of {GUEST_RNR_TIMER}"));
     }
+    if scenario.wire.is_some() {
+        own.push("its programs have an ACK timeout and a number of retries of their own".into());
+    }
+    if scenario.load.bystanders > 0 {
+        own.push("no queue pair is a bystander".into());
+    }
     if let Some(Churn { operation, .. }) = scenario.churn {
         own.push(match operation {
             ChurnOperation::Evict => "pages are evicted by MADV_DONTNEED if the guest has no swap".into(),

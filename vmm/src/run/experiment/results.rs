@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 
-use refault_lab::outcome::{HandlerOutcome, LoadOutcome};
+use refault_lab::outcome::{HandlerOutcome, LoadOutcome, RequestKind};
 use refault_observe::trace::Records;
 
 /// Numbers before the latencies: `struct load_totals` of `guest-driver/workload/load/load.h`.
@@ -41,7 +41,14 @@ fn parse(bytes: &[u8]) -> Result<LoadOutcome> {
     let mut latency_ns = Histogram::new(DIGITS).expect("digits from 0 to 5");
     // An automatically resized histogram takes every value.
     words.for_each(|ns| latency_ns.record(ns).unwrap_or_default());
-    Ok(LoadOutcome { completed, failed, bytes, duration_ns, latency_ns })
+    Ok(LoadOutcome {
+        completed,
+        failed,
+        bytes,
+        duration_ns,
+        latency_ns,
+        by_kind_ns: RequestKind::histograms(),
+    })
 }
 
 /// Figures of the handlers, from the faults that the guest's account covers.

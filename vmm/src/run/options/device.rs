@@ -1,7 +1,7 @@
 //! Options of the NIC.
 
 use anyhow::{Result, ensure};
-use refault_nic::{DatagramFaults, Loopback, NicConfig, RemoteFaults};
+use refault_nic::{DatagramFaults, Loopback, NicConfig, PacketConfig, RemoteFaults};
 
 use refault_rig::delays::NamedTiming;
 
@@ -13,6 +13,21 @@ enum Responder {
     Stall,
     /// It sends a receiver-not-ready NAK, and the requester retries.
     Rnr,
+    /// It drops the packet, and the requester repeats it after its timeout; needs --loopback packets.
+    Drop,
+    /// As rnr, and another NAK when the page is there ends the wait; needs --loopback packets.
+    ResumeNak,
+}
+
+impl From<Responder> for RemoteFaults {
+    fn from(responder: Responder) -> Self {
+        match responder {
+            Responder::Stall => Self::Stall,
+            Responder::Rnr => Self::Rnr,
+            Responder::Drop => Self::Drop,
+            Responder::ResumeNak => Self::ResumeNak,
+        }
+    }
 }
 
 /// What becomes of a datagram when its receiver's memory is missing.
@@ -42,6 +57,9 @@ pub struct NicArgs {
     /// What a responder does when its memory is missing
     #[arg(long, value_enum, default_value_t)]
     remote_faults: Responder,
+    /// With a message's first packet, request all of its pages that are missing; needs --loopback packets
+    #[arg(long)]
+    prefault: bool,
     /// What becomes of a datagram when its receiver's memory is missing
     #[arg(long, value_enum, default_value_t)]
     datagram_faults: Receiver,
@@ -78,10 +96,8 @@ impl NicArgs {
     /// The configuration of the device model.
     pub fn config(&self) -> NicConfig {
         NicConfig {
-            remote_faults: match self.remote_faults {
-                Responder::Stall => RemoteFaults::Stall,
-                Responder::Rnr => RemoteFaults::Rnr,
-            },
+            remote_faults: self.remote_faults.into(),
+            packets: PacketConfig { prefault: self.prefault, ..PacketConfig::default() },
             datagram_faults: match self.datagram_faults {
                 Receiver::Drop => DatagramFaults::Drop,
                 Receiver::Hold => DatagramFaults::Hold,
@@ -103,11 +119,20 @@ impl NicArgs {
     /// Checks what the options mean together.
     ///
     /// # Errors
-    /// Packets are to be lost, and none are made.
+    /// Packets are to be lost or dropped, or their message's pages requested, and none are made.
     pub fn check(&self) -> Result<()> {
         ensure!(
             self.packet_loss.is_none() || self.loopback == Own::Packets,
             "--packet-loss loses packets, and there are none: add --loopback packets"
+        );
+        let is_direct = self.loopback == Own::Direct;
+        ensure!(
+            !is_direct || matches!(self.remote_faults, Responder::Stall | Responder::Rnr),
+            "--remote-faults drop and resume-nak are about packets, and there are none: add --loopback packets"
+        );
+        ensure!(
+            !is_direct || !self.prefault,
+            "--prefault is about a message's first packet, and there are none: add --loopback packets"
         );
         Ok(())
     }
@@ -167,7 +192,13 @@ mod tests {
         assert_eq!(of(&["--loopback", "packets"]), Ok(Loopback::Packets { loss_ppm: 0 }));
         let lossy = of(&["--loopback", "packets", "--packet-loss", "0.1"]);
         assert_eq!(lossy, Ok(Loopback::Packets { loss_ppm: 1000 }));
-        for bad in [&["--packet-loss", "1"][..], &["--loopback", "direct", "--packet-loss", "0"]] {
+        for bad in [
+            &["--packet-loss", "1"][..],
+            &["--loopback", "direct", "--packet-loss", "0"],
+            &["--remote-faults", "drop"],
+            &["--remote-faults", "resume-nak"],
+            &["--prefault"],
+        ] {
             let line = Line::try_parse_from([&["run"], bad].concat()).expect("valid apart");
             assert!(line.nic.check().unwrap_err().to_string().contains("--loopback packets"));
         }
@@ -179,9 +210,12 @@ mod tests {
 
     #[test]
     fn values_that_the_device_does_not_support_are_refused() {
-        for line in [["--page-faults", "0"], ["--page-faults", "513"], ["--remote-faults", "drop"]] {
+        for line in [["--page-faults", "0"], ["--page-faults", "513"], ["--remote-faults", "bounce"]] {
             assert!(Line::try_parse_from(["run", line[0], line[1]]).is_err(), "{line:?}");
         }
+        let line = ["run", "--remote-faults", "resume-nak", "--prefault", "--loopback", "packets"];
+        let config = Line::try_parse_from(line).expect("valid").nic.config();
+        assert_eq!((config.remote_faults, config.packets.prefault), (RemoteFaults::ResumeNak, true));
         let line = ["run", "--remote-faults", "rnr", "--datagram-faults", "hold", "--fault-timeout", "2"];
         let config = Line::try_parse_from(line).expect("valid").nic.config();
         assert_eq!(

@@ -22,9 +22,6 @@ use crate::qp::connection::Posted;
 use crate::qp::stall::Wait;
 use crate::verbs::End;
 
-/// Requests that are kept while the responder is stalled: more than a requester's window. One more is dropped.
-const HELD_MAX: usize = 256;
-
 impl Turn<'_, '_> {
     /// Takes a request that is kept, if the responder may execute it, or else the next frame.
     pub(super) fn take_arrival(&mut self, may_execute: bool) -> Did {
@@ -32,7 +29,7 @@ impl Turn<'_, '_> {
         if may_execute && let Some(held) = connection.held.pop_front() {
             return self.execute(held);
         }
-        let Some(arrived) = self.qp.inbox.take() else { return NOTHING };
+        let Some(mut arrived) = self.qp.inbox.take(self.arrival_ns()) else { return NOTHING };
         // Whatever it is, so that a turn ends though more come all the time.
         self.budget.spend(0);
         let Ok(received) = frame::parse_unsealed(&arrived.bytes) else { return DONE };
@@ -46,8 +43,13 @@ impl Turn<'_, '_> {
         if may_execute {
             return self.execute(arrived);
         }
-        if let Some(connection) = self.connection().filter(|connection| connection.held.len() < HELD_MAX) {
-            connection.held.push_back(arrived);
+        let most = self.engine.config.packets.fault_buffer as usize;
+        match self.connection().filter(|connection| connection.held.len() < most) {
+            Some(connection) => {
+                arrived.hold();
+                connection.held.push_back(arrived);
+            }
+            None => self.port.shard().stats.packets_lost += 1,
         }
         DONE
     }
@@ -57,12 +59,14 @@ impl Turn<'_, '_> {
         let now_ns = self.port.fabric().now_ns();
         let Some(connection) = self.connection() else { return NOTHING };
         let Some(requester) = &mut connection.requester else { return DONE };
-        let before = requester.counters().not_ready;
+        let before = requester.counters();
         let heard = requester.receive(packet, payload.len(), now_ns);
-        let waits = requester.counters().not_ready - before;
+        let waits = requester.counters().not_ready - before.not_ready;
+        let resumes = requester.counters().resumed - before.resumed;
         connection.refused_for = connection.refused_for.or(cause);
         if !requester.has_failed() {
             self.port.shard().stats.rnr_waits += waits;
+            self.port.shard().stats.rnr_resumes += resumes;
         }
         // A response stands for what was sent before its request, too.
         self.complete_finished();

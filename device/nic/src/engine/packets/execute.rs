@@ -37,6 +37,16 @@ impl Turn<'_, '_> {
                 return DONE;
             }
         };
+        if self.engine.config.packets.prefault
+            && let leave @ ControlFlow::Break(_) = self.prefault(received.packet.psn, &arrived)
+        {
+            if let Some(connection) = self.connection() {
+                connection.held.push_front(frame);
+            }
+            leave?;
+            return DONE;
+        }
+        let Some(connection) = self.connection() else { return NOTHING };
         let asked = connection.asked.take();
         if let Some(PageAnswer::Failed(cause)) =
             asked.and_then(|ticket| qp.slot.answer(Half::Responder, ticket))
@@ -96,7 +106,10 @@ impl Turn<'_, '_> {
     fn leave_undone(&mut self, frame: Frame, outcome: Outcome) -> Did {
         let Some(connection) = self.connection() else { return NOTHING };
         match outcome {
-            Outcome::NotReady(code) => connection.responder.not_ready(code),
+            Outcome::NotReady(code) => {
+                connection.responder.not_ready(code);
+                self.port.shard().stats.rnr_naks += 1;
+            }
             Outcome::Refused(refusal) => {
                 connection.held.push_front(frame);
                 self.refuse_front(refusal);

@@ -6,7 +6,9 @@
 mod arrive;
 mod execute;
 mod frames;
+pub(super) mod line;
 mod perform;
+mod policy;
 mod reply;
 mod send;
 
@@ -19,7 +21,7 @@ use super::outcome::{Leave, TurnEnd, UNSUPPORTED};
 use super::turn::Turn;
 use super::waiting::Waited;
 use crate::cause::Cause;
-use crate::config::{Loopback, RemoteFaults};
+use crate::config::Loopback;
 use crate::fault::ahead::asked;
 use crate::fault::ask::{Ask, Asker, note_progress, settle};
 use crate::memory::access::{AccessError, PageMiss, Stopped};
@@ -56,8 +58,9 @@ impl Turn<'_, '_> {
         let Requester { attributes, connection, .. } = &mut *self.requester;
         let connection = connection.get_or_insert_with(|| Box::new(Connection::new(attributes)));
         if state != QPS_RTR {
-            connection.start_requester(attributes);
+            connection.start_requester(attributes, &self.engine.config);
         }
+        self.announce_page();
         let may_respond = self.responder_may_go_on();
         let is_reading = self.connection().is_some_and(|connection| connection.responder.is_reading());
         if self.take_arrival(may_respond && !is_reading)? || may_respond && self.reply()? {
@@ -178,7 +181,7 @@ impl Turn<'_, '_> {
             AccessError::Denied(cause) => return ControlFlow::Continue(cause),
             AccessError::Miss(miss) => miss,
         };
-        let pages = self.engine.config.fault_window - 1;
+        let pages = self.pages_ahead_in_packets(half);
         let stall = self.stall(half);
         let window = Window { at, pages, asked: stall.and_then(|stall| asked(stall, list.write)) };
         ControlFlow::Break(Leave::AskFor(half, miss, list.missing_behind(&mut self.port, window)))
@@ -210,23 +213,6 @@ impl Turn<'_, '_> {
             .claim(end, miss, ahead)
     }
 
-    /// The page that the responder's request needs was asked for: whether an RNR NAK is sent instead of keeping the request.
-    pub(super) fn answer_not_ready_for_page(&mut self) {
-        if self.engine.config.remote_faults != RemoteFaults::Rnr {
-            return;
-        }
-        let (engine, qp) = (self.engine, self.qp);
-        let code = lock(&qp.responder).min_rnr_timer;
-        let Some(connection) = self.connection().filter(|connection| !connection.replying) else { return };
-        if connection.held.pop_front().is_some() {
-            connection.responder.not_ready(code);
-            if let Wait::Page { ticket } = connection.stall.wait {
-                connection.asked = Some(ticket);
-            }
-            engine.end_wait(&mut connection.stall, qp.qpn());
-        }
-    }
-
     /// A half has moved `done` bytes of the message that needed pages. A requester that is stalled may hear responses meanwhile;
     /// what it waits for is not theirs.
     fn note_half_progress(&mut self, half: Half, done: u32) {
@@ -254,7 +240,8 @@ impl Turn<'_, '_> {
             .and_then(refault_transport::Requester::deadline_ns);
         let stalls = [Half::Requester, Half::Responder]
             .map(|half| self.stall(half).and_then(|stall| stall.wait.deadline_ns()));
-        if let Some(deadline_ns) = stalls.into_iter().chain([transport]).flatten().min() {
+        let arrival = if self.engine.line.takes_time() { self.qp.inbox.next_ns() } else { None };
+        if let Some(deadline_ns) = stalls.into_iter().chain([transport, arrival]).flatten().min() {
             let deadline_ns = deadline_ns.max(fabric.now_ns());
             self.engine.workers.wake_at(self.qp.qpn(), deadline_ns);
         }

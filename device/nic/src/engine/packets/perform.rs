@@ -16,7 +16,9 @@ use super::super::outcome::{Outcome, Refusal, RegionChange};
 use super::super::responder::{Delivery, Ends};
 use super::super::turn::Turn;
 use super::reply::piece;
+use super::send::PRESENT;
 use crate::cause::Cause;
+use crate::config::RemoteFaults;
 use crate::memory::access::{AccessError, Stopped};
 use crate::memory::copy::write_extents;
 use crate::memory::list::List;
@@ -64,6 +66,12 @@ impl Turn<'_, '_> {
                 let piece = piece(source);
                 let list = self.remote(&piece, ACCESS_REMOTE_READ, false);
                 list.check(&mut self.port).map_err(Refusal::Access)?;
+                if self.engine.config.remote_faults != RemoteFaults::Stall {
+                    // Once it replies it can only wait.
+                    let wanted = source.length.min(PRESENT);
+                    let found = list.extents_at(&mut self.port, 0, wanted.into());
+                    found.map_err(|failed| undone(failed, piece, ACCESS_REMOTE_READ, false))?;
+                }
             }
             Action::AtomicWrite { address, key } => {
                 let word = self.word(address, key, ACCESS_REMOTE_WRITE)?;

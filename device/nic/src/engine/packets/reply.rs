@@ -41,10 +41,14 @@ impl Turn<'_, '_> {
                 return DONE;
             }
         }
-        self.note_half_progress(Half::Responder, u32::MAX);
+        // An acknowledgement moves nothing, and a request that was sent away for its page may have caused it.
+        let waits_for_page = self.connection().is_some_and(|connection| connection.asked.is_some());
+        if reply.payload.is_some() && !waits_for_page {
+            self.note_half_progress(Half::Responder, u32::MAX);
+        }
         let is_refusal = matches!(reply.packet.aeth.syndrome, Syndrome::Nak(nak) if nak != Nak::Sequence);
         let refusal = self.connection().and_then(|connection| connection.refusal).filter(|_| is_refusal);
-        self.transmit(bytes, refusal.and_then(Refusal::cause));
+        self.transmit(bytes, true, refusal.and_then(Refusal::cause));
         if let Some(connection) = self.connection() {
             connection.responder.replied();
         }

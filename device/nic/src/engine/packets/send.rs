@@ -19,7 +19,7 @@ use crate::qp::requester::{Message, Requester};
 use crate::verbs::{End, Flush, Operation, SendRequest};
 
 /// Bytes of a READ's memory that must be there before it is sent: what comes back has nowhere to wait.
-const PRESENT: u32 = 256 << 10;
+pub(super) const PRESENT: u32 = 256 << 10;
 
 impl Turn<'_, '_> {
     /// Sends the next packet.
@@ -44,9 +44,12 @@ impl Turn<'_, '_> {
         let is_last = outgoing.packet.opcode.place().ends();
         let done = if is_last && !request.operation.fetches() { u32::MAX } else { outgoing.payload.end };
         self.note_half_progress(Half::Requester, done);
-        self.transmit(bytes, None);
+        self.transmit(bytes, false, None);
         if let Some(requester) = self.connection().and_then(|connection| connection.requester.as_mut()) {
+            let before = requester.counters().repeated;
             requester.sent(now_ns);
+            let repeated = requester.counters().repeated - before;
+            self.port.shard().stats.packets_repeated += repeated;
         }
         self.budget.spend(outgoing.payload.end - outgoing.payload.start);
         DONE

@@ -240,7 +240,7 @@ impl Qp {
             state: next,
             access: if with.access != AccessRights::NONE { with.access } else { ALL },
             port: 1,
-            path_mtu: 3,
+            path_mtu: if with.path_mtu == 0 { 3 } else { with.path_mtu },
             dest_qpn: peer,
             dest_lid: if with.dest_lid != 0 { with.dest_lid } else { 1 },
             ..with

@@ -17,7 +17,9 @@ impl LogBins {
     /// Bins from the decade of `min` to the decade of `max`, in nanoseconds.
     pub(in crate::report) fn around(min: u64, max: u64, per_decade: usize) -> Self {
         let decade = |ns: u64| ns.max(1).ilog10() as usize;
-        let (low, high) = (decade(min), decade(max) + 1);
+        // Of no values at all the least is the greatest there is.
+        let high = decade(max) + 1;
+        let low = decade(min).min(high - 1);
         Self { per_decade, first: low * per_decade, len: (high - low) * per_decade }
     }
 
