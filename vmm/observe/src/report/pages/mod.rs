@@ -5,6 +5,7 @@ pub(super) mod demo;
 pub(super) mod experiment;
 mod latency;
 mod notes;
+mod policies;
 mod sampled;
 mod scenarios;
 pub(super) mod sweep;

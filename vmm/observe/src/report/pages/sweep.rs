@@ -1,6 +1,6 @@
 //! The page of a sweep: figures over one or more axes.
 
-use super::{page, section};
+use super::{page, policies, section};
 use crate::report::charts::heat::{self, HeatMap};
 use crate::report::charts::lines::{self, LineChart};
 use crate::report::experiment::TimeBase;
@@ -31,7 +31,11 @@ pub(in crate::report) fn render(table: &SweepTable) -> String {
         if left.is_empty() { "none".into() } else { Text(&left.join(", ")).to_string() }
     );
     let title = format!("refault: sweep {}", Text(&table.name));
+    let compared = policies::content(table);
+    let compared =
+        compared.map(|content| section("policies", "What a responder should do that faults", &content));
     let sections = [
+        compared.unwrap_or_default(),
         section("sweep", "What was varied", &varied(whole)),
         section("figures", "Figures", &(averaged(*seeds) + &charts)),
         section("files", "All figures", &files),
