@@ -79,7 +79,7 @@ fn join(count: usize, options: CableOptions, clock: Arc<dyn Clock>) -> (Vec<Arc<
 
 fn sends(texts: &[&str]) -> CableOptions {
     let sends = texts.iter().map(|text| text.parse().expect(text)).collect();
-    CableOptions { sends, capture: None }
+    CableOptions { sends, ..CableOptions::default() }
 }
 
 #[test]
