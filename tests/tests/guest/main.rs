@@ -10,6 +10,7 @@ mod flush;
 mod harm;
 mod hostile_root;
 mod lab;
+mod machines;
 mod misbehave;
 mod nested;
 mod packets;

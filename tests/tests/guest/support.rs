@@ -37,7 +37,7 @@ impl Drop for Place {
 /// A command line of refault that is about to run.
 pub(crate) struct Refault {
     command: Command,
-    _place: Place,
+    _place: Option<Place>,
 }
 
 /// Its output and exit status.
@@ -51,7 +51,16 @@ pub(crate) struct Said {
 impl Refault {
     /// `refault ARGUMENTS`, in the workspace's root. Waits for a place for its guest.
     pub(crate) fn new<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(arguments: I) -> Self {
-        let place = on_this_machine();
+        Self::at(Some(on_this_machine()), arguments)
+    }
+
+    /// The same for the second of two machines, which share a place: two tests that wait for a second one could wait for
+    /// each other.
+    pub(crate) fn beside_another<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(arguments: I) -> Self {
+        Self::at(None, arguments)
+    }
+
+    fn at<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(place: Option<Place>, arguments: I) -> Self {
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(workspace()).stdin(Stdio::null());
         Self { command, _place: place }
@@ -98,7 +107,7 @@ pub(crate) struct Running {
     stdout: BufReader<ChildStdout>,
     seen: String,
     start: Instant,
-    _place: Place,
+    _place: Option<Place>,
 }
 
 impl Running {
