@@ -15,6 +15,7 @@ use refault_os::bug::{FAILED, exit_on_panic};
 use crate::demo::options::DemoArgs;
 use crate::demo::session;
 use crate::doctor::doctor;
+use crate::pair::{self, PairArgs};
 use crate::run::options::series::SeriesArgs;
 use crate::run::{self, RunArgs};
 use crate::serve::{self, ServeArgs};
@@ -34,6 +35,11 @@ pub(crate) enum Command {
     /// be set up and the scenarios passed on the model guest instead, 4 if nothing failed but some scenarios were too slow on
     /// this machine to prove anything, 125 if refault itself failed.
     Demo(Box<DemoArgs>),
+    /// Boots two guests whose NICs are on one wire, and shows what both say; exits with the client's status
+    ///
+    /// refault pair [RUN ARGUMENTS] -- SERVER and [RUN ARGUMENTS] -- CLIENT. The server is 10.77.0.1, the client
+    /// 10.77.0.101; each command starts when both are there. When the client has ended, the server has ten seconds.
+    Pair(PairArgs),
     /// Serves the NIC and the IOMMU over vfio-user to a QEMU of your own, until stopped
     Serve(Box<ServeArgs>),
     /// Runs the QEMU that refault uses, with your arguments
@@ -92,6 +98,7 @@ pub(crate) fn execute(command: Command) -> Result<u8> {
     }
     match command {
         Command::Run(args) => run::execute(&args),
+        Command::Pair(_) => pair::execute(),
         Command::Demo(args) => session::execute(&args),
         Command::Guest(command) => guest(command),
         Command::Doctor => doctor(),

@@ -22,6 +22,8 @@ pub mod doctor;
 mod guests;
 pub mod lab;
 #[cfg(feature = "guests")]
+mod pair;
+#[cfg(feature = "guests")]
 pub mod run;
 #[cfg(feature = "guests")]
 pub mod serve;

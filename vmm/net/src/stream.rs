@@ -96,7 +96,7 @@ impl Rendezvous {
             line.queue.clear();
             match end {
                 End::Outlet => break,
-                End::Down => report("the guest has set its port down"),
+                End::Down => {}
                 End::Left => report("the other side has left"),
                 End::Nonsense(length) => report(&format!(
                     "the other side sends a frame of {length} bytes, and none has more than {FRAME_MAX}: hung up. Is \

@@ -129,8 +129,11 @@ impl Logged {
     }
 }
 
-/// Starts a child that ends with us; an error names the program.
-fn spawn(command: &mut Command) -> Result<Child> {
+/// Starts a child that ends with us.
+///
+/// # Errors
+/// It cannot be started; the error names the program.
+pub fn spawn(command: &mut Command) -> Result<Child> {
     die_with_parent(command, libc::SIGTERM)
         .spawn()
         .with_context(|| format!("cannot start {}", command.get_program().display()))

@@ -57,7 +57,10 @@ pub fn execute(args: &RunArgs) -> Result<u8> {
     let tree = args.tree()?;
     let image = (!own_system || chosen == Chosen::Nested).then(|| args.series.image()).transpose()?;
     match (chosen, image) {
-        (Chosen::Nested, Some(image)) => nested(args, &image, tree.as_ref()),
+        (Chosen::Nested, Some(image)) => {
+            args.ports.check_nested()?;
+            nested(args, &image, tree.as_ref())
+        }
         (_, image) => in_this_process(args, image, tree, timing, args.host.backend(chosen)?),
     }
 }

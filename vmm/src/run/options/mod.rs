@@ -142,6 +142,8 @@ fn variable(text: &str) -> Result<(String, OsString), String> {
     Ok((name.to_string(), value.into()))
 }
 
+/// Before a command that waits for another machine.
+const WAIT: [&str; 4] = ["/bin/sh", "-c", "refault-net wait && exec \"$@\"", "sh"];
 /// The command by default: a shell with history and completion, if the system has one.
 const SHELL: [&str; 3] = ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"];
 
@@ -212,6 +214,8 @@ impl RunArgs {
         let shell = || SHELL.map(OsString::from).to_vec();
         let command =
             if self.command.is_empty() && self.initrd.is_none() { shell() } else { self.command.clone() };
+        let waits = self.ports.waits_for_uplink() && self.initrd.is_none();
+        let command = if waits { WAIT.iter().map(OsString::from).chain(command).collect() } else { command };
         Spec {
             image,
             kernel: self.kernel.clone(),

@@ -54,6 +54,9 @@ pub struct PortArgs {
     /// QEMU's `-netdev stream`, udp:LOCAL,REMOTE to another host, tap:NAME to the host's own network
     #[arg(long, value_name = "ADDRESS")]
     uplink: Option<Address>,
+    /// Start the command when the machine at the other end of the uplink is there
+    #[arg(long, requires = "uplink")]
+    uplink_wait: bool,
     /// Write the frames on links into this file, in the format pcapng
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
@@ -130,6 +133,20 @@ impl PortArgs {
     /// Whether there is a NIC on Ethernet, which the guest must set up.
     pub fn has_ethernet(&self) -> bool {
         !self.ethernet().is_empty()
+    }
+
+    /// Whether the command waits for the other end of the uplink.
+    pub fn waits_for_uplink(&self) -> bool {
+        self.uplink_wait
+    }
+
+    /// Whether a nested machine, which has a network of its own, cannot serve these options.
+    pub fn check_nested(&self) -> Result<()> {
+        ensure!(
+            self.uplink.is_none(),
+            "--uplink: a nested machine cannot reach this host's sockets and network: add --host qemu"
+        );
+        Ok(())
     }
 
     /// Whether the user wants to know what became of frames.
