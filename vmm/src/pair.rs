@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Arguments of `refault pair`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct PairArgs {
+pub(crate) struct PairArgs {
     /// Arguments of `refault run` for the server, the word "and", and those for the client
     #[arg(value_name = "ARGUMENTS", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     _arguments: Vec<OsString>,
@@ -32,7 +32,7 @@ pub struct PairArgs {
 ///
 /// # Errors
 /// An argument is missing, or a machine cannot be started.
-pub fn execute() -> Result<u8> {
+pub(crate) fn execute() -> Result<u8> {
     // As given: clap takes the first "--" for its own.
     let arguments: Vec<_> = std::env::args_os().skip(2).collect();
     let (server, client) = split(&arguments)?;
