@@ -21,7 +21,7 @@ const HOP_LIMIT: u8 = 64;
 /// Bit of a MAC address that stands for several receivers.
 const GROUP: u8 = 1;
 /// Low bits of a VLAN's tag: its number.
-const VLAN_ID: u16 = 0xfff;
+pub(crate) const VLAN_ID: u16 = 0xfff;
 
 /// An entry of the GID table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

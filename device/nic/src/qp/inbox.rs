@@ -54,9 +54,11 @@ impl Inbox {
         frames.len() >= CROWDED && frames[CROWDED - 1].due_ns <= now_ns
     }
 
-    /// Drops all frames.
-    pub(crate) fn clear(&self) {
-        std::mem::take(&mut *lock(&self.0)).iter().for_each(Frame::end_wait);
+    /// Drops all frames, and returns how many there were.
+    pub(crate) fn clear(&self) -> usize {
+        let frames = std::mem::take(&mut *lock(&self.0));
+        frames.iter().for_each(Frame::end_wait);
+        frames.len()
     }
 }
 

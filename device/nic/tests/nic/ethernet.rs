@@ -1,5 +1,11 @@
 //! Two NICs on a wire: what arrives, what is dropped, and what the port tells its driver.
 
+mod ends;
+mod peer;
+mod policies;
+mod requester;
+mod responder;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 

@@ -1,6 +1,7 @@
 //! What has arrived for a queue pair without a connection.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use refault_abi::codes::{QPS_RTR, QPS_RTS, QPS_SQD, QPS_SQE, QpState};
 use refault_roce::{Addresses, frame};
@@ -9,7 +10,7 @@ use super::super::datagram::GRH;
 use super::super::datagram::arrival::{Arrival, ReceiverMiss};
 use super::super::outcome::{Leave, TurnEnd};
 use super::super::turn::Turn;
-use crate::ethernet::FrameCounters;
+use crate::ethernet::{FrameCounters, VLAN_ID};
 use crate::memory::access::AccessError;
 use crate::qp::answer::{Half, Waiter};
 use crate::qp::frames::Frame;
@@ -24,9 +25,13 @@ impl Turn<'_, '_> {
     pub(in crate::engine) fn take_frame(&mut self, state: QpState) -> ControlFlow<Leave, bool> {
         const NOTHING: ControlFlow<Leave, bool> = ControlFlow::Continue(false);
         let setup = self.requester.setup;
-        let Some(ethernet) = self.engine.ethernet.as_ref().filter(|_| !setup.is_connected()) else {
+        let Some(ethernet) = &self.engine.ethernet else { return NOTHING };
+        if setup.is_connected() {
+            // It is connected to the port itself, without packets: what has come for it is not its peer's.
+            let dropped = self.qp.inbox.clear() as u64;
+            ethernet.counters.unexpected.fetch_add(dropped, Ordering::Relaxed);
             return NOTHING;
-        };
+        }
         if !matches!(state, QPS_RTR | QPS_RTS | QPS_SQD | QPS_SQE) {
             return NOTHING;
         }
@@ -85,7 +90,8 @@ impl Turn<'_, '_> {
             solicited: packet.solicited,
             with_grh: true,
             by_ipv4,
-            vlan: envelope.vlan,
+            // A tag without a VLAN is of priority alone (IEEE 802.1Q, 9.6).
+            vlan: envelope.vlan.filter(|tag| tag & VLAN_ID != 0),
             src_qpn: packet.deth.source_qpn,
             ..Completion::default()
         };

@@ -3,7 +3,7 @@
 use core::net::Ipv6Addr;
 
 use refault_bus::wire::EthernetFrame;
-use refault_roce::{Deth, Opcode, Operation, Packet, Place, Psn, Service, frame};
+use refault_roce::{Deth, MacAddress, Opcode, Operation, Packet, Place, Psn, Service, frame};
 
 use super::super::Engine;
 use super::super::datagram::{MAX_DATAGRAM, gather, qkey};
@@ -13,6 +13,8 @@ use crate::ethernet::{EthernetPort, FrameCounters, MAX_FRAME};
 use crate::qp::requester::Requester;
 use crate::verbs::Destination;
 
+/// MAC address of what has no GID to be sent from.
+const NOWHERE: MacAddress = [0; 6];
 /// Bits of a PSN.
 const PSN: u32 = 0xff_ffff;
 
@@ -80,8 +82,12 @@ impl Handover<'_, '_> {
 impl Engine {
     /// Sends a packet: by the wire, or back to the port itself. Returns whether it may arrive.
     pub(in crate::engine) fn emit(&self, ethernet: &EthernetPort, frame: EthernetFrame) -> bool {
-        let is_own = frame.bytes.first_chunk().is_some_and(|&dest| ethernet.has_mac(dest));
-        if !is_own {
+        let dest = frame.bytes.first_chunk().copied().unwrap_or(NOWHERE);
+        if dest == NOWHERE {
+            FrameCounters::count(&ethernet.counters.unsent);
+            return false;
+        }
+        if !ethernet.has_mac(dest) {
             return ethernet.send(frame);
         }
         ethernet.counters.count_sent(frame.bytes.len());
