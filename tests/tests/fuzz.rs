@@ -78,6 +78,7 @@ targets! {
     nic_commands
     nic_queues
     nic_on_demand
+    port_frames
     guest_ports
     guest_archive
     guest_trace

@@ -33,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "nic_commands", run: nic::commands::run },
     Target { name: "nic_queues", run: nic::queues::run },
     Target { name: "nic_on_demand", run: nic::on_demand::run },
+    Target { name: "port_frames", run: nic::port::run },
     Target { name: "guest_ports", run: files::guest_ports::run },
     Target { name: "guest_archive", run: files::guest_archive::run },
     Target { name: "guest_trace", run: files::guest_trace::run },

@@ -37,6 +37,11 @@ impl Frames {
         self.owners[frame] = owner;
     }
 
+    /// Whether the frame at `at` is the driver's.
+    pub(super) fn is_driver(&self, at: Gpa) -> bool {
+        self.owners.get((at.0 / FRAME) as usize) == Some(&Owner::Driver)
+    }
+
     /// Panics if one of the accesses is to memory that the NIC must not touch now.
     pub(super) fn check(&self, accesses: &[Access]) {
         for access in accesses {

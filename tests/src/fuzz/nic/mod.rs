@@ -4,6 +4,7 @@ mod body;
 pub mod commands;
 mod frames;
 pub mod on_demand;
+pub mod port;
 mod process;
 pub mod queues;
 pub mod registers;
@@ -51,6 +52,7 @@ struct World {
     machine: ModelMachine,
     watched: Arc<WatchedMemory>,
     clock: Arc<ManualClock>,
+    config: NicConfig,
 }
 
 /// Watches the NIC's memory.
@@ -65,18 +67,29 @@ impl Seams for Watch {
 
 impl World {
     fn new(own_space: OwnSpace) -> Self {
+        Self::with(own_space, config())
+    }
+
+    /// The machine with another NIC.
+    fn with(own_space: OwnSpace, config: NicConfig) -> Self {
         let clock = Arc::new(ManualClock::default());
         let platform = Platform::new(MEMORY, IommuConfig::default(), Arc::new(NoProbe)).expect("memory");
         let watch = Watch::default();
-        let machine =
-            ModelMachine::new(platform, setup(own_space, &clock), &watch).expect("the machine comes up");
+        let machine = ModelMachine::new(platform, setup(own_space, &clock, &config), &watch)
+            .expect("the machine comes up");
         let watched = watch.0.into_inner().expect("the NIC has memory");
         watched.take();
-        Self { machine, watched, clock }
+        Self { machine, watched, clock, config }
     }
 
     /// A process with its areas, and two queue pairs that are connected to each other.
     fn open(&self, pasid: u32) -> Session {
+        let (process, pasid) = self.process(pasid);
+        Session::open(&self.machine.driver, process, pasid)
+    }
+
+    /// A process with its areas.
+    fn process(&self, pasid: u32) -> (Arc<Process>, Pasid) {
         let process = Process::new(self.machine.memory.clone()).expect("a process");
         let pasid = Pasid::new(pasid).expect("a PASID");
         process.bind(&self.machine.function, pasid).expect("a free PASID");
@@ -84,7 +97,7 @@ impl World {
         process.map_area(TARGET, TARGET_PAGES * FRAME, Rights::Write, PageSize::Small);
         process.map_area(READ_ONLY, READ_ONLY_PAGES * FRAME, Rights::Read, PageSize::Small);
         process.populate(SOURCE, SOURCE_PAGES * FRAME).expect("memory");
-        Session::open(&self.machine.driver, process, pasid)
+        (process, pasid)
     }
 
     /// Lets the NIC do all it can, in bounded steps, and shows each step's accesses to `check`.
@@ -112,13 +125,18 @@ impl World {
 
     /// After a reset the next kernel finds everything working.
     fn recovers(self) {
-        let Self { machine, watched, clock } = self;
-        let machine =
-            machine.reboot(&setup(OwnSpace::PassThrough, &clock)).expect("the machine comes up again");
-        let next = Self { machine, watched, clock };
+        let next = self.rebooted();
         let mut session = next.open(1);
         session.process.populate(TARGET, FRAME).expect("memory");
         works(&next, &mut session);
+    }
+
+    /// The machine with the next kernel.
+    fn rebooted(self) -> Self {
+        let Self { machine, watched, clock, config } = self;
+        let next = setup(OwnSpace::PassThrough, &clock, &config);
+        let machine = machine.reboot(&next).expect("the machine comes up again");
+        Self { machine, watched, clock, config }
     }
 }
 
@@ -136,9 +154,9 @@ fn works(world: &World, session: &mut Session) {
     assert_eq!(&bytes, b"refault");
 }
 
-fn setup(own_space: OwnSpace, clock: &Arc<ManualClock>) -> ModelMachineSetup {
-    // Small, so that entries are evicted and numbers run out.
-    let nic = NicConfig {
+/// Small, so that entries are evicted and numbers run out.
+fn config() -> NicConfig {
+    NicConfig {
         workers: 2,
         atc_entries: 64,
         page_request_credits: 8,
@@ -153,10 +171,13 @@ fn setup(own_space: OwnSpace, clock: &Arc<ManualClock>) -> ModelMachineSetup {
         max_pd: 16,
         max_context: 8,
         ..NicConfig::default()
-    };
+    }
+}
+
+fn setup(own_space: OwnSpace, clock: &Arc<ManualClock>, config: &NicConfig) -> ModelMachineSetup {
     ModelMachineSetup {
         own_space,
         pause: |workers: &Workers| workers.pause(POLLS),
-        ..ModelMachineSetup::new(nic, clock.clone(), Arc::new(NoProbe))
+        ..ModelMachineSetup::new(config.clone(), clock.clone(), Arc::new(NoProbe))
     }
 }

@@ -10,12 +10,12 @@ use refault_abi::codes::{
 use refault_abi::command::{CMD_INVALIDATE_MR, CMD_RESUME_FAULT, InvalidateMr, ResumeFault};
 use refault_abi::queue::RqWqe;
 use refault_bus::pri::ResponseCode;
-use refault_bus::{Gpa, Iova};
-use refault_model::ModelError;
+use refault_bus::{Gpa, Iova, Pasid};
 use refault_model::memory::FRAME;
 use refault_model::nic::{OnDemandRegion, PageFaultQueue, Umem, work};
 use refault_model::paging::Leaf;
 use refault_model::vtd::{Answer, QueuedRequest};
+use refault_model::{ModelError, Process};
 use refault_rig::machine::OwnSpace;
 
 use super::frames::{Frames, Owner};
@@ -53,7 +53,7 @@ impl Play {
         let (session, other) = (world.open(1), world.open(2));
         other.process.populate(TARGET, FRAME).expect("memory");
         other.process.write(TARGET, &[CANARY; FRAME as usize]).expect("memory");
-        let on_demand = on_demand.then(|| on_demand_region(&world, &session));
+        let on_demand = on_demand.then(|| on_demand_region(&world, session.pd, &session.process));
         let own = on_demand.as_ref().map_or(session.region, |(umem, _)| umem.region().region());
         let end = world.machine.memory.frame().expect("a frame");
         let mut play = Self {
@@ -179,7 +179,7 @@ impl Play {
                     Answer::Later
                 }
                 1 => Answer::Now(ResponseCode::InvalidRequest),
-                _ => Answer::Now(handle(frames, session, request)),
+                _ => Answer::Now(handle(frames, (&session.process, session.pasid), request)),
             }
         });
         served.expect("the queue is served");
@@ -197,7 +197,8 @@ impl Play {
     fn respond(&mut self, choice: u8) {
         let Some(at) = usize::from(choice).checked_rem(self.handled.len()) else { return };
         let request = self.handled.swap_remove(at);
-        let code = handle(&mut self.frames, &self.session, &request);
+        let Self { frames, session, .. } = self;
+        let code = handle(frames, (&session.process, session.pasid), &request);
         self.world.machine.unit.respond(&request, code).expect("the queue runs");
     }
 
@@ -307,22 +308,30 @@ impl Play {
     }
 }
 
-fn on_demand_region(world: &World, session: &Session) -> (Arc<Umem>, Arc<PageFaultQueue>) {
+pub(super) fn on_demand_region(
+    world: &World,
+    pd: u32,
+    process: &Arc<Process>,
+) -> (Arc<Umem>, Arc<PageFaultQueue>) {
     const ALL: AccessRights =
         ACCESS_LOCAL_WRITE.union(ACCESS_REMOTE_WRITE).union(ACCESS_REMOTE_READ).union(ACCESS_REMOTE_ATOMIC);
     let driver = &world.machine.driver;
     let faults = PageFaultQueue::new(driver, 1, 6).expect("an event queue");
     let range = (TARGET, TARGET_PAGES * FRAME);
-    let region = OnDemandRegion::create(driver, session.pd, range, ALL, &faults).expect("a region");
-    (Umem::begin(region, &session.process, &faults), faults)
+    let region = OnDemandRegion::create(driver, pd, range, ALL, &faults).expect("a region");
+    (Umem::begin(region, process, &faults), faults)
 }
 
 /// The handler of a page request. A page that it brings in may be used from now on.
-fn handle(frames: &mut Frames, session: &Session, request: &QueuedRequest) -> ResponseCode {
-    if request.pasid != Some(session.pasid) {
+pub(super) fn handle(
+    frames: &mut Frames,
+    (process, pasid): (&Arc<Process>, Pasid),
+    request: &QueuedRequest,
+) -> ResponseCode {
+    if request.pasid != Some(pasid) {
         return ResponseCode::InvalidRequest;
     }
-    match session.process.fault_at(request.page, request.write) {
+    match process.fault_at(request.page, request.write) {
         Ok(leaf) => {
             give(frames, &leaf);
             ResponseCode::Success
@@ -331,6 +340,6 @@ fn handle(frames: &mut Frames, session: &Session, request: &QueuedRequest) -> Re
     }
 }
 
-fn give(frames: &mut Frames, leaf: &Leaf) {
+pub(super) fn give(frames: &mut Frames, leaf: &Leaf) {
     frames.give(leaf.gpa, Owner::Process { write: leaf.writable() });
 }
