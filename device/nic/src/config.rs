@@ -3,6 +3,7 @@
 use refault_abi::regs::MAX_EQS;
 use refault_bus::bits::{low_u16, low_u32};
 use refault_bus::{Bdf, PrgIndex};
+use refault_roce::FlushIcrc;
 
 /// What a responder does when a page of its memory is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,6 +126,8 @@ pub struct NicConfig {
     pub datagram_faults: DatagramFaults,
     /// How reliable connections get to queue pairs of the same port.
     pub loopback: Loopback,
+    /// How the ICRC of a FLUSH is computed that leaves the port. Those of both ways are accepted.
+    pub flush_icrc: FlushIcrc,
     /// How connections in packets behave.
     pub packets: PacketConfig,
     /// One request in this many of each queue pair, its first included, is sampled from doorbell to completion and
@@ -167,6 +170,7 @@ impl Default for NicConfig {
             remote_faults: RemoteFaults::Stall,
             datagram_faults: DatagramFaults::Drop,
             loopback: Loopback::Direct,
+            flush_icrc: FlushIcrc::Standard,
             packets: PacketConfig::default(),
             sample_every: 1024,
             link: LinkLayer::InfiniBand,

@@ -56,5 +56,6 @@ mod verbs;
 pub use config::{DatagramFaults, LinkLayer, Loopback, NicConfig, PacketConfig, RemoteFaults};
 pub use memory::copy::COPY_CHUNK;
 pub use nic::{Nic, Worker};
+pub use refault_roce::FlushIcrc;
 pub use schedule::Work;
 pub use stats::{FrameStats, NicStats};

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use refault_abi::codes::{
-    OP_RDMA_READ, OP_SEND, OP_SEND_INVALIDATE, QPS_ERR, QPS_INIT, QPS_RTR, QPS_RTS, QPT_ETHERNET, QPT_GSI,
-    QPT_RC, QPT_UD, QpKind, WC_RETRY_EXC_ERR, WC_SUCCESS,
+    FLUSH_GLOBAL, FLUSH_RANGE, OP_FLUSH, OP_RDMA_READ, OP_SEND, OP_SEND_INVALIDATE, QPS_ERR, QPS_INIT,
+    QPS_RTR, QPS_RTS, QPT_ETHERNET, QPT_GSI, QPT_RC, QPT_UD, QpKind, WC_RETRY_EXC_ERR, WC_SUCCESS,
 };
 use refault_abi::command::{
     CAP_ETHERNET, CAP_ROCE, CMD_CREATE_QP, CMD_QUERY_DEVICE, CMD_SET_GID, CMD_SET_PORT, CreateQp, DeviceCaps,
@@ -23,7 +23,7 @@ use refault_abi::queue::{CQE_GRH, CQE_IPV4, CQE_RECEIVE, CQE_VLAN, SqWqe};
 use refault_bus::pri::ResponseCode;
 use refault_bus::wire::{EthernetFrame, Wire, WirePort};
 use refault_nic::{FrameStats, LinkLayer, NicConfig};
-use refault_roce::{FlushIcrc, Opcode, Operation, Packet, Place, Psn, Service, frame};
+use refault_roce::{FlushIcrc, Opcode, Operation, Packet, Place, Psn, Received, Service, frame};
 
 use crate::support::driver::*;
 use crate::support::shared::*;
@@ -286,6 +286,41 @@ fn a_send_may_name_a_key_to_invalidate() {
     });
     let last = (Operation::SendInvalidate, Place::Last, 0x1234_5601);
     assert_eq!(seen, [(Operation::Send, Place::First, 0), last]);
+}
+
+#[test]
+fn a_flush_has_the_checksum_that_the_far_end_expects() {
+    for flush_icrc in [FlushIcrc::Standard, FlushIcrc::SoftRoce] {
+        let (one, two) = (Station::of(NicConfig { flush_icrc, ..config(1) }, 1), Station::new(2));
+        one.pair.a.raise(&one.pair.bench, two.pair.a.qpn, QPS_RTS, path_to(2));
+        two.pair.a.raise(&two.pair.bench, one.pair.a.qpn, QPS_RTS, path_to(1));
+        let (mut one, write) = (one, two.pair.to);
+        one.pair.a.send(&one.pair.bench, &one.pair.write(1, 100, write, two.pair.rkey));
+        let flush = SqWqe {
+            remote_addr: write,
+            rkey: two.pair.rkey,
+            imm: FLUSH_GLOBAL | FLUSH_RANGE,
+            ..request(OP_FLUSH, 2, &[])
+        };
+        one.pair.a.send(&one.pair.bench, &flush);
+        let mut ways = Vec::new();
+        settle_with([&one, &two], |frame| {
+            let mut bytes = frame.bytes.clone();
+            if !frame.sealed {
+                frame::seal(&mut bytes, FlushIcrc::Standard).unwrap();
+            }
+            let Received { packet, icrc, .. } = frame::parse(&bytes).unwrap();
+            ways.push((packet.opcode.operation(), icrc, frame.sealed));
+            Some(frame)
+        });
+        let sealed = flush_icrc == FlushIcrc::SoftRoce;
+        assert!(ways.contains(&(Operation::Write, Some(FlushIcrc::Standard), false)), "{ways:?}");
+        assert!(ways.contains(&(Operation::Flush, Some(flush_icrc), sealed)), "{ways:?}");
+        assert_eq!((two.frames().bad_icrc, two.frames().unexpected), (0, 0));
+        let mut answer = || one.pair.cq_a.poll(&one.pair.bench).map(|entry| entry.status);
+        assert_eq!(answer(), Some(WC_SUCCESS));
+        assert!(answer().is_some(), "answered, if only with a refusal");
+    }
 }
 
 #[test]

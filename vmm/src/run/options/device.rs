@@ -1,7 +1,7 @@
 //! Options of the NIC.
 
 use anyhow::{Result, ensure};
-use refault_nic::{DatagramFaults, Loopback, NicConfig, PacketConfig, RemoteFaults};
+use refault_nic::{DatagramFaults, FlushIcrc, Loopback, NicConfig, PacketConfig, RemoteFaults};
 
 use refault_rig::delays::NamedTiming;
 
@@ -50,6 +50,16 @@ enum Own {
     Packets,
 }
 
+/// How the ICRC of a FLUSH is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum FlushChecksum {
+    /// As the specification has it.
+    #[default]
+    Standard,
+    /// As soft-RoCE does, which drops others.
+    Rxe,
+}
+
 /// Options of the NIC.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "NIC")]
@@ -69,6 +79,9 @@ pub struct NicArgs {
     /// How many of these packets are lost, out of a hundred
     #[arg(long, value_name = "PERCENT", value_parser = parts_per_million)]
     packet_loss: Option<u32>,
+    /// How the ICRC of a FLUSH is computed that leaves an Ethernet port
+    #[arg(long, value_enum, default_value_t)]
+    flush_icrc: FlushChecksum,
     /// Page requests that can be outstanding
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=512))]
     page_requests: u32,
@@ -105,6 +118,10 @@ impl NicArgs {
             loopback: match self.loopback {
                 Own::Direct => Loopback::Direct,
                 Own::Packets => Loopback::Packets { loss_ppm: self.packet_loss.unwrap_or(0) },
+            },
+            flush_icrc: match self.flush_icrc {
+                FlushChecksum::Standard => FlushIcrc::Standard,
+                FlushChecksum::Rxe => FlushIcrc::SoftRoce,
             },
             page_request_credits: self.page_requests,
             page_fault_credits: self.page_faults,
@@ -206,6 +223,12 @@ mod tests {
             let error = of(&["--loopback", "packets", "--packet-loss", bad]).unwrap_err();
             assert!(bad == "-1" || error.contains("from 0 to 100"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_flush_may_leave_as_soft_roce_takes_it() {
+        let line = Line::try_parse_from(["run", "--flush-icrc", "rxe"]).expect("valid");
+        assert_eq!(line.nic.config().flush_icrc, FlushIcrc::SoftRoce);
     }
 
     #[test]

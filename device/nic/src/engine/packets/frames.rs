@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use refault_bus::sync::lock;
 use refault_bus::wire::EthernetFrame;
-use refault_roce::{Envelope, Packet, frame};
+use refault_roce::{Envelope, FlushIcrc, Opcode, Operation, Packet, frame};
 
 use super::super::turn::Turn;
 use crate::cause::Cause;
@@ -77,16 +77,16 @@ impl<'e> Turn<'e, '_> {
         if self.engine.line.takes_time() { self.port.fabric().now_ns() } else { u64::MAX }
     }
 
-    /// Sends a frame, which may be lost. `cause` says more about a refusal.
-    pub(super) fn transmit(&mut self, bytes: Vec<u8>, is_response: bool, cause: Option<Cause>) {
+    /// Sends a frame with this opcode, which may be lost. `cause` says more about a refusal.
+    pub(super) fn transmit(&mut self, opcode: Opcode, bytes: Vec<u8>, cause: Option<Cause>) {
         let length = bytes.len();
         let sent = match &self.engine.ethernet {
             Some(port) if !self.requester.attributes.is_here => {
-                self.engine.emit(port, EthernetFrame { bytes, sealed: false })
+                self.engine.emit(port, self.outgoing(opcode, bytes))
             }
             _ => {
                 // It takes its time even if it is lost on the way.
-                let due_ns = self.due_ns(length, is_response);
+                let due_ns = self.due_ns(length, opcode.is_response());
                 !self.loses_frame() && self.put(bytes, due_ns, cause)
             }
         };
@@ -94,6 +94,14 @@ impl<'e> Turn<'e, '_> {
         stats.packets += 1;
         stats.packet_bytes += length as u64;
         stats.packets_lost += u64::from(!sent);
+    }
+
+    /// A frame for the wire. Others compute its ICRC when it is needed, as the specification has it.
+    fn outgoing(&self, opcode: Opcode, mut bytes: Vec<u8>) -> EthernetFrame {
+        let way = self.engine.config.flush_icrc;
+        let is_special = way != FlushIcrc::Standard && opcode.operation() == Operation::Flush;
+        let sealed = is_special && frame::seal(&mut bytes, way).is_ok();
+        EthernetFrame { bytes, sealed }
     }
 
     /// When a frame of this length that is sent now arrives.

@@ -48,7 +48,7 @@ impl Turn<'_, '_> {
         }
         let is_refusal = matches!(reply.packet.aeth.syndrome, Syndrome::Nak(nak) if nak != Nak::Sequence);
         let refusal = self.connection().and_then(|connection| connection.refusal).filter(|_| is_refusal);
-        self.transmit(bytes, true, refusal.and_then(Refusal::cause));
+        self.transmit(reply.packet.opcode, bytes, refusal.and_then(Refusal::cause));
         if let Some(connection) = self.connection() {
             connection.responder.replied();
         }

@@ -44,7 +44,7 @@ impl Turn<'_, '_> {
         let is_last = outgoing.packet.opcode.place().ends();
         let done = if is_last && !request.operation.fetches() { u32::MAX } else { outgoing.payload.end };
         self.note_half_progress(Half::Requester, done);
-        self.transmit(bytes, false, None);
+        self.transmit(outgoing.packet.opcode, bytes, None);
         if let Some(requester) = self.connection().and_then(|connection| connection.requester.as_mut()) {
             let before = requester.counters().repeated;
             requester.sent(now_ns);
