@@ -1,6 +1,7 @@
 //! Real guests: all of refault against the stock kernel, stock rdma-core and XFS. Without hardware virtualization they
 //! run in QEMU, where a boot takes long; so each test does much in one boot.
 
+mod captured;
 mod demo;
 mod device;
 mod driver;
@@ -31,3 +32,4 @@ mod support;
 mod terminal;
 mod verbs;
 mod vfio;
+mod wire;

@@ -52,8 +52,8 @@ const CRATES: [(&str, &str, &[&str]); 23] = [
         "refault-tests",
         "tests",
         &[
-            "bus", "pci", "roce", "nic", "iommu", "abi", "model", "vmm", "os", "timing", "rig", "observe",
-            "lab", "guest", "hosts",
+            "bus", "pci", "roce", "link", "nic", "iommu", "abi", "model", "vmm", "os", "timing", "rig",
+            "observe", "lab", "guest", "hosts",
         ],
     ),
     ("refault-models", "tests/models", &["bus", "abi"]),
