@@ -7,7 +7,8 @@
  * process' virtual addresses, which the IOMMU translates through the process'
  * page table, with a page request where a page is absent. Otherwise the region
  * has a sparse table of its own, maintained by the odp*.c files. The implicit
- * region is an on-demand region over the whole address space.
+ * region is an on-demand region over the whole address space. mr_fast.c has the
+ * regions that kernel ULPs fill again and again.
  */
 
 #include <linux/sched.h>
@@ -98,8 +99,8 @@ static void refault_release_mr(struct refault_dev *dev, struct refault_mr *mr)
 	kfree(mr);
 }
 
-static int refault_create_mr(struct refault_dev *dev, struct refault_mr *mr,
-			     u32 pd)
+/* Has the NIC create a region, and remembers it by its key. */
+int refault_create_mr(struct refault_dev *dev, struct refault_mr *mr, u32 pd)
 {
 	struct refault_create_mr cmd = {
 		.start = cpu_to_le64(mr->start),
@@ -118,6 +119,7 @@ static int refault_create_mr(struct refault_dev *dev, struct refault_mr *mr,
 				 &key);
 	if (ret)
 		return ret;
+	mr->key = key;
 	mr->ibmr.lkey = key;
 	mr->ibmr.rkey = key;
 	if (mr->odp)
@@ -201,10 +203,10 @@ int refault_dereg_mr(struct ib_mr *ibmr, struct ib_udata *udata)
 	 * unpin or unmap the pages. Page faults that workers are still serving
 	 * get -ENOENT for their answers.
 	 */
-	ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_MR, ibmr->lkey);
+	ret = refault_cmd_destroy(dev, REFAULT_CMD_DESTROY_MR, mr->key);
 	if (ret)
 		return ret;
-	xa_erase(&dev->mrs, ibmr->lkey);
+	xa_erase(&dev->mrs, mr->key);
 	refault_release_mr(dev, mr);
 	return 0;
 }

@@ -154,6 +154,37 @@ int refault_pbl_init(struct refault_dev *dev, struct refault_pbl *pbl,
 	return 0;
 }
 
+/**
+ * refault_pbl_alloc() - Make a page buffer list that is filled later.
+ * @dev: the NIC
+ * @pbl: the list to fill in
+ * @pages: most pages of 4 KiB that it will have
+ *
+ * Return: 0 or an errno; on error nothing is left to free.
+ */
+int refault_pbl_alloc(struct refault_dev *dev, struct refault_pbl *pbl,
+		      u32 pages)
+{
+	int ret;
+
+	memset(pbl, 0, sizeof(*pbl));
+	pbl->table.pages = cpu_to_le32(pages);
+	pbl->table.page_shift = ilog2(SZ_4K);
+	ret = refault_alloc_tables(dev, pbl, pages);
+	if (ret) {
+		refault_pbl_free(dev, pbl);
+		return ret;
+	}
+	refault_link_tables(pbl, pages);
+	return 0;
+}
+
+/* Sets the DMA address of a page of such a list. */
+void refault_pbl_set(struct refault_pbl *pbl, u32 page, dma_addr_t address)
+{
+	refault_set_entry(pbl, 0, page, address);
+}
+
 void refault_pbl_free(struct refault_dev *dev, struct refault_pbl *pbl)
 {
 	while (pbl->num_tables) {

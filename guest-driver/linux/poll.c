@@ -19,6 +19,9 @@ static const enum ib_wc_opcode refault_sent_opcodes[] = {
 	[REFAULT_OP_RDMA_READ] = IB_WC_RDMA_READ,
 	[REFAULT_OP_COMPARE_SWAP] = IB_WC_COMP_SWAP,
 	[REFAULT_OP_FETCH_ADD] = IB_WC_FETCH_ADD,
+	[REFAULT_OP_SEND_INVALIDATE] = IB_WC_SEND,
+	[REFAULT_OP_REGISTER] = IB_WC_REG_MR,
+	[REFAULT_OP_LOCAL_INVALIDATE] = IB_WC_LOCAL_INV,
 };
 
 /* Status codes are those of verbs. */
@@ -135,6 +138,10 @@ static void refault_fill_wc(struct ib_wc *wc, const struct refault_cqe *cqe,
 		wc->wc_flags |= IB_WC_WITH_IMM;
 		/* The NIC passes it on as it is: big endian. */
 		wc->ex.imm_data = (__force __be32)cqe->imm;
+	}
+	if (cqe->flags & REFAULT_CQE_INVALIDATED) {
+		wc->wc_flags |= IB_WC_WITH_INVALIDATE;
+		wc->ex.invalidate_rkey = le32_to_cpu(cqe->imm);
 	}
 	if (cqe->flags & REFAULT_CQE_RECEIVE)
 		refault_fill_received(wc, cqe);

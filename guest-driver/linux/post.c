@@ -94,6 +94,10 @@ static int refault_fill_connected(struct refault_sq_wqe *wqe,
 		wqe->opcode = REFAULT_OP_SEND_IMM;
 		refault_fill_imm(wqe, wr);
 		return 0;
+	case IB_WR_SEND_WITH_INV:
+		wqe->opcode = REFAULT_OP_SEND_INVALIDATE;
+		wqe->imm = cpu_to_le32(wr->ex.invalidate_rkey);
+		return 0;
 	case IB_WR_RDMA_WRITE:
 		refault_fill_rdma(wqe, wr, REFAULT_OP_RDMA_WRITE);
 		return 0;
@@ -109,6 +113,12 @@ static int refault_fill_connected(struct refault_sq_wqe *wqe,
 		return 0;
 	case IB_WR_ATOMIC_FETCH_AND_ADD:
 		refault_fill_atomic(wqe, wr, REFAULT_OP_FETCH_ADD);
+		return 0;
+	case IB_WR_REG_MR:
+		return refault_fill_register(wqe, reg_wr(wr));
+	case IB_WR_LOCAL_INV:
+		wqe->opcode = REFAULT_OP_LOCAL_INVALIDATE;
+		wqe->imm = cpu_to_le32(wr->ex.invalidate_rkey);
 		return 0;
 	default:
 		return -EOPNOTSUPP;

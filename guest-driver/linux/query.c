@@ -57,6 +57,16 @@ static void refault_query_cqs(struct refault_dev *dev,
 	attr->cq_caps.max_cq_moderation_period = U16_MAX;
 }
 
+/* What kernel ULPs need to register memory by requests. */
+static void refault_query_fast(struct refault_dev *dev,
+			       struct ib_device_attr *attr)
+{
+	if (!refault_has_roce(dev))
+		return;
+	attr->device_cap_flags |= IB_DEVICE_MEM_MGT_EXTENSIONS;
+	attr->max_fast_reg_page_list_len = REFAULT_MAX_FAST_PAGES;
+}
+
 static u64 refault_device_cap_flags(u32 features)
 {
 	u64 flags = IB_DEVICE_RC_RNR_NAK_GEN | IB_DEVICE_SYS_IMAGE_GUID |
@@ -108,6 +118,7 @@ int refault_query_device(struct ib_device *ibdev, struct ib_device_attr *attr,
 	attr->max_ah = INT_MAX;
 	refault_query_srqs(dev, attr);
 	refault_query_cqs(dev, attr);
+	refault_query_fast(dev, attr);
 	refault_query_odp(dev, attr);
 	return 0;
 }

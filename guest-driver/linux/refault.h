@@ -30,6 +30,8 @@
 
 /* Longest message of any queue pair, in bytes. */
 #define REFAULT_MAX_MESSAGE BIT(31)
+/* Pages of a region for fast registration: its table is a page of addresses. */
+#define REFAULT_MAX_FAST_PAGES 512
 
 struct iommu_sva;
 struct refault_dev;
@@ -255,6 +257,8 @@ struct refault_mr {
 	u64 start;
 	u64 length;
 	u32 access;		/* REFAULT_ACCESS_* */
+	u32 key;		/* Of the creation: ULPs change that of ibmr. */
+	u32 filled;		/* Entries of the table of a fast region. */
 	u8 mode;		/* REFAULT_MR_* */
 };
 
@@ -388,6 +392,9 @@ struct refault_eq *refault_comp_eq(struct refault_dev *dev, u32 comp_vector);
 /* pbl.c */
 int refault_pbl_init(struct refault_dev *dev, struct refault_pbl *pbl,
 		     struct ib_umem *umem, unsigned long page_sizes, u64 virt);
+int refault_pbl_alloc(struct refault_dev *dev, struct refault_pbl *pbl,
+		      u32 pages);
+void refault_pbl_set(struct refault_pbl *pbl, u32 page, dma_addr_t address);
 void refault_pbl_free(struct refault_dev *dev, struct refault_pbl *pbl);
 int refault_pin_ring(struct refault_dev *dev, u64 address, u64 length,
 		     struct ib_umem **umem, struct refault_pbl *pbl);
@@ -502,7 +509,16 @@ struct ib_mr *refault_reg_user_mr(struct ib_pd *ibpd, u64 start, u64 length,
 				  u64 virt_addr, int access,
 				  struct ib_dmah *dmah, struct ib_udata *udata);
 struct ib_mr *refault_get_dma_mr(struct ib_pd *ibpd, int access);
+int refault_create_mr(struct refault_dev *dev, struct refault_mr *mr, u32 pd);
 int refault_dereg_mr(struct ib_mr *ibmr, struct ib_udata *udata);
+
+/* mr_fast.c */
+struct ib_mr *refault_alloc_mr(struct ib_pd *ibpd, enum ib_mr_type type,
+			       u32 max_pages);
+int refault_map_mr_sg(struct ib_mr *ibmr, struct scatterlist *sg, int sg_nents,
+		      unsigned int *sg_offset);
+int refault_fill_register(struct refault_sq_wqe *wqe,
+			  const struct ib_reg_wr *wr);
 
 /* odp_fault.c */
 int refault_faults_init(struct refault_dev *dev);

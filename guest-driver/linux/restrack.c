@@ -41,6 +41,7 @@ static int refault_put_mode(struct sk_buff *msg, const struct refault_mr *mr)
 		[REFAULT_MR_PINNED] = "pinned",
 		[REFAULT_MR_PASID] = "pasid",
 		[REFAULT_MR_ODP] = "odp",
+		[REFAULT_MR_FAST] = "fast",
 	};
 
 	if (rdma_nl_put_driver_string(msg, "mode", modes[mr->mode]))
