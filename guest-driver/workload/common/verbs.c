@@ -47,6 +47,21 @@ static void address_by_gid(struct verbs_port *port)
 	die("the port has no GID: is its network interface up?");
 }
 
+static uint8_t ack_timeout(bool is_wire)
+{
+	const char *text = getenv("REFAULT_ACK_TIMEOUT");
+	uint64_t code = is_wire ? TIMEOUT_WIRE : TIMEOUT;
+
+	if (text && (!parse_size(text, &code) || code > TIMEOUT_MAX))
+		die("REFAULT_ACK_TIMEOUT=%s: give a code from 0 to %d, for 4.096 us * 2^code", text, TIMEOUT_MAX);
+	return (uint8_t)code;
+}
+
+bool verbs_link_loses(void)
+{
+	return ack_timeout(false) > 0;
+}
+
 void verbs_open_port(struct verbs_port *port, const char *device)
 {
 	struct ibv_port_attr attr;
@@ -59,6 +74,7 @@ void verbs_open_port(struct verbs_port *port, const char *device)
 	port->address.port_num = PORT;
 	port->mtu = attr.active_mtu;
 	port->is_ethernet = attr.link_layer == IBV_LINK_LAYER_ETHERNET;
+	port->ack_timeout = ack_timeout(port->is_ethernet);
 	if (port->is_ethernet)
 		address_by_gid(port);
 	else
@@ -76,13 +92,16 @@ void verbs_close_port(struct verbs_port *port)
 
 struct ibv_qp *verbs_create_qp(const struct verbs_port *port, struct ibv_cq *cq, uint32_t depth)
 {
-	struct ibv_qp_init_attr init = {
+	struct ibv_qp_init_attr_ex init = {
 		.send_cq = cq,
 		.recv_cq = cq,
 		.cap = { .max_send_wr = depth, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1 },
 		.qp_type = IBV_QPT_RC,
+		.comp_mask = IBV_QP_INIT_ATTR_PD | (port->send_ops ? IBV_QP_INIT_ATTR_SEND_OPS_FLAGS : 0),
+		.pd = port->pd,
+		.send_ops_flags = port->send_ops,
 	};
-	struct ibv_qp *qp = ibv_create_qp(port->pd, &init);
+	struct ibv_qp *qp = ibv_create_qp_ex(port->context, &init);
 
 	if (!qp)
 		die("ibv_create_qp: %s", strerror(errno));
@@ -96,13 +115,13 @@ bool verbs_reset_qp(struct ibv_qp *qp)
 	return ibv_modify_qp(qp, &attr, IBV_QP_STATE) == 0;
 }
 
-static bool to_init(struct ibv_qp *qp)
+static bool to_init(const struct verbs_port *port, struct ibv_qp *qp)
 {
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_INIT,
 		.port_num = PORT,
 		.qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
-				   IBV_ACCESS_REMOTE_ATOMIC,
+				   IBV_ACCESS_REMOTE_ATOMIC | port->peer_access,
 	};
 
 	return !ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT |
@@ -127,27 +146,12 @@ static bool to_rtr(const struct verbs_port *port, const struct verbs_port *to, s
 			      IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
 }
 
-static uint8_t ack_timeout(bool is_wire)
-{
-	const char *text = getenv("REFAULT_ACK_TIMEOUT");
-	uint64_t code = is_wire ? TIMEOUT_WIRE : TIMEOUT;
-
-	if (text && (!parse_size(text, &code) || code > TIMEOUT_MAX))
-		die("REFAULT_ACK_TIMEOUT=%s: give a code from 0 to %d, for 4.096 us * 2^code", text, TIMEOUT_MAX);
-	return (uint8_t)code;
-}
-
-bool verbs_link_loses(void)
-{
-	return ack_timeout(false) > 0;
-}
-
-static bool to_rts(struct ibv_qp *qp, bool is_wire)
+static bool to_rts(const struct verbs_port *port, struct ibv_qp *qp)
 {
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_RTS,
 		.sq_psn = FIRST_PSN,
-		.timeout = ack_timeout(is_wire),
+		.timeout = port->ack_timeout,
 		.retry_cnt = RETRIES,
 		.rnr_retry = RETRIES,
 		.max_rd_atomic = 1,
@@ -159,7 +163,7 @@ static bool to_rts(struct ibv_qp *qp, bool is_wire)
 
 bool verbs_connect_qp(const struct verbs_port *port, const struct verbs_port *to, struct ibv_qp *qp, uint32_t peer)
 {
-	return to_init(qp) && to_rtr(port, to, qp, peer) && to_rts(qp, port->is_ethernet);
+	return to_init(port, qp) && to_rtr(port, to, qp, peer) && to_rts(port, qp);
 }
 
 struct ibv_mr *verbs_on_demand_mr(const struct verbs_port *port, void *start, size_t length, unsigned int access)

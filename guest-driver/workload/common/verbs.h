@@ -14,6 +14,10 @@ struct verbs_port {
 	struct ibv_ah_attr address;
 	enum ibv_mtu mtu;
 	bool is_ethernet;
+	/* May be changed after verbs_open_port(), before queue pairs are made. */
+	uint8_t ack_timeout;		/* a code, for 4.096 us * 2^code; 0: none */
+	uint64_t send_ops;		/* IBV_QP_EX_WITH_*, for ibv_wr_*(); 0: for ibv_post_send() */
+	unsigned int peer_access;	/* IBV_ACCESS_* that peers get besides write, read and atomic */
 };
 
 /* Opens `device`, or the first one if it is NULL; exits with a reason if there is none. */

@@ -10,7 +10,7 @@
  *   {"event":"check","mapping":..,"result":"pass"|"fail"}      xfs_repair -n, after all scenarios of a mapping
  *   {"event":"done","result":"pass"|"slow"|"fail"}
  *
- * A subject is "scenario":..,"mode":"pasid"|"odp"|"pinned","mapping":"4k"|"2m".
+ * A subject is "scenario":..,"mode":"pasid"|"odp"|"pinned"|"remote"|"lossy","mapping":"4k"|"2m".
  * The counters are operations, writes, bytes_written, blocks_moved, bytes_verified, bytes_wrong and touches.
  * No DMA is in flight outside begin and end. The same events go to standard output in words.
  */

@@ -15,6 +15,7 @@ enum write_status {
 	WRITE_OK = 0,
 	WRITE_FLUSHED = 5,
 	WRITE_REMOTE_ACCESS = 10,
+	WRITE_UNANSWERED = 12,	/* sent again and again: a peer that refused one is silent from then on */
 };
 
 struct write_request {
@@ -23,6 +24,7 @@ struct write_request {
 	const void *source;
 	void *target;
 	uint64_t tag;		/* comes back in the completion */
+	bool flush;		/* it completes when the record is durable, as far as engine_durability() says */
 };
 
 struct write_result {
@@ -52,6 +54,7 @@ struct engine_config {
 	bool explicit_mr;	/* verbs: register the ranges instead of the whole address space */
 	uint32_t qps;
 	uint32_t depth;		/* writes in flight per queue pair */
+	uint8_t ack_timeout;	/* verbs, over a wire: a code, for 4.096 us * 2^code; 0 for the usual one */
 	uint32_t drop_one_in;	/* cpu: acknowledge one write of so many without making it; 0 = never */
 	/* The ranges that will be written and read: only an explicit MR needs them. */
 	void *target;
@@ -71,6 +74,8 @@ struct engine_ops {
 	/* Takes up to `max` completions; waits up to `wait_ms` for the first. */
 	uint32_t (*poll)(struct engine *engine, struct write_result *results, uint32_t max,
 			 unsigned int wait_ms);
+	/* What a flush makes of a record, in words, or NULL: requests must not ask for it. May be missing. */
+	const char *(*durability)(struct engine *engine);
 	/* Whether the queue pair is in the error state. */
 	bool (*failed)(struct engine *engine, uint32_t qp);
 	/* Takes a queue pair with nothing in flight out of the error state. */
@@ -80,6 +85,11 @@ struct engine_ops {
 /* Opens an engine, or exits with a reason. */
 struct engine *engine_open_verbs(const struct engine_config *config);
 struct engine *engine_open_cpu(const struct engine_config *config);
+
+static inline const char *engine_durability(struct engine *engine)
+{
+	return engine->ops->durability ? engine->ops->durability(engine) : NULL;
+}
 
 const char *write_status_name(uint32_t status);
 

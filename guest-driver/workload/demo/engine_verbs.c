@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <rdma/ib_user_verbs.h>
+
 #include "refault_abi.h"
 
 #define BATCH	32
@@ -21,11 +23,34 @@ struct verbs_engine {
 	const struct verbs_port *writer;	/* one of these */
 	struct pairs pairs;
 	struct ibv_mr *source_mr, *target_mr;	/* the same one if implicit */
+	uint8_t placement;			/* IBV_FLUSH_*; 0 without a wire: the target's process can sync itself */
 };
 
 static struct verbs_engine *verbs_engine(struct engine *engine)
 {
 	return (struct verbs_engine *)engine;
+}
+
+/*
+ * A FLUSH is executed behind the WRITE, and completes when that is where it is to be. Of a WRITE that fails there are
+ * two completions with its tag.
+ */
+static bool post_flushed(struct verbs_engine *engine, const struct write_request *request)
+{
+	struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(engine->pairs.senders[request->qp]);
+	uintptr_t target = (uintptr_t)request->target;
+	uint32_t rkey = engine->target_mr->rkey;
+
+	ibv_wr_start(qp);
+	qp->wr_id = request->tag;
+	qp->wr_flags = request->flush ? 0 : IBV_SEND_SIGNALED;
+	ibv_wr_rdma_write(qp, rkey, target);
+	ibv_wr_set_sge(qp, engine->source_mr->lkey, (uintptr_t)request->source, request->length);
+	if (request->flush) {
+		qp->wr_flags = IBV_SEND_SIGNALED;
+		ibv_wr_flush(qp, rkey, target, request->length, engine->placement, IBV_FLUSH_RANGE);
+	}
+	return ibv_wr_complete(qp) == 0;
 }
 
 static bool verbs_post(struct engine *base, const struct write_request *request)
@@ -45,6 +70,8 @@ static bool verbs_post(struct engine *base, const struct write_request *request)
 		.wr.rdma = { .remote_addr = (uintptr_t)request->target, .rkey = engine->target_mr->rkey },
 	}, *bad;
 
+	if (engine->writer->send_ops)
+		return post_flushed(engine, request);
 	return ibv_post_send(engine->pairs.senders[request->qp], &wr, &bad) == 0;
 }
 
@@ -61,6 +88,18 @@ static uint32_t verbs_poll(struct engine *base, struct write_result *results, ui
 			.vendor = wc[i].vendor_err,
 		};
 	return count;
+}
+
+static const char *verbs_durability(struct engine *base)
+{
+	switch (verbs_engine(base)->placement) {
+	case 0:
+		return NULL;
+	case IBV_FLUSH_PERSISTENT:
+		return "durable";
+	default:
+		return "visible";
+	}
 }
 
 static bool verbs_failed(struct engine *base, uint32_t qp)
@@ -94,6 +133,7 @@ static const struct engine_ops verbs_ops = {
 	.close = verbs_close,
 	.post = verbs_post,
 	.poll = verbs_poll,
+	.durability = verbs_durability,
 	.failed = verbs_failed,
 	.recover = verbs_recover,
 };
@@ -103,15 +143,46 @@ static void register_memory(struct verbs_engine *engine, const struct engine_con
 	const struct verbs_port *port = &engine->port, *writer = engine->writer;
 	unsigned int access = config->translation == TRANSLATE_ODP ? REFAULT_UVERBS_ACCESS_ODP :
 								     REFAULT_UVERBS_ACCESS_PASID;
+	unsigned int target_access = access | port->peer_access;
 
 	if (!config->explicit_mr) {
-		engine->target_mr = verbs_on_demand_mr(port, NULL, SIZE_MAX, access);
+		engine->target_mr = verbs_on_demand_mr(port, NULL, SIZE_MAX, target_access);
 		engine->source_mr = writer == port ? engine->target_mr :
 						     verbs_on_demand_mr(writer, NULL, SIZE_MAX, access);
 		return;
 	}
 	engine->source_mr = verbs_on_demand_mr(writer, config->source, config->source_bytes, access);
-	engine->target_mr = verbs_on_demand_mr(port, config->target, config->target_bytes, access);
+	engine->target_mr = verbs_on_demand_mr(port, config->target, config->target_bytes,
+					       target_access);
+}
+
+/* As far as the target's memory allows: memory that no file backs does not survive. */
+static void prepare_flushes(struct verbs_engine *engine)
+{
+	struct ibv_device_attr_ex attr;
+
+	if (ibv_query_device_ex(engine->port.context, NULL, &attr))
+		die("ibv_query_device_ex: %s", strerror(errno));
+	if (attr.device_cap_flags_ex & IB_UVERBS_DEVICE_FLUSH_PERSISTENT) {
+		engine->placement = IBV_FLUSH_PERSISTENT;
+		engine->port.peer_access = IBV_ACCESS_FLUSH_PERSISTENT;
+	} else if (attr.device_cap_flags_ex & IB_UVERBS_DEVICE_FLUSH_GLOBAL) {
+		engine->placement = IBV_FLUSH_GLOBAL;
+		engine->port.peer_access = IBV_ACCESS_FLUSH_GLOBAL;
+	} else {
+		return;
+	}
+	engine->peer.send_ops = IBV_QP_EX_WITH_RDMA_WRITE | IBV_QP_EX_WITH_FLUSH;
+}
+
+/* The writer on another device, over a wire. */
+static void open_peer(struct verbs_engine *engine, const struct engine_config *config)
+{
+	verbs_open_port(&engine->peer, config->peer);
+	engine->writer = &engine->peer;
+	if (config->ack_timeout)
+		engine->peer.ack_timeout = config->ack_timeout;
+	prepare_flushes(engine);
 }
 
 struct engine *engine_open_verbs(const struct engine_config *config)
@@ -121,12 +192,12 @@ struct engine *engine_open_verbs(const struct engine_config *config)
 	engine->base.ops = &verbs_ops;
 	verbs_open_port(&engine->port, config->device);
 	engine->writer = &engine->port;
-	if (config->peer) {
-		verbs_open_port(&engine->peer, config->peer);
-		engine->writer = &engine->peer;
-	}
+	if (config->peer)
+		open_peer(engine, config);
 	register_memory(engine, config);
-	pairs_open(&engine->pairs, engine->writer, &engine->port, config->qps, config->depth);
+	/* A record may need a WRITE and a FLUSH. */
+	pairs_open(&engine->pairs, engine->writer, &engine->port, config->qps,
+		   engine->placement ? 2 * config->depth : config->depth);
 	return &engine->base;
 }
 

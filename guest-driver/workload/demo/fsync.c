@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 /*
  * `fsync`: each call write-protects what is dirty, so the next write by the device faults again and reaches the
- * filesystem, which updates the modification time.
+ * filesystem, which updates the modification time. Over a wire the writer makes each record durable itself, by a FLUSH.
  */
 #define _GNU_SOURCE
 #include "run.h"
@@ -82,6 +82,7 @@ static void fsync_loop(struct run *run)
 const struct scenario scenario_fsync = {
 	.name = "fsync",
 	.what = "each fsync write-protects, and the next write faults again",
+	.flush = true,
 	.weight = 1.2,
 	.run = fsync_loop,
 };

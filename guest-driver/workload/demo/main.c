@@ -18,15 +18,23 @@ static void list(void)
 		printf("%-12s %s\n", scenarios[i]->name, scenarios[i]->what);
 }
 
+static bool over_wire(enum translation mode)
+{
+	return mode == TRANSLATE_REMOTE || mode == TRANSLATE_LOSSY;
+}
+
 /* Whether the scenario and the mode are among those asked for. */
-static bool wanted(const struct options *options, const struct scenario *scenario, enum translation mode)
+static bool wanted(const struct options *options, const struct scenario *scenario, enum translation mode,
+		   enum mapping_mode mapping)
 {
 	if (!(options->modes & 1u << mode))
 		return false;
 	if (scenario == &scenario_pinned && mode != TRANSLATE_PINNED)
 		return false;
 	/* A peer's process is not the file's: that is what kill is about. */
-	if (scenario == &scenario_kill && (mode == TRANSLATE_REMOTE || mode == TRANSLATE_LOSSY))
+	if (scenario == &scenario_kill && over_wire(mode))
+		return false;
+	if (over_wire(mode) && options->wires_once && options->mapping_4k && mapping == MAPPING_2M)
 		return false;
 	for (uint32_t i = 0; i < options->scenario_count; i++)
 		if (!strcmp(options->scenarios[i], scenario->name))
@@ -54,16 +62,27 @@ static enum verdict worse(enum verdict one, enum verdict other)
 	return one > other ? one : other;
 }
 
-/* Scenario by scenario, and each in its modes one after the other: so that a table has them side by side. */
-static enum verdict for_each(struct options *options, struct control *control, enum mapping_mode mapping, visit *visit)
+static enum verdict for_modes(struct options *options, struct control *control, enum mapping_mode mapping, visit *visit,
+			      bool wires)
 {
 	enum verdict worst = VERDICT_PASS;
 
 	for (int i = 0; scenarios[i]; i++)
 		for (enum translation mode = 0; mode < TRANSLATIONS; mode++)
-			if (wanted(options, scenarios[i], mode))
+			if (over_wire(mode) == wires && wanted(options, scenarios[i], mode, mapping))
 				worst = worse(worst, visit(options, control, scenarios[i], mode, mapping));
 	return worst;
+}
+
+/*
+ * Scenario by scenario, and each in its modes one after the other: so that a table has them side by side. Modes over a
+ * wire come behind all others, in a table of their own.
+ */
+static enum verdict for_each(struct options *options, struct control *control, enum mapping_mode mapping, visit *visit)
+{
+	enum verdict worst = for_modes(options, control, mapping, visit, false);
+
+	return worse(worst, for_modes(options, control, mapping, visit, true));
 }
 
 static double weight_of(const struct scenario *scenario, enum translation mode)
@@ -102,6 +121,8 @@ static void announce(struct options *options, struct control *control)
 
 	if (!options->scale)
 		options->scale = speed_scale(&speed);
+	if (!options->ack_timeout)
+		options->ack_timeout = speed_ack_timeout(&speed);
 	plan.length = (size_t)snprintf(plan.text, sizeof(plan.text), "[");
 	if (options->mapping_4k)
 		for_each(options, control, MAPPING_4K, plan_one);

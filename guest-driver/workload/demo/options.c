@@ -13,7 +13,7 @@
 enum {
 	OPT_ENGINE = 256, OPT_DEVICE, OPT_MR, OPT_PMEM, OPT_MOUNT, OPT_DIRECTORY, OPT_FILE_SIZE, OPT_SCENARIO,
 	OPT_MODE, OPT_MAPPING, OPT_QPS, OPT_DEPTH, OPT_SECONDS, OPT_BUDGET, OPT_SCALE, OPT_CONTROL, OPT_SEED, OPT_SABOTAGE,
-	OPT_LIST, OPT_HELP, OPT_REMOTE, OPT_LOSSY,
+	OPT_LIST, OPT_HELP, OPT_REMOTE, OPT_LOSSY, OPT_ACK_TIMEOUT,
 };
 
 static const struct option table[] = {
@@ -21,6 +21,7 @@ static const struct option table[] = {
 	{ "device", required_argument, NULL, OPT_DEVICE },
 	{ "remote", required_argument, NULL, OPT_REMOTE },
 	{ "lossy", required_argument, NULL, OPT_LOSSY },
+	{ "ack-timeout", required_argument, NULL, OPT_ACK_TIMEOUT },
 	{ "mr", required_argument, NULL, OPT_MR },
 	{ "pmem", required_argument, NULL, OPT_PMEM },
 	{ "mount", required_argument, NULL, OPT_MOUNT },
@@ -69,6 +70,7 @@ static const char usage[] =
 	"  --device NAME      RDMA device [the first]\n"
 	"  --remote TARGET,WRITER  RDMA devices of mode remote: the second writes to the first one's memory\n"
 	"  --lossy TARGET,WRITER   the same of mode lossy, whose wire loses packets\n"
+	"  --ack-timeout CODE  of mode lossy, for 4.096 us * 2^CODE [by this machine's speed]\n"
 	"  --mr KIND          implicit: one on-demand region over the address space; explicit: over the buffers [implicit]\n"
 	"  --engine KIND      verbs, or cpu: the processor's own stores instead of a device's writes [verbs]\n"
 	"  --control FILE     also write one JSON line per event to this file\n"
@@ -220,6 +222,9 @@ static void set_numbers(struct options *o, int option, const char *text)
 	case OPT_DEPTH:
 		o->depth = count_between("depth", text, 1, MAX_DEPTH);
 		break;
+	case OPT_ACK_TIMEOUT:
+		o->ack_timeout = (uint8_t)count_between("ack-timeout", text, 1, 31);
+		break;
 	case OPT_SECONDS:
 		o->seconds = positive_number("seconds", text);
 		break;
@@ -253,6 +258,7 @@ static void set_option(struct options *o, int option, const char *text)
 	case OPT_FILE_SIZE:
 	case OPT_QPS:
 	case OPT_DEPTH:
+	case OPT_ACK_TIMEOUT:
 	case OPT_SECONDS:
 	case OPT_BUDGET:
 	case OPT_SCALE:
@@ -292,7 +298,8 @@ void options_parse(struct options *options, int argc, char **argv)
 	over_wires = wire_modes(options);
 	if (options->cpu_engine)
 		options->modes = 1u << TRANSLATE_CPU;
-	else if (!options->modes)
+	options->wires_once = !options->modes;
+	if (!options->modes)
 		options->modes = 1u << TRANSLATE_PASID | 1u << TRANSLATE_ODP | 1u << TRANSLATE_PINNED | over_wires;
 	options->fs.ours = options->mkfs;
 }

@@ -29,9 +29,11 @@ struct options {
 	bool mkfs;		/* false: fs.mount is used as it is */
 	uint64_t file_bytes;
 	uint32_t qps, depth;
+	uint8_t ack_timeout;	/* of mode lossy; 0: by this machine's speed */
 	const char *scenarios[MAX_SCENARIOS];
 	uint32_t scenario_count;	/* 0: all */
 	unsigned int modes;	/* bits by enum translation */
+	bool wires_once;	/* with mappings of one size only, to save time: nothing was said of modes */
 	bool mapping_4k, mapping_2m;
 	double seconds;		/* each scenario runs at least so long */
 	double budget;		/* for all of them together */

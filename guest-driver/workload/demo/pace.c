@@ -14,6 +14,13 @@
  */
 #define REFERENCE_NS	5000.0
 #define SLOWEST_SCALE	0.2
+/*
+ * 0.3 to 8.6 s. A fault of the device takes as long as some hundred of the processor's, and the longest that were seen,
+ * of `reflink-cow` on a busy machine, as long as 45,000: eight timeouts are to be nine times as long.
+ */
+#define ACK_TIMEOUT_LEAST	16
+#define ACK_TIMEOUT_MOST	21
+#define ACK_TIMEOUT_FAULTS	50000
 /* The rest is for making files and reading them back. */
 #define LOOP_SHARE	0.6
 
@@ -56,6 +63,15 @@ double speed_scale(const struct speed *speed)
 	double scale = 2 * REFERENCE_NS / speed->fault_ns;
 
 	return scale > 1 ? 1 : scale < SLOWEST_SCALE ? SLOWEST_SCALE : scale;
+}
+
+uint8_t speed_ack_timeout(const struct speed *speed)
+{
+	uint8_t code = ACK_TIMEOUT_LEAST;
+
+	while (code < ACK_TIMEOUT_MOST && 4096.0 * (double)(1u << code) < ACK_TIMEOUT_FAULTS * speed->fault_ns)
+		code++;
+	return code;
 }
 
 double pace_share(struct pace *pace, double weight)

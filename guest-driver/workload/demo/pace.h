@@ -21,6 +21,12 @@ struct speed speed_measure(void);
 /* By how much to multiply goals so that a slow machine has time for them: 1 on all but slow ones. */
 double speed_scale(const struct speed *speed);
 
+/*
+ * The code of an ACK timeout, for 4.096 us * 2^code, of a wire that loses packets. It costs as much when the last
+ * packet is lost, and eight of them fail a request, so that they must last longer than any fault of the device takes.
+ */
+uint8_t speed_ack_timeout(const struct speed *speed);
+
 /* Time for all scenarios, divided by weight; what one does not use is left to the next. */
 struct pace {
 	double budget;		/* seconds, from now on */

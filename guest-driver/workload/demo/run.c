@@ -115,6 +115,7 @@ struct engine *run_open_engine(struct run *run)
 		.explicit_mr = o->explicit_mr,
 		.qps = o->qps,
 		.depth = o->depth,
+		.ack_timeout = run->translation == TRANSLATE_LOSSY ? o->ack_timeout : 0,
 		.drop_one_in = o->sabotage == SABOTAGE_DROP ? 50 : 0,
 		.target = run->mapping,
 		.target_bytes = run->layout.file_bytes,
@@ -143,6 +144,7 @@ struct stream_config run_stream_config(struct run *run)
 		.source = run->source,
 		.depth = run->options->depth,
 		.touch_unit = run_fault_unit(run),
+		.loses = run->translation == TRANSLATE_LOSSY,
 		.seed = run->id,
 	};
 }
@@ -204,6 +206,7 @@ static void begin(struct run *run, const struct scenario *scenario)
 		return;
 	run->engine = run_open_engine(run);
 	struct stream_config config = run_stream_config(run);
+	config.flush = scenario->flush && engine_durability(run->engine);
 	run->stream = stream_start(&config);
 }
 
@@ -289,6 +292,8 @@ enum verdict run_scenario(const struct options *options, struct control *control
 	begin(&run, scenario);
 	if (!run.failed)
 		scenario->run(&run);
+	if (scenario->flush && run.engine && engine_durability(run.engine))
+		run_note(&run, "each record was FLUSHed until it was %s", engine_durability(run.engine));
 	finish(&run, scenario);
 	say_how_far(&run);
 	verdict = run.failed ? VERDICT_FAIL : run.slow ? VERDICT_SLOW : VERDICT_PASS;

@@ -46,6 +46,8 @@ struct scenario {
 	unsigned int tail_quarters;
 	/* No stream: the scenario makes its own. */
 	bool bare;
+	/* A record is acknowledged when it is durable, if the engine can do that. */
+	bool flush;
 	double weight;			/* how long it takes, relative to the others */
 	void (*run)(struct run *run);
 };

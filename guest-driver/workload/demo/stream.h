@@ -36,6 +36,8 @@ struct stream_config {
 	void *source;			/* stream_source_bytes() of memory */
 	uint32_t depth;
 	uint64_t touch_unit;		/* bytes that a fault makes present at first: 4 KiB or 2 MiB */
+	bool loses;			/* answers, too: a write that was refused may be unanswered */
+	bool flush;			/* a record is acknowledged when it is durable */
 	uint64_t seed;
 };
 
