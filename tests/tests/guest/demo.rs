@@ -16,6 +16,9 @@ const SCENARIOS: [&str; 8] =
 
 const MODES: [&str; 3] = ["pasid", "odp", "pinned"];
 
+/// Modes with the writer on the other end of a wire: all scenarios but `kill` and `pinned`, behind all others.
+const OVER_WIRES: [&str; 2] = ["remote", "lossy"];
+
 /// A budget larger than any machine needs: the result must not depend on the machine's speed.
 const BUDGET: &str = "3600";
 
@@ -35,8 +38,9 @@ fn small_demo(cpus: &str, mapping: &str, more: &[&str], beside: impl FnOnce(&Run
     let ran: Vec<_> = summary.scenarios.iter().map(|ran| (&*ran.name, &*ran.mode)).collect();
     let in_modes = |name: &'static str| MODES.map(|mode| (name, mode));
     let planned: Vec<_> = SCENARIOS.into_iter().flat_map(in_modes).collect();
-    let planned: Vec<_> =
-        planned.into_iter().filter(|(name, mode)| *name != "pinned" || *mode == "pinned").collect();
+    let over_wires = SCENARIOS[..6].iter().flat_map(|name| OVER_WIRES.map(|mode| (*name, mode)));
+    let planned = planned.into_iter().filter(|(name, mode)| *name != "pinned" || *mode == "pinned");
+    let planned: Vec<_> = planned.chain(over_wires).collect();
     assert_eq!(ran, planned);
     for scenario in &summary.scenarios {
         assert_eq!((scenario.result, scenario.bytes_wrong), (RunResult::Pass, 0), "{scenario:#?}");
@@ -50,6 +54,9 @@ fn small_demo(cpus: &str, mapping: &str, more: &[&str], beside: impl FnOnce(&Run
         let faults = moves || scenario.name == "fsync";
         assert!(!faults || scenario.faults > 0, "{scenario:#?}");
     }
+    let [remote, lossy] = &summary.links[..] else { panic!("two links: {:#?}", summary.links) };
+    assert!(remote.sent > 0 && remote.lost == 0, "{remote:#?}");
+    assert!(lossy.lost > 0 && lossy.reordered > 0 && lossy.repeated > 0, "{lossy:#?}");
     assert_clean(&fs::read_to_string(latest.join("serial.log")).expect("a log"), &said);
     for file in ["report.html", "faults.csv", "trace.json"] {
         assert!(latest.join(file).is_file(), "no {file}");

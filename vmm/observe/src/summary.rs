@@ -28,9 +28,44 @@ pub struct RunSummary {
     pub scenarios: Vec<ScenarioSummary>,
     /// Lines of the guest's log that a healthy run does not have.
     pub guest_log: Vec<String>,
+    /// What became of the frames of each mode over a wire.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<LinkSummary>,
     /// What the recorder observed, kept and lost.
     #[serde(default)]
     pub observed: Observed,
+}
+
+/// The link of a mode, both directions and all scenarios together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkSummary {
+    /// The mode: `remote` or `lossy`.
+    pub mode: String,
+    /// What was to happen to frames, as `--wire` takes it; empty if nothing.
+    pub impairments: String,
+    /// Frames sent.
+    pub sent: u64,
+    /// Of these, lost.
+    pub lost: u64,
+    /// Of these, overtaken by others on purpose.
+    pub reordered: u64,
+    /// Packets of reliable connections that were sent again.
+    pub repeated: u64,
+    /// Times that a NIC sent again because no answer came.
+    pub timeouts: u64,
+}
+
+impl LinkSummary {
+    /// The counts in a line.
+    pub fn line(&self) -> String {
+        let Self { mode, sent, lost, reordered, repeated, timeouts, .. } = self;
+        let what =
+            if self.impairments.is_empty() { String::new() } else { format!(" ({})", self.impairments) };
+        format!(
+            "link of mode {mode}{what}: {sent} frames sent, {lost} lost, {reordered} reordered; \
+             {repeated} packets sent again, {timeouts} times after a timeout"
+        )
+    }
 }
 
 /// Configuration of a run.
@@ -78,7 +113,7 @@ pub struct ScenarioSummary {
     /// `steady`, `reflink-cow`, `exchange`, `punch`, `truncate`, `fsync`, `kill` or `pinned`.
     pub name: String,
     /// How the device translates: `pasid` (the IOMMU, with the process's page table), `odp` (the NIC's own table) or
-    /// `pinned`.
+    /// `pinned`; or `remote` or `lossy`: as `pasid`, and the writer is on the other end of a wire.
     pub mode: String,
     /// Size of the mappings: `4k` or `2m`.
     pub mapping: String,

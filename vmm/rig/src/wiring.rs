@@ -64,6 +64,8 @@ pub struct Wired {
     pub iommu: Arc<Iommu>,
     /// The first NIC, for its counters.
     pub nic: Arc<Nic>,
+    /// The other NICs, for theirs.
+    pub more_nics: Vec<Arc<Nic>>,
     /// The IOMMU's registers, as the guest reaches them.
     pub registers: Arc<dyn MmioDevice>,
     /// The NICs, as the guest reaches them.
@@ -117,8 +119,19 @@ pub fn devices(
         }
     }
     let Connected { iommu, nics, registers, functions, delayed } = connected;
-    let nic = nics.into_iter().next().context("a machine without a NIC")?;
-    Ok(Wired { iommu, nic, registers, functions, cables, stop: Some(stop), threads, _delayed: delayed })
+    let mut nics = nics.into_iter();
+    let nic = nics.next().context("a machine without a NIC")?;
+    Ok(Wired {
+        iommu,
+        nic,
+        more_nics: nics.collect(),
+        registers,
+        functions,
+        cables,
+        stop: Some(stop),
+        threads,
+        _delayed: delayed,
+    })
 }
 
 /// The Ethernet ports among the NICs.

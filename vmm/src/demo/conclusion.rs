@@ -38,6 +38,7 @@ pub(super) fn conclude(args: &DemoArgs, summary: &RunSummary, path: &Path) -> Re
         summary.seconds,
         summary.boot_seconds
     ));
+    summary.links.iter().for_each(|link| note(&link.line()));
     if let Some(machine) = summary.observed.machine {
         let guest = Some(summary.setup.guest_speed).filter(|speed| *speed != Speed::default());
         let guest = guest.map(|speed| format!("; in the guest {}", speed.line())).unwrap_or_default();

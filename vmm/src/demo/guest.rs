@@ -10,6 +10,7 @@ use refault_bus::sync::lock;
 
 use super::options::DemoArgs;
 use super::view::View;
+use super::wires;
 use crate::run::options::parse::Pmem;
 use crate::run::{Backend, Spec, Streams};
 use refault_guest::GuestImage;
@@ -26,6 +27,7 @@ pub(super) fn spec(args: &DemoArgs, image: GuestImage, backend: Backend) -> Spec
         command: args.command(),
         environment: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
         timeout: Some(args.hang_timeout()),
+        ethernet: wires::ports(args).has_ethernet(),
         ..Spec::default()
     }
 }

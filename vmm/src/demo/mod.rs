@@ -17,3 +17,4 @@ pub mod session;
 pub mod table;
 mod verdict;
 mod view;
+mod wires;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::builder::PossibleValuesParser;
+use refault_link::Impairments;
 
 use crate::run::options::device::NicArgs;
 use crate::run::options::host::HostArgs;
@@ -34,6 +35,10 @@ pub enum Mode {
     Odp,
     /// By pinned pages: the kernel refuses that for the file.
     Pinned,
+    /// As pasid, and the writer is another NIC on the other end of a wire.
+    Remote,
+    /// The same, over a wire that loses frames.
+    Lossy,
 }
 
 impl Mode {
@@ -43,6 +48,8 @@ impl Mode {
             Self::Pasid => "pasid",
             Self::Odp => "odp",
             Self::Pinned => "pinned",
+            Self::Remote => "remote",
+            Self::Lossy => "lossy",
         }
     }
 }
@@ -67,7 +74,8 @@ pub struct DemoArgs {
     /// Scenario to run [default: all]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(SCENARIOS))]
     pub scenario: Vec<String>,
-    /// How the device translates; if repeated, all of them are shown side by side [default: all]
+    /// How the device translates, and where the writer is; may be repeated [default: all; remote and lossy with one
+    /// size of mappings]
     #[arg(long, value_enum)]
     pub mode: Vec<Mode>,
     /// Size of the file's mappings
@@ -89,6 +97,9 @@ pub struct DemoArgs {
     /// Queue pairs that write at the same time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=16))]
     pub queue_pairs: u32,
+    /// What happens to frames on the wire of mode lossy, as `refault run --wire` takes it
+    #[arg(long, value_name = "SPEC", default_value = "loss=1%,reorder=0.5%,seed=1")]
+    pub wire: Impairments,
     /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -176,6 +187,9 @@ impl DemoArgs {
         option("--file-size", self.size.0.to_string());
         option("--qps", self.queue_pairs.to_string());
         option("--seed", self.seed.to_string());
+        for (name, pair) in super::wires::devices(self) {
+            option(name, pair);
+        }
         self.mode.iter().for_each(|mode| option("--mode", mode.name().into()));
         self.scenario.iter().for_each(|name| option("--scenario", name.clone()));
         words.into_iter().map(OsString::from).collect()

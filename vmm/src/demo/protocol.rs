@@ -13,7 +13,7 @@ pub struct Subject {
     /// The scenario's name.
     #[serde(deserialize_with = "shown")]
     pub scenario: String,
-    /// How the device translates: `pasid`, `odp` or `pinned`.
+    /// How the device translates, and where the writer is: `pasid`, `odp`, `pinned`, `remote` or `lossy`.
     #[serde(deserialize_with = "shown")]
     pub mode: String,
     /// Size of the file's mappings: `4k` or `2m`.

@@ -14,6 +14,7 @@ use super::model;
 use super::options::DemoArgs;
 use super::verdict::{GuestRun, correct_times, setup};
 use super::view::{View, live};
+use super::wires;
 use crate::run::options::series::SeriesArgs;
 use crate::run::stages::Stages;
 use crate::run::{Backend, RecordedRun};
@@ -22,6 +23,7 @@ use refault_hosts::{
     choice::Chosen,
     nested::{Nested, inside},
 };
+use refault_net::Side;
 use refault_observe::folder::{RunFolder, timestamp};
 use refault_observe::report;
 use refault_observe::report::verdicts::VerdictArgs;
@@ -112,6 +114,7 @@ fn model(args: &DemoArgs) -> Result<u8> {
         setup: RunSetup { file_bytes: board.file_bytes, timing: None, ..setup(args, model::KERNEL, board) },
         scenarios,
         guest_log: Vec::new(),
+        links: Vec::new(),
         observed: run.records.observed.clone(),
     };
     report::write(folder.path(), &run.records, &summary)?;
@@ -151,7 +154,10 @@ fn grants(args: &DemoArgs, folder: &Path) -> Option<Grants> {
 fn in_this_process(args: &DemoArgs, folder: &Path, live: bool, backend: Backend) -> Result<()> {
     let start = Instant::now();
     let timing = args.nic.timing()?;
-    let mut recorded = RecordedRun::new(IommuConfig::default(), args.nic.config(), timing);
+    let ports = wires::ports(args);
+    let (nic, more_nics) = ports.configs(&args.nic.config(), Side::First);
+    let mut recorded =
+        RecordedRun::new(IommuConfig::default(), nic, timing).with_ports(more_nics, ports.cables(None)?);
     let view = Arc::new(Mutex::new(View::new(recorded.record(), live)));
     let mut spec = spec(args, SeriesArgs::default().image()?, backend);
     spec.sandbox = grants(args, folder);
@@ -160,12 +166,14 @@ fn in_this_process(args: &DemoArgs, folder: &Path, live: bool, backend: Backend)
     }
     let finished = recorded.run(&spec, streams(folder, view.clone())?)?;
     let mut view = lock(&view);
+    let links = wires::links(args, finished.cables(), &finished.more_nics());
     // Before the records are taken: they add a line below the table.
     view.finish();
     let (end, records) = finished.take_records()?;
     let records = records.context("a run without devices")?.records;
     let (host, elapsed) = (spec.backend.name(), start.elapsed());
-    let summary = GuestRun { end, view: &view, records: &records, folder, host, elapsed }.summarize(args);
+    let summary =
+        GuestRun { end, view: &view, records: &records, folder, host, elapsed, links }.summarize(args);
     report::write(folder, &records, &summary)?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::board::{ScenarioBoard, ScenarioRow, ScenarioState};
+use super::options::Mode;
 use refault_observe::summary::RunResult;
 
 /// Minimum time between two drawings on a terminal.
@@ -17,13 +18,14 @@ pub struct ScenarioTable<W> {
     /// Lines to move up before the next drawing.
     drawn: usize,
     last: Option<Instant>,
-    begun: bool,
+    /// The table that was shown last, by its number: see [`tables`].
+    table: Option<usize>,
 }
 
 impl<W: Write> ScenarioTable<W> {
     /// Shows on `out`, redrawing in place if `live`.
     pub fn new(out: W, live: bool) -> Self {
-        Self { out, live, drawn: 0, last: None, begun: false }
+        Self { out, live, drawn: 0, last: None, table: None }
     }
 
     /// Shows a change of the board, or of one `row` of it.
@@ -60,22 +62,32 @@ impl<W: Write> ScenarioTable<W> {
     }
 
     fn draw(&mut self, board: &ScenarioBoard) -> io::Result<()> {
-        if board.rows.is_empty() {
-            return Ok(());
-        }
+        let tables = tables(board);
+        let has_begun = |rows: &&[ScenarioRow]| rows.iter().any(|row| row.state != ScenarioState::Waiting);
+        let current = tables.iter().rposition(has_begun).unwrap_or(0);
         self.rewind()?;
-        let modes = modes(board);
-        write!(self.out, "{}", header(&modes))?;
-        self.drawn = 2;
-        for line in lines(board) {
-            writeln!(self.out, "{}", cells(line, &modes))?;
-            self.drawn += 1;
+        for (number, rows) in tables.iter().enumerate().take(current + 1).skip(self.table.unwrap_or(0)) {
+            // The one before is complete now, and stays.
+            self.drawn = 0;
+            self.table = Some(number);
+            self.draw_rows(rows)?;
         }
         self.last = Some(Instant::now());
         self.out.flush()
     }
 
-    /// Back to the table's first line, and everything below it cleared.
+    fn draw_rows(&mut self, rows: &[ScenarioRow]) -> io::Result<()> {
+        let modes = modes(rows);
+        write!(self.out, "{}", header(&modes))?;
+        self.drawn = 2;
+        for line in lines(rows) {
+            writeln!(self.out, "{}", cells(line, &modes))?;
+            self.drawn += 1;
+        }
+        Ok(())
+    }
+
+    /// Back to the first line of the table that is drawn, and everything below it cleared.
     fn rewind(&mut self) -> io::Result<()> {
         if self.drawn > 0 {
             write!(self.out, "\x1b[{}A\x1b[J", self.drawn)?;
@@ -88,13 +100,17 @@ impl<W: Write> ScenarioTable<W> {
     fn line(&mut self, board: &ScenarioBoard, row: Option<&ScenarioRow>) -> io::Result<()> {
         let Some(row) = row else { return Ok(()) };
         let of_row = |line: &&[ScenarioRow]| line.iter().any(|other| other.subject == row.subject);
-        let Some(line) = lines(board).find(of_row) else { return Ok(()) };
+        let tables = tables(board);
+        let mut found = tables
+            .iter()
+            .enumerate()
+            .filter_map(|(number, rows)| Some((number, rows, lines(rows).find(of_row)?)));
+        let Some((number, rows, line)) = found.next() else { return Ok(()) };
         if !line.iter().all(|row| matches!(row.state, ScenarioState::Ended(_))) {
             return Ok(());
         }
-        let modes = modes(board);
-        if !self.begun {
-            self.begun = true;
+        let modes = modes(rows);
+        if self.table.replace(number) != Some(number) {
             write!(self.out, "{}", header(&modes))?;
         }
         writeln!(self.out, "{}", cells(line, &modes))?;
@@ -106,10 +122,19 @@ impl<W: Write> ScenarioTable<W> {
     }
 }
 
-/// The modes of a run, in the order of their first rows.
-fn modes(board: &ScenarioBoard) -> Vec<&str> {
+/// The rows of each table, in their order: modes over a wire have tables of their own, or the lines would be too long.
+fn tables(board: &ScenarioBoard) -> Vec<&[ScenarioRow]> {
+    board.rows.chunk_by(|a, b| is_over_wire(a) == is_over_wire(b)).collect()
+}
+
+fn is_over_wire(row: &ScenarioRow) -> bool {
+    [Mode::Remote, Mode::Lossy].iter().any(|mode| mode.name() == row.subject.mode)
+}
+
+/// The modes of a table, in the order of their first rows.
+fn modes(rows: &[ScenarioRow]) -> Vec<&str> {
     let mut modes: Vec<&str> = Vec::new();
-    for row in &board.rows {
+    for row in rows {
         if !modes.contains(&row.subject.mode.as_str()) {
             modes.push(&row.subject.mode);
         }
@@ -118,9 +143,9 @@ fn modes(board: &ScenarioBoard) -> Vec<&str> {
 }
 
 /// Rows shown side by side: one scenario with mappings of one size, in all its modes.
-fn lines(board: &ScenarioBoard) -> impl Iterator<Item = &[ScenarioRow]> {
+fn lines(rows: &[ScenarioRow]) -> impl Iterator<Item = &[ScenarioRow]> {
     let subject = |row: &ScenarioRow| (row.subject.scenario.clone(), row.subject.mapping.clone());
-    board.rows.chunk_by(move |a, b| subject(a) == subject(b))
+    rows.chunk_by(move |a, b| subject(a) == subject(b))
 }
 
 /// Whether a mode has the state as its only column: pinned memory, which is never written.
@@ -292,15 +317,44 @@ mod tests {
     }
 
     #[test]
+    fn modes_over_a_wire_have_a_table_of_their_own() {
+        let with_remote = |board: &mut ScenarioBoard| {
+            let mut row = board.rows[0].clone();
+            row.subject.mode = "remote".into();
+            board.rows.push(row);
+        };
+        let end = |board: &mut ScenarioBoard, table: &mut ScenarioTable<&mut Vec<u8>>| {
+            for index in 0..board.rows.len() {
+                board.rows[index].state = ScenarioState::Ended(RunResult::Pass);
+                table.show(board, Some(&board.rows[index])).unwrap();
+            }
+            table.finish(board).unwrap();
+        };
+        let text = shown(false, |board, table| {
+            with_remote(board);
+            end(board, table);
+        });
+        assert_eq!(text.lines().count(), 3 + 1 + 3, "{text}");
+        assert!(text.lines().nth(4).unwrap().trim() == "| remote", "{text}");
+        let text = shown(true, |board, table| {
+            with_remote(board);
+            end(board, table);
+        });
+        let last = text.rsplit("\x1b[J").next().unwrap();
+        assert!(last.contains("| remote") && !last.contains("| pasid"), "the first table stays: {text:?}");
+        assert!(last.lines().count() == 3, "{last}");
+    }
+
+    #[test]
     fn columns_stay_in_line() {
         let mut board = board();
         board.rows[0].state = ScenarioState::Running;
         board.rows[0].counters.bytes_verified = 900 << 20;
         board.rows[0].faults.fault_ns.p50 = 9_999_999_999;
-        let modes = modes(&board);
+        let modes = modes(&board.rows);
         let header = header(&modes);
         let below = header.lines().nth(1).unwrap();
-        for line in lines(&board) {
+        for line in lines(&board.rows) {
             assert_eq!(cells(line, &modes).len(), below.len());
         }
         assert!(below.len() <= 132, "it fits a wide terminal");

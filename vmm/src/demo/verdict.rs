@@ -15,7 +15,7 @@ use crate::run::{RunEnd, guest_log};
 use refault_observe::folder::timestamp;
 use refault_observe::report::{self, names};
 use refault_observe::save::save_atomically;
-use refault_observe::summary::{RunResult, RunSetup, RunSummary, ScenarioSummary};
+use refault_observe::summary::{LinkSummary, RunResult, RunSetup, RunSummary, ScenarioSummary};
 use refault_observe::trace::Records;
 use refault_os::command_line;
 
@@ -30,12 +30,14 @@ pub(super) struct GuestRun<'a> {
     pub(super) host: &'static str,
     /// From before the guest's start to after its end.
     pub(super) elapsed: Duration,
+    /// What became of the frames of modes over wires.
+    pub(super) links: Vec<LinkSummary>,
 }
 
 impl GuestRun<'_> {
     /// Judges the scenarios and the run.
     pub(super) fn summarize(self, args: &DemoArgs) -> RunSummary {
-        let Self { end, view, records, folder, host, elapsed } = self;
+        let Self { end, view, records, folder, host, elapsed, links } = self;
         let board = &view.board;
         let log = fs::read(folder.join(names::SERIAL)).unwrap_or_default();
         let guest_log = guest_log::findings(&String::from_utf8_lossy(&log));
@@ -63,6 +65,7 @@ impl GuestRun<'_> {
             setup: setup(args, host, board),
             scenarios,
             guest_log,
+            links,
             observed: records.observed.clone(),
         }
     }

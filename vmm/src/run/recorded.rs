@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use refault_bus::probe::{NoProbe, Probe};
 use refault_iommu::{Iommu, IommuConfig};
-use refault_nic::{Nic, NicConfig};
+use refault_nic::{Nic, NicConfig, NicStats};
 
 use super::device_records::DeviceRecords;
 use super::lifecycle::run;
@@ -42,6 +42,7 @@ pub(crate) struct FinishedRun {
     timing: Option<NamedTiming>,
     time: TimeBase,
     devices: Option<(Arc<Nic>, Arc<Iommu>)>,
+    more_nics: Vec<Arc<Nic>>,
     cables: Vec<CableCounters>,
     _scratch: Option<Scratch>,
 }
@@ -105,6 +106,7 @@ impl RecordedRun {
             wired.cables.end();
         }
         let cables = wired.as_ref().map(|wired| wired.cables.counters()).unwrap_or_default();
+        let more_nics = wired.as_ref().map(|wired| wired.more_nics.clone()).unwrap_or_default();
         // Ends the NIC's threads, before the records are taken.
         let devices = wired.map(|wired: Wired| (wired.nic.clone(), wired.iommu.clone()));
         Ok(FinishedRun {
@@ -114,6 +116,7 @@ impl RecordedRun {
             timing,
             time: spec.backend.time(),
             devices,
+            more_nics,
             cables,
             _scratch: scratch,
         })
@@ -124,6 +127,11 @@ impl FinishedRun {
     /// What has passed the links.
     pub(crate) fn cables(&self) -> &[CableCounters] {
         &self.cables
+    }
+
+    /// Counters of the NICs behind the first one.
+    pub(crate) fn more_nics(&self) -> Vec<NicStats> {
+        self.more_nics.iter().map(|nic| nic.stats()).collect()
     }
 
     /// How the guest ended, and the records of its devices' faults, if they were recorded.

@@ -96,6 +96,7 @@ impl Synthetic {
             },
             scenarios,
             guest_log: Vec::new(),
+            links: Vec::new(),
             observed: self.recorder.observed(),
         }
     }

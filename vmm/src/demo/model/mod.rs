@@ -63,7 +63,8 @@ pub(super) fn run(args: &DemoArgs, live: bool) -> Result<ModelRun> {
     let subjects = subjects(args);
     ensure!(
         !subjects.is_empty(),
-        "this mode has no such scenario: the model maps pages of 4 KiB, and pinned is a mode of its own"
+        "this mode has no such scenario: the model maps pages of 4 KiB, pinned is a mode of its own, and there is no wire \
+         for remote and lossy"
     );
     view.show(
         DemoEvent::Plan {

@@ -91,6 +91,19 @@ impl FromStr for WireSpec {
 }
 
 impl PortArgs {
+    /// The usual NIC, and behind it two RoCE ports for each of `links`, to whose frames that happens.
+    pub fn with_links(links: impl IntoIterator<Item = Impairments>) -> Self {
+        let mut ports = Self { kinds: vec![Kind::Ib], ..Self::default() };
+        for impairments in links {
+            for _ in 0..2 {
+                let sender = Some(ports.kinds.len());
+                ports.wires.push(WireSpec { sender, impairments: impairments.clone() });
+                ports.kinds.push(Kind::Roce);
+            }
+        }
+        ports
+    }
+
     /// Checks what the options mean together.
     ///
     /// # Errors

@@ -35,10 +35,12 @@ pub(super) fn setup(summary: &RunSummary) -> String {
     ];
     let machine = summary.observed.machine.map(|speed| ("this machine's speed", speed.line()));
     let slowed = setup.timing.as_deref().map(|timing| ("device timing", slowed(timing)));
+    let links: Vec<_> = summary.links.iter().map(|link| ("wire", Text(&link.line()).to_string())).collect();
     let rows: String = rows
         .iter()
         .chain(&machine)
         .chain(&slowed)
+        .chain(&links)
         .map(|(name, value)| format!("<dt>{name}</dt><dd>{value}</dd>"))
         .collect();
     format!("<dl>{rows}</dl>\n")

@@ -19,7 +19,7 @@ const ABOUT: [(&str, &str); 8] = [
     ),
     (
         "fsync",
-        "an fsync loop: each write-protects the pages, so the filesystem is notified of every page that is written again",
+        "an fsync loop: each write-protects the pages, so the filesystem is notified of every page that is written again; over a wire the writer makes each record durable by an RDMA FLUSH, too",
     ),
     ("kill", "the process is killed with faults in flight; everything it held must be released"),
     ("pinned", "plain registration: refused for the DAX file by the kernel, works for anonymous memory"),
@@ -31,7 +31,7 @@ pub(super) fn table(summary: &RunSummary) -> String {
         ("scenario", ""),
         (
             "mode",
-            "what translates: the IOMMU (pasid), the NIC's own table (odp), or neither, because the pages would be pinned (pinned); and the size of the mappings in the process's page table",
+            "what translates: the IOMMU (pasid), the NIC's own table (odp), or neither, because the pages would be pinned (pinned); remote and lossy are as pasid, and the writer is another NIC over a wire, lossy's with losses; and the size of the mappings in the process's page table",
         ),
         ("result", ""),
         ("writes", "acknowledged RDMA WRITEs"),
