@@ -153,7 +153,10 @@ impl PortArgs {
         self.uplink_wait
     }
 
-    /// Whether a nested machine, which has a network of its own, cannot serve these options.
+    /// Checks what a nested machine, which has a network of its own, cannot serve.
+    ///
+    /// # Errors
+    /// There is an uplink.
     pub fn check_nested(&self) -> Result<()> {
         ensure!(
             self.uplink.is_none(),
