@@ -76,6 +76,10 @@ impl Turn<'_, '_> {
     /// A datagram: before its payload go 40 bytes, an IPv6 header or, in the last 20, an IPv4 header (annex A17.4.5.1).
     fn receive_packet(&mut self, frame: &Frame) -> Result<bool, ReceiverMiss> {
         let Ok(received) = frame::parse_unsealed(&frame.bytes) else { return Ok(false) };
+        if received.packet.dest_qpn != self.requester.setup.wire_qpn() {
+            // It was for the slot's queue pair before.
+            return Ok(false);
+        }
         let (envelope, packet) = (&received.envelope, &received.packet);
         let by_ipv4 = matches!(envelope.addresses, Addresses::V4 { .. });
         let start = IP_START + if envelope.vlan.is_some() { TAG } else { 0 };

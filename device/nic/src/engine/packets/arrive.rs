@@ -33,7 +33,9 @@ impl Turn<'_, '_> {
         // Whatever it is, so that a turn ends though more come all the time.
         self.budget.spend(0);
         let Ok(received) = frame::parse_unsealed(&arrived.bytes) else { return DONE };
-        if !self.is_from_peer(arrived.source, &received.envelope) {
+        // It may have been for the slot's queue pair before.
+        let is_own = received.packet.dest_qpn == self.qp.qpn();
+        if !is_own || !self.is_from_peer(arrived.source, &received.envelope) {
             return DONE;
         }
         if received.packet.opcode.is_response() {
