@@ -85,8 +85,8 @@ class Side:
         self.srq = SRQ(end.pd, SrqInitAttr(SrqAttr(max_wr=16))) if shared else None
         cap = QPCap(max_send_wr=64, max_recv_wr=16, max_inline_data=INLINE)
         ops = DATAGRAM if transport == e.IBV_QPT_UD else CONNECTED
-        init = QPInitAttrEx(qp_type=transport, scq=self.cq, rcq=self.cq, pd=end.pd, cap=cap, srq=self.srq, send_ops_flags=ops,
-                            comp_mask=e.IBV_QP_INIT_ATTR_PD | e.IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
+        init = QPInitAttrEx(qp_type=transport, scq=self.cq, rcq=self.cq, pd=end.pd, cap=cap, srq=self.srq,
+                            send_ops_flags=ops, comp_mask=e.IBV_QP_INIT_ATTR_PD | e.IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
         self.qp = QPEx(end.context, init)
         # Shared, so that pages which were taken away keep what they hold.
         self.mapping = mmap.mmap(-1, BYTES)

@@ -126,14 +126,14 @@ ATOMICS = [compare_swap, fetch_add, atomic_write]
 VERBS = [*MESSAGES, send_inline, write_inline, *ATOMICS]
 
 
-def flushes(sender, receiver, persistent=False):
-    """WRITE and FLUSH, posted together. Returns how many."""
-    placement = e.IBV_FLUSH_GLOBAL | (e.IBV_FLUSH_PERSISTENT if persistent else 0)
+def flushes(sender, receiver):
+    """WRITE and FLUSH to global visibility, posted together. Returns how many."""
     key, at, size = receiver.region.rkey, receiver.target, 5000
     for level in [e.IBV_FLUSH_RANGE, e.IBV_FLUSH_MR]:
         def post(_):
             sender.post(lambda qp: qp.wr_rdma_write(key, at), size)
-            sender.post(lambda qp: qp.wr_flush(key, at, size if level == e.IBV_FLUSH_RANGE else 0, placement, level), 0)
+            length = size if level == e.IBV_FLUSH_RANGE else 0
+            sender.post(lambda qp: qp.wr_flush(key, at, length, e.IBV_FLUSH_GLOBAL, level), 0)
             sender.completion()
             sender.completion()
         moved(sender, receiver, size, post)
