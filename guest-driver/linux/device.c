@@ -18,10 +18,12 @@ static const struct ib_device_ops refault_infiniband_ops = {
 
 static const struct ib_device_ops refault_roce_ops = {
 	.add_gid = refault_add_gid,
+	.alloc_hw_port_stats = refault_alloc_hw_port_stats,
 	.alloc_mr = refault_alloc_mr,
 	.create_ah = refault_create_ah,
 	.del_gid = refault_del_gid,
 	.get_dma_mr = refault_get_dma_mr,
+	.get_hw_stats = refault_get_hw_stats,
 	.get_link_layer = refault_roce_get_link_layer,
 	.get_port_immutable = refault_roce_get_port_immutable,
 	.map_mr_sg = refault_map_mr_sg,

@@ -563,6 +563,12 @@ enum rdma_link_layer refault_roce_get_link_layer(struct ib_device *ibdev,
 void refault_port_watch(struct refault_dev *dev);
 void refault_port_unwatch(struct refault_dev *dev);
 
+/* counters.c */
+struct rdma_hw_stats *refault_alloc_hw_port_stats(struct ib_device *ibdev,
+						  u32 port);
+int refault_get_hw_stats(struct ib_device *ibdev, struct rdma_hw_stats *stats,
+			 u32 port, int index);
+
 /* netdev.c */
 int refault_netdev_register(struct refault_dev *dev);
 void refault_netdev_unregister(struct refault_dev *dev);

@@ -50,6 +50,11 @@ pub(crate) struct FrameCounters {
     pub(crate) sent_bytes: AtomicU64,
     pub(crate) received: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
+    /// Packets of RoCE among them.
+    pub(crate) packets_sent: AtomicU64,
+    pub(crate) packet_bytes_sent: AtomicU64,
+    pub(crate) packets_received: AtomicU64,
+    pub(crate) packet_bytes_received: AtomicU64,
     /// Sent without a wire, a signal, or an address.
     pub(crate) unsent: AtomicU64,
     /// For another MAC address, or nothing takes such frames.
@@ -75,6 +80,10 @@ impl FrameCounters {
             sent_bytes: read(&self.sent_bytes),
             received: read(&self.received),
             received_bytes: read(&self.received_bytes),
+            packets_sent: read(&self.packets_sent),
+            packet_bytes_sent: read(&self.packet_bytes_sent),
+            packets_received: read(&self.packets_received),
+            packet_bytes_received: read(&self.packet_bytes_received),
             unsent: read(&self.unsent),
             unwanted: read(&self.unwanted),
             malformed: read(&self.malformed),
@@ -92,6 +101,16 @@ impl FrameCounters {
     pub(crate) fn count_received(&self, bytes: usize) {
         Self::count(&self.received);
         self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_packet_sent(&self, bytes: usize) {
+        Self::count(&self.packets_sent);
+        self.packet_bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_packet_received(&self, bytes: usize) {
+        Self::count(&self.packets_received);
+        self.packet_bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 

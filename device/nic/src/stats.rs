@@ -74,6 +74,16 @@ pub struct NicStats {
     pub requests_dropped_on_fault: u64,
     /// RNR delays that the responder ended because its page was there.
     pub rnr_resumes: u64,
+    /// Requests that came again to responders in packets.
+    pub duplicate_requests: u64,
+    /// Requests that came before one that was missing.
+    pub out_of_sequence: u64,
+    /// NAKs for a lost packet that requesters heeded.
+    pub sequence_naks: u64,
+    /// Requests that failed because no retry was answered.
+    pub retries_exceeded: u64,
+    /// Requests that failed because the receiver was never ready.
+    pub rnr_retries_exceeded: u64,
     /// Most bytes that were kept at one time for pages of responders.
     pub held_bytes_peak: u64,
     /// Frames of an Ethernet port.
@@ -91,6 +101,14 @@ pub struct FrameStats {
     pub received: u64,
     /// Bytes of these.
     pub received_bytes: u64,
+    /// Packets of RoCE among those sent, also to the port itself.
+    pub packets_sent: u64,
+    /// Bytes of these.
+    pub packet_bytes_sent: u64,
+    /// Packets of RoCE, well formed, among those that arrived.
+    pub packets_received: u64,
+    /// Bytes of these.
+    pub packet_bytes_received: u64,
     /// Not sent: there was no signal, or no GID to send from.
     pub unsent: u64,
     /// Dropped: to another MAC address, or there is nothing that takes such frames.
@@ -127,6 +145,11 @@ pub(crate) struct ShardStats {
     pub(crate) rnr_naks: u64,
     pub(crate) requests_dropped_on_fault: u64,
     pub(crate) rnr_resumes: u64,
+    pub(crate) duplicate_requests: u64,
+    pub(crate) out_of_sequence: u64,
+    pub(crate) sequence_naks: u64,
+    pub(crate) retries_exceeded: u64,
+    pub(crate) rnr_retries_exceeded: u64,
 }
 
 impl NicStats {
@@ -151,5 +174,10 @@ impl NicStats {
         self.rnr_naks += shard.rnr_naks;
         self.requests_dropped_on_fault += shard.requests_dropped_on_fault;
         self.rnr_resumes += shard.rnr_resumes;
+        self.duplicate_requests += shard.duplicate_requests;
+        self.out_of_sequence += shard.out_of_sequence;
+        self.sequence_naks += shard.sequence_naks;
+        self.retries_exceeded += shard.retries_exceeded;
+        self.rnr_retries_exceeded += shard.rnr_retries_exceeded;
     }
 }

@@ -61,6 +61,8 @@ codes! { OPCODES, "Command opcodes (request body -> response body)":
         CMD_SET_GID = 0x70;
         /// SetPort -> nothing. Ethernet ports only.
         CMD_SET_PORT = 0x71;
+        /// Nothing -> PortCounters. Ethernet ports only.
+        CMD_QUERY_COUNTERS = 0x72;
         /// Lane 1. ObjectId (the key) -> nothing. Accesses fail from now on with CAUSE_REVOKED.
         CMD_REVOKE_MR = 0x80;
         /// Lane 1. ObjectId of a context -> nothing. All its queue pairs go to ERR, its PASID is not used any more.
@@ -293,6 +295,40 @@ layouts! { COMMAND_LAYOUTS:
         pub flags: u32,
         /// Event queue of EVENT_PORT.
         pub eqn: u32,
+    }
+
+    /// What an Ethernet port and the queue pairs behind it counted since the device was made. A reset clears none.
+    pub struct PortCounters[120] {
+        /// Packets of RoCE sent.
+        pub sent_packets: u64,
+        /// Packets of RoCE that arrived, well formed.
+        pub received_packets: u64,
+        /// Bytes of the frames of those sent.
+        pub sent_bytes: u64,
+        /// Bytes of the frames of those that arrived.
+        pub received_bytes: u64,
+        /// Requests that came again.
+        pub duplicate_requests: u64,
+        /// Requests that came before one that was missing.
+        pub out_of_sequence: u64,
+        /// RNR NAKs that requesters heeded.
+        pub rnr_naks_received: u64,
+        /// RNR NAKs that responders sent.
+        pub rnr_naks_sent: u64,
+        /// NAKs for a lost packet that requesters heeded.
+        pub sequence_naks_received: u64,
+        /// Requests that failed with WC_RETRY_EXC_ERR.
+        pub retries_exceeded: u64,
+        /// Requests that failed with WC_RNR_RETRY_EXC_ERR.
+        pub rnr_retries_exceeded: u64,
+        /// Frames dropped for their ICRC.
+        pub bad_icrc: u64,
+        /// Frames dropped because they were malformed, or nothing takes them.
+        pub dropped: u64,
+        /// Frames dropped for want of room, or of a receive request.
+        pub overflow: u64,
+        /// Messages dropped because a page was missing.
+        pub fault_dropped: u64,
     }
 
     /// Creates an event queue.

@@ -184,6 +184,7 @@
 #define REFAULT_CMD_QUERY_SRQ 0x63U /* ObjectId -> SrqState. */
 #define REFAULT_CMD_SET_GID 0x70U /* SetGid -> nothing. Ethernet ports only. */
 #define REFAULT_CMD_SET_PORT 0x71U /* SetPort -> nothing. Ethernet ports only. */
+#define REFAULT_CMD_QUERY_COUNTERS 0x72U /* Nothing -> PortCounters. Ethernet ports only. */
 #define REFAULT_CMD_REVOKE_MR 0x80U /* Lane 1. ObjectId (the key) -> nothing. Accesses fail from now on with CAUSE_REVOKED. */
 #define REFAULT_CMD_STOP_CONTEXT 0x81U /* Lane 1. ObjectId of a context -> nothing. All its queue pairs go to ERR, its PASID is not used any more. */
 #define REFAULT_CMD_INVALIDATE_MR 0x82U /* Lane 1. InvalidateMr -> nothing. Drops the cached range; once answered, no access that used it is in flight. */
@@ -449,6 +450,26 @@ struct refault_set_port {
 	__le32 eqn; /* Event queue of EVENT_PORT. */
 };
 _Static_assert(sizeof(struct refault_set_port) == 16, "refault_set_port");
+
+/* What an Ethernet port and the queue pairs behind it counted since the device was made. A reset clears none. */
+struct refault_port_counters {
+	__le64 sent_packets; /* Packets of RoCE sent. */
+	__le64 received_packets; /* Packets of RoCE that arrived, well formed. */
+	__le64 sent_bytes; /* Bytes of the frames of those sent. */
+	__le64 received_bytes; /* Bytes of the frames of those that arrived. */
+	__le64 duplicate_requests; /* Requests that came again. */
+	__le64 out_of_sequence; /* Requests that came before one that was missing. */
+	__le64 rnr_naks_received; /* RNR NAKs that requesters heeded. */
+	__le64 rnr_naks_sent; /* RNR NAKs that responders sent. */
+	__le64 sequence_naks_received; /* NAKs for a lost packet that requesters heeded. */
+	__le64 retries_exceeded; /* Requests that failed with WC_RETRY_EXC_ERR. */
+	__le64 rnr_retries_exceeded; /* Requests that failed with WC_RNR_RETRY_EXC_ERR. */
+	__le64 bad_icrc; /* Frames dropped for their ICRC. */
+	__le64 dropped; /* Frames dropped because they were malformed, or nothing takes them. */
+	__le64 overflow; /* Frames dropped for want of room, or of a receive request. */
+	__le64 fault_dropped; /* Messages dropped because a page was missing. */
+};
+_Static_assert(sizeof(struct refault_port_counters) == 120, "refault_port_counters");
 
 /* Creates an event queue. */
 struct refault_create_eq {

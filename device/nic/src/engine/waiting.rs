@@ -104,6 +104,7 @@ impl Turn<'_, '_> {
             return PARKED;
         };
         if self.requester.transport_retries > self.requester.attributes.retry_count {
+            self.port.shard().stats.retries_exceeded += 1;
             self.complete_request(WC_RETRY_EXC_ERR, None);
             return ControlFlow::Continue(());
         }
@@ -118,6 +119,7 @@ impl Turn<'_, '_> {
     pub(super) fn wait_for_receive(&mut self, code: u8) -> ControlFlow<Leave> {
         if let Some(limit) = self.requester.attributes.rnr_retry_limit() {
             if self.requester.rnr_retries >= limit {
+                self.port.shard().stats.rnr_retries_exceeded += 1;
                 self.complete_request(WC_RNR_RETRY_EXC_ERR, None);
                 return ControlFlow::Continue(());
             }

@@ -14,9 +14,10 @@ use refault_abi::codes::{
     QPS_RTR, QPS_RTS, QPT_ETHERNET, QPT_GSI, QPT_RC, QPT_UD, QpKind, WC_RETRY_EXC_ERR, WC_SUCCESS,
 };
 use refault_abi::command::{
-    CAP_ETHERNET, CAP_ROCE, CMD_CREATE_QP, CMD_QUERY_DEVICE, CMD_SET_GID, CMD_SET_PORT, CreateQp, DeviceCaps,
-    GID_NO_VLAN, ModifyQp, ObjectId, PORT_PROMISCUOUS, PORT_UP, QP_ATTR_PKEY, QP_ATTR_PORT, QP_ATTR_QKEY,
-    QP_ATTR_SQ_PSN, QP_ATTR_STATE, STATUS_BAD_OPCODE, STATUS_BAD_PARAMETER, STATUS_BUSY, SetGid, SetPort,
+    CAP_ETHERNET, CAP_ROCE, CMD_CREATE_QP, CMD_QUERY_COUNTERS, CMD_QUERY_DEVICE, CMD_SET_GID, CMD_SET_PORT,
+    CreateQp, DeviceCaps, GID_NO_VLAN, ModifyQp, ObjectId, PORT_PROMISCUOUS, PORT_UP, PortCounters,
+    QP_ATTR_PKEY, QP_ATTR_PORT, QP_ATTR_QKEY, QP_ATTR_SQ_PSN, QP_ATTR_STATE, STATUS_BAD_OPCODE,
+    STATUS_BAD_PARAMETER, STATUS_BUSY, SetGid, SetPort,
 };
 use refault_abi::event::{EVENT_PORT, PORT_EVENT_DOWN, PORT_EVENT_UP};
 use refault_abi::queue::{CQE_GRH, CQE_IPV4, CQE_RECEIVE, CQE_VLAN, SqWqe};
@@ -110,6 +111,10 @@ impl Station {
     fn set_port(&self, flags: u32) {
         let eqn = self.pair.eq.eqn;
         self.set(CMD_SET_PORT, &SetPort { mac: self.mac, reserved0: 0, flags, eqn }).unwrap();
+    }
+
+    fn counters(&self) -> PortCounters {
+        self.pair.bench.command(CMD_QUERY_COUNTERS, &[0u8; 8]).unwrap()
     }
 
     fn frames(&self) -> FrameStats {
@@ -572,6 +577,55 @@ fn without_an_answer_a_connection_ends_and_frames_for_it_are_dropped() {
     frame::begin(&mut bytes, &envelope, &packet, 0).unwrap();
     one.pair.bench.nic.receive(EthernetFrame { bytes, sealed: false });
     assert_eq!(one.frames().unexpected, 1);
+    let counters = one.counters();
+    assert_eq!((counters.retries_exceeded, counters.dropped), (1, 1));
+    assert_eq!((counters.received_packets, counters.sent_packets), (1, one.frames().sent));
+}
+
+#[test]
+fn the_port_counts_what_goes_wrong_on_the_way() {
+    let (mut one, mut two) = connected();
+    let write = one.pair.write(1, 3000, two.pair.to, two.pair.rkey);
+    one.pair.a.send(&one.pair.bench, &write);
+    // The first packet is lost, once: the next one makes a gap.
+    let mut losses = 1;
+    settle_with([&one, &two], |frame| {
+        let lost = std::mem::take(&mut losses) > 0;
+        Some(frame).filter(|_| !lost)
+    });
+    one.pair.cq_a.expect(&one.pair.bench, WC_SUCCESS);
+    let (sender, receiver) = (one.counters(), two.counters());
+    assert_eq!(sender.sequence_naks_received, 1);
+    assert!(receiver.out_of_sequence >= 1, "{receiver:?}");
+    assert_eq!(
+        (receiver.received_packets, receiver.sent_packets),
+        (sender.sent_packets - 1, sender.received_packets)
+    );
+    assert_eq!((receiver.received_bytes, sender.received_bytes > 0), (two.frames().received_bytes, true));
+    let send = request(OP_SEND, 2, &[one.pair.source(0, 10)]);
+    one.pair.a.send(&one.pair.bench, &send);
+    let mut last = None;
+    settle_with([&one, &two], |frame| {
+        if frame.bytes[..6] == mac(2) {
+            last = Some(frame.clone());
+        }
+        Some(frame)
+    });
+    // There was no receive request.
+    assert_eq!((one.counters().rnr_naks_received, two.counters().rnr_naks_sent), (1, 1));
+    two.pair.a.receive(&two.pair.bench, 5, &[sge(two.pair.to, 100, two.pair.rkey)]);
+    one.pair.bench.advance(700_000_000);
+    settle([&one, &two]);
+    one.pair.cq_a.expect(&one.pair.bench, WC_SUCCESS);
+    // The request comes again after it was executed, and a frame that nothing takes.
+    two.pair.bench.nic.receive(last.unwrap());
+    two.pair.bench.nic.receive(EthernetFrame { bytes: vec![0xff; 60], sealed: true });
+    settle([&one, &two]);
+    assert_eq!((two.counters().duplicate_requests, two.counters().dropped), (1, 1));
+    // An InfiniBand port has none.
+    let pair = Pair::new();
+    let none = pair.bench.command::<_, PortCounters>(CMD_QUERY_COUNTERS, &[0u8; 8]);
+    assert_eq!(none.unwrap_err(), STATUS_BAD_OPCODE);
 }
 
 #[test]

@@ -40,6 +40,7 @@ impl Engine {
                 if frame.sealed { frame::parse(&frame.bytes) } else { frame::parse_unsealed(&frame.bytes) };
             match parsed {
                 Ok(received) => {
+                    counters.count_packet_received(frame.bytes.len());
                     let taker = self.taker(port, &received);
                     return match taker {
                         Some(qp) => self.keep_frame(port, qp, frame.bytes),

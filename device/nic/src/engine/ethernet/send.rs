@@ -82,15 +82,21 @@ impl Handover<'_, '_> {
 impl Engine {
     /// Sends a packet: by the wire, or back to the port itself. Returns whether it may arrive.
     pub(in crate::engine) fn emit(&self, ethernet: &EthernetPort, frame: EthernetFrame) -> bool {
+        let length = frame.bytes.len();
         let dest = frame.bytes.first_chunk().copied().unwrap_or(NOWHERE);
         if dest == NOWHERE {
             FrameCounters::count(&ethernet.counters.unsent);
             return false;
         }
         if !ethernet.has_mac(dest) {
-            return ethernet.send(frame);
+            let sent = ethernet.send(frame);
+            if sent {
+                ethernet.counters.count_packet_sent(length);
+            }
+            return sent;
         }
-        ethernet.counters.count_sent(frame.bytes.len());
+        ethernet.counters.count_sent(length);
+        ethernet.counters.count_packet_sent(length);
         self.frame_arrived(frame);
         true
     }

@@ -63,12 +63,16 @@ impl Turn<'_, '_> {
         let Some(requester) = &mut connection.requester else { return DONE };
         let before = requester.counters();
         let heard = requester.receive(packet, payload.len(), now_ns);
-        let waits = requester.counters().not_ready - before.not_ready;
-        let resumes = requester.counters().resumed - before.resumed;
+        let after = requester.counters();
+        let waits = after.not_ready - before.not_ready;
+        let resumes = after.resumed - before.resumed;
         connection.refused_for = connection.refused_for.or(cause);
-        if !requester.has_failed() {
-            self.port.shard().stats.rnr_waits += waits;
-            self.port.shard().stats.rnr_resumes += resumes;
+        let has_failed = requester.has_failed();
+        let stats = &mut self.port.shard().stats;
+        stats.sequence_naks += after.sequence_errors - before.sequence_errors;
+        if !has_failed {
+            stats.rnr_waits += waits;
+            stats.rnr_resumes += resumes;
         }
         // A response stands for what was sent before its request, too.
         self.complete_finished();
@@ -132,6 +136,9 @@ impl Turn<'_, '_> {
                 break;
             };
             let cause = connection.refused_for.filter(|_| result.is_err());
+            let stats = &mut self.port.shard().stats;
+            stats.retries_exceeded += u64::from(result == Err(Failure::RetriesExceeded));
+            stats.rnr_retries_exceeded += u64::from(result == Err(Failure::NotReadyRetriesExceeded));
             self.complete_posted(&posted, result.map_or_else(status, |()| WC_SUCCESS), cause);
         }
         self.fail_unreachable();

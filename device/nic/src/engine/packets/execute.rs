@@ -26,13 +26,20 @@ impl Turn<'_, '_> {
         let Ok(received) = frame::parse_unsealed(&frame.bytes) else { return DONE };
         let qp = self.qp;
         let Some(connection) = self.connection() else { return NOTHING };
-        let arrived = match connection.responder.receive(&received.packet, received.payload.len()) {
+        let before = connection.responder.counters();
+        let arrival = connection.responder.receive(&received.packet, received.payload.len());
+        let after = connection.responder.counters();
+        let stats = &mut self.port.shard().stats;
+        stats.duplicate_requests += after.duplicates - before.duplicates;
+        stats.out_of_sequence += after.out_of_sequence - before.out_of_sequence;
+        let arrived = match arrival {
             Arrival::Execute(arrived) => arrived,
             Arrival::OutOfSequence | Arrival::Ignored => {
                 self.budget.spend(0);
                 return DONE;
             }
             Arrival::Invalid => {
+                let Some(connection) = self.connection() else { return NOTHING };
                 connection.refusal = Some(UNSUPPORTED);
                 return DONE;
             }

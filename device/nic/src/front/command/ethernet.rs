@@ -3,14 +3,15 @@
 use core::net::Ipv6Addr;
 
 use refault_abi::command::{
-    CAP_ETHERNET, CAP_ROCE, DeviceCaps, GID_NO_VLAN, PORT_PROMISCUOUS, PORT_UP, SetGid, SetPort,
+    CAP_ETHERNET, CAP_ROCE, DeviceCaps, GID_NO_VLAN, PORT_PROMISCUOUS, PORT_UP, PortCounters, SetGid, SetPort,
 };
 
 use super::GIDS;
 use super::objects::Objects;
-use super::reply::{DONE, Refused, Reply};
+use super::reply::{DONE, Refused, Reply, reply};
 use crate::ethernet::{self, EthernetPort, Gid, MAX_FRAME, PortSetting};
 use crate::front::Front;
+use crate::stats::NicStats;
 
 /// VLANs are numbered below this.
 const VLANS: u16 = 4095;
@@ -40,6 +41,29 @@ impl Front {
             eqn: command.eqn,
         });
         DONE
+    }
+
+    pub(super) fn query_counters(&self) -> Reply {
+        let frames = self.ethernet()?.counters.stats();
+        let mut stats = NicStats::default();
+        self.engine.memory.add_stats(&mut stats);
+        reply(&PortCounters {
+            sent_packets: frames.packets_sent,
+            received_packets: frames.packets_received,
+            sent_bytes: frames.packet_bytes_sent,
+            received_bytes: frames.packet_bytes_received,
+            duplicate_requests: stats.duplicate_requests,
+            out_of_sequence: stats.out_of_sequence,
+            rnr_naks_received: stats.rnr_waits + stats.rnr_retries_exceeded,
+            rnr_naks_sent: stats.rnr_naks,
+            sequence_naks_received: stats.sequence_naks,
+            retries_exceeded: stats.retries_exceeded,
+            rnr_retries_exceeded: stats.rnr_retries_exceeded,
+            bad_icrc: frames.bad_icrc,
+            dropped: frames.unexpected + frames.malformed + frames.unwanted,
+            overflow: frames.overflow,
+            fault_dropped: stats.requests_dropped_on_fault + stats.datagrams_dropped_on_fault,
+        })
     }
 
     fn ethernet(&self) -> Result<&EthernetPort, Refused> {

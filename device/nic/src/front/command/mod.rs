@@ -16,9 +16,9 @@ use refault_abi::command::{
     CAP_ATOMIC_GLOBAL, CAP_FLUSH_PERSISTENT, CAP_ODP, CAP_PASID, CMD_ARM_SRQ, CMD_CREATE_CONTEXT,
     CMD_CREATE_CQ, CMD_CREATE_EQ, CMD_CREATE_MR, CMD_CREATE_PD, CMD_CREATE_QP, CMD_CREATE_SRQ,
     CMD_DESTROY_CONTEXT, CMD_DESTROY_CQ, CMD_DESTROY_EQ, CMD_DESTROY_MR, CMD_DESTROY_PD, CMD_DESTROY_QP,
-    CMD_DESTROY_SRQ, CMD_INVALIDATE_MR, CMD_MODIFY_CQ, CMD_MODIFY_QP, CMD_QUERY_DEVICE, CMD_QUERY_QP,
-    CMD_QUERY_SRQ, CMD_RESUME_FAULT, CMD_REVOKE_MR, CMD_SET_GID, CMD_SET_PORT, CMD_STOP_CONTEXT,
-    CommandRequest, CommandResponse, DeviceCaps, ObjectId, STATUS_OK,
+    CMD_DESTROY_SRQ, CMD_INVALIDATE_MR, CMD_MODIFY_CQ, CMD_MODIFY_QP, CMD_QUERY_COUNTERS, CMD_QUERY_DEVICE,
+    CMD_QUERY_QP, CMD_QUERY_SRQ, CMD_RESUME_FAULT, CMD_REVOKE_MR, CMD_SET_GID, CMD_SET_PORT,
+    CMD_STOP_CONTEXT, CommandRequest, CommandResponse, DeviceCaps, ObjectId, STATUS_OK,
 };
 use refault_bus::Iova;
 use refault_bus::sync::lock;
@@ -145,6 +145,7 @@ impl Front {
             (0, CMD_DESTROY_QP) => self.destroy_qp(id()?),
             (0, CMD_SET_GID) => self.set_gid(&body(b)?),
             (0, CMD_SET_PORT) => self.set_port(&mut objects(), &body(b)?),
+            (0, CMD_QUERY_COUNTERS) => self.query_counters(),
             _ => Err(Refused::BadOpcode),
         }
     }
