@@ -45,8 +45,7 @@ fn record_in(block: &[u8]) -> Option<usize> {
 }
 
 /// The writer is another device, and the file's blocks move between its records. Each is FLUSHed before the next one is
-/// written, so when the machine is killed, all that it said was durable must be: in the file on the host, and in the file
-/// of the guest, when another machine recovers its file system.
+/// written, so when the machine is killed, all that it said was durable must be in the file on the host.
 #[test]
 fn what_a_remote_writer_flushed_is_there_after_the_machine_was_killed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -56,7 +55,7 @@ fn what_a_remote_writer_flushed_is_there_after_the_machine_was_killed() {
     let program = format!("{}:/usr/bin/remote_flush.py", program.display());
     let text = "
         mkfs.xfs -q /dev/pmem0 && mkdir -p /mnt/files && mount -o dax=always /dev/pmem0 /mnt/files &&
-        exec python3 /usr/bin/remote_flush.py write /mnt/files/records";
+        exec python3 /usr/bin/remote_flush.py /mnt/files/records";
     let nics =
         ["run", "--nic", "roce", "--nic", "roce", "--add", &program, "--pmem", &file, "--", "sh", "-c", text];
     let mut running = Refault::new(nics).start();
@@ -72,12 +71,4 @@ fn what_a_remote_writer_flushed_is_there_after_the_machine_was_killed() {
     let missing: Vec<_> =
         (RECORDS - BLOCKS..RECORDS).filter(|number| newest[number % BLOCKS] < Some(*number)).collect();
     assert!(missing.is_empty(), "FLUSHed, and not in the file: {missing:?}");
-
-    let check = format!(
-        "mkdir -p /mnt/files && mount -o dax=always /dev/pmem0 /mnt/files &&
-        python3 /usr/bin/remote_flush.py check /mnt/files/records {}",
-        RECORDS - 1
-    );
-    let said = Refault::new(["run", "--add", &program, "--pmem", &file, "--", "sh", "-c", &check]).run();
-    assert!(said.status == 0 && said.stdout.contains(&format!("all there: {BLOCKS}")), "{said:#?}");
 }
