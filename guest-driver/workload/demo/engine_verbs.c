@@ -23,7 +23,7 @@ struct verbs_engine {
 	const struct verbs_port *writer;	/* one of these */
 	struct pairs pairs;
 	struct ibv_mr *source_mr, *target_mr;	/* the same one if implicit */
-	uint8_t placement;			/* IBV_FLUSH_*; 0 without a wire: the target's process can sync itself */
+	uint8_t placement;			/* IBV_FLUSH_*; 0 without a wire */
 };
 
 static struct verbs_engine *verbs_engine(struct engine *engine)
@@ -156,7 +156,7 @@ static void register_memory(struct verbs_engine *engine, const struct engine_con
 					       target_access);
 }
 
-/* As far as the target's memory allows: memory that no file backs does not survive. */
+/* Rights for all flushes that the device has; persist_or_not() sees whether the target's memory survives. */
 static void prepare_flushes(struct verbs_engine *engine)
 {
 	struct ibv_device_attr_ex attr;
@@ -165,7 +165,7 @@ static void prepare_flushes(struct verbs_engine *engine)
 		die("ibv_query_device_ex: %s", strerror(errno));
 	if (attr.device_cap_flags_ex & IB_UVERBS_DEVICE_FLUSH_PERSISTENT) {
 		engine->placement = IBV_FLUSH_PERSISTENT;
-		engine->port.peer_access = IBV_ACCESS_FLUSH_PERSISTENT;
+		engine->port.peer_access = IBV_ACCESS_FLUSH_PERSISTENT | IBV_ACCESS_FLUSH_GLOBAL;
 	} else if (attr.device_cap_flags_ex & IB_UVERBS_DEVICE_FLUSH_GLOBAL) {
 		engine->placement = IBV_FLUSH_GLOBAL;
 		engine->port.peer_access = IBV_ACCESS_FLUSH_GLOBAL;
@@ -185,6 +185,31 @@ static void open_peer(struct verbs_engine *engine, const struct engine_config *c
 	prepare_flushes(engine);
 }
 
+/*
+ * A device that can make some memory of the machine durable refuses that for memory that no file backs. The first flush
+ * shows it, on a queue pair that is not in use yet.
+ */
+static void persist_or_not(struct verbs_engine *engine, const struct engine_config *config)
+{
+	struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(engine->pairs.senders[0]);
+	uint64_t start = now_ns();
+	struct ibv_wc wc;
+
+	ibv_wr_start(qp);
+	qp->wr_flags = IBV_SEND_SIGNALED;
+	ibv_wr_flush(qp, engine->target_mr->rkey, (uintptr_t)config->target, 1, IBV_FLUSH_PERSISTENT, IBV_FLUSH_RANGE);
+	if (ibv_wr_complete(qp))
+		die("a FLUSH cannot be posted");
+	while (!pairs_poll(&engine->pairs, &wc, 1, 100))
+		if (now_ns() - start > HANG_NS)
+			die("a FLUSH does not complete");
+	if (wc.status == IBV_WC_SUCCESS)
+		return;
+	engine->placement = IBV_FLUSH_GLOBAL;
+	if (!pairs_recover(&engine->pairs, 0))
+		die("connecting a queue pair again: %s", strerror(errno));
+}
+
 struct engine *engine_open_verbs(const struct engine_config *config)
 {
 	struct verbs_engine *engine = xcalloc(1, sizeof(*engine));
@@ -198,6 +223,8 @@ struct engine *engine_open_verbs(const struct engine_config *config)
 	/* A record may need a WRITE and a FLUSH. */
 	pairs_open(&engine->pairs, engine->writer, &engine->port, config->qps,
 		   engine->placement ? 2 * config->depth : config->depth);
+	if (engine->placement == IBV_FLUSH_PERSISTENT)
+		persist_or_not(engine, config);
 	return &engine->base;
 }
 
