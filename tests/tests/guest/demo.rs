@@ -38,7 +38,10 @@ fn small_demo(cpus: &str, mapping: &str, more: &[&str], beside: impl FnOnce(&Run
     let ran: Vec<_> = summary.scenarios.iter().map(|ran| (&*ran.name, &*ran.mode)).collect();
     let in_modes = |name: &'static str| MODES.map(|mode| (name, mode));
     let planned: Vec<_> = SCENARIOS.into_iter().flat_map(in_modes).collect();
-    let over_wires = SCENARIOS[..6].iter().flat_map(|name| OVER_WIRES.map(|mode| (*name, mode)));
+    // The guest's stages are of one NIC.
+    let has_wires = !more.contains(&"--guest-stages");
+    let wired = if has_wires { &SCENARIOS[..6] } else { &[] };
+    let over_wires = wired.iter().flat_map(|name| OVER_WIRES.map(|mode| (*name, mode)));
     let planned = planned.into_iter().filter(|(name, mode)| *name != "pinned" || *mode == "pinned");
     let planned: Vec<_> = planned.chain(over_wires).collect();
     assert_eq!(ran, planned);
@@ -54,9 +57,14 @@ fn small_demo(cpus: &str, mapping: &str, more: &[&str], beside: impl FnOnce(&Run
         let faults = moves || scenario.name == "fsync";
         assert!(!faults || scenario.faults > 0, "{scenario:#?}");
     }
-    let [remote, lossy] = &summary.links[..] else { panic!("two links: {:#?}", summary.links) };
-    assert!(remote.sent > 0 && remote.lost == 0, "{remote:#?}");
-    assert!(lossy.lost > 0 && lossy.reordered > 0 && lossy.repeated > 0, "{lossy:#?}");
+    match &summary.links[..] {
+        [] => assert!(!has_wires, "no links"),
+        [remote, lossy] => {
+            assert!(remote.sent > 0 && remote.lost == 0, "{remote:#?}");
+            assert!(lossy.lost > 0 && lossy.reordered > 0 && lossy.repeated > 0, "{lossy:#?}");
+        }
+        links => panic!("two links: {links:#?}"),
+    }
     assert_clean(&fs::read_to_string(latest.join("serial.log")).expect("a log"), &said);
     for file in ["report.html", "faults.csv", "trace.json"] {
         assert!(latest.join(file).is_file(), "no {file}");
@@ -114,7 +122,10 @@ fn every_scenario_passes_with_two_cpus_that_are_stopped_for_a_while() {
     };
     let summary = small_demo("2", "4k", &["--guest-stages"], stop);
     let stages = summary.observed.guest.expect("the guest traced its stages");
-    assert!(stages.split > 0, "{stages:#?}");
+    // A thread that is stopped between a request and its stamp has the guest answer before it asks: then nothing is split,
+    // and the summary says why.
+    let contradicts = stages.not_split.as_ref().is_some_and(|why| why.contains("contradict each other"));
+    assert!(stages.split > 0 || contradicts, "{stages:#?}");
 }
 
 /// The checks must be able to fail: one bit is flipped behind the program's back, or a write is omitted.

@@ -118,7 +118,7 @@ pub struct DemoArgs {
     /// Run the scenarios on the model guest instead: in seconds, without a download, KVM or root
     #[arg(long)]
     pub model: bool,
-    /// Record the guest's part of the faults too, which costs the guest some time
+    /// Record the guest's part of the faults too, which costs the guest some time; leaves out modes remote and lossy
     #[arg(long)]
     pub guest_stages: bool,
     /// The NIC
@@ -149,6 +149,10 @@ impl DemoArgs {
         ensure!(
             self.size.0.is_multiple_of(unit) && (least_size..=most_size).contains(&self.size.0),
             "--size must be a multiple of 4M, from 16M to 16G"
+        );
+        ensure!(
+            !self.guest_stages || !self.mode.iter().any(|mode| matches!(mode, Mode::Remote | Mode::Lossy)),
+            "--guest-stages records the faults of a single NIC: not with --mode remote or lossy"
         );
         let least = self.size.0.saturating_mul(4).saturating_add(256 << 20);
         ensure!(

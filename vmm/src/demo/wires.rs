@@ -16,7 +16,9 @@ const MODES: [Mode; 2] = [Mode::Remote, Mode::Lossy];
 
 /// The modes over wires of this run, with what happens to their frames.
 fn modes(args: &DemoArgs) -> impl Iterator<Item = (Mode, Impairments)> {
-    let wanted = |mode: &Mode| args.mode.is_empty() || args.mode.contains(mode);
+    // The guest's part of a fault is put together by page request groups, which are those of one NIC.
+    let by_default = args.mode.is_empty() && !args.guest_stages;
+    let wanted = move |mode: &Mode| by_default || args.mode.contains(mode);
     MODES.into_iter().filter(wanted).map(|mode| match mode {
         Mode::Lossy => (mode, args.wire.clone()),
         _ => (mode, Impairments::default()),
