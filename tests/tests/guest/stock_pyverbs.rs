@@ -218,3 +218,16 @@ fn verdicts_are_found_behind_descriptions_and_noise() {
     assert_eq!(outcomes(text), expected);
     assert_eq!(announced(text), 4);
 }
+
+/// On an Ethernet port, connections to itself: three of the ten need multicast, which is not offered.
+#[test]
+fn connection_management_works_on_an_ethernet_port() {
+    let text = "cd /tmp
+        python3 /usr/share/rdma-core/tests/run_tests.py --dev refault_0 -v tests.test_rdmacm 2>&1";
+    let (said, _) = script(2, &["--nic", "roce", "--nic", "roce"], text);
+    let count = |verdict: &str| {
+        said.stdout.lines().filter(|line| line.starts_with("test_") && line.contains(verdict)).count()
+    };
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert_eq!((count(" ... ok"), count("Multicast is not supported on this device")), (7, 3), "{said:#?}");
+}
