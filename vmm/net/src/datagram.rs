@@ -4,8 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result};
 
-use crate::line::{FRAME_MAX, Line};
-use crate::queue::Queue;
+use crate::line::Line;
 
 /// A socket that is connected to the other side.
 pub(crate) struct Datagrams(UdpSocket);
@@ -22,27 +21,13 @@ impl Datagrams {
         self.0.try_clone().map(Self).context("cannot duplicate a socket")
     }
 
-    /// Reads frames until the outlet ends. What is longer than a frame is dropped.
+    /// Reads frames until the outlet ends.
     pub(crate) fn read(&self, line: &Line) {
-        line.wire.set_signal(true);
-        let mut bytes = vec![0; FRAME_MAX + 1];
-        while let Some(is_ready) = line.wait(&self.0) {
-            if !is_ready {
-                continue;
-            }
-            match self.0.recv(&mut bytes) {
-                Ok(length) if length <= FRAME_MAX => line.deliver(&bytes[..length]),
-                // That the other side is not there yet is said by an error, too.
-                Ok(_) | Err(_) => Queue::count(&line.queue.dropped),
-            }
-        }
+        line.read(&self.0, |bytes| self.0.recv(bytes));
     }
 
     /// Sends frames until the outlet ends.
     pub(crate) fn write(&self, line: &Line) {
-        while let Some(frame) = line.next() {
-            let sent = self.0.send(&frame).is_ok();
-            Queue::count(if sent { &line.queue.sent } else { &line.queue.dropped });
-        }
+        line.write(|frame| self.0.send(frame));
     }
 }

@@ -1,5 +1,6 @@
 //! What the threads of an outlet share.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
@@ -45,6 +46,30 @@ impl Line {
         }
         let mut wanted = [PollFd::new(from, PollFlags::IN)];
         Some(poll(&mut wanted, Some(&TICK_SPEC)).is_ok_and(|ready| ready > 0))
+    }
+
+    /// Reads frames with `receive` until the outlet ends. What is longer than a frame is dropped, and so is what failed:
+    /// the device may be down, or the other side not there yet.
+    pub(crate) fn read(&self, from: &impl AsFd, mut receive: impl FnMut(&mut [u8]) -> io::Result<usize>) {
+        self.wire.set_signal(true);
+        let mut bytes = vec![0; FRAME_MAX + 1];
+        while let Some(is_ready) = self.wait(from) {
+            if !is_ready {
+                continue;
+            }
+            match receive(&mut bytes) {
+                Ok(length) if length <= FRAME_MAX => self.deliver(&bytes[..length]),
+                Ok(_) | Err(_) => Queue::count(&self.queue.dropped),
+            }
+        }
+    }
+
+    /// Sends frames with `send` until the outlet ends.
+    pub(crate) fn write(&self, mut send: impl FnMut(&[u8]) -> io::Result<usize>) {
+        while let Some(frame) = self.next() {
+            let is_sent = send(&frame).is_ok();
+            Queue::count(if is_sent { &self.queue.sent } else { &self.queue.dropped });
+        }
     }
 
     /// Hands a frame from out there to the wire, which may make it wait for a moment.

@@ -6,8 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use anyhow::{Context, Result, bail};
 use refault_os::tap;
 
-use crate::line::{FRAME_MAX, Line};
-use crate::queue::Queue;
+use crate::line::Line;
 
 /// A queue of a tap device.
 pub(crate) struct Tap(File);
@@ -38,25 +37,11 @@ impl Tap {
 
     /// Reads frames until the outlet ends.
     pub(crate) fn read(&self, line: &Line) {
-        line.wire.set_signal(true);
-        let mut bytes = vec![0; FRAME_MAX + 1];
-        while let Some(is_ready) = line.wait(&self.0) {
-            if !is_ready {
-                continue;
-            }
-            match (&self.0).read(&mut bytes) {
-                Ok(length) if length <= FRAME_MAX => line.deliver(&bytes[..length]),
-                // The device may be down.
-                Ok(_) | Err(_) => Queue::count(&line.queue.dropped),
-            }
-        }
+        line.read(&self.0, |bytes| (&self.0).read(bytes));
     }
 
-    /// Writes frames until the outlet ends.
+    /// Sends frames until the outlet ends.
     pub(crate) fn write(&self, line: &Line) {
-        while let Some(frame) = line.next() {
-            let sent = (&self.0).write(&frame).is_ok();
-            Queue::count(if sent { &line.queue.sent } else { &line.queue.dropped });
-        }
+        line.write(|frame| (&self.0).write(frame));
     }
 }
