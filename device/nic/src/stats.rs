@@ -90,7 +90,7 @@ pub struct NicStats {
     pub frames: FrameStats,
 }
 
-/// What became of the frames of an Ethernet port.
+/// Counters of the frames of an Ethernet port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct FrameStats {
     /// Sent.

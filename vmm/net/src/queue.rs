@@ -11,7 +11,7 @@ const MOST: usize = 1024;
 /// From so many on the wire is said to be busy.
 const BUSY: usize = MOST / 2;
 
-/// Frames on their way out, and what became of others.
+/// Frames to send, and counters of those already handled.
 #[derive(Debug)]
 pub(crate) struct Queue {
     sender: Sender<Vec<u8>>,

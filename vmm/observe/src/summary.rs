@@ -28,7 +28,7 @@ pub struct RunSummary {
     pub scenarios: Vec<ScenarioSummary>,
     /// Lines of the guest's log that a healthy run does not have.
     pub guest_log: Vec<String>,
-    /// What became of the frames of each mode over a wire.
+    /// Counters of the frames of each mode over a wire.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<LinkSummary>,
     /// What the recorder observed, kept and lost.

@@ -30,7 +30,7 @@ pub(super) struct GuestRun<'a> {
     pub(super) host: &'static str,
     /// From before the guest's start to after its end.
     pub(super) elapsed: Duration,
-    /// What became of the frames of modes over wires.
+    /// Counters of the frames of modes over wires.
     pub(super) links: Vec<LinkSummary>,
 }
 

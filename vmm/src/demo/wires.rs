@@ -1,4 +1,4 @@
-//! The NICs of the modes in which the writer is on the other end of a wire, and what became of their frames.
+//! The NICs of the modes in which the writer is on the other end of a wire, and counters of their frames.
 //!
 //! The usual NIC stays the first, so that the other modes are as they are without wires. Behind it each mode has a pair:
 //! the target of its RDMA WRITEs, and the writer.
@@ -39,7 +39,7 @@ pub(super) fn devices(args: &DemoArgs) -> Vec<(&'static str, String)> {
     modes(args).zip((1..).step_by(2)).map(pair).collect()
 }
 
-/// What became of the frames: `nics` are those behind the first one.
+/// Counters of the frames: `nics` are those behind the first one.
 pub(super) fn links(args: &DemoArgs, cables: &[CableCounters], nics: &[NicStats]) -> Vec<LinkSummary> {
     let link =
         |(((mode, impairments), cable), ends): (((Mode, Impairments), &CableCounters), &[NicStats])| {

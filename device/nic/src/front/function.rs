@@ -57,7 +57,7 @@ pub(crate) fn endpoint(config: &NicConfig, msi: Arc<dyn MsiSink>) -> Endpoint {
 }
 
 impl Front {
-    /// Serves a change in configuration space. The endpoint has its new switches; when this returns, nothing is under way
+    /// Serves a change in configuration space. The endpoint has its new switches; when this returns, nothing is in flight
     /// that a switch forbids which was turned off: no access to memory, and no page request.
     pub(crate) fn config_changed(&self, effect: &ConfigEffect) {
         let Engine { memory, faults, .. } = &self.engine;

@@ -71,7 +71,7 @@ pub struct CableCounters {
 }
 
 impl CableCounters {
-    /// A line for each end: what became of the frames that it sent.
+    /// A line for each end that counts the frames it sent.
     #[must_use]
     pub fn lines(&self) -> [String; 2] {
         End::BOTH.map(|end| {

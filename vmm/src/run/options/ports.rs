@@ -165,7 +165,7 @@ impl PortArgs {
         Ok(())
     }
 
-    /// Whether the user wants to know what became of frames.
+    /// Whether the user asked for a count of frames.
     pub fn reports(&self) -> bool {
         !self.wires.is_empty() || self.capture.is_some()
     }

@@ -52,14 +52,14 @@ impl Fault {
         asked[0]
     }
 
-    /// The second page comes. What the peer is told then.
+    /// The second page comes: the answer that the peer gets then.
     fn brings(&self, psn: u32) -> u64 {
         let asked = self.page_request();
         let page = self.script.station.pair.map_page(HEAP + 0x1000, true);
         self.script.bench().iommu.answer(&asked, ResponseCode::Success);
         self.script.bench().settle();
         if self.policy == ResumeNak {
-            assert_eq!(self.script.syndromes(), [(psn, GAP)], "it is told at once");
+            assert_eq!(self.script.syndromes(), [(psn, GAP)], "the NAK leaves at once");
         }
         page
     }
@@ -79,9 +79,9 @@ fn a_write_goes_on_where_its_page_was_missing() {
         let start = fault.first + 0x1000 - 2024;
         assert_eq!(script.bench().bytes(start, 2024), [&parts[0][..], &[0; 1000]].concat(), "{policy:?}");
         script.says(&packets[2], &parts[2]);
-        // Only who does not know of the first packet is told by the second.
-        let told = if policy == Drop { vec![(10, GAP)] } else { vec![] };
-        assert_eq!(script.syndromes(), told, "{policy:?}");
+        // Only `Drop` left packet 10 without an answer: packet 11 shows the gap.
+        let naks = if policy == Drop { vec![(10, GAP)] } else { vec![] };
+        assert_eq!(script.syndromes(), naks, "{policy:?}");
         if policy == Stall {
             // A peer that loses patience: all three again, while two of them are kept.
             packets.iter().zip(&parts).for_each(|(packet, part)| script.says(packet, part));
