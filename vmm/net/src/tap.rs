@@ -2,8 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use refault_os::tap;
 
 use crate::line::Line;
@@ -13,6 +14,12 @@ pub(crate) struct Tap(File);
 
 impl Tap {
     pub(crate) fn open(name: &str) -> Result<Self> {
+        // The kernel would make a missing one for root, which leads nowhere and is gone at the end.
+        ensure!(
+            Path::new("/sys/class/net").join(name).join("tun_flags").exists(),
+            "this host has no tap device {name}: {}",
+            how_to_make(name)
+        );
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -20,10 +27,9 @@ impl Tap {
             .context("cannot open /dev/net/tun: is the module tun loaded, and may this user open it?")?;
         match tap::attach(&file, name) {
             Ok(()) => Ok(Self(file)),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => bail!(
-                "this user may not use {name}: have root make it, with \
-                 \"ip tuntap add {name} mode tap user $USER && ip link set {name} up\""
-            ),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                bail!("this user may not use {name}: {}", how_to_make(name))
+            }
             Err(error) if error.kind() == ErrorKind::ResourceBusy => {
                 bail!("{name} is in use by another program")
             }
@@ -44,4 +50,8 @@ impl Tap {
     pub(crate) fn write(&self, line: &Line) {
         line.write(|frame| (&self.0).write(frame));
     }
+}
+
+fn how_to_make(name: &str) -> String {
+    format!("have root make it, with \"ip tuntap add {name} mode tap user $USER && ip link set {name} up\"")
 }
