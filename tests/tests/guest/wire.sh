@@ -12,6 +12,15 @@ setup() {
     modprobe -a rdma_ucm 8021q
     [ "$far" != rxe0 ] || { modprobe rdma_rxe; $PEER rdma link add rxe0 type rxe netdev eth1; }
     await_gids "$far" 0000:0000:0000:0000:0000:ffff:0a4d:0002
+    meet
+}
+
+# Each end looks for the other until it has found it: over a lossy link the kernel may give up when a program connects.
+meet() {
+    here=$(ip -6 -o address show eth0 scope link | awk '{ sub("/.*", "", $4); print $4 }')
+    there=$($PEER ip -6 -o address show eth1 scope link | awk '{ sub("/.*", "", $4); print $4 }')
+    until ping -q -c 1 -W 1 10.77.0.2 && ping -q -c 1 -W 1 $there%eth0; do :; done >/dev/null
+    until $PEER ping -q -c 1 -W 1 10.77.0.1 && $PEER ping -q -c 1 -W 1 $here%eth1; do :; done >/dev/null
 }
 
 await_gids() {
