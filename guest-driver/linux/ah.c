@@ -31,7 +31,7 @@ static int refault_set_ah(struct refault_ah *ah, const struct rdma_ah_attr *attr
 	memcpy(ah->dmac, attr->roce.dmac, sizeof(ah->dmac));
 	ah->sgid_index = grh->sgid_index;
 	ah->hop_limit = grh->hop_limit;
-	ah->flow_label = grh->flow_label;
+	ah->flow_label = grh->flow_label & IB_GRH_FLOWLABEL_MASK;
 	ah->traffic_class = grh->traffic_class;
 	ah->sl = rdma_ah_get_sl(attr);
 	/* A handle is of no queue pair, so their numbers cannot count. */

@@ -94,7 +94,8 @@ static void refault_set_roce_av(struct refault_qp *qp,
 				      dest_qpn);
 
 	memcpy(cmd->dmac, ah->roce.dmac, sizeof(cmd->dmac));
-	cmd->flow_label = cpu_to_le32(grh->flow_label);
+	/* Of 20 bits; UCX sets all 32. */
+	cmd->flow_label = cpu_to_le32(grh->flow_label & IB_GRH_FLOWLABEL_MASK);
 	cmd->hop_limit = grh->hop_limit;
 	cmd->traffic_class = grh->traffic_class;
 	cmd->source_port = cpu_to_le16(port);

@@ -101,7 +101,7 @@ static uint32_t read_slid(struct ibv_cq_ex *cq_ex)
 
 static uint8_t read_sl(struct ibv_cq_ex *cq_ex)
 {
-	return from_ex(cq_ex)->current->sl;
+	return cqe_sl(from_ex(cq_ex)->current);
 }
 
 /* The port has a single LID (LMC 0). */

@@ -35,6 +35,13 @@ static_assert(IBV_WC_REM_ACCESS_ERR == REFAULT_WC_REM_ACCESS_ERR, "status");
 static_assert(IBV_WC_RNR_RETRY_EXC_ERR == REFAULT_WC_RNR_RETRY_EXC_ERR,
 	      "status");
 
+/* The service level of a datagram on RoCE, in hardware's convention. */
+enum {
+	SL_IPV6 = 1,
+	SL_IPV4 = 2,
+	SL_UDP = 8,
+};
+
 void cq_lock(struct refault_cq *cq)
 {
 	if (!cq->single_threaded)
@@ -142,6 +149,18 @@ __be32 cqe_imm_data(const struct refault_cqe *cqe)
 	return imm;
 }
 
+/*
+ * RoCE, whose datagrams have no LID, has no service level either. Hardware says
+ * here by which header a datagram came (annex A17.4.5.1 wants it said, and verbs
+ * have no other field); UCX drops one by IPv4 otherwise.
+ */
+uint8_t cqe_sl(const struct refault_cqe *cqe)
+{
+	if (!(cqe->flags & REFAULT_CQE_GRH) || cqe->src_lid)
+		return cqe->sl;
+	return SL_UDP | (cqe->flags & REFAULT_CQE_IPV4 ? SL_IPV4 : SL_IPV6);
+}
+
 static void fill_wc(struct ibv_wc *wc, const struct refault_cqe *cqe)
 {
 	wc->wr_id = le64toh(cqe->wr_id);
@@ -155,7 +174,7 @@ static void fill_wc(struct ibv_wc *wc, const struct refault_cqe *cqe)
 	wc->opcode = cqe_opcode(cqe);
 	wc->pkey_index = 0;
 	wc->slid = le16toh(cqe->src_lid);
-	wc->sl = cqe->sl;
+	wc->sl = cqe_sl(cqe);
 	wc->dlid_path_bits = 0;
 }
 

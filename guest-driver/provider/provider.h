@@ -190,6 +190,7 @@ void cq_publish_consumer(struct refault_cq *cq);
 enum ibv_wc_opcode cqe_opcode(const struct refault_cqe *cqe);
 unsigned int cqe_wc_flags(const struct refault_cqe *cqe);
 __be32 cqe_imm_data(const struct refault_cqe *cqe);
+uint8_t cqe_sl(const struct refault_cqe *cqe);
 void cq_lock_pair(struct refault_cq *a, struct refault_cq *b);
 void cq_unlock_pair(struct refault_cq *a, struct refault_cq *b);
 void cq_forget_qp(struct refault_cq *cq, uint32_t qpn);

@@ -20,7 +20,7 @@ constants! { QUEUE_SIZES, "Rings":
     /// log2 of the largest send or receive ring.
     pub const MAX_LOG_WQES: u32 = 14;
     /// log2 of the largest completion ring.
-    pub const MAX_LOG_CQES: u32 = 16;
+    pub const MAX_LOG_CQES: u32 = 22;
 }
 
 flags! { WQE_FLAGS, "Send request flags":

@@ -47,7 +47,7 @@
 #define REFAULT_MAX_SGE 0x4U /* Most scatter/gather elements of one request. */
 #define REFAULT_MAX_INLINE 0x40U /* Most bytes of inline data in one request. */
 #define REFAULT_MAX_LOG_WQES 0xeU /* log2 of the largest send or receive ring. */
-#define REFAULT_MAX_LOG_CQES 0x10U /* log2 of the largest completion ring. */
+#define REFAULT_MAX_LOG_CQES 0x16U /* log2 of the largest completion ring. */
 
 /* Send request flags */
 #define REFAULT_WQE_SIGNALED 0x1U /* Report success too; failures are always reported. */

@@ -144,7 +144,10 @@ class Side:
     def route(self, other, family):
         index, _ = self.end.gid(family)
         _, gid = other.end.gid(family)
-        return AHAttr(port_num=1, is_global=1, gr=GlobalRoute(dgid=GID(gid), sgid_index=index, hop_limit=64))
+        # UCX has these 32 bits for every queue pair; 20 are the label.
+        label = 0xffffffff if family == "v6" else 0
+        route = GlobalRoute(dgid=GID(gid), sgid_index=index, hop_limit=64, flow_label=label)
+        return AHAttr(port_num=1, is_global=1, gr=route)
 
 
 def text(size):

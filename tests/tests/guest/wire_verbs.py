@@ -161,6 +161,8 @@ def datagrams(sender, receiver):
             check_immediate(entry, immediate)
             header, rest = receiver.get(HALF, GRH), receiver.get(HALF + GRH, size + 1)
             assert rest == data + b"\0", f"{sender.name} to {receiver.name}: {size} bytes are wrong"
-            assert header[0] >> 4 == 6 or header[20] == 0x45, header.hex()
+            by_ipv6 = header[0] >> 4 == 6
+            assert by_ipv6 or header[20] == 0x45, header.hex()
+            assert receiver.end.kind == "rxe" or entry.sl == (9 if by_ipv6 else 10), entry
             done += 1
     return done
