@@ -1,9 +1,14 @@
 //! Packets on the virtual clock: what must be, computed by hand, and what was published.
 
-use refault_lab::engine::run;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use refault_lab::engine::{EngineError, run, run_captured};
 use refault_lab::figures::Figures;
 use refault_lab::scenario::{Draft, Scenario};
 use refault_lab::shipped::no_files;
+use refault_link::frames;
+use refault_roce::{Addresses, frame};
 
 const POLICIES: [&str; 4] = ["stall", "rnr", "drop", "resume-nak"];
 
@@ -61,6 +66,82 @@ fn one_scenario_has_one_outcome_whatever_is_lost() {
         assert_eq!(first.counters.nic, second.counters.nic, "{policy}");
         assert!(first.records.faults.iter().eq(second.records.faults.iter()), "{policy}");
     }
+}
+
+/// 64 KiB messages on a wire that loses nothing by chance.
+const BUSY: [&str; 4] = ["load.message=64K", "wire.loss=0", "requests=300", "load.write_share=0.5"];
+
+#[test]
+fn a_rule_drops_the_packet_that_it_names() {
+    let rule = "wire.impairments=drop=write_middle#3,drop=read_response_middle#7";
+    let with = figures("wire-faults", &[&BUSY[..], &[rule, "device.remote_faults=resume-nak"]].concat());
+    let without = figures("wire-faults", &[&BUSY[..], &["device.remote_faults=resume-nak"]].concat());
+    assert_eq!(with.whole("packets_lost"), without.whole("packets_lost") + 2);
+    assert_eq!((with.whole("completed"), with.whole("failed")), (300, 0));
+    assert!(with.whole("packets_repeated") > 0);
+}
+
+#[test]
+fn whatever_happens_to_packets_no_request_fails() {
+    for what in
+        ["reorder=2%,hold=5", "duplicate=5%", "corrupt=1%", "jitter=3us,reorder=1%,duplicate=1%,corrupt=1%"]
+    {
+        let impairments = format!("wire.impairments={what}");
+        let figures = figures("wire-faults", &[&BUSY[..], &[&impairments]].concat());
+        assert_eq!((figures.whole("completed"), figures.whole("failed")), (300, 0), "{what}");
+    }
+}
+
+/// A file that a test can look at.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no writer panicked").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_capture_has_every_packet_and_one_scenario_has_one() {
+    const RULE: &str = "drop=write_middle#3";
+    const DROPPED: &[u8] = b"dropped by the link";
+    let setting = format!("wire.impairments={RULE},reorder=1%");
+    let settings = [&BUSY[..], &[&setting]].concat();
+    let scenario = scenario("wire-faults", &settings);
+    let [first, second] = [(); 2].map(|()| {
+        let file = Shared::default();
+        let outcome = run_captured(&scenario, Box::new(file.clone())).expect("it ends");
+        let bytes = file.0.lock().expect("no writer panicked").clone();
+        (outcome.counters.nic.packets, bytes)
+    });
+    assert_eq!(first, second);
+    let (packets, bytes) = first;
+    let captured: Vec<_> = frames(&bytes).map(|captured| captured.expect("our own file")).collect();
+    let mut sent = 0;
+    for captured in &captured {
+        let packet = frame::parse(captured.frame).expect("its ICRC is right");
+        let Addresses::V6 { source, dest, .. } = packet.envelope.addresses else { panic!("IPv6") };
+        let is_response = packet.packet.opcode.is_response();
+        assert_eq!(source > dest, is_response, "responses come from the second address");
+        sent += u64::from((captured.port == 1) == is_response);
+    }
+    assert_eq!(sent, packets);
+    assert!(captured.is_sorted_by_key(|captured| captured.time));
+    let comments = bytes.windows(DROPPED.len()).filter(|bytes| *bytes == DROPPED);
+    assert_eq!(comments.count(), 1);
+}
+
+#[test]
+fn without_a_wire_there_is_no_capture() {
+    let scenario = scenario("cold-4k", &[]);
+    let result = run_captured(&scenario, Box::new(Shared::default()));
+    assert!(matches!(result, Err(EngineError::NoWire)));
 }
 
 #[test]

@@ -32,7 +32,11 @@ const CRATES: [(&str, &str, &[&str]); 23] = [
         &["bus", "pci", "roce", "link", "nic", "iommu", "abi", "model", "os", "timing"],
     ),
     ("refault-observe", "vmm/observe", &["bus", "nic", "iommu", "abi", "os", "rig"]),
-    ("refault-lab", "vmm/lab", &["bus", "nic", "iommu", "abi", "model", "timing", "rig", "observe"]),
+    (
+        "refault-lab",
+        "vmm/lab",
+        &["bus", "roce", "link", "nic", "iommu", "abi", "model", "timing", "rig", "observe"],
+    ),
     ("refault-machine", "vmm/machine", &["bus", "pci", "abi", "os"]),
     ("refault-guest", "vmm/guest", &["abi", "os"]),
     (

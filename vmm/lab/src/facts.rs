@@ -176,6 +176,7 @@ fn wire(wire: &Wire) -> Vec<(&'static str, String)> {
         ("lost", percent_of(wire.loss_share)),
         ("one way", duration(wire.delay_ns)),
         ("rate", rate),
+        ("other impairments", wire.others().unwrap_or_else(|| "none".into())),
         ("window", plural(wire.window.into(), "packet", "packets")),
         ("kept for a page", plural(wire.buffer.into(), "packet", "packets")),
         ("all pages with the first packet", yes(wire.prefault)),

@@ -7,7 +7,7 @@ use refault_abi::command::{
     CMD_DESTROY_CONTEXT, CMD_DESTROY_CQ, CMD_DESTROY_EQ, CMD_DESTROY_MR, CMD_DESTROY_PD,
 };
 use refault_model::ModelError;
-use refault_model::nic::PageFaultQueue;
+use refault_model::nic::{PageFaultQueue, PortAddress};
 use refault_rig::machine::platform::Platform;
 use refault_rig::machine::{ModelMachine, ModelMachineSetup, NIC_VECTOR, Seams};
 
@@ -15,6 +15,18 @@ use refault_rig::machine::{ModelMachine, ModelMachineSetup, NIC_VECTOR, Seams};
 const PAGE_FAULTS: u16 = 1;
 /// Interrupt vector of the NIC's MSI-X vector for them.
 pub const PAGE_FAULT_VECTOR: u8 = NIC_VECTOR + 1;
+
+/// The NIC's port, if it is on Ethernet.
+pub(crate) const NEAR_END: PortAddress = address(1);
+/// The port that all connections lead to then.
+pub(crate) const FAR_END: PortAddress = address(2);
+
+const fn address(number: u8) -> PortAddress {
+    PortAddress {
+        mac: [2, 0, 0, 0, 0, number],
+        gid: [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number],
+    }
+}
 
 /// A machine that has been brought up.
 pub struct LabMachine {

@@ -1,12 +1,13 @@
 //! `refault lab`: experiments from the command line.
 
 use std::fmt::Write;
-use std::io::{self, IsTerminal};
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, ensure};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -68,6 +69,9 @@ pub struct LabRunArgs {
     /// below target/refault/lab]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Writes all packets to this file, in the format pcapng for Wireshark; needs a scenario with a wire
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
     /// The scenario is one test
     #[command(flatten)]
     pub verdicts: VerdictArgs,
@@ -117,7 +121,17 @@ fn judged(verdicts: &VerdictArgs, name: &str, test: impl FnOnce() -> Result<()>)
 
 fn run(args: &LabRunArgs) -> Result<()> {
     let scenario = scenario(args)?;
-    let outcome = engine::run(&scenario).with_context(|| format!("scenario {:?}", scenario.name))?;
+    let outcome = match &args.capture {
+        None => engine::run(&scenario),
+        Some(path) => {
+            let remedy = "--capture: without a section [wire] in the scenario there are no packets";
+            ensure!(scenario.wire.is_some(), remedy);
+            let file =
+                File::create(path).with_context(|| format!("--capture: cannot write {}", path.display()))?;
+            engine::run_captured(&scenario, Box::new(BufWriter::new(file)))
+        }
+    };
+    let outcome = outcome.with_context(|| format!("scenario {:?}", scenario.name))?;
     let figures = Figures::of(&scenario, &outcome);
     let path = match &args.out {
         Some(path) => {

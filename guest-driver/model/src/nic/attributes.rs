@@ -10,7 +10,7 @@ use refault_abi::command::{
 
 use crate::ModelError;
 use crate::nic::objects::object;
-use crate::nic::{Driver, QueuePair};
+use crate::nic::{Driver, PortAddress, QueuePair};
 
 impl Driver {
     /// Moves a queue pair from RESET to RTS, connected to queue pair `peer` of this NIC.
@@ -19,22 +19,29 @@ impl Driver {
     ///
     /// If a command fails.
     pub fn connect(&self, qpn: u32, peer: u32) -> Result<(), ModelError> {
-        self.connect_with(qpn, peer, (14, 7))
+        self.raise(qpn, to_ready_to_receive(qpn, peer), (14, 7))
     }
 
-    /// The same with another ACK timeout, a code of InfiniBand's table, and number of retries.
+    /// The same to queue pair `peer` behind another port, with an ACK timeout, a code of InfiniBand's table, and a number of
+    /// retries.
     ///
     /// # Errors
     ///
     /// If a command fails.
-    pub fn connect_with(
+    pub fn connect_to(
         &self,
         qpn: u32,
-        peer: u32,
-        (timeout, retry_count): (u8, u8),
+        (port, peer): (&PortAddress, u32),
+        ack: (u8, u8),
     ) -> Result<(), ModelError> {
+        let mut ready = to_ready_to_receive(qpn, peer);
+        port.lead(&mut ready);
+        self.raise(qpn, ready, ack)
+    }
+
+    fn raise(&self, qpn: u32, ready: ModifyQp, (timeout, retry_count): (u8, u8)) -> Result<(), ModelError> {
         self.modify(&to_init(qpn))?;
-        self.modify(&to_ready_to_receive(qpn, peer))?;
+        self.modify(&ready)?;
         self.modify(&ModifyQp { timeout, retry_count, ..to_ready_to_send(qpn) })
     }
 

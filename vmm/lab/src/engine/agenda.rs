@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use refault_bus::clock::Clock;
 use refault_bus::pri::{PageGroupResponse, PageRequest};
+use refault_bus::wire::EthernetFrame;
 use refault_nic::Work;
 
 /// The virtual clock, in nanoseconds.
@@ -60,6 +61,10 @@ pub(super) enum SimEvent {
     Handler(usize),
     /// A page group response reaches the NIC.
     Response(PageGroupResponse),
+    /// A frame enters the wire.
+    Sent(EthernetFrame),
+    /// Frames arrive that are due.
+    Arrivals,
     /// The program generates a request.
     Arrival,
     /// The program sees a completion.

@@ -14,7 +14,7 @@ use refault_model::nic::{
 use refault_model::paging::{PageSize, Rights};
 use refault_model::{ModelError, Process};
 
-use crate::machine::{LabMachine, ProgramObjects};
+use crate::machine::{FAR_END, LabMachine, ProgramObjects};
 use crate::scenario::{Device, Load, TranslationMode, Wire};
 
 /// The PASID of programs.
@@ -69,19 +69,19 @@ pub(super) struct RequestSlot {
     pub(super) cold: bool,
 }
 
-/// Codes that a connection's two ends have.
+/// How a connection's two ends are connected.
 #[derive(Clone, Copy, Debug)]
-struct Timers {
+struct Terms {
     min_rnr_timer: u8,
-    /// The ACK timeout and the retries, if they are not the driver's own choice.
-    ack: Option<(u8, u8)>,
+    /// Over the wire: the ACK timeout and the retries.
+    wire: Option<(u8, u8)>,
 }
 
 /// A connected pair of queue pairs: the program's, and the responder's on the same device.
 pub(super) struct Connection {
     pub(super) sender: QueuePair,
     receiver: QueuePair,
-    timers: Timers,
+    terms: Terms,
     /// Requests in flight.
     pub(super) pending: u32,
     /// A request failed: no more are posted until all have completed and the pair is reconnected.
@@ -127,9 +127,9 @@ impl Client {
         let completions = driver.create_completion_queue(context, events.number(), log)?;
         let (cqn, eqn) = (completions.number(), events.number());
         let of_pair = QueuePairSetup { pd, context, cqn, eqn, log_sq: log2(setup.depth), log_rq: 1 };
-        let ack = wire.map(|wire| (wire.ack_timeout, wire.retries));
-        let timers = Timers { min_rnr_timer: device.min_rnr_timer, ack };
-        let pair = |_| Connection::create(driver, of_pair, timers);
+        let wire = wire.map(|wire| (wire.ack_timeout, wire.retries));
+        let terms = Terms { min_rnr_timer: device.min_rnr_timer, wire };
+        let pair = |_| Connection::create(driver, of_pair, terms);
         let pairs = (0..setup.queue_pairs).map(pair).collect::<Result<_, _>>()?;
         // Round-robin over the queue pairs.
         let free = (0..slots).map(|n| n % setup.queue_pairs * setup.depth + n / setup.queue_pairs).collect();
@@ -225,21 +225,22 @@ fn pin(
 }
 
 impl Connection {
-    fn create(driver: &Driver, setup: QueuePairSetup, timers: Timers) -> Result<Self, ModelError> {
+    fn create(driver: &Driver, setup: QueuePairSetup, terms: Terms) -> Result<Self, ModelError> {
         let sender = driver.create_queue_pair(setup)?;
         let receiver = driver.create_queue_pair(setup)?;
-        let pair = Self { sender, receiver, timers, pending: 0, broken: false };
+        let pair = Self { sender, receiver, terms, pending: 0, broken: false };
         pair.connect(driver)?;
         Ok(pair)
     }
 
     fn connect(&self, driver: &Driver) -> Result<(), ModelError> {
-        let Timers { min_rnr_timer, ack } = self.timers;
+        let Terms { min_rnr_timer, wire } = self.terms;
         let (sender, receiver) = (self.sender.number(), self.receiver.number());
-        driver.connect(receiver, sender)?;
-        match ack {
-            Some(ack) => driver.connect_with(sender, receiver, ack)?,
-            None => driver.connect(sender, receiver)?,
+        for (from, to) in [(receiver, sender), (sender, receiver)] {
+            match wire {
+                Some(ack) => driver.connect_to(from, (&FAR_END, to), ack)?,
+                None => driver.connect(from, to)?,
+            }
         }
         driver.set_min_rnr_timer(receiver, min_rnr_timer)
     }

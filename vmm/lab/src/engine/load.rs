@@ -50,7 +50,7 @@ impl LoadGenerator {
         scenario: &Scenario,
         mut actor: Option<Box<dyn Actor>>,
     ) -> Result<Self, EngineError> {
-        let (setup, device) = (scenario.load.clone(), (scenario.device, scenario.wire));
+        let (setup, device) = (scenario.load.clone(), (scenario.device, scenario.wire.clone()));
         let sources = if actor.is_some() { setup.queue_pairs * setup.depth } else { 1 };
         let client = start(machine, &setup, &device, actor.as_deref_mut(), (0, sources))?;
         Ok(Self {

@@ -13,14 +13,16 @@ mod sequence;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod wire;
 
+use std::io;
 use std::sync::Arc;
 
 use refault_bus::clock::Clock;
 
 use refault_model::ModelError;
 use refault_model::dax::FsError;
-use refault_nic::{Work, Worker};
+use refault_nic::{NicStats, Work, Worker};
 use thiserror::Error;
 
 use actor::{Actor, Next};
@@ -30,6 +32,9 @@ use kernel::GuestKernel;
 use load::LoadGenerator;
 use seams::{TimedProbe, TimedSeams};
 use timeline::Timeline;
+use wire::LabWire;
+
+pub use wire::CaptureTo;
 
 use super::outcome::ExperimentOutcome;
 use super::scenario::Scenario;
@@ -62,6 +67,12 @@ pub enum EngineError {
     /// The actor failed.
     #[error("the actor failed: {0}")]
     Actor(FsError),
+    /// A capture of a scenario that has no wire.
+    #[error("there are no packets to capture: the scenario has no section [wire]")]
+    NoWire,
+    /// The capture cannot be written.
+    #[error("cannot write the capture: {0}")]
+    Capture(#[from] io::Error),
 }
 
 /// Runs an experiment to its end.
@@ -70,6 +81,16 @@ pub enum EngineError {
 /// The machine's memory is too small for the scenario, or (a bug) requests never complete.
 pub fn run(scenario: &Scenario) -> Result<ExperimentOutcome, EngineError> {
     Engine::new(scenario, None)?.run().map(|run| run.outcome)
+}
+
+/// The same, with a capture of all packets in the format pcapng.
+///
+/// # Errors
+/// As [`run`], or the scenario has no wire, or the capture cannot be written.
+pub fn run_captured(scenario: &Scenario, to: CaptureTo) -> Result<ExperimentOutcome, EngineError> {
+    let engine = Engine::new(scenario, None)?;
+    engine.wire.as_ref().ok_or(EngineError::NoWire)?.capture(to)?;
+    engine.run().map(|run| run.outcome)
 }
 
 /// The result of an experiment with an [`Actor`].
@@ -102,6 +123,7 @@ struct Engine {
     load: LoadGenerator,
     guest: GuestKernel,
     churn: Option<ChurnThread>,
+    wire: Option<Arc<LabWire>>,
 }
 
 /// A worker of the NIC.
@@ -132,6 +154,11 @@ impl Engine {
                 timeline.schedule_after(&timeline.timing.interrupt, SimEvent::Interrupt(vector));
             }
         });
+        let wire = scenario.wire.as_ref().map(|wire| {
+            let sends = wire.impairments(scenario.seed);
+            LabWire::plug(timeline.clone(), &machine, &sends)
+        });
+        let wire = wire.transpose()?;
         let load = LoadGenerator::new(timeline.clone(), &machine, scenario, actor)?;
         let guest = GuestKernel::new(timeline.clone(), scenario, &machine, &load.client, recorder.clone());
         let churn = ChurnThread::new(timeline.clone(), scenario, load.client.process.clone());
@@ -140,7 +167,7 @@ impl Engine {
         let workers = workers.into_iter().map(station).collect();
         let (name, mode) = (scenario.name.clone(), scenario.device.mode.name().to_owned());
         recorder.begin(&name, &mode);
-        Ok(Self { name, mode, timeline, machine, recorder, workers, load, guest, churn })
+        Ok(Self { name, mode, timeline, machine, recorder, workers, load, guest, churn, wire })
     }
 
     fn run(mut self) -> Result<ActorRun, EngineError> {
@@ -158,10 +185,11 @@ impl Engine {
             self.simulate(event)?;
         }
         self.recorder.end();
+        self.wire.as_ref().map_or(Ok(()), |wire| wire.end_capture())?;
         let faults = self.recorder.scenario_summary(&self.name, &self.mode);
         let records = self.recorder.take_records();
         let counters = DeviceCounters {
-            nic: self.machine.nic.stats(),
+            nic: self.nic_counters(),
             iommu: self.machine.iommu.statistics(),
             observed: records.observed.clone(),
             timing: None,
@@ -201,12 +229,32 @@ impl Engine {
                 self.machine.nic.page_group_response(response);
                 self.schedule_work(self.timeline.draw(&self.timeline.timing.device_wake));
             }
+            SimEvent::Sent(frame) => self.wire(|wire| wire.sent(frame)),
+            SimEvent::Arrivals => self.wire(LabWire::arrive),
             SimEvent::Arrival => self.load.arrival()?,
             SimEvent::Completion { client, slot, success } => self.completion(client, slot, success)?,
             SimEvent::Churn => self.churn()?,
             SimEvent::Actor => self.actor()?,
         }
         Ok(())
+    }
+
+    /// Lets the wire act, and then the NIC, to which frames may have come.
+    fn wire(&mut self, act: impl FnOnce(&LabWire)) {
+        if let Some(wire) = &self.wire {
+            act(wire);
+            self.schedule_work(0);
+        }
+    }
+
+    /// The NIC's counters, which know nothing of what the wire lost.
+    fn nic_counters(&self) -> NicStats {
+        let mut stats = self.machine.nic.stats();
+        if let Some(wire) = &self.wire {
+            let lost = wire.counters().map(|sends| sends.lost + sends.dropped + sends.overflown + sends.down);
+            stats.packets_lost += lost.iter().sum::<u64>() + stats.frames.bad_icrc + stats.frames.overflow;
+        }
+        stats
     }
 
     fn work(&mut self, worker: usize, work: Work) -> Result<(), ModelError> {

@@ -12,12 +12,16 @@ mod write;
 
 use refault_bus::bits::low_u32;
 use refault_iommu::IommuConfig;
-use refault_nic::{Loopback, NicConfig, PacketConfig, RemoteFaults};
+use refault_link::{Impairments, Rate};
+use refault_nic::{LinkLayer, NicConfig, PacketConfig, RemoteFaults};
 use refault_observe::numbers::whole;
 use refault_timing::UNLIMITED_BYTES_PER_US;
 
+use crate::machine::NEAR_END;
+
 pub use refault_timing::{Delay, Timing};
 
+use self::read::QUEUE;
 pub use draft::{Draft, ScenarioError, defaults};
 
 /// One experiment. A scenario, including its seed, determines its outcome.
@@ -156,7 +160,7 @@ impl Device {
 }
 
 /// A wire from the NIC to itself, and how connections behave on it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Wire {
     /// Share of packets, 0 to 1, that are lost.
     pub loss_share: f64,
@@ -164,6 +168,8 @@ pub struct Wire {
     pub delay_ns: u64,
     /// Bytes per microsecond in each direction; [`UNLIMITED_BYTES_PER_US`] for no limit.
     pub bytes_per_us: u64,
+    /// What else happens to packets: neither loss, nor delay, nor rate. Its seed is added to the scenario's.
+    pub impairments: Impairments,
     /// Packets of a queue pair in flight, at most.
     pub window: u32,
     /// Packets that a queue pair keeps while its responder waits for a page, at most.
@@ -179,21 +185,32 @@ pub struct Wire {
 }
 
 impl Wire {
-    fn packets(&self, seed: u64) -> PacketConfig {
-        let Self { delay_ns, bytes_per_us, window, buffer, prefault, damming, .. } = *self;
-        PacketConfig {
-            window,
-            fault_buffer: buffer,
-            prefault,
-            damming,
-            delay_ns,
-            bytes_per_us: Some(bytes_per_us).filter(|&rate| rate != UNLIMITED_BYTES_PER_US),
-            seed,
-        }
+    fn packets(&self) -> PacketConfig {
+        let Self { window, buffer, prefault, damming, .. } = *self;
+        PacketConfig { window, fault_buffer: buffer, prefault, damming, ..PacketConfig::default() }
     }
 
-    fn loss_ppm(&self) -> u32 {
-        low_u32(whole((self.loss_share * 1e6).round()))
+    /// What happens besides loss, delay and rate, as a text; `None` for nothing.
+    pub(crate) fn others(&self) -> Option<String> {
+        let usual = Impairments::default();
+        let queue_bytes = match self.impairments.queue_bytes {
+            QUEUE => usual.queue_bytes,
+            bytes => bytes,
+        };
+        let others = Impairments { queue_bytes, ..self.impairments.clone() };
+        (others != usual).then(|| others.to_string())
+    }
+
+    /// What happens to the packets of a direction in an experiment with this seed.
+    pub fn impairments(&self, seed: u64) -> Impairments {
+        let limit = Some(self.bytes_per_us).filter(|&rate| rate != UNLIMITED_BYTES_PER_US);
+        Impairments {
+            loss: Rate::new(low_u32(whole((self.loss_share * 1e9).round()))),
+            delay_ns: self.delay_ns,
+            bits_per_second: limit.map(|bytes_per_us| bytes_per_us.saturating_mul(8_000_000)),
+            seed: self.impairments.seed.wrapping_add(seed),
+            ..self.impairments.clone()
+        }
     }
 }
 
@@ -204,8 +221,8 @@ impl Scenario {
         match &self.wire {
             None => device,
             Some(wire) => NicConfig {
-                loopback: Loopback::Packets { loss_ppm: wire.loss_ppm() },
-                packets: wire.packets(self.seed),
+                link: LinkLayer::Ethernet { mac: NEAR_END.mac, roce: true },
+                packets: wire.packets(),
                 ..device
             },
         }

@@ -1,6 +1,9 @@
 //! Validates TOML into a [`Scenario`]: ranges, defaults, and constraints between keys.
 
+use std::str::FromStr;
+
 use refault_bus::bits::{low_u8, low_u32};
+use refault_link::Impairments;
 use refault_nic::RemoteFaults;
 use refault_timing::fields::Fields;
 use refault_timing::tree::{Node, TomlTable, Value};
@@ -246,8 +249,18 @@ fn device(root: &TomlTable, node: &Node, has_wire: bool) -> Result<Device, TextE
 }
 
 fn wire(root: &TomlTable, node: &Node) -> Result<Option<Wire>, TextError> {
-    const KEYS: &[&str] =
-        &["loss", "delay", "rate", "window", "buffer", "prefault", "damming", "ack_timeout", "retries"];
+    const KEYS: &[&str] = &[
+        "loss",
+        "delay",
+        "rate",
+        "impairments",
+        "window",
+        "buffer",
+        "prefault",
+        "damming",
+        "ack_timeout",
+        "retries",
+    ];
     if root.get("wire").is_none() {
         return Ok(None);
     }
@@ -256,6 +269,7 @@ fn wire(root: &TomlTable, node: &Node) -> Result<Option<Wire>, TextError> {
         loss_share: fields.share("loss", 0.0)?,
         delay_ns: fields.duration("delay", 0..=LONGEST_NS)?.unwrap_or(0),
         bytes_per_us: rate(&fields, "rate", UNLIMITED_BYTES_PER_US)?,
+        impairments: impairments(&fields)?,
         window: fields.count("window", 1..=256, 128)?,
         buffer: fields.count("buffer", 1..=256, 256)?,
         prefault: fields.flag("prefault", false)?,
@@ -263,6 +277,29 @@ fn wire(root: &TomlTable, node: &Node) -> Result<Option<Wire>, TextError> {
         ack_timeout: low_u8(fields.count("ack_timeout", 0..=31, 14)?.into()),
         retries: low_u8(fields.count("retries", 0..=7, 7)?.into()),
     }))
+}
+
+/// Bytes that may wait for the rate, if a file does not say: the windows of the connections are the limit then.
+pub(super) const QUEUE: u64 = 1 << 40;
+
+fn impairments(fields: &Fields<'_>) -> Result<Impairments, TextError> {
+    const KEY: &str = "impairments";
+    let usual = Impairments { queue_bytes: QUEUE, ..Impairments::default() };
+    let Some(entry) = fields.entry(KEY) else { return Ok(usual) };
+    let Value::Text(text) = &entry.node.value else {
+        let what = format!("is {}, not a text", entry.node.value.kind());
+        return Err(fields.error(KEY, &what, "write a list such as \"reorder=1%,drop=ack#3\""));
+    };
+    let read = Impairments::from_str(text).map_err(|error| {
+        fields.error(KEY, &format!("is wrong: {error}"), "`refault run --help` has the syntax, under --wire")
+    })?;
+    let Impairments { loss, delay_ns, bits_per_second, .. } = &read;
+    if (*loss, *delay_ns, *bits_per_second) != (usual.loss, usual.delay_ns, usual.bits_per_second) {
+        let remedy = "write the keys `loss`, `delay` and `rate` of this section";
+        return Err(fields.error(KEY, "has an item that is a key", remedy));
+    }
+    let names_queue = text.split(',').any(|item| item.starts_with("queue="));
+    Ok(if names_queue { read } else { Impairments { queue_bytes: QUEUE, ..read } })
 }
 
 /// The name of a policy in files.

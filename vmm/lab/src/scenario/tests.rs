@@ -51,6 +51,7 @@ pages = 9
 loss = 0.25
 delay = "2 us"
 rate = 12500
+impairments = "reorder=1%,drop=ack#3,queue=64K"
 window = 77
 buffer = 55
 prefault = true
@@ -106,6 +107,7 @@ fn every_key_reaches_its_field() {
         loss_share: 0.25,
         delay_ns: 2000,
         bytes_per_us: 12_500,
+        impairments: "reorder=1%,drop=ack#3,queue=64K".parse().expect("impairments"),
         window: 77,
         buffer: 55,
         prefault: true,
@@ -115,8 +117,9 @@ fn every_key_reaches_its_field() {
     };
     assert_eq!(scenario.wire, Some(wire));
     let nic = scenario.nic();
-    assert_eq!(nic.loopback, Loopback::Packets { loss_ppm: 250_000 });
-    assert_eq!((nic.packets.bytes_per_us, nic.packets.seed), (Some(12_500), u64::MAX));
+    assert!(matches!(nic.link, LinkLayer::Ethernet { roce: true, .. }), "{:?}", nic.link);
+    let sends = scenario.wire.expect("a wire").impairments(scenario.seed);
+    assert_eq!(sends.to_string(), "loss=25%,reorder=1%,delay=2us,rate=100G,queue=64K,drop=ack#3,seed=0");
 }
 
 #[test]

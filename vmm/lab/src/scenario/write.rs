@@ -124,6 +124,9 @@ fn write_wire(lines: &mut Lines, wire: &Wire) {
     lines.put("loss", wire.loss_share);
     lines.text("delay", &show_duration(wire.delay_ns));
     rate(lines, "rate", wire.bytes_per_us);
+    if let Some(others) = wire.others() {
+        lines.text("impairments", &others);
+    }
     lines.put("window", wire.window);
     lines.put("buffer", wire.buffer);
     lines.put("prefault", wire.prefault);
