@@ -22,7 +22,7 @@ pub enum RemoteFaults {
     ResumeNak,
 }
 
-/// How connections in packets behave, and how long packets take.
+/// How connections in packets behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketConfig {
     /// Packets of a queue pair that are sent and not acknowledged, at most: 1 to 256.
@@ -35,25 +35,13 @@ pub struct PacketConfig {
     /// A bug, for experiments: after an RNR delay only the refused message is sent again, and what is behind it after the ACK
     /// timeout.
     pub damming: bool,
-    /// Nanoseconds of the NIC's clock that a packet takes to its receiver.
-    pub delay_ns: u64,
-    /// Bytes that leave the port in a microsecond: requests, and as many of responses. `None` is without limit.
-    pub bytes_per_us: Option<u64>,
     /// Decides which packets are lost.
     pub seed: u64,
 }
 
 impl Default for PacketConfig {
     fn default() -> Self {
-        Self {
-            window: 128,
-            fault_buffer: 256,
-            prefault: false,
-            damming: false,
-            delay_ns: 0,
-            bytes_per_us: None,
-            seed: 0,
-        }
+        Self { window: 128, fault_buffer: 256, prefault: false, damming: false, seed: 0 }
     }
 }
 
@@ -216,7 +204,6 @@ impl NicConfig {
             packets: PacketConfig {
                 window: self.packets.window.clamp(1, 256),
                 fault_buffer: self.packets.fault_buffer.clamp(1, 256),
-                bytes_per_us: self.packets.bytes_per_us.map(|bytes| bytes.max(1)),
                 ..self.packets
             },
             lid: self.lid.max(1),

@@ -31,7 +31,6 @@ use refault_bus::pri::{PageGroupResponse, ResponseCode};
 use refault_bus::probe::{ProbeEvent, Stage};
 use refault_bus::sync::lock;
 
-use self::packets::line::Line;
 use crate::chance::Chance;
 use crate::config::NicConfig;
 use crate::ethernet::EthernetPort;
@@ -65,7 +64,6 @@ pub(crate) struct Engine {
     pub(crate) faults: Faults,
     /// Decides which packets are lost.
     loss: Chance,
-    line: Line,
     frames: Arc<FrameMemory>,
     /// The port, if it is an Ethernet port.
     pub(crate) ethernet: Option<EthernetPort>,
@@ -85,7 +83,6 @@ impl Engine {
             events: EventQueues::new(layout),
             faults: Faults::new(&config),
             loss: Chance::new(config.packets.seed),
-            line: Line::new(&config.packets),
             frames: Arc::new(FrameMemory::new(config.max_context)),
             ethernet: EthernetPort::new(config.link),
             layout,

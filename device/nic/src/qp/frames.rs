@@ -46,7 +46,7 @@ impl FrameMemory {
         context: u32,
         source: Source,
         cause: Option<Cause>,
-        (bytes, due_ns): (Vec<u8>, u64),
+        bytes: Vec<u8>,
     ) -> Option<Frame> {
         let context = slot_of(context);
         let own = self.by_context.get(context as usize)?;
@@ -58,7 +58,7 @@ impl FrameMemory {
         }
         own.fetch_add(size, Ordering::Relaxed);
         self.all.fetch_add(size, Ordering::Relaxed);
-        Some(Frame { memory: self.clone(), context, source, cause, due_ns, held: false, bytes })
+        Some(Frame { memory: self.clone(), context, source, cause, held: false, bytes })
     }
 }
 
@@ -81,8 +81,6 @@ pub(crate) struct Frame {
     pub(crate) source: Source,
     /// Why it is a refusal, more precisely than a NAK can say.
     pub(crate) cause: Option<Cause>,
-    /// When it arrives, by the NIC's clock.
-    pub(crate) due_ns: u64,
     /// It counts among those that are kept for a page.
     held: bool,
     pub(crate) bytes: Vec<u8>,
@@ -127,7 +125,7 @@ mod tests {
     #[test]
     fn a_context_has_what_it_leaves_free_and_gets_it_back() {
         let memory = Arc::new(FrameMemory::new(3));
-        let take = |context| memory.frame(context, Source::Wire, None, (Vec::with_capacity(1 << 20), 0));
+        let take = |context| memory.frame(context, Source::Wire, None, Vec::with_capacity(1 << 20));
         let count = |context| std::iter::from_fn(|| take(context)).collect::<Vec<_>>();
         let first = count(0);
         assert_eq!(first.len(), MOST >> 21, "half");
@@ -141,7 +139,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_counted_once_and_the_most_of_it_remembered() {
         let memory = Arc::new(FrameMemory::new(1));
-        let frame = |size| memory.frame(0, Source::Wire, None, (vec![0; size], 0)).expect("room");
+        let frame = |size| memory.frame(0, Source::Wire, None, vec![0; size]).expect("room");
         let (mut first, mut second) = (frame(100), frame(30));
         first.hold();
         second.hold();

@@ -212,8 +212,6 @@ fn a_program_does_the_same_whatever_a_responder_does_without_a_page() {
             let packets = PacketConfig {
                 prefault: seed % 2 == 0,
                 damming: seed % 3 == 0,
-                delay_ns: [0, 700, 20_000][(seed % 3) as usize],
-                bytes_per_us: [None, Some(1000)][(seed / 2 % 2) as usize],
                 fault_buffer: [256, 2][(seed / 4 % 2) as usize],
                 seed,
                 ..PacketConfig::default()

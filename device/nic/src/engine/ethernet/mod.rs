@@ -81,8 +81,8 @@ impl Engine {
 
     /// Leaves a frame for a queue pair's turn.
     fn keep_frame(&self, port: &EthernetPort, qp: &Qp, bytes: Vec<u8>) {
-        let frame = self.frames.frame(qp.context(), Source::Wire, None, (bytes, 0));
-        if !frame.is_some_and(|frame| qp.inbox.put(frame, u64::MAX)) {
+        let frame = self.frames.frame(qp.context(), Source::Wire, None, bytes);
+        if !frame.is_some_and(|frame| qp.inbox.put(frame)) {
             FrameCounters::count(&port.counters.overflow);
         }
         self.workers.schedule(qp);

@@ -38,7 +38,7 @@ impl Turn<'_, '_> {
         if self.budget.is_spent() {
             return ControlFlow::Break(Leave::End(TurnEnd::Again));
         }
-        let Some(frame) = self.qp.inbox.take(u64::MAX) else { return NOTHING };
+        let Some(frame) = self.qp.inbox.take() else { return NOTHING };
         self.budget.spend(u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX));
         let received = if setup.is_raw() { self.receive_raw(&frame) } else { self.receive_packet(&frame) };
         match received {

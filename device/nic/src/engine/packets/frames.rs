@@ -25,10 +25,7 @@ impl<'e> Turn<'e, '_> {
     pub(super) fn is_receiver_crowded(&self) -> bool {
         match &self.engine.ethernet {
             Some(port) if !self.requester.attributes.is_here => !port.is_ready(),
-            _ => {
-                let now_ns = self.arrival_ns();
-                self.receiver().is_some_and(|receiver| receiver.inbox.is_crowded(now_ns))
-            }
+            _ => self.receiver().is_some_and(|receiver| receiver.inbox.is_crowded()),
         }
     }
 
@@ -72,11 +69,6 @@ impl<'e> Turn<'e, '_> {
         }
     }
 
-    /// The time until which frames have arrived. Where they take none, the clock is not asked.
-    pub(super) fn arrival_ns(&self) -> u64 {
-        if self.engine.line.takes_time() { self.port.fabric().now_ns() } else { u64::MAX }
-    }
-
     /// Sends a frame with this opcode, which may be lost. `cause` says more about a refusal.
     pub(super) fn transmit(&mut self, opcode: Opcode, bytes: Vec<u8>, cause: Option<Cause>) {
         let length = bytes.len();
@@ -84,11 +76,7 @@ impl<'e> Turn<'e, '_> {
             Some(port) if !self.requester.attributes.is_here => {
                 self.engine.emit(port, self.outgoing(opcode, bytes))
             }
-            _ => {
-                // It takes its time even if it is lost on the way.
-                let due_ns = self.due_ns(length, opcode.is_response());
-                !self.loses_frame() && self.put(bytes, due_ns, cause)
-            }
+            _ => !self.loses_frame() && self.put(bytes, cause),
         };
         let stats = &mut self.port.shard().stats;
         stats.packets += 1;
@@ -104,23 +92,16 @@ impl<'e> Turn<'e, '_> {
         EthernetFrame { bytes, sealed }
     }
 
-    /// When a frame of this length that is sent now arrives.
-    fn due_ns(&self, length: usize, is_response: bool) -> u64 {
-        let line = &self.engine.line;
-        if line.takes_time() { line.due_ns(self.port.fabric().now_ns(), length, is_response) } else { 0 }
-    }
-
     /// Puts a frame into the other end's inbox; `false` if it does not expect this queue pair, or there is no room.
-    fn put(&self, bytes: Vec<u8>, due_ns: u64, cause: Option<Cause>) -> bool {
+    fn put(&self, bytes: Vec<u8>, cause: Option<Cause>) -> bool {
         let source = self.qp.qpn();
         let Some(receiver) = self.receiver() else { return false };
         if lock(&receiver.responder).peer_qpn != source {
             return false;
         }
         let context = self.requester.setup.context;
-        let frame = self.engine.frames.frame(context, Source::Own(source), cause, (bytes, due_ns));
-        let now_ns = self.arrival_ns();
-        let taken = frame.is_some_and(|frame| receiver.inbox.put(frame, now_ns));
+        let frame = self.engine.frames.frame(context, Source::Own(source), cause, bytes);
+        let taken = frame.is_some_and(|frame| receiver.inbox.put(frame));
         self.engine.workers.schedule(receiver);
         taken
     }

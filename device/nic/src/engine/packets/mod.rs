@@ -6,7 +6,6 @@
 mod arrive;
 mod execute;
 mod frames;
-pub(super) mod line;
 mod perform;
 mod policy;
 mod reply;
@@ -240,8 +239,7 @@ impl Turn<'_, '_> {
             .and_then(refault_transport::Requester::deadline_ns);
         let stalls = [Half::Requester, Half::Responder]
             .map(|half| self.stall(half).and_then(|stall| stall.wait.deadline_ns()));
-        let arrival = if self.engine.line.takes_time() { self.qp.inbox.next_ns() } else { None };
-        if let Some(deadline_ns) = stalls.into_iter().chain([transport, arrival]).flatten().min() {
+        if let Some(deadline_ns) = stalls.into_iter().chain([transport]).flatten().min() {
             let deadline_ns = deadline_ns.max(fabric.now_ns());
             self.engine.workers.wake_at(self.qp.qpn(), deadline_ns);
         }
