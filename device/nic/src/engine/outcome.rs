@@ -37,6 +37,8 @@ pub(super) enum Outcome {
     Invalidate(RegionChange),
     /// Another processor keeps changing the word of an atomic.
     Contended,
+    /// The wire has no room for a frame.
+    WireBusy,
 }
 
 impl From<Stopped> for Outcome {

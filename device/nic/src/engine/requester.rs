@@ -238,6 +238,7 @@ impl Turn<'_, '_> {
             }
             Outcome::Invalidate(change) => return ControlFlow::Break(Leave::ChangeRegion(change)),
             Outcome::Contended => return ControlFlow::Break(Leave::End(TurnEnd::Again)),
+            Outcome::WireBusy => return self.wait_for_wire(),
             Outcome::Stopped(Stopped { end, error: AccessError::Miss(miss) }) => {
                 return ControlFlow::Break(Leave::Ask(end, miss));
             }

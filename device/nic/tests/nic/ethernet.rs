@@ -1,5 +1,6 @@
 //! Two NICs on a wire: what arrives, what is dropped, and what the port tells its driver.
 
+mod busy;
 mod ends;
 mod peer;
 mod policies;
@@ -7,6 +8,7 @@ mod requester;
 mod responder;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use refault_abi::codes::{
@@ -35,17 +37,25 @@ const HEAP: u64 = 0x7f00_0000_0000;
 
 /// Frames that were sent and have not been delivered.
 #[derive(Default)]
-struct Cable(Mutex<VecDeque<EthernetFrame>>);
+struct Cable {
+    frames: Mutex<VecDeque<EthernetFrame>>,
+    /// The far end does not keep up.
+    is_busy: AtomicBool,
+}
 
 impl Wire for Cable {
     fn send(&self, frame: EthernetFrame) {
-        self.0.lock().unwrap().push_back(frame);
+        self.frames.lock().unwrap().push_back(frame);
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.is_busy.load(Ordering::Relaxed)
     }
 }
 
 impl Cable {
     fn take(&self) -> Option<EthernetFrame> {
-        self.0.lock().unwrap().pop_front()
+        self.frames.lock().unwrap().pop_front()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a queue pair without a connection sends.
 
 use core::net::Ipv6Addr;
+use std::ops::ControlFlow;
 
 use refault_bus::wire::EthernetFrame;
 use refault_roce::{Deth, MacAddress, Opcode, Operation, Packet, Place, Psn, Service, frame};
@@ -8,13 +9,16 @@ use refault_roce::{Deth, MacAddress, Opcode, Operation, Packet, Place, Psn, Serv
 use super::super::Engine;
 use super::super::datagram::{MAX_DATAGRAM, gather, qkey};
 use super::super::handover::Handover;
-use super::super::outcome::Outcome;
+use super::super::outcome::{Leave, Outcome, TurnEnd};
+use super::super::turn::Turn;
 use crate::ethernet::{EthernetPort, FrameCounters, MAX_FRAME};
 use crate::qp::requester::Requester;
 use crate::verbs::Destination;
 
 /// MAC address of what has no GID to be sent from.
 const NOWHERE: MacAddress = [0; 6];
+/// Nanoseconds until a queue pair looks again whether the wire has room: asking all the time would take a worker.
+const BUSY_WIRE_NS: u64 = 50_000;
 /// Bits of a PSN.
 const PSN: u32 = 0xff_ffff;
 
@@ -30,7 +34,7 @@ impl Handover<'_, '_> {
             return Outcome::TooLong;
         }
         if !ethernet.is_ready() {
-            return Outcome::Contended;
+            return Outcome::WireBusy;
         }
         let Destination { qpn, gid, path, .. } = request.destination;
         let immediate = request.immediate;
@@ -67,7 +71,7 @@ impl Handover<'_, '_> {
             return Outcome::TooLong;
         }
         if !ethernet.is_ready() {
-            return Outcome::Contended;
+            return Outcome::WireBusy;
         }
         let mut bytes = vec![0; request.length as usize];
         if let Err(stopped) = gather(port, setup, request, &mut bytes) {
@@ -76,6 +80,15 @@ impl Handover<'_, '_> {
         // Its checksums are those that software computed.
         ethernet.send(EthernetFrame { bytes, sealed: true });
         Outcome::Done
+    }
+}
+
+impl Turn<'_, '_> {
+    /// Ends the turn until the wire may have room again, of which it sends no word.
+    pub(in crate::engine) fn wait_for_wire(&self) -> ControlFlow<Leave> {
+        let again_ns = self.port.fabric().now_ns().saturating_add(BUSY_WIRE_NS);
+        self.engine.workers.wake_at(self.qp.qpn(), again_ns);
+        ControlFlow::Break(Leave::End(TurnEnd::Idle))
     }
 }
 

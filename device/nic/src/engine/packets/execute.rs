@@ -143,7 +143,7 @@ impl Turn<'_, '_> {
                 }
                 self.engine.workers.persist(waiter, region);
             }
-            Outcome::Done | Outcome::Stopped(_) | Outcome::NoPeer | Outcome::TooLong => {}
+            Outcome::Done | Outcome::Stopped(_) | Outcome::NoPeer | Outcome::TooLong | Outcome::WireBusy => {}
         }
         DONE
     }

@@ -1,13 +1,15 @@
 //! Frames of a connection: to a queue pair of the same device, or to the wire.
 
 use core::net::Ipv6Addr;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use refault_bus::sync::lock;
 use refault_bus::wire::EthernetFrame;
 use refault_roce::{Envelope, FlushIcrc, Opcode, Operation, Packet, frame};
 
+use super::super::outcome::Leave;
 use super::super::turn::Turn;
+use super::AGAIN;
 use crate::cause::Cause;
 use crate::config::Loopback;
 use crate::ethernet::FrameCounters;
@@ -21,11 +23,20 @@ impl<'e> Turn<'e, '_> {
         self.engine.peer(&self.requester.attributes)
     }
 
-    /// Whether the other end should work before it gets more.
-    pub(super) fn is_receiver_crowded(&self) -> bool {
+    /// Goes on if there is room for another packet, else when there may be.
+    pub(super) fn make_way(&self) -> ControlFlow<Leave> {
         match &self.engine.ethernet {
-            Some(port) if !self.requester.attributes.is_here => !port.is_ready(),
-            _ => self.receiver().is_some_and(|receiver| receiver.inbox.is_crowded()),
+            Some(port) if !self.requester.attributes.is_here => {
+                if port.is_ready() {
+                    ControlFlow::Continue(())
+                } else {
+                    self.wait_for_wire()
+                }
+            }
+            _ => match self.receiver() {
+                Some(receiver) if receiver.inbox.is_crowded() => AGAIN,
+                _ => ControlFlow::Continue(()),
+            },
         }
     }
 

@@ -6,7 +6,7 @@ use refault_transport::Source;
 
 use super::super::outcome::Refusal;
 use super::super::turn::Turn;
-use super::{AGAIN, DONE, Did, NOTHING};
+use super::{DONE, Did, NOTHING};
 use crate::cause::Cause;
 use crate::memory::access::Stopped;
 use crate::memory::copy::read_extents;
@@ -20,9 +20,7 @@ impl Turn<'_, '_> {
         let Some(reply) = connection.responder.next_reply() else {
             return if self.finish_refusal() { DONE } else { NOTHING };
         };
-        if self.is_receiver_crowded() {
-            AGAIN?;
-        }
+        self.make_way()?;
         let length = reply.payload.map_or(0, |source| source.length);
         let (mut bytes, place) = self.frame(&reply.packet, length as usize);
         if let Some(source) = reply.payload.filter(|source| source.length > 0) {

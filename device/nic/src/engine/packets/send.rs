@@ -8,7 +8,7 @@ use refault_transport::{Outgoing, Request, Verb};
 
 use super::super::requester::Next;
 use super::super::turn::Turn;
-use super::{AGAIN, DONE, Did, Leave, NOTHING};
+use super::{DONE, Did, Leave, NOTHING};
 use crate::memory::access::Stopped;
 use crate::memory::copy::read_extents;
 use crate::memory::list::List;
@@ -34,9 +34,7 @@ impl Turn<'_, '_> {
         let next = connection.requester.as_ref().and_then(|requester| requester.next(now_ns));
         let Some(outgoing) = next.filter(|_| connection.unreachable.is_none()) else { return NOTHING };
         let Some(&Posted { request, .. }) = connection.posted(outgoing.id) else { return NOTHING };
-        if self.is_receiver_crowded() {
-            AGAIN?;
-        }
+        self.make_way()?;
         let bytes = match self.gather(&request, &outgoing)? {
             Some(bytes) => bytes,
             None => return DONE,

@@ -1,0 +1,64 @@
+//! A wire whose far end does not keep up: what is to be sent waits, and takes no worker meanwhile.
+
+use refault_bus::clock::Clock;
+use refault_roce::Place::Only;
+
+use super::peer::*;
+use super::*;
+
+/// Longer than the NIC waits before it looks at the wire again.
+const A_WHILE_NS: u64 = 1_000_000;
+
+impl Station {
+    fn set_busy(&self, is_busy: bool) {
+        self.sends.is_busy.store(is_busy, Ordering::Relaxed);
+    }
+}
+
+/// Settles, which ends although there is something to send, and looks at the wire again in a while.
+fn waits(bench: &Bench) {
+    bench.settle();
+    let look_ns = bench.next_deadline_ns().expect("it looks again");
+    assert!((1..A_WHILE_NS).contains(&(look_ns - bench.clock.now_ns())), "at once, or too late");
+}
+
+#[test]
+fn requests_wait_for_the_wire() {
+    let mut script = Script::new();
+    script.station.set_busy(true);
+    script.posts(&script.station.pair.write(1, 8, 0x5000, 7));
+    waits(script.bench());
+    assert!(script.is_silent());
+    script.station.set_busy(false);
+    script.bench().advance(A_WHILE_NS);
+    assert_eq!(script.requests(), [9]);
+    script.acknowledges(9);
+    assert_eq!(script.completions(), [(1, WC_SUCCESS)]);
+}
+
+#[test]
+fn answers_wait_for_the_wire() {
+    let script = Script::new();
+    script.station.set_busy(true);
+    script.says(&script.write(Only, 9, 8), &[7; 8]);
+    waits(script.bench());
+    assert_eq!(script.target(0, 8), [7; 8], "it is done");
+    assert!(script.is_silent());
+    script.station.set_busy(false);
+    script.bench().advance(A_WHILE_NS);
+    assert_eq!(script.syndromes().len(), 1);
+}
+
+#[test]
+fn datagrams_wait_for_the_wire() {
+    let mut station = Station::new(1);
+    let mut qp = station.queue_pair(QPT_UD);
+    station.set_busy(true);
+    qp.send(&station.pair.bench, &datagram_to(2, 1, 77, &[station.pair.source(0, 100)]));
+    waits(&station.pair.bench);
+    assert!(station.sends.take().is_none() && station.pair.cq_a.drain(&station.pair.bench).is_empty());
+    station.set_busy(false);
+    station.pair.bench.advance(A_WHILE_NS);
+    assert!(station.sends.take().is_some());
+    station.pair.cq_a.expect(&station.pair.bench, WC_SUCCESS);
+}
