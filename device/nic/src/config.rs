@@ -29,6 +29,9 @@ pub struct PacketConfig {
     pub window: u32,
     /// Packets that a queue pair keeps while its responder waits for a page, at most: 1 to 256. One more is lost.
     pub fault_buffer: u32,
+    /// Bytes that all responders together may keep for pages before the port has no room for the wire's next frame, so that
+    /// the wire stops: priority flow control (IEEE 802.1Qbb). `None`: it does not stop for that.
+    pub pause_above: Option<u64>,
     /// With the first packet of an RDMA WRITE or READ, which says where all of it goes, its responder asks for all pages that
     /// are missing, of 4 MiB at most and as far as there are credits to spare.
     pub prefault: bool,
@@ -41,7 +44,7 @@ pub struct PacketConfig {
 
 impl Default for PacketConfig {
     fn default() -> Self {
-        Self { window: 128, fault_buffer: 256, prefault: false, damming: false, seed: 0 }
+        Self { window: 128, fault_buffer: 256, pause_above: None, prefault: false, damming: false, seed: 0 }
     }
 }
 

@@ -92,6 +92,26 @@ fn whatever_happens_to_packets_no_request_fails() {
     }
 }
 
+#[test]
+fn a_wire_that_stops_keeps_little_and_holds_up_everybody() {
+    let of = |pause: &str| {
+        let pause = format!("wire.pause={pause}");
+        figures(
+            "wire-faults",
+            &["device.remote_faults=stall", "requests=1500", "wire.ack_timeout=14", &pause],
+        )
+    };
+    let [goes_on, stops] = ["1 GiB", "16 KiB"].map(of);
+    for figures in [&goes_on, &stops] {
+        let all = ["completed", "failed", "packets_lost"].map(|name| figures.whole(name));
+        assert_eq!(all, [1500, 0, 0]);
+    }
+    let [more, less] = [&goes_on, &stops].map(|figures| figures.whole("held_peak_bytes"));
+    assert!(less * 4 < more, "{less} of {more}");
+    let [before, after] = [&goes_on, &stops].map(|figures| figures.whole("bystander_p99_ns"));
+    assert!(after > 2 * before && after > 220_000, "{before} and {after}");
+}
+
 /// A file that a test can look at.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);

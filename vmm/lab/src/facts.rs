@@ -12,7 +12,7 @@ use crate::figures::Figures;
 use crate::outcome::ExperimentOutcome;
 use crate::published::applies;
 use crate::scenario::{
-    Arrival, Churn, ChurnOperation, Device, Guest, Load, Pattern, Scenario, TranslationMode, Wire,
+    Arrival, Churn, ChurnOperation, Device, Guest, Load, NO_PAUSE, Pattern, Scenario, TranslationMode, Wire,
 };
 
 /// The report of an experiment on the virtual clock.
@@ -167,6 +167,10 @@ fn wire(wire: &Wire) -> Vec<(&'static str, String)> {
         UNLIMITED_BYTES_PER_US => "unlimited".into(),
         rate => format!("{}/s", bytes(rate.saturating_mul(1_000_000))),
     };
+    let pause = match wire.pause_bytes {
+        NO_PAUSE => "never".into(),
+        most => format!("{} kept", bytes(most)),
+    };
     let yes = |is| if is { "yes" } else { "no" }.to_owned();
     let timeout = match wire.ack_timeout {
         0 => "none".into(),
@@ -179,6 +183,7 @@ fn wire(wire: &Wire) -> Vec<(&'static str, String)> {
         ("other impairments", wire.others().unwrap_or_else(|| "none".into())),
         ("window", plural(wire.window.into(), "packet", "packets")),
         ("kept for a page", plural(wire.buffer.into(), "packet", "packets")),
+        ("stops above", pause),
         ("all pages with the first packet", yes(wire.prefault)),
         ("damming", yes(wire.damming)),
         ("ACK timeout", timeout),

@@ -35,6 +35,11 @@ impl FrameMemory {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// Bytes that are kept for a page.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// Most bytes that were kept for a page at one time.
     pub(crate) fn held_peak(&self) -> usize {
         self.held_peak.load(Ordering::Relaxed)

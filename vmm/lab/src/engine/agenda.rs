@@ -65,6 +65,8 @@ pub(super) enum SimEvent {
     Sent(EthernetFrame),
     /// Frames arrive that are due.
     Arrivals,
+    /// A frame has left its port, if the wire pauses.
+    Left,
     /// The program generates a request.
     Arrival,
     /// The program sees a completion.

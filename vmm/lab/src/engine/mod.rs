@@ -37,7 +37,7 @@ use wire::LabWire;
 pub use wire::CaptureTo;
 
 use super::outcome::ExperimentOutcome;
-use super::scenario::Scenario;
+use super::scenario::{NO_PAUSE, Scenario};
 use crate::machine::{LabMachine, PAGE_FAULT_VECTOR};
 use refault_observe::report::DeviceCounters;
 use refault_observe::trace::{FaultSummary, Recorder};
@@ -156,7 +156,7 @@ impl Engine {
         });
         let wire = scenario.wire.as_ref().map(|wire| {
             let sends = wire.impairments(scenario.seed);
-            LabWire::plug(timeline.clone(), &machine, &sends)
+            LabWire::plug(timeline.clone(), &machine, (&sends, wire.pause_bytes != NO_PAUSE))
         });
         let wire = wire.transpose()?;
         let load = LoadGenerator::new(timeline.clone(), &machine, scenario, actor)?;
@@ -231,6 +231,7 @@ impl Engine {
             }
             SimEvent::Sent(frame) => self.wire(|wire| wire.sent(frame)),
             SimEvent::Arrivals => self.wire(LabWire::arrive),
+            SimEvent::Left => self.wire(LabWire::left),
             SimEvent::Arrival => self.load.arrival()?,
             SimEvent::Completion { client, slot, success } => self.completion(client, slot, success)?,
             SimEvent::Churn => self.churn()?,
@@ -350,6 +351,9 @@ impl Engine {
     /// A worker was busy until now; it may have produced completions, and work for others.
     fn worked(&mut self, worker: usize) -> Result<(), ModelError> {
         self.workers[worker].busy_until = self.timeline.now_ns();
+        if let Some(wire) = &self.wire {
+            wire.go_on();
+        }
         self.schedule_work(0);
         self.load.collect()
     }

@@ -159,6 +159,9 @@ impl Device {
     }
 }
 
+/// The wire does not stop, whatever responders keep.
+pub const NO_PAUSE: u64 = 1 << 30;
+
 /// A wire from the NIC to itself, and how connections behave on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wire {
@@ -174,6 +177,8 @@ pub struct Wire {
     pub window: u32,
     /// Packets that a queue pair keeps while its responder waits for a page, at most.
     pub buffer: u32,
+    /// Bytes that responders may keep for pages before the wire stops, [`NO_PAUSE`] for no such limit.
+    pub pause_bytes: u64,
     /// Whether the responder asks for all pages of a message with its first packet.
     pub prefault: bool,
     /// Whether requesters have the bug called damming.
@@ -186,8 +191,16 @@ pub struct Wire {
 
 impl Wire {
     fn packets(&self) -> PacketConfig {
-        let Self { window, buffer, prefault, damming, .. } = *self;
-        PacketConfig { window, fault_buffer: buffer, prefault, damming, ..PacketConfig::default() }
+        let Self { window, buffer, pause_bytes, prefault, damming, .. } = *self;
+        let pause_above = Some(pause_bytes).filter(|&bytes| bytes != NO_PAUSE);
+        PacketConfig {
+            window,
+            fault_buffer: buffer,
+            pause_above,
+            prefault,
+            damming,
+            ..PacketConfig::default()
+        }
     }
 
     /// What happens besides loss, delay and rate, as a text; `None` for nothing.

@@ -10,7 +10,9 @@ use refault_timing::tree::{Node, TomlTable, Value};
 use refault_timing::units::show_size;
 use refault_timing::{FILE_KEYS, LONGEST_NS, TextError, UNLIMITED_BYTES_PER_US, presets, rate, timing};
 
-use super::{Arrival, Churn, ChurnOperation, Device, Guest, Load, Pattern, Scenario, TranslationMode, Wire};
+use super::{
+    Arrival, Churn, ChurnOperation, Device, Guest, Load, NO_PAUSE, Pattern, Scenario, TranslationMode, Wire,
+};
 
 /// Highest rate of arrivals and churn, per second.
 const MAX_RATE: f64 = 1e9;
@@ -256,6 +258,7 @@ fn wire(root: &TomlTable, node: &Node) -> Result<Option<Wire>, TextError> {
         "impairments",
         "window",
         "buffer",
+        "pause",
         "prefault",
         "damming",
         "ack_timeout",
@@ -272,6 +275,7 @@ fn wire(root: &TomlTable, node: &Node) -> Result<Option<Wire>, TextError> {
         impairments: impairments(&fields)?,
         window: fields.count("window", 1..=256, 128)?,
         buffer: fields.count("buffer", 1..=256, 256)?,
+        pause_bytes: fields.size("pause", 0..=NO_PAUSE, NO_PAUSE)?,
         prefault: fields.flag("prefault", false)?,
         damming: fields.flag("damming", false)?,
         ack_timeout: low_u8(fields.count("ack_timeout", 0..=31, 14)?.into()),

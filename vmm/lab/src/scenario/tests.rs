@@ -54,6 +54,7 @@ rate = 12500
 impairments = "reorder=1%,drop=ack#3,queue=64K"
 window = 77
 buffer = 55
+pause = "96 KiB"
 prefault = true
 damming = true
 ack_timeout = 9
@@ -110,6 +111,7 @@ fn every_key_reaches_its_field() {
         impairments: "reorder=1%,drop=ack#3,queue=64K".parse().expect("impairments"),
         window: 77,
         buffer: 55,
+        pause_bytes: 96 << 10,
         prefault: true,
         damming: true,
         ack_timeout: 9,

@@ -129,6 +129,7 @@ fn write_wire(lines: &mut Lines, wire: &Wire) {
     }
     lines.put("window", wire.window);
     lines.put("buffer", wire.buffer);
+    lines.text("pause", &show_size(wire.pause_bytes));
     lines.put("prefault", wire.prefault);
     lines.put("damming", wire.damming);
     lines.put("ack_timeout", wire.ack_timeout);

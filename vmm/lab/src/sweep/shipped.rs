@@ -11,6 +11,7 @@ pub const SWEEPS: Shipped = Shipped(&[
     ("responder-policies", include_str!("shipped/responder-policies.toml")),
     ("rnr-timers", include_str!("shipped/rnr-timers.toml")),
     ("fault-buffers", include_str!("shipped/fault-buffers.toml")),
+    ("wire-pauses", include_str!("shipped/wire-pauses.toml")),
     ("npf-on-a-wire", include_str!("shipped/npf-on-a-wire.toml")),
     ("damming-by-rate", include_str!("shipped/damming-by-rate.toml")),
     ("damming-by-timeout", include_str!("shipped/damming-by-timeout.toml")),

@@ -90,7 +90,8 @@ impl Engine {
 
     /// Whether the port has room for the time being.
     pub(crate) fn has_room_for_frames(&self) -> bool {
-        self.frames.waiting() < BUSY
+        let may_keep = self.config.packets.pause_above.is_none_or(|most| self.frames.held() as u64 <= most);
+        may_keep && self.frames.waiting() < BUSY
     }
 
     /// There is a signal on the wire from now on, or none.

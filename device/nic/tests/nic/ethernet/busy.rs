@@ -1,7 +1,8 @@
-//! A wire whose far end does not keep up: what is to be sent waits, and takes no worker meanwhile.
+//! Ends of a wire that do not keep up: what is to be sent waits, and takes no worker meanwhile.
 
 use refault_bus::clock::Clock;
-use refault_roce::Place::Only;
+use refault_nic::PacketConfig;
+use refault_roce::{Operation::Write, Place::Only, Reth};
 
 use super::peer::*;
 use super::*;
@@ -61,4 +62,21 @@ fn datagrams_wait_for_the_wire() {
     station.pair.bench.advance(A_WHILE_NS);
     assert!(station.sends.take().is_some());
     station.pair.cq_a.expect(&station.pair.bench, WC_SUCCESS);
+}
+
+#[test]
+fn the_port_has_no_room_while_more_is_kept_for_pages_than_it_should() {
+    let packets = PacketConfig { pause_above: Some(100), ..PacketConfig::default() };
+    let script = Script::with(NicConfig { packets, ..config(1) }, BUSY, QPS_RTS);
+    let reth = Reth { address: HEAP, key: script.station.pair.process, length: 8 };
+    let has_room = || script.bench().nic.has_room();
+    script.says(&Packet { reth, ..script.packet(Write, Only, 9) }, &[1; 8]);
+    assert!(has_room(), "one packet is less");
+    script.says(&Packet { reth, ..script.packet(Write, Only, 10) }, &[2; 8]);
+    assert!(!has_room());
+    script.station.pair.map_page(HEAP, true);
+    let asked = script.bench().iommu.take_requests();
+    script.bench().iommu.answer(&asked[0], ResponseCode::Success);
+    script.bench().settle();
+    assert!(has_room());
 }

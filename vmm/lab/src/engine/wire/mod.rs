@@ -5,6 +5,7 @@
 
 mod capture;
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
@@ -29,6 +30,9 @@ const PORT_VECTOR: u16 = 3;
 pub(super) struct LabWire {
     timeline: Arc<Timeline>,
     nic: Weak<Nic>,
+    /// Requests wait while the NIC's port has no room.
+    pauses: bool,
+    bits_per_second: Option<u64>,
     state: Mutex<State>,
     /// Kept for the port, which names it.
     _events: EventQueue,
@@ -36,6 +40,10 @@ pub(super) struct LabWire {
 
 struct State {
     link: Link,
+    /// If the wire pauses: requests that have not entered it, in order.
+    waiting: VecDeque<EthernetFrame>,
+    /// One is entering: a [`SimEvent::Left`] is scheduled.
+    is_sending: bool,
     capture: Option<WireCapture>,
     /// Virtual time of the next scheduled [`SimEvent::Arrivals`].
     scheduled_ns: u64,
@@ -46,13 +54,20 @@ impl LabWire {
     pub(super) fn plug(
         timeline: Arc<Timeline>,
         machine: &LabMachine,
-        sends: &Impairments,
+        (sends, pauses): (&Impairments, bool),
     ) -> Result<Arc<Self>, ModelError> {
         let link = Link::new([sends.clone(), sends.clone()], timeline.now_ns());
-        let state = Mutex::new(State { link, capture: None, scheduled_ns: u64::MAX });
+        let state = Mutex::new(State {
+            link,
+            waiting: VecDeque::new(),
+            is_sending: false,
+            capture: None,
+            scheduled_ns: u64::MAX,
+        });
         let events = machine.driver.create_event_queue(PORT_VECTOR, 6)?;
         let eqn = events.number();
-        let wire = Arc::new(Self { timeline, nic: Arc::downgrade(&machine.nic), state, _events: events });
+        let (nic, bits_per_second) = (Arc::downgrade(&machine.nic), sends.bits_per_second);
+        let wire = Arc::new(Self { timeline, nic, pauses, bits_per_second, state, _events: events });
         machine.nic.plug(wire.clone());
         machine.nic.set_carrier(true);
         machine.driver.open_port(&NEAR_END, eqn)?;
@@ -77,13 +92,53 @@ impl LabWire {
         capture.map_or(Ok(()), WireCapture::finish)
     }
 
-    /// A frame enters the wire.
+    /// A port sends a frame.
     pub(super) fn sent(&self, mut frame: EthernetFrame) {
-        let now_ns = self.timeline.now_ns();
-        let from = if is_response(&frame.bytes) { End::B } else { End::A };
-        if from == End::B {
+        if is_response(&frame.bytes) {
             mirror(&mut frame.bytes);
+            return self.enter(End::B, frame);
         }
+        if self.pauses {
+            lock(&self.state).waiting.push_back(frame);
+            return self.go_on();
+        }
+        self.enter(End::A, frame);
+    }
+
+    /// The last request has left.
+    pub(super) fn left(&self) {
+        lock(&self.state).is_sending = false;
+        self.go_on();
+    }
+
+    /// Lets the next request that waits enter, if there is room and the one before it has left: what has entered arrives.
+    pub(super) fn go_on(&self) {
+        let mut state = lock(&self.state);
+        if state.is_sending || state.waiting.is_empty() || !self.has_room() {
+            return;
+        }
+        let Some(frame) = state.waiting.pop_front() else { return };
+        state.is_sending = true;
+        drop(state);
+        self.timeline.schedule(self.leaves_in_ns(&frame), SimEvent::Left);
+        self.enter(End::A, frame);
+    }
+
+    fn has_room(&self) -> bool {
+        self.nic.upgrade().is_none_or(|nic| nic.has_room())
+    }
+
+    /// Nanoseconds until the last bit of a frame has left.
+    fn leaves_in_ns(&self, frame: &EthernetFrame) -> u64 {
+        /// Preamble, checksum and gap (IEEE 802.3).
+        const AROUND: u64 = 24;
+        let bits = (frame.bytes.len() as u64 + AROUND) * 8;
+        self.bits_per_second.map_or(0, |rate| (bits * 1_000_000_000).div_ceil(rate))
+    }
+
+    /// A frame enters the link.
+    fn enter(&self, from: End, frame: EthernetFrame) {
+        let now_ns = self.timeline.now_ns();
         let mut state = lock(&self.state);
         let fate = state.link.decide(from, &frame, now_ns);
         if let Some(capture) = &mut state.capture {
