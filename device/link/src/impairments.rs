@@ -193,6 +193,7 @@ impl FromStr for Impairments {
         let mut impairments = Self::default();
         let mut given: Vec<&str> = Vec::new();
         for part in text.split(',') {
+            let part = part.trim();
             let (item, value) = part.split_once('=').ok_or_else(|| SpecError::NoValue(part.into()))?;
             impairments.set(item, value)?;
             if !repeats(item, value) {

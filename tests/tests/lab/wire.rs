@@ -92,6 +92,27 @@ fn whatever_happens_to_packets_no_request_fails() {
     }
 }
 
+/// An answer to a connection that has ended belongs to no request of the next one.
+#[test]
+fn nothing_completes_if_every_request_is_given_up_before_its_answer_can_come() {
+    for share in ["1", "0"] {
+        let share = format!("load.write_share={share}");
+        let short =
+            ["wire.ack_timeout=5", "wire.retries=1", "wire.delay=1 ms", "requests=400", "load.depth=4"];
+        let figures = alone(&[&short[..], &["load.cold_share=0", &share]].concat());
+        assert_eq!((figures.whole("completed"), figures.whole("failed")), (0, 400), "{share}");
+    }
+}
+
+#[test]
+fn requests_that_waited_for_a_broken_queue_pair_are_posted_in_the_end() {
+    let settings =
+        ["requests=200", "load.cold_share=0", "load.write_share=1", "wire.loss=0.05", "wire.retries=1"];
+    let figures = figures("wire-faults", &settings);
+    assert_eq!(figures.whole("completed") + figures.whole("failed"), 200);
+    assert!(figures.whole("failed") > 0);
+}
+
 #[test]
 fn a_wire_that_stops_keeps_little_and_holds_up_everybody() {
     let of = |pause: &str| {

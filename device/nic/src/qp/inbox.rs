@@ -13,7 +13,7 @@ const MOST: usize = 1024;
 /// responses to READs that wait.
 const CROWDED: usize = 256;
 
-/// What has arrived for a queue pair, and it has not taken. The lock is a leaf.
+/// Frames that have arrived and not been taken. The lock is a leaf.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox(Mutex<VecDeque<Frame>>);
 

@@ -22,8 +22,9 @@ impl Driver {
         self.raise(qpn, to_ready_to_receive(qpn, peer), (14, 7))
     }
 
-    /// The same to queue pair `peer` behind another port, with an ACK timeout, a code of InfiniBand's table, and a number of
-    /// retries.
+    /// The same to queue pair `peer` behind another port. Both ends begin with packet number `psn`: one that was connected
+    /// before should begin far ahead of what may still be on its way. `ack` is an ACK timeout, a code of InfiniBand's table,
+    /// and a number of retries.
     ///
     /// # Errors
     ///
@@ -32,9 +33,10 @@ impl Driver {
         &self,
         qpn: u32,
         (port, peer): (&PortAddress, u32),
+        psn: u32,
         ack: (u8, u8),
     ) -> Result<(), ModelError> {
-        let mut ready = to_ready_to_receive(qpn, peer);
+        let mut ready = ModifyQp { rq_psn: psn, ..to_ready_to_receive(qpn, peer) };
         port.lead(&mut ready);
         self.raise(qpn, ready, ack)
     }
@@ -42,7 +44,7 @@ impl Driver {
     fn raise(&self, qpn: u32, ready: ModifyQp, (timeout, retry_count): (u8, u8)) -> Result<(), ModelError> {
         self.modify(&to_init(qpn))?;
         self.modify(&ready)?;
-        self.modify(&ModifyQp { timeout, retry_count, ..to_ready_to_send(qpn) })
+        self.modify(&ModifyQp { timeout, retry_count, sq_psn: ready.rq_psn, ..to_ready_to_send(qpn) })
     }
 
     /// Moves a datagram queue pair from RESET to RTS. Datagrams for it must have this `qkey`.

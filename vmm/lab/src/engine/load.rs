@@ -143,10 +143,11 @@ impl LoadGenerator {
 
     /// Posts a request after a slot became free.
     pub(super) fn post_next(&mut self) -> Result<(), ModelError> {
-        match self.setup.arrival {
-            Arrival::Closed => self.arrival(),
-            Arrival::Poisson { .. } => self.post_waiting(),
+        if self.setup.arrival == Arrival::Closed {
+            self.arrival()?;
         }
+        // Some may wait since their queue pair broke, even if none is to come.
+        self.post_waiting()
     }
 
     /// Kills the program and starts another; requests in flight count as failed.

@@ -22,7 +22,7 @@ use refault_bus::clock::Clock;
 
 use refault_model::ModelError;
 use refault_model::dax::FsError;
-use refault_nic::{NicStats, Work, Worker};
+use refault_nic::{FrameStats, NicStats, Work, Worker};
 use thiserror::Error;
 
 use actor::{Actor, Next};
@@ -57,7 +57,10 @@ pub enum EngineError {
     #[error("the model guest failed: {0}")]
     Model(#[from] ModelError),
     /// No event is left, but requests are outstanding.
-    #[error("no event is left at {at_ns} ns, but {missing} requests are outstanding")]
+    #[error(
+        "no event is left at {at_ns} ns, but {missing} requests are outstanding; without an ACK timeout what is lost is not \
+         sent again"
+    )]
     Stuck {
         /// Virtual time in nanoseconds.
         at_ns: u64,
@@ -71,7 +74,7 @@ pub enum EngineError {
     #[error("there are no packets to capture: the scenario has no section [wire]")]
     NoWire,
     /// The capture cannot be written.
-    #[error("cannot write the capture: {0}")]
+    #[error("cannot write the capture")]
     Capture(#[from] io::Error),
 }
 
@@ -253,7 +256,8 @@ impl Engine {
         let mut stats = self.machine.nic.stats();
         if let Some(wire) = &self.wire {
             let lost = wire.counters().map(|sends| sends.lost + sends.dropped + sends.overflown + sends.down);
-            stats.packets_lost += lost.iter().sum::<u64>() + stats.frames.bad_icrc + stats.frames.overflow;
+            let FrameStats { bad_icrc, malformed, unwanted, overflow, .. } = stats.frames;
+            stats.packets_lost += lost.iter().sum::<u64>() + bad_icrc + malformed + unwanted + overflow;
         }
         stats
     }

@@ -84,7 +84,7 @@ impl Handover<'_, '_> {
 }
 
 impl Turn<'_, '_> {
-    /// Ends the turn until the wire may have room again, of which it sends no word.
+    /// Ends the turn until the wire may have room again, which it does not report.
     pub(in crate::engine) fn wait_for_wire(&self) -> ControlFlow<Leave> {
         let again_ns = self.port.fabric().now_ns().saturating_add(BUSY_WIRE_NS);
         self.engine.workers.wake_at(self.qp.qpn(), again_ns);

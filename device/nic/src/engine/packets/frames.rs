@@ -23,7 +23,7 @@ impl<'e> Turn<'e, '_> {
         self.engine.peer(&self.requester.attributes)
     }
 
-    /// Goes on if there is room for another packet, else when there may be.
+    /// Goes on if there is room for another packet, otherwise waits until there may be.
     pub(super) fn make_way(&self) -> ControlFlow<Leave> {
         match &self.engine.ethernet {
             Some(port) if !self.requester.attributes.is_here => {

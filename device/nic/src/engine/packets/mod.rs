@@ -99,7 +99,7 @@ impl Turn<'_, '_> {
     }
 
     /// Whether the requester is not stalled, or not any more; also serves its timers.
-    fn requester_may_go_on(&mut self) -> bool {
+    pub(super) fn requester_may_go_on(&mut self) -> bool {
         match self.engine.waited(self.qp, Half::Requester, &mut self.requester.stall) {
             Waited::Over => {}
             Waited::NotYet | Waited::NotReady => return false,

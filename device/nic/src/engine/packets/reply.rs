@@ -20,7 +20,12 @@ impl Turn<'_, '_> {
         let Some(reply) = connection.responder.next_reply() else {
             return if self.finish_refusal() { DONE } else { NOTHING };
         };
-        self.make_way()?;
+        let way = self.make_way();
+        if way.is_break() {
+            // The requester's timers go on while the wire is busy.
+            self.requester_may_go_on();
+        }
+        way?;
         let length = reply.payload.map_or(0, |source| source.length);
         let (mut bytes, place) = self.frame(&reply.packet, length as usize);
         if let Some(source) = reply.payload.filter(|source| source.length > 0) {

@@ -51,6 +51,20 @@ fn answers_wait_for_the_wire() {
 }
 
 #[test]
+fn a_requester_gives_up_though_the_wire_is_busy_with_an_answer_at_hand() {
+    let mut script = Script::new();
+    script.posts(&script.station.pair.write(1, 8, 0x5000, 7));
+    assert_eq!(script.requests(), [9]);
+    script.station.set_busy(true);
+    script.says(&script.write(Only, 9, 8), &[7; 8]);
+    for _ in 0..20 {
+        script.bench().advance(TIMEOUT_NS);
+        script.bench().settle();
+    }
+    assert_eq!(script.completions(), [(1, WC_RETRY_EXC_ERR)]);
+}
+
+#[test]
 fn datagrams_wait_for_the_wire() {
     let mut station = Station::new(1);
     let mut qp = station.queue_pair(QPT_UD);
