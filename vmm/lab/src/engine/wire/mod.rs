@@ -1,7 +1,8 @@
 //! The wire of an experiment: a link of `refault_link` on the virtual clock, with a mirror at its far end.
 //!
-//! What the NIC's port sends comes back to it as if from another port, [`FAR_END`](crate::machine::FAR_END): queue pairs of one NIC meet over a wire, and
-//! the NIC takes them for those of two. Requests pass the link from the NIC's port to that one, responses the other way.
+//! What the NIC's port sends comes back to it as if from another port, [`FAR_END`](crate::machine::FAR_END): queue pairs of
+//! one NIC meet over a wire, and the NIC takes them for those of two. Requests pass the link from the NIC's port to that
+//! one, responses the other way.
 
 mod capture;
 
