@@ -95,12 +95,16 @@ fn whatever_happens_to_packets_no_request_fails() {
 /// An answer to a connection that has ended belongs to no request of the next one.
 #[test]
 fn nothing_completes_if_every_request_is_given_up_before_its_answer_can_come() {
-    for share in ["1", "0"] {
-        let share = format!("load.write_share={share}");
-        let short =
-            ["wire.ack_timeout=5", "wire.retries=1", "wire.delay=1 ms", "requests=400", "load.depth=4"];
-        let figures = alone(&[&short[..], &["load.cold_share=0", &share]].concat());
-        assert_eq!((figures.whole("completed"), figures.whole("failed")), (0, 400), "{share}");
+    let failed = |settings: &[&str]| {
+        let figures = alone(&[&["load.cold_share=0", "requests=400"], settings].concat());
+        assert_eq!((figures.whole("completed"), figures.whole("failed")), (0, 400), "{settings:?}");
+    };
+    for share in ["load.write_share=1", "load.write_share=0"] {
+        failed(&["wire.ack_timeout=5", "wire.retries=1", "wire.delay=1 ms", "load.depth=4", share]);
+    }
+    // The answer comes 16, 32 and more connections later.
+    for delay in ["65 us", "131 us", "262 us", "1048 us"] {
+        failed(&["wire.ack_timeout=1", "wire.retries=0", &format!("wire.delay={delay}")]);
     }
 }
 

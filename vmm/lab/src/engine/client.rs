@@ -13,6 +13,7 @@ use refault_model::nic::{
 };
 use refault_model::paging::{PageSize, Rights};
 use refault_model::{ModelError, Process};
+use refault_roce::Psn;
 
 use crate::machine::{FAR_END, LabMachine, ProgramObjects};
 use crate::scenario::{Device, Load, TranslationMode, Wire};
@@ -25,9 +26,9 @@ pub(super) const SOURCE: Iova = Iova(0x7f00_0000_0000);
 pub(super) const TARGET: Iova = Iova(0x7f80_0000_0000);
 /// Access rights of the target region.
 const ACCESS: AccessRights = ACCESS_LOCAL_WRITE.union(ACCESS_REMOTE_WRITE).union(ACCESS_REMOTE_READ);
-/// Packet numbers between two connections of the same queue pairs; there are 2^24.
-const PSN_STEP: u32 = 1 << 20;
-const PSN_MASK: u32 = (1 << 24) - 1;
+/// Packet numbers between two connections of the same queue pairs: 2^24 divided by the golden ratio, so that connections of
+/// which something may still be on the wire, though they are thousands, have numbers far apart.
+const PSN_STEP: u32 = 0x9e_3779;
 /// MSI-X vector of completion events, which the program does not use.
 const QUEUE_VECTOR: u16 = 2;
 
@@ -86,7 +87,7 @@ pub(super) struct Connection {
     receiver: QueuePair,
     terms: Terms,
     /// Number of the first packet of both ends.
-    psn: u32,
+    psn: Psn,
     /// Requests in flight.
     pub(super) pending: u32,
     /// A request failed: no more are posted until all have completed and the pair is reconnected.
@@ -233,7 +234,7 @@ impl Connection {
     fn create(driver: &Driver, setup: QueuePairSetup, terms: Terms) -> Result<Self, ModelError> {
         let sender = driver.create_queue_pair(setup)?;
         let receiver = driver.create_queue_pair(setup)?;
-        let pair = Self { sender, receiver, terms, psn: 0, pending: 0, broken: false };
+        let pair = Self { sender, receiver, terms, psn: Psn::new(0), pending: 0, broken: false };
         pair.connect(driver)?;
         Ok(pair)
     }
@@ -243,17 +244,16 @@ impl Connection {
         let (sender, receiver) = (self.sender.number(), self.receiver.number());
         for (from, to) in [(receiver, sender), (sender, receiver)] {
             match wire {
-                Some(ack) => driver.connect_to(from, (&FAR_END, to), self.psn, ack)?,
+                Some(ack) => driver.connect_to(from, (&FAR_END, to), self.psn.get(), ack)?,
                 None => driver.connect(from, to)?,
             }
         }
         driver.set_min_rnr_timer(receiver, min_rnr_timer)
     }
 
-    /// Recovers from an error: resets both ends and connects them again. What is still on the wire is of packet numbers that
-    /// have passed.
+    /// Recovers from an error: resets both ends and connects them again. What is still on the wire has other packet numbers.
     pub(super) fn reconnect(&mut self, driver: &Driver) -> Result<(), ModelError> {
-        self.psn = (self.psn + PSN_STEP) & PSN_MASK;
+        self.psn = self.psn.after(PSN_STEP);
         driver.reset_queue_pair(&mut self.sender)?;
         driver.reset_queue_pair(&mut self.receiver)?;
         self.connect(driver)?;
