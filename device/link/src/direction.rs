@@ -11,8 +11,6 @@ use crate::fate::{Fate, Loss};
 use crate::impairments::Impairments;
 use crate::rule::{Action, Seen};
 
-/// What Ethernet adds to a frame on the wire: preamble 8, checksum 4, gap 12 (IEEE 802.3, 3.1.1 and 4.4.2).
-const AROUND: u64 = 24;
 /// Most bytes on their way: what is sent faster than it arrives is lost in the end.
 const FLIGHT_MAX: usize = 64 << 20;
 /// What a frame on its way counts besides its bytes.
@@ -258,8 +256,7 @@ impl Direction {
         if waiting + bytes as u128 > u128::from(self.impairments.queue_bytes) && waiting > 0 {
             return Err(Loss::QueueFull);
         }
-        let takes = (bytes as u128 + u128::from(AROUND)) * 8_000_000_000 / u128::from(bits);
-        let end_ns = start_ns.saturating_add(u64::try_from(takes).unwrap_or(u64::MAX));
+        let end_ns = start_ns.saturating_add(self.impairments.sending_ns(bytes));
         self.busy_until_ns = end_ns;
         Ok(end_ns)
     }

@@ -115,6 +115,8 @@ pub enum SpecError {
     Twice(String),
 }
 
+/// Bytes that Ethernet adds to a frame on the wire: preamble 8, checksum 4, gap 12 (IEEE 802.3, 3.1.1 and 4.4.2).
+const AROUND: u128 = 24;
 const TIME: &str = "a time, such as 500ns, 10us, 1.5ms or 2s";
 
 impl Impairments {
@@ -123,6 +125,14 @@ impl Impairments {
     pub fn is_perfect(&self) -> bool {
         let Self { seed, hold, queue_bytes, .. } = *self;
         *self == Self { seed, hold, queue_bytes, ..Self::default() }
+    }
+
+    /// Nanoseconds that a frame of so many bytes takes to leave its port at this rate; 0 without one.
+    #[must_use]
+    pub fn sending_ns(&self, bytes: usize) -> u64 {
+        let bits = (bytes as u128 + AROUND) * 8;
+        let takes = |rate: u64| bits * 1_000_000_000 / u128::from(rate.max(1));
+        self.bits_per_second.map_or(0, |rate| u64::try_from(takes(rate)).unwrap_or(u64::MAX))
     }
 
     fn set(&mut self, item: &str, value: &str) -> Result<(), SpecError> {

@@ -19,8 +19,9 @@ setup() {
 meet() {
     here=$(ip -6 -o address show eth0 scope link | awk '{ sub("/.*", "", $4); print $4 }')
     there=$($PEER ip -6 -o address show eth1 scope link | awk '{ sub("/.*", "", $4); print $4 }')
-    until ping -q -c 1 -W 1 10.77.0.2 && ping -q -c 1 -W 1 $there%eth0; do :; done >/dev/null
-    until $PEER ping -q -c 1 -W 1 10.77.0.1 && $PEER ping -q -c 1 -W 1 $here%eth1; do :; done >/dev/null
+    # -w ends with the first answer, and otherwise after so many seconds.
+    for address in 10.77.0.2 $there%eth0; do ping -q -c 1 -w 300 $address >/dev/null; done
+    for address in 10.77.0.1 $here%eth1; do $PEER ping -q -c 1 -w 300 $address >/dev/null; done
 }
 
 await_gids() {

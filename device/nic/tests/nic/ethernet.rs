@@ -24,6 +24,7 @@ use refault_abi::command::{
 use refault_abi::event::{EVENT_PORT, PORT_EVENT_DOWN, PORT_EVENT_UP};
 use refault_abi::queue::{CQE_GRH, CQE_IPV4, CQE_RECEIVE, CQE_VLAN, SqWqe};
 use refault_bus::pri::ResponseCode;
+use refault_bus::sync::lock;
 use refault_bus::wire::{EthernetFrame, Wire, WirePort};
 use refault_nic::{FrameStats, LinkLayer, NicConfig};
 use refault_roce::{FlushIcrc, Opcode, Operation, Packet, Place, Psn, Received, Service, frame};
@@ -45,7 +46,7 @@ struct Cable {
 
 impl Wire for Cable {
     fn send(&self, frame: EthernetFrame) {
-        self.frames.lock().unwrap().push_back(frame);
+        lock(&self.frames).push_back(frame);
     }
 
     fn is_ready(&self) -> bool {
@@ -55,7 +56,7 @@ impl Wire for Cable {
 
 impl Cable {
     fn take(&self) -> Option<EthernetFrame> {
-        self.frames.lock().unwrap().pop_front()
+        lock(&self.frames).pop_front()
     }
 }
 

@@ -68,7 +68,7 @@ impl VerdictArgs {
         let mut out = io::stdout().lock();
         let marked = |line: &str| format!("# {line}\n");
         let text = if self.ktap { text.lines().map(marked).collect() } else { format!("{text}\n") };
-        // Whoever reads may have seen enough.
+        // The reader may have closed the pipe, as `head` does.
         let _ = out.write_all(text.as_bytes());
     }
 

@@ -33,7 +33,8 @@ pub(super) struct LabWire {
     nic: Weak<Nic>,
     /// Requests wait while the NIC's port has no room.
     pauses: bool,
-    bits_per_second: Option<u64>,
+    /// What happens to frames, in each direction.
+    sends: Impairments,
     state: Mutex<State>,
     /// Kept for the port, which names it.
     _events: EventQueue,
@@ -67,8 +68,8 @@ impl LabWire {
         });
         let events = machine.driver.create_event_queue(PORT_VECTOR, 6)?;
         let eqn = events.number();
-        let (nic, bits_per_second) = (Arc::downgrade(&machine.nic), sends.bits_per_second);
-        let wire = Arc::new(Self { timeline, nic, pauses, bits_per_second, state, _events: events });
+        let (nic, sends) = (Arc::downgrade(&machine.nic), sends.clone());
+        let wire = Arc::new(Self { timeline, nic, pauses, sends, state, _events: events });
         machine.nic.plug(wire.clone());
         machine.nic.set_carrier(true);
         machine.driver.open_port(&NEAR_END, eqn)?;
@@ -121,20 +122,12 @@ impl LabWire {
         let Some(frame) = state.waiting.pop_front() else { return };
         state.is_sending = true;
         drop(state);
-        self.timeline.schedule(self.leaves_in_ns(&frame), SimEvent::Left);
+        self.timeline.schedule(self.sends.sending_ns(frame.bytes.len()), SimEvent::Left);
         self.enter(End::A, frame);
     }
 
     fn has_room(&self) -> bool {
         self.nic.upgrade().is_none_or(|nic| nic.has_room())
-    }
-
-    /// Nanoseconds until the last bit of a frame has left.
-    fn leaves_in_ns(&self, frame: &EthernetFrame) -> u64 {
-        /// Preamble, checksum and gap (IEEE 802.3).
-        const AROUND: u64 = 24;
-        let bits = (frame.bytes.len() as u64 + AROUND) * 8;
-        self.bits_per_second.map_or(0, |rate| (bits * 1_000_000_000).div_ceil(rate))
     }
 
     /// A frame enters the link.
