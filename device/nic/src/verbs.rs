@@ -29,9 +29,9 @@ pub(crate) struct Registration {
 /// Longest message in bytes: InfiniBand's limit.
 pub(crate) const MAX_MESSAGE: u64 = 1 << 31;
 /// Most scatter/gather elements of a request.
-pub(crate) const MAX_PIECES: usize = 4;
+pub(crate) const MAX_PIECES: usize = 12;
 /// Most bytes of inline data.
-pub(crate) const MAX_INLINE_BYTES: usize = 64;
+pub(crate) const MAX_INLINE_BYTES: usize = 192;
 
 /// Rights that the device knows: to write locally, and those that its operations need. Regions and queue pairs
 /// have no others, even if drivers have names for some.
@@ -105,6 +105,19 @@ pub(crate) enum Data {
     Pieces(Pieces),
     /// In the request itself: the first `length` bytes, the length of the request.
     Inline([u8; MAX_INLINE_BYTES]),
+}
+
+impl Data {
+    /// Makes it a list of these pieces, in the place of an earlier list if it is one.
+    pub(crate) fn fill(&mut self, list: impl ExactSizeIterator<Item = Piece>) {
+        if let Self::Pieces(pieces) = self {
+            pieces.fill(list);
+        } else {
+            let mut pieces = Pieces::NONE;
+            pieces.fill(list);
+            *self = Self::Pieces(pieces);
+        }
+    }
 }
 
 /// What a send request asks for.
@@ -250,7 +263,7 @@ pub(crate) struct SendRequest {
 }
 
 impl SendRequest {
-    /// No request: an empty message. A constant, for one is copied for every request that is fetched.
+    /// No request: an empty message.
     pub(crate) const NONE: Self = Self {
         id: 0,
         opcode: 0,

@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn the_header_names_every_layout_and_its_size() {
         let header = c_header();
-        assert!(header.contains("_Static_assert(sizeof(struct refault_sq_wqe) == 128"));
-        assert!(header.contains("\tstruct refault_sge sge[4];"));
+        assert!(header.contains("_Static_assert(sizeof(struct refault_sq_wqe) == 256"));
+        assert!(header.contains("\tstruct refault_sge sge[12];"));
         assert!(header.contains("#define REFAULT_CMD_CREATE_QP 0x50U"));
         assert!(header.contains("#define REFAULT_EQ_ARM 0x80000000U"), "a constant keeps its type's width");
     }

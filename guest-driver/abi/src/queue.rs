@@ -8,15 +8,17 @@ use crate::codes::{Opcode, WcStatus};
 
 constants! { QUEUE_SIZES, "Rings":
     /// Bytes of a send queue entry.
-    pub const SQ_WQE_SIZE: u32 = 128;
+    pub const SQ_WQE_SIZE: u32 = 256;
     /// Bytes of a receive queue entry.
-    pub const RQ_WQE_SIZE: u32 = 128;
+    pub const RQ_WQE_SIZE: u32 = 256;
+    /// First bytes of a send or receive queue entry: the device reads the rest only if its data goes beyond them.
+    pub const WQE_HEAD_SIZE: u32 = 128;
     /// Bytes of a completion queue entry.
     pub const CQE_SIZE: u32 = 64;
     /// Most scatter/gather elements of one request.
-    pub const MAX_SGE: u32 = 4;
+    pub const MAX_SGE: u32 = 12;
     /// Most bytes of inline data in one request.
-    pub const MAX_INLINE: u32 = 64;
+    pub const MAX_INLINE: u32 = 192;
     /// log2 of the largest send or receive ring.
     pub const MAX_LOG_WQES: u32 = 14;
     /// log2 of the largest completion ring.
@@ -74,7 +76,7 @@ layouts! { QUEUE_LAYOUTS:
     }
 
     /// A request in a send queue.
-    pub struct SqWqe[128] {
+    pub struct SqWqe[256] {
         /// OP_*.
         pub opcode: Opcode,
         /// WQE_*.
@@ -114,11 +116,11 @@ layouts! { QUEUE_LAYOUTS:
         /// Zero.
         pub reserved1: u16,
         /// Scatter/gather list; with WQE_INLINE the bytes themselves.
-        pub sge: [Sge; 4],
+        pub sge: [Sge; 12],
     }
 
     /// A request in a receive queue.
-    pub struct RqWqe[128] {
+    pub struct RqWqe[256] {
         /// Given back in the completion.
         pub wr_id: u64,
         /// Elements of `sge` in use, at most MAX_SGE.
@@ -126,7 +128,7 @@ layouts! { QUEUE_LAYOUTS:
         /// Zero.
         pub reserved0: u32,
         /// Where the message goes.
-        pub sge: [Sge; 4],
+        pub sge: [Sge; 12],
         /// Zero.
         pub reserved1: [u64; 6],
     }

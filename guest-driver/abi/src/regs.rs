@@ -31,7 +31,7 @@ constants! { REGISTER_VALUES, "BAR 0 registers: values":
     /// "RFLT".
     pub const MAGIC_VALUE: u32 = 0x544c_4652;
     /// Version of everything in this header.
-    pub const ABI_VERSION: u32 = 3;
+    pub const ABI_VERSION: u32 = 4;
     /// The command rings are set up, and commands are executed. Clearing it stops the device like a reset.
     pub const CONTROL_ENABLE: u32 = 1 << 0;
     /// Reset: every object is destroyed, every register has its initial value; reads as 0 when done.

@@ -108,7 +108,7 @@ constants! { UVERBS_FLAGS, "Context flags":
     /// The context is bound to the process' PASID.
     pub const UVERBS_CONTEXT_PASID: u32 = 1 << 0;
     /// ABI version that provider and module must share (ib_device_ops.uverbs_abi_ver).
-    pub const UVERBS_ABI_VERSION: u32 = 3;
+    pub const UVERBS_ABI_VERSION: u32 = 4;
     /// Optional access flag of an on-demand region: translate it by its own table (MR_ODP).
     pub const UVERBS_ACCESS_ODP: u32 = 1 << 28;
     /// Optional access flag of an on-demand region: translate it in the process' address space (MR_PASID).

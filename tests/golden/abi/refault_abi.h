@@ -21,7 +21,7 @@
 
 /* BAR 0 registers: values */
 #define REFAULT_MAGIC_VALUE 0x544c4652U /* "RFLT". */
-#define REFAULT_ABI_VERSION 0x3U /* Version of everything in this header. */
+#define REFAULT_ABI_VERSION 0x4U /* Version of everything in this header. */
 #define REFAULT_CONTROL_ENABLE 0x1U /* The command rings are set up, and commands are executed. Clearing it stops the device like a reset. */
 #define REFAULT_CONTROL_RESET 0x2U /* Reset: every object is destroyed, every register has its initial value; reads as 0 when done. */
 #define REFAULT_STATUS_READY 0x1U /* Enabled and serving. */
@@ -41,11 +41,12 @@
 #define REFAULT_DOORBELL_NUMBER_SHIFT 0x20U /* Shift of the object number. */
 
 /* Rings */
-#define REFAULT_SQ_WQE_SIZE 0x80U /* Bytes of a send queue entry. */
-#define REFAULT_RQ_WQE_SIZE 0x80U /* Bytes of a receive queue entry. */
+#define REFAULT_SQ_WQE_SIZE 0x100U /* Bytes of a send queue entry. */
+#define REFAULT_RQ_WQE_SIZE 0x100U /* Bytes of a receive queue entry. */
+#define REFAULT_WQE_HEAD_SIZE 0x80U /* First bytes of a send or receive queue entry: the device reads the rest only if its data goes beyond them. */
 #define REFAULT_CQE_SIZE 0x40U /* Bytes of a completion queue entry. */
-#define REFAULT_MAX_SGE 0x4U /* Most scatter/gather elements of one request. */
-#define REFAULT_MAX_INLINE 0x40U /* Most bytes of inline data in one request. */
+#define REFAULT_MAX_SGE 0xcU /* Most scatter/gather elements of one request. */
+#define REFAULT_MAX_INLINE 0xc0U /* Most bytes of inline data in one request. */
 #define REFAULT_MAX_LOG_WQES 0xeU /* log2 of the largest send or receive ring. */
 #define REFAULT_MAX_LOG_CQES 0x16U /* log2 of the largest completion ring. */
 
@@ -249,7 +250,7 @@
 
 /* Context flags */
 #define REFAULT_UVERBS_CONTEXT_PASID 0x1U /* The context is bound to the process' PASID. */
-#define REFAULT_UVERBS_ABI_VERSION 0x3U /* ABI version that provider and module must share (ib_device_ops.uverbs_abi_ver). */
+#define REFAULT_UVERBS_ABI_VERSION 0x4U /* ABI version that provider and module must share (ib_device_ops.uverbs_abi_ver). */
 #define REFAULT_UVERBS_ACCESS_ODP 0x10000000U /* Optional access flag of an on-demand region: translate it by its own table (MR_ODP). */
 #define REFAULT_UVERBS_ACCESS_PASID 0x20000000U /* Optional access flag of an on-demand region: translate it in the process' address space (MR_PASID). */
 
@@ -281,19 +282,19 @@ struct refault_sq_wqe {
 	__u8 has_grh; /* UD: 1 if the destination's GID counts, and a GRH is sent. On RoCE it must be 1. */
 	__le16 source_port; /* UD on RoCE: UDP source port. */
 	__le16 reserved1; /* Zero. */
-	struct refault_sge sge[4]; /* Scatter/gather list; with WQE_INLINE the bytes themselves. */
+	struct refault_sge sge[12]; /* Scatter/gather list; with WQE_INLINE the bytes themselves. */
 };
-_Static_assert(sizeof(struct refault_sq_wqe) == 128, "refault_sq_wqe");
+_Static_assert(sizeof(struct refault_sq_wqe) == 256, "refault_sq_wqe");
 
 /* A request in a receive queue. */
 struct refault_rq_wqe {
 	__le64 wr_id; /* Given back in the completion. */
 	__le32 num_sge; /* Elements of `sge` in use, at most MAX_SGE. */
 	__le32 reserved0; /* Zero. */
-	struct refault_sge sge[4]; /* Where the message goes. */
+	struct refault_sge sge[12]; /* Where the message goes. */
 	__le64 reserved1[6]; /* Zero. */
 };
-_Static_assert(sizeof(struct refault_rq_wqe) == 128, "refault_rq_wqe");
+_Static_assert(sizeof(struct refault_rq_wqe) == 256, "refault_rq_wqe");
 
 /* A completion. The device writes `owner` last, so an entry whose phase fits is whole. */
 struct refault_cqe {

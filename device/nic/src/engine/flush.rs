@@ -7,7 +7,6 @@ use refault_bus::sync::lock;
 use super::outcome::TurnEnd;
 use super::turn::{REQUESTS_PER_TURN, Turn};
 use crate::qp::connection::Posted;
-use crate::qp::requester::Message;
 use crate::qp::responder::Receiving;
 use crate::verbs::{Completion, SendRequest};
 
@@ -83,7 +82,7 @@ impl Turn<'_, '_> {
                 continue;
             }
             let requester = &mut *self.requester;
-            if requester.active.is_none() {
+            if !requester.active.is_some() {
                 let (rings, is_datagram) = (&requester.setup.rings, requester.setup.is_datagram());
                 if requester.known == 0 {
                     requester.known = layout.sends_waiting(&mut self.port, rings, requester.consumer).ok()?;
@@ -94,8 +93,7 @@ impl Turn<'_, '_> {
                 let mut request = SendRequest::NONE;
                 let index = requester.consumer;
                 layout.send_request(&mut self.port, rings, index, is_datagram, &mut request).ok()?;
-                let request = SendRequest::unexecuted(request.id, request.opcode);
-                requester.active = Some(Message { request, ..Message::NONE });
+                *requester.active.begin() = SendRequest::unexecuted(request.id, request.opcode);
             }
             self.complete_request(WC_WR_FLUSH_ERR, None);
         }

@@ -48,9 +48,8 @@ impl<'e> Handover<'_, 'e> {
             _ => {}
         }
         let Self { engine, port, requester, room } = self;
-        let Requester { setup, attributes, active: Some(message), .. } = requester else {
-            return Outcome::Done;
-        };
+        let Requester { setup, attributes, active, .. } = requester;
+        let Some(message) = active.get_mut() else { return Outcome::Done };
         let Some(peer) = engine.peer(attributes) else { return Outcome::NoPeer };
         let mut responder = lock(&peer.responder);
         let listens = matches!(peer.state(), QPS_RTR | QPS_RTS | QPS_SQD);

@@ -26,7 +26,9 @@ impl Engine {
 impl Turn<'_, '_> {
     /// Leaves the guard if the active request changes a region.
     pub(super) fn change_own_region(&mut self) -> ControlFlow<Leave> {
-        let Some(Message { request, .. }) = &self.requester.active else { return ControlFlow::Continue(()) };
+        let Some(Message { request, .. }) = self.requester.active.get() else {
+            return ControlFlow::Continue(());
+        };
         let change = match request.operation {
             Operation::Invalidate { key } => Some(RegionChange::Invalidate { key }),
             _ => request.registration().map(RegionChange::Register),
@@ -46,7 +48,7 @@ impl Turn<'_, '_> {
                 let invalidated = done.then_some(key);
                 if let Some(connection) = &mut self.requester.connection {
                     connection.invalidated = invalidated;
-                } else if let Some(message) = &mut self.requester.active {
+                } else if let Some(message) = self.requester.active.get_mut() {
                     message.invalidated = invalidated;
                 }
             }

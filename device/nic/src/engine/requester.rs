@@ -210,7 +210,7 @@ impl Turn<'_, '_> {
             return ControlFlow::Break(Leave::End(TurnEnd::Again));
         }
         self.change_own_region()?;
-        let left = self.requester.active.as_ref().map_or(0, Message::left);
+        let left = self.requester.active.get().map_or(0, Message::left);
         let outcome = if self.requester.sampling.is_sampling() {
             self.deliver_sampled()
         } else {
@@ -295,7 +295,7 @@ impl Turn<'_, '_> {
     /// Fetches the next request.
     fn fetch(&mut self) -> Next {
         let Requester { setup, attributes, consumer, active, sampling, .. } = &mut *self.requester;
-        let request = &mut active.insert(Message::NONE).request;
+        let request = active.begin();
         let (layout, is_datagram) = (self.engine.layout, setup.is_datagram());
         match layout.send_request(&mut self.port, &setup.rings, *consumer, is_datagram, request) {
             Ok(true) if may_send(setup, attributes, request) => {
@@ -306,7 +306,7 @@ impl Turn<'_, '_> {
             }
             Ok(_) => self.refuse_fetched(),
             Err(_) => {
-                *active = None;
+                active.clear();
                 self.engine.fail_qp(self.qp, true);
                 Next::Changed
             }
@@ -317,7 +317,7 @@ impl Turn<'_, '_> {
     #[cold]
     fn refuse_fetched(&mut self) -> Next {
         if self.is_behind_posted() {
-            self.requester.active = None;
+            self.requester.active.clear();
             return Next::Nothing;
         }
         self.complete_request(WC_LOC_QP_OP_ERR, None);
@@ -326,7 +326,7 @@ impl Turn<'_, '_> {
 
     /// The active request fails because memory at one end cannot be reached.
     fn fail_access(&mut self, end: End, cause: Cause) {
-        let operation = self.requester.active.as_ref().map(|message| message.request.operation);
+        let operation = self.requester.active.get().map(|message| message.request.operation);
         match (end, operation) {
             (End::Local, _) => self.complete_request(WC_LOC_PROT_ERR, Some(cause)),
             (End::Remote, _) if self.requester.setup.is_datagram() => {
@@ -351,7 +351,7 @@ impl Turn<'_, '_> {
     /// for when the guard is left.
     fn claim(&mut self, worker: usize, end: End, miss: PageMiss) -> Result<Vec<Ask>, Cause> {
         if end == End::Remote && self.engine.drops_datagrams(self.requester) {
-            let Some(message) = &self.requester.active else { return Ok(Vec::new()) };
+            let Some(message) = self.requester.active.get() else { return Ok(Vec::new()) };
             let (qpn, ticket) = (message.request.destination.qpn, message.receive_ticket);
             return self.claim_for_receiver(worker, miss, Waiter { qpn, half: Half::Responder, ticket });
         }
@@ -360,7 +360,7 @@ impl Turn<'_, '_> {
         let fabric = self.port.fabric();
         let Requester { setup, active, stall, sampling, .. } = &mut *self.requester;
         let (qpn, half) = (setup.qpn, Half::Requester);
-        let done = active.as_ref().map_or(0, |message| message.done);
+        let done = active.get().map_or(0, |message| message.done);
         Asker { faults, config, fabric, workers, worker, qpn, half, done, stall, sampling }
             .claim(end, miss, ahead)
     }
@@ -384,7 +384,7 @@ impl Turn<'_, '_> {
     /// The active request gets on.
     fn note_progress(&mut self) {
         let Requester { setup, active, stall, .. } = &mut *self.requester;
-        let done = active.as_ref().map_or(0, |message| message.done);
+        let done = active.get().map_or(0, |message| message.done);
         note_progress(self.port.fabric(), stall, setup.qpn, done);
     }
 

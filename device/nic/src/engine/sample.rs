@@ -15,7 +15,7 @@ impl Turn<'_, '_> {
         let Requester { setup, consumer, active, sampling, .. } = &mut *self.requester;
         let fabric = self.port.fabric();
         let near = sampling.choose(self.engine.config.sample_every, || {
-            let request = active.as_ref().map(|active| active.request);
+            let request = active.get().map(|active| active.request);
             let (opcode, bytes) = request.map_or((0, 0), |request| (request.opcode, request.length));
             RequestEvent {
                 qpn: setup.qpn,
@@ -35,7 +35,7 @@ impl Turn<'_, '_> {
         self.port.stamps = Some(RequestStamps::begin(&self.port.shard().stats));
         let outcome = self.handover().deliver();
         let translated = self.port.stamps.take().and_then(|stamps| stamps.translated);
-        let bytes = self.requester.active.as_ref().map(|active| active.request.length);
+        let bytes = self.requester.active.get().map(|active| active.request.length);
         if let Some(event) = self.requester.sampling.sampled() {
             if event.translated_ns.is_none() {
                 (event.translated_ns, event.translator) = translated.unzip();

@@ -80,10 +80,10 @@ impl<'e, 't> Turn<'e, 't> {
     pub(super) fn complete_request(&mut self, status: WcStatus, cause: Option<Cause>) {
         let requester = &mut *self.requester;
         ask::settle(self.port.fabric(), &mut requester.stall, requester.setup.qpn, status == WC_SUCCESS);
-        let Some(Message { request, .. }) = &requester.active else { return };
+        let Some(Message { request, .. }) = requester.active.get() else { return };
         let report = status != WC_SUCCESS || requester.setup.signal_all || request.signaled;
         let ended = Ended::of(request, requester.consumer);
-        requester.active = None;
+        requester.active.clear();
         requester.consumer = requester.consumer.wrapping_add(1);
         requester.known = requester.known.saturating_sub(1);
         requester.stall.trouble = Default::default();

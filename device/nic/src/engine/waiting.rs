@@ -90,7 +90,7 @@ impl Turn<'_, '_> {
         let Requester { stall, active, .. } = &mut *self.requester;
         let before = stall.wait;
         let waited = self.engine.waited(self.qp, Half::Requester, stall);
-        if let (Waited::Over, Wait::Persistence { .. }, Some(message)) = (waited, before, active) {
+        if let (Waited::Over, Wait::Persistence { .. }, Some(message)) = (waited, before, active.get_mut()) {
             message.unwritten = None;
         }
         waited

@@ -18,13 +18,13 @@ pub(crate) fn asked(stall: &Stall, write: bool) -> Option<u32> {
 
 /// Where a requester's active message looks for `pages` pages ahead; `None` if it has no message.
 fn window(requester: &Requester, write: bool, pages: u32) -> Option<Window> {
-    let message = requester.active.as_ref()?;
+    let message = requester.active.get()?;
     Some(Window { at: message.done, pages, asked: asked(&requester.stall, write) })
 }
 
 /// Pages ahead in the requester's own memory.
 pub(crate) fn local(port: &mut Port<'_>, requester: &Requester, pages: u32) -> Ahead {
-    let Some(message) = &requester.active else { return Ahead::default() };
+    let Some(message) = requester.active.get() else { return Ahead::default() };
     let write = message.request.operation.writes(End::Local);
     let Some(window) = window(requester, write, pages) else { return Ahead::default() };
     let list = List {
@@ -39,7 +39,7 @@ pub(crate) fn local(port: &mut Port<'_>, requester: &Requester, pages: u32) -> A
 
 /// Pages ahead in the responder's memory: the remote region's, or the current receive request's.
 pub(crate) fn remote(port: &mut Port<'_>, requester: &Requester, responder: &Responder, pages: u32) -> Ahead {
-    let Some(message) = &requester.active else { return Ahead::default() };
+    let Some(message) = requester.active.get() else { return Ahead::default() };
     let operation = message.request.operation;
     let write = operation.writes(End::Remote);
     let Some(window) = window(requester, write, pages) else { return Ahead::default() };

@@ -15,7 +15,7 @@ use refault_abi::event::{
 use refault_abi::queue::{
     CQE_GRH, CQE_INVALIDATED, CQE_IPV4, CQE_RECEIVE, CQE_SIZE, CQE_SOLICITED, CQE_VLAN, CQE_WITH_IMM, Cqe,
     CqeFlags, MAX_INLINE, QpDoorbellRecord, RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, Sge, SqWqe, SrqDoorbellRecord,
-    WQE_FENCE, WQE_INLINE, WQE_SIGNALED, WQE_SOLICITED,
+    WQE_FENCE, WQE_HEAD_SIZE, WQE_INLINE, WQE_SIGNALED, WQE_SOLICITED,
 };
 use refault_bus::bits::{low_u8, low_u32};
 use zerocopy::{FromZeros, IntoBytes};
@@ -39,6 +39,13 @@ const RQ_PRODUCER: u64 = offset_of!(QpDoorbellRecord, rq_producer) as u64;
 const QP_IN_ERROR: u64 = offset_of!(QpDoorbellRecord, in_error) as u64;
 const SRQ_CONSUMER: u64 = offset_of!(SrqDoorbellRecord, consumer) as u64;
 
+/// First part of a request, which is always read.
+const HEAD: usize = WQE_HEAD_SIZE as usize;
+/// Bytes of inline data and pieces in the first part of a send request, and pieces in that of a receive request.
+const SEND_HEAD_INLINE: usize = HEAD - offset_of!(SqWqe, sge);
+const SEND_HEAD_PIECES: usize = SEND_HEAD_INLINE / size_of::<Sge>();
+const RECEIVE_HEAD_PIECES: usize = (HEAD - offset_of!(RqWqe, sge)) / size_of::<Sge>();
+
 /// The layouts of `refault-abi`.
 pub(crate) struct AbiRings;
 
@@ -56,9 +63,16 @@ impl RingLayout for AbiRings {
         request: &mut SendRequest,
     ) -> Result<bool, AccessError> {
         let mut wqe = SqWqe::new_zeroed();
-        port.pages_read(&rings.pages, entry(index, rings.log_sq, SQ_WQE_SIZE), wqe.as_mut_bytes())?;
-        (request.id, request.opcode) = (wqe.wr_id, wqe.opcode.0);
-        Ok(decode(&wqe, is_datagram, request).is_some())
+        let at = entry(index, rings.log_sq, SQ_WQE_SIZE);
+        port.pages_read(&rings.pages, at, &mut wqe.as_mut_bytes()[..HEAD])?;
+        if usize::from(wqe.num_sge) > SEND_HEAD_PIECES || wqe.inline_length as usize > SEND_HEAD_INLINE {
+            port.pages_read(&rings.pages, at + HEAD as u64, &mut wqe.as_mut_bytes()[HEAD..])?;
+        }
+        let is_sound = decode(&wqe, is_datagram, request).is_some();
+        if !is_sound {
+            *request = SendRequest::unexecuted(wqe.wr_id, wqe.opcode.0);
+        }
+        Ok(is_sound)
     }
 
     fn receive_producer(&self, port: &mut Port<'_>, rings: &WorkRings) -> Result<u32, AccessError> {
@@ -148,7 +162,10 @@ fn entry(index: u32, log: u8, size: u32) -> u64 {
 
 fn read_receive(port: &mut Port<'_>, pages: &Pages, at: u64) -> Result<ReceiveRequest, AccessError> {
     let mut wqe = RqWqe::new_zeroed();
-    port.pages_read(pages, at, wqe.as_mut_bytes())?;
+    port.pages_read(pages, at, &mut wqe.as_mut_bytes()[..HEAD])?;
+    if wqe.num_sge as usize > RECEIVE_HEAD_PIECES {
+        port.pages_read(pages, at + HEAD as u64, &mut wqe.as_mut_bytes()[HEAD..])?;
+    }
     let mut pieces = Pieces::NONE;
     let used = wqe.sge.get(..wqe.num_sge as usize);
     let sound = used.is_some_and(|used| pieces.fill(used.iter().map(piece)));
@@ -159,7 +176,8 @@ fn piece(sge: &Sge) -> Piece {
     Piece { addr: sge.addr, length: sge.length, key: sge.lkey }
 }
 
-/// Decodes all of a send request but its identity into an empty one; `None` if it is malformed, and nothing is changed.
+/// Decodes a send request, but for the destination of one that is no datagram; `None` if it is malformed, and nothing is
+/// changed.
 fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<()> {
     let operation = operation(wqe)?;
     let invalidates = wqe.opcode == OP_SEND_INVALIDATE;
@@ -177,6 +195,7 @@ fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<(
         return None;
     }
     let length = u32::try_from(length).ok()?;
+    (request.id, request.opcode) = (wqe.wr_id, wqe.opcode.0);
     request.operation = operation;
     request.signaled = wqe.flags.contains(WQE_SIGNALED);
     request.solicited = wqe.flags.contains(WQE_SOLICITED);
@@ -187,8 +206,8 @@ fn decode(wqe: &SqWqe, is_datagram: bool, request: &mut SendRequest) -> Option<(
     request.length = length;
     if inline {
         request.data = inline_data(wqe);
-    } else if let Data::Pieces(pieces) = &mut request.data {
-        pieces.fill(wqe.sge.iter().take(usize::from(wqe.num_sge)).map(piece));
+    } else {
+        request.data.fill(wqe.sge.iter().take(usize::from(wqe.num_sge)).map(piece));
     }
     (request.remote_addr, request.rkey) = (wqe.remote_addr, wqe.rkey);
     if is_datagram {
@@ -233,7 +252,8 @@ fn data_length(wqe: &SqWqe, operation: Operation) -> Option<u64> {
 
 fn inline_data(wqe: &SqWqe) -> Data {
     let mut bytes = [0; MAX_INLINE as usize];
-    bytes.copy_from_slice(wqe.sge.as_bytes());
+    let used = wqe.inline_length as usize;
+    bytes[..used].copy_from_slice(&wqe.sge.as_bytes()[..used]);
     Data::Inline(bytes)
 }
 
@@ -322,7 +342,7 @@ mod tests {
     use super::*;
 
     fn decode(wqe: &SqWqe, is_datagram: bool) -> Option<SendRequest> {
-        let mut request = SendRequest::unexecuted(wqe.wr_id, wqe.opcode.0);
+        let mut request = SendRequest::NONE;
         super::decode(wqe, is_datagram, &mut request).map(|()| request)
     }
 
@@ -356,7 +376,7 @@ mod tests {
             inline(OP_FLUSH, 0, 0),
             wqe(OP_ATOMIC_WRITE, &[4]),
             inline(OP_ATOMIC_WRITE, 9, 0),
-            SqWqe { num_sge: 5, ..SqWqe::default() },
+            SqWqe { num_sge: 13, ..SqWqe::default() },
             wqe(OP_SEND, &[u32::MAX, u32::MAX]),
             wqe(OP_RDMA_WRITE, &[1 << 31, 1]),
             wqe(OP_COMPARE_SWAP, &[4]),

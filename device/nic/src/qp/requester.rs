@@ -42,6 +42,50 @@ impl Message {
     }
 }
 
+/// The active request, if there is one. Its memory is kept in between: requests are large, and one is fetched for each
+/// message.
+#[derive(Debug)]
+pub(crate) struct Active {
+    message: Message,
+    present: bool,
+}
+
+impl Default for Active {
+    fn default() -> Self {
+        Self { message: Message::NONE, present: false }
+    }
+}
+
+impl Active {
+    /// A message of which nothing is done, for the request to be decoded into. What it holds is what an earlier one left.
+    pub(crate) fn begin(&mut self) -> &mut SendRequest {
+        let Message { request, done, checked, receive_ticket, invalidated, unwritten } = &mut self.message;
+        (*done, *checked, *receive_ticket, *invalidated, *unwritten) = (0, false, 0, None, None);
+        self.present = true;
+        request
+    }
+
+    /// There is none any more.
+    pub(crate) fn clear(&mut self) {
+        self.present = false;
+    }
+
+    /// Whether there is one.
+    pub(crate) fn is_some(&self) -> bool {
+        self.present
+    }
+
+    /// The active request.
+    pub(crate) fn get(&self) -> Option<&Message> {
+        self.present.then_some(&self.message)
+    }
+
+    /// The active request.
+    pub(crate) fn get_mut(&mut self) -> Option<&mut Message> {
+        self.present.then_some(&mut self.message)
+    }
+}
+
 /// The sending half.
 #[derive(Debug, Default)]
 pub(crate) struct Requester {
@@ -51,7 +95,7 @@ pub(crate) struct Requester {
     pub(crate) consumer: u32,
     /// Requests known to wait behind `consumer`, the active one included.
     pub(crate) known: u32,
-    pub(crate) active: Option<Message>,
+    pub(crate) active: Active,
     pub(crate) stall: Stall,
     pub(crate) transport_retries: u8,
     pub(crate) rnr_retries: u8,

@@ -48,8 +48,9 @@ pub(crate) trait RingLayout: Send + Sync {
         Ok(published(self.send_producer(port, rings)?, consumer, rings.log_sq)?)
     }
 
-    /// Reads send request `index`, once, into an empty `request`. If the result is `false` it is malformed, and only its
-    /// identity is filled in. A queue pair for datagrams takes other requests than a connected one.
+    /// Reads send request `index`, once, into `request`, which may hold an earlier one of the queue pair. If the result is
+    /// `false` it is malformed, and `request` has its identity and nothing else. A queue pair for datagrams takes other
+    /// requests than a connected one.
     ///
     /// The request is filled in place because it is large, and this is done for every request.
     fn send_request(

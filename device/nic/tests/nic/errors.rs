@@ -12,7 +12,7 @@ use refault_abi::event::{
     EVENT_CQ_ERROR, EVENT_QP, QP_EVENT_ACCESS_ERROR, QP_EVENT_COMMUNICATION_ESTABLISHED, QP_EVENT_FATAL,
     QP_EVENT_REQUEST_ERROR,
 };
-use refault_abi::queue::{QpDoorbellRecord, SqWqe, WqeFlags};
+use refault_abi::queue::{MAX_SGE, QpDoorbellRecord, SqWqe, WqeFlags};
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
 
@@ -134,7 +134,7 @@ fn a_receive_request_with_bad_memory_or_shape_fails_both_ends() {
     assert_eq!(pair.cq_b.expect(&pair.bench, WC_LOC_PROT_ERR).vendor_error, CAUSE_KEY);
     let mut pair = Pair::new();
     pair.b.receive(&pair.bench, 5, &[]);
-    pair.bench.ram.store_u32(Gpa(pair.b.gpa + pair.b.rq_offset + 8), 5).unwrap();
+    pair.bench.ram.store_u32(Gpa(pair.b.gpa + pair.b.rq_offset + 8), MAX_SGE + 1).unwrap();
     pair.fails(&request(OP_SEND, 1, &[]), WC_REM_OP_ERR, CAUSE_NONE);
     pair.cq_b.expect(&pair.bench, WC_LOC_QP_OP_ERR);
 }

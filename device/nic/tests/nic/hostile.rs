@@ -127,7 +127,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => (0..2usize, opcode, vec(word(), 15))
             .prop_map(|(lane, opcode, body)| Act::Command { lane, opcode, body }),
-        6 => (0..11u8, 0..16u8, 0..6u8, 0..70u32, vec(word(), 12), vec(0..200_000u32, 4)).prop_map(
+        6 => (0..11u8, 0..16u8, 0..14u8, 0..200u32, vec(word(), 26), vec(0..200_000u32, 12)).prop_map(
             |(opcode, flags, num_sge, inline, words, lengths)| Act::Send {
                 opcode, flags, num_sge, inline, words, lengths
             }

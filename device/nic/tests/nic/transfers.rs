@@ -6,11 +6,12 @@ use refault_abi::codes::{
 };
 use refault_abi::command::{CMD_CREATE_MR, CreateMr, CreateQp, MR_PINNED, ObjectId};
 use refault_abi::queue::{
-    CQE_RECEIVE, CQE_SOLICITED, CQE_WITH_IMM, CqeFlags, SqWqe, WQE_INLINE, WQE_SIGNALED, WQE_SOLICITED,
-    WqeFlags,
+    CQE_RECEIVE, CQE_SOLICITED, CQE_WITH_IMM, CqeFlags, MAX_INLINE, MAX_SGE, SqWqe, WQE_INLINE, WQE_SIGNALED,
+    WQE_SOLICITED, WqeFlags,
 };
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
+use zerocopy::IntoBytes;
 
 use crate::support::driver::*;
 use crate::support::*;
@@ -104,6 +105,39 @@ fn inline_data_comes_from_the_request_itself() {
     pair.run(&wqe);
     pair.cq_a.expect(&pair.bench, WC_SUCCESS);
     assert_eq!(pair.bench.bytes(pair.to + 0xff8, 20), (1..=20).collect::<Vec<u8>>());
+}
+
+#[test]
+fn requests_carry_as_many_pieces_and_inline_bytes_as_fit() {
+    for pieces in [4, 5, 7, 8, MAX_SGE] {
+        let mut pair = Pair::new();
+        let apart = |index: u32| u64::from(index) * 0x1800 + 8;
+        let targets: Vec<_> = (0..pieces).map(|index| sge(pair.to + apart(index), 100, pair.rkey)).collect();
+        let sources: Vec<_> = (0..pieces).map(|index| pair.source(apart(index), 100)).collect();
+        pair.b.receive(&pair.bench, 5, &targets);
+        pair.run(&request(OP_SEND, 6, &sources));
+        pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+        assert_eq!(pair.cq_b.expect(&pair.bench, WC_SUCCESS).byte_len, 100 * pieces);
+        for index in 0..pieces {
+            let (from, to) = (pair.from + apart(index), pair.to + apart(index));
+            assert_eq!(pair.bench.bytes(to, 100), pair.bench.bytes(from, 100), "piece {index} of {pieces}");
+        }
+    }
+    for length in [63, 64, 65, 128, MAX_INLINE] {
+        let mut pair = Pair::new();
+        let data: Vec<u8> = (0..length).map(|byte| byte as u8 ^ 0x5a).collect();
+        let mut wqe = SqWqe {
+            flags: WQE_SIGNALED | WQE_INLINE,
+            inline_length: length,
+            remote_addr: pair.to,
+            rkey: pair.rkey,
+            ..request(OP_RDMA_WRITE, 1, &[])
+        };
+        wqe.sge.as_mut_bytes()[..data.len()].copy_from_slice(&data);
+        pair.run(&wqe);
+        pair.cq_a.expect(&pair.bench, WC_SUCCESS);
+        assert_eq!(pair.bench.bytes(pair.to, data.len() + 8), [&data[..], &[0; 8]].concat(), "{length}");
+    }
 }
 
 #[test]

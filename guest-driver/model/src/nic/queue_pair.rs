@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use refault_abi::doorbell::DOORBELL_SQ;
-use refault_abi::queue::{QpDoorbellRecord, RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, SqWqe};
+use refault_abi::queue::{QpDoorbellRecord, RQ_WQE_SIZE, RqWqe, SQ_WQE_SIZE, Sge, SqWqe, WQE_HEAD_SIZE};
 use refault_bus::Gpa;
 use zerocopy::IntoBytes;
 
@@ -72,7 +72,7 @@ impl QueuePair {
     pub fn stage(&mut self, wqe: &SqWqe) -> Result<u32, ModelError> {
         let index = self.sq_producer;
         let slot = u64::from(index % (1 << self.layout.log_sq)) * u64::from(SQ_WQE_SIZE);
-        self.write(slot, wqe.as_bytes())?;
+        self.write(slot, used(wqe))?;
         self.sq_producer = index.wrapping_add(1);
         Ok(index)
     }
@@ -135,4 +135,12 @@ impl QueuePair {
     fn at(&self, offset: u64) -> Gpa {
         Gpa(self.buffer.gpa().0 + offset)
     }
+}
+
+/// The bytes of a request that the device reads.
+fn used(wqe: &SqWqe) -> &[u8] {
+    let list = usize::from(wqe.num_sge) * size_of::<Sge>();
+    let end = offset_of!(SqWqe, sge) + list.max(wqe.inline_length as usize);
+    let bytes = wqe.as_bytes();
+    bytes.get(..end.max(WQE_HEAD_SIZE as usize)).unwrap_or(bytes)
 }

@@ -13,7 +13,7 @@ pub const fn piece(addr: Iova, length: u32, lkey: u32) -> Sge {
     Sge { addr: addr.0, length, lkey }
 }
 
-/// A signaled request with `opcode`, `OP_*`, and up to four elements.
+/// A signaled request with `opcode`, `OP_*`, and up to twelve elements.
 pub fn request(opcode: Opcode, wr_id: u64, pieces: &[Sge]) -> SqWqe {
     let mut wqe = SqWqe { opcode, flags: WQE_SIGNALED, wr_id, ..SqWqe::default() };
     for (slot, &piece) in wqe.sge.iter_mut().zip(pieces) {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use refault_abi::queue::SQ_WQE_SIZE;
+use refault_abi::queue::WQE_HEAD_SIZE;
 use refault_bus::ats::{AtsEndpoint, TranslationAgent, TranslationRequest};
 use refault_bus::dma::DmaMemory;
 use refault_bus::pri::{PageGroupResponse, PageRequest};
@@ -53,9 +53,9 @@ impl Pace for Timeline {
     }
 
     fn read(&self, bytes: usize) {
-        // A fetch of a send request: receive requests and commands have the same size, but experiments post no receive
-        // requests, and commands run while no time passes.
-        if bytes == SQ_WQE_SIZE as usize && self.is_working() {
+        // A fetch of a send request: the heads of receive requests and commands have the same size, but experiments post no
+        // receive requests, and commands run while no time passes.
+        if bytes == WQE_HEAD_SIZE as usize && self.is_working() {
             self.pass(&self.timing.fetch);
         }
     }

@@ -43,9 +43,8 @@ impl Handover<'_, '_> {
     /// Sends the active request of a UD queue pair.
     pub(super) fn send_datagram(self) -> Outcome {
         let Self { engine, port, requester, .. } = self;
-        let Requester { setup, attributes, active: Some(message), .. } = requester else {
-            return Outcome::Done;
-        };
+        let Requester { setup, attributes, active, .. } = requester;
+        let Some(message) = active.get_mut() else { return Outcome::Done };
         let length = message.request.length as usize;
         let mut packet = [0; GRH + MAX_DATAGRAM];
         let Some(packet) = packet.get_mut(..GRH + length) else { return Outcome::TooLong };
@@ -79,7 +78,7 @@ impl Handover<'_, '_> {
 
     /// The receiver's page that a datagram needs will not come: its receive request fails.
     pub(super) fn lose_receive(self, cause: Cause) {
-        let Some(message) = &self.requester.active else { return };
+        let Some(message) = self.requester.active.get() else { return };
         let Some(peer) = self.engine.qps.find(message.request.destination.qpn) else { return };
         self.engine.lose_receive(self.port, peer, message.receive_ticket, cause);
     }

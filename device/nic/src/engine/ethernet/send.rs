@@ -26,9 +26,8 @@ impl Handover<'_, '_> {
     /// Sends the active request of a UD queue pair as a packet.
     pub(in crate::engine) fn send_packet(self, ethernet: &EthernetPort) -> Outcome {
         let Self { engine, port, requester, .. } = self;
-        let Requester { setup, attributes, active: Some(message), .. } = requester else {
-            return Outcome::Done;
-        };
+        let Requester { setup, attributes, active, .. } = requester;
+        let Some(message) = active.get_mut() else { return Outcome::Done };
         let request = &message.request;
         if request.length as usize > MAX_DATAGRAM {
             return Outcome::TooLong;
@@ -65,7 +64,8 @@ impl Handover<'_, '_> {
     /// Sends the active request of a queue pair for frames.
     pub(in crate::engine) fn send_frame(self, ethernet: &EthernetPort) -> Outcome {
         let Self { port, requester, .. } = self;
-        let Requester { setup, active: Some(message), .. } = requester else { return Outcome::Done };
+        let Requester { setup, active, .. } = requester;
+        let Some(message) = active.get_mut() else { return Outcome::Done };
         let request = &message.request;
         if request.length > u32::from(MAX_FRAME) {
             return Outcome::TooLong;

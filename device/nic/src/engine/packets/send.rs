@@ -69,7 +69,7 @@ impl Turn<'_, '_> {
                 return if self.is_behind_posted() { Next::Nothing } else { Next::Local };
             }
             let Requester { active, connection, consumer, known, .. } = &mut *self.requester;
-            let (Some(Message { request, .. }), Some(connection)) = (&*active, connection) else {
+            let (Some(Message { request, .. }), Some(connection)) = (active.get(), connection) else {
                 return Next::Nothing;
             };
             let request = *request;
@@ -83,7 +83,7 @@ impl Turn<'_, '_> {
                 return Next::Nothing;
             }
             connection.posted.push_back(Posted { request, index: *consumer });
-            *active = None;
+            active.clear();
             *consumer = consumer.wrapping_add(1);
             *known = known.saturating_sub(1);
         }
@@ -91,7 +91,7 @@ impl Turn<'_, '_> {
 
     /// Whether the active request concerns regions of the requester alone.
     fn is_local(&self) -> bool {
-        self.requester.active.as_ref().is_some_and(|message| message.request.operation.is_local())
+        self.requester.active.get().is_some_and(|message| message.request.operation.is_local())
     }
 
     /// The packet's frame, its payload read from memory; `None` if that cannot be reached.

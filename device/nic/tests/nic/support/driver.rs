@@ -13,7 +13,7 @@ use refault_abi::command::{
 };
 use refault_abi::doorbell::{DOORBELL_CQ_ARM, DOORBELL_CQ_ARM_SOLICITED, DOORBELL_SQ};
 use refault_abi::event::{EQE_SIZE, Eqe, EventKind};
-use refault_abi::queue::{CQE_SIZE, Cqe, OWNER_PHASE, RqWqe, Sge, SqWqe, WQE_SIGNALED};
+use refault_abi::queue::{CQE_SIZE, Cqe, OWNER_PHASE, RqWqe, SQ_WQE_SIZE, Sge, SqWqe, WQE_SIGNALED};
 use refault_bus::Gpa;
 use refault_bus::dma::DmaMemory;
 use zerocopy::{FromZeros, IntoBytes};
@@ -143,7 +143,7 @@ pub(crate) struct Qp {
 
 impl Qp {
     pub(crate) fn command(bench: &Bench, pd: u32, cqs: [u32; 2], eqn: u32, log: u8) -> CreateQp {
-        let ring = 128u64 << log;
+        let ring = u64::from(SQ_WQE_SIZE) << log;
         let bytes = 2 * ring + 128;
         let gpa = bench.allocate(bytes);
         CreateQp {
@@ -176,7 +176,7 @@ impl Qp {
     }
 
     fn slot(&self, index: u32) -> u64 {
-        u64::from(index & ((1 << self.log) - 1)) * 128
+        u64::from(index & ((1 << self.log) - 1)) * u64::from(SQ_WQE_SIZE)
     }
 
     /// Writes a send request without a doorbell.
