@@ -183,6 +183,10 @@ impl Impairments {
             self.outages.push((at, long));
             return Ok(());
         }
+        // No frame has such a name.
+        if when.starts_with(|first: char| first.is_ascii_digit()) {
+            return Err(wrong());
+        }
         self.rule(Action::Down(long), item, value, when)
     }
 }
@@ -287,6 +291,8 @@ mod tests {
             ("corrupt=100.5%", "from 0% to 100%"),
             ("down=2s", "how long"),
             ("down=what+2s", "Names are"),
+            ("down=25+2s", "how long"),
+            ("down=999999999999s+2s", "how long"),
             ("seed=x", "a number"),
         ] {
             let found = message(text);
