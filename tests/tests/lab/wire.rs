@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use refault_lab::engine::{EngineError, run, run_captured};
+use refault_lab::engine::{CaptureTo, EngineError, run, run_captured};
 use refault_lab::figures::Figures;
 use refault_lab::scenario::{Draft, Scenario};
 use refault_lab::shipped::no_files;
@@ -159,12 +159,14 @@ fn a_capture_has_every_packet_and_one_scenario_has_one() {
     let setting = format!("wire.impairments={RULE},reorder=1%");
     let settings = [&BUSY[..], &[&setting]].concat();
     let scenario = scenario("wire-faults", &settings);
-    let [first, second] = [(); 2].map(|()| {
+    let run_with = |limit: usize| {
         let file = Shared::default();
-        let outcome = run_captured(&scenario, Box::new(file.clone())).expect("it ends");
+        let to = CaptureTo { to: Box::new(file.clone()), limit };
+        let outcome = run_captured(&scenario, to).expect("it ends");
         let bytes = file.0.lock().expect("no writer panicked").clone();
         (outcome.counters.nic.packets, bytes)
-    });
+    };
+    let [first, second] = [usize::MAX; 2].map(run_with);
     assert_eq!(first, second);
     let (packets, bytes) = first;
     let captured: Vec<_> = frames(&bytes).map(|captured| captured.expect("our own file")).collect();
@@ -180,12 +182,16 @@ fn a_capture_has_every_packet_and_one_scenario_has_one() {
     assert!(captured.is_sorted_by_key(|captured| captured.time));
     let comments = bytes.windows(DROPPED.len()).filter(|bytes| *bytes == DROPPED);
     assert_eq!(comments.count(), 1);
+    let (_, short) = run_with(100);
+    let short: Vec<_> = frames(&short).map(|captured| captured.expect("our own file").frame.len()).collect();
+    assert_eq!(short.len(), captured.len());
+    assert_eq!(short.iter().max(), Some(&100));
 }
 
 #[test]
 fn without_a_wire_there_is_no_capture() {
     let scenario = scenario("cold-4k", &[]);
-    let result = run_captured(&scenario, Box::new(Shared::default()));
+    let result = run_captured(&scenario, CaptureTo { to: Box::new(Shared::default()), limit: 64 });
     assert!(matches!(result, Err(EngineError::NoWire)));
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Error, Result, ensure};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use refault_lab::engine;
+use refault_lab::engine::{self, CaptureTo};
 use refault_lab::figures::Figures;
 use refault_lab::scenario::shipped::SCENARIOS;
 use refault_lab::scenario::{Draft, Scenario};
@@ -72,6 +72,9 @@ pub struct LabRunArgs {
     /// Writes all packets to this file, in the format pcapng for Wireshark; needs a scenario with a wire
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
+    /// Bytes to keep of each packet
+    #[arg(long, value_name = "N", default_value_t = 65536, requires = "capture")]
+    pub capture_bytes: u32,
     /// The scenario is one test
     #[command(flatten)]
     pub verdicts: VerdictArgs,
@@ -128,7 +131,8 @@ fn run(args: &LabRunArgs) -> Result<()> {
             ensure!(scenario.wire.is_some(), remedy);
             let file =
                 File::create(path).with_context(|| format!("--capture: cannot write {}", path.display()))?;
-            engine::run_captured(&scenario, Box::new(BufWriter::new(file)))
+            let limit = usize::try_from(args.capture_bytes)?;
+            engine::run_captured(&scenario, CaptureTo { to: Box::new(BufWriter::new(file)), limit })
         }
     };
     let outcome = outcome.with_context(|| format!("scenario {:?}", scenario.name))?;

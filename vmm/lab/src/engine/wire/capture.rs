@@ -6,21 +6,26 @@ use refault_bus::wire::EthernetFrame;
 use refault_link::{Capture, Direction, End, Sighting};
 use refault_roce::{FlushIcrc, frame};
 
-/// Where a capture goes.
-pub type CaptureTo = Box<dyn Write + Send>;
+/// Where a capture goes, and how much of it.
+pub struct CaptureTo {
+    /// It is written here.
+    pub to: Box<dyn Write + Send>,
+    /// Bytes kept of each packet, at most.
+    pub limit: usize,
+}
 
 /// The ports at the wire's ends: of requests, and of responses.
 const PORTS: [&str; 2] = ["requester", "responder"];
 
 pub(super) struct WireCapture {
-    capture: Capture<CaptureTo>,
+    capture: Capture<Box<dyn Write + Send>>,
     /// Why nothing more is written.
     failed: Option<io::Error>,
 }
 
 impl WireCapture {
-    pub(super) fn begin(to: CaptureTo) -> io::Result<Self> {
-        Ok(Self { capture: Capture::new(to, &PORTS, usize::MAX)?, failed: None })
+    pub(super) fn begin(CaptureTo { to, limit }: CaptureTo) -> io::Result<Self> {
+        Ok(Self { capture: Capture::new(to, &PORTS, limit)?, failed: None })
     }
 
     /// Adds a frame that leaves or reaches the port at `end`.
