@@ -73,7 +73,8 @@ impl ClientMachine {
         let Devices { iommu, functions } = devices;
         let registers = iommu.ok_or_else(|| anyhow!("these devices have no IOMMU"))?;
         let (ram, interrupts) = (self.ram.clone(), self.interrupts.clone());
-        let unit = IommuFunction::new(0, registers, ram, interrupts, self.discovery.clone())?;
+        let unit =
+            IommuFunction::new(0, (registers, functions.clone()), ram, interrupts, self.discovery.clone())?;
         let mut slots = vec![self.slot(0, "iommu".into(), None, Arc::new(unit))];
         for (function, owner) in functions.into_iter().zip(1..) {
             let bdf = function.bdf();

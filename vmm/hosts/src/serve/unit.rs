@@ -13,7 +13,7 @@ use refault_bus::bits::low_u16;
 use refault_bus::mmio::MmioDevice;
 use refault_iommu::REGISTER_WINDOW;
 use refault_pci::caps::express;
-use refault_pci::{Endpoint, Identity};
+use refault_pci::{Endpoint, Identity, PciFunction};
 use refault_vfio_user::RequestError;
 use refault_vfio_user::function::{CONFIG, VfioUserFunction};
 use refault_vfio_user::request::{DmaMap, DmaUnmap, RegionAccess};
@@ -44,19 +44,21 @@ pub(super) struct IommuFunction {
     pub(super) interrupts: Arc<Interrupts>,
     /// The IOMMU's registers, delayed if the devices are.
     registers: Arc<dyn MmioDevice>,
+    /// The functions behind the IOMMU.
+    functions: Vec<Arc<dyn PciFunction>>,
     endpoint: Endpoint,
     discovery: Arc<IommuDiscovery>,
     unordered: AtomicBool,
 }
 
 impl IommuFunction {
-    /// A function for the IOMMU behind `registers`, in the power-on state.
+    /// A function for the IOMMU behind `registers` and in front of `functions`, in the power-on state.
     ///
     /// # Errors
     /// The layout of its config space is invalid: a bug in refault.
     pub(super) fn new(
         owner: usize,
-        registers: Arc<dyn MmioDevice>,
+        (registers, functions): (Arc<dyn MmioDevice>, Vec<Arc<dyn PciFunction>>),
         ram: Arc<ClientRam>,
         interrupts: Arc<Interrupts>,
         discovery: Arc<IommuDiscovery>,
@@ -74,7 +76,7 @@ impl IommuFunction {
             .capability(express::integrated_endpoint())
             .build()?;
         let unordered = AtomicBool::new(false);
-        Ok(Self { owner, ram, interrupts, registers, endpoint, discovery, unordered })
+        Ok(Self { owner, ram, interrupts, registers, functions, endpoint, discovery, unordered })
     }
 
     fn is_hidden(&self) -> bool {
@@ -162,7 +164,10 @@ impl VfioUserFunction for IommuFunction {
         if events.is_empty() { Ok(()) } else { Err(RequestError::Invalid) }
     }
 
+    /// A client resets one function after the other, or leaves their sockets in any order. Translation is off from here on,
+    /// and what a function still wrote would land where its addresses point in guest memory. So the functions stop first.
     fn reset(&self) {
+        self.functions.iter().for_each(|function| function.reset());
         self.registers.reset();
         self.endpoint.reset();
         self.discovery.forget();
@@ -175,8 +180,11 @@ impl VfioUserFunction for IommuFunction {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use refault_bus::Bdf;
     use refault_bus::probe::NoProbe;
+    use refault_bus::sync::lock;
     use refault_iommu::{Iommu, IommuConfig};
 
     use super::*;
@@ -190,7 +198,7 @@ mod tests {
         let interrupts = Arc::<Interrupts>::default();
         let iommu = Iommu::new(IommuConfig::default(), ram.clone(), interrupts.clone(), Arc::new(NoProbe));
         let iommu = Arc::new(iommu);
-        IommuFunction::new(0, iommu, ram, interrupts, Arc::default()).unwrap()
+        IommuFunction::new(0, (iommu, Vec::new()), ram, interrupts, Arc::default()).unwrap()
     }
 
     fn read<const N: usize>(unit: &IommuFunction, region: u32, offset: u64) -> [u8; N] {
@@ -221,6 +229,56 @@ mod tests {
         write(&unit, 0, FEDATA, &[1, 0, 0, 0]);
         assert_eq!(read::<4>(&unit, CONFIG, 0), [0xff; 4], "a store hides it as well");
         assert_ne!(read::<4>(&unit, 0, 0), [0xff; 4], "its registers stay");
+    }
+
+    /// Notes who is reset, in order.
+    type Resets = Arc<Mutex<Vec<&'static str>>>;
+
+    struct Registers(Resets);
+
+    impl MmioDevice for Registers {
+        fn read(&self, _offset: u64, _data: &mut [u8]) {}
+
+        fn write(&self, _offset: u64, _data: &[u8]) {}
+
+        fn reset(&self) {
+            lock(&self.0).push("iommu");
+        }
+    }
+
+    struct Function(Resets, Endpoint);
+
+    impl PciFunction for Function {
+        fn bdf(&self) -> Bdf {
+            Bdf::new(0, 0x10, 0)
+        }
+
+        fn endpoint(&self) -> &Endpoint {
+            &self.1
+        }
+
+        fn bar_read(&self, _bar: u8, _offset: u64, _data: &mut [u8]) {}
+
+        fn bar_write(&self, _bar: u8, _offset: u64, _data: &[u8]) {}
+
+        fn reset(&self) {
+            lock(&self.0).push("function");
+        }
+    }
+
+    #[test]
+    fn functions_stop_before_translation_is_turned_off() {
+        let resets = Resets::default();
+        let identity =
+            Identity { vendor: 1, device: 2, class: 3, revision: 0, subsystem_vendor: 1, subsystem: 2 };
+        let endpoint = || Endpoint::builder(identity).bar(0, 0x1000, false).build().unwrap();
+        let function = || Arc::new(Function(resets.clone(), endpoint())) as Arc<dyn PciFunction>;
+        let devices =
+            (Arc::new(Registers(resets.clone())) as Arc<dyn MmioDevice>, vec![function(), function()]);
+        let ram = Arc::new(ClientRam::new(false));
+        let unit = IommuFunction::new(0, devices, ram, Arc::default(), Arc::default()).unwrap();
+        unit.reset();
+        assert_eq!(*lock(&resets), ["function", "function", "iommu"]);
     }
 
     #[test]
