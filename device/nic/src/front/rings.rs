@@ -389,6 +389,40 @@ mod tests {
         }
     }
 
+    /// All that a request means; what an earlier one left behind its list does not count.
+    fn meaning(request: &SendRequest) -> String {
+        let SendRequest { id, opcode, operation, signaled, solicited, fence, immediate, invalidate, .. } =
+            request;
+        let flags = (id, opcode, operation, signaled, solicited, fence, immediate, invalidate);
+        let memory = (request.pieces(), request.inline(), request.length, request.remote());
+        format!("{flags:?} {memory:?} {:?}", request.destination)
+    }
+
+    #[test]
+    fn nothing_of_an_earlier_request_is_left() {
+        let long = wqe(OP_SEND_IMM, &[7; 12]);
+        let inline = SqWqe { flags: WQE_INLINE, inline_length: 192, ..wqe(OP_RDMA_WRITE, &[]) };
+        let requests = [
+            SqWqe { imm: 9, wr_id: 3, flags: WQE_SIGNALED | WQE_SOLICITED | WQE_FENCE, ..long },
+            SqWqe { remote_addr: 1 << 40, rkey: 77, ..inline },
+            SqWqe { imm: 5, ..wqe(OP_SEND_INVALIDATE, &[1]) },
+            SqWqe { flags: WQE_INLINE, inline_length: 8, ..wqe(OP_ATOMIC_WRITE, &[]) },
+            SqWqe { compare_add: 4, swap: 6, ..wqe(OP_COMPARE_SWAP, &[8]) },
+            wqe(OP_RDMA_READ, &[1, 2, 3, 4, 5]),
+            wqe(OP_LOCAL_INVALIDATE, &[]),
+            SqWqe { imm: FLUSH_GLOBAL, ..wqe(OP_FLUSH, &[]) },
+            wqe(OP_SEND, &[]),
+        ];
+        for earlier in &requests {
+            for later in &requests {
+                let mut request = decode(earlier, false).expect("well-formed");
+                super::decode(later, false, &mut request).expect("well-formed");
+                let alone = decode(later, false).expect("well-formed");
+                assert_eq!(meaning(&request), meaning(&alone), "after {earlier:?}");
+            }
+        }
+    }
+
     #[test]
     fn a_datagram_is_a_send() {
         assert!(decode(&wqe(OP_SEND_IMM, &[5]), true).is_some());

@@ -141,6 +141,39 @@ fn requests_carry_as_many_pieces_and_inline_bytes_as_fit() {
 }
 
 #[test]
+fn an_entry_may_have_its_halves_in_pages_that_lie_apart() {
+    let mut pair = Pair::unconnected(Bench::default());
+    let (near, far) = (pair.bench.allocate(0x2000), pair.bench.allocate(0x1000));
+    // The receive ring begins in the middle of an entry's size, so that its last entry crosses the page.
+    let (rq_offset, record_offset) = (0x880, 0x1080);
+    let command = CreateQp {
+        buffer: pair.bench.table_of(&[near, far], 1),
+        rq_offset,
+        record_offset,
+        ..Qp::command(&pair.bench, pair.pd, [pair.cq_b.cqn; 2], pair.eq.eqn, 3)
+    };
+    pair.b = Qp::create(&pair.bench, pair.context, &command);
+    pair.b.record = far + 0x80;
+    pair.a.raise(&pair.bench, pair.b.qpn, QPS_RTS, PATIENT);
+    pair.b.raise(&pair.bench, pair.a.qpn, QPS_RTS, PATIENT);
+    let apart = |index: u32| u64::from(index) * 0x1800;
+    let targets: Vec<_> = (0..MAX_SGE).map(|index| sge(pair.to + apart(index), 8, pair.rkey)).collect();
+    for id in 0..8 {
+        pair.b.receive(&pair.bench, id, &targets);
+    }
+    let second_half = pair.bench.bytes(near + 0x1000, 0x80);
+    pair.bench.fill(far, &second_half);
+    pair.bench.fill(near + 0x1000, &[0xff; 0x80]);
+    for id in 0..8 {
+        pair.run(&request(OP_SEND, id, &[pair.source(id * 96, 96)]));
+        assert_eq!(pair.cq_b.expect(&pair.bench, WC_SUCCESS).wr_id, id);
+        let arrived: Vec<_> =
+            (0..MAX_SGE).flat_map(|index| pair.bench.bytes(pair.to + apart(index), 8)).collect();
+        assert_eq!(arrived, pair.bench.bytes(pair.from + id * 96, 96), "receive request {id}");
+    }
+}
+
+#[test]
 fn unsignaled_requests_are_retired_by_the_next_completion() {
     let mut pair = Pair::new();
     for wr_id in 0..5 {
